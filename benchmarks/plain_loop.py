@@ -1,0 +1,103 @@
+"""The loop of the original, statement by statement: what `dongu` is measured against.
+
+It is the Hugging Face course's "A full training loop" on local files: AdamW at 5e-5, a linear schedule without
+warm-up, batches of 8, dynamic padding, 3 epochs. It knows nothing of `dongu`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    get_scheduler,
+    set_seed,
+)
+
+TASKS: dict[str, dict[str, Any]] = {
+    "mrpc": {"texts": ["sentence1", "sentence2"], "label": "label", "num_labels": 2},
+    "sst2": {"texts": ["sentence"], "label": "label", "num_labels": 2},
+    "stsb": {"texts": ["sentence1", "sentence2"], "label": "score", "num_labels": 1},
+}
+
+
+def read_rows(folder: Path, split: str) -> list[dict[str, str]]:
+    """The rows of one split, read by the standard library."""
+    if (path := folder / f"{split}.jsonl").exists():
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    with (folder / f"{split}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def tokenize(rows: list[dict[str, str]], task: str, tokenizer: Any) -> list[dict[str, Any]]:
+    """Model inputs and labels of the rows, truncated, not yet padded."""
+    spec = TASKS[task]
+    encoded = tokenizer(*([row[name] for row in rows] for name in spec["texts"]), truncation=True)
+    number = int if spec["num_labels"] > 1 else float
+    return [
+        {**{key: encoded[key][i] for key in encoded}, "labels": number(row[spec["label"]])}
+        for i, row in enumerate(rows)
+    ]
+
+
+def predict(model: Any, dataloader: DataLoader[Any]) -> np.ndarray:
+    """Logits in the order of the rows, (rows, labels)."""
+    model.eval()
+    logits = []
+    for batch in dataloader:
+        with torch.no_grad():
+            logits.append(model(**batch).logits)
+    return torch.cat(logits).numpy()
+
+
+def score(task: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The task's GLUE metrics."""
+    if TASKS[task]["num_labels"] == 1:
+        values = logits[:, 0]
+        return {"pearson": float(pearsonr(values, labels)[0]), "spearman": float(spearmanr(values, labels)[0])}
+    predictions = logits.argmax(axis=-1)
+    return {"accuracy": float(accuracy_score(labels, predictions)), "f1": float(f1_score(labels, predictions))}
+
+
+def fine_tune(data: Path, task: str, checkpoint: str, seed: int, epochs: int = 3) -> dict[str, dict[str, float]]:
+    """Fine-tune as the original does; the metrics of the last epoch's model on validation and test."""
+    set_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    splits = {name: tokenize(read_rows(data / task, name), task, tokenizer) for name in ("train", "validation", "test")}
+    data_collator = DataCollatorWithPadding(tokenizer)
+    train_dataloader = DataLoader(splits["train"], shuffle=True, batch_size=8, collate_fn=data_collator)  # type: ignore[arg-type]
+
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=TASKS[task]["num_labels"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
+    num_training_steps = epochs * len(train_dataloader)
+    lr_scheduler = get_scheduler(
+        "linear", optimizer=optimizer, num_warmup_steps=0, num_training_steps=num_training_steps
+    )
+
+    model.train()
+    for _ in range(epochs):
+        for batch in train_dataloader:
+            outputs = model(**batch)
+            loss = outputs.loss
+            loss.backward()
+
+            optimizer.step()
+            lr_scheduler.step()
+            optimizer.zero_grad()
+
+    results = {}
+    for name in ("validation", "test"):
+        eval_dataloader = DataLoader(splits[name], batch_size=8, collate_fn=data_collator)  # type: ignore[arg-type]
+        labels = np.array([row["labels"] for row in splits[name]])
+        results[name] = score(task, predict(model, eval_dataloader), labels)
+    return results

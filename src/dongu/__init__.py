@@ -1,0 +1,47 @@
+"""dongu: a full training loop for transformer text classifiers.
+
+Importing it costs nothing: what needs torch is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dongu.config import RunConfig
+    from dongu.errors import DonguError
+    from dongu.loop import Loop, Step
+    from dongu.results.predict import Classifier, load
+    from dongu.train import RunResult, train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Classifier": "dongu.results.predict",
+    "DonguError": "dongu.errors",
+    "Loop": "dongu.loop",
+    "RunConfig": "dongu.config",
+    "RunResult": "dongu.train",
+    "Step": "dongu.loop",
+    "load": "dongu.results.predict",
+    "train": "dongu.train",
+}
+
+__all__ = [
+    "Classifier",
+    "DonguError",
+    "Loop",
+    "RunConfig",
+    "RunResult",
+    "Step",
+    "__version__",
+    "load",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'dongu' has no attribute {name!r}")

@@ -1,0 +1,322 @@
+"""The command line: parse, call, print. Nothing here imports torch before a command computes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from dongu import __version__
+from dongu.config import ALIASES, RunConfig, did_you_mean, option_flag, read_config
+from dongu.errors import DonguError, InputError, UsageError
+
+LAUNCHERS = """\
+several processes, nothing else changed:
+  torchrun --nproc-per-node 2 -m dongu train DATA ...
+  accelerate launch -m dongu train DATA ..."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of our kind: one tree, a suggestion, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"`{self.prog} --help` lists the options")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; what went wrong goes to standard error."""
+    debug = "--debug" in arguments
+    try:
+        parsed, unknown = make_parser().parse_known_args([item for item in arguments if item != "--debug"])
+        if unknown:
+            raise UsageError(f"there is no option {unknown[0]}", hint=_suggest(parsed.command, unknown[0]))
+        command: Callable[[argparse.Namespace], None] = parsed.run
+        command(parsed)
+    except DonguError as error:
+        return _fail(error, error.exit_code, debug=debug)
+    except KeyboardInterrupt:
+        print("dongu: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has enough; Python would complain once more while it closes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug, said as one
+        what = f"internal error: {type(error).__name__}: {error}"
+        hint = "run it again with --debug for the traceback, and please report it"
+        return _fail(DonguError(what, hint=hint), 70, debug=debug)
+    return 0
+
+
+def make_parser() -> Parser:
+    """All commands and their options."""
+    parser = Parser(
+        prog="dongu",
+        description="A full training loop for transformer text classifiers.",
+        epilog="`dongu COMMAND --help` tells the options of one. --debug shows the traceback of an error.",
+    )
+    parser.add_argument("--version", action="version", version=f"dongu {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    train = commands.add_parser(
+        "train",
+        help="fine-tune a model and write a run folder",
+        description="Fine-tune a sequence classifier and write a run folder.",
+        epilog=LAUNCHERS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    train.add_argument("data", metavar="DATA", nargs="?", help=RunConfig.model_fields["data"].description)
+    train.add_argument("--config", metavar="FILE", type=Path, help="recipe: a TOML file, or a run's run.json")
+    for name in RunConfig.model_fields:
+        if name != "data":
+            _add_option(train, name)
+    for flag in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        train.add_argument(*_spellings(flag), dest=flag, default=None, help=argparse.SUPPRESS)
+    train.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="metrics of a run on its own splits or on other data",
+        description="Metrics of a run's best model on its own splits, or on the rows of another file.",
+        allow_abbrev=False,
+    )
+    evaluate.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    evaluate.add_argument("data", metavar="DATA", nargs="?", help="other data (default: the run's own)")
+    evaluate.add_argument("--split", default=None, help="one split only (default: all but train)")
+    _add_compute_options(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+    predict = commands.add_parser(
+        "predict",
+        help="labels and probabilities for texts, in input order",
+        description="Labels and probabilities for texts, in input order. A model of pairs takes the texts two by two.",
+        epilog="Without TEXT and --data, lines of standard input are read; the two texts of a pair stand on one"
+        " line, with a tab between them.",
+        allow_abbrev=False,
+    )
+    predict.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    predict.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
+    predict.add_argument("--data", metavar="FILE", type=Path, help="file of rows: csv, tsv, json, jsonl or parquet")
+    predict.add_argument("--out", metavar="FILE", type=Path, help="file to write: .jsonl, .csv or .tsv")
+    _add_compute_options(predict)
+    predict.set_defaults(run=_predict)
+
+    demo = commands.add_parser(
+        "demo",
+        help="the main job on an embedded default: no network, about two minutes",
+        description="Writes a paraphrase data set, fine-tunes the packaged MiniLM on it, and predicts.",
+        allow_abbrev=False,
+    )
+    demo.add_argument("--out", metavar="RUN", type=Path, default=None, help="run folder (default: runs/demo)")
+    demo.add_argument("--seed", type=int, default=42, help="decides the data and the run (42)")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _add_option(parser: argparse.ArgumentParser, name: str) -> None:
+    field = RunConfig.model_fields[name]
+    aliases = [alias for alias, option in ALIASES.items() if option == name]
+    default = field.default
+    shown = "" if default is None else f" ({default:g})" if isinstance(default, float) else f" ({default})"
+    choices = [value for item in (field.annotation, *get_args(field.annotation)) for value in get_args(item)]
+    names = [value for value in choices if isinstance(value, str)]
+    metavar = "{" + ",".join(names) + "}" if 0 < len(names) <= 3 else name.rsplit("_", 1)[-1].upper()
+    extra = f": {', '.join(names)}" if len(names) > 3 else ""
+    parser.add_argument(
+        *_spellings(name),
+        *(flag for alias in aliases for flag in _spellings(alias)),
+        dest=name,
+        default=None,
+        metavar=metavar,
+        help=f"{field.description}{extra}{shown}",
+        nargs="+" if name == "text_columns" else None,
+    )
+
+
+def _spellings(name: str) -> list[str]:
+    """`--batch-size`, and `--batch_size` for hands that are used to it."""
+    return list(dict.fromkeys([option_flag(name), f"--{name}"]))
+
+
+def _add_compute_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows a forward pass (32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
+    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+
+
+def _train(parsed: argparse.Namespace) -> None:
+    options = train_options(parsed, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    from dongu.config import make_config
+
+    make_config(options)  # every mistake is said before torch is loaded
+    from dongu.run.console import Console
+    from dongu.train import train
+
+    console = Console(stream=sys.stderr if parsed.json else sys.stdout)
+    result = train(console=console, **options)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if parsed.json:
+        print(json.dumps(result.results, ensure_ascii=False))
+        return
+    console.line()
+    console.line(f"next:  dongu predict {result.path} {_example_texts(result.path)}")
+    console.line(f"       dongu evaluate {result.path}")
+    console.line(f"       dongu train --config {result.path}/run.json --out {result.path}-again")
+
+
+def train_options(parsed: argparse.Namespace, processes: int) -> dict[str, Any]:
+    """The recipe's options, overridden by the flags; a per-device batch size becomes the whole one.
+
+    Raises:
+        UsageError: a recipe or a batch size that cannot be used, or no DATA.
+    """
+    options = read_config(parsed.config) if parsed.config else {}
+    flags = {name: getattr(parsed, name) for name in RunConfig.model_fields}
+    per_device, accumulation = parsed.per_device_train_batch_size, parsed.gradient_accumulation_steps
+    if per_device is not None or accumulation is not None:
+        if flags["batch_size"] is not None:
+            raise UsageError(
+                "--batch-size is the whole batch already",
+                hint="give either it, or --per_device_train_batch_size and --gradient_accumulation_steps",
+            )
+        counts = [
+            _count(per_device, "per_device_train_batch_size", 8),
+            _count(accumulation, "gradient_accumulation_steps", 1),
+        ]
+        flags["batch_size"] = counts[0] * counts[1] * processes
+        if flags["micro_batch_size"] is None:
+            flags["micro_batch_size"] = counts[0]
+    options |= {name: value for name, value in flags.items() if value is not None}
+    if options.get("data") is None:
+        raise UsageError("which data?", where="dongu train", hint="dongu train DATA: a folder, a file, or glue:mrpc")
+    return options
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    from dongu.data.sources import read_source
+    from dongu.results.predict import load
+
+    classifier = load(parsed.folder, device=parsed.device, batch_size=parsed.batch_size)
+    evaluations = (
+        classifier.evaluate_own(parsed.split)
+        if parsed.data is None
+        else classifier.evaluate_other(read_source(parsed.data), parsed.split)
+    )
+    results = {split: evaluation.metrics for split, evaluation in evaluations.items()}
+    if not classifier.accelerator.is_main_process:
+        return
+    if parsed.json:
+        print(json.dumps(results, ensure_ascii=False))
+        return
+    for split, metrics in results.items():
+        for name, value in metrics.items():
+            print(f"{split:<11} {name:<21} {value:.4f}")
+
+
+def _predict(parsed: argparse.Namespace) -> None:
+    from dongu.data.sources import read_file
+    from dongu.results.predict import load
+    from dongu.results.predictions import write_answers
+
+    if parsed.out is not None and parsed.out.exists():
+        raise UsageError("the file exists", where=f"--out {parsed.out}", hint="remove it or choose another name")
+    if parsed.data is not None and parsed.texts:
+        raise UsageError("give either TEXT or --data, not both")
+    classifier = load(parsed.folder, device=parsed.device, batch_size=parsed.batch_size)
+    pair = len(classifier.text_columns) == 2
+    if parsed.data is not None:
+        table = read_file(parsed.data)
+        answers = classifier.predict_table(table)
+        texts = list(zip(*(table.columns[name] for name in classifier.text_columns), strict=True))
+    else:
+        texts = list(_typed(parsed.texts, pair=pair) if parsed.texts else _piped(pair=pair))
+        answers = classifier.predict([row if pair else row[0] for row in texts])
+    rows = [
+        {"id": i, **dict(zip(classifier.text_columns, map(str, row), strict=True)), **answer}
+        for i, (row, answer) in enumerate(zip(texts, answers, strict=True))
+    ]
+    if parsed.out is not None:
+        write_answers(parsed.out, rows)
+        print(f"{len(rows):,} predictions in {parsed.out}", file=sys.stderr)
+    elif parsed.json:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+    else:
+        from dongu.run.console import printable
+
+        for row in rows:
+            print(printable(_answer_line(row, classifier.text_columns)))
+
+
+def _demo(parsed: argparse.Namespace) -> None:
+    from dongu.demo.run import run_demo
+
+    run_demo(parsed.out, parsed.seed)
+
+
+def _typed(texts: Sequence[str], *, pair: bool) -> Iterator[tuple[str, ...]]:
+    if pair and len(texts) % 2:
+        raise UsageError(
+            f"the model compares two texts, and {len(texts)} were given",
+            hint="give them two by two, each in quotes",
+        )
+    yield from (tuple(texts[i : i + 1 + pair]) for i in range(0, len(texts), 1 + pair))
+
+
+def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
+    if sys.stdin.isatty():
+        print("texts, one a line; Ctrl-D ends", file=sys.stderr)
+    try:
+        lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not UTF-8 ({error})", where="standard input") from error
+    for number, line in enumerate(lines, start=1):
+        texts = tuple(line.split("\t")) if pair else (line,)
+        if len(texts) != 1 + pair or not all(text.strip() for text in texts):
+            form = "two texts with a tab between them" if pair else "a text"
+            raise InputError(f"is not {form}", where=f"standard input:{number}")
+        yield texts
+
+
+def _answer_line(row: dict[str, Any], columns: Sequence[str]) -> str:
+    texts = " | ".join(row[name] for name in columns)
+    if "probabilities" not in row:
+        return f"{row['prediction']:.4f}\t{texts}"
+    return f"{row['prediction']}\t{row['probabilities'][row['prediction']]:.4f}\t{texts}"
+
+
+def _example_texts(path: Path) -> str:
+    columns = json.loads((path / "run.json").read_text(encoding="utf-8"))["options"]["text_columns"]
+    return '"a text"' if len(columns) == 1 else '"one text" "another text"'
+
+
+def _count(value: str | None, name: str, default: int) -> int:
+    if value is None:
+        return default
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"must be a whole number of at least 1, got `{value}`", where=f"--{name}")
+    return int(value)
+
+
+def _suggest(command: str | None, flag: str) -> str:
+    if command == "train":
+        return did_you_mean(flag.lstrip("-").split("=")[0])
+    close = get_close_matches(flag, ["--data", "--out", "--split", "--batch-size", "--device", "--json", "--seed"], n=1)
+    return f"did you mean {close[0]}?" if close else f"`dongu {command} --help` lists the options"
+
+
+def _fail(error: DonguError, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    if os.environ.get("RANK", "0") == "0":  # each process of a launcher fails alike: one says so
+        print(f"dongu: error: {error}", file=sys.stderr)
+    return code

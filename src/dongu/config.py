@@ -1,0 +1,194 @@
+"""Every option of a run, once: its name, default, unit, help and check."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from dongu.errors import UsageError
+
+# Long Hugging Face spellings, so that a command typed from memory works. `--per_device_train_batch_size` and
+# `--gradient_accumulation_steps` are not here: together they make a batch size, in `cli.py`.
+ALIASES = {
+    "model_name_or_path": "model",
+    "output_dir": "out",
+    "num_train_epochs": "epochs",
+    "max_train_steps": "max_steps",
+    "per_device_eval_batch_size": "eval_batch_size",
+    "lr": "learning_rate",
+    "lr_scheduler_type": "lr_scheduler",
+    "num_warmup_steps": "warmup",
+    "warmup_steps": "warmup",
+    "warmup_ratio": "warmup",
+    "max_seq_length": "max_length",
+    "early_stopping_patience": "patience",
+    "metric_for_best_model": "metric",
+    "dataloader_num_workers": "workers",
+    "label_column_name": "label_column",
+    "text_column_names": "text_columns",
+}
+
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+]
+Task = Literal["single-label", "regression"]
+Metric = Literal["loss", "accuracy", "f1", "macro_f1", "matthews_correlation", "pearson", "spearman"]
+
+
+def _names(value: Any) -> Any:
+    """One column name is as good as a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _no_bool(value: Any) -> Any:
+    """`true` is no number, although Python says so."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+
+
+class RunConfig(BaseModel):
+    """The options of one run. Frozen: a run's options do not change while it runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    data: str | None = Field(None, description="folder of split files, one file, or a Hub data set")
+    model: str = Field(
+        "bert-base-uncased",
+        min_length=1,
+        description="model to start from: a Hub name, a local folder, or `minilm` (packaged, needs no network)",
+    )
+    out: str | None = Field(None, min_length=1, description="run folder to write (default: runs/NAME)")
+    text_columns: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
+        None, min_length=1, max_length=2, description="column of the text, or the two columns of a pair"
+    )
+    label_column: str | None = Field(None, min_length=1, description="column of the label")
+    task: Task | None = Field(None, description="what the label is (default: inferred and shown)")
+    epochs: Annotated[Real, Field(gt=0)] = Field(3.0, description="passes over the training rows")
+    max_steps: Count | None = Field(None, description="optimizer updates, instead of --epochs")
+    batch_size: Count = Field(8, description="examples an update, over all processes")
+    micro_batch_size: Count | None = Field(
+        None, description="examples a forward pass on one process (default: as many as the batch has)"
+    )
+    eval_batch_size: Count = Field(32, description="examples a forward pass in evaluation")
+    learning_rate: Annotated[Real, Field(gt=0, le=1)] = Field(5e-5, description="peak learning rate of AdamW")
+    weight_decay: Annotated[Real, Field(ge=0, le=1)] = Field(0.01, description="AdamW's decay, on all parameters")
+    lr_scheduler: Scheduler = Field("linear", description="shape of the learning rate over the run")
+    warmup: Annotated[Real, Field(ge=0)] = Field(
+        0.0, description="warm-up: a whole number is steps, a fraction below 1 a share of the run"
+    )
+    max_grad_norm: Annotated[Real, Field(gt=0)] | None = Field(
+        None, description="clip the gradient to this norm (default: no clipping)"
+    )
+    max_length: Annotated[Count, Field(ge=8)] | None = Field(
+        None, description="tokens a row at most; longer rows are cut (default: the model's limit)"
+    )
+    seed: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)] = Field(
+        42, description="decides the new head, the order of the rows and the dropout"
+    )
+    engine: Literal["plain"] = Field("plain", description="how a batch is computed: the model's own forward")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the matrix products")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
+    threads: Count | None = Field(None, description="CPU threads a process (default: PyTorch's choice)")
+    workers: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] = Field(
+        0, description="processes that prepare batches ahead"
+    )
+    eval_steps: Count | None = Field(None, description="evaluate every N updates (default: after each epoch)")
+    metric: Metric | None = Field(None, description="metric that chooses the best model (default: the task's)")
+    patience: Count | None = Field(None, description="stop after N evaluations without a better one (default: never)")
+
+
+def option_flag(name: str) -> str:
+    """`batch_size` → `--batch-size`; DATA is the one that is no flag."""
+    return "DATA" if name == "data" else "--" + name.replace("_", "-")
+
+
+def make_config(options: Mapping[str, Any]) -> RunConfig:
+    """Check all options together and report every problem at once.
+
+    Names may be those of `RunConfig` or any of `ALIASES`; `None` means "not given".
+
+    Raises:
+        UsageError: an unknown name, a value outside its range, or options that contradict each other.
+    """
+    given: dict[str, Any] = {}
+    for name, value in options.items():
+        option = ALIASES.get(name, name)
+        if option not in RunConfig.model_fields:
+            raise UsageError(f"there is no option {option_flag(name)}", hint=did_you_mean(name))
+        if value is not None:
+            given[option] = value
+    try:
+        config = RunConfig(**given)
+    except ValidationError as error:
+        raise UsageError("; ".join(_problem(item) for item in error.errors())) from None
+    problems = list(_contradictions(config))
+    if problems:
+        raise UsageError("; ".join(problems))
+    return config
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Options from a recipe (`.toml`) or from a run's own `run.json`.
+
+    Raises:
+        UsageError: the file is missing, is not TOML or JSON, or holds no options.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        recipe = json.loads(text)["options"] if path.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise UsageError("the file does not exist", where=f"--config {path}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"not a readable recipe ({error})",
+            where=f"--config {path}",
+            hint="give a TOML file of options (epochs = 3), or the run.json of a run",
+        ) from error
+    if not isinstance(recipe, dict):
+        raise UsageError("holds no table of options", where=f"--config {path}")
+    return {name.replace("-", "_"): value for name, value in recipe.items()}
+
+
+def did_you_mean(name: str) -> str:
+    """A hint with the closest option, or where to find them all."""
+    known = [*RunConfig.model_fields, *ALIASES]
+    close = get_close_matches(name.replace("-", "_"), known, n=1, cutoff=0.6)
+    return f"did you mean {option_flag(close[0])}?" if close else "`dongu train --help` lists the options"
+
+
+def _problem(item: Any) -> str:
+    name = str(item["loc"][0]) if item["loc"] else "options"
+    message = item["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should be", "must be").replace("valid integer", "whole number")
+    message = message.split(", unable to parse")[0].split(", got a number with")[0]
+    if name == "device":
+        message = "must be auto, cpu, cuda, cuda:N or mps"
+    return f"{option_flag(name)}: {message}, got `{item['input']}`"
+
+
+def _contradictions(config: RunConfig) -> list[str]:
+    problems = []
+    if config.warmup >= 1 and config.warmup != int(config.warmup):
+        problems.append(f"--warmup: must be whole steps or a fraction below 1, got `{config.warmup}`")
+    if config.text_columns and config.label_column in config.text_columns:
+        problems.append(f"--label-column: `{config.label_column}` is a text column too")
+    if config.text_columns and len(set(config.text_columns)) != len(config.text_columns):
+        problems.append(f"--text-columns: `{config.text_columns[0]}` is named twice")
+    return problems

@@ -1,0 +1,1 @@
+"""What the user calls DATA, from files and names to batches."""

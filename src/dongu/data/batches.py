@@ -1,0 +1,215 @@
+"""Which rows an update sees, in which order, and how they become tensors.
+
+Both data sets below are functions of their index: update k of a run is the same whatever ran before it, on however
+many processes, however it is split. So a run can go on from any update, and nothing needs to be remembered.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dongu.data.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Split:
+    """One tokenized split: row numbers in the source (rows,), tokens, and targets (rows,) unless hidden."""
+
+    name: str
+    ids: np.ndarray
+    tokens: Tokens
+    targets: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass gets.
+
+    `tensors` are the model's own inputs, (batch, tokens) each, and `labels` (batch,) where they are known:
+    `model(**tensors)` is the textbook's call. `rows` are positions in the split, (batch,). `position` counts the
+    examples of the update that come before, over all processes. `examples` is 0 for the stand-in row of a process
+    that has no row of its own in a short update.
+    """
+
+    tensors: dict[str, Tensor]
+    rows: np.ndarray
+    position: int
+    examples: int
+    tokens: int
+
+    def to(self, device: torch.device) -> dict[str, Tensor]:
+        """The tensors on the device; the copy overlaps with computing where the memory is pinned."""
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
+
+    def pin_memory(self) -> MicroBatch:
+        """For `DataLoader(pin_memory=True)`."""
+        pinned = {name: tensor.pin_memory() for name, tensor in self.tensors.items()}
+        return MicroBatch(pinned, self.rows, self.position, self.examples, self.tokens)
+
+
+@dataclass(frozen=True)
+class Update:
+    """The micro-batches of one optimizer update that fall to this process; `examples` counts all processes'."""
+
+    micro_batches: list[MicroBatch]
+    examples: int
+
+    def pin_memory(self) -> Update:
+        """For `DataLoader(pin_memory=True)`."""
+        return Update([micro_batch.pin_memory() for micro_batch in self.micro_batches], self.examples)
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads rows to the longest of their batch, on the tokenizer's side, with the model's columns only."""
+
+    columns: tuple[str, ...]
+    pad_token_id: int
+    pad_token_type_id: int
+    padding_side: str
+
+    @staticmethod
+    def of(tokenizer: Any, columns: tuple[str, ...]) -> Collator:
+        """The collator that pads as this tokenizer would."""
+        return Collator(columns, tokenizer.pad_token_id, tokenizer.pad_token_type_id, tokenizer.padding_side)
+
+    def __call__(self, split: Split, rows: np.ndarray) -> dict[str, Tensor]:
+        """Tensors of shape (batch, longest), int64, and `labels` (batch,)."""
+        starts = split.tokens.offsets[rows]
+        lengths = split.tokens.offsets[rows + 1] - starts
+        places = np.arange(lengths.max())[None, :]  # (1, longest)
+        if self.padding_side == "left":
+            places = places - (lengths.max() - lengths)[:, None]  # (batch, longest), negative on padding
+        real = (places >= 0) & (places < lengths[:, None])  # (batch, longest)
+        source = np.where(real, starts[:, None] + places, 0)
+        arrays = {
+            "input_ids": np.where(real, split.tokens.input_ids[source], self.pad_token_id),
+            "attention_mask": real,
+        }
+        if split.tokens.token_type_ids is not None:
+            types = split.tokens.token_type_ids[source]
+            arrays["token_type_ids"] = np.where(real, types, self.pad_token_type_id)
+        tensors = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in self.columns if name in arrays}
+        if split.targets is not None:
+            tensors["labels"] = torch.from_numpy(split.targets[rows])
+        return tensors
+
+
+def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of an epoch's rows, (rows,): a function of (seed, epoch) and of nothing else."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def dropout_seed(seed: int, step: int, position: int) -> int:
+    """The seed of one micro-batch's dropout: a function of where it stands in the run, 32 bits."""
+    return zlib.crc32(f"{seed}/{step}/{position}".encode())
+
+
+class TrainUpdates(Dataset[Update]):
+    """Item k is the k-th update of the run (from 0) as this process sees it.
+
+    An update takes the next `batch_size` rows of its epoch's order; the last one of an epoch takes what is left.
+    The rows are dealt to the processes in runs of near equal length, and cut into micro-batches there.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        collate: Collator,
+        *,
+        seed: int,
+        batch_size: int,
+        micro_batch_size: int,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.split = split
+        self.collate = collate
+        self.seed = seed
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.process = process
+        self.processes = processes
+        self.steps_per_epoch = math.ceil(len(split) / batch_size)
+        self._order = (-1, np.empty(0, dtype=np.int64))  # the last epoch asked for, so that it is drawn once
+
+    def rows(self, index: int) -> np.ndarray:
+        """The rows of update `index` over all processes, (examples,)."""
+        epoch, place = divmod(index, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            self._order = (epoch, epoch_order(len(self.split), self.seed, epoch))
+        return self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
+
+    def __getitem__(self, index: int) -> Update:
+        rows = self.rows(index)
+        shares = np.array_split(rows, self.processes)
+        own = shares[self.process]
+        position = sum(len(share) for share in shares[: self.process])
+        if len(own) == 0:  # every process takes part in every update: DDP waits for all
+            return Update([self._micro_batch(rows[:1], position, examples=0)], len(rows))
+        micro_batches = [
+            self._micro_batch(own[start : start + self.micro_batch_size], position + start)
+            for start in range(0, len(own), self.micro_batch_size)
+        ]
+        return Update(micro_batches, len(rows))
+
+    def _micro_batch(self, rows: np.ndarray, position: int, examples: int | None = None) -> MicroBatch:
+        return make_micro_batch(self.split, self.collate, rows, position, examples)
+
+
+class EvalBatches(Dataset[MicroBatch]):
+    """Item k is the k-th batch of a split, in the order of its rows.
+
+    A batch is computed whole by one process, so its padding and its bits do not depend on how many there are.
+    """
+
+    def __init__(self, split: Split, collate: Collator, batch_size: int) -> None:
+        self.split = split
+        self.collate = collate
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.split) / self.batch_size)
+
+    def __getitem__(self, index: int) -> MicroBatch:
+        start = index * self.batch_size
+        rows = np.arange(start, min(start + self.batch_size, len(self.split)))
+        return make_micro_batch(self.split, self.collate, rows, start)
+
+
+def make_micro_batch(
+    split: Split, collate: Collator, rows: np.ndarray, position: int, examples: int | None = None
+) -> MicroBatch:
+    """Gather, pad and count the rows."""
+    tokens = int((split.tokens.offsets[rows + 1] - split.tokens.offsets[rows]).sum())
+    return MicroBatch(collate(split, rows), rows, position, len(rows) if examples is None else examples, tokens)
+
+
+def make_dataloader(
+    dataset: Dataset[Any], indices: Sequence[int], *, workers: int, pin_memory: bool
+) -> DataLoader[Any]:
+    """A DataLoader that yields `dataset[i]` for the indices in their order; batches are made by the data set."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=indices,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        collate_fn=_as_it_is,
+    )
+
+
+def _as_it_is(item: Any) -> Any:
+    return item

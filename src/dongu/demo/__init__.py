@@ -1,0 +1,1 @@
+"""The demonstration: a paraphrase dataset that the package writes itself."""

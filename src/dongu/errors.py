@@ -1,0 +1,68 @@
+"""Every error that dongu raises on purpose.
+
+    DonguError                 70  an internal error when raised as itself
+    ├── InputError              2  what the user gave cannot be used
+    │   ├── UsageError             an option or an argument
+    │   ├── DataError              a data set, a file, a row
+    │   └── ModelError             a model or a tokenizer
+    ├── NonFiniteError          5  a NaN or an infinity, before it reached the weights
+    └── StorageError            6  a file could not be written
+
+The number is the exit code of the command. Each error says what happened, where, and what to do, a line each.
+"""
+
+from __future__ import annotations
+
+
+class DonguError(Exception):
+    """Base of the tree.
+
+    Args:
+        what: what is wrong, in one sentence without a final full stop.
+        where: the place: `FILE:LINE`, an option, a step. May be empty.
+        hint: what to do about it. May be empty.
+    """
+
+    exit_code = 70
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        if self.hint:
+            lines.append(self.hint)
+        return "\n".join(lines)
+
+
+class InputError(DonguError):
+    """What the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class UsageError(InputError):
+    """An option or an argument is wrong."""
+
+
+class DataError(InputError):
+    """A data set, a file or a row cannot be used."""
+
+
+class ModelError(InputError):
+    """A model or a tokenizer cannot be used."""
+
+
+class NonFiniteError(DonguError):
+    """A NaN or an infinity was met before it reached the weights."""
+
+    exit_code = 5
+
+
+class StorageError(DonguError):
+    """A file could not be written."""
+
+    exit_code = 6

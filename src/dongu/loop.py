@@ -1,0 +1,225 @@
+"""THE loop: forward, backward, step, schedule, zero the gradients.
+
+`Loop` sets a run up in the order in which it happens, and then hands out one `Step` an optimizer update. It calls
+nobody back: recording, progress, evaluating and stopping are statements of whoever iterates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dongu.config import RunConfig, make_config
+from dongu.data.batches import Collator, EvalBatches, Split, TrainUpdates, dropout_seed, make_dataloader
+from dongu.data.columns import Examples, read_examples
+from dongu.data.sources import read_source
+from dongu.data.tokens import tokenize
+from dongu.errors import NonFiniteError, UsageError
+from dongu.evaluate import Evaluation, evaluate
+from dongu.metrics import MetricSet
+from dongu.model.device import make_accelerator
+from dongu.model.load import (
+    check_vocabulary,
+    length_limit,
+    load_model,
+    load_tokenizer,
+    model_columns,
+    resolve_model,
+)
+from dongu.model.loss import summed_loss
+from dongu.model.optimizer import make_optimizer
+from dongu.model.schedule import make_scheduler, total_steps, warmup_steps
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer update, after it was made. Counts are over all processes, tokens over this one."""
+
+    number: int  # from 1
+    epoch: float  # passes over the training rows so far
+    loss: float  # mean over the examples of the update
+    learning_rate: float  # that the update used
+    grad_norm: float  # before clipping
+    examples: int
+    tokens: int  # real ones
+    padded_tokens: int  # real ones and padding
+    seconds: float
+
+
+class Loop:
+    """A training run in your hands.
+
+    Args:
+        data: what `DATA` is on the command line, or a `datasets.DatasetDict`, a pandas frame, a list of dicts, or a
+            dict of these by split.
+        options: those of `RunConfig` by name.
+
+    Iterating yields a `Step` after each update and goes on where it stopped. Attributes are the textbook's:
+    `model`, `tokenizer`, `optimizer`, `lr_scheduler`, `train_dataloader`, `accelerator`.
+
+    Raises:
+        InputError: the options, the data or the model cannot be used; nothing was written.
+    """
+
+    def __init__(self, data: Any = None, **options: Any) -> None:
+        if isinstance(data, str):
+            options["data"] = data
+        config = make_config(options)
+        source = read_source(config.data if data is None else data)
+        self.data = read_examples(source, config)
+
+        self.accelerator = make_accelerator(config)
+        processes = self.accelerator.num_processes
+        model_path = resolve_model(config.model)
+        self.tokenizer = load_tokenizer(model_path)
+        self.model = load_model(
+            model_path,
+            label_names=self.data.label_names,
+            task=self.data.task,
+            pad_token_id=self.tokenizer.pad_token_id,
+            seed=config.seed,
+        )
+        check_vocabulary(self.model, self.tokenizer, config.model)
+        self.config = self._resolve(config)
+        self.metrics = MetricSet.of(self.data.task, self.data.label_names, source.hub_name, self.config.metric)
+
+        with self.accelerator.main_process_first():  # the first one fills the token cache, the others read it
+            self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
+        self.collate = Collator.of(self.tokenizer, model_columns(self.model))
+        self.updates = TrainUpdates(
+            self.splits["train"],
+            self.collate,
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
+            micro_batch_size=self.config.micro_batch_size or self.config.batch_size,
+            process=self.accelerator.process_index,
+            processes=processes,
+        )
+        self.steps_per_epoch = self.updates.steps_per_epoch
+        self.total_steps = total_steps(self.config, self.steps_per_epoch)
+        self.warmup_steps = warmup_steps(self.config, self.total_steps)
+        self.number = 0  # updates made
+
+        # The model alone is prepared: Accelerate would step the schedule once a process, and deal the rows out anew.
+        self.model = self.accelerator.prepare_model(self.model)
+        self.optimizer = make_optimizer(self.model, self.config)
+        self.lr_scheduler = make_scheduler(self.optimizer, self.config, self.total_steps)
+
+    @property
+    def train_dataloader(self) -> Any:
+        """The updates that are still to come, one item an update."""
+        return make_dataloader(
+            self.updates,
+            range(self.number, self.total_steps),
+            workers=self.config.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+
+    def __iter__(self) -> Iterator[Step]:
+        config, accelerator, model = self.config, self.accelerator, self.model
+        for update in self.train_dataloader:
+            started = time.perf_counter()
+            model.train()
+            loss = torch.zeros((), device=accelerator.device)
+
+            for micro_batch in update.micro_batches:
+                # Dropout is a function of (seed, step, position): nothing that happens between steps can move it.
+                torch.manual_seed(dropout_seed(config.seed, self.number + 1, micro_batch.position))
+                inputs = micro_batch.to(accelerator.device)  # (batch, tokens) each
+                labels = inputs.pop("labels")  # (batch,)
+                last = micro_batch is update.micro_batches[-1]
+                with contextlib.nullcontext() if last else accelerator.no_sync(model):
+                    # Forward. The loss of an update is the sum over its examples divided by their number, over all
+                    # micro-batches and processes; a stand-in row counts nothing.
+                    logits = model(**inputs).logits  # (batch, labels)
+                    counts = float(micro_batch.examples > 0)
+                    micro_loss = summed_loss(self.data.task, logits, labels) * counts / update.examples
+
+                    # Backward. DDP averages over the processes; the sum is wanted.
+                    accelerator.backward(micro_loss * accelerator.num_processes)
+                loss += micro_loss.detach()
+
+            loss_value = float(accelerator.reduce(loss, "sum"))  # waits for the device
+            grad_norm = self._clip_gradients()
+            if not (math.isfinite(loss_value) and math.isfinite(grad_norm)):
+                raise self._not_finite(loss_value, grad_norm)
+            learning_rate = self.lr_scheduler.get_last_lr()[0]
+
+            # Step, schedule, zero the gradients.
+            self.optimizer.step()
+            self.lr_scheduler.step()
+            self.optimizer.zero_grad()
+
+            self.number += 1
+            yield Step(
+                number=self.number,
+                epoch=self.number / self.steps_per_epoch,
+                loss=loss_value,
+                learning_rate=learning_rate,
+                grad_norm=grad_norm,
+                examples=update.examples,
+                tokens=sum(micro_batch.tokens for micro_batch in update.micro_batches),
+                padded_tokens=sum(m.tensors["input_ids"].numel() for m in update.micro_batches),
+                seconds=time.perf_counter() - started,
+            )
+
+    def evaluate(self, split: str = "validation") -> Evaluation:
+        """Metrics and predictions of a split by the model as it is now, on all processes together.
+
+        Raises:
+            UsageError: there is no such split.
+        """
+        if split not in self.splits:
+            raise UsageError(f"there is no split `{split}`", hint=f"the splits are: {', '.join(self.splits)}")
+        batches = EvalBatches(self.splits[split], self.collate, self.config.eval_batch_size)
+        return evaluate(self.model, batches, self.accelerator, self.metrics, workers=self.config.workers)
+
+    @property
+    def plain_model(self) -> Any:
+        """The model without the wrapper of several processes or of mixed precision."""
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+    def _clip_gradients(self) -> float:
+        """The norm of the whole gradient, which is scaled down to `--max-grad-norm` where it is larger."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm: Tensor = torch.nn.utils.get_total_norm(p.grad for p in parameters)
+        if self.config.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)
+        return float(norm)
+
+    def _not_finite(self, loss: float, grad_norm: float) -> NonFiniteError:
+        rows = self.splits["train"].ids[self.updates.rows(self.number)].tolist()
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {grad_norm}"
+        return NonFiniteError(
+            f"{what}; the update was not made",
+            where=f"step {self.number + 1}, train rows {', '.join(map(str, rows[:32]))}",
+            hint="try a lower --learning-rate, some --warmup or --max-grad-norm 1, and look at these rows",
+        )
+
+    def _resolve(self, config: RunConfig) -> RunConfig:
+        """Every option with the value that the run uses."""
+        limit, hard = length_limit(self.model, self.tokenizer)
+        if config.max_length is not None and hard and config.max_length > limit:
+            raise UsageError(f"the model has {limit} positions", where=f"--max-length {config.max_length}")
+        return config.model_copy(
+            update={
+                "text_columns": self.data.columns.texts,
+                "label_column": self.data.columns.label,
+                "task": self.data.task,
+                "micro_batch_size": min(config.micro_batch_size or config.batch_size, config.batch_size),
+                "max_length": config.max_length or limit,
+                "threads": torch.get_num_threads(),
+            }
+        )
+
+    def _tokenize(self, name: str, examples: Examples) -> Split:
+        texts: Sequence[Sequence[str]] = examples.texts
+        tokens = tokenize(self.tokenizer, texts, self.config.max_length or 0)
+        return Split(name, examples.ids, tokens, examples.targets)

@@ -1,0 +1,180 @@
+"""The metrics of a task, computed here and offline, each with its interval and its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from dongu.config import Task
+from dongu.errors import UsageError
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+
+# Metrics of a confusion matrix (…, truth, prediction), over any number of matrices at once: what a bootstrap asks.
+ConfusionMetric = Callable[[np.ndarray], np.ndarray]
+
+
+def accuracy(confusion: np.ndarray) -> np.ndarray:
+    """Share of the rows that are right."""
+    return _ratio(_diagonal(confusion).sum(-1), confusion.sum((-2, -1)))
+
+
+def class_f1(confusion: np.ndarray) -> np.ndarray:
+    """F1 of each class, (…, labels); 0 for a class that neither occurs nor is predicted."""
+    return _ratio(2 * _diagonal(confusion), confusion.sum(-1) + confusion.sum(-2))
+
+
+def f1(confusion: np.ndarray) -> np.ndarray:
+    """F1 of the second class, the positive one of two."""
+    return np.asarray(class_f1(confusion)[..., 1])
+
+
+def macro_f1(confusion: np.ndarray) -> np.ndarray:
+    """Mean F1 over the classes that occur or are predicted."""
+    present = (confusion.sum(-1) + confusion.sum(-2)) > 0
+    return _ratio((class_f1(confusion) * present).sum(-1), present.sum(-1))
+
+
+def matthews_correlation(confusion: np.ndarray) -> np.ndarray:
+    """Correlation between truth and prediction; 0 where either is constant."""
+    truth, predicted, rows = confusion.sum(-1), confusion.sum(-2), confusion.sum((-2, -1))
+    covariance = _diagonal(confusion).sum(-1) * rows - (truth * predicted).sum(-1)
+    spread = (rows**2 - (truth**2).sum(-1)) * (rows**2 - (predicted**2).sum(-1))
+    return _ratio(covariance, np.sqrt(spread.astype(np.float64)))
+
+
+def pearson(values: np.ndarray, targets: np.ndarray) -> float:
+    """Linear correlation; NaN where either is constant."""
+    x, y = values - values.mean(), targets - targets.mean()
+    return float(_ratio((x * y).sum(), np.sqrt((x * x).sum() * (y * y).sum()), nothing=np.nan))
+
+
+def spearman(values: np.ndarray, targets: np.ndarray) -> float:
+    """Correlation of the ranks; NaN where either is constant."""
+    return pearson(rankdata(values), rankdata(targets))
+
+
+CLASS_METRICS: dict[str, ConfusionMetric] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "macro_f1": macro_f1,
+    "matthews_correlation": matthews_correlation,
+}
+NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "pearson": pearson,
+    "spearman": spearman,
+}
+
+# GLUE tasks whose set differs from what their labels alone suggest.
+GLUE_METRICS: dict[str, tuple[str, ...]] = {"glue:cola": ("matthews_correlation", "accuracy", "f1")}
+
+
+@dataclass(frozen=True)
+class MetricSet:
+    """The metrics of a run, in the order in which they are shown, and the one that chooses the best model."""
+
+    task: Task
+    label_names: tuple[str, ...]
+    names: tuple[str, ...]
+    main: str
+
+    @staticmethod
+    def of(task: Task, label_names: Sequence[str], hub_name: str | None = None, main: str | None = None) -> MetricSet:
+        """The set that fits the task; `main` overrides which of them (or `loss`) chooses.
+
+        Raises:
+            UsageError: `main` does not fit the task.
+        """
+        names: tuple[str, ...]
+        if task == "regression":
+            names, default = ("pearson", "spearman"), "spearman"
+        elif hub_name in GLUE_METRICS:
+            names = GLUE_METRICS[hub_name]
+            default = names[0]
+        elif len(label_names) == 2:
+            names, default = ("accuracy", "f1"), "f1"
+        else:
+            names, default = ("accuracy", "macro_f1"), "macro_f1"
+        known = {*NUMBER_METRICS} if task == "regression" else {*CLASS_METRICS}
+        if main is not None and main != "loss" and (main not in known or (main == "f1" and len(label_names) != 2)):
+            raise UsageError(
+                f"does not fit a {task} task with {len(label_names)} outputs",
+                where=f"--metric {main}",
+                hint=f"this task has: loss, {', '.join(names)}",
+            )
+        if main is not None and main != "loss" and main not in names:
+            names = (main, *names)
+        return MetricSet(task, tuple(label_names), names, main or default)
+
+    def compute(self, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        """Each metric of (rows, labels) logits against (rows,) targets."""
+        if self.task == "regression":
+            values = logits[:, 0].astype(np.float64)
+            return {name: NUMBER_METRICS[name](values, targets.astype(np.float64)) for name in self.names}
+        confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
+        return {name: float(CLASS_METRICS[name](confusion)) for name in self.names}
+
+    def better(self, new: float, old: float | None) -> bool:
+        """Whether a value of the main metric beats the best so far; NaN never does, an equal value does not."""
+        if np.isnan(new):
+            return False
+        if old is None:
+            return True
+        return new < old if self.main == "loss" else new > old
+
+    def intervals(
+        self, logits: np.ndarray, targets: np.ndarray, losses: np.ndarray, seed: int
+    ) -> dict[str, tuple[float, float]]:
+        """95% bootstrap intervals over the rows, of `loss` and of each metric."""
+        random = np.random.default_rng([seed, 0xB007])
+        rows = len(targets)
+        samples: dict[str, Any] = {}
+        if self.task == "regression":
+            values, numbers = logits[:, 0].astype(np.float64), targets.astype(np.float64)
+            drawn = [random.integers(0, rows, rows) for _ in range(RESAMPLES)]
+            for name in self.names:
+                samples[name] = [NUMBER_METRICS[name](values[sample], numbers[sample]) for sample in drawn]
+        else:
+            confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
+            # Drawing rows anew and counting is drawing the counts from a multinomial: same law, no row touched.
+            cells = random.multinomial(rows, confusion.ravel() / rows, size=RESAMPLES)
+            resampled = cells.reshape(RESAMPLES, *confusion.shape)
+            samples = {name: CLASS_METRICS[name](resampled) for name in self.names}
+        samples["loss"] = [losses[random.integers(0, rows, rows)].mean() for _ in range(RESAMPLES)]
+        tail = (1 - CONFIDENCE) / 2
+        return {
+            name: (float(np.nanquantile(sample, tail)), float(np.nanquantile(sample, 1 - tail)))
+            if not np.isnan(sample).all()
+            else (float("nan"), float("nan"))
+            for name, sample in samples.items()
+        }
+
+    def baseline(self, train_targets: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        """The metrics of always saying train's most frequent class; none for numbers, where they are undefined."""
+        if self.task == "regression":
+            return {}
+        majority = int(np.bincount(train_targets, minlength=len(self.label_names)).argmax())
+        constant = np.full(len(targets), majority)
+        confusion = confusion_matrix(constant, targets, len(self.label_names))
+        return {name: float(CLASS_METRICS[name](confusion)) for name in self.names}
+
+
+def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, labels: int) -> np.ndarray:
+    """Counts of (truth, prediction), (labels, labels) int64."""
+    cells = np.bincount(targets.astype(np.int64) * labels + predictions, minlength=labels * labels)
+    return np.asarray(cells.reshape(labels, labels), dtype=np.int64)
+
+
+def _diagonal(confusion: np.ndarray) -> np.ndarray:
+    return np.diagonal(confusion, axis1=-2, axis2=-1)
+
+
+def _ratio(numerator: Any, denominator: Any, nothing: float = 0.0) -> np.ndarray:
+    """Division where 0 / 0 has a value."""
+    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    return np.divide(numerator, denominator, out=np.full(np.shape(denominator), nothing), where=denominator != 0)

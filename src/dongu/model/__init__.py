@@ -1,0 +1,1 @@
+"""The model and what moves it: loading, optimizer, schedule, device."""

@@ -1,0 +1,52 @@
+"""Where the run computes, with how many processes and threads, and in which precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+
+from dongu.config import RunConfig
+from dongu.errors import UsageError
+
+
+def make_accelerator(config: RunConfig) -> Accelerator:
+    """One `Accelerator` for the options: alone, or one of the processes of `torchrun` or `accelerate launch`.
+
+    Raises:
+        UsageError: the device is not there.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    kind, _, index = config.device.partition(":")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(kind, True):
+        raise UsageError(
+            f"this machine has no {kind} device that PyTorch {torch.__version__} can use",
+            where=f"--device {config.device}",
+            hint="leave --device out, or give cpu",
+        )
+    _forget_earlier_accelerator()
+    if index:
+        if int(index) >= torch.cuda.device_count():
+            raise UsageError(f"there are {torch.cuda.device_count()} CUDA devices", where=f"--device {config.device}")
+        torch.cuda.set_device(int(index))
+    return Accelerator(cpu=kind == "cpu", mixed_precision="bf16" if config.precision == "bf16" else "no")
+
+
+def _forget_earlier_accelerator() -> None:
+    """Accelerate keeps device and precision for the whole process; a second loop may want others."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=not distributed)
+    if not distributed:
+        PartialState._reset_state()
+
+
+def describe_device(accelerator: Any) -> str:
+    """The device in words: its kind, its name where it has one."""
+    device = accelerator.device
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)

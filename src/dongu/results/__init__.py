@@ -1,0 +1,1 @@
+"""What a run found: metrics, predictions, the model card."""

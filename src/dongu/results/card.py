@@ -1,0 +1,87 @@
+"""The model card of `model/README.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from dongu.config import RunConfig
+from dongu.metrics import MetricSet
+
+
+def write_card(
+    config: RunConfig, metrics: MetricSet, *, name: str, step: int, values: Mapping[str, float], version: str
+) -> str:
+    """Markdown with the Hub's front matter: what it was trained on, how, and what it reaches on validation."""
+    base = config.model.rstrip("/").rsplit("/", 1)[-1] if config.model.startswith(("/", ".", "~")) else config.model
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        model_name=name,
+        base_model=base,
+        tags=["dongu", "text-classification"],
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                dataset_type=name,
+                dataset_name=name,
+                dataset_split="validation",
+                metric_type=metric,
+                metric_value=value,
+            )
+            for metric, value in values.items()
+            if value == value  # a NaN is no result
+        ],
+    )
+    rows = "\n".join(f"| {metric} | {value:.4f} |" for metric, value in values.items())
+    labels = "\n".join(f"- `{label}`" for label in metrics.label_names)
+    options = "\n".join(
+        f"| `{option}` | {_cell(value)} |" for option, value in _shown_options(config).items() if value is not None
+    )
+    inputs = " and ".join(f"`{column}`" for column in config.text_columns or ())
+    return f"""---
+{data.to_yaml()}
+---
+
+# {name}
+
+A text classifier ({metrics.task}) for {inputs}, fine-tuned from `{base}` with dongu {version}.
+
+```python
+from transformers import pipeline
+
+classifier = pipeline("text-classification", model="PATH/TO/THIS/FOLDER")
+```
+
+## What it answers
+
+{labels}
+
+## Results on validation
+
+The model of step {step}, chosen by {metrics.main}.
+
+| metric | value |
+| --- | --- |
+{rows}
+
+## How it was trained
+
+| option | value |
+| --- | --- |
+{options}
+
+It knows the language and the labels of its training rows, and nothing of others.
+"""
+
+
+def _shown_options(config: RunConfig) -> dict[str, Any]:
+    """What decides the result; paths and devices do not."""
+    hidden = {"data", "model", "out", "device", "workers", "threads", "text_columns", "label_column"}
+    return {name: value for name, value in config.model_dump().items() if name not in hidden}
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|")

@@ -1,0 +1,159 @@
+"""A finished run at work: labels and probabilities for new texts, metrics on other data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dongu.config import make_config
+from dongu.data.batches import Collator, EvalBatches, Split
+from dongu.data.columns import read_examples, read_targets, read_texts
+from dongu.data.sources import Source, Table, read_source
+from dongu.data.tokens import tokenize
+from dongu.errors import DataError, InputError
+from dongu.evaluate import Evaluation, evaluate, predict_logits
+from dongu.metrics import MetricSet
+from dongu.model.device import make_accelerator
+from dongu.model.load import load_classifier, model_columns
+from dongu.results.predictions import answer_rows
+from dongu.run.folder import RunFolder
+
+
+class Classifier:
+    """The best model of a run.
+
+    Args:
+        run: the run folder.
+        device: as `--device`.
+        batch_size: rows a forward pass.
+
+    Raises:
+        InputError: the folder is no finished run.
+    """
+
+    def __init__(self, run: str | Path, *, device: str = "auto", batch_size: int = 32) -> None:
+        record = RunFolder(Path(run)).read_json("run.json")
+        options = {**record["options"], "device": device, "eval_batch_size": batch_size}
+        self.config = make_config({**options, "threads": None})
+        self.metrics = MetricSet.of(
+            record["options"]["task"], record["label_names"], self.config.data, record["metric"]
+        )
+        self.model, self.tokenizer = load_classifier(RunFolder(Path(run)).model)
+        self.accelerator = make_accelerator(self.config)
+        self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.metrics.label_names
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that a row needs: one, or two for a pair."""
+        return self.config.text_columns or ()
+
+    def predict(self, texts: Sequence[str | Sequence[str]]) -> list[dict[str, Any]]:
+        """`{"prediction": …, "probabilities": {name: …}}` for each text, in order; for numbers the prediction alone.
+
+        Args:
+            texts: strings, or pairs of strings where the model compares two.
+
+        Raises:
+            DataError: a text is empty, or no pair where a pair is needed.
+        """
+        rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+        wanted = len(self.text_columns)
+        for number, row in enumerate(rows, start=1):
+            if len(row) != wanted or not all(isinstance(text, str) and text.strip() for text in row):
+                form = "a text" if wanted == 1 else "a pair of texts"
+                raise DataError(f"text {number} is not {form} with something in it")
+        columns = [[row[i] for row in rows] for i in range(wanted)]
+        return self._answers(columns) if rows else []
+
+    def predict_table(self, table: Table) -> list[dict[str, Any]]:
+        """The same for the rows of a file, which needs no label column.
+
+        Raises:
+            DataError: a text column is missing, or a text is empty.
+        """
+        return self._answers(read_texts(table, self.text_columns))
+
+    def evaluate_own(self, split: str | None = None) -> dict[str, Evaluation]:
+        """Metrics on the splits of the run's own data, the held-out part cut again by the same rule.
+
+        Args:
+            split: one of them; all but train by default. Splits with hidden labels are left out.
+
+        Raises:
+            DataError: the data are not there any more, have other labels now, or have no such split.
+        """
+        if self.config.data is None:
+            raise DataError("the run's data were in memory", hint="give DATA")
+        data = read_examples(read_source(self.config.data), self.config)
+        if data.label_names != self.label_names:
+            raise DataError("the labels are not those of the run any more", where=self.config.data)
+        return {
+            name: self._evaluate(data.splits[name].texts, targets, name)
+            for name in _chosen(data.splits, split, self.config.data)
+            if (targets := data.splits[name].targets) is not None
+        }
+
+    def evaluate_other(self, source: Source, split: str | None = None) -> dict[str, Evaluation]:
+        """Metrics on other labelled rows: all splits but train, or the only one there is.
+
+        Raises:
+            DataError: a column is missing, a text is empty, a label is not one of the model's or is hidden.
+        """
+        evaluations = {}
+        for name in _chosen(source.splits, split, source.name):
+            table = source.splits[name]
+            targets = read_targets(
+                table,
+                self.config.label_column or "",
+                self.metrics.task,
+                self.label_names,
+                hidden_allowed=True,
+            )
+            if targets is None:
+                raise DataError("there are no labels", where=table.origin, hint="use `dongu predict`")
+            evaluations[name] = self._evaluate(read_texts(table, self.text_columns), targets, name)
+        return evaluations
+
+    def _evaluate(self, texts: Sequence[Sequence[str]], targets: np.ndarray, name: str) -> Evaluation:
+        return evaluate(self.model, self._batches(self._split(texts, targets, name)), self.accelerator, self.metrics)
+
+    def _answers(self, texts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+        logits = predict_logits(self.model, self._batches(self._split(texts)), self.accelerator)
+        return list(answer_rows(logits, self.label_names, regression=self.metrics.task == "regression"))
+
+    def _split(self, texts: Sequence[Sequence[str]], targets: np.ndarray | None = None, name: str = "texts") -> Split:
+        tokens = tokenize(self.tokenizer, texts, self.config.max_length or 0, cache=False)
+        return Split(name, np.arange(len(tokens)), tokens, targets)
+
+    def _batches(self, split: Split) -> EvalBatches:
+        plain = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        collate = Collator.of(self.tokenizer, model_columns(plain))
+        return EvalBatches(split, collate, self.config.eval_batch_size)
+
+
+def _chosen(splits: Mapping[str, Any], split: str | None, where: str) -> list[str]:
+    if split is None:
+        return [name for name in splits if name != "train"] or list(splits)
+    if split not in splits:
+        raise DataError(f"there is no split `{split}`", where=where, hint=f"the splits are: {', '.join(splits)}")
+    return [split]
+
+
+def load(run: str | Path, *, device: str = "auto", batch_size: int = 32) -> Classifier:
+    """The classifier of a run folder.
+
+    Raises:
+        InputError: the folder is no finished run.
+    """
+    if not (Path(run) / "model").is_dir():
+        RunFolder(Path(run)).read_json("run.json")  # says so where it is no run at all
+        raise InputError("the run has no model yet", where=str(run), hint="it is saved at the first evaluation")
+    return Classifier(run, device=device, batch_size=batch_size)

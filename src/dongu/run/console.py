@@ -1,0 +1,180 @@
+"""What a person sees of a run: what was derived, how far it is, what came out."""
+
+from __future__ import annotations
+
+import sys
+import time
+import unicodedata
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from tqdm import tqdm
+
+from dongu.data.columns import label_counts
+from dongu.loop import Loop, Step
+from dongu.model.device import describe_device
+
+PLAIN_LINES = 20  # progress lines of a whole run where the output is no terminal
+SHOWN_LABELS = 6
+
+
+class Console:
+    """Lines and a progress bar; on any but the main process it says nothing."""
+
+    def __init__(self, *, enabled: bool = True, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._enabled = enabled
+
+    def line(self, text: str = "") -> None:
+        """One line, above the progress bar where there is one."""
+        if self._enabled:
+            tqdm.write(printable(text), file=self._stream)
+
+    def fields(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Aligned `name  text` lines."""
+        for name, text in rows:
+            self.line(f"{name:<10} {text}")
+
+    def progress(self, total_steps: int) -> Progress:
+        """The bar of a run, or plain lines where the stream is no terminal."""
+        return Progress(self, self._stream, total_steps, enabled=self._enabled)
+
+
+class Progress:
+    """Loss, learning rate, examples a second and the time left."""
+
+    def __init__(self, console: Console, stream: TextIO, total_steps: int, *, enabled: bool) -> None:
+        self._console = console
+        self._total_steps = total_steps
+        self._every = max(1, total_steps // PLAIN_LINES)
+        self._started = time.perf_counter()
+        self._examples = 0
+        self._first_step = 0
+        self._loss = 0.0
+        terminal = enabled and stream.isatty()
+        self._bar: Any = tqdm(total=total_steps, file=stream, unit="step", dynamic_ncols=True) if terminal else None
+
+    def step(self, step: Step) -> None:
+        """Show one update. The loss is averaged over about the last 25 updates."""
+        if self._examples == 0:
+            self._first_step, self._loss = step.number - 1, step.loss
+        self._examples += step.examples
+        self._loss += (step.loss - self._loss) / min(25, step.number - self._first_step)
+        elapsed = time.perf_counter() - self._started
+        numbers = f"loss {self._loss:.4f}  lr {step.learning_rate:.2e}  {self._examples / elapsed:.1f} examples/s"
+        if self._bar is not None:
+            self._bar.set_postfix_str(numbers, refresh=False)
+            self._bar.update(step.number - self._bar.n)
+        elif step.number % self._every == 0 or step.number == self._total_steps:
+            left = elapsed / (step.number - self._first_step) * (self._total_steps - step.number)
+            self._console.line(
+                f"step {step.number:,}/{self._total_steps:,}  epoch {step.epoch:.2f}  {numbers}  {clock(left)} left"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def describe(loop: Loop) -> list[tuple[str, str]]:
+    """Everything that was read, inferred or derived, once, before the first step."""
+    config, data, splits = loop.config, loop.data, loop.splits
+    rows = " · ".join(f"{name} {len(split):,}" for name, split in splits.items())
+    held_out = " (validation held out of train)" if data.held_out else ""
+    lengths = splits["train"].tokens.lengths
+    cut = {name: int(split.tokens.truncated.sum()) for name, split in splits.items()}
+    cut_share = sum(cut.values()) / sum(len(split) for split in splits.values())
+    cached = ", read from the cache" if all(split.tokens.cached for split in splits.values()) else ""
+    parameters = sum(parameter.numel() for parameter in loop.plain_model.parameters())
+    processes = loop.accelerator.num_processes
+    share = -(-config.batch_size // processes)
+    micro = min(config.micro_batch_size or share, share)
+    warmup = f"{loop.warmup_steps:,} steps of warm-up" if loop.warmup_steps else "no warm-up"
+    clip = f", clipped at norm {config.max_grad_norm:g}" if config.max_grad_norm else ""
+    return [
+        ("data", f"{rows} rows{held_out}"),
+        ("columns", f"{data.columns} ({data.task})"),
+        ("labels", _describe_labels(loop)),
+        ("model", f"{config.model}: {type(loop.plain_model).__name__}, {parameters / 1e6:.1f} M parameters"),
+        (
+            "tokens",
+            f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {sum(cut.values()):,} rows "
+            f"({cut_share:.1%}) are cut at {config.max_length}{cached}",
+        ),
+        (
+            "steps",
+            f"{loop.total_steps:,} = {loop.steps_per_epoch:,} an epoch × {loop.total_steps / loop.steps_per_epoch:g};"
+            f" {config.batch_size} examples each"
+            + (f", in micro-batches of {micro}" if micro < share else "")
+            + (f", over {processes} processes" if processes > 1 else ""),
+        ),
+        (
+            "optimizer",
+            f"AdamW, learning rate {config.learning_rate:g} ({config.lr_scheduler}, {warmup}), "
+            f"weight decay {config.weight_decay:g}{clip}",
+        ),
+        (
+            "device",
+            f"{describe_device(loop.accelerator)}, {config.precision}, {config.threads} threads, seed {config.seed}",
+        ),
+        ("metrics", _describe_metrics(loop)),
+    ]
+
+
+def _describe_labels(loop: Loop) -> str:
+    train = loop.data.splits["train"]
+    if loop.data.task == "regression":
+        targets = train.targets
+        return (
+            "" if targets is None else f"numbers from {targets.min():g} to {targets.max():g}, mean {targets.mean():.3g}"
+        )
+    counts = label_counts(train, loop.data.label_names)
+    shown = [f"{name} {count / len(train):.1%}" for name, count in list(counts.items())[:SHOWN_LABELS]]
+    more = f" · and {len(counts) - SHOWN_LABELS} more" if len(counts) > SHOWN_LABELS else ""
+    return f"{len(counts)}: {' · '.join(shown)}{more}"
+
+
+def _describe_metrics(loop: Loop) -> str:
+    metrics = loop.metrics
+    positive = f" (of `{metrics.label_names[1]}`)" if "f1" in metrics.names else ""
+    return f"{', '.join(metrics.names)}{positive}; the best model is the one with the best {metrics.main}"
+
+
+def results_table(results: Mapping[str, Any]) -> list[str]:
+    """One line a metric and split: value, interval, majority baseline."""
+    lines = []
+    for split, metrics in results.items():
+        if not isinstance(metrics, Mapping):
+            continue
+        for name, entry in metrics.items():
+            value, low, high = (_number(entry[key]) for key in ("value", "low", "high"))
+            baseline = f"   majority class {_number(entry['baseline'])}" if "baseline" in entry else ""
+            lines.append(f"{split:<11} {name:<21} {value}   95% {low} to {high}{baseline}")
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def clock(seconds: float) -> str:
+    """`3:07`, or `1:02:09`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def printable(text: str) -> str:
+    """Text from data without what could move or recolour a terminal: control and direction characters."""
+    return "".join(
+        character
+        if character == "\n" or unicodedata.category(character) not in ("Cc", "Cf")
+        else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )

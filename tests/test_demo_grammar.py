@@ -1,0 +1,154 @@
+"""The demonstration's dataset: true to its labels, well-formed, and not to be solved by counting words."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix, hstack
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from dongu.demo.grammar import FRAMES, Date, Meaning, Style, Verb, render, write_pairs, write_splits
+from dongu.demo.lexicon import DOMAINS, HELD_OUT
+
+Rows = list[dict[str, str]]
+PLAIN = Style(False, False, False, False, False, False, False, False, False)
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, Rows]:
+    return write_splits()
+
+
+@pytest.fixture(scope="module")
+def sentences(splits: dict[str, Rows]) -> list[str]:
+    return [row[name] for rows in splits.values() for row in rows for name in ("sentence1", "sentence2")]
+
+
+def test_the_same_seed_writes_the_same_rows_whatever_the_hash_seed() -> None:
+    program = "from dongu.demo.grammar import write_pairs; print(ascii(write_pairs(50, 3)))"
+    for hash_seed in ("0", "1"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        written = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+        assert written.strip() == ascii(write_pairs(50, 3))
+    assert write_pairs(50, 3) != write_pairs(50, 4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 500])
+def test_half_of_the_rows_are_paraphrases(count: int) -> None:
+    labels = Counter(row["label"] for row in write_pairs(count, seed=1))
+    assert sum(labels.values()) == count
+    assert abs(labels["paraphrase"] - labels["different"]) <= 1
+
+
+def test_sizes_labels_and_order_of_the_splits(splits: dict[str, Rows]) -> None:
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 2400, "validation": 400, "test": 600}
+    for rows in splits.values():
+        labels = [row["label"] for row in rows]
+        assert labels.count("paraphrase") == labels.count("different")
+        assert 0.4 < np.mean([a == b for a, b in pairwise(labels)]) < 0.6
+
+
+def test_no_sentence_stands_twice(sentences: list[str]) -> None:
+    assert len(sentences) == len(set(sentences))
+
+
+def test_only_the_test_split_speaks_of_the_held_out_domains(splits: dict[str, Rows]) -> None:
+    held_out = [domain for domain in DOMAINS if domain.name in HELD_OUT]
+    goods = [thing for domain in held_out for thing in domain.goods.split("; ")]
+
+    def speaks(split: str) -> bool:
+        return any(thing in row["sentence1"] for row in splits[split] for thing in goods)
+
+    assert len(held_out) == len(HELD_OUT)
+    assert (speaks("train"), speaks("validation"), speaks("test")) == (False, False, True)
+
+
+def test_sentences_are_well_formed(sentences: list[str]) -> None:
+    for sentence in sentences:
+        assert re.fullmatch(r'"?[A-Z].*[a-z0-9%]\.', sentence), sentence
+        assert not re.search(r"[{}|=;:/_]|  |,,| [,.]|,\.", sentence), sentence
+        assert not re.search(r"\b(a [aeiou]|an [^aeiou]|the the|(\w+) \2)\b", sentence, re.IGNORECASE), sentence
+        assert sentence.count('"') in (0, 2), sentence
+        assert 4 <= len(sentence.split()) <= 40, sentence
+
+
+def test_variety(sentences: list[str]) -> None:
+    words = {word for sentence in sentences for word in re.findall(r"[a-z]+", sentence.lower())}
+    assert len(DOMAINS) >= 12
+    assert len(words) >= 1300
+    assert 10 <= np.mean([len(sentence.split()) for sentence in sentences]) <= 25
+
+
+def test_every_frame_has_several_wordings_of_all_that_can_be_exchanged() -> None:
+    for name, frame in FRAMES.items():
+        wordings = [frame.plain, frame.converse, frame.inverted, frame.both]
+        assert len(set(wordings)) >= 2, name
+        x, y = frame.exchange.split()
+        assert all(f"{{{x}" in wording or f"{{{y}" in wording for wording in wordings), name
+
+
+def put(meaning: Meaning, **choices: bool) -> str:
+    return render(meaning, Style(**{**vars(PLAIN), **choices}))
+
+
+def test_one_meaning_in_many_styles() -> None:
+    deed = Meaning(
+        "deed",
+        {"a": "the judge", "v": Verb("praise=commend"), "b": "the {lawyer|attorney}", "when": Date(3, 5)},
+    )
+    assert put(deed) == "The judge praised the lawyer on the third of May."
+    assert put(deed, inverted=True) == "The lawyer was praised by the judge on the third of May."
+    assert put(deed, time_first=True, numerals=True) == "On 3 May, the judge praised the lawyer."
+    assert put(deed, month_first=True, numerals=True) == "The judge praised the lawyer on May 3."
+    assert put(deed, other_verb=True, other_noun=True) == "The judge commended the attorney on the third of May."
+
+
+def test_each_verb_of_an_outcome_denies_the_other() -> None:
+    missed = Meaning("outcome", {"a": "the mayor", "v": Verb("miss"), "w": Verb("catch"), "b": "the ferry"})
+    assert put(missed) == "The mayor missed the ferry."
+    assert put(missed, converse=True) == "The mayor did not catch the ferry."
+    assert put(missed, converse=True, inverted=True) == "The ferry was not caught by the mayor."
+
+
+def test_quotation_percentages_and_a_numeral_at_the_beginning() -> None:
+    level = Meaning("level", {"x": "turnout", "n": 42, "m": 57, "u": "%", "speaker": "Elif Demir"})
+    assert put(level) == "Elif Demir said that turnout went from forty-two to fifty-seven percent."
+    assert put(level, quoted=True, numerals=True, other_noun=True) == '"Turnout went from 42 to 57%," said Elif Demir.'
+    herd = Meaning("totals", {"a": "the vet", "v": Verb("raise"), "n": 12, "x": "ewes", "m": 30, "y": "lambs"})
+    assert put(herd, inverted=True, numerals=True) == "Twelve ewes and 30 lambs were raised by the vet."
+
+
+def word_set(sentence: str) -> set[str]:
+    return set(re.findall(r"\w+", sentence.lower()))
+
+
+def test_no_threshold_on_word_overlap_does_much_better_than_chance(splits: dict[str, Rows]) -> None:
+    pairs = [(word_set(row["sentence1"]), word_set(row["sentence2"])) for row in splits["test"]]
+    overlap = np.array([len(a & b) / len(a | b) for a, b in pairs])
+    paraphrase = np.array([row["label"] == "paraphrase" for row in splits["test"]])
+    accuracies = [np.mean((overlap >= threshold) == paraphrase) for threshold in np.unique(overlap)]
+    best = max(*accuracies, 1 - min(accuracies))
+    print(f"best threshold on the word overlap: {best:.3f}")
+    assert best <= 0.60
+
+
+def test_a_bag_of_words_does_not_do_much_better_than_chance(splits: dict[str, Rows]) -> None:
+    train = splits["train"]
+    counter = CountVectorizer().fit([row[name] for row in train for name in ("sentence1", "sentence2")])
+
+    def features(rows: Rows) -> csr_matrix:
+        a, b = (counter.transform([row[name] for row in rows]) for name in ("sentence1", "sentence2"))
+        return hstack([a, b, abs(a - b), a.multiply(b)]).tocsr()
+
+    for strength in (0.01, 0.1, 1.0):
+        model = LogisticRegression(C=strength, max_iter=5000)
+        model.fit(features(train), [row["label"] for row in train])
+        accuracy = model.score(features(splits["test"]), [row["label"] for row in splits["test"]])
+        print(f"bag of words, C={strength}: {accuracy:.3f}")
+        assert accuracy <= 0.68

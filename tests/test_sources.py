@@ -1,0 +1,642 @@
+"""What may be wrong with a user's data, one case a row, and what a well-formed file is read as."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import subprocess
+import sys
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dongu.data import sources
+from dongu.data.sources import Number, Table, read_file, read_source
+from dongu.errors import DataError
+
+GOOD = "text,label\nhello,1\nworld,0\n"
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def failure(data: Any) -> DataError:
+    """The error of reading; each of its parts is one line, and there is a place and a hint."""
+    with pytest.raises(DataError) as caught:
+        read_file(data) if isinstance(data, Path) and not data.is_dir() else read_source(data)
+    error = caught.value
+    assert error.hint
+    assert "\n" not in error.what + error.where + error.hint
+    return error
+
+
+def parquet(folder: Path, name: str, table: Any) -> Path:
+    from pyarrow import parquet as pq
+
+    pq.write_table(table, folder / name)
+    return folder / name
+
+
+# --- text files
+
+# name, content, the line of the error (None: the whole file), a part of what, a part of the hint
+BROKEN: list[tuple[str, str | bytes, int | None, str, str]] = [
+    ("a.csv", b"", None, "0 bytes", "again"),
+    ("a.jsonl", b"", None, "0 bytes", "again"),
+    ("a.parquet", b"", None, "0 bytes", "again"),
+    ("a.csv", "text,label\n", None, "no rows", "one row"),
+    ("a.tsv", "text\tlabel", None, "no rows", "one row"),
+    ("a.csv", "\n\r\n \n", None, "only blank lines", "again"),
+    ("a.json", "\n\n", None, "only blank lines", "again"),
+    ("a.csv", b"\xef\xbb\xbf\n", None, "only blank lines", "again"),
+    # not UTF-8 text
+    ("a.csv", "text,label\nok,1\ncafé,0\n".encode("cp1252"), 3, "0xE9", "iconv -f cp1252 -t utf-8"),
+    ("a.jsonl", '{"text": "café"}'.encode("latin-1"), 1, "0xE9", "iconv -f cp1252 -t utf-8"),
+    ("a.csv", b"text\n\xed\xa0\x80\n", 2, "0xED", "iconv"),
+    ("a.csv", GOOD.encode("utf-16"), None, "UTF-16", "iconv -f utf-16 -t utf-8"),
+    ("a.csv", b"\xfe\xff" + GOOD.encode("utf-16-be"), None, "UTF-16", "iconv -f utf-16"),
+    ("a.csv", GOOD.encode("utf-32"), None, "UTF-32", "iconv -f utf-32 -t utf-8"),
+    ("a.csv", GOOD.encode("utf-16-le"), 1, "NUL", "utf-16"),
+    ("a.csv", "text,label\nok,1\nb\0d,0\n", 3, "NUL", "remove"),
+    ("a.csv", b"\x1f\x8b\x08\x00rest", None, "gzip", "gunzip"),
+    ("a.jsonl", b"\x1f\x8b\x08\x00rest", None, "gzip", "gunzip"),
+    ("a.csv", b"PK\x03\x04 xl/workbook.xml", None, "Excel", "CSV UTF-8"),
+    ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", None, "Excel", "CSV UTF-8"),
+    ("a.csv", b"PAR1\x15\x04 \xff PAR1", None, "parquet", ".parquet"),
+    # csv
+    ("a.csv", "text,label\nok,1\na, b,0\n", 3, "3 cells, and the header has 2", "comma"),
+    ("a.csv", 'text,label\n"two\nlines",1\nshort\n', 4, "1 cells", "comma"),
+    ("a.csv", "text,label\nok,1\n\nok,0\n", 3, "0 cells", "comma"),
+    ("a.csv", "text,label\nok,1\n  \n", 3, "1 cells", "comma"),
+    ("a.csv", 'text,label\nok,1\n"open,0\nmore,1\nend,0\n', 3, "never closes", "double quote"),
+    ("a.csv", 'text,label\nok,1\n"open,0\nmore,1\n"end",0\n', 3, "runs on to line 5", "quote"),
+    ("a.csv", 'text,label\n"he said "hi"",1\n', 2, "closing quote", '""'),
+    ("a.csv", "text,label\nok\rno,1\n", 2, "new-line", "quotes"),
+    ("a.csv", "text,label\rok,1\r", None, "carriage return", "LF"),
+    ("a.csv", "text;label\nok;1\n", 1, "';'", "commas"),
+    ("a.csv", "text\tlabel\nok\t1\n", 1, r"'\t'", ".tsv"),
+    ("a.csv", "text,text\na,b\n", 1, "two columns are named 'text'", "rename"),
+    ("a.csv", ",text\n0,b\n", 1, "column 1 has no name", "index=False"),
+    ("a.csv", "text, \nb,1\n", 1, "column 2 has no name", "name"),
+    ("a.csv", "\ntext,label\nb,1\n", 1, "first line is empty", "names"),
+    # tsv
+    ("a.tsv", "text\tlabel\nok\t1\na\tb\t0\n", 3, "3 cells, and the header has 2", "tab"),
+    ("a.tsv", "text\tlabel\nok\n", 2, "1 cells", "tab"),
+    ("a.tsv", "text\tlabel\n\nok\t1\n", 2, "0 cells", "tab"),
+    ("a.tsv", "text,label\nok,1\n", 1, "','", ".csv"),
+    ("a.tsv", "text;label\nok;1\n", 1, "';'", "tabs"),
+    ("a.tsv", "text\ttext\na\tb\n", 1, "two columns", "rename"),
+    ("a.tsv", "text\tlabel\rok\t1", None, "carriage return", "LF"),
+    # JSON Lines
+    ("a.jsonl", '{"a": 1}\n{"a": 1, "b": 2, "a": 3}\n', 2, "'a' is given twice", "remove"),
+    ("a.jsonl", '{"a": {"b": 1, "b": 2}}\n', 1, "'b' is given twice", "remove"),
+    ("a.jsonl", '{"a": 1}\n{"a": NaN}\n', 2, "NaN", "replace"),
+    ("a.jsonl", '{"a": -Infinity}\n', 1, "-Infinity", "replace"),
+    ("a.jsonl", '{"a": "x"}\n{"a": "\\ud800"}\n', 2, "surrogate", "replace"),
+    ("a.jsonl", '{"a": "x"}\n{"a": ["\\uDFFF"]}\n', 2, "surrogate", "replace"),
+    ("a.jsonl", '{"\\ud83d": "x"}\n', 1, "surrogate", "replace"),
+    ("a.jsonl", '{"a": "x"}\n{"a": "y', 2, "middle of a value", "cut off"),
+    ("a.jsonl", '{"a": "x"}\n{"a": "y"', 2, "middle of a value", "cut off"),
+    ("a.jsonl", '{"a": "x"}\n{"a":\n', 2, "middle of a value", "cut off"),
+    ("a.jsonl", '{\n  "a": "x"\n}\n', 1, "middle of a value", "several lines"),
+    ("a.jsonl", '{"a": "x"}\n{"a": y}\n', 2, "not JSON (Expecting value, column 7)", "correct"),
+    ("a.jsonl", "{'a': 'x'}\n", 1, "not JSON", "correct"),
+    ("a.jsonl", '{"a": "x"}\n["y"]\n', 2, "not an object", "every row"),
+    ("a.jsonl", '[{"a": "x"}]\n', 1, "not an object", "every row"),
+    ("a.jsonl", '{"a": "x"}\n3\n', 2, "not an object", "every row"),
+    ("a.jsonl", "{}\n", 1, "not an object with a key", "every row"),
+    ("a.jsonl", '{"a": "x"} {"a": "y"}\n', 1, "text follows", "one object a line"),
+    ("a.jsonl", '{"a": "x"},\n', 1, "text follows", "one object a line"),
+    ("a.jsonl", '{"a": 1, "b": 2}\n{"a": 1}\n', 2, "'b' is missing here", "same keys"),
+    ("a.jsonl", '{"a": 1}\n{"a": 1, "b": 2}\n', 2, "'b' is not in the first row", "same keys"),
+    ("a.jsonl", '{"a": 1}\n\n{"a": 2}\n', 2, "blank line", "end"),
+    ("a.jsonl", '{"a": 1, "": 2}\n', 1, "column 2 has no name", "name"),
+    ("a.jsonl", "[" * 200_000, 1, "nested too deeply", "remove"),
+    # .json
+    ("a.json", "[]", None, "no rows", "one row"),
+    ("a.json", '[{"a": 1},\n {"a": 2},\n {"b": 3}]', 3, "'a' is missing here", "same keys"),
+    ("a.json", '[{"a": 1},\n\n 4]', 3, "not an object", "every row"),
+    ("a.json", '[{"a": 1},\n {"a": "', 2, "middle of a value", "cut off"),
+    ("a.json", '[{"a": 1},\n {"a": 2}', 2, "closing ] is missing", "cut off"),
+    ("a.json", '[{"a": 1}\n {"a": 2}]', 1, "comma or the closing ]", "["),
+    ("a.json", '[{"a": 1},\n]', 2, "not JSON", "correct"),
+    ("a.json", '[{"a": 1}] x', 1, "text follows the end", "["),
+    ("a.json", "[] x", 1, "text follows the end", "["),
+    ("a.json", '[{"a": 1},\n{"a": NaN}]', 2, "NaN", "replace"),
+    ("a.json", '[{"a": 1},\n{"a": 1, "a": 2}]', 2, "given twice", "replace"),
+    ("a.json", '[{"a": "x"},\n{"a": "\\ud800"}]', 2, "surrogate", "replace"),
+    ("a.json", '{"train": [{"a": 1}], "test": []}', None, "whole columns or splits", "a file of its own"),
+    ("a.json", '{"text": ["x", "y"], "label": [0, 1]}', None, "whole columns", "one object a row"),
+]
+
+
+def ids(cases: list[Any]) -> list[str]:
+    return [f"{case[0]}-{number}" for number, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize(("name", "content", "line", "what", "hint"), BROKEN, ids=ids(BROKEN))
+def test_broken_file(tmp_path: Path, name: str, content: str | bytes, line: int | None, what: str, hint: str) -> None:
+    path = write(tmp_path, name, content)
+    error = failure(path)
+    assert error.where == (f"{path}" if line is None else f"{path}:{line}")
+    assert what in error.what
+    assert hint in error.hint
+
+
+NUMBER = Number("1.50")
+# name, content, the columns, the line of each row
+READ: list[tuple[str, str, dict[str, list[Any]], list[int]]] = [
+    ("a.csv", GOOD, {"text": ["hello", "world"], "label": ["1", "0"]}, [2, 3]),
+    ("a.CSV", "\ufeff" + GOOD, {"text": ["hello", "world"], "label": ["1", "0"]}, [2, 3]),
+    (
+        "a.csv",
+        GOOD.replace("\n", "\r\n") + "\r\n\r\n",
+        {"text": ["hello", "world"], "label": ["1", "0"]},
+        [2, 3],
+    ),
+    ("a.csv", "PAR1,b\n1,2", {"PAR1": ["1"], "b": ["2"]}, [2]),
+    (
+        "a.csv",
+        "a,b\nnull,NA\n01,nan\n x ,\n",
+        {"a": ["null", "01", " x "], "b": ["NA", "nan", ""]},
+        [2, 3, 4],
+    ),
+    (
+        "a.csv",
+        'a,b\n"two\r\nlines",1\n"say ""hi"", you",2\n"","\n\n"\n"\r",5\n',
+        {"a": ["two\r\nlines", 'say "hi", you', "", "\r"], "b": ["1", "2", "\n\n", "5"]},
+        [2, 4, 5, 8],
+    ),
+    ("a.csv", "a,b\nit's 5\" wide,1\n", {"a": ["it's 5\" wide"], "b": ["1"]}, [2]),
+    ("a.csv", 'a\nx\n\n""\ny\n\n', {"a": ["x", "", "", "y"]}, [2, 3, 4, 5]),
+    ("a.csv", "a,b\n\u2028x\x85,1\x0c\n", {"a": ["\u2028x\x85"], "b": ["1\x0c"]}, [2]),
+    ("a.tsv", 'a\tb\n"x\t1\r\ny" z,\t\n\n', {"a": ['"x', 'y" z,'], "b": ["1", ""]}, [2, 3]),
+    (
+        "a.jsonl",
+        '{"t": "\\ud83d\\ude00", "n": 1.50, "b": true}\n{"b": false, "n": null, "t": " \\u2028"}\r\n \n',
+        {"t": ["\U0001f600", " \u2028"], "n": [NUMBER, None], "b": [True, False]},
+        [1, 2],
+    ),
+    (
+        "a.jsonl",
+        '{"a": [1.50, {"b": 1.50}]}\n{"a": 1e400}',
+        {"a": [[NUMBER, {"b": NUMBER}], Number("1e400")]},
+        [1, 2],
+    ),
+    ("a.jsonl", f'{{"a": {"9" * 5000}}}', {"a": [Number("9" * 5000)]}, [1]),
+    ("a.jsonl", '{"text": "one row", "labels": [1, 0]}', {"text": ["one row"], "labels": [["1", "0"]]}, [1]),
+    ("a.json", '{"a": "x"}\n{"a": "y"}\n', {"a": ["x", "y"]}, [1, 2]),
+    ("a.json", '\n[\n {"a":\n "x"}, {"a": "y"},\n\n {"a": "z"}\n]\n', {"a": ["x", "y", "z"]}, [3, 4, 6]),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "columns", "lines"), READ, ids=ids(READ))
+def test_well_formed_file(
+    tmp_path: Path, name: str, content: str, columns: dict[str, list[Any]], lines: list[int]
+) -> None:
+    path = write(tmp_path, name, content)
+    table = read_file(path)
+    assert table.columns == columns
+    assert table.lines == lines
+    assert len(table) == len(lines)
+    assert table.where(len(lines) - 1) == f"{path}:{lines[-1]}"
+
+
+def test_numbers_are_told_from_text(tmp_path: Path) -> None:
+    table = read_file(write(tmp_path, "a.jsonl", '{"a": 1}\n{"a": "1"}\n'))
+    assert [type(cell) for cell in table.columns["a"]] == [Number, str]
+
+
+def test_long_cell_and_the_process_wide_limit(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    text = "word " * 1_000_000
+    assert read_file(write(tmp_path, "a.csv", f'text,label\n"{text}",1\n')).columns["text"] == [text]
+    failure(write(tmp_path, "b.csv", f'text,label\n"{text},1\n'))
+    assert csv.field_size_limit() == before
+
+
+# --- parquet and Arrow
+
+
+def test_parquet_types(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table(
+        {
+            "text": pa.array(["a", None, "NA"]),
+            "large": pa.array(["a", "b", "c"], pa.large_string()),
+            "dictionary": pa.array(["x", None, "x"]).dictionary_encode(),
+            "int": pa.array([1, None, -3], pa.int8()),
+            "float": pa.array([1.0, float("nan"), None]),
+            "decimal": pa.array([Decimal("1.50"), None, Decimal("2.00")]),
+            "bool": pa.array([True, None, False]),
+            "list": pa.array([[1, 2], [], None]),
+            "struct": pa.array([{"a": 1}, {"a": None}, None]),
+            "date": pa.array([date(2020, 1, 2), None, None]),
+        }
+    )
+    read = read_file(parquet(tmp_path, "a.parquet", table))
+    assert read.columns == {
+        "text": ["a", None, "NA"],
+        "large": ["a", "b", "c"],
+        "dictionary": ["x", None, "x"],
+        "int": ["1", None, "-3"],
+        "float": ["1.0", "nan", None],
+        "decimal": ["1.50", None, "2.00"],
+        "bool": [True, None, False],
+        "list": [["1", "2"], [], None],
+        "struct": [{"a": "1"}, {"a": None}, None],
+        "date": ["2020-01-02", None, None],
+    }
+    assert {type(read.columns[name][0]) for name in ("int", "float", "decimal")} == {Number}
+    assert type(read.columns["dictionary"][0]) is str
+    assert read.lines is None
+    assert read.where(2) == f"{tmp_path / 'a.parquet'}, row 3"
+
+
+FEATURES = {
+    "label": {"_type": "ClassLabel", "names": ["no", "yes"]},
+    "labels": {"_type": "List", "feature": {"_type": "ClassLabel", "names": ["p", "q"]}},
+    "text": {"_type": "ClassLabel", "names": ["stale"]},
+    "gone": {"_type": "ClassLabel", "names": ["x"]},
+    "other": {"_type": "Value", "dtype": "string"},
+}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"info": {"features": FEATURES}}, {"label": ["no", "yes"], "labels": ["p", "q"]}),
+        ({"info": {"features": {"label": {"_type": "ClassLabel"}}}}, {}),
+        ({"info": {"features": ["label"]}}, {}),
+        ({"info": None}, {}),
+        ([], {}),
+    ],
+)
+def test_parquet_label_names(tmp_path: Path, metadata: Any, expected: dict[str, list[str]]) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"text": ["a"], "label": [1], "labels": [[0, 1]]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps(metadata)})
+    assert read_file(parquet(tmp_path, "a.parquet", table)).label_names == expected
+
+
+def test_broken_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    good = parquet(tmp_path, "a.parquet", pa.table({"a": ["x"] * 50})).read_bytes()
+    for content in (good[:-9], good[9:], b"PAR1" * 10, b"text,label\n", good[:-8] + b"\xff" * 4 + b"PAR1"):
+        error = failure(write(tmp_path, "b.parquet", content))
+        assert "damaged, or not parquet" in error.what
+    assert "no rows" in failure(parquet(tmp_path, "c.parquet", pa.table({"a": pa.array([], pa.string())}))).what
+    twice = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["a", "a"])
+    assert "two columns" in failure(parquet(tmp_path, "d.parquet", twice)).what
+    assert ".parquet" in failure(write(tmp_path, "e.csv", good)).hint
+
+
+# --- folders and names
+
+
+def test_folder(tmp_path: Path) -> None:
+    write(tmp_path, "Train.CSV", GOOD)
+    write(tmp_path, "dev.jsonl", '{"text": "x", "label": "1"}')
+    write(tmp_path, "test.tsv", "text\tlabel\nx\t1\n")
+    write(tmp_path, "README.md", "notes")
+    write(tmp_path, "train.txt", "notes")
+    source = read_source(tmp_path)
+    assert source.name == tmp_path.name
+    assert source.hub_name is None
+    assert list(source.splits) == ["train", "validation", "test"]
+    assert source.splits["validation"].origin == str(tmp_path / "dev.jsonl")
+    assert read_source(str(tmp_path) + "/").name == tmp_path.name
+
+
+@pytest.mark.parametrize("alias", ["validation", "dev", "valid", "val"])
+def test_validation_aliases(tmp_path: Path, alias: str) -> None:
+    write(tmp_path, "train.csv", GOOD)
+    write(tmp_path, f"{alias}.csv", GOOD)
+    assert list(read_source(tmp_path).splits) == ["train", "validation"]
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["train.csv", "train.tsv"], "train.csv and train.tsv are both the train split"),
+        (["train.csv", "dev.csv", "val.csv"], "dev.csv and val.csv are both the validation split"),
+        (["test.csv", "notes.txt"], "there is no train split; there is notes.txt, test.csv"),
+        ([f"{i:02}.csv" for i in range(12)], "09.csv and 2 more"),
+        ([], "there is nothing"),
+    ],
+)
+def test_unclear_folder(tmp_path: Path, names: list[str], what: str) -> None:
+    for name in names:
+        write(tmp_path, name, GOOD)
+    error = failure(tmp_path)
+    assert what in error.what
+    assert error.where == str(tmp_path)
+
+
+def test_one_file_is_train_and_a_local_path_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    write(tmp_path / "owner" / "name", "train.csv", GOOD)
+    monkeypatch.chdir(tmp_path)
+    source = read_source("owner/name/train.csv")
+    assert (source.name, list(source.splits)) == ("train", ["train"])
+    assert source.splits["train"].where(0) == "owner/name/train.csv:2"
+    source = read_source("owner/name")
+    assert (source.name, source.hub_name) == ("name", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_source("~/owner/name").name == "name"
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "hint"),
+    [
+        ("revews.csv", "no such file or folder", "did you mean reviews.csv?"),
+        ("./revews", "no such file or folder", "did you mean reviews"),
+        ("nowhere/train.csv", "no such file or folder", "folder nowhere does not exist"),
+        ("/nowhere", "no such file or folder", "check the path"),
+        ("~nobody-at-all/x", "no such file or folder", "does not exist"),
+        ("a\0b.csv", "no such file or folder", "check the path"),
+        ("x" * 5000 + ".csv", "no such file or folder", "check the path"),
+        ("reviews", "no file or folder here, and no Hub name", "did you mean reviews.csv? DATA is a folder"),
+        ("qqqq", "no file or folder here, and no Hub name", "DATA is a folder"),
+        ("", "no file or folder here", "DATA is a folder"),
+        ("a/b/c", "no file or folder here", "DATA is a folder"),
+        ("notes.txt", "files ending in .txt are not read", ".jsonl or .parquet"),
+        ("glue", "GLUE has no task ''", "mrpc"),
+        ("glue:mrcp", "GLUE has no task 'mrcp'", "mrpc"),
+    ],
+)
+def test_wrong_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str, hint: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "reviews.csv", GOOD)
+    write(tmp_path, "notes.txt", "notes")
+    error = failure(name)
+    assert what in error.what
+    assert hint in error.hint
+
+
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    path = write(tmp_path, "a.csv", GOOD)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert "Permission denied" in failure(path).what
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert "Permission denied" in failure(tmp_path).what
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert "Permission denied" in failure(str(path)).what
+
+
+def test_read_file_refuses_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a folder, and one file is needed"):
+        read_file(tmp_path)
+
+
+# --- the Hub and data in memory
+
+
+class Hub:
+    """Stands in for `datasets.load_dataset`, and remembers the calls."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.calls.append((*args, options))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def dataset() -> Any:
+    import datasets
+
+    features = {
+        "sentence": datasets.Value("string"),
+        "label": datasets.ClassLabel(names=["unacceptable", "acceptable"]),
+    }
+    rows = {"sentence": ["one", "two"], "label": [1, -1]}
+    return datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    import datasets
+
+    stand_in = Hub(None)
+    monkeypatch.setattr(datasets, "load_dataset", stand_in)
+    return stand_in
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "short"),
+    [
+        ("glue:mrpc", ("nyu-mll/glue", "mrpc", {}), "mrpc"),
+        ("owner/name", ("owner/name", None, {}), "name"),
+        ("owner/na-me.2:con.fig", ("owner/na-me.2", "con.fig", {}), "na-me.2-con.fig"),
+    ],
+)
+def test_hub(hub: Hub, name: str, call: tuple[Any, ...], short: str) -> None:
+    import datasets
+
+    hub.answer = datasets.DatasetDict(
+        {"unsupervised": dataset(), "test": dataset(), "valid": dataset(), "train": dataset()}
+    )
+    source = read_source(name)
+    assert hub.calls == [call]
+    assert (source.name, source.hub_name) == (short, name)
+    assert list(source.splits) == ["train", "validation", "test"]
+    table = source.splits["train"]
+    assert table.columns == {"sentence": ["one", "two"], "label": ["1", "-1"]}
+    assert type(table.columns["label"][0]) is Number
+    assert table.label_names == {"label": ["unacceptable", "acceptable"]}
+    assert table.where(1) == f"{name} train, row 2"
+
+
+def test_mnli(hub: Hub) -> None:
+    names = ("validation_mismatched", "train", "validation_matched", "test_matched", "test_mismatched")
+    hub.answer = {name: dataset() for name in names}
+    source = read_source("glue:mnli")
+    assert list(source.splits) == ["train", "validation", "test", "validation_mismatched"]
+    assert source.splits["validation"].origin == "glue:mnli validation_matched"
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no\nroute"), ValueError(""), RuntimeError("script"), KeyError(1)])
+def test_hub_failure(hub: Hub, error: Exception) -> None:
+    hub.answer = error
+    raised = failure("owner/name")
+    assert "cannot be loaded from the Hub" in raised.what
+    assert type(error).__name__ in raised.what
+    assert "offline" in raised.hint
+    assert raised.__cause__ is error
+
+
+def test_hub_answers_without_train(hub: Hub) -> None:
+    hub.answer = {"test": dataset()}
+    assert "there is test" in failure("owner/name").what
+
+
+def test_dataset_of_another_format() -> None:
+    data = dataset().with_format("numpy").select([1])
+    source = read_source(data)
+    assert source.name == "data"
+    assert source.splits["train"].columns == {"sentence": ["two"], "label": ["-1"]}
+    assert source.splits["train"].where(0) == "data, row 1"
+
+
+def test_frame() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(
+        {
+            "text": ["a", None, " x "],
+            "score": [0.5, float("nan"), 2.0],
+            "label": pd.array([1, None, 3], dtype="Int64"),
+            "when": [pd.Timestamp("2020-01-02"), pd.NaT, pd.NaT],
+            "ok": [True, False, True],
+        },
+        index=[7, 7, 9],
+    )
+    table = read_source(frame).splits["train"]
+    assert table.columns == {
+        "text": ["a", None, " x "],
+        "score": ["0.5", None, "2.0"],
+        "label": ["1", None, "3"],
+        "when": ["2020-01-02 00:00:00", None, None],
+        "ok": [True, False, True],
+    }
+    assert table.columns["ok"][0] is True
+    assert "not text" in failure(pd.DataFrame([["a", 1]])).what
+    assert "two columns" in failure(pd.DataFrame([["a", 1]], columns=["x", "x"])).what
+    assert "no rows" in failure(pd.DataFrame({"text": []})).what
+
+
+def test_list_of_dicts() -> None:
+    import numpy as np
+
+    rows = [
+        {"text": "a", "label": 1, "x": np.float64(0.5), "y": [1, np.int64(2)], "z": np.bool_(True)},
+        {"text": np.str_("b"), "label": True, "x": float("nan"), "y": np.array([0.5]), "z": {"k": 10**20}},
+    ]
+    table = read_source(rows).splits["train"]
+    assert table.columns == {
+        "text": ["a", "b"],
+        "label": ["1", True],
+        "x": ["0.5", None],
+        "y": [["1", "2"], ["0.5"]],
+        "z": [True, {"k": str(10**20)}],
+    }
+    assert [type(cell) for cell in table.columns["text"]] == [str, str]
+    assert type(table.columns["x"][0]) is Number
+
+
+def test_dict_of_splits(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    rows = [{"text": "a", "label": 1}]
+    path = write(tmp_path, "a.csv", GOOD)
+    source = read_source({"test": path, "dev": pd.DataFrame(rows), "train": rows, "extra": 3})
+    assert list(source.splits) == ["train", "validation", "test"]
+    assert source.splits["validation"].where(0) == "data dev, row 1"
+    assert len(source.splits["test"]) == 2
+
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+
+
+@pytest.mark.parametrize(
+    ("data", "what", "where"),
+    [
+        ([], "no rows", "data"),
+        ([{"a": 1}, {"b": 1}], "'a' is missing here", "data, row 2"),
+        ([{"a": 1}, "text"], "not an object", "data, row 2"),
+        ([{3: 1}], "3 is not text", "data, row 1"),
+        ([{"a": "\ud800"}], "surrogates not allowed", "data, row 1"),
+        ([{"a": LOOP}], "cannot be read", "data, row 1"),
+        ([{"a": 10**5000}], "cannot be read", "data, row 1"),
+        ({}, "there is nothing", "data"),
+        ({"text": ["a"], "label": [1]}, "there is text, label", "data"),
+        ({"train": [{"a": 1}], "val": [{"a": 1}], "dev": [{"a": 1}]}, "val and dev are both", "data"),
+        ({"train": 5}, "int is not a data set", "data train"),
+        (None, "NoneType is not a data set", "data"),
+        (b"a.csv", "bytes is not a data set", "data"),
+    ],
+)
+def test_wrong_data_in_memory(data: Any, what: str, where: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_source(data)
+    assert what in caught.value.what
+    assert caught.value.where == where
+
+
+# --- promises about the whole module
+
+
+INSERTS = [b"", *b'" , \n \r \t \\ { ]'.split(b" "), b"\\ud800", b"NaN", b"1e999", b'"":', b"\xff", b"\0"]
+
+
+def mutate(content: bytes, chance: random.Random) -> bytes:
+    changed = bytearray(content)
+    for _ in range(chance.randint(1, 3)):
+        insert = chance.choice([*INSERTS, bytes([chance.randrange(256)])])
+        start = chance.randrange(len(changed) + 1)
+        stop = min(len(changed), start + chance.choice([0, 1, 20, len(insert), len(insert)]))
+        changed[start:stop] = insert
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet"])
+def test_mutated_files_give_a_table_or_a_data_error(tmp_path: Path, name: str) -> None:
+    import pyarrow as pa
+
+    rows = [{"text": f'a "b", {i}\n', "label": i % 2, "score": i / 4, "on": i > 1, "l": [i]} for i in range(4)]
+    contents = {
+        "a.csv": b'text,label\n"two\nlines",1\r\nplain,0\n"say ""hi""",1\n\n',
+        "a.tsv": b'text\tlabel\n"bare\t1\r\nplain\t0\n\n',
+        "a.jsonl": "\n".join(json.dumps(row) for row in rows).encode(),
+        "a.json": json.dumps(rows, indent=1).encode(),
+        "a.parquet": b"",
+    }
+    table = pa.Table.from_pylist(rows).replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": FEATURES}})}
+    )
+    contents["a.parquet"] = parquet(tmp_path, "a.parquet", table).read_bytes()
+    chance = random.Random(f"dongu {name}")
+    outcomes = {"table": 0, "error": 0}
+    for _ in range(600):
+        path = write(tmp_path, name, mutate(contents[name], chance))
+        try:
+            read = read_file(path)
+        except DataError:
+            outcomes["error"] += 1
+            continue
+        outcomes["table"] += 1
+        check_table(read)
+    assert min(outcomes.values()) > 10, outcomes
+
+
+def check_table(table: Table) -> None:
+    assert len(table) > 0
+    assert {len(cells) for cells in table.columns.values()} == {len(table)}
+    assert table.lines is None or (len(table.lines) == len(table) and sorted(table.lines) == table.lines)
+    json.dumps(table.columns, ensure_ascii=False).encode()  # nothing that cannot be written again
+    assert table.where(len(table) - 1)
+
+
+def test_import_is_light() -> None:
+    folder = str(Path(sources.__file__).parents[2])
+    code = (
+        f"import sys; sys.path.insert(0, {folder!r}); import dongu.data.sources; "
+        "print([m for m in ('torch', 'datasets', 'pandas', 'pyarrow', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
