@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from plain_loop import read_rows, tokenize
 from torch.utils.data import DataLoader
 from transformers import (
     AutoConfig,
@@ -31,6 +30,7 @@ from transformers import (
 )
 
 import dongu
+from plain_loop import read_rows, tokenize
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH_SIZE = 8
@@ -93,7 +93,7 @@ def trace_plain(data: Path, model_folder: Path, steps: int) -> Trace:
     return Trace(np.array(losses), flat_weights(model))
 
 
-class RecordingTrainer(Trainer):
+class RecordingTrainer(Trainer):  # type: ignore[misc]
     """Trainer, with the losses it computes written down whole; its own log rounds them."""
 
     losses: list[float]
@@ -126,7 +126,7 @@ def trace_trainer(data: Path, model_folder: Path, steps: int) -> Trace:
                 disable_tqdm=True,
                 logging_steps=10**9,
             ),
-            train_dataset=rows,  # type: ignore[arg-type]
+            train_dataset=rows,
             data_collator=DataCollatorWithPadding(tokenizer),
             optimizers=(optimizer, lr_scheduler),
         )
@@ -144,7 +144,9 @@ def flat_weights(model: Any) -> np.ndarray:
 def main() -> None:
     """The command line above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("DONGU_DATA", ROOT.parent / "shared" / "data")))
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("DONGU_DATA", ROOT.parent / "shared" / "data"))
+    )
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--steps", type=int, default=120)
     arguments = parser.parse_args()

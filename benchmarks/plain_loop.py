@@ -75,7 +75,7 @@ def fine_tune(data: Path, task: str, checkpoint: str, seed: int, epochs: int = 3
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     splits = {name: tokenize(read_rows(data / task, name), task, tokenizer) for name in ("train", "validation", "test")}
     data_collator = DataCollatorWithPadding(tokenizer)
-    train_dataloader = DataLoader(splits["train"], shuffle=True, batch_size=8, collate_fn=data_collator)  # type: ignore[arg-type]
+    train_dataloader: Any = DataLoader(splits["train"], shuffle=True, batch_size=8, collate_fn=data_collator)  # type: ignore[arg-type]
 
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=TASKS[task]["num_labels"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
@@ -97,7 +97,7 @@ def fine_tune(data: Path, task: str, checkpoint: str, seed: int, epochs: int = 3
 
     results = {}
     for name in ("validation", "test"):
-        eval_dataloader = DataLoader(splits[name], batch_size=8, collate_fn=data_collator)  # type: ignore[arg-type]
+        eval_dataloader: Any = DataLoader(splits[name], batch_size=8, collate_fn=data_collator)  # type: ignore[arg-type]
         labels = np.array([row["labels"] for row in splits[name]])
         results[name] = score(task, predict(model, eval_dataloader), labels)
     return results

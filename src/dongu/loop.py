@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dongu.config import RunConfig, make_config
 from dongu.data.batches import Collator, EvalBatches, Split, TrainUpdates, dropout_seed, make_dataloader
-from dongu.data.columns import Examples, read_examples
+from dongu.data.examples import Examples, read_examples
 from dongu.data.sources import read_source
 from dongu.data.tokens import tokenize
 from dongu.errors import NonFiniteError, UsageError
@@ -27,11 +27,12 @@ from dongu.metrics import MetricSet
 from dongu.model.device import make_accelerator
 from dongu.model.load import (
     check_vocabulary,
-    length_limit,
     load_model,
     load_tokenizer,
     model_columns,
+    position_count,
     resolve_model,
+    usual_length,
 )
 from dongu.model.loss import summed_loss
 from dongu.model.optimizer import make_optimizer
@@ -205,16 +206,16 @@ class Loop:
 
     def _resolve(self, config: RunConfig) -> RunConfig:
         """Every option with the value that the run uses."""
-        limit, hard = length_limit(self.model, self.tokenizer)
-        if config.max_length is not None and hard and config.max_length > limit:
-            raise UsageError(f"the model has {limit} positions", where=f"--max-length {config.max_length}")
+        positions = position_count(self.model)
+        if config.max_length is not None and positions is not None and config.max_length > positions:
+            raise UsageError(f"the model has {positions} positions", where=f"--max-length {config.max_length}")
         return config.model_copy(
             update={
                 "text_columns": self.data.columns.texts,
                 "label_column": self.data.columns.label,
                 "task": self.data.task,
                 "micro_batch_size": min(config.micro_batch_size or config.batch_size, config.batch_size),
-                "max_length": config.max_length or limit,
+                "max_length": config.max_length or usual_length(self.model, self.tokenizer),
                 "threads": torch.get_num_threads(),
             }
         )

@@ -14,6 +14,7 @@ from dongu.errors import UsageError
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+BOOTSTRAP_CELLS = 10_000_000  # of confusion matrices held at a time: 80 MB
 
 # Metrics of a confusion matrix (…, truth, prediction), over any number of matrices at once: what a bootstrap asks.
 ConfusionMetric = Callable[[np.ndarray], np.ndarray]
@@ -42,10 +43,11 @@ def macro_f1(confusion: np.ndarray) -> np.ndarray:
 
 def matthews_correlation(confusion: np.ndarray) -> np.ndarray:
     """Correlation between truth and prediction; 0 where either is constant."""
+    confusion = confusion.astype(np.float64)  # the fourth power of a row count overflows an integer
     truth, predicted, rows = confusion.sum(-1), confusion.sum(-2), confusion.sum((-2, -1))
     covariance = _diagonal(confusion).sum(-1) * rows - (truth * predicted).sum(-1)
     spread = (rows**2 - (truth**2).sum(-1)) * (rows**2 - (predicted**2).sum(-1))
-    return _ratio(covariance, np.sqrt(spread.astype(np.float64)))
+    return _ratio(covariance, np.sqrt(spread))
 
 
 def pearson(values: np.ndarray, targets: np.ndarray) -> float:
@@ -97,7 +99,8 @@ class MetricSet:
             names = GLUE_METRICS[hub_name]
             default = names[0]
         elif len(label_names) == 2:
-            names, default = ("accuracy", "f1"), "f1"
+            # Not F1: where the positive class is the frequent one, a model that always says it has a high F1.
+            names, default = ("accuracy", "f1"), "accuracy"
         else:
             names, default = ("accuracy", "macro_f1"), "macro_f1"
         known = {*NUMBER_METRICS} if task == "regression" else {*CLASS_METRICS}
@@ -123,7 +126,7 @@ class MetricSet:
         """Whether a value of the main metric beats the best so far; NaN never does, an equal value does not."""
         if np.isnan(new):
             return False
-        if old is None:
+        if old is None or np.isnan(old):
             return True
         return new < old if self.main == "loss" else new > old
 
@@ -142,9 +145,15 @@ class MetricSet:
         else:
             confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
             # Drawing rows anew and counting is drawing the counts from a multinomial: same law, no row touched.
-            cells = random.multinomial(rows, confusion.ravel() / rows, size=RESAMPLES)
-            resampled = cells.reshape(RESAMPLES, *confusion.shape)
-            samples = {name: CLASS_METRICS[name](resampled) for name in self.names}
+            shares = confusion.ravel() / rows
+            batch = max(1, BOOTSTRAP_CELLS // confusion.size)
+            drawn_metrics: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
+            for start in range(0, RESAMPLES, batch):
+                cells = random.multinomial(rows, shares, size=min(batch, RESAMPLES - start))
+                resampled = cells.reshape(-1, *confusion.shape)
+                for name in self.names:
+                    drawn_metrics[name].append(CLASS_METRICS[name](resampled))
+            samples = {name: np.concatenate(values) for name, values in drawn_metrics.items()}
         samples["loss"] = [losses[random.integers(0, rows, rows)].mean() for _ in range(RESAMPLES)]
         tail = (1 - CONFIDENCE) / 2
         return {
@@ -167,7 +176,8 @@ class MetricSet:
 def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, labels: int) -> np.ndarray:
     """Counts of (truth, prediction), (labels, labels) int64."""
     cells = np.bincount(targets.astype(np.int64) * labels + predictions, minlength=labels * labels)
-    return np.asarray(cells.reshape(labels, labels), dtype=np.int64)
+    counts: np.ndarray = cells.reshape(labels, labels).astype(np.int64)
+    return counts
 
 
 def _diagonal(confusion: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from dongu.errors import InputError
 from dongu.evaluate import Evaluation
 from dongu.files import replace_folder, write_file
 from dongu.loop import Loop
-from dongu.model.load import load_classifier
+from dongu.model.load import load_classifier, quiet_transformers
 from dongu.results.card import write_card
 from dongu.results.predictions import prediction_lines
 from dongu.run.console import Console, describe, results_table
@@ -145,7 +145,7 @@ def save_best(loop: Loop, folder: RunFolder, best: Best) -> None:
         values=best.evaluation.metrics,
         version=dongu.__version__,
     )
-    with replace_folder(folder.model) as stage:
+    with replace_folder(folder.model) as stage, quiet_transformers():
         loop.plain_model.save_pretrained(stage)
         tokenizer.save_pretrained(stage)
         write_file(stage / "README.md", card.encode())

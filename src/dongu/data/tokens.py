@@ -98,6 +98,7 @@ def _digest(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> 
         type(tokenizer).__name__,
         tokenizer.model_input_names,
         tokenizer.truncation_side,
+        tokenizer.split_special_tokens,
         max_length,
         len(texts),
         tokenizer.backend_tokenizer.to_str(),

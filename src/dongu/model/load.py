@@ -80,15 +80,17 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = pad_token_id
         torch.manual_seed(seed)  # the new head
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model, found = AutoModelForSequenceClassification.from_pretrained(
             path,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # a head for other labels is replaced by a new one
+            output_loading_info=True,
         )
-    return model
+    _check_encoder_is_whole(model, found, path)
+    return _own_memory(model)
 
 
 def load_classifier(folder: Path) -> tuple[Any, Any]:
@@ -100,10 +102,43 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
     _check_folder(folder)
     tokenizer = load_tokenizer(str(folder))
     with _loading(str(folder)):
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
-    return model, tokenizer
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(f"lacks weights ({_first_of(missing)})", where=f"--model {folder}")
+    return _own_memory(model), tokenizer
+
+
+def _check_encoder_is_whole(model: Any, found: Any, path: str) -> None:
+    """A head may be new; an encoder that is new in part would train, badly, and nobody would be told."""
+    prefix = f"{model.base_model_prefix}."
+    mismatched = [key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]]
+    broken = sorted(
+        key for key in (*found["missing_keys"], *mismatched) if key.startswith(prefix) and "pooler" not in key
+    )
+    if broken:
+        raise ModelError(
+            f"its weights do not fill the model that config.json describes ({_first_of(broken)})",
+            where=f"--model {path}",
+            hint="are config.json and the weights of the same model?",
+        )
+
+
+def _first_of(keys: Sequence[str]) -> str:
+    return keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"
+
+
+def _own_memory(model: Any) -> Any:
+    """Copy the weights out of the mapped file.
+
+    A mapped tensor lies wherever the file has it, and matrix products of a few rows round differently by the
+    alignment of their operands: the same model would answer with other bits after `fork`, under a launcher, or from
+    a file with a longer header. Besides, a mapped file that somebody truncates kills the process.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model
 
 
 def model_columns(model: Any) -> tuple[str, ...]:
@@ -112,20 +147,22 @@ def model_columns(model: Any) -> tuple[str, ...]:
     return tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in accepted)
 
 
-def length_limit(model: Any, tokenizer: Any) -> tuple[int, bool]:
-    """Tokens a row at most, and whether the model itself breaks above it (it has no position for the next)."""
-    limits = [limit for limit in (tokenizer.model_max_length,) if 0 < limit < 10**6]
-    positions = [
+def usual_length(model: Any, tokenizer: Any) -> int:
+    """Tokens a row at most where nobody says otherwise: the tokenizer's limit, within the model's."""
+    configured = getattr(model.config, "max_position_embeddings", None)
+    limits = (tokenizer.model_max_length, position_count(model) or configured)
+    return min([limit for limit in limits if limit is not None and 0 < limit < 10**6], default=UNKNOWN_LENGTH)
+
+
+def position_count(model: Any) -> int | None:
+    """Tokens a row for which the model has learnt positions, above which it breaks; None where it computes them."""
+    counts = [
         # RoBERTa's kind counts positions from the padding index on: 514 of them hold 512 tokens.
         module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
         for name, module in model.named_modules()
         if name.endswith(("position_embeddings", "wpe")) and isinstance(module, torch.nn.Embedding)
     ]
-    configured = getattr(model.config, "max_position_embeddings", None) or 0
-    if not positions and configured > 0:
-        limits.append(configured)
-    limits.extend(positions)
-    return (min(limits), bool(positions)) if limits else (UNKNOWN_LENGTH, False)
+    return min(counts, default=None)
 
 
 def check_vocabulary(model: Any, tokenizer: Any, path: str) -> None:
@@ -145,13 +182,9 @@ def check_vocabulary(model: Any, tokenizer: Any, path: str) -> None:
 @contextmanager
 def _loading(path: str) -> Iterator[None]:
     """Quiet loading, and one kind of error for the many that transformers raises."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    if Path(path).is_dir():
-        transformers_logging.disable_progress_bar()
     try:
-        yield
+        with quiet_transformers(bars=not Path(path).is_dir()):
+            yield
     except ModelError:
         raise
     except Exception as error:
@@ -162,9 +195,21 @@ def _loading(path: str) -> Iterator[None]:
             where=f"--model {path}",
             hint="" if Path(path).is_dir() else hint,
         ) from error
+
+
+@contextmanager
+def quiet_transformers(*, bars: bool = False) -> Iterator[None]:
+    """No messages of transformers inside the block, and no progress bars unless something is downloaded."""
+    verbosity = transformers_logging.get_verbosity()
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    if not bars:
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-        if bars:
+        if shown:
             transformers_logging.enable_progress_bar()
 
 

@@ -10,8 +10,11 @@ import numpy as np
 
 from dongu.config import make_config
 from dongu.data.batches import Collator, EvalBatches, Split
-from dongu.data.columns import read_examples, read_targets, read_texts
-from dongu.data.sources import Source, Table, read_source
+from dongu.data.columns import read_texts
+from dongu.data.examples import read_examples
+from dongu.data.labels import read_targets
+from dongu.data.sources import Source, read_source
+from dongu.data.table import Table
 from dongu.data.tokens import tokenize
 from dongu.errors import DataError, InputError
 from dongu.evaluate import Evaluation, evaluate, predict_logits

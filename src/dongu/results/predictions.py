@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from dongu.errors import UsageError
 from dongu.evaluate import Evaluation
 from dongu.files import write_file
 from dongu.metrics import MetricSet
@@ -40,17 +39,16 @@ def answer_rows(logits: np.ndarray, label_names: Sequence[str], *, regression: b
 
 
 def write_answers(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """JSON lines, or a table whose last columns are the probabilities of the classes, by the file's ending.
+    """JSON lines for .jsonl, else a table (.tsv, .csv) whose last columns are the probabilities of the classes.
 
     Raises:
-        UsageError: the ending is none of .jsonl, .csv, .tsv.
         StorageError: the file could not be written.
     """
     if path.suffix == ".jsonl":
         content = "".join(dump_json(row) + "\n" for row in rows)
-    elif path.suffix in (".csv", ".tsv"):
+    else:
         text = io.StringIO(newline="")
-        table = csv.writer(text, delimiter="," if path.suffix == ".csv" else "\t", lineterminator="\n")
+        table = csv.writer(text, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator="\n")
         for i, row in enumerate(rows):
             flat = {key: value for key, value in row.items() if key != "probabilities"}
             flat |= {f"probability of {name}": value for name, value in row.get("probabilities", {}).items()}
@@ -58,8 +56,6 @@ def write_answers(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
                 table.writerow(flat)
             table.writerow(flat.values())
         content = text.getvalue()
-    else:
-        raise UsageError("must end in .jsonl, .csv or .tsv", where=f"--out {path}")
     write_file(path, content.encode())
 
 

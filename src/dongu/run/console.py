@@ -11,7 +11,7 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
-from dongu.data.columns import label_counts
+from dongu.data.examples import label_counts
 from dongu.loop import Loop, Step
 from dongu.model.device import describe_device
 
@@ -109,7 +109,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ),
         (
             "steps",
-            f"{loop.total_steps:,} = {loop.steps_per_epoch:,} an epoch × {loop.total_steps / loop.steps_per_epoch:g};"
+            f"{loop.total_steps:,} = {loop.steps_per_epoch:,} an epoch × {loop.total_steps / loop.steps_per_epoch:.4g};"
             f" {config.batch_size} examples each"
             + (f", in micro-batches of {micro}" if micro < share else "")
             + (f", over {processes} processes" if processes > 1 else ""),

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.data.columns import TextData
+from dongu.data.examples import TextData
 from dongu.errors import InputError, UsageError
 from dongu.files import write_file
 

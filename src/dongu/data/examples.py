@@ -1,0 +1,92 @@
+"""A data set ready to be tokenized: its task, its label names, and the rows of each split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dongu.config import RunConfig, Task
+from dongu.data.columns import Columns, choose_columns, read_texts
+from dongu.data.holdout import hold_out
+from dongu.data.labels import infer_task, name_labels, read_labels, read_targets
+from dongu.data.sources import Source
+from dongu.errors import DataError
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The rows of one split.
+
+    `ids` are row numbers in the source, from 0; `texts` holds one list a text column; `targets` are class ids
+    (int64) or numbers (float32), (rows,), and None where the source hides them.
+    """
+
+    ids: np.ndarray
+    texts: tuple[list[str], ...]
+    targets: np.ndarray | None
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, mask: np.ndarray) -> Examples:
+        """The rows where the mask, (rows,), is true."""
+        rows = np.flatnonzero(mask)
+        return replace(
+            self,
+            ids=self.ids[rows],
+            texts=tuple([column[row] for row in rows] for column in self.texts),
+            targets=None if self.targets is None else self.targets[rows],
+        )
+
+
+@dataclass(frozen=True)
+class TextData:
+    """A data set ready to be tokenized: its columns, its task, its label names and its splits."""
+
+    name: str
+    columns: Columns
+    task: Task
+    label_names: tuple[str, ...]  # class id → name; for regression the label column alone
+    splits: dict[str, Examples]
+    held_out: bool  # whether validation was cut from train
+
+
+def read_examples(source: Source, config: RunConfig) -> TextData:
+    """Choose the columns and the task, check every row that will be used, hold rows out if there is no validation.
+
+    Raises:
+        DataError: a column is missing, a text or a label is empty or of the wrong kind, a label of another split
+            does not occur in train, or the data cannot be split.
+    """
+    train = source.splits["train"]
+    columns = choose_columns(train, config.text_columns, config.label_column)
+    labels = read_labels(train, columns.label)
+    task = config.task or infer_task(labels, train.label_names.get(columns.label))
+    names = name_labels(train, labels, task, columns.label)
+    splits = {
+        name: Examples(
+            ids=np.arange(len(table)),
+            texts=read_texts(table, columns.texts),
+            targets=read_targets(table, columns.label, task, names, hidden_allowed=name == "test"),
+            origin=table.origin,
+        )
+        for name, table in source.splits.items()
+    }
+    held_out = "validation" not in splits
+    if held_out:
+        whole = splits["train"]
+        if whole.targets is None:
+            raise DataError("the training rows have no labels", where=whole.origin)
+        held = hold_out(whole.targets, task, names, seed=config.seed, origin=whole.origin)
+        splits = {**splits, "train": whole.take(~held), "validation": whole.take(held)}
+    return TextData(source.name, columns, task, names, splits, held_out)
+
+
+def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:
+    """Rows of each class, in the order of the names."""
+    counts = Counter(() if examples.targets is None else examples.targets.tolist())
+    return {name: counts[i] for i, name in enumerate(names)}

@@ -1,0 +1,40 @@
+"""Which rows become the validation part of data that come without one: seeded, and true to the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dongu.config import Task
+from dongu.errors import DataError
+
+HOLDOUT_FRACTION = 0.1
+
+
+def hold_out(targets: np.ndarray, task: Task, names: Sequence[str], *, seed: int, origin: str) -> np.ndarray:
+    """A tenth of each class, or of each fifth of the range for numbers, but at least one row of it.
+
+    Returns:
+        True for the rows held out, (rows,): a function of the targets and the seed.
+
+    Raises:
+        DataError: a class has one row, or there are too few rows.
+    """
+    strata = np.searchsorted(np.quantile(targets, [0.2, 0.4, 0.6, 0.8]), targets) if task == "regression" else targets
+    random = np.random.default_rng([seed, 0x5EED])
+    held = np.zeros(len(targets), dtype=bool)
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        if len(rows) < 2 and task == "regression":
+            continue  # one outlier is learnt
+        if len(rows) < 2:
+            raise DataError(
+                f"the label `{names[int(stratum)]}` has 1 row: it cannot be both learnt and held out",
+                where=origin,
+                hint="add rows of it, or give a folder with a validation file",
+            )
+        held[random.permutation(rows)[: max(1, round(len(rows) * HOLDOUT_FRACTION))]] = True
+    if not held.any():
+        raise DataError("there are too few rows to hold some out", where=origin, hint="add rows")
+    return held

@@ -1,0 +1,127 @@
+"""What a label column means: classes by name, or numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from dongu.config import Task
+from dongu.data.table import BOOLEAN, Table, kind_of
+from dongu.errors import DataError
+
+HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
+
+
+def infer_task(labels: Sequence[str], declared_names: Sequence[str] | None) -> Task:
+    """Regression when every label is a number and some are fractions; classes otherwise."""
+    if declared_names:
+        return "single-label"
+    values = [_number(label) for label in labels]
+    if all(value is not None for value in values) and any(value != int(value) for value in values if value is not None):
+        return "regression"
+    return "single-label"
+
+
+def read_labels(table: Table, name: str) -> list[str]:
+    """The label column as text. A test split may lack it: then its labels are hidden."""
+    if name not in table.columns:
+        return [HIDDEN_LABEL] * len(table)
+    labels: list[str] = []
+    first_kind = ""
+    for row, cell in enumerate(table.columns[name]):
+        if cell is None or (isinstance(cell, str) and not cell.strip()):
+            raise DataError(f"the label `{name}` is empty", where=table.where(row), hint="fill it in or remove the row")
+        if not isinstance(cell, str | bool):
+            raise DataError(f"the label `{name}` is {kind_of(cell)}, not a name or a number", where=table.where(row))
+        kind = kind_of(cell)
+        first_kind = first_kind or kind
+        if kind != first_kind and BOOLEAN in (kind, first_kind):
+            raise DataError(
+                f"the label `{name}` is {kind}, in earlier rows {first_kind}",
+                where=table.where(row),
+                hint="write all labels in one way",
+            )
+        labels.append(str(cell).lower() if isinstance(cell, bool) else str(cell))
+    return labels
+
+
+def name_labels(table: Table, labels: Sequence[str], task: Task, column: str) -> tuple[str, ...]:
+    """Class id → name: the order that the source declares, else numbers by size, else names by alphabet.
+
+    Raises:
+        DataError: fewer than two classes, or a class that means "hidden".
+    """
+    if task == "regression":
+        return (column,)
+    if declared := table.label_names.get(column):
+        return tuple(declared)
+    distinct = sorted(set(labels))
+    if all(re.fullmatch("[+-]?[0-9]+", name) for name in distinct):
+        distinct.sort(key=lambda name: (int(name), name))  # 2 before 10; 01 and 1 stay two names
+    if HIDDEN_LABEL in distinct or "-100" in distinct:
+        row = next(row for row, label in enumerate(labels) if label in (HIDDEN_LABEL, "-100"))
+        raise DataError(
+            f"the label {labels[row]} means 'hidden' or 'ignored' and cannot be learnt",
+            where=table.where(row),
+            hint="give the class another name",
+        )
+    if len(distinct) < 2:
+        raise DataError(
+            f"train has one label only (`{distinct[0]}`)",
+            where=table.origin,
+            hint="a classifier needs two; is --label-column right?",
+        )
+    return tuple(distinct)
+
+
+def read_targets(
+    table: Table, column: str, task: Task, names: Sequence[str], *, hidden_allowed: bool
+) -> np.ndarray | None:
+    """Class ids (int64) or numbers (float32) of every row, (rows,); None where the labels are hidden.
+
+    Raises:
+        DataError: a label is empty, is no number in a regression, or is a class that train does not have.
+    """
+    if column not in table.columns and not hidden_allowed:
+        raise DataError(
+            f"there is no column `{column}`",
+            where=table.origin,
+            hint=f"the columns are: {', '.join(table.columns)}",
+        )
+    labels = read_labels(table, column)
+    if hidden_allowed and set(labels) == {HIDDEN_LABEL}:
+        return None
+    if task == "regression":
+        values = [_number(label) for label in labels]
+        for row, value in enumerate(values):
+            if value is None:
+                raise DataError(f"the label `{labels[row]}` is not a number", where=table.where(row))
+        return np.array(values, dtype=np.float32)
+    # A source that declares its names (`ClassLabel`) stores positions; every other stores the names themselves.
+    declared = table.label_names.get(column)
+    ids = {name: i for i, name in enumerate(names)}
+    if declared:
+        ids = {str(i): ids[name] for i, name in enumerate(declared) if name in ids}
+    for row, label in enumerate(labels):
+        if label not in ids:
+            raise DataError(
+                f"the label `{label}` does not occur in train",
+                where=table.where(row),
+                hint=f"train has: {_first_few(names)}",
+            )
+    return np.array([ids[label] for label in labels], dtype=np.int64)
+
+
+def _number(label: str) -> float | None:
+    try:
+        value = math.nan if "_" in label else float(label)  # Python reads 1_000
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _first_few(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -1,0 +1,322 @@
+"""One file becomes a table: csv, tsv, json, jsonl and parquet, each read strictly.
+
+Strict means that a cell is what the file says: `null`, `NA`, `01`, `nan` and ` x ` stay as they are, nothing is
+stripped or guessed, and what cannot be read is a `DataError` with its file and line.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import re
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from dongu.data.table import (
+    Cell,
+    Number,
+    Table,
+    as_cell,
+    check_names,
+    data_error,
+    not_empty,
+    reason_of,
+    table_of_objects,
+)
+
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+FILE_KINDS = "a file is .csv, .tsv, .json, .jsonl or .parquet"
+
+
+def read_file(path: Path) -> Table:
+    """Reads one csv, tsv, json, jsonl or parquet file; the ending, in any case, says which.
+
+    Raises:
+        DataError: the file is missing, unreadable, of another kind, empty, or not well formed.
+    """
+    origin, suffix = str(path), path.suffix.lower()
+    if path_kind(path) is None:
+        raise data_error(origin, "no such file or folder", closest_name(path) or "check the path")
+    if path_kind(path) == "folder":
+        raise data_error(origin, "this is a folder, and one file is needed", FILE_KINDS)
+    if suffix not in SUFFIXES:
+        raise data_error(origin, f"files ending in {suffix or 'nothing'} are not read", FILE_KINDS)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise data_error(origin, f"cannot be read ({error.strerror})", "check the permissions") from error
+    if not content:
+        raise data_error(origin, "the file is empty (0 bytes)", "write or fetch it again")
+    if suffix == ".parquet":
+        return _read_parquet(content, origin)
+    text = _decode_utf8(content, origin)
+    if suffix in (".json", ".jsonl"):
+        return _read_json(text, origin, may_be_array=suffix == ".json")
+    return _read_delimited(text, origin, "," if suffix == ".csv" else "\t")
+
+
+def path_kind(path: Path) -> str | None:
+    """`folder`, `file`, or None where nothing is there."""
+    try:
+        return "folder" if stat.S_ISDIR(path.stat().st_mode) else "file"
+    except PermissionError:  # something may be there; reading it says what is wrong
+        return "file"
+    except (OSError, ValueError):  # missing, too long, or holding a NUL: no such path
+        return None
+
+
+def closest_name(path: Path) -> str:
+    try:
+        close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], 1)
+    except (OSError, ValueError):
+        return f"the folder {path.parent} does not exist or cannot be listed"
+    return f"did you mean {path.parent / close[0]}?" if close else ""
+
+
+# --- text
+
+
+_OTHER_FORMATS = {
+    b"\x1f\x8b": ("a gzip archive", "unpack it with gunzip"),
+    b"PK\x03\x04": ("a zip archive or an Excel workbook", "unpack it, or save the sheet as CSV UTF-8"),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save the sheet as CSV UTF-8"),
+    b"\xff\xfe\x00\x00": ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),
+    b"\x00\x00\xfe\xff": ("UTF-32 text", "convert it: iconv -f utf-32 -t utf-8"),
+    b"\xff\xfe": ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
+    b"\xfe\xff": ("UTF-16 text", "convert it: iconv -f utf-16 -t utf-8"),
+}
+
+
+def _decode_utf8(content: bytes, origin: str) -> str:
+    for magic, (kind, hint) in _OTHER_FORMATS.items():
+        if content.startswith(magic):
+            raise data_error(origin, f"the file is {kind}, not UTF-8 text", hint)
+    if content.startswith(b"PAR1") and content.endswith(b"PAR1"):  # the first alone could name a column
+        raise data_error(origin, "the file is parquet, not text", "rename it to end in .parquet")
+    nul = content.find(0)
+    if nul >= 0:
+        where = f"{origin}:{content.count(10, 0, nul) + 1}"
+        raise data_error(where, "there is a NUL character", "remove it, or if it is UTF-16: iconv -f utf-16 -t utf-8")
+    try:
+        text = content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        where = f"{origin}:{content.count(10, 0, error.start) + 1}"
+        hint = "save the file as UTF-8, for example: iconv -f cp1252 -t utf-8"
+        raise data_error(where, f"byte 0x{content[error.start]:02X} is not UTF-8", hint) from error
+    if not text.strip():
+        raise data_error(origin, "the file holds only blank lines", "write or fetch it again")
+    return text
+
+
+_CELL_HINTS = {
+    ",": 'put a cell that holds a comma or a line break in double quotes, and write "" for a quote in it',
+    "\t": "a cell of a .tsv cannot hold a tab or a line break; a .csv can, in double quotes",
+}
+
+
+def _read_delimited(text: str, origin: str, delimiter: str) -> Table:
+    if "\r" in text and "\n" not in text:
+        raise data_error(origin, "the lines end in a lone carriage return", "save it with LF or CRLF line ends")
+    rows = _csv_rows(text, origin) if delimiter == "," else _tsv_rows(text)
+    while not rows[-1][1]:  # an empty line at the end; a row of one empty cell is [""], not []
+        rows.pop()
+    header = rows.pop(0)[1]
+    _check_header(header, f"{origin}:1", delimiter)
+    if len(header) == 1:  # in the middle of a single column, an empty line is an empty cell
+        rows = [(line, row or [""]) for line, row in rows]
+    for line, row in rows:
+        if len(row) != len(header):
+            what = f"the row has {len(row)} cells, and the header has {len(header)} columns"
+            raise data_error(f"{origin}:{line}", what, _CELL_HINTS[delimiter])
+    columns: dict[str, list[Cell]] = {name: [row[i] for _, row in rows] for i, name in enumerate(header)}
+    return not_empty(Table(origin, columns, [line for line, _ in rows]))
+
+
+def _check_header(header: list[str], where: str, delimiter: str) -> None:
+    if not header:
+        raise data_error(where, "the first line is empty", "begin with the names of the columns")
+    check_names(header, where)
+    hints = {";": "", "\t": ", or name it .tsv"} if delimiter == "," else {";": "", ",": ", or name it .csv"}
+    for mark, hint in hints.items():
+        if len(header) == 1 and mark in header[0]:
+            wanted = "commas" if delimiter == "," else "tabs"
+            raise data_error(where, f"the header is one column that holds {mark!r}", f"save it with {wanted}{hint}")
+
+
+def _csv_rows(text: str, origin: str) -> list[tuple[int, list[str]]]:
+    """Each row with the line at which it begins; an empty line is an empty list."""
+    rows: list[tuple[int, list[str]]] = []
+    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
+    line = 1
+    limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))  # a setting of the whole process
+    try:
+        for row in reader:
+            rows.append((line, row))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        what, hint = f"not well-formed csv ({reason_of(error)})", _CELL_HINTS[","]
+        if "end of data" in str(error):
+            what, hint = "a quoted cell opens in this row and never closes", "close it with a double quote"
+        elif "expected after" in str(error):
+            inside = "" if reader.line_num == line else f", which runs on to line {reader.line_num}"
+            what = f"text follows the closing quote of a cell in this row{inside}"
+            hint = 'write a quote inside a quoted cell as ""; check that each quoted cell is closed'
+        raise data_error(f"{origin}:{line}", what, hint) from error
+    finally:
+        csv.field_size_limit(limit)
+    return rows
+
+
+def _tsv_rows(text: str) -> list[tuple[int, list[str]]]:
+    """As `_csv_rows`; text/tab-separated-values knows no quotes, so each line is a row."""
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [(number, line.split("\t") if line else []) for number, line in enumerate(lines, 1)]
+
+
+# --- JSON
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise ValueError(f"the key {key!r} is given twice")
+        value[key] = item
+    return value
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a JSON value")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object, parse_int=Number, parse_float=Number, parse_constant=_refuse)
+
+
+def _read_json(text: str, origin: str, *, may_be_array: bool) -> Table:
+    """JSON Lines; a .json file may instead be one array of objects, told by its first character."""
+    is_array = may_be_array and text.lstrip().startswith("[")
+    rows = _json_array(text, origin) if is_array else _json_lines(text, origin)
+    table = table_of_objects(rows, f"{origin}:", Table(origin, {}, []))
+    if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
+        hint = "write one object a row; a split is a file of its own (train.jsonl, validation.jsonl)"
+        raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
+    return table
+
+
+def _json_lines(text: str, origin: str) -> Iterator[tuple[int, Any]]:
+    for number, padded in enumerate(text.rstrip(" \t\r\n").split("\n"), 1):
+        line, where = padded.strip(" \t\r"), f"{origin}:{number}"
+        if not line:
+            raise data_error(where, "a blank line", "remove it; blank lines are allowed only at the end")
+        value, end = _parse_json(line, 0, origin, number)
+        if end < len(line):
+            raise data_error(where, "text follows the object on its line", "write one object a line")
+        yield number, value
+
+
+def _json_array(text: str, origin: str) -> Iterator[tuple[int, Any]]:
+    """The elements one by one, for the line at which each begins."""
+    line, counted, mark = 1, 0, ","
+    position = _skip_blanks(text, text.index("[") + 1)
+    if text[position : position + 1] == "]":
+        mark, position = "]", _skip_blanks(text, position + 1)
+    while mark == ",":
+        line, counted = line + text.count("\n", counted, position), position
+        value, end = _parse_json(text, position, origin, 1)
+        yield line, value
+        end = _skip_blanks(text, end)
+        mark, position = text[end : end + 1], _skip_blanks(text, end + 1)
+    if mark != "]" or position < len(text):
+        what = "a comma or the closing ] is missing after this object"
+        what = "text follows the end of the array" if mark == "]" else what
+        raise data_error(f"{origin}:{line}", what, "write [object, object, …]; was the file cut off?")
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
+        position += 1
+    return position
+
+
+def _parse_json(text: str, start: int, origin: str, first_line: int) -> tuple[Any, int]:
+    """The JSON value at `start` and its end; `first_line` is the line of the file at which `text` begins."""
+    try:
+        value, end = _JSON.raw_decode(text, start)
+        if _SURROGATE.search(text, start, end):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value, end
+    except json.JSONDecodeError as error:
+        where = f"{origin}:{first_line + error.lineno - 1}"
+        what, hint = f"not JSON ({error.msg}, column {error.colno})", "correct this line"
+        if error.pos >= len(text) or error.msg.startswith("Unterminated"):
+            what = "the JSON ends in the middle of a value"
+            hint = "the file was cut off, or an object runs over several lines of a JSON Lines file"
+        raise data_error(where, what, hint) from error
+    except (ValueError, RecursionError) as error:
+        where, what = f"{origin}:{first_line + text.count(chr(10), 0, start)}", reason_of(error)
+        if isinstance(error, UnicodeEncodeError):
+            what = "a lone surrogate is not a character"
+        elif isinstance(error, RecursionError):
+            what = "the JSON is nested too deeply"
+        raise data_error(where, what, "no such value can be trained on: remove or replace it") from error
+
+
+# --- parquet and Arrow
+
+
+def _read_parquet(content: bytes, origin: str) -> Table:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    source = pa.BufferReader(content)
+    return table_of_arrow(
+        lambda: parquet.ParquetFile(source, page_checksum_verification=True).read(use_threads=False), origin
+    )
+
+
+def table_of_arrow(read: Callable[[], Any], origin: str) -> Table:
+    """The table that `read` gives, with the class names that `datasets` keeps in its schema."""
+    import pyarrow as pa
+
+    try:
+        table = read()
+        table.validate(full=True)
+        check_names(table.column_names, origin)
+        columns = {name: _arrow_cells(table.column(i)) for i, name in enumerate(table.column_names)}
+        label_names = _label_names((table.schema.metadata or {}).get(b"huggingface", b""))
+    except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
+        what = f"the data are damaged, or not parquet ({reason_of(error)})"
+        raise data_error(origin, what, "write or fetch it again") from error
+    for name in [*label_names]:  # an editor may have kept the declaration of a column that now holds text
+        if any(type(cell) is str for cell in columns.get(name, [""])):
+            del label_names[name]
+    return not_empty(Table(origin, columns, None, label_names))
+
+
+def _arrow_cells(column: Any) -> list[Cell]:
+    import pyarrow as pa
+
+    values = column.to_pylist()
+    if pa.types.is_floating(column.type):  # here NaN is a value of the file, and null is the missing one
+        return [None if value is None else Number(repr(float(value))) for value in values]
+    return [as_cell(value) for value in values]
+
+
+def _label_names(metadata: bytes) -> dict[str, list[str]]:
+    """Class names from the schema metadata of `datasets`, of a column of classes or of lists of classes."""
+    try:
+        return {
+            column: [str(name) for name in kind["names"]]
+            for column, feature in json.loads(metadata)["info"]["features"].items()
+            for kind in (feature, feature.get("feature"))
+            if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
+        }
+    except (ValueError, LookupError, TypeError, AttributeError):  # another writer's key: nothing is declared
+        return {}

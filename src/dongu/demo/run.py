@@ -1,0 +1,95 @@
+"""`dongu demo`: write a data set, fine-tune the packaged encoder on it, compare, predict."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+from dongu.demo.grammar import write_splits
+from dongu.files import write_file
+from dongu.results.predict import load
+from dongu.run.console import Console
+from dongu.run.folder import RunFolder
+from dongu.train import train
+
+# What suits a few thousand short pairs; everything else is a default.
+RECIPE = {"model": "minilm", "epochs": 3, "batch_size": 32, "learning_rate": 1e-4, "warmup": 0.1}
+ASKED = (
+    ("The museum bought the painting in 1997.", "In 1997, the painting was bought by the museum."),
+    ("The museum bought the painting in 1997.", "The museum bought the painting in 1979."),
+)
+
+
+def run_demo(out: Path | None, seed: int) -> None:
+    """Write the data beside the run folder, train, and print what it came to.
+
+    Raises:
+        DonguError: as `train` does; the packaged model is missing, say.
+    """
+    console = Console()
+    run = out or next(path for path in map(_numbered, count(1)) if not path.exists())
+    RunFolder(run).refuse_if_used()
+    splits = write_splits(seed)
+    data = run.with_name(f"{run.name}-data")
+    for name, rows in splits.items():
+        write_file(data / f"{name}.csv", _as_csv(rows))
+    console.line(f"Wrote {sum(map(len, splits.values())):,} pairs of sentences to {data}: do the two say the same?")
+    for row in splits["train"][:4]:
+        console.line(f"  {row['label']:<10}  {row['sentence1']}")
+        console.line(f"  {'':<10}  {row['sentence2']}")
+    console.line()
+    console.line(f"$ dongu train {data} {_as_flags()} --seed {seed} --out {run}")
+    result = train(str(data), console=console, seed=seed, out=str(run), **RECIPE)
+
+    words = bag_of_words_accuracy(splits)
+    ours = result.results["test"]["accuracy"]
+    majority = ours["baseline"]
+    console.line()
+    console.line(f"accuracy on test   dongu {ours['value']:.3f}   bag of words {words:.3f}   majority {majority:.3f}")
+    console.line(
+        f"margin             {100 * (ours['value'] - words):+.1f} points over the bag of words, "
+        f"{100 * (ours['value'] - majority):+.1f} over the majority class"
+    )
+    console.line()
+    console.line("What it says of pairs it has not seen:")
+    classifier = load(run)
+    for (first, second), answer in zip(ASKED, classifier.predict(ASKED), strict=True):
+        console.line(f'$ dongu predict {run} "{first}" "{second}"')
+        console.line(f"{answer['prediction']}\t{answer['probabilities'][answer['prediction']]:.4f}")
+
+
+def bag_of_words_accuracy(splits: Mapping[str, Sequence[Mapping[str, str]]]) -> float:
+    """Test accuracy of logistic regression on the words of both sentences, those they share and those they do not."""
+    from scipy.sparse import hstack
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    train_rows = splits["train"]
+    vectorizer = CountVectorizer().fit([row[name] for row in train_rows for name in ("sentence1", "sentence2")])
+
+    def features(rows: Sequence[Mapping[str, str]]) -> object:
+        first, second = (vectorizer.transform([row[name] for row in rows]) for name in ("sentence1", "sentence2"))
+        return hstack([first, second, abs(first - second), first.multiply(second)]).tocsr()
+
+    model = LogisticRegression(C=0.1, max_iter=1000)
+    model.fit(features(train_rows), [row["label"] for row in train_rows])
+    return float(model.score(features(splits["test"]), [row["label"] for row in splits["test"]]))
+
+
+def _numbered(number: int) -> Path:
+    return Path("runs") / ("demo" if number == 1 else f"demo-{number}")
+
+
+def _as_csv(rows: Sequence[Mapping[str, str]]) -> bytes:
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _as_flags() -> str:
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in RECIPE.items())

@@ -1,0 +1,160 @@
+"""Tiny models and data built here: no test needs a network, and one that tries fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tests fork data workers
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL_DATA = Path(os.environ.get("DONGU_DATA", ROOT.parent / "shared" / "data"))
+WORDS = [f"word{i}" for i in range(60)] + ["good", "bad", "the", "a", "film", "was", "not"]
+FAMILIES = ("bert", "roberta", "distilbert", "electra", "albert", "deberta-v2", "modernbert", "xlm-roberta", "mpnet")
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+real_data = pytest.mark.skipif(
+    not (REAL_DATA / "mrpc").is_dir(),
+    reason=f"the real MRPC is not at {REAL_DATA}/mrpc (set DONGU_DATA)",
+)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection to anywhere but this machine fails the test."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> Any:
+        host = address[0] if isinstance(address, tuple) else ""
+        if self.family in (socket.AF_INET, socket.AF_INET6) and host not in ("127.0.0.1", "::1", "localhost"):
+            pytest.fail(f"a test tried to reach {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    return
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Token caches of tests stay among themselves."""
+    monkeypatch.setenv("DONGU_CACHE", str(tmp_path_factory.getbasetemp() / "token-cache"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """`tiny_model(family, dropout=0.0)`: the folder of a random two-layer encoder with a word-level tokenizer."""
+    made: dict[tuple[str, float], str] = {}
+
+    def make(family: str = "bert", dropout: float = 0.0) -> str:
+        if (family, dropout) not in made:
+            folder = tmp_path_factory.mktemp(f"{family}-{dropout}")
+            save_tiny_model(family, dropout, folder)
+            made[family, dropout] = str(folder)
+        return made[family, dropout]
+
+    return make
+
+
+def save_tiny_model(family: str, dropout: float, folder: Path) -> None:
+    """Save it as `save_pretrained` does, without a head."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {token: i for i, token in enumerate([*special, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    types = family in ("bert", "electra", "albert", "deberta-v2")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+        model_input_names=["input_ids", "attention_mask", *(["token_type_ids"] if types else [])],
+    ).save_pretrained(folder)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=len(vocabulary),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=80,
+        pad_token_id=0,
+        cls_token_id=2,
+        sep_token_id=3,
+        bos_token_id=2,
+        eos_token_id=3,
+        initializer_range=0.2,  # gradients well above rounding, so that 1e-6 means something
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    renamed: dict[str, dict[str, Any]] = {
+        "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32, "seq_classif_dropout": dropout},
+        "albert": {"embedding_size": 8, "classifier_dropout_prob": dropout},
+        "electra": {"embedding_size": 8},
+        "deberta-v2": {"type_vocab_size": 2},
+    }
+    for name, value in renamed.get(family, {}).items():
+        setattr(config, name, value)
+    for name in ("dropout", "attention_dropout", "mlp_dropout", "embedding_dropout", "pooler_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, dropout)
+    config.classifier_dropout = dropout
+    torch.manual_seed(7)
+    AutoModel.from_config(config).save_pretrained(folder)
+
+
+@pytest.fixture
+def make_rows() -> Callable[..., list[dict[str, str]]]:
+    """`make_rows(count, labels=2, pair=False, seed=0)`: rows whose label a model can learn from one word."""
+
+    def make(count: int, labels: int = 2, pair: bool = False, seed: int = 0) -> list[dict[str, str]]:
+        random_words = random.Random(seed)
+        rows = []
+        for i in range(count):
+            label = i % labels
+            text = " ".join(random_words.choices(WORDS, k=random_words.randint(3, 20)) + [f"word{label}"] * 3)
+            row = (
+                {"sentence1": text, "sentence2": " ".join(random_words.choices(WORDS, k=5))} if pair else {"text": text}
+            )
+            rows.append({**row, "label": f"class{label}"})
+        return rows
+
+    return make
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path, make_rows: Callable[..., list[dict[str, str]]]) -> Callable[..., str]:
+    """`data_folder(train=41, validation=13, test=11, **make_rows)`: a folder of JSON-lines files."""
+
+    def make(train: int = 41, validation: int = 13, test: int = 11, **options: Any) -> str:
+        folder = tmp_path / f"data-{train}-{validation}-{test}"
+        folder.mkdir(exist_ok=True)
+        for seed, (name, count) in enumerate({"train": train, "validation": validation, "test": test}.items()):
+            if count:
+                lines = [json.dumps(row) for row in make_rows(count, seed=seed, **options)]
+                (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return str(folder)
+
+    return make

@@ -1,0 +1,353 @@
+"""Which columns, which task, which labels: what is inferred, and what is refused with its place."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dongu.config import make_config
+from dongu.data.columns import choose_columns
+from dongu.data.examples import TextData, label_counts, read_examples
+from dongu.data.sources import Source, read_source
+from dongu.data.table import Table
+from dongu.errors import DataError
+
+
+def table(*names: str) -> Table:
+    return Table("data.csv", {name: ["x", "y"] for name in names}, [2, 3])
+
+
+def rows(*labels: Any) -> list[dict[str, Any]]:
+    """A row for each label, no two texts alike."""
+    return [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)]
+
+
+def read(data: Any, **options: Any) -> TextData:
+    return read_examples(read_source(data), make_config(options))
+
+
+def both(*labels: Any, **options: Any) -> TextData:
+    """The labels as train, and again as validation."""
+    return read({"train": rows(*labels), "validation": rows(*labels)}, **options)
+
+
+def targets(data: TextData, split: str = "train") -> list[float]:
+    found = data.splits[split].targets
+    assert found is not None
+    return list(found.tolist())
+
+
+def write_lines(path: Path, lines: Sequence[Any]) -> str:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+# --- columns
+
+GLUE = [
+    (("sentence", "label", "idx"), ("sentence",)),
+    (("sentence1", "sentence2", "label", "idx"), ("sentence1", "sentence2")),
+    (("question1", "question2", "label", "idx"), ("question1", "question2")),
+    (("premise", "hypothesis", "label", "idx"), ("premise", "hypothesis")),
+    (("question", "sentence", "label", "idx"), ("question", "sentence")),
+]
+
+
+@pytest.mark.parametrize(("names", "texts"), GLUE)
+def test_glue_columns_in_any_order(names: tuple[str, ...], texts: tuple[str, ...]) -> None:
+    for seed in range(4):
+        shuffled = random.Random(seed).sample(names, len(names))
+        assert choose_columns(table(*shuffled), None, None).texts == texts
+        assert choose_columns(table(*shuffled), None, None).label == "label"
+
+
+def test_usual_and_named_columns() -> None:
+    assert choose_columns(table("id", "text", "score"), None, None).label == "score"
+    assert choose_columns(table("score", "text", "label"), None, None).label == "label"
+    named = choose_columns(table("label", "text", "note", "kind"), ["note"], "kind")
+    assert (named.texts, named.label) == (("note",), "kind")
+    assert choose_columns(table("sentence1", "sentence2", "label"), ["sentence2"], None).texts == ("sentence2",)
+    # The label is no text, whatever it is called, and a text is no label.
+    assert choose_columns(table("sentence", "title"), None, "sentence").texts == ("title",)
+    assert choose_columns(table("score", "class"), ["class"], None).label == "score"
+
+
+def test_the_only_other_column_is_the_text() -> None:
+    assert choose_columns(table("label", "utterance"), None, None).texts == ("utterance",)
+    with pytest.raises(DataError, match="text cannot be told") as caught:
+        choose_columns(table("label", "utterance", "speaker"), None, None)
+    assert "--text-columns" in caught.value.hint
+    assert "utterance, speaker" in caught.value.hint
+    with pytest.raises(DataError, match="text cannot be told"):
+        choose_columns(table("label"), None, None)
+
+
+def test_an_unknown_label_column_is_asked_for() -> None:
+    with pytest.raises(DataError, match="label cannot be told") as caught:
+        choose_columns(table("text", "answer"), None, None)
+    assert "--label-column" in caught.value.hint
+    assert "text, answer" in caught.value.hint
+
+
+@pytest.mark.parametrize(("asked", "meant"), [("text", "Text"), ("label", " label"), ("Txt", "Text")])
+def test_a_missing_column_is_answered_with_the_closest(asked: str, meant: str) -> None:
+    with pytest.raises(DataError) as caught:
+        choose_columns(table("Text", " label", "other"), [asked], None)
+    assert f"no column `{asked}`" in caught.value.what
+    assert f"did you mean `{meant}`?" in caught.value.hint
+    assert caught.value.where == "data.csv"
+
+
+def test_a_column_that_is_like_no_other_lists_them_all() -> None:
+    with pytest.raises(DataError) as caught:
+        choose_columns(table("text", "label"), None, "zzzz")
+    assert caught.value.hint == "the columns are: text, label"
+
+
+def test_each_split_needs_the_text_columns() -> None:
+    with pytest.raises(DataError, match="no column `text`"):
+        read({"train": rows("a", "b"), "validation": [{"sentence": "x", "label": "a"}]})
+
+
+# --- task and classes
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"),
+    [
+        ((0, 1, 1), "single-label"),
+        ((1, 2, 10), "single-label"),
+        (("1.0", "2.0"), "single-label"),
+        ((0.5, 1), "regression"),
+        (("0.5", "-1"), "regression"),
+        (("0.5", "high"), "single-label"),
+        (("0.5", "inf"), "single-label"),
+        ((True, False), "single-label"),
+    ],
+)
+def test_task_is_inferred(labels: tuple[Any, ...], task: str) -> None:
+    assert both(*labels).task == task
+
+
+def test_the_task_can_be_asked_for() -> None:
+    data = both(1, 2, 4, task="regression")
+    assert (data.task, data.label_names, targets(data)) == ("regression", ("label",), [1.0, 2.0, 4.0])
+    assert data.splits["train"].targets is not None
+    assert data.splits["train"].targets.dtype == np.float32
+    assert both(0.5, 1.5, 0.5, task="single-label").label_names == ("0.5", "1.5")
+
+
+def test_labels_are_names_and_names_are_not_merged() -> None:
+    data = both("1", "01", "1.0", "1")
+    assert set(data.label_names) == {"1", "01", "1.0"}
+    assert len(set(targets(data)[:3])) == 3
+    assert targets(data)[0] == targets(data)[3]
+
+
+def test_whole_numbers_are_ordered_as_numbers_and_names_as_names() -> None:
+    assert both(10, 2, -3, 1, 2).label_names == ("-3", "1", "2", "10")
+    assert both("2", "10", "b").label_names == ("10", "2", "b")
+    assert both("b", "a", "C").label_names == ("C", "a", "b")
+
+
+@pytest.mark.parametrize("labels", [("①", "②"), ("--1", "1"), ("²", "3")])
+def test_labels_that_only_look_like_numbers(labels: tuple[str, str]) -> None:
+    assert set(both(*labels).label_names) == set(labels)
+
+
+def test_a_number_and_its_text_are_one_class() -> None:
+    data = read({"train": rows(1, 0, 1), "validation": rows("1", "0")})
+    assert (data.label_names, targets(data, "validation")) == (("0", "1"), [1, 0])
+
+
+def test_label_names_that_the_source_declares() -> None:
+    splits = {
+        name: Table(name, {"text": ["a", "b", "c"], "label": list(labels)}, None, {"label": ["no", "yes", "other"]})
+        for name, labels in {"train": ("1", "0", "1"), "validation": ("2", "0", "1")}.items()
+    }
+    data = read_examples(Source("data", splits), make_config({}))
+    assert data.label_names == ("no", "yes", "other")  # in the declared order, also those without a row
+    assert (targets(data), targets(data, "validation")) == ([1, 0, 1], [2, 0, 1])
+    assert label_counts(data.splits["train"], data.label_names) == {"no": 1, "yes": 2, "other": 0}
+
+
+def test_declared_names_of_a_parquet_file(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    for name in ("train", "validation"):
+        frame = datasets.Dataset.from_list(rows(1, 0, 1), features=features)
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    data = read(str(tmp_path))
+    assert (data.task, data.label_names, targets(data)) == ("single-label", ("no", "yes"), [1, 0, 1])
+
+
+def test_booleans_are_classes() -> None:
+    data = both(True, False, True)
+    assert (data.label_names, targets(data)) == (("false", "true"), [1, 0, 1])
+
+
+# --- labels and texts that cannot be used
+
+BAD_LABELS: list[tuple[list[Any], int, str]] = [
+    (["a", None, "b"], 2, "is empty"),
+    (["a", "b", "  "], 3, "is empty"),
+    (["a", ["b"], "a"], 2, "a list"),
+    (["a", {"b": 1}], 2, "an object"),
+    ([0, 1, True], 3, "a boolean"),
+    ([True, False, 1], 3, "a number"),
+    (["yes", True], 2, "a boolean"),
+    (["a", 1, True], 3, "a boolean"),
+    (["1", "0", "-1"], 3, "-1"),
+    ([0, -100, 1], 2, "-100"),
+]
+
+
+@pytest.mark.parametrize(("labels", "line", "what"), BAD_LABELS)
+def test_a_label_that_cannot_be_learnt_is_refused_with_its_line(
+    tmp_path: Path, labels: list[Any], line: int, what: str
+) -> None:
+    path = write_lines(tmp_path / "data.jsonl", rows(*labels))
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.where == f"{path}:{line}"
+    assert what in caught.value.what
+
+
+def test_one_label_only() -> None:
+    with pytest.raises(DataError, match="one label only \\(`a`\\)"):
+        both("a", "a", "a")
+
+
+def test_a_regression_wants_numbers(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "data.jsonl", rows(0.5, "high"))
+    with pytest.raises(DataError, match="`high` is not a number") as caught:
+        read(path, task="regression")
+    assert caught.value.where == f"{path}:2"
+
+
+def test_an_unseen_label_in_validation(tmp_path: Path) -> None:
+    write_lines(tmp_path / "train.jsonl", rows("a", "b", "a"))
+    path = write_lines(tmp_path / "validation.jsonl", rows("a", "b", "c"))
+    with pytest.raises(DataError, match="`c` does not occur in train") as caught:
+        read(str(tmp_path))
+    assert (caught.value.where, caught.value.hint) == (f"{path}:3", "train has: a, b")
+
+
+@pytest.mark.parametrize("blank", ["", " \t", "\u00a0"])
+def test_an_empty_text(tmp_path: Path, blank: str) -> None:
+    path = write_lines(tmp_path / "data.jsonl", [*rows("a", "b"), {"text": blank, "label": "a"}])
+    with pytest.raises(DataError, match="`text` is empty") as caught:
+        read(path)
+    assert caught.value.where == f"{path}:3"
+
+
+@pytest.mark.parametrize(("cell", "kind"), [(None, "null"), (True, "a boolean"), (["x"], "a list")])
+def test_a_text_that_is_none(tmp_path: Path, cell: Any, kind: str) -> None:
+    path = write_lines(tmp_path / "data.jsonl", [*rows("a", "b"), {"text": cell, "label": "a"}])
+    with pytest.raises(DataError, match=f"`text` is {kind}, not a text") as caught:
+        read(path)
+    assert caught.value.where == f"{path}:3"
+
+
+# --- hidden labels
+
+
+@pytest.mark.parametrize("labels", [("a", "b"), (0, 1), (0.5, 1.5)])
+def test_test_labels_may_be_hidden(labels: tuple[Any, Any]) -> None:
+    train = rows(*labels)
+    for test in (rows(-1, -1, -1), [{"text": "x"}, {"text": "y"}]):
+        data = read({"train": train, "validation": train, "test": test})
+        assert data.splits["test"].targets is None
+        assert len(data.splits["test"]) == len(test)
+
+
+def test_half_hidden_test_labels_are_an_error() -> None:
+    with pytest.raises(DataError, match="`-1` does not occur in train"):
+        read({"train": rows("a", "b"), "validation": rows("a"), "test": rows("a", -1)})
+
+
+def test_validation_labels_may_not_be_hidden() -> None:
+    with pytest.raises(DataError, match="`-1`") as caught:
+        read({"train": rows("a", "b"), "validation": rows(-1, -1)})
+    assert "validation" in caught.value.where
+
+
+@pytest.mark.parametrize("labels", [("a", "b"), (0.5, 1.5)])
+def test_validation_needs_the_label_column(labels: tuple[Any, Any]) -> None:
+    with pytest.raises(DataError, match="no column `label`"):
+        read({"train": rows(*labels), "validation": [{"text": "x"}]})
+
+
+# --- hold-out
+
+
+def letters(count: int) -> list[dict[str, Any]]:
+    """Three classes of very different size, mixed."""
+    return rows(*(("a", "b", "c")[min(2, (i * 7) % 10 // 5 + (i % 15 == 0))] for i in range(count)))
+
+
+def test_held_out_rows_are_stratified_and_disjoint() -> None:
+    source = letters(150)
+    data = read(source)
+    train, validation = data.splits["train"], data.splits["validation"]
+    assert data.held_out
+    assert sorted([*train.ids.tolist(), *validation.ids.tolist()]) == list(range(150))
+    for split in (train, validation):  # ids are row numbers of the file, in its order
+        assert split.ids.tolist() == sorted(split.ids.tolist())
+        assert split.texts[0] == [source[i]["text"] for i in split.ids]
+        assert split.targets is not None
+        assert [data.label_names[i] for i in split.targets] == [source[i]["label"] for i in split.ids]
+    held, whole = (
+        label_counts(validation, data.label_names),
+        label_counts(read({"train": source, "validation": source}).splits["train"], data.label_names),
+    )
+    assert held == {name: max(1, round(count / 10)) for name, count in whole.items()}
+
+
+def test_held_out_rows_are_a_function_of_the_seed_alone() -> None:
+    def held(seed: int) -> list[int]:
+        np.random.seed(random.randrange(1000))
+        return list(read(letters(150), seed=seed).splits["validation"].ids.tolist())
+
+    assert held(1) == held(1)
+    assert held(1) != held(2)
+
+
+def test_each_class_is_on_both_sides() -> None:
+    for seed in range(20):
+        data = read(rows(*"aabbbbbcc"), seed=seed)
+        for split in ("train", "validation"):
+            assert set(targets(data, split)) == {0, 1, 2}
+
+
+def test_a_class_with_one_row_cannot_be_held_out() -> None:
+    with pytest.raises(DataError, match="`c` has 1 row"):
+        read(rows(*"abababc"))
+
+
+def test_held_out_numbers_cover_the_range() -> None:
+    values = [i / 7 for i in range(100)]
+    data = read(rows(*random.Random(0).sample(values, 100)))
+    held = sorted(targets(data, "validation"))
+    assert [int(value * 7 // 20) for value in held] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # two of each fifth
+
+
+def test_a_lone_number_hinders_no_hold_out() -> None:
+    """A rare value is no class: it is learnt or held out, and nothing is wrong with it."""
+    data = read(rows(*[1.0] * 40, 2.5))
+    assert len(data.splits["validation"]) >= 4
+    assert len(data.splits["train"]) + len(data.splits["validation"]) == 41
+
+
+def test_a_given_test_part_stays_whole() -> None:
+    data = read({"train": rows(*"abababab"), "test": rows("a", "b")})
+    assert data.held_out
+    assert data.splits["test"].ids.tolist() == [0, 1]
+    assert list(data.splits) == ["train", "validation", "test"]

@@ -1,0 +1,231 @@
+"""A write that fails leaves the old content, no litter, and an error that names the path."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dongu.errors import StorageError
+from dongu.files import replace_folder, write_file
+
+
+def full(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def broken(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def on_call(number: int, real: Callable[..., Any], fault: Callable[..., Any] = broken) -> Callable[..., Any]:
+    """The real function, but for its call of this number, counted from 1."""
+    calls = 0
+
+    def function(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return (fault if calls == number else real)(*arguments, **options)
+
+    return function
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below the folder, with what it holds."""
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- one file
+
+
+def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "folder" / "results.json"
+    for content in (b"old", b"", b"\x00\xffnew"):
+        write_file(target, content)
+        assert target.read_bytes() == content
+        assert [path.name for path in target.parent.iterdir()] == ["results.json"]
+
+
+FILE_FAULTS: list[tuple[Any, str, str]] = [
+    (os, "fsync", "the content does not reach the disk"),
+    (Path, "replace", "the name cannot be taken"),
+    (Path, "open", "the staged file cannot be opened"),
+]
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+@pytest.mark.parametrize(("owner", "name", "meaning"), FILE_FAULTS)
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, meaning: str, old: str | None
+) -> None:
+    target = tmp_path / "results.json"
+    if old is not None:
+        target.write_text(old)
+    monkeypatch.setattr(owner, name, full)
+    with pytest.raises(StorageError) as caught:
+        write_file(target, b"new")
+    monkeypatch.undo()
+    assert contents(tmp_path) == ({} if old is None else {"results.json": old}), meaning
+    assert caught.value.where == str(target)
+    assert "No space left" in caught.value.what
+    assert "free some space" in caught.value.hint
+    assert caught.value.exit_code == 6
+
+
+def test_a_write_that_stops_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the content is in the staged file when the disk is full: nobody ever sees it."""
+    target = tmp_path / "results.json"
+    target.write_text("old")
+    real_open = Path.open
+
+    def open_short(path: Path, *arguments: Any, **options: Any) -> Any:
+        file = real_open(path, *arguments, **options)
+
+        class Short:
+            def __enter__(self) -> Short:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                file.close()
+
+            def write(self, content: bytes) -> None:
+                file.write(content[: len(content) // 2])
+                file.flush()
+                full()
+
+        return Short()
+
+    monkeypatch.setattr(Path, "open", open_short)
+    with pytest.raises(StorageError):
+        write_file(target, b"new content")
+    monkeypatch.undo()
+    assert contents(tmp_path) == {"results.json": "old"}
+
+
+def test_the_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        events.append("sync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
+        fsync(descriptor)
+
+    def noted_replace(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "replace", noted_replace)
+    write_file(tmp_path / "results.json", b"new")
+    assert events == ["sync file", "rename", "sync folder"]
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("in the way")
+    with pytest.raises(StorageError) as caught:
+        write_file(tmp_path / "runs" / "results.json", b"new")
+    assert str(tmp_path / "runs") in caught.value.where
+    assert contents(tmp_path) == {"runs": "in the way"}
+
+
+def test_a_target_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(StorageError):
+        write_file(tmp_path / "results.json", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+# --- a folder
+
+
+def fill(folder: Path, content: str) -> None:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "weights").write_text(content)
+    (folder / "config").write_text(content)
+
+
+def fill_and_fail(target: Path, error: BaseException) -> None:
+    with replace_folder(target) as stage:
+        fill(stage, "new")
+        raise error
+
+
+def model(content: str) -> dict[str, str]:
+    return {"model/deep/weights": content, "model/config": content}
+
+
+def test_a_folder_is_written_and_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with replace_folder(target) as stage:
+        assert not target.exists()
+        fill(stage, "old")
+        (stage / "only here").write_text("x")
+    assert contents(tmp_path) == {**model("old"), "model/only here": "x"}
+    with replace_folder(target) as stage:
+        assert list(stage.iterdir()) == []
+        fill(stage, "new")
+        assert (target / "config").read_text() == "old"  # until the block ends
+    assert contents(tmp_path) == model("new")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("old", [True, False])
+def test_an_error_in_the_block_leaves_the_old_folder(tmp_path: Path, error: type[BaseException], old: bool) -> None:
+    target = tmp_path / "model"
+    if old:
+        target.mkdir()
+        fill(target, "old")
+    with pytest.raises(error):
+        fill_and_fail(target, error())
+    assert contents(tmp_path) == (model("old") if old else {})
+    assert {path.name for path in tmp_path.iterdir()} <= {"model"}
+
+
+# The fault hits this call of the function, counted from 1. With an old folder there, the first rename moves it aside.
+FOLDER_FAULTS: list[tuple[Any, str, int]] = [
+    (os, "fsync", 1),
+    (os, "fsync", 2),
+    (os, "fsync", 3),
+    (Path, "rename", 1),
+    (Path, "rename", 2),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "call"), FOLDER_FAULTS)
+def test_a_failed_replacement_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int
+) -> None:
+    target = tmp_path / "model"
+    target.mkdir()
+    fill(target, "old")
+    monkeypatch.setattr(owner, name, on_call(call, getattr(owner, name)))
+    with pytest.raises(StorageError) as caught, replace_folder(target) as stage:
+        fill(stage, "new")
+    monkeypatch.undo()
+    assert contents(tmp_path) == model("old")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert caught.value.where == str(target)
+    with replace_folder(target) as stage:  # and the next attempt succeeds
+        fill(stage, "new")
+    assert contents(tmp_path) == model("new")
+
+
+def test_a_full_disk_in_the_block(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        fill_and_fail(tmp_path / "model", OSError(errno.ENOSPC, "No space left on device"))
+    assert caught.value.where == str(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_litter_of_the_same_process_is_no_matter(tmp_path: Path) -> None:
+    litter = tmp_path / f".model.{os.getpid()}.tmp"
+    litter.mkdir()
+    (litter / "half").write_text("x")
+    with replace_folder(tmp_path / "model") as stage:
+        fill(stage, "new")
+    assert contents(tmp_path) == model("new")

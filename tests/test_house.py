@@ -1,0 +1,130 @@
+"""The house rules, held by the syntax tree: one direction of imports, short loop, no pickle, light start."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import dongu
+from dongu.loop import Loop
+
+PACKAGE = Path(dongu.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# From the top of the house down: a module imports at its head only from its own storey's earlier rooms or from below.
+STOREYS = [
+    ["dongu.errors"],
+    ["dongu.config", "dongu.files"],
+    ["dongu.data"],
+    ["dongu.model", "dongu.metrics"],
+    ["dongu.evaluate"],
+    ["dongu.loop"],
+    ["dongu.run"],
+    ["dongu.results"],
+    ["dongu.train"],
+    ["dongu.demo"],
+    ["dongu.cli"],
+    ["dongu.__main__"],
+]
+BANNED_MODULES = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "yaml"}
+BANNED_CALLS = {"torch.load", "torch.save", "os.system", "eval", "exec", "tempfile.mktemp"}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    for path in MODULES:
+        yield name_of(path), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def head_imports(tree: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def storey(name: str) -> int:
+    found = [i for i, rooms in enumerate(STOREYS) if any(name == room or name.startswith(room + ".") for room in rooms)]
+    assert found, f"{name} stands on no storey: put it into the plan"
+    return found[0]
+
+
+def test_imports_go_down_only() -> None:
+    modules = {name for name, _ in trees()}
+    seen = 0
+    for name, tree in trees():
+        if name == "dongu":
+            continue
+        for imported in head_imports(tree) & modules - {"dongu"}:
+            seen += 1
+            assert storey(imported) <= storey(name), f"{name} imports {imported}"
+    assert seen > 50
+
+
+def test_no_cycle() -> None:
+    graph = {name: head_imports(tree) & {other for other, _ in trees()} - {"dongu"} for name, tree in trees()}
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " → ".join((*path, name))
+        for imported in graph[name]:
+            visit(imported, (*path, name))
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_the_loop_is_short() -> None:
+    source = textwrap.dedent(inspect.getsource(Loop.__iter__))
+    function = ast.parse(source).body[0]
+    assert isinstance(function, ast.FunctionDef)
+    assert (function.end_lineno or 0) - function.body[0].lineno + 1 < 80
+
+
+def test_nothing_banned_is_called() -> None:
+    calls = 0
+    for name, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                assert not {alias.name.split(".")[0] for alias in node.names} & BANNED_MODULES, name
+            elif isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] not in BANNED_MODULES, name
+            elif isinstance(node, ast.Call):
+                calls += 1
+                assert ast.unparse(node.func) not in BANNED_CALLS, f"{name}:{node.lineno}"
+                for keyword in node.keywords:
+                    value = ast.unparse(keyword.value)
+                    assert (keyword.arg, value) not in {("trust_remote_code", "True"), ("shell", "True")}, name
+            assert not isinstance(node, ast.Assert), f"{name}:{getattr(node, 'lineno', 0)}: assert in the package"
+            assert not (isinstance(node, ast.ExceptHandler) and node.type is None), f"{name}: bare except"
+    assert calls > 500
+
+
+def test_public_names_are_sorted_complete_and_resolve() -> None:
+    assert list(dongu.__all__) == sorted(dongu.__all__)
+    for name in dongu.__all__:
+        assert getattr(dongu, name) is not None
+
+
+def test_import_and_help_leave_torch_alone() -> None:
+    heavy = "{'torch', 'transformers', 'datasets', 'accelerate', 'numpy', 'scipy'} & set(sys.modules)"
+    for statement in (
+        "import dongu",
+        "from dongu.cli import run; run(['--help'])",
+        "from dongu.cli import run; run(['train', '--help'])",
+        "from dongu.cli import run; run(['predict', '--help'])",
+    ):
+        program = f"import sys\ntry:\n    {statement}\nexcept SystemExit:\n    pass\nprint(file=sys.stderr, *({heavy}))"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stderr.strip() == "", statement

@@ -1,0 +1,295 @@
+"""The metrics are those of scikit-learn and SciPy, also where they degenerate, and their intervals are honest."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dongu.config import Task
+from dongu.errors import UsageError
+from dongu.metrics import CLASS_METRICS, MetricSet, confusion_matrix, matthews_correlation, pearson, spearman
+
+TWO, THREE = ("no", "yes"), ("a", "b", "c")
+NAN = float("nan")
+
+
+def logits_of(predictions: np.ndarray, labels: int) -> np.ndarray:
+    """(rows, labels) logits whose largest is the prediction."""
+    return np.asarray(np.eye(labels, dtype=np.float32)[predictions])
+
+
+def reference(name: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    """scikit-learn's function for a metric."""
+    from sklearn import metrics
+
+    functions: dict[str, Callable[..., float]] = {
+        "accuracy": metrics.accuracy_score,
+        "f1": lambda truth, predicted: metrics.f1_score(truth, predicted, zero_division=0),
+        "macro_f1": lambda truth, predicted: metrics.f1_score(truth, predicted, average="macro", zero_division=0),
+        "matthews_correlation": metrics.matthews_corrcoef,
+    }
+    return functions[name]
+
+
+def class_cases() -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Truth, prediction, labels: random ones, constant ones, ones where classes are absent on either side."""
+    random = np.random.default_rng(0)
+    cases = []
+    for labels, rows in itertools.product((2, 3, 7), (1, 2, 9, 200)):
+        for used in {1, 2, labels}:
+            truth, noise = random.integers(0, used, rows), random.integers(0, labels, rows)
+            cases.append((truth, np.where(random.random(rows) < 0.6, truth, noise), labels))
+            cases.append((truth, np.full(rows, labels - 1), labels))
+            cases.append((np.full(rows, labels - 1), truth, labels))
+            cases.append((truth, truth, labels))
+    return cases
+
+
+@pytest.mark.parametrize("name", list(CLASS_METRICS))
+def test_class_metrics_agree_with_scikit_learn(name: str) -> None:
+    for truth, predicted, labels in class_cases():
+        if name == "f1" and labels != 2:
+            continue
+        value = float(CLASS_METRICS[name](confusion_matrix(predicted, truth, labels)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn warns where a metric is not defined
+            expected = reference(name)(truth, predicted)
+        assert value == pytest.approx(expected, abs=1e-12), (truth, predicted)
+
+
+def test_a_large_split_does_not_overflow() -> None:
+    """The squares of 100,000 rows, multiplied, are beyond 64 bits."""
+    assert float(matthews_correlation(np.array([[40_000, 10_000], [10_000, 40_000]]))) == pytest.approx(0.6)
+    many = confusion_matrix(np.arange(400_000) % 5, np.arange(400_000) % 5, 5)
+    assert float(matthews_correlation(many)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", list(CLASS_METRICS))
+def test_many_matrices_at_once(name: str) -> None:
+    stack = np.random.default_rng(0).integers(0, 9, (4, 5, 2, 2))
+    stack[0, 0] = 0
+    values = CLASS_METRICS[name](stack)
+    assert values.shape == (4, 5)
+    for place in np.ndindex(4, 5):
+        assert values[place] == CLASS_METRICS[name](stack[place])
+    assert values[0, 0] == 0
+
+
+def test_the_confusion_matrix_counts_truth_by_row() -> None:
+    matrix = confusion_matrix(np.array([1, 1, 2, 0]), np.array([0, 1, 1, 0]), 4)
+    assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("function", [pearson, spearman])
+def test_correlations_agree_with_scipy(function: Callable[[np.ndarray, np.ndarray], float]) -> None:
+    from scipy import stats
+
+    random = np.random.default_rng(0)
+    expected = stats.pearsonr if function is pearson else stats.spearmanr
+    for rows in (2, 3, 10, 200):
+        for _ in range(10):
+            x = random.normal(size=rows)
+            y = np.round(x + random.normal(size=rows), 1)  # ties
+            if len(set(y)) > 1:
+                assert function(x, y) == pytest.approx(expected(x, y)[0], abs=1e-12)
+    assert function(np.arange(5.0), np.arange(5.0) * 3 + 1) == pytest.approx(1)
+    assert function(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("function", [pearson, spearman])
+def test_a_correlation_with_a_constant_is_not_a_number(function: Callable[[np.ndarray, np.ndarray], float]) -> None:
+    for constant, rows in itertools.product((0.0, 1.0, 0.1, -3.7), (1, 3, 49, 1000)):
+        same = np.full(rows, constant, dtype=np.float32).astype(np.float64)  # as a run's logits and targets are
+        varied = np.arange(rows, dtype=np.float64)
+        assert math.isnan(function(same, varied))
+        assert math.isnan(function(varied, same))
+
+
+# --- the set of a task
+
+CHOICES: list[tuple[Task, tuple[str, ...], str | None, str | None, tuple[str, ...], str]] = [
+    ("single-label", TWO, None, None, ("accuracy", "f1"), "f1"),
+    ("single-label", TWO, "glue:mrpc", None, ("accuracy", "f1"), "f1"),
+    ("single-label", TWO, "glue:cola", None, ("matthews_correlation", "accuracy", "f1"), "matthews_correlation"),
+    ("single-label", THREE, None, None, ("accuracy", "macro_f1"), "macro_f1"),
+    ("single-label", THREE, "owner/name", None, ("accuracy", "macro_f1"), "macro_f1"),
+    ("regression", ("score",), "glue:stsb", None, ("pearson", "spearman"), "spearman"),
+    ("single-label", TWO, None, "accuracy", ("accuracy", "f1"), "accuracy"),
+    ("single-label", TWO, None, "loss", ("accuracy", "f1"), "loss"),
+    ("single-label", TWO, None, "macro_f1", ("macro_f1", "accuracy", "f1"), "macro_f1"),
+    (
+        "single-label",
+        THREE,
+        None,
+        "matthews_correlation",
+        ("matthews_correlation", "accuracy", "macro_f1"),
+        "matthews_correlation",
+    ),
+    ("regression", ("score",), None, "pearson", ("pearson", "spearman"), "pearson"),
+    ("regression", ("score",), None, "loss", ("pearson", "spearman"), "loss"),
+]
+
+
+@pytest.mark.parametrize(("task", "labels", "hub_name", "main", "names", "chosen"), CHOICES)
+def test_the_set_of_a_task(
+    task: Task, labels: tuple[str, ...], hub_name: str | None, main: str | None, names: tuple[str, ...], chosen: str
+) -> None:
+    metrics = MetricSet.of(task, labels, hub_name, main)
+    assert (metrics.names, metrics.main, metrics.label_names) == (names, chosen, labels)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "main"),
+    [
+        ("single-label", THREE, "f1"),
+        ("single-label", TWO, "pearson"),
+        ("single-label", THREE, "spearman"),
+        ("regression", ("score",), "accuracy"),
+        ("regression", ("score",), "f1"),
+        ("regression", ("score",), "macro_f1"),
+    ],
+)
+def test_a_metric_that_does_not_fit(task: Task, labels: tuple[str, ...], main: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        MetricSet.of(task, labels, None, main)
+    assert caught.value.where == f"--metric {main}"
+    offered = caught.value.hint.removeprefix("this task has: ").split(", ")
+    assert "loss" in offered
+    assert main not in offered
+
+
+def test_compute() -> None:
+    logits = np.array([[2, 1], [0, 1], [0, 1], [3, 1]], np.float32)
+    metrics = MetricSet.of("single-label", TWO)
+    assert metrics.compute(logits, np.array([0, 1, 0, 0])) == {"accuracy": 0.75, "f1": pytest.approx(2 / 3)}
+    numbers = MetricSet.of("regression", ("score",))
+    values = numbers.compute(np.array([[1], [2], [4]], np.float32), np.array([1, 2, 3], np.float32))
+    assert values["spearman"] == pytest.approx(1)
+    assert 0.9 < values["pearson"] < 1
+
+
+@pytest.mark.parametrize(
+    ("main", "new", "old", "better"),
+    [
+        ("f1", 0.5, None, True),
+        ("f1", 0.6, 0.5, True),
+        ("f1", 0.5, 0.5, False),
+        ("f1", 0.4, 0.5, False),
+        ("loss", 0.4, 0.5, True),
+        ("loss", 0.5, 0.5, False),
+        ("loss", 0.6, 0.5, False),
+        ("f1", NAN, None, False),
+        ("f1", NAN, 0.5, False),
+        ("loss", NAN, 0.5, False),
+        ("f1", NAN, NAN, False),
+        ("f1", -0.5, NAN, True),  # else a first evaluation without a value would be the best for ever
+        ("loss", 0.5, NAN, True),
+    ],
+)
+def test_better(main: str, new: float, old: float | None, better: bool) -> None:
+    assert MetricSet.of("single-label", TWO, None, main).better(new, old) is better
+
+
+# --- intervals and baselines
+
+
+def noisy(rows: int, labels: int, seed: int, right: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and targets of a model that is right in this share of the rows."""
+    random = np.random.default_rng(seed)
+    targets = random.integers(0, labels, rows)
+    predicted = np.where(random.random(rows) < right, targets, (targets + 1) % labels)
+    return logits_of(predicted, labels), targets
+
+
+@pytest.mark.parametrize("names", [TWO, THREE])
+def test_an_interval_holds_its_value_and_is_a_function_of_the_seed(names: tuple[str, ...]) -> None:
+    metrics = MetricSet.of("single-label", names)
+    logits, targets = noisy(80, len(names), 0)
+    losses = np.random.default_rng(1).exponential(size=80)
+    intervals = metrics.intervals(logits, targets, losses, 42)
+    np.random.seed(0)
+    assert metrics.intervals(logits, targets, losses, 42) == intervals
+    assert metrics.intervals(logits, targets, losses, 43) != intervals
+    values = {"loss": float(losses.mean()), **metrics.compute(logits, targets)}
+    assert intervals.keys() == values.keys()
+    for name, value in values.items():
+        low, high = intervals[name]
+        assert low < value < high, name
+        assert name == "loss" or (low >= 0 and high <= 1)
+
+
+def test_counts_are_drawn_by_the_law_of_rows() -> None:
+    """A multinomial over the confusion matrix is the bootstrap over the rows: the same quantiles."""
+    metrics = MetricSet.of("single-label", THREE, None, "matthews_correlation")
+    logits, targets = noisy(60, 3, 3)
+    intervals = metrics.intervals(logits, targets, np.ones(60), 42)
+    random, predicted = np.random.default_rng(0), logits.argmax(-1)
+    drawn: dict[str, list[float]] = {name: [] for name in metrics.names}
+    for _ in range(3000):
+        sample = random.integers(0, 60, 60)
+        confusion = confusion_matrix(predicted[sample], targets[sample], 3)
+        for name in metrics.names:
+            drawn[name].append(float(CLASS_METRICS[name](confusion)))
+    for name, values in drawn.items():
+        expected = np.quantile(values, [0.025, 0.975])
+        width = expected[1] - expected[0]
+        assert intervals[name] == pytest.approx(tuple(expected), abs=0.15 * width), name
+
+
+def test_intervals_cover_the_truth() -> None:
+    """Of 60 samples of a model that is right in 80%, about 95% have the truth in their interval."""
+    metrics = MetricSet.of("single-label", TWO)
+    held = 0
+    for seed in range(60):
+        logits, targets = noisy(200, 2, seed)
+        low, high = metrics.intervals(logits, targets, np.ones(200), seed)["accuracy"]
+        held += low <= 0.8 <= high
+    assert 51 <= held <= 60
+
+
+def test_an_interval_narrows_with_the_rows() -> None:
+    metrics = MetricSet.of("single-label", TWO)
+    widths = []
+    for rows in (50, 5000):
+        logits, targets = noisy(rows, 2, 0)
+        low, high = metrics.intervals(logits, targets, np.ones(rows), 0)["accuracy"]
+        widths.append(high - low)
+    assert widths[0] / widths[1] == pytest.approx(10, rel=0.3)  # the root of a hundredfold
+
+
+def test_intervals_of_numbers() -> None:
+    metrics = MetricSet.of("regression", ("score",))
+    random = np.random.default_rng(0)
+    targets = random.normal(size=60).astype(np.float32)
+    logits = (targets + random.normal(size=60)).astype(np.float32)[:, None]
+    intervals = metrics.intervals(logits, targets, (logits[:, 0] - targets) ** 2, 42)
+    for name, value in metrics.compute(logits, targets).items():
+        low, high = intervals[name]
+        assert -1 <= low < value < high <= 1
+
+
+def test_intervals_where_nothing_varies() -> None:
+    metrics = MetricSet.of("single-label", TWO)
+    targets = np.ones(20, np.int64)
+    sure = metrics.intervals(logits_of(targets, 2), targets, np.full(20, 0.5), 0)
+    assert sure == {"accuracy": (1, 1), "f1": (1, 1), "loss": (0.5, 0.5)}
+    numbers = MetricSet.of("regression", ("score",))
+    constant: Any = numbers.intervals(np.ones((20, 1), np.float32), np.arange(20, dtype=np.float32), np.ones(20), 0)
+    assert all(math.isnan(end) for name in numbers.names for end in constant[name])
+    assert constant["loss"] == (1, 1)
+
+
+def test_the_baseline_says_the_most_frequent_class_of_train() -> None:
+    metrics = MetricSet.of("single-label", TWO)
+    validation = np.array([0, 0, 0, 1])  # here another class is the most frequent
+    assert metrics.baseline(np.array([1, 1, 1, 0]), validation) == {"accuracy": 0.25, "f1": pytest.approx(0.4)}
+    assert metrics.baseline(np.array([0, 0, 1]), validation) == {"accuracy": 0.75, "f1": 0}
+    three = MetricSet.of("single-label", THREE)
+    assert three.baseline(np.array([2, 2]), np.array([0, 1])) == {"accuracy": 0, "macro_f1": 0}
+    assert MetricSet.of("regression", ("score",)).baseline(np.ones(3), np.ones(3)) == {}

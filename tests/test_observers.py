@@ -1,0 +1,112 @@
+"""What only looks on changes no bit of the weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dongu
+from dongu.run.console import Console
+
+
+def weights(run: Path) -> str:
+    """Digest of the model that the last step left; each run below keeps that one."""
+    return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def train_once(tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
+    """Train with dropout and give the digest of the final weights."""
+    data = data_folder(train=45)
+    base: dict[str, Any] = {"model": tiny_model(dropout=0.2), "epochs": 2, "lr": 1e-3, "device": "cpu", "threads": 1}
+
+    def train(name: str = "run", **options: Any) -> str:
+        loop = dongu.Loop(data, **{**base, **options})
+        for step in loop:
+            if options.get("eval_steps") and step.number % options["eval_steps"] == 0:
+                loop.evaluate()
+                loop.evaluate("test")
+        state = loop.plain_model.state_dict()
+        return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in state.values())).hexdigest()
+
+    return train
+
+
+OBSERVERS: dict[str, dict[str, Any]] = {
+    "evaluating at every step": {"eval_steps": 1},
+    "evaluating at every fifth step": {"eval_steps": 5},
+    "another evaluation batch": {"eval_steps": 3, "eval_batch_size": 2},
+    "one data worker": {"workers": 1},
+    "two data workers": {"workers": 2},
+    "patience": {"patience": 50},
+    "another metric": {"metric": "loss"},
+}
+
+
+@pytest.mark.parametrize("observer", OBSERVERS)
+def test_observers_do_not_move_the_weights(observer: str, train_once: Callable[..., str]) -> None:
+    assert train_once(**OBSERVERS[observer]) == train_once()
+
+
+def test_what_should_change_the_weights_does(train_once: Callable[..., str]) -> None:
+    """The digests above are equal because nothing changed, not because they see nothing."""
+    assert train_once(seed=43) != train_once()
+    assert train_once(micro_batch_size=4) != train_once()  # other dropout positions, other rounding
+
+
+def test_the_users_own_use_of_random_numbers_is_harmless(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    import torch
+
+    def losses(disturb: bool) -> list[float]:
+        loop = dongu.Loop(data_folder(train=45), model=tiny_model(dropout=0.2), max_steps=5, device="cpu")
+        seen = []
+        for step in loop:
+            seen.append(step.loss)
+            if disturb:
+                torch.rand(step.number)
+                loop.model.eval()
+        return seen
+
+    assert losses(disturb=True) == losses(disturb=False)
+
+
+def test_a_whole_run_in_other_surroundings(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    """Hash seed, locale, working folder, output path, progress lines: other bytes nowhere but in run.json and times."""
+    data = data_folder(train=45)
+    options = ["--model", tiny_model(dropout=0.2), "--epochs", "1", "--device", "cpu", "--threads", "1"]
+    command = [sys.executable, "-m", "dongu", "train", data, *options]
+    surroundings = [
+        {"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "UTC"},
+        {"PYTHONHASHSEED": "2", "LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Istanbul", "PYTHONUTF8": "0"},
+    ]
+    runs = []
+    for number, extra in enumerate(surroundings):
+        folder = tmp_path / f"a folder {'ğ' * number}"
+        folder.mkdir()
+        runs.append(folder / "out" / "run")
+        environment = {**os.environ, **extra}
+        subprocess.run([*command, "--out", str(runs[-1])], check=True, cwd=folder, env=environment, capture_output=True)
+    third = dongu.train(
+        data,
+        model=tiny_model(dropout=0.2),
+        epochs=1,
+        device="cpu",
+        threads=1,
+        out=str(tmp_path / "third"),
+        console=Console(enabled=False),
+    )
+    runs.append(third.path)
+    for name in ("metrics.jsonl", "results.json", "predictions/validation.jsonl", "model/config.json"):
+        assert len({(run / name).read_bytes() for run in runs}) == 1, name
+    assert len({weights(run) for run in runs}) == 1

@@ -1,0 +1,101 @@
+"""One process and two: the same order, the same losses, the same evaluation, under both launchers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "{port}"],
+    "accelerate": [
+        "-m",
+        "accelerate.commands.launch",
+        "--num_processes",
+        "2",
+        "--cpu",
+        "--main_process_port",
+        "{port}",
+    ],
+}
+
+
+def launch(launcher: str | None, *arguments: str, expect: int = 0) -> str:
+    """Run `dongu` alone or on two processes of one thread each; its output."""
+    port = str(20000 + os.getpid() % 20000)
+    prefix = [part.format(port=port) for part in LAUNCHERS[launcher]] if launcher else []
+    # Without GPUs both launchers say so at length on standard error; only our own lines are looked at.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, *prefix, "-m", "dongu", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=240)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout
+
+
+def read_lines(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_train_as_one(
+    launcher: str, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    # 41 rows at 8 an update: the last update of an epoch has 1 row, so one process has none.
+    options = [
+        "--model",
+        tiny_model(),
+        "--batch-size",
+        "8",
+        "--epochs",
+        "2",
+        "--eval-batch-size",
+        "4",
+        "--threads",
+        "1",
+    ]
+    options += ["--lr", "1e-3", "--device", "cpu"]
+    if launcher == "torchrun":
+        options += ["--micro-batch-size", "3"]
+    train = ["train", data_folder(train=41, validation=13, test=7), *options]
+    launch(None, *train, "--out", str(tmp_path / "one"))
+    output = launch(launcher, *train, "--out", str(tmp_path / "two"))
+    assert output.count("next:") == 1, "only the main process prints"
+    assert "over 2 processes" in output
+
+    one, two = read_lines(tmp_path / "one"), read_lines(tmp_path / "two")
+    assert len(one) == len(two) == 14  # 12 updates, 2 evaluations: each line once
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for name, value in a.items():
+            wanted = pytest.approx(value, rel=1e-5) if name in ("loss", "grad_norm") else value
+            assert b[name] == wanted, (name, a, b)
+    for split, rows in (("validation", 13), ("test", 7)):
+        lines = read_lines(tmp_path / "two", f"predictions/{split}.jsonl")
+        assert [line["id"] for line in lines] == list(range(rows))
+
+
+def test_two_processes_evaluate_to_the_same_bits(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    run = str(tmp_path / "run")
+    data = data_folder(train=20, validation=13, test=17)
+    launch(None, "train", data, "--model", tiny_model(), "--epochs", "1", "--out", run, "--device", "cpu")
+    arguments = ["evaluate", run, data, "--json", "--batch-size", "3", "--device", "cpu"]
+    alone = json.loads(launch(None, *arguments))
+    together = json.loads(launch("torchrun", *arguments).splitlines()[-1])
+    assert together == alone  # every digit
+    assert set(alone) == {"validation", "test"}
+
+
+def test_an_error_is_said_once(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere.csv"
+    command = [sys.executable, *LAUNCHERS["torchrun"][:4], "-m", "dongu", "train", str(missing)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert done.stderr.count("dongu: error:") == 1

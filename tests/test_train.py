@@ -1,0 +1,216 @@
+"""A whole run and what it leaves: the folder, the best model, its answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import dongu
+from dongu.cli import run
+from dongu.errors import NonFiniteError
+from dongu.evaluate import eval_mode
+
+FILES = {
+    "run.json",
+    "metrics.jsonl",
+    "timing.jsonl",
+    "results.json",
+    "predictions/validation.jsonl",
+    "predictions/test.jsonl",
+    "model/README.md",
+    "model/config.json",
+    "model/model.safetensors",
+    "model/tokenizer.json",
+    "model/tokenizer_config.json",
+}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def finished(tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path) -> dongu.RunResult:
+    """A run that learns: the label stands in the text."""
+    data = data_folder(train=96, validation=24, test=20)
+    return dongu.train(
+        data, model=tiny_model(dropout=0.1), epochs=4, batch_size=8, lr=5e-3, out=str(tmp_path / "run"), device="cpu"
+    )
+
+
+def test_the_run_folder_is_the_contract(finished: dongu.RunResult) -> None:
+    path = finished.path
+    assert {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()} == FILES
+    lines = read_lines(path / "metrics.jsonl")
+    steps = [line for line in lines if line["event"] == "step"]
+    assert [line["step"] for line in steps] == list(range(1, 49))
+    assert steps[0]["epoch"] == 1 / 12
+    assert steps[0]["learning_rate"] == 5e-3
+    assert all(line["examples"] == 8 and line["grad_norm"] > 0 for line in steps)
+    evaluations = [line for line in lines if line["event"] == "evaluation"]
+    assert [line["step"] for line in evaluations] == [12, 24, 36, 48]
+    assert all({"split", "loss", "accuracy", "f1"} <= line.keys() for line in evaluations)
+    assert not any("second" in key for line in lines for key in line), "times stand in timing.jsonl alone"
+    timing = read_lines(path / "timing.jsonl")
+    assert sum(line["event"] == "step" for line in timing) == 48
+    assert {"setup", "evaluation", "judging"} <= {line.get("phase") for line in timing}
+
+
+def test_results_hold_values_intervals_and_baselines(finished: dongu.RunResult) -> None:
+    results = json.loads((finished.path / "results.json").read_text(encoding="utf-8"))
+    evaluations = [line for line in read_lines(finished.path / "metrics.jsonl") if line["event"] == "evaluation"]
+    assert results["steps"] == 48
+    best = max(evaluations, key=lambda line: (line["accuracy"], -line["step"]))
+    assert results["best_step"] == best["step"]
+    assert results["validation"]["accuracy"]["value"] == best["accuracy"] > 0.9
+    assert results["validation"]["accuracy"]["baseline"] == 0.5
+    for split in ("validation", "test"):
+        for entry in results[split].values():
+            assert entry["low"] <= entry["value"] <= entry["high"]
+    predictions = read_lines(finished.path / "predictions" / "test.jsonl")
+    right = np.mean([line["label"] == line["prediction"] for line in predictions])
+    assert results["test"]["accuracy"]["value"] == pytest.approx(right)
+
+
+def test_the_saved_model_is_plain_hugging_face(finished: dongu.RunResult) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    folder = str(finished.path / "model")
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.config.id2label == {0: "class0", 1: "class1"}
+    assert model.config.label2id == {"class0": 0, "class1": 1}
+    assert model.config.problem_type == "single_label_classification"
+    assert tokenizer.model_max_length == 64
+    texts = ["word0 word0 the film", "a bad word1 film", "word5"]
+    classifier = dongu.load(finished.path, device="cpu")
+    answers = classifier.predict(texts)
+    for text, answer in zip(texts, answers, strict=True):
+        ours = pipeline("text-classification", model=folder, top_k=None, device="cpu")(text)
+        assert {item["label"]: item["score"] for item in ours} == pytest.approx(answer["probabilities"], abs=1e-6)
+    with torch.no_grad():  # the same batch gives the same logits, to the last bit
+        logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.numpy()
+    from dongu.results.predictions import softmax
+
+    rows = [list(answer["probabilities"].values()) for answer in answers]
+    assert np.array_equal(softmax(logits), np.array(rows))
+
+
+def test_the_same_run_twice_is_the_same_bytes_and_its_recipe_repeats_it(
+    finished: dongu.RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = tmp_path / "again"
+    assert run(["train", "--config", str(finished.path / "run.json"), "--out", str(again), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == finished.results
+    for name in FILES - {"run.json", "timing.jsonl"}:
+        assert (again / name).read_bytes() == (finished.path / name).read_bytes(), name
+
+
+def test_early_stopping_counts_evaluations_without_a_better_one(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    data = data_folder(train=16, validation=8, test=0)
+    options: dict[str, Any] = {"model": tiny_model(), "epochs": 30, "lr": 1e-12, "device": "cpu"}
+    result = dongu.train(data, patience=2, out=str(tmp_path / "patient"), **options)
+    assert result.results["best_step"] == 2  # nothing is learnt: an equal value is no better one
+    assert result.results["steps"] == 6
+
+
+def test_evaluate_and_predict_on_the_command_line(
+    finished: dongu.RunResult,
+    data_folder: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = str(finished.path)
+    assert run(["evaluate", path, "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    for split in ("validation", "test"):
+        assert numbers[split] == {name: entry["value"] for name, entry in finished.results[split].items()}
+
+    texts = [f"word{i % 2} word{i % 2} word{i}" for i in range(40)]
+    assert run(["predict", path, *texts, "--json"]) == 0
+    typed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["text"] for line in typed] == texts
+    assert [line["id"] for line in typed] == list(range(40))
+
+    piped = io.TextIOWrapper(io.BytesIO("\n".join(texts).encode()))
+    monkeypatch.setattr("sys.stdin", piped)
+    assert run(["predict", path, "--json"]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == typed
+
+    file = tmp_path / "new.csv"
+    file.write_text("text,note\n" + "".join(f'"{text}",x\n' for text in texts), encoding="utf-8")
+    out = tmp_path / "answers.csv"
+    assert run(["predict", path, "--data", str(file), "--out", str(out)]) == 0
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "id,text,prediction,probability of class0,probability of class1"
+    assert [line.split(",")[2] for line in lines[1:]] == [line["prediction"] for line in typed]
+
+
+def test_pairs_are_typed_two_by_two(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "pairs")
+    data = data_folder(train=16, validation=8, test=0, pair=True)
+    dongu.train(data, model=tiny_model(), epochs=1, out=out, device="cpu")
+    assert run(["predict", out, "a film", "the film", "good", "bad"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_regression_runs_end_to_end(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    rows = [{"text": " ".join(["good"] * (i % 7 + 1)), "score": str((i % 7) / 2)} for i in range(70)]
+    result = dongu.train(rows, model=tiny_model(), epochs=3, lr=5e-3, out=str(tmp_path / "run"), device="cpu")
+    assert set(result.metrics) == {"loss", "pearson", "spearman"}
+    assert result.metrics["spearman"] > 0.9
+    [answer] = dongu.load(result.path, device="cpu").predict(["good good"])
+    assert set(answer) == {"prediction"}
+
+
+def test_a_nan_stops_before_the_update(tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:
+    loop = dongu.Loop(data_folder(), model=tiny_model(), device="cpu")
+    steps = iter(loop)
+    next(steps)
+    with torch.no_grad():
+        loop.model.classifier.bias[0] = math.nan
+    before = loop.model.classifier.weight.clone()
+    with pytest.raises(NonFiniteError) as caught:
+        next(steps)
+    assert caught.value.exit_code == 5
+    rows = loop.splits["train"].ids[loop.updates.rows(1)].tolist()
+    assert caught.value.where == f"step 2, train rows {', '.join(map(str, rows))}"
+    assert torch.equal(loop.model.classifier.weight, before)
+
+
+def test_eval_mode_restores_the_mode_even_after_an_error(tiny_model: Callable[..., str]) -> None:
+    model = torch.nn.Dropout()
+
+    def fail() -> None:
+        with eval_mode(model):
+            assert not model.training
+            assert not torch.is_grad_enabled()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+def test_bf16_trains_and_keeps_fp32_weights(tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:
+    data = data_folder(train=48)
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        loop = dongu.Loop(data, model=tiny_model(), precision=precision, lr=1e-3, max_steps=6, device="cpu")
+        losses[precision] = [step.loss for step in loop]
+        assert {p.dtype for p in loop.plain_model.parameters()} == {torch.float32}
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
