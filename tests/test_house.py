@@ -26,7 +26,7 @@ STOREYS = [
     ["dongu.loop"],
     ["dongu.run"],
     ["dongu.results"],
-    ["dongu.train"],
+    ["dongu.training"],
     ["dongu.demo"],
     ["dongu.cli"],
     ["dongu.__main__"],

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dongu.errors import DonguError
     from dongu.loop import Loop, Step
     from dongu.results.predict import Classifier, load
-    from dongu.train import RunResult, train
+    from dongu.training import RunResult, train
 
 __version__ = "0.1.0"
 
@@ -22,10 +22,10 @@ _HOMES = {
     "DonguError": "dongu.errors",
     "Loop": "dongu.loop",
     "RunConfig": "dongu.config",
-    "RunResult": "dongu.train",
+    "RunResult": "dongu.training",
     "Step": "dongu.loop",
     "load": "dongu.results.predict",
-    "train": "dongu.train",
+    "train": "dongu.training",
 }
 
 __all__ = [

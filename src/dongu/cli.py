@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -33,6 +34,7 @@ class Parser(argparse.ArgumentParser):
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; what went wrong goes to standard error."""
     debug = "--debug" in arguments
+    _speak_utf8()
     try:
         parsed, unknown = make_parser().parse_known_args([item for item in arguments if item != "--debug"])
         if unknown:
@@ -53,6 +55,13 @@ def run(arguments: Sequence[str]) -> int:
         hint = "run it again with --debug for the traceback, and please report it"
         return _fail(DonguError(what, hint=hint), 70, debug=debug)
     return 0
+
+
+def _speak_utf8() -> None:
+    """Texts are UTF-8, whatever the locale says: under LC_ALL=C the first `·` would end the run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
 
 
 def make_parser() -> Parser:
@@ -159,7 +168,7 @@ def _train(parsed: argparse.Namespace) -> None:
 
     make_config(options)  # every mistake is said before torch is loaded
     from dongu.run.console import Console
-    from dongu.train import train
+    from dongu.training import train
 
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
     result = train(console=console, **options)

@@ -181,10 +181,13 @@ def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, labels: int) 
 
 
 def _diagonal(confusion: np.ndarray) -> np.ndarray:
-    return np.diagonal(confusion, axis1=-2, axis2=-1)
+    diagonal: np.ndarray = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return diagonal
 
 
 def _ratio(numerator: Any, denominator: Any, nothing: float = 0.0) -> np.ndarray:
     """Division where 0 / 0 has a value."""
     numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    return np.divide(numerator, denominator, out=np.full(np.shape(denominator), nothing), where=denominator != 0)
+    quotient: np.ndarray = np.full(np.shape(denominator), nothing)
+    np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+    return quotient

@@ -82,7 +82,9 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         if whole.targets is None:
             raise DataError("the training rows have no labels", where=whole.origin)
         held = hold_out(whole.targets, task, names, seed=config.seed, origin=whole.origin)
-        splits = {**splits, "train": whole.take(~held), "validation": whole.take(held)}
+        splits = {"train": whole.take(~held), "validation": whole.take(held)} | {
+            name: examples for name, examples in splits.items() if name != "train"
+        }
     return TextData(source.name, columns, task, names, splits, held_out)
 
 

