@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 LAUNCHERS = {
-    "torchrun": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "{port}"],
+    "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "{port}"],
+    # On a machine without a GPU it starts several processes only if told that they are for several GPUs.
     "accelerate": [
-        "-m",
         "accelerate.commands.launch",
+        "--multi_gpu",
         "--num_processes",
         "2",
-        "--cpu",
         "--main_process_port",
         "{port}",
     ],
@@ -29,7 +29,7 @@ LAUNCHERS = {
 def launch(launcher: str | None, *arguments: str, expect: int = 0) -> str:
     """Run `dongu` alone or on two processes of one thread each; its output."""
     port = str(20000 + os.getpid() % 20000)
-    prefix = [part.format(port=port) for part in LAUNCHERS[launcher]] if launcher else []
+    prefix = ["-m", *(part.format(port=port) for part in LAUNCHERS[launcher])] if launcher else []
     # Without GPUs both launchers say so at length on standard error; only our own lines are looked at.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, *prefix, "-m", "dongu", *arguments]
@@ -95,7 +95,7 @@ def test_two_processes_evaluate_to_the_same_bits(
 
 def test_an_error_is_said_once(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere.csv"
-    command = [sys.executable, *LAUNCHERS["torchrun"][:4], "-m", "dongu", "train", str(missing)]
+    command = [sys.executable, "-m", *LAUNCHERS["torchrun"][:3], "-m", "dongu", "train", str(missing)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode != 0
     assert done.stderr.count("dongu: error:") == 1

@@ -58,7 +58,7 @@ def test_every_option_and_test_it_names_exists(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     from dongu.cli import make_parser
 
-    known = {"--nproc-per-node", "--help"}
+    known = {"--nproc-per-node", "--multi_gpu", "--num_processes", "--help"}
     for action in make_parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr, attr-defined, index]
         known |= set(action._option_string_actions)
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) <= known
@@ -67,7 +67,8 @@ def test_every_option_and_test_it_names_exists(name: str) -> None:
 
 
 def test_both_readmes_show_the_same_commands() -> None:
-    commands = [re.findall(r"^(?:dongu|make|torchrun|accelerate) .*$", "\n".join(blocks(name, "")), re.M) for name in READMES]
+    pattern = re.compile(r"^(?:dongu|make|torchrun|accelerate) .*$", re.MULTILINE)
+    commands = [pattern.findall("\n".join(blocks(name, ""))) for name in READMES]
     assert commands[0] == commands[1]
     assert len(commands[0]) >= 6
 
