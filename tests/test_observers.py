@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import dongu
+from dongu.model.load import load_classifier
 from dongu.run.console import Console
 
 
@@ -64,8 +67,6 @@ def test_what_should_change_the_weights_does(train_once: Callable[..., str]) -> 
 def test_the_users_own_use_of_random_numbers_is_harmless(
     tiny_model: Callable[..., str], data_folder: Callable[..., str]
 ) -> None:
-    import torch
-
     def losses(disturb: bool) -> list[float]:
         loop = dongu.Loop(data_folder(train=45), model=tiny_model(dropout=0.2), max_steps=5, device="cpu")
         seen = []
@@ -110,3 +111,33 @@ def test_a_whole_run_in_other_surroundings(
     for name in ("metrics.jsonl", "results.json", "predictions/validation.jsonl", "model/config.json"):
         assert len({(run / name).read_bytes() for run in runs}) == 1, name
     assert len({weights(run) for run in runs}) == 1
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal, so that the progress bar is drawn."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["bar", "lines"])
+def test_recording_saving_and_showing_progress(
+    stream: io.StringIO, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    """A whole run, evaluated and saved at every step, saves the weights that the bare loop has at that step."""
+    data = data_folder(train=45)
+    options: dict[str, Any] = {"model": tiny_model(dropout=0.2), "epochs": 2, "lr": 1e-3, "device": "cpu"}
+    console = Console(stream=stream)
+    result = dongu.train(data, **options, eval_steps=1, metric="loss", out=str(tmp_path / "run"), console=console)
+    assert result.results["steps"] == 12
+    best_step = result.results["best_step"]
+    assert best_step > 3
+    loop = dongu.Loop(data, **options)
+    next(step for step in loop if step.number == best_step)
+    saved, _ = load_classifier(tmp_path / "run" / "model")
+    for name, tensor in loop.plain_model.state_dict().items():
+        assert torch.equal(saved.state_dict()[name], tensor), name
+    shown = stream.getvalue()
+    assert all(word in shown for word in ("loss", "lr", "examples/s", "validation at step 12"))
+    assert ("\r" in shown) == stream.isatty()
+    assert "left" in shown or "<00:00" in shown

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 import dongu
+from conftest import ROOT
 
 READMES = ["README.md", "README.tr.md"]
 
@@ -59,7 +59,7 @@ def test_every_option_and_test_it_names_exists(name: str) -> None:
     from dongu.cli import make_parser
 
     known = {"--nproc-per-node", "--multi_gpu", "--num_processes", "--help"}
-    for action in make_parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr, attr-defined, index]
+    for action in make_parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
         known |= set(action._option_string_actions)
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) <= known
     for path in re.findall(r"`((?:tests|benchmarks|docs)/[\w/.]+)`", text):

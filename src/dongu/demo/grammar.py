@@ -25,9 +25,9 @@ HOURS += [f"at {h} p.m.=at {NUMERALS[str(h)]} in the evening" for h in range(6, 
 SWAPPED = 0.2
 """How many of the changed meanings have two parts exchanged, where that can be."""
 REORDERED = 0.5
-TWO_WORDED = 0.5
-"""How many pairs word two parts anew, not one."""
-TWO_REPLACED = 0.3
+STRAYED = 0.2
+WORDED = (1, 2, 3, 4)
+ADDED = (0, 1, 1, 2)
 
 
 class Forms(NamedTuple):
@@ -116,7 +116,7 @@ def render(meaning: Meaning, style: Style) -> str:
     return begin(" ".join(text.split()).removesuffix(".")) + "."
 
 
-def invent(rng: random.Random, domain: Domain) -> Meaning:
+def invent(rng: random.Random, domain: Domain, frame: str) -> Meaning:
     """Something that might happen in this domain."""
     parts: dict[str, str] = {}
     rivals: dict[str, Options] = {}
@@ -135,7 +135,6 @@ def invent(rng: random.Random, domain: Domain) -> Meaning:
         head, things = pick(entries).split(": ")
         return head, rng.sample(things.split(", "), min(2, things.count(",") + 1))
 
-    frame = rng.choice(list(FRAMES))
     bodies = frame in ("deed", "transfer") and rng.random() < 0.4
     cast = [f"the {one.replace('=', '=the ')}" for one in (domain.bodies if bodies else domain.people).split("; ")]
     named = rng.random() < 0.2 and not bodies
@@ -188,7 +187,7 @@ def invent(rng: random.Random, domain: Domain) -> Meaning:
         case "sequence":
             put("v", lexicon.DELAYS)
     addable = [x for x in FRAMES[frame].adjuncts.split() if not (x == "trait" and (named or bodies))]
-    for name in rng.sample(addable, min(len(addable), rng.choice((1, 1, 2)))):
+    for name in rng.sample(addable, min(len(addable), rng.choice(ADDED))):
         match name:
             case "trait":
                 put(name, lexicon.TRAITS)
@@ -216,7 +215,7 @@ def twist(meaning: Meaning, worded: Sequence[str], rng: random.Random) -> Meanin
     if exchange and rng.random() < SWAPPED:
         x, y = exchange
         return replace(meaning, parts={**parts, x: parts[y], y: parts[x]})
-    for name in worded[: 2 if rng.random() < TWO_REPLACED else 1]:
+    for name in worded[: rng.randint(1, len(worded))]:
         parts[name] = rng.choice([part for part in rivals[name] if part not in parts.values()])
     return replace(meaning, parts=parts)
 
@@ -257,14 +256,16 @@ def _write(count: int, rng: random.Random, domains: Sequence[Domain], seen: set[
     """Rows that have no sentence in common with one another or with those `seen`, which they join."""
     rows: list[dict[str, str]] = []
     while len(rows) < count:
-        meaning = invent(rng, rng.choice(domains))
+        domain, frame = rng.choice(domains), rng.choice(list(FRAMES))
+        meaning = invent(rng, domain, frame)
         # Each meaning is used twice, once with either label, so that its words say nothing about the label.
-        worded = rng.sample(sorted(meaning.rivals), min(len(meaning.rivals), 2 if rng.random() < TWO_WORDED else 1))
+        worded = rng.sample(sorted(meaning.rivals), min(len(meaning.rivals), rng.choice(WORDED)))
         if not worded:
             continue
         reordered = rng.random() < REORDERED
         pairs = []
-        for label, other in (("paraphrase", meaning), ("different", twist(meaning, worded, rng))):
+        otherwise = invent(rng, domain, frame) if rng.random() < STRAYED else twist(meaning, worded, rng)
+        for label, other in (("paraphrase", meaning), ("different", otherwise)):
             others = frozenset(name for name in sorted(meaning.rivals) if rng.random() < 0.5)
             style = Style(rng.random() < 0.3, rng.random() < 0.3, others)
             first, second = render(meaning, style), render(other, restyle(meaning, style, worded, reordered))

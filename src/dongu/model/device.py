@@ -67,4 +67,4 @@ def describe_device(accelerator: Any) -> str:
     device = accelerator.device
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return device.type  # not cpu:0, as a launcher calls it
+    return str(device.type)  # not cpu:0, as a launcher calls it
