@@ -72,6 +72,7 @@ def test_the_users_own_use_of_random_numbers_is_harmless(
         seen = []
         for step in loop:
             seen.append(step.loss)
+            assert loop.model.training, "dropout is on, or there is nothing to disturb"
             if disturb:
                 torch.rand(step.number)
                 loop.model.eval()

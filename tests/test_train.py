@@ -214,3 +214,54 @@ def test_bf16_trains_and_keeps_fp32_weights(tiny_model: Callable[..., str], data
         assert {p.dtype for p in loop.plain_model.parameters()} == {torch.float32}
     assert losses["bf16"] != losses["fp32"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
+def test_a_hub_data_set_with_hidden_test_labels(
+    tiny_model: Callable[..., str],
+    make_rows: Callable[..., list[dict[str, str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """GLUE's MRPC as the Hub gives it: class names in the features, -1 for every test label, an idx column."""
+    import datasets
+
+    names = ["not_equivalent", "equivalent"]
+    features = datasets.Features(
+        {
+            "sentence1": datasets.Value("string"),
+            "sentence2": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=names),
+            "idx": datasets.Value("int32"),
+        }
+    )
+
+    def split(count: int, hidden: bool = False) -> datasets.Dataset:
+        rows = [
+            {**row, "label": -1 if hidden else i % 2, "idx": i} for i, row in enumerate(make_rows(count, pair=True))
+        ]
+        return datasets.Dataset.from_list(rows, features=features)
+
+    asked: list[tuple[Any, ...]] = []
+
+    def load_dataset(*arguments: Any, **_: Any) -> datasets.DatasetDict:
+        asked.append(arguments)
+        return datasets.DatasetDict(train=split(24), validation=split(10), test=split(8, hidden=True))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    result = dongu.train("glue:mrpc", model=tiny_model(), epochs=1, out=str(tmp_path / "run"), device="cpu")
+    assert asked == [("nyu-mll/glue", "mrpc")]
+    config = json.loads((result.path / "model" / "config.json").read_text(encoding="utf-8"))
+    assert config["id2label"] == {"0": "not_equivalent", "1": "equivalent"}
+    assert "test" not in result.results, "hidden labels have no metrics"
+    lines = read_lines(result.path / "predictions" / "test.jsonl")
+    assert len(lines) == 8
+    assert all("label" not in line and line["prediction"] in names for line in lines)
+
+
+def test_the_model_card_is_valid(finished: dongu.RunResult) -> None:
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(finished.path / "model" / "README.md")
+    assert card.data.pipeline_tag == "text-classification"
+    values = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert values == finished.metrics

@@ -64,7 +64,8 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
     folder.refuse_if_used()
     loop.accelerator.wait_for_everyone()  # nobody looks at the folder after the first has written to it
     console = console if main and console is not None else Console(enabled=False)
-    console.fields([*describe(loop), ("run", str(folder.path)), ("", "")])
+    console.fields([*describe(loop), ("run", str(folder.path))])
+    console.line()
     if main:
         folder.write_json("run.json", describe_run(loop, folder))
 
@@ -101,7 +102,8 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
     console.line()
     for line in results_table(results):
         console.line(line)
-    console.fields([("", ""), ("best model", f"step {best.step:,}, in {folder.model}")])
+    console.line()
+    console.line(f"best model: step {best.step:,}, in {folder.model}")
     return RunResult(folder.path, best.evaluation.metrics, results)
 
 

@@ -101,7 +101,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ("data", f"{rows} rows{held_out}"),
         ("columns", f"{data.columns} ({data.task})"),
         ("labels", _describe_labels(loop)),
-        ("model", f"{config.model}: {type(loop.plain_model).__name__}, {parameters / 1e6:.1f} M parameters"),
+        ("model", f"{config.model}: {type(loop.plain_model).__name__}, {_millions(parameters)} parameters"),
         (
             "tokens",
             f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {sum(cut.values()):,} rows "
@@ -161,6 +161,10 @@ def results_table(results: Mapping[str, Any]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"
 
 
 def clock(seconds: float) -> str:
