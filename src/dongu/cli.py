@@ -73,9 +73,15 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dongu {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for add_command in (_add_train, _add_evaluate, _add_predict, _add_demo):
+        add_command(commands)
+    return parser
 
+
+def _add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
+        usage="dongu train DATA [options]",
         help="fine-tune a model and write a run folder",
         description="Fine-tune a sequence classifier and write a run folder.",
         epilog=LAUNCHERS,
@@ -92,6 +98,8 @@ def make_parser() -> Parser:
     train.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
     train.set_defaults(run=_train)
 
+
+def _add_evaluate(commands: Any) -> None:
     evaluate = commands.add_parser(
         "evaluate",
         help="metrics of a run on its own splits or on other data",
@@ -104,6 +112,8 @@ def make_parser() -> Parser:
     _add_compute_options(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
+
+def _add_predict(commands: Any) -> None:
     predict = commands.add_parser(
         "predict",
         help="labels and probabilities for texts, in input order",
@@ -119,6 +129,8 @@ def make_parser() -> Parser:
     _add_compute_options(predict)
     predict.set_defaults(run=_predict)
 
+
+def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="the main job on an embedded default: no network, about two minutes",
@@ -128,27 +140,25 @@ def make_parser() -> Parser:
     demo.add_argument("--out", metavar="RUN", type=Path, default=None, help="run folder (default: runs/demo)")
     demo.add_argument("--seed", type=int, default=42, help="decides the data and the run (42)")
     demo.set_defaults(run=_demo)
-    return parser
 
 
 def _add_option(parser: argparse.ArgumentParser, name: str) -> None:
     field = RunConfig.model_fields[name]
-    aliases = [alias for alias, option in ALIASES.items() if option == name]
     default = field.default
     shown = "" if default is None else f" ({default:g})" if isinstance(default, float) else f" ({default})"
     choices = [value for item in (field.annotation, *get_args(field.annotation)) for value in get_args(item)]
     names = [value for value in choices if isinstance(value, str)]
-    metavar = "{" + ",".join(names) + "}" if 0 < len(names) <= 3 else name.rsplit("_", 1)[-1].upper()
     extra = f": {', '.join(names)}" if len(names) > 3 else ""
-    parser.add_argument(
-        *_spellings(name),
-        *(flag for alias in aliases for flag in _spellings(alias)),
-        dest=name,
-        default=None,
-        metavar=metavar,
-        help=f"{field.description}{extra}{shown}",
-        nargs="+" if name == "text_columns" else None,
-    )
+    common: dict[str, Any] = {"dest": name, "default": None, "nargs": "+" if name == "text_columns" else None}
+    common["metavar"] = "{" + ",".join(names) + "}" if 0 < len(names) <= 3 else name.rsplit("_", 1)[-1].upper()
+    if name == "text_columns":
+        common["metavar"] = ("A", "B")
+    main, *others = _spellings(name)
+    others += [flag for alias, option in ALIASES.items() if option == name for flag in _spellings(alias)]
+    short = ["--lr"] if name == "learning_rate" else []
+    parser.add_argument(main, *short, help=f"{field.description}{extra}{shown}", **common)
+    if others := [flag for flag in others if flag not in short]:
+        parser.add_argument(*others, help=argparse.SUPPRESS, **common)  # accepted, not advertised
 
 
 def _spellings(name: str) -> list[str]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dongu
 from dongu.errors import InputError
 from dongu.evaluate import Evaluation
 from dongu.files import replace_folder, write_file
@@ -145,7 +144,7 @@ def save_best(loop: Loop, folder: RunFolder, best: Best) -> None:
         name=loop.data.name,
         step=best.step,
         values=best.evaluation.metrics,
-        version=dongu.__version__,
+        version=software_versions()["dongu"],
     )
     with replace_folder(folder.model) as stage, quiet_transformers():
         loop.plain_model.save_pretrained(stage)

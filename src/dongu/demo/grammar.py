@@ -26,7 +26,7 @@ SWAPPED = 0.2
 """How many of the changed meanings have two parts exchanged, where that can be."""
 REORDERED = 0.5
 STRAYED = 0.2
-REPLACED = 1
+REPLACED = (0.0, 0.5, 1.0, 1.0)
 WORDED = (1, 2, 3, 4)
 ADDED = (0, 1, 1, 2)
 
@@ -216,7 +216,7 @@ def twist(meaning: Meaning, worded: Sequence[str], rng: random.Random) -> Meanin
     if exchange and rng.random() < SWAPPED:
         x, y = exchange
         return replace(meaning, parts={**parts, x: parts[y], y: parts[x]})
-    for name in worded[: rng.randint(min(REPLACED, len(worded)), len(worded))]:
+    for name in worded[: max(1, round(rng.choice(REPLACED) * len(worded)))]:
         parts[name] = rng.choice([part for part in rivals[name] if part not in parts.values()])
     return replace(meaning, parts=parts)
 
