@@ -142,3 +142,17 @@ def test_recording_saving_and_showing_progress(
     assert all(word in shown for word in ("loss", "lr", "examples/s", "validation at step 12"))
     assert ("\r" in shown) == stream.isatty()
     assert "left" in shown or "<00:00" in shown
+
+
+def test_a_cold_and_a_warm_token_cache(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DONGU_CACHE", str(tmp_path / "cache"))
+    data = data_folder(train=45)
+    runs = [
+        dongu.train(data, model=tiny_model(dropout=0.2), epochs=1, device="cpu", out=str(tmp_path / name)).path
+        for name in ("cold", "warm")
+    ]
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+    for file in sorted((runs[0] / "model").iterdir()):
+        assert file.read_bytes() == (runs[1] / "model" / file.name).read_bytes(), file.name

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dongu.errors import DonguError
     from dongu.loop import Loop, Step
     from dongu.results.predict import Classifier, load
-    from dongu.training import RunResult, train
+    from dongu.training import RunResult, resume, train
 
 __version__ = "0.1.0"
 
@@ -25,6 +25,7 @@ _HOMES = {
     "RunResult": "dongu.training",
     "Step": "dongu.loop",
     "load": "dongu.results.predict",
+    "resume": "dongu.training",
     "train": "dongu.training",
 }
 
@@ -37,6 +38,7 @@ __all__ = [
     "Step",
     "__version__",
     "load",
+    "resume",
     "train",
 ]
 

@@ -11,11 +11,15 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from dongu import __version__
 from dongu.config import ALIASES, RunConfig, did_you_mean, option_flag, read_config
 from dongu.errors import DonguError, InputError, UsageError
+
+if TYPE_CHECKING:
+    from dongu.run.console import Console
+    from dongu.training import RunResult
 
 ANSWER_FILES = (".jsonl", ".csv", ".tsv")
 LAUNCHERS = """\
@@ -44,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     except DonguError as error:
         return _fail(error, error.exit_code, debug=debug)
     except KeyboardInterrupt:
-        print("dongu: interrupted", file=sys.stderr)
+        print("dongu: interrupted; `dongu resume RUN` goes on from the last checkpoint", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has enough; Python would complain once more while it closes.
@@ -73,7 +77,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dongu {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add_command in (_add_train, _add_evaluate, _add_predict, _add_demo):
+    for add_command in (_add_train, _add_resume, _add_evaluate, _add_predict, _add_demo):
         add_command(commands)
     return parser
 
@@ -97,6 +101,18 @@ def _add_train(commands: Any) -> None:
         train.add_argument(*_spellings(flag), dest=flag, default=None, help=argparse.SUPPRESS)
     train.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
     train.set_defaults(run=_train)
+
+
+def _add_resume(commands: Any) -> None:
+    resume = commands.add_parser(
+        "resume",
+        help="go on with a run that was stopped",
+        description="Go on from the newest valid checkpoint: the run ends in the bytes it would have had.",
+        allow_abbrev=False,
+    )
+    resume.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    resume.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
+    resume.set_defaults(run=_resume)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -181,10 +197,21 @@ def _train(parsed: argparse.Namespace) -> None:
     from dongu.training import train
 
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
-    result = train(console=console, **options)
+    _show_result(train(console=console, **options), console, as_json=parsed.json)
+
+
+def _resume(parsed: argparse.Namespace) -> None:
+    from dongu.run.console import Console
+    from dongu.training import resume
+
+    console = Console(stream=sys.stderr if parsed.json else sys.stdout)
+    _show_result(resume(parsed.folder, console=console), console, as_json=parsed.json)
+
+
+def _show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
-    if parsed.json:
+    if as_json:
         print(json.dumps(result.results, ensure_ascii=False))
         return
     console.line()

@@ -5,8 +5,10 @@
     │   ├── UsageError             an option or an argument
     │   ├── DataError              a data set, a file, a row
     │   └── ModelError             a model or a tokenizer
+    ├── CheckpointError         4  checkpoints exist, and none can be used
     ├── NonFiniteError          5  a NaN or an infinity, before it reached the weights
-    └── StorageError            6  a file could not be written
+    ├── StorageError            6  a file could not be written
+    └── LockedError             7  another process writes to the run folder
 
 The number is the exit code of the command. Each error says what happened, where, and what to do, a line each.
 """
@@ -56,6 +58,12 @@ class ModelError(InputError):
     """A model or a tokenizer cannot be used."""
 
 
+class CheckpointError(DonguError):
+    """A checkpoint is damaged, or none of a run's checkpoints is valid."""
+
+    exit_code = 4
+
+
 class NonFiniteError(DonguError):
     """A NaN or an infinity was met before it reached the weights."""
 
@@ -66,3 +74,9 @@ class StorageError(DonguError):
     """A file could not be written."""
 
     exit_code = 6
+
+
+class LockedError(DonguError):
+    """Another process writes to the run folder."""
+
+    exit_code = 7

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from dongu.errors import StorageError
+
+_LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|old)")
 
 
 @contextlib.contextmanager
@@ -77,6 +80,19 @@ def replace_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(staged, ignore_errors=True)
             if target.exists():
                 shutil.rmtree(retired, ignore_errors=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is what one of the writes above leaves when it is cut off."""
+    return _LEFTOVER.fullmatch(path.name) is not None and not path.is_symlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove from a folder what writes that were cut off have left, and nothing else."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_leftover(path):
+            with storage(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -171,6 +171,17 @@ class Loop:
                 seconds=time.perf_counter() - started,
             )
 
+    def go_to(self, number: int) -> None:
+        """Continue after update `number`, as if the loop had come there; weights and moments are the caller's."""
+        scheduler = self.lr_scheduler
+        rates = [base * share(number) for base, share in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        scheduler.load_state_dict(
+            {**scheduler.state_dict(), "last_epoch": number, "_step_count": number + 1, "_last_lr": rates}
+        )
+        self.number = number
+
     def evaluate(self, split: str = "validation") -> Evaluation:
         """Metrics and predictions of a split by the model as it is now, on all processes together.
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dongu.errors import InputError
+from dongu.config import RunConfig
+from dongu.errors import DataError, InputError, UsageError
 from dongu.evaluate import Evaluation
 from dongu.files import replace_folder, write_file
 from dongu.loop import Loop
 from dongu.model.load import load_classifier, quiet_transformers
 from dongu.results.card import write_card
 from dongu.results.predictions import prediction_lines
+from dongu.run.checkpoint import Checkpoints, RunState, restore
 from dongu.run.console import Console, describe, results_table
 from dongu.run.folder import RunFolder, data_fingerprint, software_versions
 from dongu.run.journal import Journal
@@ -28,15 +30,6 @@ class RunResult:
     path: Path
     metrics: dict[str, float]
     results: dict[str, Any]
-
-
-@dataclass
-class Best:
-    """The best evaluation so far and how many have passed since."""
-
-    evaluation: Evaluation
-    step: int
-    since: int = 0
 
 
 def train(data: Any = None, *, console: Console | None = None, **options: Any) -> RunResult:
@@ -58,67 +51,127 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
     loop = Loop(data, **options)
     if "validation" not in loop.splits or loop.splits["validation"].targets is None:
         raise InputError("validation has no labels", hint="a best model cannot be chosen without")
-    main = loop.accelerator.is_main_process
     folder = RunFolder(Path(loop.config.out or f"runs/{loop.data.name}"))
     folder.refuse_if_used()
     loop.accelerator.wait_for_everyone()  # nobody looks at the folder after the first has written to it
-    console = console if main and console is not None else Console(enabled=False)
-    console.fields([*describe(loop), ("run", str(folder.path))])
-    console.line()
-    if main:
+    if loop.accelerator.is_main_process:
         folder.write_json("run.json", describe_run(loop, folder))
+    console = _console_of(loop, console)
+    console.fields([*describe(loop), ("run", str(folder.path))])
+    return run(loop, folder, RunState(), console, started)
 
-    best: Best | None = None
-    evaluate_every = loop.config.eval_steps or loop.steps_per_epoch
-    with Journal(folder, enabled=main) as journal, console.progress(loop.total_steps) as progress:
-        journal.phase("setup", time.perf_counter() - started, 0)
-        for step in loop:
+
+def resume(path: str | Path, data: Any = None, *, console: Console | None = None) -> RunResult:
+    """Go on with a run from its newest valid checkpoint, as `dongu resume` does.
+
+    Args:
+        path: the run folder.
+        data: the rows again, where they were given in memory.
+        console: where to print; nowhere by default.
+
+    Raises:
+        InputError: the folder is no run, or its data are not those it was started with.
+        CheckpointError: checkpoints exist, and none is valid; nothing is changed.
+    """
+    started = time.perf_counter()
+    folder = RunFolder(Path(path))
+    record = folder.read_json("run.json")
+    if (folder.path / "results.json").exists():
+        raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to go on with")
+    options = {name: value for name, value in record["options"].items() if name != "data"}
+    loop = Loop(record["options"]["data"] if data is None else data, **options)
+    for split, was in record["data"].items():
+        now = data_fingerprint(loop.data).get(split, {})
+        if now.get("sha256") != was["sha256"]:
+            raise DataError(
+                f"{split} is not what the run was started with ({was['rows']:,} rows then, {now.get('rows', 0):,} now)",
+                where=was["origin"],
+                hint="put the old file back, or start a new run",
+            )
+    console = _console_of(loop, console)
+    for name, now_version in software_versions().items():
+        if now_version != record["versions"].get(name):
+            console.line(
+                f"warning: {name} is {now_version}, and was {record['versions'].get(name)}: other bits may come"
+            )
+    if loop.accelerator.num_processes != record["processes"]:
+        console.line(f"warning: {loop.accelerator.num_processes} processes, not {record['processes']}: other rounding")
+    contents, damaged = Checkpoints(folder.checkpoints, loop.config.keep).newest()
+    for error in damaged:
+        console.line(f"WARNING: {error.where} {error.what}; an older checkpoint is used")
+    state = RunState() if contents is None else restore(loop, contents)
+    console.line(f"going on after step {state.step:,} of {loop.total_steps:,} in {folder.path}")
+    return run(loop, folder, state, console, started)
+
+
+def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, started: float) -> RunResult:
+    """The rest of a run: every step recorded, evaluations, checkpoints, the best model, the verdict."""
+    main = loop.accelerator.is_main_process
+    config, metrics = loop.config, loop.metrics
+    checkpoints = Checkpoints(folder.checkpoints, config.keep)
+    evaluate_every = config.eval_steps or loop.steps_per_epoch
+    lengths = {"metrics_bytes": state.metrics_bytes, "timing_bytes": state.timing_bytes}
+    with (
+        folder.lock(enabled=main),
+        Journal(folder, enabled=main, **lengths) as journal,
+        console.progress(loop.total_steps, done=state.step) as progress,
+    ):
+        if main:
+            folder.clean()
+        journal.phase("setup", time.perf_counter() - started, state.step)
+        for step in () if _stopped_early(config, state) else loop:
             journal.step(step)
             progress.step(step)
-            if step.number % evaluate_every and step.number != loop.total_steps:
-                continue
+            state.step = step.number
 
-            began = time.perf_counter()
-            evaluation = loop.evaluate()
-            journal.evaluation(step.number, evaluation)
-            console.line(_evaluation_line(loop, step.number, evaluation))
-            journal.phase("evaluation", time.perf_counter() - began, step.number)
-            if best is None or loop.metrics.better(_main(loop, evaluation), _main(loop, best.evaluation)):
-                best = Best(evaluation, step.number)
-                if main:
-                    save_best(loop, folder, best)
-            else:
-                best.since += 1
-            if loop.config.patience is not None and best.since >= loop.config.patience:
-                console.line(f"stopped early: no better {loop.metrics.main} in {best.since} evaluations")
+            evaluation_due = step.number % evaluate_every == 0 or step.number == loop.total_steps
+            if evaluation_due:
+                began = time.perf_counter()
+                evaluation = loop.evaluate()
+                journal.evaluation(step.number, evaluation)
+                console.line(_evaluation_line(loop, step.number, evaluation))
+                journal.phase("evaluation", time.perf_counter() - began, step.number)
+                if state.better(metrics, evaluation):
+                    state.best_step, state.best_metrics = step.number, evaluation.metrics
+                    state.evaluations_since_best = 0
+                    if main:
+                        save_best(loop, folder, state)
+                else:
+                    state.evaluations_since_best += 1
+
+            if main and (evaluation_due or (config.save_steps and step.number % config.save_steps == 0)):
+                began = time.perf_counter()
+                state.metrics_bytes, state.timing_bytes = journal.durable_bytes()
+                checkpoints.save(loop, state)
+                journal.phase("checkpoint", time.perf_counter() - began, step.number)
+            if _stopped_early(config, state):
                 break
-        if best is None:
-            raise InputError("the run has no steps")  # a config without steps is refused before
+        if _stopped_early(config, state):
+            console.line(f"stopped early: no better {metrics.main} in {state.evaluations_since_best} evaluations")
         loop.accelerator.wait_for_everyone()  # the model is whole on disk before anybody reads it
-        results = judge(loop, folder, best, journal)
-    if main:
-        folder.write_json("results.json", results)
+        results = judge(loop, folder, state, journal)
+        if main:
+            folder.write_json("results.json", results)
     console.line()
     for line in results_table(results):
         console.line(line)
     console.line()
-    console.line(f"best model: step {best.step:,}, in {folder.model}")
-    return RunResult(folder.path, best.evaluation.metrics, results)
+    console.line(f"best model: step {state.best_step:,}, in {folder.model}")
+    return RunResult(folder.path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
 
 
-def judge(loop: Loop, folder: RunFolder, best: Best, journal: Journal) -> dict[str, Any]:
+def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> dict[str, Any]:
     """Metrics, intervals and baselines of the best model on each labelled split; writes the predictions.
 
-    The other splits are evaluated with the model as it was read back from the run folder, so the numbers are those
-    of the file that is kept.
+    The model is read back from the run folder first, so the numbers are those of the file that is kept.
     """
     began = time.perf_counter()
     saved, _ = load_classifier(folder.model)
     loop.plain_model.load_state_dict(saved.state_dict())
-    results: dict[str, Any] = {"best_step": best.step, "steps": loop.number, "metric": loop.metrics.main}
+    results: dict[str, Any] = {"best_step": state.best_step, "steps": state.step, "metric": loop.metrics.main}
     train_targets = loop.splits["train"].targets
     for name in [name for name in loop.splits if name != "train"]:
-        evaluation = best.evaluation if name == "validation" else loop.evaluate(name)
+        evaluation = loop.evaluate(name)
         if loop.accelerator.is_main_process:
             folder.write_predictions(name, prediction_lines(evaluation, loop.metrics))
         if evaluation.targets is None or evaluation.losses is None or train_targets is None:
@@ -134,16 +187,19 @@ def judge(loop: Loop, folder: RunFolder, best: Best, journal: Journal) -> dict[s
     return results
 
 
-def save_best(loop: Loop, folder: RunFolder, best: Best) -> None:
+def save_best(loop: Loop, folder: RunFolder, state: RunState) -> None:
     """The model as it is now, with its tokenizer and card, in place of the one before."""
     tokenizer = copy.deepcopy(loop.tokenizer)
     tokenizer.model_max_length = loop.config.max_length
+    # What a call to it leaves set would be saved too, and there is no call where the tokens come from the cache.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
     card = write_card(
         loop.config,
         loop.metrics,
         name=loop.data.name,
-        step=best.step,
-        values=best.evaluation.metrics,
+        step=state.step,
+        values=state.best_metrics or {},
         version=software_versions()["dongu"],
     )
     with replace_folder(folder.model) as stage, quiet_transformers():
@@ -169,8 +225,12 @@ def describe_run(loop: Loop, folder: RunFolder) -> Mapping[str, Any]:
     }
 
 
-def _main(loop: Loop, evaluation: Evaluation) -> float:
-    return evaluation.metrics[loop.metrics.main]
+def _stopped_early(config: RunConfig, state: RunState) -> bool:
+    return config.patience is not None and state.evaluations_since_best >= config.patience
+
+
+def _console_of(loop: Loop, console: Console | None) -> Console:
+    return console if loop.accelerator.is_main_process and console is not None else Console(enabled=False)
 
 
 def _evaluation_line(loop: Loop, step: int, evaluation: Evaluation) -> str:

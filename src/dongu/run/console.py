@@ -36,29 +36,31 @@ class Console:
         for name, text in rows:
             self.line(f"{name:<10} {text}")
 
-    def progress(self, total_steps: int) -> Progress:
+    def progress(self, total_steps: int, done: int = 0) -> Progress:
         """The bar of a run, or plain lines where the stream is no terminal."""
-        return Progress(self, self._stream, total_steps, enabled=self._enabled)
+        return Progress(self, self._stream, total_steps, done, enabled=self._enabled)
 
 
 class Progress:
     """Loss, learning rate, examples a second and the time left."""
 
-    def __init__(self, console: Console, stream: TextIO, total_steps: int, *, enabled: bool) -> None:
+    def __init__(self, console: Console, stream: TextIO, total_steps: int, done: int, *, enabled: bool) -> None:
         self._console = console
         self._total_steps = total_steps
         self._every = max(1, total_steps // PLAIN_LINES)
         self._started = time.perf_counter()
         self._examples = 0
-        self._first_step = 0
+        self._first_step = done
         self._loss = 0.0
         terminal = enabled and stream.isatty()
-        self._bar: Any = tqdm(total=total_steps, file=stream, unit="step", dynamic_ncols=True) if terminal else None
+        self._bar: Any = (
+            tqdm(total=total_steps, initial=done, file=stream, unit="step", dynamic_ncols=True) if terminal else None
+        )
 
     def step(self, step: Step) -> None:
         """Show one update. The loss is averaged over about the last 25 updates."""
         if self._examples == 0:
-            self._first_step, self._loss = step.number - 1, step.loss
+            self._loss = step.loss
         self._examples += step.examples
         self._loss += (step.loss - self._loss) / min(25, step.number - self._first_step)
         elapsed = time.perf_counter() - self._started

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import math
+import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from dongu.data.examples import TextData
-from dongu.errors import InputError, UsageError
-from dongu.files import write_file
+from dongu.errors import InputError, LockedError, UsageError
+from dongu.files import is_leftover, remove_leftovers, write_file
 
 RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy")
 
@@ -33,6 +36,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def checkpoints(self) -> Path:
+        """One folder a checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
     def metrics(self) -> Path:
         """One line a step and one an evaluation; no times."""
         return self.path / "metrics.jsonl"
@@ -47,15 +55,42 @@ class RunFolder:
         Raises:
             UsageError: the folder holds something already.
         """
-        if self.path.is_dir() and any(self.path.iterdir()):
-            what = "holds a run already" if (self.path / "run.json").exists() else "is not empty"
-            raise UsageError(
-                what,
-                where=f"--out {self.path}",
-                hint="choose another --out, or remove the folder; nothing was touched",
-            )
+        if self.path.is_dir() and not all(map(is_leftover, self.path.iterdir())):
+            what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
+            if (self.path / "results.json").exists():
+                what = "holds a finished run"
+            elif (self.path / "run.json").exists():
+                what, hint = "holds a run that has not ended", f"go on with it: dongu resume {self.path}"
+            raise UsageError(what, where=f"--out {self.path}", hint=hint)
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("is a file", where=f"--out {self.path}", hint="choose another --out")
+
+    @contextlib.contextmanager
+    def lock(self, *, enabled: bool = True) -> Iterator[None]:
+        """Hold the folder for one writer; the system lets go of it whatever ends the process.
+
+        Raises:
+            LockedError: another process holds it.
+        """
+        if not enabled:
+            yield
+            return
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise LockedError(
+                    "another process writes to this run", where=str(self.path), hint="wait for it, or stop it"
+                ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def clean(self) -> None:
+        """Remove what writes that were cut off have left; nothing else."""
+        for folder in (self.path, self.path / "predictions", self.checkpoints):
+            remove_leftovers(folder)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """One JSON file, whole or not at all."""

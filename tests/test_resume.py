@@ -1,0 +1,234 @@
+"""A run can be killed at any instant and ends in the bytes it would have had."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dongu
+from dongu.cli import run as run_command
+from dongu.errors import CheckpointError, DataError, LockedError, StorageError, UsageError
+from dongu.run.checkpoint import CONTENTS, MANIFEST, read_checkpoint
+
+OPTIONS: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 8,
+    "micro_batch_size": 3,
+    "lr": 2e-3,
+    "warmup": 0.2,
+    "save_steps": 2,
+    "eval_steps": 5,
+    "device": "cpu",
+    "threads": 1,
+}
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "dropout and accumulation": {},
+    "early stopping": {"patience": 2, "lr": 1e-9},
+    "clipping and cosine": {"max_grad_norm": 0.5, "lr_scheduler": "cosine", "keep": 1},
+}
+
+
+def result_bytes(run: Path) -> dict[str, bytes]:
+    """Every byte that must not depend on kills."""
+    files = [path for path in run.rglob("*") if path.is_file() and path.name not in ("timing.jsonl", "run.json")]
+    # state.json and so the manifest hold the length of timing.jsonl, and times differ.
+    kept = [path for path in files if path.name not in ("state.json", MANIFEST)]
+    return {str(path.relative_to(run)): path.read_bytes() for path in kept}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_kills_at_random_times(
+    scenario: str, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    options = {**OPTIONS, **SCENARIOS[scenario], "model": tiny_model(dropout=0.2)}
+    request = {
+        "data": data_folder(train=61, validation=13, test=7),
+        "options": options,
+        "reference": str(tmp_path / "reference"),
+        "folder": str(tmp_path),
+        "runs": 4,
+        "kills_a_run": 6,
+        "seed": 20,
+    }
+    (tmp_path / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    server = Path(__file__).parent / "crash_server.py"
+    done = subprocess.run(
+        [sys.executable, str(server), str(tmp_path / "request.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    phases = json.loads(done.stdout.splitlines()[-1])["phases"]
+    print(phases)
+    assert sum(phases.values()) >= 12, "too few kills to show anything"
+    wanted = result_bytes(tmp_path / "reference")
+    assert {"metrics.jsonl", "results.json", "model/model.safetensors", "model/config.json"} <= set(wanted)
+    for number in range(4):
+        got = result_bytes(tmp_path / f"run-{number}")
+        assert got.keys() == wanted.keys()
+        assert [name for name in wanted if got[name] != wanted[name]] == []
+
+
+class CutError(Exception):
+    """Ends a run from inside, after a given number of steps."""
+
+
+@pytest.fixture
+def cut_run(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """`cut_run(steps)`: a run that ended abruptly after so many of its 24 steps."""
+
+    def cut(steps: int, **options: Any) -> Path:
+        from dongu.run.journal import Journal
+
+        path = tmp_path / "run"
+        write = Journal.step
+
+        def stop(self: Journal, step: dongu.Step) -> None:
+            write(self, step)
+            if step.number == steps:
+                raise CutError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "step", stop)
+            all_options = {**OPTIONS, "model": tiny_model(dropout=0.2), "out": str(path), **options}
+            data = data_folder(train=61)
+            with pytest.raises(CutError):
+                dongu.train(data, **all_options)
+        return path
+
+    return cut
+
+
+def names(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_what_is_kept(cut_run: Callable[..., Path]) -> None:
+    run = cut_run(17, keep=2)
+    steps = {int(name.removeprefix("step-")) for name in names(run)}
+    assert {15, 16} <= steps
+    state = json.loads((run / "checkpoints" / "step-00000016" / "state.json").read_text(encoding="utf-8"))
+    assert steps == {15, 16, state["best_step"]}
+
+
+def test_the_command_says_how_to_go_on_and_does(
+    cut_run: Callable[..., Path], capsys: pytest.CaptureFixture[str], data_folder: Callable[..., str]
+) -> None:
+    run = cut_run(11)
+    assert run_command(["train", data_folder(train=61), "--out", str(run)]) == 2
+    assert f"dongu resume {run}" in capsys.readouterr().err
+    assert run_command(["resume", str(run)]) == 0
+    assert "going on after step 10 of 24" in capsys.readouterr().out
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in steps if line["event"] == "step"] == list(range(1, 25))
+    with pytest.raises(UsageError, match="finished"):
+        dongu.resume(run)
+
+
+def damage(path: Path, kind: str) -> None:
+    content = path.read_bytes()
+    if kind == "missing":
+        path.unlink()
+    elif kind == "symlink":
+        path.rename(path.with_name("elsewhere"))
+        path.symlink_to(path.with_name("elsewhere"))
+    else:
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 1
+        path.write_bytes(
+            {"empty": b"", "cut": content[:-1], "extended": content + b" ", "flipped": bytes(flipped)}[kind]
+        )
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "cut", "extended", "flipped", "symlink"])
+@pytest.mark.parametrize("name", [*CONTENTS, MANIFEST])
+def test_damage_is_seen_named_and_passed_over(
+    name: str, kind: str, cut_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = cut_run(13)
+    newest = run / "checkpoints" / names(run)[-1]
+    damage(newest / name, kind)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(newest)
+    assert caught.value.where == str(newest / name)
+    assert run_command(["resume", str(run)]) == 0
+    output = capsys.readouterr().out
+    assert f"WARNING: {newest / name}" in output
+    assert "going on after step 10" in output
+
+
+def test_none_valid_is_exit_4_and_nothing_changes(
+    cut_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = cut_run(13)
+    for name in names(run):
+        damage(run / "checkpoints" / name / "weights.safetensors", "flipped")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert run_command(["resume", str(run)]) == 4
+    assert "no checkpoint is valid" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_swapped_files_of_two_checkpoints(cut_run: Callable[..., Path]) -> None:
+    run = cut_run(13)
+    older, newer = (run / "checkpoints" / name for name in names(run)[-2:])
+    shutil.copy(older / "moments.safetensors", newer / "moments.safetensors")
+    with pytest.raises(CheckpointError, match="other bytes"):
+        read_checkpoint(newer)
+
+
+def test_changed_data_are_refused(cut_run: Callable[..., Path], data_folder: Callable[..., str]) -> None:
+    run = cut_run(13)
+    file = Path(data_folder(train=61)) / "train.jsonl"
+    file.write_text(file.read_text(encoding="utf-8").replace("film", "book", 1), encoding="utf-8")
+    with pytest.raises(DataError, match="train is not what the run was started with"):
+        dongu.resume(run)
+
+
+def test_one_writer(cut_run: Callable[..., Path]) -> None:
+    from dongu.run.folder import RunFolder
+
+    run = cut_run(13)
+    with RunFolder(run).lock(), pytest.raises(LockedError) as caught:
+        dongu.resume(run)
+    assert caught.value.exit_code == 7
+    assert dongu.resume(run).results["steps"] == 24
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(cut_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    run = cut_run(13)
+    before = names(run)
+    sync = os.fsync
+    calls = 0
+
+    def full(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StorageError) as caught:
+            dongu.resume(run)
+    assert caught.value.exit_code == 6
+    assert set(before) <= set(names(run))
+    for name in before:
+        read_checkpoint(run / "checkpoints" / name)
+    assert dongu.resume(run).results["steps"] == 24
