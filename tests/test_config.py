@@ -40,6 +40,8 @@ OPTIONS = [
     "workers",
     "eval_steps",
     "metric",
+    "save_steps",
+    "keep",
     "patience",
 ]
 
