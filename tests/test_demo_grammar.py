@@ -1,10 +1,12 @@
 """The demonstration's dataset: true to its labels, well-formed, and not to be solved by counting words."""
 
 import os
+import random
 import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -13,11 +15,20 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from dongu.demo.grammar import FRAMES, Date, Meaning, Style, Verb, render, write_pairs, write_splits
-from dongu.demo.lexicon import DOMAINS, HELD_OUT
+from dongu.demo.grammar import (
+    FRAMES,
+    Meaning,
+    Style,
+    draw_entries,
+    invent,
+    render,
+    twist,
+    write_pairs,
+    write_splits,
+)
+from dongu.demo.lexicon import DOMAINS, HELD_OUT, Domain
 
 Rows = list[dict[str, str]]
-PLAIN = Style(False, False, False, False, False, False, False, False, False)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +58,7 @@ def test_half_of_the_rows_are_paraphrases(count: int) -> None:
 
 
 def test_sizes_labels_and_order_of_the_splits(splits: dict[str, Rows]) -> None:
-    assert {name: len(rows) for name, rows in splits.items()} == {"train": 2400, "validation": 400, "test": 600}
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 3000, "validation": 400, "test": 600}
     for rows in splits.values():
         labels = [row["label"] for row in rows]
         assert labels.count("paraphrase") == labels.count("different")
@@ -85,43 +96,75 @@ def test_variety(sentences: list[str]) -> None:
     assert 10 <= np.mean([len(sentence.split()) for sentence in sentences]) <= 25
 
 
-def test_every_frame_has_several_wordings_of_all_that_can_be_exchanged() -> None:
+def draws(count: int) -> Iterator[tuple[Domain, dict[str, Sequence[str]]]]:
+    rng = random.Random(1)
+    for _ in range(count):
+        for domain in DOMAINS:
+            yield domain, draw_entries(rng, domain)
+
+
+def test_each_exchange_moves_two_parts_that_both_wordings_say() -> None:
     for name, frame in FRAMES.items():
-        wordings = [frame.plain, frame.converse, frame.inverted, frame.both]
-        assert len(set(wordings)) >= 2, name
-        x, y = frame.exchange.split()
-        assert all(f"{{{x}" in wording or f"{{{y}" in wording for wording in wordings), name
+        for part in frame.exchange.split():
+            assert f"{{{part}}}" in frame.plain, name
+            assert f"{{{part}}}" in frame.inverted, name
+            assert len({frame.parts[part] for part in frame.exchange.split()}) == 1, name
 
 
-def put(meaning: Meaning, **choices: bool) -> str:
-    return render(meaning, Style(**{**vars(PLAIN), **choices}))
+def test_no_two_entries_of_a_list_have_a_name_in_common() -> None:
+    for domain, entries in draws(20):
+        for source, options in entries.items():
+            names = [name for option in options for name in option.split("=")]
+            assert len(names) == len(set(names)), (domain.name, source)
+
+
+def test_each_meaning_has_a_part_that_can_be_replaced() -> None:
+    rng = random.Random(1)
+    for domain in DOMAINS:
+        for frame in FRAMES:
+            for meaning in (invent(rng, domain, frame) for _ in range(10)):
+                for name, rivals in meaning.rivals.items():
+                    assert meaning.parts[name] in rivals
+                    assert set(rivals) - set(meaning.parts.values()), (domain.name, frame, name)
 
 
 def test_one_meaning_in_many_styles() -> None:
-    deed = Meaning(
-        "deed",
-        {"a": "the judge", "v": Verb("praise=commend"), "b": "the {lawyer|attorney}", "when": Date(3, 5)},
+    parts = {
+        "a": "the judge",
+        "v": "praise=commend",
+        "b": "the lawyer=the attorney",
+        "when": "on 3 May=on the third of May",
+    }
+    deed = Meaning("deed", parts, {})
+    assert render(deed, Style()) == "The judge praised the lawyer on 3 May."
+    assert render(deed, Style(inverted=True)) == "The lawyer was praised by the judge on 3 May."
+    assert render(deed, Style(fronted=True)) == "On 3 May, the judge praised the lawyer."
+    assert render(deed, Style(others=frozenset("vb"))) == "The judge commended the attorney on 3 May."
+    assert render(deed, Style(others=frozenset({"when"}))) == "The judge praised the lawyer on the third of May."
+
+
+def test_clauses_traits_verbs_and_a_numeral_at_the_beginning() -> None:
+    parts = {"a": "the vet", "v": "carry=take away", "n": "12=twelve", "x": "ewes", "m": "30=thirty", "y": "lambs"}
+    totals = Meaning("totals", parts | {"trait": "shy", "link": "because=since", "fact": "the well was dry"}, {})
+    assert render(totals, Style()) == "The shy vet carried 12 ewes and 30 lambs because the well was dry."
+    assert render(totals, Style(inverted=True)) == (
+        "Twelve ewes and 30 lambs were carried by the shy vet because the well was dry."
     )
-    assert put(deed) == "The judge praised the lawyer on the third of May."
-    assert put(deed, inverted=True) == "The lawyer was praised by the judge on the third of May."
-    assert put(deed, time_first=True, numerals=True) == "On 3 May, the judge praised the lawyer."
-    assert put(deed, month_first=True, numerals=True) == "The judge praised the lawyer on May 3."
-    assert put(deed, other_verb=True, other_noun=True) == "The judge commended the attorney on the third of May."
+    assert render(totals, Style(fronted=True, others=frozenset({"v", "link"}))) == (
+        "Since the well was dry, the shy vet took away 12 ewes and 30 lambs."
+    )
 
 
-def test_each_verb_of_an_outcome_denies_the_other() -> None:
-    missed = Meaning("outcome", {"a": "the mayor", "v": Verb("miss"), "w": Verb("catch"), "b": "the ferry"})
-    assert put(missed) == "The mayor missed the ferry."
-    assert put(missed, converse=True) == "The mayor did not catch the ferry."
-    assert put(missed, converse=True, inverted=True) == "The ferry was not caught by the mayor."
-
-
-def test_quotation_percentages_and_a_numeral_at_the_beginning() -> None:
-    level = Meaning("level", {"x": "turnout", "n": 42, "m": 57, "u": "%", "speaker": "Elif Demir"})
-    assert put(level) == "Elif Demir said that turnout went from forty-two to fifty-seven percent."
-    assert put(level, quoted=True, numerals=True, other_noun=True) == '"Turnout went from 42 to 57%," said Elif Demir.'
-    herd = Meaning("totals", {"a": "the vet", "v": Verb("raise"), "n": 12, "x": "ewes", "m": 30, "y": "lambs"})
-    assert put(herd, inverted=True, numerals=True) == "Twelve ewes and 30 lambs were raised by the vet."
+def test_a_changed_meaning_differs_in_a_part_that_is_worded_anew_or_in_two_exchanged_parts() -> None:
+    rng = random.Random(2)
+    for _ in range(500):
+        meaning = invent(rng, rng.choice(DOMAINS), rng.choice(list(FRAMES)))
+        worded = sorted(meaning.rivals)[:2]
+        if worded:
+            changed = twist(meaning, worded, rng)
+            differing = [name for name, part in meaning.parts.items() if changed.parts[name] != part]
+            assert differing
+            assert set(differing) <= set(worded) or differing == FRAMES[meaning.frame].exchange.split()
 
 
 def word_set(sentence: str) -> set[str]:
@@ -151,4 +194,4 @@ def test_a_bag_of_words_does_not_do_much_better_than_chance(splits: dict[str, Ro
         model.fit(features(train), [row["label"] for row in train])
         accuracy = model.score(features(splits["test"]), [row["label"] for row in splits["test"]])
         print(f"bag of words, C={strength}: {accuracy:.3f}")
-        assert accuracy <= 0.68
+        assert accuracy <= 0.65

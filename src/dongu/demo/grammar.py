@@ -1,9 +1,10 @@
-"""Pairs of English sentences that share nearly all their words, and either mean the same or do not.
+"""Pairs of English sentences that share most of their words, and either mean the same or do not.
 
-A `Meaning` is what is said, a `Style` is how, and `render` says it. A paraphrase is the same meaning in
-another style. A non-paraphrase is another meaning in another style: one or two of the parts that the style
-words anew are replaced (hired: recruited or sacked? 12: twelve or fifteen?), or two parts are exchanged (who did
-it to whom). Each word differs as often in the one as in the other: only the pair of words tells.
+A `Meaning` is what is said, a `Style` is how, and `render` says it. A paraphrase is the same meaning in another
+style. A non-paraphrase is another meaning in another style: some of the parts that the style words anew are also
+replaced (is 12 put as twelve, or as fifteen? is hired put as recruited, or as dismissed?), or two parts are
+exchanged, or, seldom, something else is said. Any one word differs about as often under either label, so that not
+the words tell, but which of them meet.
 """
 
 import random
@@ -15,20 +16,45 @@ from typing import NamedTuple
 from dongu.demo import lexicon
 from dongu.demo.lexicon import DOMAINS, HELD_OUT, Domain
 
-Options = list[str]
+STRAYED = 0.17
+"""How many of the changed meanings have only the kind of event in common with the first one."""
+SWAPPED = 0.15
+"""How many of the others have two parts exchanged, where that can be."""
+REPLACED = (0.0, 0.0, 1.0, 1.0, 1.0)
+"""Which share of the parts worded anew is replaced; at least one part."""
+WORDED = (1, 2, 3, 9, 9)
+"""How many parts are worded anew, if there are so many."""
+REORDERED = 0.5
+"""How many pairs have their parts in two orders."""
+ADDED = (0, 1, 1)
+"""How many adjuncts an event has."""
+
 MONTHS, ORDINALS = lexicon.MONTHS.split(), lexicon.ORDINALS.split()
 NUMERALS = dict(entry.split("=") for entry in lexicon.NUMBERS.split("; "))
 IRREGULAR = {base: forms for base, *forms in map(str.split, lexicon.IRREGULAR.split("; "))}
 TOWNS = [f"{town}=the {country} capital" for town, country in map(str.split, lexicon.TOWNS.split("; "))]
-HOURS = [f"at {h} a.m.=at {NUMERALS[str(h)]} in the morning" for h in range(5, 12)]
-HOURS += [f"at {h} p.m.=at {NUMERALS[str(h)]} in the evening" for h in range(6, 11)]
-SWAPPED = 0.2
-"""How many of the changed meanings have two parts exchanged, where that can be."""
-REORDERED = 0.5
-STRAYED = 0.2
-REPLACED = (0.0, 0.5, 1.0, 1.0)
-WORDED = (1, 2, 3, 4)
-ADDED = (0, 1, 1, 2)
+GENERAL = {
+    "transfers": lexicon.TRANSFERS.split("; "),
+    "qualities": lexicon.QUALITIES.split("; "),
+    "attempts": lexicon.ATTEMPTS.split("; "),
+    "beliefs": lexicon.BELIEFS.split("; "),
+    "travels": lexicon.TRAVELS.split("; "),
+    "turns": lexicon.TURNS.split("; "),
+    "degrees": lexicon.DEGREES.split("; "),
+    "delays": lexicon.DELAYS.split("; "),
+    "numbers": lexicon.NUMBERS.split("; "),
+    "towns": TOWNS,
+    "nearby": TOWNS[: lexicon.EUROPEAN],
+    "trait": lexicon.TRAITS.split("; "),
+    "how": lexicon.MANNERS.split("; "),
+    "link": lexicon.LINKS.split("; "),
+}
+"""What every domain has in common."""
+HOURS = [
+    f"at {hour} {half}=at {NUMERALS[str(hour)]} in the {time}"
+    for half, time, hours in (("a.m.", "morning", range(5, 12)), ("p.m.", "evening", range(6, 11)))
+    for hour in hours
+]
 
 
 class Forms(NamedTuple):
@@ -50,6 +76,8 @@ class Frame:
 
     plain: str
     inverted: str
+    parts: Mapping[str, str]
+    """Each letter with the entries that it is drawn from, by their names in `entries`."""
     exchange: str = ""
     """The two parts that, exchanged, make another event of it."""
     adjuncts: str = "where when link"
@@ -58,16 +86,39 @@ class Frame:
 
 # fmt: off
 FRAMES = {
-    "deed": Frame("{a} {how} {v.did} {b}", "{b} was {how} {v.done} by {a}", "a b", "how trait where when link"),
-    "transfer": Frame("{a} {v.did} the {q} {x} to {b}", "the {q} {x} was {v.done} to {b} by {a}", "a b"),
-    "count": Frame("{a} {how} {v.did} {n} {x}", "{n} {x} were {how} {v.done} by {a}", "", "trait where when link"),
-    "totals": Frame("{a} {v.did} {n} {x} and {m} {y}", "{n} {x} and {m} {y} were {v.done} by {a}", "n m"),
-    "attempt": Frame("{a} {v} {x}", "{a} {v} {x}", "", "trait link"),
-    "belief": Frame("{a} {how} {v.did} that {x}", "{a} {how} {v.did} that {x}", "", "how trait"),
-    "journey": Frame("{a} {v.did} from {b} to {c}", "from {b}, {a} {v.did} to {c}", "b c", "trait when link"),
-    "level": Frame("{x} {v.did} by {n} {u}", "{x} {v.did} by {n} {u}"),
-    "comparison": Frame("{x} was {v} in {b} than in {c}", "in {b}, {x} was {v} than in {c}", "b c", ""),
-    "sequence": Frame("{a} {v} after {b}", "{v} after {b}, {a}", "a b", ""),
+    "deed": Frame(
+        "{a} {how} {v.did} {b}", "{b} was {how} {v.done} by {a}",
+        {"a": "people", "b": "people", "v": "deeds"}, "a b", "how trait where when link"),
+    "dealing": Frame(
+        "{a} {how} {v.did} {b}", "{b} was {how} {v.done} by {a}",
+        {"a": "bodies", "b": "bodies", "v": "dealings"}, "a b", "how where when"),
+    "transfer": Frame(
+        "{a} {v.did} the {q} {x} to {b}", "the {q} {x} was {v.done} to {b} by {a}",
+        {"a": "people", "b": "people", "v": "transfers", "q": "qualities", "x": "goods"}, "a b", "where when"),
+    "count": Frame(
+        "{a} {how} {v.did} {n} {x}", "{n} {x} were {how} {v.done} by {a}",
+        {"a": "people", "v": "counting", "n": "numbers", "x": "counted"}, adjuncts="how trait where when link"),
+    "totals": Frame(
+        "{a} {v.did} {n} {x} and {m} {y}", "{n} {x} and {m} {y} were {v.done} by {a}",
+        {"a": "people", "v": "counting", "n": "numbers", "x": "counted", "m": "numbers", "y": "counted"}, "n m"),
+    "attempt": Frame(
+        "{a} {v} {x}", "{a} {v} {x}",
+        {"a": "people", "v": "attempts", "x": "tasks"}, adjuncts="trait link"),
+    "belief": Frame(
+        "{a} {v.did} that {x}", "{a} {v.did} that {x}",
+        {"a": "people", "v": "beliefs", "x": "facts"}, adjuncts="trait"),
+    "journey": Frame(
+        "{a} {v.did} from {b} to {c}", "{a} {v.did} to {c} from {b}",
+        {"a": "people", "v": "travels", "b": "nearby", "c": "nearby"}, "b c", "trait when link"),
+    "level": Frame(
+        "{x} {v.did} by {n} {u}", "{x} {v.did} by {n} {u}",
+        {"x": "quantity", "v": "turns", "n": "numbers", "u": "unit"}),
+    "comparison": Frame(
+        "{x} was {v} in {b} than in {c}", "in {b}, {x} was {v} than in {c}",
+        {"x": "quantity", "v": "degrees", "b": "towns", "c": "towns"}, "b c", ""),
+    "sequence": Frame(
+        "{a} {v} after {b}", "{v} after {b}, {a}",
+        {"a": "events", "b": "events", "v": "delays"}, "a b", ""),
 }
 # fmt: on
 
@@ -76,9 +127,9 @@ FRAMES = {
 class Meaning:
     frame: str
     parts: Mapping[str, str]
-    """The frame's letters and its adjuncts as far as they are said; "hire=recruit" can be said in two ways."""
+    """The frame's letters, and its adjuncts as far as they are said; "hire=recruit" can be said in two ways."""
     rivals: Mapping[str, Sequence[str]]
-    """What could stand in the place of the parts that can be said in two ways."""
+    """For each part that can be said in two ways, all that could stand there and can be, too."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +141,7 @@ class Style:
     fronted: bool = False
     """An adjunct comes first."""
     others: frozenset[str] = frozenset()
-    """The parts of which the second wording is used."""
+    """The parts that are said in the second of their two ways."""
 
 
 def begin(text: str) -> str:
@@ -107,130 +158,83 @@ def render(meaning: Meaning, style: Style) -> str:
     if "trait" in words:
         words["a"] = words["a"].replace("the ", f"the {words['trait']} ", 1)
     verb = conjugate(words["v"]) if "{v." in wording else words["v"]
-    text = wording.format_map({"how": "", **words, "v": verb})
-    adjuncts = [words[name] for name in ("where", "when") if name in words]
-    if style.fronted and ("link" in words or adjuncts):
-        first = f"{words['link']} {words['fact']}" if "link" in words else adjuncts.pop()
-        text = " ".join([f"{first},", text, *adjuncts])
-    else:
-        text = " ".join([text, *adjuncts] + ([words["link"], words["fact"]] if "link" in words else []))
-    return begin(" ".join(text.split()).removesuffix(".")) + "."
+    clauses = [wording.format_map({"how": "", **words, "v": verb})]
+    clauses += [words[name] for name in ("where", "when") if name in words]
+    if "link" in words:
+        clauses.append(f"{words['link']} {words['fact']}")
+    if style.fronted and len(clauses) > 1:
+        clauses.insert(0, clauses.pop() + ",")
+    text = " ".join(" ".join(clauses).split())
+    return begin(text.removesuffix(".")) + "."
+
+
+def draw_entries(rng: random.Random, domain: Domain) -> dict[str, Sequence[str]]:
+    """What can stand for the parts of one event in this domain, by the names in `Frame.parts` and the adjuncts'."""
+
+    def definite(nouns: str) -> list[str]:
+        return [f"the {noun.replace('=', '=the ')}" for noun in nouns.split("; ")]
+
+    someone = f"{rng.choice(lexicon.FIRST_NAMES.split())} {rng.choice(lexicon.LAST_NAMES.split())}"
+    counting, counted = rng.choice(domain.counts.split("; ")).split(": ")
+    quantity, unit = rng.choice(domain.levels.split("; ")).split(": ")
+    day, month = rng.choice(ORDINALS), rng.choice(MONTHS)
+    near = [(day, other) for other in MONTHS] + [(other, month) for other in ORDINALS if other != day]
+    dates = [f"on {ORDINALS.index(d) + 1} {m}=on the {d} of {m}" for d, m in near]
+    in_towns = [f"in {town.replace('=', '=in ')}" for town in TOWNS]
+    special = {
+        "people": [*definite(domain.people), someone],
+        "bodies": definite(domain.bodies),
+        "counting": [counting, *lexicon.COUNTING.split("; ")],
+        "counted": counted.split(", "),
+        "quantity": [quantity],
+        "unit": [unit],
+        "where": domain.places.split("; ") if rng.random() < 0.4 else in_towns,
+        "when": rng.choice([dates, HOURS, lexicon.PARTS_OF_DAY.split("; ")]),
+    }
+    own = ("deeds", "dealings", "tasks", "goods", "events", "facts")
+    return GENERAL | {name: getattr(domain, name).split("; ") for name in own} | special
 
 
 def invent(rng: random.Random, domain: Domain, frame: str) -> Meaning:
     """Something that might happen in this domain."""
+    entries = draw_entries(rng, domain)
+    adjuncts = FRAMES[frame].adjuncts.split()
+    added = rng.sample(adjuncts, min(len(adjuncts), rng.choice(ADDED)))
+    sources = {**FRAMES[frame].parts, **{name: name for name in added}}
+    if "link" in added:
+        sources["fact"] = "facts"
     parts: dict[str, str] = {}
-    rivals: dict[str, Options] = {}
-
-    def pick(options: str | Options, **fixed: str) -> str:
-        return rng.choice(options.split("; ") if isinstance(options, str) else options)
-
-    def put(name: str, options: str | Options) -> None:
-        options = options.split("; ") if isinstance(options, str) else options
-        parts[name] = rng.choice([option for option in options if option not in parts.values()])
-        named_twice = [option for option in options if "=" in option]
+    rivals: dict[str, list[str]] = {}
+    for name, source in sources.items():
+        parts[name] = rng.choice([entry for entry in entries[source] if entry not in parts.values()])
+        named_twice = [entry for entry in entries[source] if "=" in entry]
         if "=" in parts[name] and len(named_twice) > 1:
             rivals[name] = named_twice
-
-    def fit(entries: str) -> tuple[str, list[str]]:
-        head, things = pick(entries).split(": ")
-        return head, rng.sample(things.split(", "), min(2, things.count(",") + 1))
-
-    bodies = frame in ("deed", "transfer") and rng.random() < 0.4
-    cast = [f"the {one.replace('=', '=the ')}" for one in (domain.bodies if bodies else domain.people).split("; ")]
-    named = rng.random() < 0.2 and not bodies
-    match frame:
-        case "deed" | "transfer":
-            put("a", cast)
-            put("b", cast)
-        case "sequence":
-            put("a", domain.events)
-            put("b", domain.events)
-        case "level" | "comparison":
-            parts["x"], [parts["u"]] = fit(domain.levels)
-        case _:
-            put("a", cast)
-    if named and frame not in ("level", "comparison", "sequence"):
-        parts["a"] = f"{pick(lexicon.FIRST_NAMES.split())} {pick(lexicon.LAST_NAMES.split())}"
-        rivals.pop("a", None)
-    match frame:
-        case "deed":
-            put("v", domain.dealings if bodies else domain.deeds)
-        case "transfer":
-            put("v", lexicon.TRANSFERS)
-            put("q", lexicon.QUALITIES)
-            put("x", domain.goods)
-        case "count" | "totals":
-            usable = [entry for entry in domain.counts.split("; ") if "," in entry]
-            entry = rng.choice(usable)
-            parts["v"], [parts["x"], parts["y"]] = fit(entry)
-            rivals["v"] = [e.split(": ")[0] for e in usable if parts["x"] in e or True]
-            put("n", lexicon.NUMBERS)
-            put("m", lexicon.NUMBERS)
-            del rivals["v"]
-        case "attempt":
-            put("v", lexicon.ATTEMPTS)
-            put("x", domain.tasks)
-        case "belief":
-            put("v", lexicon.BELIEFS)
-            put("x", domain.facts)
-        case "journey":
-            put("v", lexicon.TRAVELS)
-            put("b", TOWNS)
-            put("c", TOWNS)
-        case "level":
-            put("v", lexicon.TURNS)
-            put("n", lexicon.NUMBERS)
-        case "comparison":
-            put("v", lexicon.DEGREES)
-            put("b", TOWNS)
-            put("c", TOWNS)
-        case "sequence":
-            put("v", lexicon.DELAYS)
-    addable = [x for x in FRAMES[frame].adjuncts.split() if not (x == "trait" and (named or bodies))]
-    for name in rng.sample(addable, min(len(addable), rng.choice(ADDED))):
-        match name:
-            case "trait":
-                put(name, lexicon.TRAITS)
-            case "how":
-                put(name, lexicon.MANNERS)
-            case "where" if rng.random() < 0.4:
-                put(name, domain.places)
-            case "where":
-                put(name, [f"in {town.replace('=', '=in ')}" for town in TOWNS])
-            case "when":
-                day, month = rng.choice(ORDINALS), rng.choice(MONTHS)
-                near = [(day, other) for other in MONTHS] + [(other, month) for other in ORDINALS]
-                dates = [f"on {ORDINALS.index(d) + 1} {m}=on the {d} of {m}" for d, m in near]
-                put(name, rng.choice([dates, HOURS, lexicon.PARTS_OF_DAY.split("; ")]))
-            case "link":
-                put(name, lexicon.LINKS)
-                put("fact", domain.facts)
+    if not parts.get("a", "").startswith("the "):
+        parts.pop("trait", None)
+        rivals.pop("trait", None)
     return Meaning(frame, parts, rivals)
 
 
 def twist(meaning: Meaning, worded: Sequence[str], rng: random.Random) -> Meaning:
-    """Another meaning in nearly the same words: two parts exchanged, or one or two of those `worded` replaced."""
-    parts, rivals = dict(meaning.parts), meaning.rivals
+    """Another meaning in nearly the same words: two parts exchanged, or some of those `worded` replaced."""
+    parts = dict(meaning.parts)
     exchange = FRAMES[meaning.frame].exchange.split()
     if exchange and rng.random() < SWAPPED:
         x, y = exchange
-        return replace(meaning, parts={**parts, x: parts[y], y: parts[x]})
-    for name in worded[: max(1, round(rng.choice(REPLACED) * len(worded)))]:
-        parts[name] = rng.choice([part for part in rivals[name] if part not in parts.values()])
+        parts[x], parts[y] = parts[y], parts[x]
+    else:
+        for name in worded[: max(1, round(rng.choice(REPLACED) * len(worded)))]:
+            parts[name] = rng.choice([rival for rival in meaning.rivals[name] if rival not in parts.values()])
     return replace(meaning, parts=parts)
 
 
-def restyle(meaning: Meaning, style: Style, worded: Sequence[str], reordered: bool) -> Style:
-    """Another style: these parts in their other words, and mostly one thing put first or last."""
+def restyle(meaning: Meaning, style: Style, worded: Sequence[str], rng: random.Random) -> Style:
+    """Another style: the parts `worded` in their other way, and perhaps another order."""
     style = replace(style, others=style.others ^ frozenset(worded))
-    if reordered:
-        turns = [replace(style, inverted=not style.inverted), replace(style, fronted=not style.fronted)]
-        turns = [turned for turned in turns if render(meaning, turned) != render(meaning, style)]
-        style = turns[0] if turns else style
-        if len(turns) > 1 and style.inverted == style.fronted:
-            style = turns[1]
-    return style
+    turned = [replace(style, inverted=not style.inverted), replace(style, fronted=not style.fronted)]
+    visible = [other for other in turned if render(meaning, other) != render(meaning, style)]
+    return rng.choice(visible) if visible and rng.random() < REORDERED else style
 
 
 def write_pairs(count: int, seed: int) -> list[dict[str, str]]:
@@ -243,7 +247,7 @@ def write_pairs(count: int, seed: int) -> list[dict[str, str]]:
 
 
 def write_splits(
-    seed: int = 42, train: int = 2400, validation: int = 400, test: int = 600
+    seed: int = 42, train: int = 3000, validation: int = 400, test: int = 600
 ) -> dict[str, list[dict[str, str]]]:
     """Write splits that have no sentence in common; only the test split speaks of the domains `HELD_OUT`."""
     rng = random.Random(seed)  # noqa: S311 - no cryptography
@@ -259,17 +263,17 @@ def _write(count: int, rng: random.Random, domains: Sequence[Domain], seen: set[
     while len(rows) < count:
         domain, frame = rng.choice(domains), rng.choice(list(FRAMES))
         meaning = invent(rng, domain, frame)
-        # Each meaning is used twice, once with either label, so that its words say nothing about the label.
         worded = rng.sample(sorted(meaning.rivals), min(len(meaning.rivals), rng.choice(WORDED)))
         if not worded:
             continue
-        reordered = rng.random() < REORDERED
+        strayed = rng.random() < STRAYED
+        changed = invent(rng, rng.choice(domains), frame) if strayed else twist(meaning, worded, rng)
+        # Each meaning is used twice, once with either label, so that its words say nothing about the label.
         pairs = []
-        otherwise = invent(rng, domain, frame) if rng.random() < STRAYED else twist(meaning, worded, rng)
-        for label, other in (("paraphrase", meaning), ("different", otherwise)):
-            others = frozenset(name for name in sorted(meaning.rivals) if rng.random() < 0.5)
+        for label, other in (("paraphrase", meaning), ("different", changed)):
+            others = frozenset(name for name in sorted({*meaning.parts, *changed.parts}) if rng.random() < 0.5)
             style = Style(rng.random() < 0.3, rng.random() < 0.3, others)
-            first, second = render(meaning, style), render(other, restyle(meaning, style, worded, reordered))
+            first, second = render(meaning, style), render(other, restyle(other, style, worded, rng))
             pairs.append({"sentence1": first, "sentence2": second, "label": label})
         sentences = {pair[name] for pair in pairs for name in ("sentence1", "sentence2")}
         if len(sentences) == 4 and seen.isdisjoint(sentences):

@@ -39,7 +39,7 @@ DOMAINS = (
         people="vet=veterinarian; farmhand=farm worker; cowherd=cattleman; shepherd; beekeeper; miller",
         deeds="advise=counsel; praise=commend; hire=employ; phone=telephone; deceive=mislead; help=assist",
         bodies="growers' union; seed company; dairy cooperative; farm bank; irrigation board",
-        dealings="warn=caution; fund=finance; copy=imitate; praise=commend; sue=take to court",
+        dealings="warn=caution; fund=finance; copy=imitate; praise=commend; deceive=mislead",
         tasks="shear the sheep; repair the barn roof; harvest the barley; tame the stallion",
         goods="tractor; hay baler; plough; wool press; milk churn; saddle; cart=wagon",
         counts="raise=rear: ewes, lambs, goats, geese; plant=sow: melons, pumpkins; sell=market: pigs, hens",
@@ -50,16 +50,14 @@ DOMAINS = (
         places="at the county fair; in the upper pasture; near the grain market"),
     Domain("medicine",
         people="doctor=physician; pharmacist=druggist; trainee=apprentice; surgeon; midwife; dentist; paramedic",
-        deeds="cure=heal; comfort=console; dismiss=fire; warn=caution; consult=ask; annoy=irritate",
+        deeds="cure=heal; comfort=console; dismiss=fire; warn=caution; rescue=save; annoy=irritate",
         bodies="teaching hospital; insurance fund; nurses' association; blood bank; health ministry",
         dealings="reimburse=repay; criticise=censure; support=back; mislead=deceive; overtake=surpass",
         tasks="sterilise the instruments; diagnose the fever; leave the ward; test the new vaccine",
         goods="ventilator; microscope; wheelchair; heart monitor; stretcher; drug=medicine",
-        counts="treat=tend: burns, fractures, migraines; buy=purchase: inhalers, syringes, bandages; "
-        "examine=inspect: patients, samples, wounds",
+        counts="treat=tend: burns, fractures, migraines; order=request: inhalers, syringes, bandages",
         levels="the vaccination rate: percent; the average hospital stay: hours; the clinic's debt: euros",
-        events="the ambulance arrived; the clinic closed; the fever returned; the shift ended; "
-        "the bandage was removed; the twins were born",
+        events="the ambulance arrived; the clinic closed; the fever returned; the shift ended; the bandage was removed",
         facts="the fracture had healed; the vaccine was safe; the ward was full; the results were normal; "
         "the epidemic was slowing; nurses were in short supply",
         places="at the children's clinic; in the emergency ward; outside the laboratory"),
@@ -70,8 +68,7 @@ DOMAINS = (
         dealings="defeat=beat; challenge=defy; humiliate=disgrace; help=assist; deceive=trick",
         tasks="win the cup final; take the penalty; change the line-up; sign the contract",
         goods="trophy; jersey; team bus; scoreboard; training kit; photo=photograph",
-        counts="receive=get: yellow cards, medals, awards; buy=purchase: shirts, posters; "
-        "count=tally: goals, tackles, fouls",
+        counts="receive=get: yellow cards, medals, awards; hide=conceal: shirts, posters",
         levels="the club's debt: euros; the ticket price: dollars; the team's share of possession: percent",
         events="the whistle blew; the floodlights failed; the crowd left; the striker was substituted",
         facts="the match was cancelled; the pitch was frozen; the injury was serious; the tickets were forged; "
@@ -79,59 +76,53 @@ DOMAINS = (
         places="at the national stadium; in the locker room; near the players' tunnel"),
     Domain("business",
         people="accountant=bookkeeper; boss=manager; buyer=purchaser; auditor; investor; treasurer; cashier",
-        deeds="mislead=deceive; hire=recruit; dismiss=fire; reimburse=repay; sue=take to court; promote=advance",
+        deeds="mislead=deceive; hire=recruit; dismiss=fire; reimburse=repay; calm=soothe; amuse=entertain",
         bodies="furniture maker; investment bank; shipping firm; toy retailer; cement producer",
         dealings="acquire=take over; finance=fund; overtake=surpass; copy=imitate; rescue=bail out",
         tasks="sell the shares; publish the accounts; lower the prices; repay the loan",
         goods="cash register; printing press; forklift; packing machine; safe; lorry=truck",
-        counts="open=launch: branches, kiosks, showrooms; file=submit: invoices, tax returns; "
-        "close=shut: warehouses, factories",
+        counts="open=launch: branches, kiosks, showrooms; file=submit: invoices, tax returns",
         levels="quarterly profit: percent; the share price: pounds; the cost of a parcel: cents",
-        events="the shares crashed; the chairman resigned; the audit began; the factory reopened; "
-        "the catalogue was printed; the trademark was registered",
+        events="the shares crashed; the chairman resigned; the audit began; the factory reopened",
         facts="the invoice was forged; the warehouse was empty; sales were falling; the patent had expired; "
         "demand was weak; interest rates were climbing",
         places="at the annual meeting; in the boardroom; outside the stock exchange"),
     Domain("science",
         people="chemist; geologist; scientist=researcher; expert=specialist; astronomer; statistician; "
         "tutor=instructor",
-        deeds="assist=help; quote=cite; teach=instruct; surprise=astonish; mock=ridicule; pursue=chase",
+        deeds="assist=help; quote=cite; teach=instruct; surprise=astonish; mock=ridicule; greet=welcome",
         bodies="polar institute; space agency; marine laboratory; research council; physics department",
-        dealings="fund=finance; consult=ask; criticise=fault; invite=ask in; imitate=copy",
+        dealings="fund=finance; rescue=save; criticise=fault; surpass=outdo; imitate=copy",
         tasks="repeat the experiment; publish the findings; calibrate the sensor; retract the article",
         goods="microscope; meteorite; fossil skull; centrifuge; laser; telescope; stone=rock",
-        counts="discover=find: comets, craters, beetles; publish=release: papers, maps, reviews; "
-        "gather=collect: fossils, mosses, shells",
-        levels="the depth of the lake: metres; the sample's purity: percent; the reactor temperature: degrees",
+        counts="discover=find: comets, craters, beetles; publish=release: papers, maps, reviews",
+        levels="the air temperature: degrees; the share of carbon dioxide: percent; the rainfall: millimetres",
         events="the probe landed; the experiment failed; the funding ran out; the crystal melted",
         facts="the isotope was stable; the telescope was faulty; the glacier was shrinking; "
         "the samples were contaminated; the theory was sound; the ice was thin",
         places="at the polar station; in the clean room; aboard the research ship"),
     Domain("law",
         people="lawyer=attorney; policeman=police officer; thief=robber; judge; prosecutor; bailiff; detective",
-        deeds="question=interrogate; defend=protect; recognise=identify; arrest=detain; release=free; bribe=corrupt",
+        deeds="question=interrogate; defend=protect; recognise=identify; arrest=detain; release=free; bribe=pay off",
         bodies="appeals court; supreme court; bar association; police department; prison service",
-        dealings="overrule=overturn; investigate=probe; criticise=rebuke; advise=counsel; obey=heed",
+        dealings="overrule=override; investigate=probe; criticise=rebuke; advise=counsel; obey=heed",
         tasks="drop the charges; seal the file; name the witness; pay the fine; reopen the case",
         goods="envelope; necklace; tape recorder; knife; handbag; letter; revolver=gun",
-        counts="question=interrogate: witnesses, suspects; sign=endorse: warrants, permits; "
-        "steal=pinch: watches, wallets, rings",
+        counts="question=interrogate: witnesses, suspects; sign=endorse: warrants, permits",
         levels="the fine: dollars; the conviction rate: percent; the sentence: months",
-        events="the jury returned; the suspect confessed; the witness fainted; the trial was adjourned; "
-        "the verdict leaked; the handcuffs were removed",
+        events="the jury returned; the suspect confessed; the witness fainted; the trial was adjourned",
         facts="the alibi was false; the safe was unlocked; the evidence had vanished; the will was invalid; "
         "protesters were gathering outside; the jury was divided",
         places="at the district courthouse; in the judge's chambers; outside the prison"),
     Domain("local government",
         people="councillor=council member; resident=inhabitant; clerk=official; mayor; city planner; surveyor",
-        deeds="criticise=rebuke; appoint=name; support=back; warn=caution; fire=sack; thank=show gratitude to",
+        deeds="criticise=rebuke; appoint=name; support=back; warn=caution; fire=sack; phone=call",
         bodies="town council; housing authority; parks department; school board; water utility",
-        dealings="overrule=overturn; subsidise=fund; audit=examine; warn=caution; support=back",
+        dealings="overrule=override; subsidise=fund; mislead=deceive; warn=caution; support=back",
         tasks="approve the zoning plan; cut the budget; demolish the tower; ban fireworks",
         goods="snow plough; street sweeper; statue; voting machine; fire engine; bench=seat",
-        counts="inspect=check: bridges, playgrounds, sewers; open=launch: shelters, nurseries, libraries; "
-        "build=construct: cottages, car parks",
-        levels="the property tax: dollars; voter turnout: percent; the speed limit: kilometres an hour",
+        counts="repair=fix: bridges, playgrounds, sewers; open=launch: shelters, nurseries, libraries",
+        levels="the property tax: dollars; voter turnout: percent; the bus fare: cents",
         events="the mayor resigned; the bridge collapsed; the polls closed; the strike ended",
         facts="the bridge was unsafe; the ballot was void; the pool was closed; the petition was signed; "
         "the playground was vandalised; residents were protesting; the archive was mouldy",
@@ -140,13 +131,12 @@ DOMAINS = (
         people="firefighter=fireman; sailor=seaman; climber=mountaineer; lifeguard; forecaster; harbour pilot",
         deeds="rescue=save; warn=caution; guide=lead; frighten=scare; find=locate; soothe=calm",
         bodies="coastal patrol; fire brigade; flood agency; mountain rescue team; weather bureau",
-        dealings="alert=warn; equip=outfit; criticise=censure; contact=get in touch with; reinforce=strengthen",
+        dealings="alert=warn; equip=outfit; criticise=censure; contact=approach; reinforce=strengthen",
         tasks="cross the river; launch the lifeboat; climb the ridge; evacuate the village",
         goods="dinghy; water pump; lantern; sledge; signal flare; rope; boat=vessel",
-        counts="rescue=save: hikers, campers, skiers; fill=stuff: sandbags, buckets; spot=notice: icebergs, whales",
+        counts="rescue=save: hikers, campers, skiers; fill=stuff: sandbags, buckets",
         levels="the wind speed: knots; the snow depth: centimetres; the risk of flooding: percent",
-        events="the storm struck; the river flooded; the siren sounded; the power went out; the fog lifted; "
-        "the avalanche hit; the lifeboat capsized; the helicopter took off",
+        events="the storm struck; the river flooded; the siren sounded; the power went out; the fog lifted",
         facts="the dam was leaking; the road was icy; the cyclone was weakening; the radio was dead; "
         "visibility was poor; a blizzard was raging; the evacuation had begun",
         places="at the lighthouse; in the harbour; below the northern ridge"),
@@ -154,10 +144,10 @@ DOMAINS = (
         people="tourist=holidaymaker; driver=chauffeur; innkeeper=landlord; tour guide; hitchhiker; porter",
         deeds="overcharge=swindle; greet=welcome; trick=fool; follow=trail; photograph=snap; accompany=escort",
         bodies="cruise line; tourist board; budget airline; hotel chain; ferry operator",
-        dealings="promote=advertise; acquire=buy out; compensate=repay; criticise=fault; supply=equip",
+        dealings="promote=advertise; acquire=buy out; compensate=repay; criticise=fault; rescue=save",
         tasks="catch the night ferry; cancel the tour; find the turning; climb the volcano; return the key",
         goods="suitcase; guidebook; camper van; folding map; canoe; tent; rucksack=backpack",
-        counts="visit=tour: temples, castles, islands; reserve=book: cabins, bunks, rooms; lose=mislay: passports",
+        counts="visit=tour: temples, castles, islands; reserve=book: cabins, bunks, rooms",
         levels="the room rate: euros; hotel occupancy: percent; the cabin fee: pounds",
         events="the ferry sailed; the volcano erupted; the border closed; the luggage arrived",
         facts="the beach was crowded; the visa had expired; the hotel was overbooked; the ferry was late; "
@@ -165,56 +155,54 @@ DOMAINS = (
         places="at the beach resort; in the departure lounge; along the coastal path"),
     Domain("music and theatre",
         people="violinist=fiddler; actor=performer; viewer=spectator; conductor; composer; playwright; soprano",
-        deeds="applaud=cheer; imitate=copy; admire=respect; replace=supplant; embarrass=shame; bore=weary",
+        deeds="applaud=cheer; imitate=copy; admire=respect; replace=supplant; embarrass=shame; greet=welcome",
         bodies="chamber orchestra; film studio; opera house; ballet company; art gallery",
-        dealings="sponsor=fund; invite=ask in; outshine=eclipse; hire=engage; mock=ridicule",
+        dealings="sponsor=fund; assist=help; outshine=eclipse; hire=engage; mock=ridicule",
         tasks="sing the encore; play the leading role; tune the harp; rewrite the finale",
         goods="piano; cello; costume; film projector; violin case; portrait; picture=painting",
-        counts="rehearse=practise: sonatas, ballads, hymns; buy=purchase: portraits, murals; "
-        "write=compose: waltzes, marches, operas",
+        counts="rehearse=practise: sonatas, ballads, hymns; restore=repair: portraits, murals",
         levels="the top bid: dollars; the running time: minutes; the share of empty seats: percent",
-        events="the curtain fell; the lights dimmed; the choir sang; the critic walked out; "
-        "the drummer sneezed; the spotlight exploded; the chandelier crashed",
+        events="the curtain fell; the lights dimmed; the choir sang; the critic walked out; the drummer sneezed",
         facts="the film was a remake; the concert was sold out; the painting was fake; the hall was cold; "
         "the audience was cheering; the interval was lengthy",
         places="at the open-air theatre; in the recording studio; behind the main stage"),
     Domain("technology",
         people="programmer=coder; beginner=novice; inventor=creator; analyst; hacker; chip designer; tester",
-        deeds="hire=recruit; trick=fool; coach=mentor; outwit=outsmart; criticise=fault; thank=show gratitude to",
+        deeds="hire=recruit; trick=fool; coach=mentor; outwit=outsmart; criticise=fault; calm=soothe",
         bodies="chip maker; software house; phone company; search engine; cloud provider",
-        dealings="acquire=buy; sue=take to court; overtake=surpass; copy=imitate; help=assist",
+        dealings="acquire=buy; deceive=mislead; overtake=surpass; copy=imitate; help=assist",
         tasks="encrypt the disk; restart the server; leak the password; delete the backup; patch the browser",
         goods="server rack; 3D printer; drone; keyboard; robot; prototype; laptop=notebook",
-        counts="repair=fix: phones, routers, tablets; examine=test: batteries, sensors; build=construct: robots",
-        levels="the download speed: percent; the number of errors a day: errors; the monthly fee: dollars",
+        counts="repair=fix: phones, routers, tablets; improve=enhance: batteries, sensors",
+        levels="the download speed: percent; the error rate: percent; the monthly fee: dollars",
         events="the server crashed; the update was released; the password leaked; the battery caught fire",
         facts="the code was stolen; the network was down; the firewall was disabled; the chip was overheating; "
         "the hard disk was encrypted; hackers were attacking; the screen was cracked",
         places="at the developer conference; in the data centre; inside the robotics workshop"),
     Domain("education",
         people="student=pupil; teacher=schoolmaster; caretaker=janitor; librarian; school nurse; gym instructor",
-        deeds="encourage=hearten; scold=reprimand; teach=instruct; question=quiz; interrupt=cut off; forgive=pardon",
+        deeds="encourage=spur on; scold=reprimand; teach=instruct; question=quiz; interrupt=cut off; forgive=pardon",
         bodies="grammar school; technical college; examination board; parents' committee; music academy",
-        dealings="outperform=surpass; criticise=fault; fund=finance; imitate=copy; invite=ask in",
+        dealings="outperform=surpass; criticise=fault; fund=finance; imitate=copy; rescue=save",
         tasks="pass the spelling test; answer the question; recite the poem; clean the blackboard",
         goods="globe; chess set; blackboard; telescope; dictionary; satchel; minibus=van",
-        counts="mark=grade: essays, worksheets, quizzes; obtain=get: certificates, prizes; finish=complete: exercises",
+        counts="mark=grade: essays, worksheets, quizzes; obtain=get: certificates, prizes; "
+        "finish=complete: exercises, novels",
         levels="the pass mark: points; the dropout rate: percent; the tuition fee: dollars",
         events="the bell rang; the exam ended; the buses arrived; the choir practised",
         facts="the answer was wrong; the library was closed; the lesson was cancelled; the heating was broken; "
         "the classroom was flooded; the certificate was missing; the corridor was noisy",
         places="at the science fair; in the assembly hall; behind the gymnasium"),
     Domain("food",
-        people="cook=chef; diner=guest; shopkeeper=grocer; baker; butcher; sommelier; waiter=server",
-        deeds="instruct=teach; praise=commend; hire=employ; insult=offend; blame=accuse; amuse=entertain",
+        people="cook=chef; diner=patron; shopkeeper=grocer; baker; butcher; sommelier; waiter=server",
+        deeds="instruct=teach; praise=commend; hire=employ; insult=offend; deceive=mislead; amuse=entertain",
         bodies="chocolate factory; noodle bar; vegetarian restaurant; family brewery; corner cafe",
-        dealings="copy=imitate; undercut=undersell; supply=provision; recommend=endorse; acquire=take over",
+        dealings="copy=imitate; undercut=undersell; help=assist; recommend=endorse; acquire=take over",
         tasks="taste the soup; bake the wedding cake; sharpen the knives; change the menu",
-        goods="copper kettle; pasta machine; oven; meat slicer; coffee grinder; frying pan=skillet",
-        counts="bake=make: pies, tarts, muffins; peel=skin: onions, mangoes, turnips; buy=purchase: lobsters, hams",
+        goods="copper kettle; pasta machine; bread oven; meat slicer; coffee grinder; frying pan=skillet",
+        counts="bake=make: pies, tarts, muffins; peel=skin: onions, mangoes, turnips; cook=prepare: lobsters, hams",
         levels="the price of butter: cents; the restaurant's score: points; the cocoa content: percent",
-        events="the guests arrived; the oven caught fire; the soup boiled over; the bill came; "
-        "the candles were lit; the dishwasher jammed; the cork popped",
+        events="the guests arrived; the oven caught fire; the soup boiled over; the bill came; the candles were lit",
         facts="the milk was sour; the sauce was burnt; the oysters were fresh; the terrace was full; "
         "the kitchen was tiny; flour was in short supply",
         places="at the fish market; in the cellar; behind the counter"),
@@ -222,10 +210,11 @@ DOMAINS = (
         people="reporter=journalist; author=writer; bookseller=book dealer; translator; cartoonist; printer",
         deeds="quote=cite; admire=respect; mock=ridicule; deceive=mislead; interview=question; dismiss=sack",
         bodies="evening newspaper; poetry magazine; radio station; paperback publisher; news agency",
-        dealings="quote=cite; acquire=buy; outsell=outperform; criticise=censure; sue=take to court",
+        dealings="quote=cite; acquire=buy; outsell=outperform; criticise=censure; sponsor=fund",
         tasks="correct the headline; sign the copies; name the source; shorten the preface",
-        goods="typewriter; first edition; photo album; diary; manuscript; dictionary; pamphlet=leaflet",
-        counts="write=pen: limericks, editorials, thrillers; publish=release: fables, essays; sell=vend: maps",
+        goods="typewriter; first edition; photo album; diary; manuscript; pamphlet=leaflet",
+        counts="write=pen: limericks, editorials, thrillers; publish=release: fables, essays; "
+        "mend=repair: maps, diaries",
         levels="the daily print run: percent; the royalty: percent; the cover price: shillings",
         events="the scandal broke; the editor resigned; the presses stopped; the biography appeared",
         facts="the rumour was untrue; the photograph was doctored; the source was reliable; "
@@ -237,26 +226,28 @@ HELD_OUT = ("food", "publishing")
 """The subjects that only the test split speaks of."""
 
 TRANSFERS = "send=ship; lend=loan; give=donate; rent=lease"
-TRAVELS = "fly=go by plane; drive=go by car; walk=go on foot; sail=go by boat; cycle=go by bike"
+TRAVELS = "fly=go by plane; drive=go by car; walk=go on foot; cycle=go by bike; take the train=go by rail"
+COUNTING = "count=tally; examine=inspect; draw=sketch"
+"""What can be done to any number of any things."""
 BELIEFS = "deny=dispute; confirm=verify; announce=declare; fear=worry; hear=learn; prove=demonstrate"
 TURNS = "rise=climb; fall=drop"
 DEGREES = "higher=greater; lower=smaller"
 DELAYS = "right=immediately; long=a long time"
 LINKS = "although=even though; because=since"
 ATTEMPTS = (
-    "managed to=was able to; failed to=did not; agreed to=consented to; refused to=declined to; must=has to; "
-    "must not=is not allowed to; tried to=attempted to; forgot to=did not remember to; may=is free to"
+    "managed to=was able to; failed to=did not; agreed to=consented to; refused to=declined to; must=has to; must "
+    "not=is not allowed to; tried to=attempted to; forgot to=did not remember to; may=is free to"
 )
 """What stands between a person and a task."""
 
 MANNERS = (
-    "secretly=covertly; openly=publicly; quickly=rapidly; slowly=gradually; gladly=happily; often=frequently; "
-    "reluctantly=unwillingly; rarely=seldom; finally=eventually; wrongly=mistakenly; deliberately=intentionally"
+    "secretly=covertly; openly=publicly; quickly=rapidly; slowly=gradually; gladly=happily; calmly=serenely; "
+    "reluctantly=unwillingly; finally=eventually; wrongly=mistakenly; deliberately=intentionally"
 )
 TRAITS = (
     "famous=renowned; young=youthful; rich=wealthy; cheerful=happy; sad=unhappy; clever=smart; lazy=idle; "
     "brave=courageous; shy=timid; angry=furious; rude=impolite; polite=courteous; old=elderly; tired=weary; "
-    "stubborn=obstinate; careful=cautious; foolish=silly; thin=skinny; drunk=intoxicated; ill=sick"
+    "stubborn=obstinate; careful=cautious; foolish=silly; thin=skinny; drunk=intoxicated; lonely=lonesome; ill=sick"
 )
 """Of persons."""
 QUALITIES = (
@@ -266,35 +257,36 @@ QUALITIES = (
 """Of things."""
 PARTS_OF_DAY = "at dawn=at daybreak; at noon=at midday; at dusk=at nightfall; during the night=overnight"
 IRREGULAR = (
-    "beat beat beaten; build built built; buy bought bought; choose chose chosen; cut cut cut; drive drove driven; "
-    "fall fell fallen; find found found; fly flew flown; forgive forgave forgiven; get got obtained; give gave "
-    "given; go went gone; hear heard heard; hurt hurt hurt; lead led led; learn learnt learnt; lend lent lent; lose "
-    "lost lost; make made made; mislay mislaid mislaid; mislead misled misled; outsell outsold outsold; outshine "
-    "outshone outshone; outwit outwitted outwitted; overtake overtook overtaken; overturn overturned overturned; "
-    "quiz quizzed quizzed; rent rented rented; repay repaid repaid; rise rose risen; sell sold sold; send sent "
-    "sent; show showed shown; shut shut shut; snap snapped snapped; sow sowed sown; steal stole stolen; swindle "
+    "beat beat beaten; buy bought bought; choose chose chosen; cut cut cut; draw drew drawn; drive "
+    "drove driven; fall fell fallen; find found found; fly flew flown; forgive forgave forgiven; give gave given; go "
+    "went gone; hear heard heard; hurt hurt hurt; lead led led; learn learnt learnt; lend lent lent; "
+    "make made made; mislead misled misled; outsell outsold outsold; outshine outshone "
+    "outshone; outwit outwitted outwitted; overtake overtook overtaken; quiz quizzed quizzed; repay repaid repaid; "
+    "rise rose risen; sell sold sold; send sent sent; spur spurred spurred; pay paid paid; outdo outdid outdone; "
+    "override overrode overridden; snap snapped snapped; sow sowed sown; swindle "
     "swindled swindled; take took taken; teach taught taught; undercut undercut undercut; undersell undersold "
     "undersold; write wrote written; counsel counselled counselled; equip equipped equipped; submit submitted "
-    "submitted; pen penned penned; outfit outfitted outfitted; drop dropped dropped; ship shipped shipped; "
-    "get got got; skin skinned skinned; spot spotted spotted"
+    "submitted; pen penned penned; outfit outfitted outfitted; drop dropped dropped; ship shipped shipped; get got "
+    "got; hide hid hidden; skin skinned skinned"
 )
 """Verbs whose past and participle are not made with -ed."""
 
 FIRST_NAMES = (
-    "Marta Tariq Ingrid Kofi Yuki Pablo Leila Owen Priya Anton Chloe Emeka Freya Hugo Jasmine Karim Lucia "
-    "Milan Nadia Oscar Petra Quentin Rosa Stefan Tessa Umar Vera Walter Zoltan Beatrice Carlo Dilara Erik"
+    "Marta Tariq Ingrid Kofi Yuki Pablo Leila Owen Priya Anton Chloe Emeka Freya Hugo Jasmine Karim Lucia Milan Nadia "
+    "Oscar Petra Quentin Rosa Stefan Tessa Umar Vera Walter Zoltan Beatrice Carlo Dilara Erik"
 )
 LAST_NAMES = (
-    "Haddad Solberg Mensah Tanaka Moreno Bevan Raman Novak Laurent Olsen Keller Whitlock Aziz Romano Horvat "
-    "Petrov Delgado Bauer Dupont Silva Meyer Carver Holm Fischer Vargas Barlow Conti Abdi Brandt Castillo"
+    "Haddad Solberg Mensah Tanaka Moreno Bevan Raman Novak Laurent Olsen Keller Whitlock Aziz Romano Horvat Petrov "
+    "Delgado Bauer Dupont Silva Meyer Carver Holm Fischer Vargas Barlow Conti Abdi Brandt Castillo"
 )
 TOWNS = (
-    "Oslo Norwegian; Lima Peruvian; Nairobi Kenyan; Ankara Turkish; Hanoi Vietnamese; Dublin Irish; Cairo Egyptian; "
-    "Zagreb Croatian; Riga Latvian; Havana Cuban; Madrid Spanish; Paris French; Rome Italian; Athens Greek; Lisbon "
-    "Portuguese; Vienna Austrian; Warsaw Polish; Budapest Hungarian; Prague Czech; Tokyo Japanese; Beijing Chinese; "
-    "Berlin German; Santiago Chilean; Helsinki Finnish; Stockholm Swedish; Copenhagen Danish; Moscow Russian"
+    "Oslo Norwegian; Dublin Irish; Zagreb Croatian; Riga Latvian; Madrid Spanish; Paris French; Rome Italian; Athens "
+    "Greek; Lisbon Portuguese; Vienna Austrian; Warsaw Polish; Budapest Hungarian; Prague Czech; Berlin German; "
+    "Helsinki Finnish; Stockholm Swedish; Copenhagen Danish; Moscow Russian; Ankara Turkish; Lima Peruvian; Nairobi "
+    "Kenyan; Hanoi Vietnamese; Cairo Egyptian; Havana Cuban; Tokyo Japanese; Beijing Chinese; Santiago Chilean"
 )
-"""Each with the adjective of the country that it is the capital of."""
+"""Each with the adjective of the country that it is the capital of; one travels between the first ones."""
+EUROPEAN = 18
 MONTHS = "January February March April May June July August September October November December"
 ORDINALS = (
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "

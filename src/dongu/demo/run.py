@@ -15,11 +15,11 @@ from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.training import train
 
-# What suits a few thousand short pairs; everything else is a default.
-RECIPE = {"model": "minilm", "epochs": 3, "batch_size": 32, "learning_rate": 1e-4, "warmup": 0.1}
+# What suits a few thousand short pairs; every other option has its default.
+RECIPE = {"model": "minilm", "epochs": 2, "batch_size": 16, "learning_rate": 1e-4, "warmup": 0.1}
 ASKED = (
-    ("The museum bought the painting in 1997.", "In 1997, the painting was bought by the museum."),
-    ("The museum bought the painting in 1997.", "The museum bought the painting in 1979."),
+    ("The vet sold 12 lambs on 3 May.", "Twelve lambs were sold by the vet on the third of May."),
+    ("The vet sold 12 lambs on 3 May.", "Fifteen lambs were sold by the vet on the third of May."),
 )
 
 
