@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from dongu.demo.grammar import write_splits
 from dongu.files import write_file
@@ -16,11 +17,7 @@ from dongu.run.folder import RunFolder
 from dongu.training import train
 
 # What suits a few thousand short pairs; every other option has its default.
-RECIPE = {"model": "minilm", "epochs": 2, "batch_size": 16, "learning_rate": 1e-4, "warmup": 0.1}
-ASKED = (
-    ("The vet sold 12 lambs on 3 May.", "Twelve lambs were sold by the vet on the third of May."),
-    ("The vet sold 12 lambs on 3 May.", "Fifteen lambs were sold by the vet on the third of May."),
-)
+RECIPE: dict[str, Any] = {"model": "minilm", "epochs": 1.3, "batch_size": 16, "learning_rate": 1e-4, "warmup": 0.1}
 
 
 def run_demo(out: Path | None, seed: int) -> None:
@@ -54,11 +51,13 @@ def run_demo(out: Path | None, seed: int) -> None:
         f"{100 * (ours['value'] - majority):+.1f} over the majority class"
     )
     console.line()
-    console.line("What it says of pairs it has not seen:")
+    console.line("What it says of two pairs it has not seen, a paraphrase and a pair that differs:")
     classifier = load(run)
-    for (first, second), answer in zip(ASKED, classifier.predict(ASKED), strict=True):
-        console.line(f'$ dongu predict {run} "{first}" "{second}"')
-        console.line(f"{answer['prediction']}\t{answer['probabilities'][answer['prediction']]:.4f}")
+    for label in classifier.label_names[::-1]:
+        row = next(row for row in splits["test"] if row["label"] == label)
+        [answer] = classifier.predict([(row["sentence1"], row["sentence2"])])
+        console.line(f'$ dongu predict {run} "{row["sentence1"]}" "{row["sentence2"]}"')
+        console.line(f"{answer['prediction']}  {answer['probabilities'][answer['prediction']]:.4f}")
 
 
 def bag_of_words_accuracy(splits: Mapping[str, Sequence[Mapping[str, str]]]) -> float:

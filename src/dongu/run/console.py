@@ -180,7 +180,7 @@ def printable(text: str) -> str:
     """Text from data without what could move or recolour a terminal: control and direction characters."""
     return "".join(
         character
-        if character == "\n" or unicodedata.category(character) not in ("Cc", "Cf")
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf")
         else "\N{REPLACEMENT CHARACTER}"
         for character in text
     )
