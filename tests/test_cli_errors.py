@@ -285,7 +285,7 @@ AT_WORK: list[tuple[list[str], list[str]]] = [
     (["evaluate", "RUN", "other.csv"], ["other.csv"]),
     (["evaluate", "RUN", "holes.csv"], ["holes.csv", "no labels"]),
     (["evaluate", "RUN", "strange.csv"], ["strange.csv:3", "`maybe`", "no, yes"]),
-    (["train", "pairs.jsonl", "--out", "RUN"], ["holds a run already", "nothing was touched"]),
+    (["train", "pairs.jsonl", "--out", "RUN"], ["holds a finished run", "nothing was touched"]),
 ]
 
 
@@ -371,6 +371,9 @@ def test_an_interrupt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
     monkeypatch.setattr(cli, "_train", interrupt)
     assert cli.run(["train", "data"]) == 130
+    assert capsys.readouterr().err == "dongu: interrupted; `dongu resume RUN` goes on from the last checkpoint\n"
+    monkeypatch.setattr(cli, "_predict", interrupt)
+    assert cli.run(["predict", "run", "text"]) == 130
     assert capsys.readouterr().err == "dongu: interrupted\n"
 
 

@@ -48,7 +48,9 @@ def run(arguments: Sequence[str]) -> int:
     except DonguError as error:
         return _fail(error, error.exit_code, debug=debug)
     except KeyboardInterrupt:
-        print("dongu: interrupted; `dongu resume RUN` goes on from the last checkpoint", file=sys.stderr)
+        trains = arguments[0] in ("train", "resume")
+        more = "; `dongu resume RUN` goes on from the last checkpoint" if trains else ""
+        print(f"dongu: interrupted{more}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has enough; Python would complain once more while it closes.
