@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,26 +16,8 @@ def write_card(
     config: RunConfig, metrics: MetricSet, *, name: str, step: int, values: Mapping[str, float], version: str
 ) -> str:
     """Markdown with the Hub's front matter: what it was trained on, how, and what it reaches on validation."""
-    base = config.model.rstrip("/").rsplit("/", 1)[-1] if config.model.startswith(("/", ".", "~")) else config.model
-    data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="text-classification",
-        model_name=name,
-        base_model=base,
-        tags=["dongu", "text-classification"],
-        eval_results=[
-            EvalResult(
-                task_type="text-classification",
-                dataset_type=name,
-                dataset_name=name,
-                dataset_split="validation",
-                metric_type=metric,
-                metric_value=value,
-            )
-            for metric, value in values.items()
-            if value == value  # a NaN is no result
-        ],
-    )
+    base = _base_model(config)
+    front_matter = _front_matter(name, base, values)
     rows = "\n".join(f"| {metric} | {value:.4f} |" for metric, value in values.items())
     labels = "\n".join(f"- `{label}`" for label in metrics.label_names)
     options = "\n".join(
@@ -42,7 +25,7 @@ def write_card(
     )
     inputs = " and ".join(f"`{column}`" for column in config.text_columns or ())
     return f"""---
-{data.to_yaml()}
+{front_matter}
 ---
 
 # {name}
@@ -75,6 +58,35 @@ The model of step {step}, chosen by {metrics.main}.
 
 It knows the language and the labels of its training rows, and nothing of others.
 """
+
+
+def _front_matter(name: str, base: str, values: Mapping[str, float]) -> str:
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        model_name=name,
+        base_model=base,
+        tags=["dongu", "text-classification"],
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                dataset_type=name,
+                dataset_name=name,
+                dataset_split="validation",
+                metric_type=metric,
+                metric_value=value,
+            )
+            for metric, value in values.items()
+            if not math.isnan(value)
+        ],
+    )
+    return str(data.to_yaml())
+
+
+def _base_model(config: RunConfig) -> str:
+    """A Hub name whole; of a folder its last name alone, which says nothing of this machine."""
+    local = config.model.startswith(("/", ".", "~"))
+    return config.model.rstrip("/").rsplit("/", 1)[-1] if local else config.model
 
 
 def _shown_options(config: RunConfig) -> dict[str, Any]:
