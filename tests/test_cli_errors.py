@@ -371,7 +371,7 @@ def test_an_interrupt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
     monkeypatch.setattr(cli, "_train", interrupt)
     assert cli.run(["train", "data"]) == 130
-    assert capsys.readouterr().err == "dongu: interrupted; `dongu resume RUN` goes on from the last checkpoint\n"
+    assert capsys.readouterr().err == "dongu: interrupted; `dongu resume RUN` goes on from its last checkpoint\n"
     monkeypatch.setattr(cli, "_predict", interrupt)
     assert cli.run(["predict", "run", "text"]) == 130
     assert capsys.readouterr().err == "dongu: interrupted\n"

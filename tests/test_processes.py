@@ -31,7 +31,7 @@ def launch(launcher: str | None, *arguments: str, expect: int = 0) -> str:
     port = str(20000 + os.getpid() % 20000)
     prefix = ["-m", *(part.format(port=port) for part in LAUNCHERS[launcher])] if launcher else []
     # Without GPUs both launchers say so at length on standard error; only our own lines are looked at.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, *prefix, "-m", "dongu", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=240)
     assert done.returncode == expect, done.stdout + done.stderr
@@ -59,7 +59,7 @@ def test_two_processes_train_as_one(
         "--threads",
         "1",
     ]
-    options += ["--lr", "1e-3", "--device", "cpu"]
+    options += ["--lr", "1e-3"]
     if launcher == "torchrun":
         options += ["--micro-batch-size", "3"]
     train = ["train", data_folder(train=41, validation=13, test=7), *options]
@@ -85,8 +85,8 @@ def test_two_processes_evaluate_to_the_same_bits(
 ) -> None:
     run = str(tmp_path / "run")
     data = data_folder(train=20, validation=13, test=17)
-    launch(None, "train", data, "--model", tiny_model(), "--epochs", "1", "--out", run, "--device", "cpu")
-    arguments = ["evaluate", run, data, "--json", "--batch-size", "3", "--device", "cpu"]
+    launch(None, "train", data, "--model", tiny_model(), "--epochs", "1", "--out", run)
+    arguments = ["evaluate", run, data, "--json", "--batch-size", "3"]
     alone = json.loads(launch(None, *arguments))
     together = json.loads(launch("torchrun", *arguments).splitlines()[-1])
     assert together == alone  # every digit

@@ -41,7 +41,7 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.match(r"5 0\.\d+ [01]\.\d+\n", done.stdout)
     assert "probabilities" in done.stdout
-    assert (tmp_path / "runs" / "reviews" / "results.json").exists()
+    assert (tmp_path / "runs" / "api" / "results.json").exists()
 
 
 @pytest.mark.parametrize("name", READMES)

@@ -156,8 +156,8 @@ def test_evaluate_and_predict_on_the_command_line(
     out = tmp_path / "answers.csv"
     assert run(["predict", path, "--data", str(file), "--out", str(out)]) == 0
     lines = out.read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "id,text,prediction,probability of class0,probability of class1"
-    assert [line.split(",")[2] for line in lines[1:]] == [line["prediction"] for line in typed]
+    assert lines[0] == "id,text,note,prediction,probability of class0,probability of class1"
+    assert [line.split(",")[3] for line in lines[1:]] == [line["prediction"] for line in typed]
 
 
 def test_pairs_are_typed_two_by_two(
@@ -269,3 +269,31 @@ def test_the_model_card_is_valid(finished: dongu.RunResult) -> None:
     assert card.data.pipeline_tag == "text-classification"
     values = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert values == finished.metrics
+
+
+def test_what_a_newcomer_types(
+    finished: dongu.RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in place of a text, rows with an id of their own, metrics of one other file."""
+    file = tmp_path / "other.csv"
+    file.write_text("id,text,label\nT-7,word0 word0,class0\nT-9,word1 word1,class1\n", encoding="utf-8")
+    assert run(["predict", str(finished.path), str(file)]) == 2
+    assert f"--data {file}" in capsys.readouterr().err
+    assert run(["predict", str(finished.path), "--data", str(file), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["id"] for row in rows] == ["T-7", "T-9"]
+    assert run(["evaluate", str(finished.path), str(file), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"other"}
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a text\n\nanother\n")))
+    assert run(["predict", str(finished.path)]) == 2
+    assert "standard input:2: is empty" in capsys.readouterr().err
+
+
+def test_columns_left_out_are_said(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    from dongu.run.console import Console
+
+    rows = [{"title": "a", "body": f"word{i % 2}", "label": str(i % 2), "id": str(i)} for i in range(40)]
+    stream = io.StringIO()
+    options: dict[str, Any] = {"max_steps": 1, "out": str(tmp_path / "run"), "device": "cpu"}
+    dongu.train(rows, model=tiny_model(), console=Console(stream=stream), **options)
+    assert "columns    body → label (single-label); not used: title, id" in stream.getvalue()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dongu.run.console import Console
     from dongu.training import RunResult
 
+DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 ANSWER_FILES = (".jsonl", ".csv", ".tsv")
 LAUNCHERS = """\
 several processes, nothing else changed:
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(error, error.exit_code, debug=debug)
     except KeyboardInterrupt:
         trains = arguments[0] in ("train", "resume")
-        more = "; `dongu resume RUN` goes on from the last checkpoint" if trains else ""
+        more = "; `dongu resume RUN` goes on from its last checkpoint" if trains else ""
         print(f"dongu: interrupted{more}", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -289,14 +290,16 @@ def _predict(parsed: argparse.Namespace) -> None:
     if parsed.data is not None:
         table = read_file(parsed.data)
         answers = classifier.predict_table(table)
-        texts = list(zip(*(table.columns[name] for name in classifier.text_columns), strict=True))
+        inputs = [
+            {name: "" if cells[i] is None else str(cells[i]) for name, cells in table.columns.items()}
+            for i in range(len(table))
+        ]
     else:
         texts = list(_typed(parsed.texts, pair=pair) if parsed.texts else _piped(pair=pair))
         answers = classifier.predict([row if pair else row[0] for row in texts])
-    rows = [
-        {"id": i, **dict(zip(classifier.text_columns, map(str, row), strict=True)), **answer}
-        for i, (row, answer) in enumerate(zip(texts, answers, strict=True))
-    ]
+        inputs = [dict(zip(classifier.text_columns, row, strict=True)) for row in texts]
+    # A file's own columns come back, its own id among them; without one, rows are counted from 0.
+    rows = [{"id": i, **given, **answer} for i, (given, answer) in enumerate(zip(inputs, answers, strict=True))]
     if parsed.out is not None:
         write_answers(parsed.out, rows)
         print(f"{len(rows):,} predictions in {parsed.out}", file=sys.stderr)
@@ -317,6 +320,9 @@ def _demo(parsed: argparse.Namespace) -> None:
 
 
 def _typed(texts: Sequence[str], *, pair: bool) -> Iterator[tuple[str, ...]]:
+    for text in texts:
+        if Path(text).suffix in DATA_FILES and Path(text).is_file():
+            raise UsageError(f"{text} is a file", hint=f"to predict for its rows: --data {text}")
     if pair and len(texts) % 2:
         raise UsageError(
             f"the model compares two texts, and {len(texts)} were given",
@@ -338,7 +344,9 @@ def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
         texts = tuple(line.split("\t")) if pair else (line,)
         if len(texts) != 1 + pair or not all(text.strip() for text in texts):
             form = "two texts with a tab between them" if pair else "a text"
-            raise InputError(f"is not {form}", where=f"standard input:{number}")
+            what = f"is not {form}" if line.strip() else "is empty"
+            hint = f"each line is {form}; a file of rows goes to --data"
+            raise InputError(what, where=f"standard input:{number}", hint=hint)
         yield texts
 
 

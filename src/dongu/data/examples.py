@@ -52,6 +52,7 @@ class TextData:
     task: Task
     label_names: tuple[str, ...]  # class id → name; for regression the label column alone
     splits: dict[str, Examples]
+    unused_columns: tuple[str, ...]  # that train has and the run does not read
     held_out: bool  # whether validation was cut from train
 
 
@@ -85,7 +86,8 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         splits = {"train": whole.take(~held), "validation": whole.take(held)} | {
             name: examples for name, examples in splits.items() if name != "train"
         }
-    return TextData(source.name, columns, task, names, splits, held_out)
+    unused = tuple(name for name in train.columns if name not in (*columns.texts, columns.label))
+    return TextData(source.name, columns, task, names, splits, unused, held_out)
 
 
 def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 from typing import Any
 
@@ -39,7 +40,17 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     # Buffers (position ids) are the same everywhere; sending them around at each forward would change nothing.
     handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
     precision = "bf16" if config.precision == "bf16" else "no"
-    return Accelerator(cpu=kind == "cpu", mixed_precision=precision, kwargs_handlers=handlers)
+    # Said outright, or Accelerate would leave the processes of a launcher on a machine without a GPU alone, each of
+    # them believing that it is the only one.
+    on_cpu = kind == "cpu" or (kind == "auto" and not any(available.values()))
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
+    if accelerator.num_processes != (launched := int(os.environ.get("WORLD_SIZE", "1"))):
+        raise UsageError(
+            f"the launcher started {launched} processes, and they work as {accelerator.num_processes}",
+            where=f"--device {config.device}",
+            hint="start one process, or give --device cpu or cuda",
+        )
+    return accelerator
 
 
 def _keep_freed_memory() -> None:

@@ -122,7 +122,8 @@ class Classifier:
             )
             if targets is None:
                 raise DataError("there are no labels", where=table.origin, hint="use `dongu predict`")
-            evaluations[name] = self._evaluate(read_texts(table, self.text_columns), targets, name)
+            shown = name if len(source.splits) > 1 else source.name  # the one table of a file is no train split
+            evaluations[shown] = self._evaluate(read_texts(table, self.text_columns), targets, shown)
         return evaluations
 
     def _evaluate(self, texts: Sequence[Sequence[str]], targets: np.ndarray, name: str) -> Evaluation:

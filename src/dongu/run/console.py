@@ -64,7 +64,7 @@ class Progress:
         self._examples += step.examples
         self._loss += (step.loss - self._loss) / min(25, step.number - self._first_step)
         elapsed = time.perf_counter() - self._started
-        numbers = f"loss {self._loss:.4f}  lr {step.learning_rate:.2e}  {self._examples / elapsed:.1f} examples/s"
+        numbers = f"mean loss {self._loss:.4f}  lr {step.learning_rate:.2e}  {self._examples / elapsed:.1f} examples/s"
         if self._bar is not None:
             self._bar.set_postfix_str(numbers, refresh=False)
             self._bar.update(step.number - self._bar.n)
@@ -92,6 +92,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     lengths = splits["train"].tokens.lengths
     cut = {name: int(split.tokens.truncated.sum()) for name, split in splits.items()}
     cut_share = sum(cut.values()) / sum(len(split) for split in splits.values())
+    unused = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
     cached = ", read from the cache" if all(split.tokens.cached for split in splits.values()) else ""
     parameters = sum(parameter.numel() for parameter in loop.plain_model.parameters())
     processes = loop.accelerator.num_processes
@@ -101,7 +102,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     clip = f", clipped at norm {config.max_grad_norm:g}" if config.max_grad_norm else ""
     return [
         ("data", f"{rows} rows{held_out}"),
-        ("columns", f"{data.columns} ({data.task})"),
+        ("columns", f"{data.columns} ({data.task}){unused}"),
         ("labels", _describe_labels(loop)),
         ("model", f"{config.model}: {type(loop.plain_model).__name__}, {_millions(parameters)} parameters"),
         (
