@@ -16,7 +16,7 @@ import pytest
 import dongu
 from dongu.cli import run as run_command
 from dongu.errors import CheckpointError, DataError, LockedError, StorageError, UsageError
-from dongu.run.checkpoint import CONTENTS, MANIFEST, read_checkpoint
+from dongu.run.checkpoint import CONTENTS, MANIFEST, Checkpoints, RunState, read_checkpoint
 
 OPTIONS: dict[str, Any] = {
     "epochs": 3,
@@ -232,3 +232,12 @@ def test_a_full_disk_leaves_the_older_checkpoint(cut_run: Callable[..., Path], m
     for name in before:
         read_checkpoint(run / "checkpoints" / name)
     assert dongu.resume(run).results["steps"] == 24
+
+
+def test_a_damaged_newer_checkpoint_costs_no_valid_one(tmp_path: Path) -> None:
+    for step in (6, 8, 10, 13):
+        (tmp_path / f"step-{step:08}").mkdir()
+    (tmp_path / "step-notes").mkdir()
+    Checkpoints(tmp_path, keep=1).retire(RunState(step=10, best_step=6))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"step-00000006", "step-00000010", "step-00000013", "step-notes"}

@@ -118,6 +118,7 @@ def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, starte
     ):
         if main:
             folder.clean()
+            checkpoints.retire(state)  # a kill may have come before it
         journal.phase("setup", time.perf_counter() - started, state.step)
         for step in () if _stopped_early(config, state) else loop:
             journal.step(step)

@@ -86,7 +86,7 @@ class Checkpoints:
             read_checkpoint(target)
         except CheckpointError as error:
             raise StorageError(f"was written and reads back differently ({error.what})", where=error.where) from error
-        self._retire(state)
+        self.retire(state)
 
     def newest(self) -> tuple[dict[str, bytes] | None, list[CheckpointError]]:
         """The contents of the newest valid one, None where there is none yet, and what is wrong with newer ones.
@@ -112,10 +112,14 @@ class Checkpoints:
         if not self.folder.is_dir():
             return []
         found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
-        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+        return sorted(found, key=_step_of)
 
-    def _retire(self, state: RunState) -> None:
-        own = self._own()
+    def retire(self, state: RunState) -> None:
+        """Remove what is older than the last `keep` up to this state, but for the best one's.
+
+        Newer ones are no reason to remove anything: after a resume they are damaged, until they are written again.
+        """
+        own = [path for path in self._own() if _step_of(path) <= state.step]
         best = f"step-{state.best_step:08}" if state.best_step is not None else ""
         for path in own[: -self.keep]:
             if path.name != best and not path.is_symlink():
@@ -124,6 +128,10 @@ class Checkpoints:
                     aside = path.with_name(f".{path.name}.0.old")
                     path.rename(aside)
                     shutil.rmtree(aside)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def restore(loop: Loop, contents: Mapping[str, bytes]) -> RunState:
