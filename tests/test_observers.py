@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -156,3 +157,31 @@ def test_a_cold_and_a_warm_token_cache(
     assert len(list((tmp_path / "cache").iterdir())) == 3
     for file in sorted((runs[0] / "model").iterdir()):
         assert file.read_bytes() == (runs[1] / "model" / file.name).read_bytes(), file.name
+
+
+def test_looking_at_the_plain_model_leaves_bf16_on(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    """Taking the wrapper of mixed precision off for a look would train the rest of the run in fp32, unsaid."""
+
+    def losses(precision: str, look: bool) -> list[float]:
+        loop = dongu.Loop(data_folder(train=45), model=tiny_model(), precision=precision, max_steps=4, device="cpu")
+        if look:
+            assert sum(parameter.numel() for parameter in loop.plain_model.parameters()) > 0
+        return [step.loss for step in loop]
+
+    assert losses("bf16", look=True) == losses("bf16", look=False) != losses("fp32", look=False)
+
+
+def test_a_bf16_run_is_bf16_throughout(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"model": tiny_model(), "precision": "bf16", "max_steps": 4, "device": "cpu"}
+    data = data_folder(train=45)
+    losses = [step.loss for step in dongu.Loop(data, **options)]
+    run = dongu.train(data, **options, out=str(tmp_path / "run")).path
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["loss"] for line in lines if line["event"] == "step"] == losses
+    evaluated = dongu.load(run, device="cpu").evaluate_own()
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert evaluated["validation"]["loss"] == results["validation"]["loss"]["value"]

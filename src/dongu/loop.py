@@ -195,8 +195,11 @@ class Loop:
 
     @property
     def plain_model(self) -> Any:
-        """The model without the wrapper of several processes or of mixed precision."""
-        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        """The model without the wrapper of several processes.
+
+        That of mixed precision stays: taking it off changes the live model, which would go on in fp32.
+        """
+        return self.accelerator.unwrap_model(self.model)
 
     def _clip_gradients(self) -> float:
         """The norm of the whole gradient, which is scaled down to `--max-grad-norm` where it is larger."""

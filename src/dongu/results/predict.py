@@ -45,6 +45,7 @@ class Classifier:
             record["options"]["task"], record["label_names"], self.config.data, record["metric"]
         )
         self.model, self.tokenizer = load_classifier(RunFolder(Path(run)).model)
+        self.collate = Collator.of(self.tokenizer, model_columns(self.model))
         self.accelerator = make_accelerator(self.config)
         self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
 
@@ -138,9 +139,7 @@ class Classifier:
         return Split(name, np.arange(len(tokens)), tokens, targets)
 
     def _batches(self, split: Split) -> EvalBatches:
-        plain = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        collate = Collator.of(self.tokenizer, model_columns(plain))
-        return EvalBatches(split, collate, self.config.eval_batch_size)
+        return EvalBatches(split, self.collate, self.config.eval_batch_size)
 
 
 def _chosen(splits: Mapping[str, Any], split: str | None, where: str) -> list[str]:
