@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,9 @@ from dongu.data.batches import (
     Update,
     dropout_seed,
     epoch_order,
+    grouped_order,
     make_dataloader,
+    padding_share,
 )
 from dongu.data.tokens import Tokens, tokenize
 from dongu.model.load import load_tokenizer
@@ -258,3 +261,55 @@ def test_data_workers_change_nothing(kind: str) -> None:
             for name, tensor in x.tensors.items():
                 assert torch.equal(tensor, y.tensors[name])
                 assert torch.equal(tensor, z.tensors[name])
+
+
+# --- like lengths
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 400, 1000])
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+def test_a_grouped_epoch_has_each_row_once_and_is_a_function_of_seed_and_epoch(rows: int, batch_size: int) -> None:
+    lengths = np.random.default_rng(1).integers(1, 60, rows)
+    orders = [grouped_order(lengths, batch_size, seed, epoch) for seed, epoch in ((3, 0), (3, 0), (3, 1), (4, 0))]
+    for order in orders:
+        assert sorted(order) == list(range(rows))
+    assert (orders[0] == orders[1]).all()
+    if rows > 100:
+        assert (orders[0] != orders[2]).any()
+        assert (orders[0] != orders[3]).any()
+
+
+def test_grouping_takes_most_of_the_padding_away_and_keeps_chance() -> None:
+    lengths = np.random.default_rng(1).integers(3, 120, 3000)
+    grouped = grouped_order(lengths, 8, seed=3, epoch=0)
+    assert padding_share(lengths, grouped, 8) < 0.1 * padding_share(lengths, epoch_order(3000, 3, 0), 8)
+    firsts = lengths[grouped[:2400].reshape(-1, 8)].mean(axis=1)
+    assert abs(np.corrcoef(firsts, np.arange(300))[0, 1]) < 0.15, "short and long batches come in any order"
+    # Rows that share a batch in one epoch do not in the next: the pools are drawn anew.
+    again = grouped_order(lengths, 8, seed=3, epoch=1)
+    first, second = (
+        {pair for batch in order.reshape(-1, 8).tolist() for pair in itertools.combinations(sorted(batch), 2)}
+        for order in (grouped, again)
+    )
+    assert len(first & second) < 0.1 * len(first)
+
+
+def test_the_share_of_padding_is_that_of_the_batches() -> None:
+    split = make_split(50)
+    lengths = split.tokens.lengths
+    order = epoch_order(50, 5, 0)
+    batches = [PLAIN(split, order[start : start + 8]) for start in range(0, 50, 8)]
+    cells = sum(batch["attention_mask"].numel() for batch in batches)
+    real = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    assert padding_share(lengths, order, 8) == pytest.approx(1 - real / cells)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_grouped_updates_cover_the_epoch_over_all_processes(processes: int) -> None:
+    seen: list[int] = []
+    for process in range(processes):
+        updates = make_updates(50, 8, 3, process, processes)
+        updates.group_by_length = True
+        for index in range(updates.steps_per_epoch):
+            seen += counted_rows(updates[index])
+    assert sorted(seen) == list(range(50))

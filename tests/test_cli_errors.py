@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -365,16 +368,22 @@ def test_a_bug_is_said_as_one(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert "--debug" in message
 
 
-def test_an_interrupt(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 143)])
+def test_a_signal_outside_of_the_steps(
+    name: str, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(_: Any) -> None:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.Signals[name])
+        time.sleep(5)
 
+    before = signal.getsignal(signal.Signals[name])
     monkeypatch.setattr(cli, "_train", interrupt)
-    assert cli.run(["train", "data"]) == 130
-    assert capsys.readouterr().err == "dongu: interrupted; `dongu resume RUN` goes on from its last checkpoint\n"
+    assert cli.run(["train", "data"]) == code
+    assert capsys.readouterr().err == f"dongu: stopped by {name} during the set-up; nothing was lost\n"
     monkeypatch.setattr(cli, "_predict", interrupt)
-    assert cli.run(["predict", "run", "text"]) == 130
-    assert capsys.readouterr().err == "dongu: interrupted\n"
+    assert cli.run(["predict", "run", "text"]) == code
+    assert capsys.readouterr().err == f"dongu: stopped by {name}\n"
+    assert signal.getsignal(signal.Signals[name]) == before
 
 
 def test_one_of_many_processes_speaks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,6 +394,7 @@ def test_one_of_many_processes_speaks(capsys: pytest.CaptureFixture[str], monkey
 
 LIGHT = """
 import sys
+import time
 import dongu
 from dongu.__main__ import main
 sys.argv = ["dongu", *{arguments!r}]

@@ -37,6 +37,7 @@ OPTIONS = [
     "precision",
     "device",
     "threads",
+    "group_by_length",
     "workers",
     "eval_steps",
     "metric",
@@ -77,7 +78,18 @@ def test_every_option_has_a_help_and_a_flag() -> None:
         if name != "data":
             for flag in (option_flag(name), f"--{name}"):
                 assert flag == flag.lower()
+                if field.annotation is bool:
+                    assert vars(parser.parse_args(["train", "x", flag]))[name] is True
+                    continue
                 assert vars(parser.parse_args(["train", "x", flag, "7"]))[name] in ("7", ["7"])
+
+
+def test_a_switch_of_a_recipe_can_be_turned_off_again(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('data = "x.csv"\ngroup-by-length = true\n', encoding="utf-8")
+    assert options_of("--config", str(recipe))["group_by_length"] is True
+    for flag in ("--no-group-by-length", "--no-group_by_length"):
+        assert options_of("--config", str(recipe), flag)["group_by_length"] is False
 
 
 def test_an_option_cannot_change_later() -> None:

@@ -19,6 +19,8 @@ from dongu.errors import NonFiniteError
 from dongu.evaluate import eval_mode
 
 FILES = {
+    ".lock",
+    "MANIFEST.json",
     "run.json",
     "metrics.jsonl",
     "timing.jsonl",

@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 from dongu import __version__
 from dongu.config import ALIASES, RunConfig, did_you_mean, option_flag, read_config
 from dongu.errors import DonguError, InputError, UsageError
+from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 
 if TYPE_CHECKING:
     from dongu.run.console import Console
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 ANSWER_FILES = (".jsonl", ".csv", ".tsv")
+ALLOWED = "data, versions, hardware, or an option by its name (learning-rate)"
 LAUNCHERS = """\
 several processes, nothing else changed:
   torchrun --nproc-per-node 2 -m dongu train DATA ...
@@ -41,18 +44,19 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     _speak_utf8()
     try:
-        parsed, unknown = make_parser().parse_known_args([item for item in arguments if item != "--debug"])
-        if unknown:
-            raise UsageError(f"there is no option {unknown[0]}", hint=_suggest(parsed.command, unknown[0]))
-        command: Callable[[argparse.Namespace], None] = parsed.run
-        command(parsed)
+        with StopSignals() as signals, signals.at_once():  # a run that has begun waits for the end of its step
+            parsed, unknown = make_parser().parse_known_args([item for item in arguments if item != "--debug"])
+            if unknown:
+                raise UsageError(f"there is no option {unknown[0]}", hint=_suggest(parsed.command, unknown[0]))
+            command: Callable[[argparse.Namespace], int | None] = parsed.run
+            return command(parsed) or 0
     except DonguError as error:
         return _fail(error, error.exit_code, debug=debug)
-    except KeyboardInterrupt:
-        trains = arguments[0] in ("train", "resume")
-        more = "; `dongu resume RUN` goes on from its last checkpoint" if trains else ""
-        print(f"dongu: interrupted{more}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        received = stop.number if isinstance(stop, Stop) else signal.SIGINT
+        more = " during the set-up; nothing was lost" if arguments[0] in ("train", "resume") else ""
+        print(f"dongu: stopped by {received.name}{more}", file=sys.stderr)
+        return EXIT_CODES[received]
     except BrokenPipeError:
         # The reader of a pipe (`| head`) has enough; Python would complain once more while it closes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -61,7 +65,6 @@ def run(arguments: Sequence[str]) -> int:
         what = f"internal error: {type(error).__name__}: {error}"
         hint = "run it again with --debug for the traceback, and please report it"
         return _fail(DonguError(what, hint=hint), 70, debug=debug)
-    return 0
 
 
 def _speak_utf8() -> None:
@@ -80,7 +83,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dongu {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add_command in (_add_train, _add_resume, _add_evaluate, _add_predict, _add_demo):
+    for add_command in (_add_train, _add_resume, _add_evaluate, _add_predict, _add_verify, _add_demo):
         add_command(commands)
     return parser
 
@@ -114,6 +117,14 @@ def _add_resume(commands: Any) -> None:
         allow_abbrev=False,
     )
     resume.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    resume.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+    resume.add_argument(
+        "--allow", metavar="NAME", nargs="+", default=(), help="what may differ and change the result: " + ALLOWED
+    )
+    options = resume.add_argument_group("options of `dongu train` that shall be others from here on")
+    for name in RunConfig.model_fields:
+        if name not in ("data", "out"):
+            _add_option(options, name, default_shown=False)
     resume.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
     resume.set_defaults(run=_resume)
 
@@ -149,6 +160,20 @@ def _add_predict(commands: Any) -> None:
     predict.set_defaults(run=_predict)
 
 
+def _add_verify(commands: Any) -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="prove on this machine that a run holds what was written and comes out again",
+        description="Re-hashes what the run holds, replays a stretch between two checkpoints, evaluates the saved model"
+        " again, and splits an update in several ways: one line a proof, exit code 0 if all hold, else 1.",
+        allow_abbrev=False,
+    )
+    verify.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    verify.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+    verify.add_argument("--json", action="store_true", help="JSON on standard output, one line a proof")
+    verify.set_defaults(run=_verify)
+
+
 def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
@@ -161,9 +186,16 @@ def _add_demo(commands: Any) -> None:
     demo.set_defaults(run=_demo)
 
 
-def _add_option(parser: argparse.ArgumentParser, name: str) -> None:
+def _add_option(parser: Any, name: str, *, default_shown: bool = True) -> None:
     field = RunConfig.model_fields[name]
-    default = field.default
+    default = field.default if default_shown else None
+    if field.annotation is bool:
+        flags = [spelling for flag in _spellings(name) for spelling in (flag, flag.replace("--", "--no-", 1))]
+        parser.add_argument(flags[0], dest=name, action="store_true", default=None, help=field.description)
+        for flag in flags[1:]:
+            action = "store_false" if flag.startswith("--no-") else "store_true"
+            parser.add_argument(flag, dest=name, action=action, default=None, help=argparse.SUPPRESS)
+        return
     shown = "" if default is None else f" ({default:g})" if isinstance(default, float) else f" ({default})"
     choices = [value for item in (field.annotation, *get_args(field.annotation)) for value in get_args(item)]
     names = [value for value in choices if isinstance(value, str)]
@@ -207,8 +239,11 @@ def _resume(parsed: argparse.Namespace) -> None:
     from dongu.run.console import Console
     from dongu.training import resume
 
+    options = {name: getattr(parsed, name) for name in RunConfig.model_fields if name not in ("data", "out")}
+    given = {name: value for name, value in options.items() if value is not None}
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
-    _show_result(resume(parsed.folder, console=console), console, as_json=parsed.json)
+    result = resume(parsed.folder, parsed.data, allow=parsed.allow, console=console, **given)
+    _show_result(result, console, as_json=parsed.json)
 
 
 def _show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
@@ -311,6 +346,18 @@ def _predict(parsed: argparse.Namespace) -> None:
 
         for row in rows:
             print(printable(_answer_line(row, classifier.text_columns)))
+
+
+def _verify(parsed: argparse.Namespace) -> int:
+    from dongu.results.verify import verify
+
+    holds = True
+    for proof in verify(parsed.folder, parsed.data):
+        holds = holds and proof.holds
+        if os.environ.get("RANK", "0") == "0":
+            line = f"{'ok  ' if proof.holds else 'FAIL'}  {proof.name:<13} {proof.text}"
+            print(json.dumps(vars(proof), ensure_ascii=False) if parsed.json else line, flush=True)
+    return 0 if holds else 1
 
 
 def _demo(parsed: argparse.Namespace) -> None:

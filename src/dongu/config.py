@@ -106,6 +106,7 @@ class RunConfig(BaseModel):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the matrix products")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
     threads: Count | None = Field(None, description="CPU threads a process (default: PyTorch's choice)")
+    group_by_length: bool = Field(False, description="batches of like lengths, for less padding")
     workers: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] = Field(
         0, description="processes that prepare batches ahead"
     )

@@ -8,7 +8,9 @@
     ├── CheckpointError         4  checkpoints exist, and none can be used
     ├── NonFiniteError          5  a NaN or an infinity, before it reached the weights
     ├── StorageError            6  a file could not be written
-    └── LockedError             7  another process writes to the run folder
+    ├── LockedError             7  another process writes to the run folder
+    ├── WorkerError             8  a process that prepares batches died, failed or hangs
+    └── StoppedError      129-143  a signal ended the run; its state is saved
 
 The number is the exit code of the command. Each error says what happened, where, and what to do, a line each.
 """
@@ -80,3 +82,17 @@ class LockedError(DonguError):
     """Another process writes to the run folder."""
 
     exit_code = 7
+
+
+class WorkerError(DonguError):
+    """A process that prepares batches died, failed or hangs."""
+
+    exit_code = 8
+
+
+class StoppedError(DonguError):
+    """A signal ended the run at a step boundary, and its state is saved."""
+
+    def __init__(self, what: str, *, exit_code: int, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.exit_code = exit_code

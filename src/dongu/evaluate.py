@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dongu.data.batches import EvalBatches, make_dataloader
-from dongu.errors import DonguError
+from dongu.errors import DonguError, NonFiniteError
 from dongu.metrics import MetricSet
 from dongu.model.loss import row_losses
 
@@ -70,6 +70,7 @@ def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, worker
 
     Raises:
         DonguError: some row was not computed exactly once.
+        NonFiniteError: the model has a NaN or an infinity for some row.
     """
     device = accelerator.device
     own = range(accelerator.process_index, len(batches), accelerator.num_processes)
@@ -89,4 +90,8 @@ def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, worker
         wrong = batches.split.ids[(counts != 1).cpu().numpy()][:10].tolist()
         raise DonguError("rows were not counted exactly once", where=f"{batches.split.name}, rows {wrong}")
     answer: np.ndarray = logits.cpu().numpy()
+    if not (finite := np.isfinite(answer).all(axis=-1)).all():
+        wrong = batches.split.ids[~finite]
+        where = f"{batches.split.name} rows {', '.join(map(str, wrong[:32].tolist()))}"
+        raise NonFiniteError(f"the model's answer is not finite for {len(wrong):,} rows", where=where)
     return answer

@@ -1,30 +1,95 @@
-"""Every durable write: a reader sees the old content or the new one, never a part of it."""
+"""Every durable write: a reader sees the old content or the new one, never a part of it.
+
+Stage beside the target, flush each file, rename, flush the folder. What reaches the disk goes through `Disk`, so a test
+can put another in its place that fails, or loses power, at any operation.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from dongu.errors import StorageError
 
-_LEFTOVER = re.compile(r"\..+\.\d+\.(tmp|old)")
+_LEFTOVER = re.compile(r"\.(?P<target>.+)\.\d+\.(?P<kind>tmp|old)")
+_RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers report the system's errors
+_HINTS = {
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "your quota is used up: free some space and run the same command again",
+    errno.EROFS: "the file system is read-only: choose a folder on another one",
+    errno.EACCES: "the permissions of the folder do not allow it",
+    errno.EIO: "the disk reports an error: look at it before you trust it again",
+}
+
+
+class Disk:
+    """The operations of the file system that durable writes are made of."""
+
+    def make_folder(self, path: Path) -> None:
+        """A new folder."""
+        path.mkdir()
+
+    def write(self, path: Path, content: bytes) -> None:
+        """A file with this content, flushed to the disk; its name is not, before the folder is."""
+        with path.open("wb", buffering=0) as file:
+            self.append(file, content)
+            os.fsync(file.fileno())
+
+    def append(self, file: FileIO, content: bytes) -> None:
+        """More content for an open, unbuffered file, not flushed to the disk."""
+        rest = memoryview(content)
+        while rest:
+            rest = rest[file.write(rest) :]
+
+    def sync(self, path: Path) -> None:
+        """Flush a file's content, or the names in a folder, to the disk."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Another name, in place of a file that has it."""
+        old.replace(new)
+
+    def exchange(self, one: Path, other: Path) -> bool:
+        """Swap two names in one step; False where the system cannot (renameat2(2) is Linux's)."""
+        renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+        here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        return renameat2 is not None and renameat2(here, os.fsencode(one), here, os.fsencode(other), swap) == 0
+
+    def remove(self, path: Path) -> None:
+        """A file, or a folder and all in it; never what a link points at."""
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+disk = Disk()
 
 
 @contextlib.contextmanager
 def storage(path: Path) -> Iterator[None]:
-    """Turn an `OSError` of the block into a `StorageError` that names the path and the cause."""
+    """Turn what the system refuses in the block into a `StorageError` that names the path and the cause."""
     try:
         yield
-    except OSError as error:
-        hint = "free some space and run the same command again" if error.errno == errno.ENOSPC else ""
-        raise StorageError(
-            f"cannot write ({error.strerror or error})", where=str(error.filename or path), hint=hint
-        ) from error
+    except Exception as error:
+        if isinstance(error, OSError):
+            number, reason, where = error.errno or 0, error.strerror or str(error), error.filename or path
+        elif found := _RUST_ERROR.search(str(error)):
+            number, reason, where = int(found[1]), os.strerror(int(found[1])), path
+        else:
+            raise
+        raise StorageError(f"cannot write ({reason})", where=str(where), hint=_HINTS.get(number, "")) from error
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -35,23 +100,34 @@ def write_file(path: Path, content: bytes) -> None:
     """
     staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage(path):
+        make_folder(path.parent)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with staged.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            staged.replace(path)
+            disk.write(staged, content)
+            disk.rename(staged, path)
         finally:
-            staged.unlink(missing_ok=True)
-        sync_folder(path.parent)
+            disk.remove(staged)
+        disk.sync(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """The folder and those above it, each with its name on the disk.
+
+    Raises:
+        OSError: one could not be made.
+    """
+    if not path.is_dir():
+        make_folder(path.parent)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            disk.make_folder(path)
+        disk.sync(path.parent)
 
 
 @contextlib.contextmanager
 def replace_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends well, it takes the target's place.
 
-    The old folder is moved aside, and removed only after the new one stands.
+    Where the system can swap two names, the target is there at every instant; elsewhere the old folder is moved aside
+    for the moment of a rename, and `remove_leftovers` puts it back if that moment was the last.
 
     Raises:
         StorageError: a write failed; the old folder, if any, is in its place.
@@ -60,26 +136,27 @@ def replace_folder(target: Path) -> Iterator[Path]:
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
     with storage(target):
         try:
-            shutil.rmtree(staged, ignore_errors=True)
-            staged.mkdir(parents=True)
+            disk.remove(staged)
+            make_folder(target.parent)
+            disk.make_folder(staged)
             yield staged
             for path in sorted(staged.rglob("*")):
-                if path.is_file():
-                    _sync(path)
-            sync_folder(staged)
-            if target.exists():
+                disk.sync(path)
+            disk.sync(staged)
+            if not target.exists():
+                disk.rename(staged, target)
+            elif not disk.exchange(staged, target):
                 target.rename(retired)
-            try:
-                staged.rename(target)
-            except OSError:
-                if retired.exists():
+                try:
+                    staged.rename(target)
+                except OSError:
                     retired.rename(target)
-                raise
-            sync_folder(target.parent)
+                    raise
+            disk.sync(target.parent)
         finally:
-            shutil.rmtree(staged, ignore_errors=True)
-            if target.exists():
-                shutil.rmtree(retired, ignore_errors=True)
+            for path in (staged, retired) if target.exists() else (staged,):
+                with contextlib.suppress(OSError):  # what cannot be removed now is a leftover for later
+                    disk.remove(path)
 
 
 def is_leftover(path: Path) -> bool:
@@ -88,21 +165,17 @@ def is_leftover(path: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove from a folder what writes that were cut off have left, and nothing else."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if is_leftover(path):
-            with storage(path):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Remove from a folder what writes that were cut off have left, and nothing else.
 
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; a rename is not, until then."""
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    Raises:
+        StorageError: one could not be removed.
+    """
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name = _LEFTOVER.fullmatch(path.name)
+        if name is None or path.is_symlink():
+            continue
+        with storage(path):
+            if name["kind"] == "old" and not (folder / name["target"]).exists():
+                disk.rename(path, folder / name["target"])
+            else:
+                disk.remove(path)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dongu.config import RunConfig, make_config
-from dongu.data.batches import Collator, EvalBatches, Split, TrainUpdates, dropout_seed, make_dataloader
+from dongu.data.batches import Collator, EvalBatches, Split, TrainUpdates, Update, dropout_seed, make_dataloader
 from dongu.data.examples import Examples, read_examples
 from dongu.data.sources import read_source
 from dongu.data.tokens import tokenize
@@ -25,6 +25,7 @@ from dongu.errors import NonFiniteError, UsageError
 from dongu.evaluate import Evaluation, evaluate
 from dongu.metrics import MetricSet
 from dongu.model.device import make_accelerator
+from dongu.model.finite import check_finite
 from dongu.model.load import (
     check_vocabulary,
     load_model,
@@ -88,6 +89,7 @@ class Loop:
             seed=config.seed,
         )
         check_vocabulary(self.model, self.tokenizer, config.model)
+        check_finite(self.model.state_dict(), f"--model {config.model}")
         self.config = self._resolve(config)
         self.metrics = MetricSet.of(self.data.task, self.data.label_names, source.hub_name, self.config.metric)
 
@@ -100,6 +102,7 @@ class Loop:
             seed=self.config.seed,
             batch_size=self.config.batch_size,
             micro_batch_size=self.config.micro_batch_size or self.config.batch_size,
+            group_by_length=self.config.group_by_length,
             process=self.accelerator.process_index,
             processes=processes,
         )
@@ -124,33 +127,16 @@ class Loop:
         )
 
     def __iter__(self) -> Iterator[Step]:
-        config, accelerator, model = self.config, self.accelerator, self.model
+        accelerator = self.accelerator
         for update in self.train_dataloader:
             started = time.perf_counter()
-            model.train()
-            loss = torch.zeros((), device=accelerator.device)
+            self.model.train()
 
-            for micro_batch in update.micro_batches:
-                # Dropout is a function of (seed, step, position): nothing that happens between steps can move it.
-                torch.manual_seed(dropout_seed(config.seed, self.number + 1, micro_batch.position))
-                inputs = micro_batch.to(accelerator.device)  # (batch, tokens) each
-                labels = inputs.pop("labels")  # (batch,)
-                last = micro_batch is update.micro_batches[-1]
-                with contextlib.nullcontext() if last else accelerator.no_sync(model):
-                    # Forward. The loss of an update is the sum over its examples divided by their number, over all
-                    # micro-batches and processes; a stand-in row counts nothing.
-                    logits = model(**inputs).logits  # (batch, labels)
-                    counts = float(micro_batch.examples > 0)
-                    micro_loss = summed_loss(self.data.task, logits, labels) * counts / update.examples
-
-                    # Backward. DDP averages over the processes; the sum is wanted.
-                    accelerator.backward(micro_loss * accelerator.num_processes)
-                loss += micro_loss.detach()
-
-            loss_value = float(accelerator.reduce(loss, "sum"))  # waits for the device
+            # Forward, backward.
+            loss = float(accelerator.reduce(self._gradients_in_memory(update), "sum"))  # waits for the device
             grad_norm = self._clip_gradients()
-            if not (math.isfinite(loss_value) and math.isfinite(grad_norm)):
-                raise self._not_finite(loss_value, grad_norm)
+            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                raise self._not_finite(loss, grad_norm)
             learning_rate = self.lr_scheduler.get_last_lr()[0]
 
             # Step, schedule, zero the gradients.
@@ -162,7 +148,7 @@ class Loop:
             yield Step(
                 number=self.number,
                 epoch=self.number / self.steps_per_epoch,
-                loss=loss_value,
+                loss=loss,
                 learning_rate=learning_rate,
                 grad_norm=grad_norm,
                 examples=update.examples,
@@ -170,6 +156,52 @@ class Loop:
                 padded_tokens=sum(m.tensors["input_ids"].numel() for m in update.micro_batches),
                 seconds=time.perf_counter() - started,
             )
+
+    def gradients(self, update: Update) -> Tensor:
+        """Forward and backward of an update: adds to the gradients, and gives this process's part of the mean loss.
+
+        The loss of an update is the sum over its examples divided by their number, over all micro-batches and
+        processes: however it is split, it is the same.
+        """
+        accelerator, model = self.accelerator, self.model
+        loss = torch.zeros((), device=accelerator.device)
+        for micro_batch in update.micro_batches:
+            # Dropout is a function of (seed, step, position): nothing that happens between steps can move it.
+            torch.manual_seed(dropout_seed(self.config.seed, self.number + 1, micro_batch.position))
+            inputs = micro_batch.to(accelerator.device)  # (batch, tokens) each
+            labels = inputs.pop("labels")  # (batch,)
+            last = micro_batch is update.micro_batches[-1]
+            with contextlib.nullcontext() if last else accelerator.no_sync(model):
+                logits = model(**inputs).logits  # (batch, labels)
+                counts = float(micro_batch.examples > 0)  # a stand-in row counts nothing
+                micro_loss = summed_loss(self.data.task, logits, labels) * counts / update.examples
+                accelerator.backward(micro_loss * accelerator.num_processes)  # DDP averages; the sum is wanted
+            loss += micro_loss.detach()
+        return loss
+
+    def _gradients_in_memory(self, update: Update) -> Tensor:
+        """`gradients`, of halved micro-batches from here on where the device has no memory for them.
+
+        Raises:
+            UsageError: there is no memory for a single row.
+        """
+        while True:
+            if max(len(micro_batch.rows) for micro_batch in update.micro_batches) > self.updates.micro_batch_size:
+                update = self.updates[self.number]  # it was prepared before memory ran out
+            largest = max(len(micro_batch.rows) for micro_batch in update.micro_batches)
+            try:
+                return self.gradients(update)
+            except torch.OutOfMemoryError as error:
+                if largest == 1 or self.accelerator.num_processes > 1:  # the others already wait for this one's part
+                    raise UsageError(
+                        f"the device has no memory for {largest} rows at a time",
+                        where=f"step {self.number + 1}, --micro-batch-size {self.updates.micro_batch_size}",
+                        hint="give a smaller --micro-batch-size" if largest > 1 else "give a smaller --max-length",
+                    ) from error
+            self.updates.micro_batch_size = largest // 2
+            self.optimizer.zero_grad()
+            if self.accelerator.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def go_to(self, number: int) -> None:
         """Continue after update `number`, as if the loop had come there; weights and moments are the caller's."""
@@ -187,11 +219,15 @@ class Loop:
 
         Raises:
             UsageError: there is no such split.
+            NonFiniteError: the model has a NaN or an infinity for some row.
         """
         if split not in self.splits:
             raise UsageError(f"there is no split `{split}`", hint=f"the splits are: {', '.join(self.splits)}")
         batches = EvalBatches(self.splits[split], self.collate, self.config.eval_batch_size)
-        return evaluate(self.model, batches, self.accelerator, self.metrics, workers=self.config.workers)
+        try:
+            return evaluate(self.model, batches, self.accelerator, self.metrics, workers=self.config.workers)
+        except NonFiniteError as error:
+            raise NonFiniteError(error.what, where=f"after step {self.number}, {error.where}") from error
 
     @property
     def plain_model(self) -> Any:

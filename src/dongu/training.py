@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import copy
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dongu.config import RunConfig
-from dongu.errors import DataError, InputError, UsageError
+from dongu.errors import (
+    CheckpointError,
+    InputError,
+    NonFiniteError,
+    StoppedError,
+    UsageError,
+    WorkerError,
+)
 from dongu.evaluate import Evaluation
-from dongu.files import replace_folder, write_file
-from dongu.loop import Loop
+from dongu.files import disk, replace_folder
+from dongu.loop import Loop, Step
 from dongu.model.load import load_classifier, quiet_transformers
 from dongu.results.card import write_card
 from dongu.results.predictions import prediction_lines
-from dongu.run.checkpoint import Checkpoints, RunState, restore
+from dongu.run.checkpoint import Checkpoints, RunState
 from dongu.run.console import Console, describe, results_table
-from dongu.run.folder import RunFolder, data_fingerprint, software_versions
-from dongu.run.journal import Journal
+from dongu.run.folder import RunFolder
+from dongu.run.identity import differences, identity, refuse, software_versions
+from dongu.run.journal import Journal, logged_steps
+from dongu.run.plan import Plan
+from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 
 
 @dataclass(frozen=True)
@@ -42,123 +53,193 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
 
     Raises:
         InputError: the options, the data or the model cannot be used, or the run folder is taken; nothing is written.
-        NonFiniteError: a loss or a gradient was not finite; the update was not made.
-        StorageError: a file could not be written.
+        LockedError: another process writes to the run folder.
+        NonFiniteError: a loss, a gradient or a weight was not finite; the update was not made.
+        StorageError: a file could not be written, or there is no room for all that the run will keep.
+        WorkerError: a process that prepares batches failed.
+        StoppedError: a signal ended the run; its state is saved.
     """
     started = time.perf_counter()
     if (out := options.get("out")) is not None:
-        RunFolder(Path(out)).refuse_if_used()  # before minutes of tokenizing
+        _refuse_if_taken(RunFolder(Path(out)))  # before minutes of tokenizing
     loop = Loop(data, **options)
     if "validation" not in loop.splits or loop.splits["validation"].targets is None:
         raise InputError("validation has no labels", hint="a best model cannot be chosen without")
     folder = RunFolder(Path(loop.config.out or f"runs/{loop.data.name}"))
-    folder.refuse_if_used()
+    _refuse_if_taken(folder)
     loop.accelerator.wait_for_everyone()  # nobody looks at the folder after the first has written to it
-    if loop.accelerator.is_main_process:
-        folder.write_json("run.json", describe_run(loop, folder))
-    console = _console_of(loop, console)
-    console.fields([*describe(loop), ("run", str(folder.path))])
-    return run(loop, folder, RunState(), console, started)
+    main = loop.accelerator.is_main_process
+    state = RunState(identity=identity(loop))
+    Checkpoints(folder.checkpoints, loop.config.keep, _plan(loop)).check_room(loop)
+    with folder.lock(enabled=main):
+        if main:
+            folder.refuse_if_used()  # another process may have come and gone
+            folder.clean()
+            folder.write_json("run.json", describe_run(loop, folder, state))
+        console = _console_of(loop, console)
+        console.fields([*describe(loop), ("run", str(folder.path))])
+        return run(loop, folder, state, console, started)
 
 
-def resume(path: str | Path, data: Any = None, *, console: Console | None = None) -> RunResult:
+def resume(
+    path: str | Path,
+    data: Any = None,
+    *,
+    allow: Sequence[str] = (),
+    console: Console | None = None,
+    **options: Any,
+) -> RunResult:
     """Go on with a run from its newest valid checkpoint, as `dongu resume` does.
 
     Args:
         path: the run folder.
-        data: the rows again, where they were given in memory.
+        data: the rows again, where they were given in memory or lie elsewhere now.
+        allow: what may differ although it changes the result: names of options, `data`, `versions`, `hardware`.
         console: where to print; nowhere by default.
+        options: those of `RunConfig` that shall be others from here on.
 
     Raises:
-        InputError: the folder is no run, or its data are not those it was started with.
+        InputError: the folder is no run, or what the result depends on is not what it was started with.
         CheckpointError: checkpoints exist, and none is valid; nothing is changed.
+        LockedError, NonFiniteError, StorageError, WorkerError, StoppedError: as `train`.
     """
     started = time.perf_counter()
     folder = RunFolder(Path(path))
     record = folder.read_json("run.json")
     if (folder.path / "results.json").exists():
         raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to go on with")
-    options = {name: value for name, value in record["options"].items() if name != "data"}
-    loop = Loop(record["options"]["data"] if data is None else data, **options)
-    for split, was in record["data"].items():
-        now = data_fingerprint(loop.data).get(split, {})
-        if now.get("sha256") != was["sha256"]:
-            raise DataError(
-                f"{split} is not what the run was started with ({was['rows']:,} rows then, {now.get('rows', 0):,} now)",
-                where=was["origin"],
-                hint="put the old file back, or start a new run",
+    folder.refuse_if_locked()
+    loop = folder.reopen(data, **options)
+    with folder.lock(enabled=loop.accelerator.is_main_process):
+        checkpoints = Checkpoints(folder.checkpoints, loop.config.keep, _plan(loop))
+        checkpoint, damaged = checkpoints.newest(folder.metrics)
+        if checkpoint is None and logged_steps(folder.metrics) > _plan(loop).first_save:
+            raise CheckpointError(
+                "the checkpoints of the run are gone",
+                where=str(folder.checkpoints),
+                hint="nothing was changed; put them back, or start anew with another --out",
             )
-    console = _console_of(loop, console)
-    for name, now_version in software_versions().items():
-        if now_version != record["versions"].get(name):
-            console.line(
-                f"warning: {name} is {now_version}, and was {record['versions'].get(name)}: other bits may come"
-            )
-    if loop.accelerator.num_processes != record["processes"]:
-        console.line(f"warning: {loop.accelerator.num_processes} processes, not {record['processes']}: other rounding")
-    contents, damaged = Checkpoints(folder.checkpoints, loop.config.keep).newest()
-    for error in damaged:
-        console.line(f"WARNING: {error.where} {error.what}; an older checkpoint is used")
-    state = RunState() if contents is None else restore(loop, contents)
-    console.line(f"going on after step {state.step:,} of {loop.total_steps:,} in {folder.path}")
-    return run(loop, folder, state, console, started)
+        found = list(differences(record if checkpoint is None else checkpoint.state.identity, loop))
+        refuse(found, allow, str(folder.path))
+        console = _console_of(loop, console)
+        for error in damaged:
+            console.line(f"WARNING: {error.where} {error.what}; an older checkpoint is used")
+        for difference in found:
+            console.line(f"warning: {difference.text}: other bits may come")
+        state = RunState() if checkpoint is None else checkpoint.restore(loop)
+        state.identity = identity(loop)
+        checkpoints.check_room(loop)
+        if loop.accelerator.is_main_process:
+            folder.clean()
+            if found or options:
+                changes = [*record.get("changes", ()), {"step": state.step, "changes": [item.text for item in found]}]
+                folder.write_json("run.json", {**describe_run(loop, folder, state), "changes": changes})
+        console.line(f"going on after step {state.step:,} of {loop.total_steps:,} in {folder.path}")
+        return run(loop, folder, state, console, started)
 
 
 def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, started: float) -> RunResult:
     """The rest of a run: every step recorded, evaluations, checkpoints, the best model, the verdict."""
-    main = loop.accelerator.is_main_process
-    config, metrics = loop.config, loop.metrics
-    checkpoints = Checkpoints(folder.checkpoints, config.keep)
-    evaluate_every = config.eval_steps or loop.steps_per_epoch
-    lengths = {"metrics_bytes": state.metrics_bytes, "timing_bytes": state.timing_bytes}
+    main, config, metrics = loop.accelerator.is_main_process, loop.config, loop.metrics
+    plan = _plan(loop)
+    checkpoints = Checkpoints(folder.checkpoints, config.keep, plan)
+    if main:
+        checkpoints.retire(state)  # a kill may have come before it
     with (
-        folder.lock(enabled=main),
-        Journal(folder, enabled=main, **lengths) as journal,
+        Journal(folder, enabled=main, step=state.step, mark=state.log) as journal,
         console.progress(loop.total_steps, done=state.step) as progress,
+        StopSignals() as signals,
     ):
-        if main:
-            folder.clean()
-            checkpoints.retire(state)  # a kill may have come before it
         journal.phase("setup", time.perf_counter() - started, state.step)
-        for step in () if _stopped_early(config, state) else loop:
-            journal.step(step)
-            progress.step(step)
-            state.step = step.number
+        saved = (state.step, state.evaluated_step)
+        for step in _boundaries(loop, signals):
+            if step is not None:
+                journal.step(step)
+                progress.step(step)
+                state.step = step.number
+                _note_memory(loop, state, console)
+            stop = signals.agreed(loop.accelerator)
 
-            evaluation_due = step.number % evaluate_every == 0 or step.number == loop.total_steps
-            if evaluation_due:
+            if not stop and plan.evaluates(state.step) and state.evaluated_step < state.step:
                 began = time.perf_counter()
-                evaluation = loop.evaluate()
-                journal.evaluation(step.number, evaluation)
-                console.line(_evaluation_line(loop, step.number, evaluation))
-                journal.phase("evaluation", time.perf_counter() - began, step.number)
-                if state.better(metrics, evaluation):
-                    state.best_step, state.best_metrics = step.number, evaluation.metrics
-                    state.evaluations_since_best = 0
-                    if main:
-                        save_best(loop, folder, state)
+                try:
+                    with signals.at_once():
+                        evaluation = loop.evaluate()
+                except Stop:
+                    stop = True  # the evaluation is the first thing that `resume` does
                 else:
-                    state.evaluations_since_best += 1
+                    journal.evaluation(step=state.step, evaluation=evaluation)
+                    console.line(_evaluation_line(loop, state.step, evaluation))
+                    journal.phase("evaluation", time.perf_counter() - began, state.step)
+                    if state.record(metrics, evaluation) and main:
+                        save_best(loop, folder, state)
 
-            if main and (evaluation_due or (config.save_steps and step.number % config.save_steps == 0)):
+            new = saved != (state.step, state.evaluated_step)
+            if main and new and (stop or plan.saves(state.step)):
                 began = time.perf_counter()
-                state.metrics_bytes, state.timing_bytes = journal.durable_bytes()
+                state.log = journal.mark()
                 checkpoints.save(loop, state)
-                journal.phase("checkpoint", time.perf_counter() - began, step.number)
+                saved = (state.step, state.evaluated_step)
+                journal.phase("checkpoint", time.perf_counter() - began, state.step)
+            if stop:
+                raise _stopped(loop, folder, signals)
             if _stopped_early(config, state):
+                console.line(f"stopped early: no better {metrics.main} in {state.evaluations_since_best} evaluations")
                 break
-        if _stopped_early(config, state):
-            console.line(f"stopped early: no better {metrics.main} in {state.evaluations_since_best} evaluations")
+
+        if state.best_step is None:
+            raise NonFiniteError(
+                f"{metrics.main} was undefined at every evaluation, so no model is the best",
+                where=str(folder.path),
+                hint="does the model give one answer to every row? try another --learning-rate or --metric loss",
+            )
         loop.accelerator.wait_for_everyone()  # the model is whole on disk before anybody reads it
-        results = judge(loop, folder, state, journal)
+        try:
+            with signals.at_once():
+                results = judge(loop, folder, state, journal)
+        except Stop:
+            raise _stopped(loop, folder, signals) from None
         if main:
-            folder.write_json("results.json", results)
+            folder.finish(results)
     console.line()
     for line in results_table(results):
         console.line(line)
     console.line()
     console.line(f"best model: step {state.best_step:,}, in {folder.model}")
     return RunResult(folder.path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
+
+
+def _boundaries(loop: Loop, signals: StopSignals) -> Iterator[Step | None]:
+    """Where the run stands now, perhaps with its evaluation still to come; then each step that follows."""
+    yield None
+    try:
+        yield from loop
+    except WorkerError:
+        if signals.received is None:
+            raise
+        yield None  # a signal to all processes ended the workers too: no reason to lose the steps since the last save
+
+
+def _plan(loop: Loop) -> Plan:
+    return Plan(loop.total_steps, loop.config.eval_steps or loop.steps_per_epoch, loop.config.save_steps)
+
+
+def _note_memory(loop: Loop, state: RunState, console: Console) -> None:
+    """Say once that the device ran out of memory, and remember the size that fits: a resumed run starts with it."""
+    size = loop.updates.micro_batch_size
+    if size < (state.micro_batch_size or loop.config.micro_batch_size or size):
+        state.micro_batch_size = size
+        console.line(f"memory ran out at step {state.step:,}: micro-batches of {size} from here on, the same updates")
+
+
+def _stopped(loop: Loop, folder: RunFolder, signals: StopSignals) -> StoppedError:
+    received = signals.received or signal.SIGTERM  # another process of the run got it
+    hint = f"its state is saved; go on with: dongu resume {folder.path}"
+    return StoppedError(
+        f"{received.name} ended the run after step {loop.number:,} of {loop.total_steps:,}",
+        exit_code=EXIT_CODES[received],
+        hint=hint if loop.number else f"nothing was done yet; start with: dongu resume {folder.path}",
+    )
 
 
 def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> dict[str, Any]:
@@ -206,24 +287,27 @@ def save_best(loop: Loop, folder: RunFolder, state: RunState) -> None:
     with replace_folder(folder.model) as stage, quiet_transformers():
         loop.plain_model.save_pretrained(stage)
         tokenizer.save_pretrained(stage)
-        write_file(stage / "README.md", card.encode())
+        disk.write(stage / "README.md", card.encode())
 
 
-def describe_run(loop: Loop, folder: RunFolder) -> Mapping[str, Any]:
+def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str, Any]:
     """`run.json`: what `dongu train --config` needs to repeat the run, and what it was made of."""
     return {
+        **state.identity,
         "options": {**loop.config.model_dump(mode="json"), "out": str(folder.path)},
         "label_names": loop.data.label_names,
         "metrics": loop.metrics.names,
         "metric": loop.metrics.main,
-        "data": data_fingerprint(loop.data),
         "steps_per_epoch": loop.steps_per_epoch,
         "total_steps": loop.total_steps,
         "warmup_steps": loop.warmup_steps,
         "device": str(loop.accelerator.device),
-        "processes": loop.accelerator.num_processes,
-        "versions": software_versions(),
     }
+
+
+def _refuse_if_taken(folder: RunFolder) -> None:
+    folder.refuse_if_locked()
+    folder.refuse_if_used()
 
 
 def _stopped_early(config: RunConfig, state: RunState) -> bool:

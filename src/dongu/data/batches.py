@@ -7,8 +7,9 @@ many processes, however it is split. So a run can go on from any update, and not
 from __future__ import annotations
 
 import math
+import signal
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dongu.data.tokens import Tokens
+from dongu.errors import WorkerError
+
+POOL_BATCHES = 50  # batches whose rows are sorted by length together: enough for even lengths, few enough for chance
+WORKER_TIMEOUT_SECONDS = 8  # a batch takes milliseconds
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,33 @@ def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
+def grouped_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """An epoch's rows in batches of like lengths, (rows,): a function of (seed, epoch) too.
+
+    The permutation is cut into pools of `POOL_BATCHES` batches, each sorted by length, and the batches are shuffled;
+    what does not fill a batch stays last.
+    """
+    random = np.random.default_rng([seed, epoch])
+    order = random.permutation(len(lengths))
+    pool = POOL_BATCHES * batch_size
+    for start in range(0, len(order), pool):
+        rows = order[start : start + pool]
+        order[start : start + pool] = rows[np.argsort(lengths[rows], kind="stable")]
+    full = len(order) // batch_size
+    batches = order[: full * batch_size].reshape(full, batch_size)
+    return np.concatenate([batches[random.permutation(full)].ravel(), order[full * batch_size :]])
+
+
+def padding_share(lengths: np.ndarray, order: np.ndarray, batch_size: int) -> float:
+    """The share of padding among the tokens of an epoch that is cut into batches in this order."""
+    padded = sum(
+        int(lengths[rows].max()) * len(rows)
+        for start in range(0, len(order), batch_size)
+        if len(rows := order[start : start + batch_size])
+    )
+    return 1 - int(lengths.sum()) / padded
+
+
 def dropout_seed(seed: int, step: int, position: int) -> int:
     """The seed of one micro-batch's dropout: a function of where it stands in the run, 32 bits."""
     return zlib.crc32(f"{seed}/{step}/{position}".encode())
@@ -132,6 +164,7 @@ class TrainUpdates(Dataset[Update]):
         seed: int,
         batch_size: int,
         micro_batch_size: int,
+        group_by_length: bool = False,
         process: int = 0,
         processes: int = 1,
     ) -> None:
@@ -140,6 +173,7 @@ class TrainUpdates(Dataset[Update]):
         self.seed = seed
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
+        self.group_by_length = group_by_length
         self.process = process
         self.processes = processes
         self.steps_per_epoch = math.ceil(len(split) / batch_size)
@@ -149,8 +183,14 @@ class TrainUpdates(Dataset[Update]):
         """The rows of update `index` over all processes, (examples,)."""
         epoch, place = divmod(index, self.steps_per_epoch)
         if self._order[0] != epoch:
-            self._order = (epoch, epoch_order(len(self.split), self.seed, epoch))
+            self._order = (epoch, self.order(epoch))
         return self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The rows of an epoch, (rows,)."""
+        if self.group_by_length:
+            return grouped_order(self.split.tokens.lengths, self.batch_size, self.seed, epoch)
+        return epoch_order(len(self.split), self.seed, epoch)
 
     def __getitem__(self, index: int) -> Update:
         rows = self.rows(index)
@@ -197,18 +237,43 @@ def make_micro_batch(
     return MicroBatch(collate(split, rows), rows, position, len(rows) if examples is None else examples, tokens)
 
 
-def make_dataloader(
-    dataset: Dataset[Any], indices: Sequence[int], *, workers: int, pin_memory: bool
-) -> DataLoader[Any]:
+class BatchLoader(DataLoader[Any]):
+    """A DataLoader whose workers, when they die, fail or hang, end the iteration with a `WorkerError`."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is all that a loop needs
+        iterator = super().__iter__()
+        try:
+            yield from iterator
+        except Exception as error:
+            if self.num_workers == 0:
+                raise
+            for worker in getattr(iterator, "_workers", ()):
+                worker.kill()  # PyTorch would give each that hangs five more seconds
+            raise WorkerError(
+                f"a data worker failed: {str(error).strip().splitlines()[-1]}",
+                where=f"--workers {self.num_workers}",
+                hint="`dongu resume RUN --workers 0` goes on without workers",
+            ) from error
+
+
+def make_dataloader(dataset: Dataset[Any], indices: Sequence[int], *, workers: int, pin_memory: bool) -> BatchLoader:
     """A DataLoader that yields `dataset[i]` for the indices in their order; batches are made by the data set."""
-    return DataLoader(
+    return BatchLoader(
         dataset,
         batch_size=None,
         sampler=indices,
         num_workers=workers,
         pin_memory=pin_memory,
         collate_fn=_as_it_is,
+        timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
+        worker_init_fn=_leave_signals_to_the_run,
     )
+
+
+def _leave_signals_to_the_run(_: int) -> None:
+    """A worker goes on until the run, which gets the same signal, has come to the end of its step."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(item: Any) -> Any:

@@ -7,27 +7,28 @@ it: weights, moments and one small `RunState`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
-import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from dongu.errors import CheckpointError, StorageError
 from dongu.evaluate import Evaluation
-from dongu.files import replace_folder, storage, write_file
+from dongu.files import disk, replace_folder, storage
 from dongu.loop import Loop
 from dongu.metrics import MetricSet
+from dongu.model.finite import check_finite
+from dongu.run.journal import LogMark, check_log
+from dongu.run.manifest import FORMAT, MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
+from dongu.run.plan import Plan
 
-FORMAT = 1
-MANIFEST = "MANIFEST.json"
 CONTENTS = ("weights.safetensors", "moments.safetensors", "state.json")
 NAME = re.compile(r"step-\d{8,}")
 
@@ -37,41 +38,100 @@ class RunState:
     """What a run remembers beside its tensors."""
 
     step: int = 0  # updates made
+    evaluated_step: int = 0  # the last evaluation; a signal may end a run between an update and its evaluation
     best_step: int | None = None
     best_metrics: dict[str, float] | None = None
     evaluations_since_best: int = 0
-    metrics_bytes: int = 0  # of metrics.jsonl and timing.jsonl at this step: what stands after them is done again
-    timing_bytes: int = 0
+    micro_batch_size: int | None = None  # once memory ran out, what was left of it
+    log: LogMark = field(default_factory=LogMark)  # of metrics.jsonl: what stands after it is done again
+    identity: dict[str, Any] = field(default_factory=dict)  # what the bytes of the result depend on
 
-    def better(self, metrics: MetricSet, evaluation: Evaluation) -> bool:
-        """Whether this evaluation is the best so far; the first one is, whatever it says."""
-        if self.best_metrics is None:
-            return True
-        return metrics.better(evaluation.metrics[metrics.main], self.best_metrics[metrics.main])
+    def record(self, metrics: MetricSet, evaluation: Evaluation) -> bool:
+        """Remember an evaluation; whether it is the best so far. One whose main metric is undefined never is."""
+        self.evaluated_step = self.step
+        best = None if self.best_metrics is None else self.best_metrics[metrics.main]
+        if not metrics.better(evaluation.metrics[metrics.main], best):
+            self.evaluations_since_best += 1
+            return False
+        self.best_step, self.best_metrics = self.step, evaluation.metrics
+        self.evaluations_since_best = 0
+        return True
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint as it was read: verified, parsed, not yet applied."""
+
+    state: RunState
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """
+        Raises:
+            CheckpointError: a file is missing, damaged, or not what a checkpoint holds.
+        """
+        contents = read_contents(path)
+        try:
+            record = json.loads(contents["state.json"])
+            if record.pop("format") != FORMAT:
+                raise CheckpointError("is of another version of dongu", where=str(path / "state.json"))
+            state = RunState(**{**record, "log": LogMark(**record["log"])})
+            weights, moments = load(contents["weights.safetensors"]), load(contents["moments.safetensors"])
+        except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+            raise CheckpointError(f"cannot be read ({error})", where=str(path)) from error
+        return cls(state, weights, moments)
+
+    def restore(self, loop: Loop) -> RunState:
+        """Put the loop where the checkpoint was taken. All is compared before anything is changed.
+
+        Raises:
+            CheckpointError: it does not belong to this model.
+        """
+        weights, _ = state_tensors(loop)
+        if _shapes(self.weights) != _shapes(weights):
+            raise CheckpointError("has the weights of another model", where="weights.safetensors")
+        entries: dict[int, dict[str, Tensor]] = {}
+        parameters = [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
+        shapes = {str(index): parameter.shape for index, parameter in enumerate(parameters)}
+        for key, tensor in self.moments.items():
+            index, _, name = key.partition(".")
+            if index not in shapes or tensor.shape not in (shapes[index], ()):
+                raise CheckpointError("has the moments of another model", where="moments.safetensors")
+            entries.setdefault(int(index), {})[name] = tensor.clone()  # own, aligned memory
+        loop.plain_model.load_state_dict(self.weights, strict=False)
+        groups = loop.optimizer.state_dict()["param_groups"]
+        loop.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        loop.updates.micro_batch_size = self.state.micro_batch_size or loop.updates.micro_batch_size
+        loop.go_to(self.state.step)
+        return self.state
 
 
 class Checkpoints:
-    """The checkpoints of one run."""
+    """The checkpoints of one run.
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    Args:
+        folder: where they are.
+        keep: how many to keep, besides the best one's.
+        plan: which steps have one. One that a signal made is removed when it is no longer the newest, so that a run
+            that was stopped ends with the files of one that was not.
+    """
+
+    def __init__(self, folder: Path, keep: int, plan: Plan) -> None:
         self.folder = folder
         self.keep = keep
+        self.plan = plan
 
     def save(self, loop: Loop, state: RunState) -> None:
         """Write one, read it back, and only then remove those that are too old.
 
         Raises:
+            NonFiniteError: a weight or a moment is NaN or infinite; nothing was written.
             StorageError: it could not be made durable; the older ones are untouched.
         """
-        model = loop.plain_model
-        kept = set(model.state_dict())
-        named = {**dict(model.named_parameters()), **dict(model.named_buffers())}  # each shared tensor once
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items() if name in kept}
-        moments = {
-            f"{index}.{name}": tensor.detach().cpu().contiguous()
-            for index, entry in loop.optimizer.state_dict()["state"].items()
-            for name, tensor in entry.items()
-        }
+        weights, moments = state_tensors(loop)
+        check_finite({**weights, **moments}, f"after step {state.step}")
         contents = {
             "weights.safetensors": save(weights),
             "moments.safetensors": save(moments),
@@ -80,24 +140,30 @@ class Checkpoints:
         target = self.folder / f"step-{state.step:08}"
         with replace_folder(target) as stage:
             for name, content in contents.items():
-                write_file(stage / name, content)
-            write_file(stage / MANIFEST, _manifest(contents))
+                disk.write(stage / name, content)
+            entries = {name: entry_of(content) for name, content in contents.items()}
+            disk.write(stage / MANIFEST, manifest_bytes(entries))
         try:
-            read_checkpoint(target)
+            read_contents(target)
         except CheckpointError as error:
             raise StorageError(f"was written and reads back differently ({error.what})", where=error.where) from error
         self.retire(state)
 
-    def newest(self) -> tuple[dict[str, bytes] | None, list[CheckpointError]]:
-        """The contents of the newest valid one, None where there is none yet, and what is wrong with newer ones.
+    def newest(self, metrics: Path) -> tuple[Checkpoint | None, list[CheckpointError]]:
+        """The newest valid one, None where there is none yet, and what is wrong with newer ones.
+
+        Args:
+            metrics: the log, of which a checkpoint knows the beginning.
 
         Raises:
             CheckpointError: there are checkpoints, and none is valid.
         """
         damaged: list[CheckpointError] = []
-        for path in reversed(self._own()):
+        for path in reversed(own_checkpoints(self.folder)):
             try:
-                return read_checkpoint(path), damaged
+                checkpoint = Checkpoint.read(path)
+                check_log(metrics, checkpoint.state.log)
+                return checkpoint, damaged
             except CheckpointError as error:
                 damaged.append(error)
         if damaged:
@@ -108,110 +174,94 @@ class Checkpoints:
             )
         return None, []
 
-    def _own(self) -> list[Path]:
-        if not self.folder.is_dir():
-            return []
-        found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
-        return sorted(found, key=_step_of)
-
     def retire(self, state: RunState) -> None:
-        """Remove what is older than the last `keep` up to this state, but for the best one's.
+        """Remove what is not among the last `keep` up to this state, and neither the newest nor the best one's.
 
-        Newer ones are no reason to remove anything: after a resume they are damaged, until they are written again.
+        Newer ones are no reason to remove anything: after a resume they are damaged, until they are written again. Nor
+        is one whose files are gone or have other sizes by now.
         """
-        own = [path for path in self._own() if _step_of(path) <= state.step]
-        best = f"step-{state.best_step:08}" if state.best_step is not None else ""
-        for path in own[: -self.keep]:
-            if path.name != best and not path.is_symlink():
+        own = [path for path in own_checkpoints(self.folder) if step_of(path) <= state.step]
+        whole = [path for path in own if _looks_whole(path)]
+        kept = {*[path for path in whole if self.plan.saves(step_of(path))][-self.keep :], *whole[-1:]}
+        for path in own:
+            if path not in kept and step_of(path) != state.best_step:
                 with storage(path):
                     # Out of sight first: a half removed checkpoint would look like a damaged one.
-                    aside = path.with_name(f".{path.name}.0.old")
-                    path.rename(aside)
-                    shutil.rmtree(aside)
+                    aside = path.with_name(f".{path.name}.0.tmp")
+                    disk.rename(path, aside)
+                    disk.remove(aside)
+
+    def check_room(self, loop: Loop) -> None:
+        """Room for all that the run keeps at a time, and for what is written before the older one is removed.
+
+        Raises:
+            StorageError: there is less.
+        """
+        weights = sum(tensor.nbytes for tensor in state_tensors(loop)[0].values())
+        checkpoints = min(self.keep + 2, self.plan.saves_in_all)
+        needed = checkpoints * 3 * weights + 2 * weights  # two moments a weight; the best model and its successor
+        run = self.folder.parent.absolute()
+        held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+        free = shutil.disk_usage(next(path for path in (run, *run.parents) if path.is_dir())).free
+        if needed > held + free:
+            raise StorageError(
+                f"checkpoints and model will take {needed - held:,} bytes, and {free:,} are free",
+                where=str(self.folder.parent),
+                hint="free some space, choose another --out, or keep fewer checkpoints (--keep 1)",
+            )
 
 
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
+def own_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first; what has another name, or is a link, is not ours."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted((path for path in found if not path.is_symlink()), key=step_of)
 
 
-def restore(loop: Loop, contents: Mapping[str, bytes]) -> RunState:
-    """Put the loop where the checkpoint was taken. All is parsed and compared before anything is changed.
-
-    Raises:
-        CheckpointError: the contents do not belong to this model or this version.
-    """
-    try:
-        record = json.loads(contents["state.json"])
-        weights, moments = load(contents["weights.safetensors"]), load(contents["moments.safetensors"])
-        if record.pop("format") != FORMAT:
-            raise CheckpointError("is of another version of dongu", where="state.json")
-        state = RunState(**record)
-    except (ValueError, TypeError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"cannot be read ({error})", where="checkpoint") from error
+def state_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights by name, each shared one once, and the optimizer's moments as `PARAMETER.NAME`; on the CPU."""
     model = loop.plain_model
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items() if name in weights}
-    if {name: tensor.shape for name, tensor in weights.items()} != expected:
-        raise CheckpointError("has the weights of another model", where="weights.safetensors")
-    model.load_state_dict(weights, strict=False)
-    fresh = loop.optimizer.state_dict()
-    entries: dict[int, dict[str, Any]] = {}
-    for key, tensor in moments.items():
-        index, name = key.split(".")
-        entries.setdefault(int(index), {})[name] = tensor.clone()  # own, aligned memory
-    loop.optimizer.load_state_dict({"state": entries, "param_groups": fresh["param_groups"]})
-    loop.go_to(state.step)
-    return state
+    kept = set(model.state_dict())
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items() if name in kept}
+    moments = {
+        f"{index}.{name}": tensor.detach().cpu().contiguous()
+        for index, entry in loop.optimizer.state_dict()["state"].items()
+        for name, tensor in entry.items()
+    }
+    return weights, moments
 
 
-def read_checkpoint(path: Path) -> dict[str, bytes]:
+def read_contents(path: Path) -> dict[str, bytes]:
     """The files of a checkpoint, each read once and compared with the manifest.
 
     Raises:
-        CheckpointError: a file is missing, has another size or other bytes, or is no regular file.
+        CheckpointError: the manifest or a file is missing or damaged.
     """
-    listed = _read_manifest(path / MANIFEST)
-    contents = {}
-    for name in CONTENTS:
-        file = path / name
-        content = _read(file)
-        if len(content) != listed[name]["size"]:
-            raise CheckpointError(f"has {len(content):,} bytes, not {listed[name]['size']:,}", where=str(file))
-        if hashlib.sha256(content).hexdigest() != listed[name]["sha256"]:
-            raise CheckpointError("holds other bytes than were written", where=str(file))
-        contents[name] = content
-    return contents
+    entries = _entries(path)
+    return {name: read_listed(path / name, entries[name]) for name in CONTENTS}
 
 
-def _manifest(contents: Mapping[str, bytes]) -> bytes:
-    files = {
-        name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in contents.items()
-    }
-    return _manifest_text(files)
+def step_of(path: Path) -> int:
+    """The step of a checkpoint's folder."""
+    return int(path.name.removeprefix("step-"))
 
 
-def _manifest_text(files: Mapping[str, Any]) -> bytes:
-    return (json.dumps({"format": FORMAT, "files": files}, indent=2) + "\n").encode()
+def _entries(path: Path) -> dict[str, dict[str, Any]]:
+    entries = read_manifest(path)
+    if set(entries) != set(CONTENTS):
+        raise CheckpointError("is no manifest of a checkpoint", where=str(path / MANIFEST))
+    return entries
 
 
-def _read_manifest(path: Path) -> dict[str, dict[str, Any]]:
-    content = _read(path)
+def _looks_whole(path: Path) -> bool:
+    """Whether the files have the sizes of the manifest: a look at each save, where hashing would take too long."""
     try:
-        files = json.loads(content)["files"]
-        # A manifest is written in one way only, so any other bytes are damage, even where they mean the same.
-        if set(files) == set(CONTENTS) and content == _manifest_text(files):
-            return dict(files)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise CheckpointError("is no manifest of a checkpoint", where=str(path))
+        return all((path / name).lstat().st_size == entry["size"] for name, entry in _entries(path).items())
+    except (CheckpointError, OSError):
+        return False
 
 
-def _read(path: Path) -> bytes:
-    try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise CheckpointError("is no regular file", where=str(path))
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError("is missing", where=str(path)) from None
-    except OSError as error:
-        raise CheckpointError(f"cannot be read ({error.strerror})", where=str(path)) from error
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

@@ -11,6 +11,7 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
+from dongu.data.batches import epoch_order, padding_share
 from dongu.data.examples import label_counts
 from dongu.loop import Loop, Step
 from dongu.model.device import describe_device
@@ -95,6 +96,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     unused = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
     cached = ", read from the cache" if all(split.tokens.cached for split in splits.values()) else ""
     parameters = sum(parameter.numel() for parameter in loop.plain_model.parameters())
+    padding = _describe_padding(loop)
     processes = loop.accelerator.num_processes
     share = -(-config.batch_size // processes)
     micro = min(config.micro_batch_size or share, share)
@@ -108,7 +110,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         (
             "tokens",
             f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {sum(cut.values()):,} rows "
-            f"({cut_share:.1%}) are cut at {config.max_length}{cached}",
+            f"({cut_share:.1%}) are cut at {config.max_length}{cached}{padding}",
         ),
         (
             "steps",
@@ -128,6 +130,17 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ),
         ("metrics", _describe_metrics(loop)),
     ]
+
+
+def _describe_padding(loop: Loop) -> str:
+    """What grouping saves, from the order of the first epoch."""
+    if not loop.config.group_by_length:
+        return ""
+    updates = loop.updates
+    lengths, size = updates.split.tokens.lengths, min(updates.micro_batch_size, updates.batch_size)
+    grouped = padding_share(lengths, updates.order(0), size)
+    shuffled = padding_share(lengths, epoch_order(len(lengths), updates.seed, 0), size)
+    return f"; {grouped:.1%} padding instead of {shuffled:.1%}"
 
 
 def _describe_labels(loop: Loop) -> str:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import math
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from dongu.errors import DataError, InputError, LockedError, UsageError
+from dongu.files import is_leftover, make_folder, remove_leftovers, storage, write_file
+from dongu.loop import Loop
+from dongu.run.manifest import MANIFEST, entry_of, manifest_bytes
 
-from dongu.data.examples import TextData
-from dongu.errors import InputError, LockedError, UsageError
-from dongu.files import is_leftover, remove_leftovers, write_file
-
-RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy")
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class RunFolder:
         Raises:
             UsageError: the folder holds something already.
         """
-        if self.path.is_dir() and not all(map(is_leftover, self.path.iterdir())):
+        if self.path.is_dir() and not all(path.name == LOCK or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
             if (self.path / "results.json").exists():
                 what = "holds a finished run"
@@ -70,22 +67,44 @@ class RunFolder:
         """Hold the folder for one writer; the system lets go of it whatever ends the process.
 
         Raises:
-            LockedError: another process holds it.
+            LockedError: another process holds it; the message says which.
+            StorageError: the folder cannot be made.
         """
         if not enabled:
             yield
             return
-        descriptor = os.open(self.path, os.O_RDONLY)
+        with storage(self.path):
+            make_folder(self.path)
+            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise LockedError(
-                    "another process writes to this run", where=str(self.path), hint="wait for it, or stop it"
-                ) from error
+            self._lock(descriptor)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}".encode(), 0)
             yield
+            os.ftruncate(descriptor, 0)
         finally:
             os.close(descriptor)
+
+    def refuse_if_locked(self) -> None:
+        """
+        Raises:
+            LockedError: another process writes to the folder.
+        """
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                self._lock(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: data workers would inherit it
+        except OSError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+            raise LockedError(
+                f"{holder} writes to this run", where=str(self.path), hint="wait for it, or stop it"
+            ) from error
 
     def clean(self) -> None:
         """Remove what writes that were cut off have left; nothing else."""
@@ -95,6 +114,31 @@ class RunFolder:
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """One JSON file, whole or not at all."""
         write_file(self.path / name, (dump_json(content, indent=2) + "\n").encode())
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """The last two files: the digests of all that depends on the run alone, then `results.json`."""
+        content = (dump_json(results, indent=2) + "\n").encode()
+        kept = [self.metrics, *self.model.rglob("*"), *(self.path / "predictions").glob("*.jsonl")]
+        files = sorted(path for path in kept if path.is_file())
+        entries = {path.relative_to(self.path).as_posix(): entry_of(path.read_bytes()) for path in files}
+        write_file(self.path / MANIFEST, manifest_bytes({**entries, "results.json": entry_of(content)}))
+        write_file(self.path / "results.json", content)
+
+    def reopen(self, data: Any = None, **options: Any) -> Loop:
+        """The loop of the run as it was set up, before its first step.
+
+        Args:
+            data: the rows, where they were given in memory or lie elsewhere now.
+            options: those of `RunConfig` that shall be others.
+
+        Raises:
+            InputError: the folder is no run, or its data or model cannot be read.
+        """
+        recorded = {**self.read_json("run.json")["options"], "out": str(self.path), **options}
+        where_they_were = recorded.pop("data")
+        if data is None and where_they_were is None:
+            raise DataError("the run's data were in memory", where=str(self.path), hint="give them again")
+        return Loop(where_they_were if data is None else data, **recorded)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """
@@ -135,20 +179,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def data_fingerprint(data: TextData) -> dict[str, Any]:
-    """Rows and digest of each split as it was read: texts, targets and row numbers."""
-    fingerprint = {}
-    for name, examples in data.splits.items():
-        digest = hashlib.sha256(json.dumps(examples.texts).encode())
-        digest.update(np.ascontiguousarray(examples.ids, dtype=np.int64).tobytes())
-        if examples.targets is not None:
-            digest.update(examples.targets.tobytes())
-        fingerprint[name] = {"origin": examples.origin, "rows": len(examples), "sha256": digest.hexdigest()}
-    return fingerprint
-
-
-def software_versions() -> dict[str, str]:
-    """The packages whose version may change a result."""
-    return {"python": platform.python_version(), **{name: version(name) for name in RECORDED_VERSIONS}}

@@ -5,44 +5,54 @@ A run that goes on from a checkpoint first cuts both where they stood at it, so 
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
+from dongu.errors import CheckpointError
 from dongu.evaluate import Evaluation
-from dongu.files import storage
+from dongu.files import disk, storage
 from dongu.loop import Step
 from dongu.run.folder import RunFolder, dump_json
 
 
-class Journal:
-    """Appends to a run's two logs; on any but the main process it does nothing."""
+@dataclass(frozen=True)
+class LogMark:
+    """How far `metrics.jsonl` had come, and what it held."""
 
-    def __init__(self, folder: RunFolder, *, enabled: bool, metrics_bytes: int = 0, timing_bytes: int = 0) -> None:
+    bytes: int = 0
+    sha256: str = hashlib.sha256().hexdigest()
+
+
+class Journal:
+    """Appends to a run's two logs; on any but the main process it does nothing.
+
+    Args:
+        folder: the run.
+        enabled: whether this is the main process.
+        step: the last step whose lines stay in `timing.jsonl`.
+        mark: where `metrics.jsonl` goes on.
+    """
+
+    def __init__(self, folder: RunFolder, *, enabled: bool, step: int = 0, mark: LogMark | None = None) -> None:
         self._folder = folder
-        self._metrics: TextIO | None = None
-        self._timing: TextIO | None = None
+        self._metrics: FileIO | None = None
+        self._timing: FileIO | None = None
+        self._mark = mark or LogMark()
         if enabled:
             with storage(folder.path):
-                self._metrics = _open_at(folder.metrics, metrics_bytes)
-                self._timing = _open_at(folder.timing, timing_bytes)
+                self._metrics = _open_at(folder.metrics, self._mark.bytes)
+                self._digest = hashlib.sha256(folder.metrics.read_bytes())
+                self._timing = _open_at(folder.timing, _bytes_until(folder.timing, step))
 
     def step(self, step: Step) -> None:
         """One update: its numbers to one log, its seconds to the other."""
-        self._write(
-            self._metrics,
-            {
-                "event": "step",
-                "step": step.number,
-                "epoch": step.epoch,
-                "loss": step.loss,
-                "learning_rate": step.learning_rate,
-                "grad_norm": step.grad_norm,
-                "examples": step.examples,
-            },
-        )
+        self._write(self._metrics, step_line(step))
         self._write(
             self._timing,
             {
@@ -65,15 +75,15 @@ class Journal:
         """How long something other than a step took."""
         self._write(self._timing, {"event": "phase", "phase": name, "step": step, "seconds": seconds})
 
-    def durable_bytes(self) -> tuple[int, int]:
-        """Flush both logs to the disk and give their lengths: what a checkpoint may count on."""
-        lengths = []
-        for file in (self._metrics, self._timing):
-            if file is not None:
-                with storage(self._folder.path):
-                    os.fsync(file.fileno())
-                    lengths.append(os.fstat(file.fileno()).st_size)
-        return (lengths[0], lengths[1]) if lengths else (0, 0)
+    def mark(self) -> LogMark:
+        """Flush both logs to the disk and say how far `metrics.jsonl` has come: what a checkpoint may count on."""
+        if self._metrics is not None:
+            with storage(self._folder.path):
+                disk.sync(self._folder.metrics)
+                disk.sync(self._folder.timing)
+                disk.sync(self._folder.path)
+                self._mark = LogMark(self._metrics.tell(), self._digest.hexdigest())
+        return self._mark
 
     def __enter__(self) -> Self:
         return self
@@ -85,14 +95,74 @@ class Journal:
             if file is not None:
                 file.close()
 
-    def _write(self, file: TextIO | None, line: Mapping[str, Any]) -> None:
+    def _write(self, file: FileIO | None, line: Mapping[str, Any]) -> None:
         if file is not None:
+            content = (dump_json(line) + "\n").encode()
             with storage(self._folder.path):
-                file.write(dump_json(line) + "\n")
-                file.flush()
+                disk.append(file, content)
+            if file is self._metrics:
+                self._digest.update(content)
 
 
-def _open_at(path: Path, length: int) -> TextIO:
-    file = path.open("a", encoding="utf-8", newline="\n")
+def step_line(step: Step) -> dict[str, Any]:
+    """What `metrics.jsonl` says of an update."""
+    return {
+        "event": "step",
+        "step": step.number,
+        "epoch": step.epoch,
+        "loss": step.loss,
+        "learning_rate": step.learning_rate,
+        "grad_norm": step.grad_norm,
+        "examples": step.examples,
+    }
+
+
+def check_log(metrics: Path, mark: LogMark) -> None:
+    """
+    Raises:
+        CheckpointError: the log does not begin as it stood at the checkpoint.
+    """
+    try:
+        with metrics.open("rb") as file:
+            content = file.read(mark.bytes)
+    except FileNotFoundError:
+        content = b""
+    except OSError as error:
+        raise CheckpointError(f"cannot be read ({error.strerror})", where=str(metrics)) from error
+    if len(content) != mark.bytes:
+        raise CheckpointError(f"has {len(content):,} bytes, not {mark.bytes:,} or more", where=str(metrics))
+    if hashlib.sha256(content).hexdigest() != mark.sha256:
+        raise CheckpointError("begins with other lines than were written", where=str(metrics))
+
+
+def logged_steps(metrics: Path) -> int:
+    """The last step in a log; 0 without one, and what is damaged says nothing."""
+    steps = [0]
+    for line in metrics.read_bytes().splitlines() if metrics.is_file() else ():
+        try:
+            record = json.loads(line)
+            steps.append(int(record["step"]))
+        except (ValueError, TypeError, KeyError):
+            continue
+    return max(steps)
+
+
+def _bytes_until(timing: Path, step: int) -> int:
+    """The length of the whole lines that come before the first one of a later step."""
+    length = 0
+    for line in timing.read_bytes().splitlines(keepends=True) if timing.is_file() else ():
+        try:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                break
+        except (ValueError, TypeError, KeyError):
+            break
+        length += len(line)
+    return length
+
+
+def _open_at(path: Path, length: int) -> FileIO:
+    """Open to append after so many bytes; what stands behind them goes."""
+    file = path.open("ab", buffering=0)
     file.truncate(length)
+    file.seek(length)
     return file

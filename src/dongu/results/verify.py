@@ -1,0 +1,190 @@
+"""Proofs about a run, on this machine and with its own data: it holds what was written, and it comes out again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from dongu.errors import DonguError
+from dongu.loop import Loop
+from dongu.model.load import load_classifier
+from dongu.run.checkpoint import Checkpoint, own_checkpoints, read_contents, state_tensors, step_of
+from dongu.run.folder import RunFolder
+from dongu.run.identity import differences
+from dongu.run.journal import check_log, step_line
+from dongu.run.manifest import read_listed, read_manifest
+
+TOLERANCE = 1e-6  # of gradients, relative; what is left is the rounding of the loss, which is fp32
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One line: what was looked at, whether it holds, and what was seen."""
+
+    name: str
+    holds: bool
+    text: str
+
+
+def verify(run: str | Path, data: Any = None) -> Iterator[Proof]:
+    """Each proof as it is done, the quick ones first.
+
+    Args:
+        run: the run folder, finished or not.
+        data: the rows again, where they were given in memory or lie elsewhere now.
+
+    Raises:
+        InputError: the folder is no run, or its data or model cannot be read.
+    """
+    folder = RunFolder(Path(run))
+    record = folder.read_json("run.json")
+    finished = (folder.path / "results.json").exists()
+    if finished:
+        yield _proof("files", lambda: _files(folder))
+    yield _proof("checkpoints", lambda: _all_checkpoints(folder))
+    yield _proof("log", lambda: _log(folder))
+    loop = folder.reopen(data)
+    yield _proof("inputs", lambda: _inputs(folder, record, loop))
+    yield _proof("replay", lambda: _replay(folder, loop))
+    if finished:
+        yield _proof("results", lambda: _results(folder, loop))
+    yield _proof("accumulation", lambda: _accumulation(folder.reopen(data, precision="fp32")))
+
+
+class _Broken(Exception):  # noqa: N818 - it carries what was seen to `_proof`, and goes no further
+    """A proof that does not hold."""
+
+
+def _proof(name: str, look: Callable[[], str]) -> Proof:
+    try:
+        return Proof(name, True, look())
+    except _Broken as broken:
+        return Proof(name, False, str(broken))
+    except DonguError as error:
+        return Proof(name, False, f"{error.where} {error.what}".strip())
+
+
+def _files(folder: RunFolder) -> str:
+    entries = read_manifest(folder.path)
+    for name, entry in entries.items():
+        read_listed(folder.path / name, entry)
+    size = sum(entry["size"] for entry in entries.values())
+    return f"{len(entries)} files, {size:,} bytes, hold what was written"
+
+
+def _all_checkpoints(folder: RunFolder) -> str:
+    steps = []
+    for path in own_checkpoints(folder.checkpoints):
+        Checkpoint.read(path)
+        steps.append(step_of(path))
+    if not steps:
+        raise _Broken("there is none")
+    return f"{len(steps)} hold what was written: step {', '.join(map(str, steps))}"
+
+
+def _log(folder: RunFolder) -> str:
+    for path in own_checkpoints(folder.checkpoints):
+        check_log(folder.metrics, Checkpoint.read(path).state.log)
+    content = folder.metrics.read_bytes() if folder.metrics.exists() else b""
+    if content and not content.endswith(b"\n"):
+        content = content[: content.rfind(b"\n") + 1]  # a run that was killed; `resume` cuts the half line
+    try:
+        lines = [json.loads(line) for line in content.splitlines()]
+        numbers = [line["step"] for line in lines if line["event"] == "step"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _Broken(f"{folder.metrics} has a line that is not its own ({error})") from error
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise _Broken(f"{folder.metrics} does not have each step once, in order")
+    return f"{len(numbers):,} steps, each once and in order, as the checkpoints know them"
+
+
+def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop) -> str:
+    own = own_checkpoints(folder.checkpoints)
+    was = Checkpoint.read(own[-1]).state.identity if own else record
+    if found := [difference.text for difference in differences(was, loop)]:
+        raise _Broken("; ".join(found))
+    rows = sum(len(examples) for examples in loop.data.splits.values())
+    changes = "".join(f"; changed at step {change['step']:,}" for change in record.get("changes", ()))
+    return f"{rows:,} rows, options, versions and hardware are what they were{changes}"
+
+
+def _replay(folder: RunFolder, loop: Loop) -> str:
+    """From one checkpoint to the next, over the shortest stretch that the run still holds."""
+    own = own_checkpoints(folder.checkpoints)
+    if not own:
+        raise _Broken("there is no checkpoint to arrive at")
+    places = {0: None, **{step_of(path): path for path in own}}
+    start, end = min(pairwise(places), key=lambda pair: (pair[1] - pair[0], -pair[1]))
+    if (path := places[start]) is not None:
+        Checkpoint.read(path).restore(loop)
+    logged = _logged_steps(folder)
+    for step in loop:
+        if step_line(step) != logged.get(step.number):
+            raise _Broken(f"step {step.number:,} has other numbers than the log")
+        if step.number == end:
+            break
+    target = folder.checkpoints / f"step-{end:08}"
+    contents = read_contents(target)
+    for name, tensors in zip(("weights.safetensors", "moments.safetensors"), state_tensors(loop), strict=True):
+        if save(tensors) != contents[name]:
+            raise _Broken(f"step {end:,}, replayed from step {start:,}, has other bytes than {target / name}")
+    return f"steps {start + 1:,} to {end:,}: every logged number, weight and moment again, to the byte"
+
+
+def _results(folder: RunFolder, loop: Loop) -> str:
+    results = folder.read_json("results.json")
+    saved, _ = load_classifier(folder.model)
+    loop.plain_model.load_state_dict(saved.state_dict())
+    splits = [name for name in loop.splits if name in results]
+    for split in splits:
+        evaluation = loop.evaluate(split)
+        for name, value in evaluation.metrics.items():
+            if value == value and value != results[split][name]["value"]:
+                raise _Broken(f"{split} {name} is {value!r}, and results.json has {results[split][name]['value']!r}")
+    return f"the saved model has the metrics of results.json on {', '.join(splits)}, to the last digit"
+
+
+def _accumulation(loop: Loop) -> str:
+    """The gradient of the run's first and of its last, short update, whole and in pieces, without dropout."""
+    model = loop.plain_model
+    if loop.accelerator.device.type != "mps":  # which has no double precision
+        model.double()
+    model.eval()
+    worst, splits = 0.0, []
+    for index in {0, loop.steps_per_epoch - 1}:
+        rows = len(loop.updates.rows(index))
+        sizes = sorted({rows, -(-rows // 2), 3, 1} & set(range(1, rows + 1)), reverse=True)
+        whole, *pieces = [_gradients(loop, index, size) for size in sizes]
+        splits.append(f"{rows} = {', '.join(str(size) + 's' for size in sizes)}")
+        for piece in pieces:
+            worst = max(worst, *(_distance(whole[name], piece[name]) for name in whole))
+    if not worst <= TOLERANCE:
+        raise _Broken(f"the split of an update changes its gradient by {worst:.1e} ({'; '.join(splits)})")
+    return f"an update of {'; of '.join(splits)} has one gradient: apart by {worst:.0e} at most"
+
+
+def _gradients(loop: Loop, index: int, micro_batch_size: int) -> dict[str, Tensor]:
+    loop.updates.micro_batch_size = micro_batch_size
+    loop.optimizer.zero_grad()
+    loop.gradients(loop.updates[index])
+    named = loop.plain_model.named_parameters()
+    return {name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None}
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """Relative to the larger one; 0 where both are nothing but rounding."""
+    scale = torch.maximum(one.norm(), other.norm())
+    return float((one - other).norm() / scale) if scale > 1e-12 else 0.0
+
+
+def _logged_steps(folder: RunFolder) -> dict[int, dict[str, Any]]:
+    lines = [json.loads(line) for line in folder.metrics.read_bytes().splitlines() if line.endswith(b"}")]
+    return {line["step"]: line for line in lines if line["event"] == "step"}

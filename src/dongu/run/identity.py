@@ -1,0 +1,114 @@
+"""What the bytes of a result depend on, as it was when the run started, and what has changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from dongu.config import option_flag
+from dongu.data.batches import Split
+from dongu.data.examples import Examples
+from dongu.errors import UsageError
+from dongu.loop import Loop
+from dongu.model.device import describe_device
+
+RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy")
+# Options that change where things lie or how often the state is saved, and not one bit of the result. The device is
+# not among them; it is recorded as the hardware that it stands for.
+HARMLESS = frozenset({"data", "out", "workers", "save_steps", "keep", "device"})
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it was. `name` is what `--allow` calls it, and empty where nothing has to be allowed."""
+
+    name: str
+    text: str
+
+
+def identity(loop: Loop) -> dict[str, Any]:
+    """Options, data, versions, hardware and processes, as JSON has them."""
+    options = loop.config.model_dump(mode="json")
+    return {
+        "options": {name: value for name, value in options.items() if name not in HARMLESS},
+        "data": {
+            name: {"rows": len(examples), "texts": _digest_of(examples), "tokens": _digest_of_tokens(loop.splits[name])}
+            for name, examples in loop.data.splits.items()
+        },
+        "versions": software_versions(),
+        "hardware": {"device": describe_device(loop.accelerator), "cpu": torch.backends.cpu.get_cpu_capability()},
+        "processes": loop.accelerator.num_processes,
+    }
+
+
+def differences(was: Mapping[str, Any], loop: Loop) -> Iterator[Difference]:
+    """What is not as it was, a line each."""
+    now = identity(loop)
+    for name, old in was["options"].items():
+        if name not in HARMLESS and (new := now["options"].get(name)) != old:
+            yield Difference(name.replace("_", "-"), f"{option_flag(name)} is {_shown(new)}, and was {_shown(old)}")
+    for split, old in was["data"].items():
+        if split not in now["data"]:
+            yield Difference("data", f"the split {split} is gone")
+            continue
+        new, origin = now["data"][split], loop.data.splits[split].origin
+        if new["texts"] != old["texts"]:
+            counts = f"{new['rows']:,} rows, and {old['rows']:,} then"
+            yield Difference("data", f"{split} holds other rows than it did ({origin}: {counts})")
+        elif new["tokens"] != old["tokens"]:
+            yield Difference("data", f"the tokenizer makes other tokens of {split}")
+    for name, old in was["versions"].items():
+        if (new := now["versions"].get(name)) != old:
+            yield Difference("" if name == "python" else "versions", f"{name} is {new}, and was {old}")
+    for name, old in was["hardware"].items():
+        if (new := now["hardware"].get(name)) != old:
+            yield Difference("hardware", f"the {name} is {new}, and was {old}")
+    if now["processes"] != was["processes"]:  # the order of the rows stays the same, and sums round otherwise
+        yield Difference("", f"there are {now['processes']} processes, and were {was['processes']}: other rounding")
+
+
+def refuse(found: Collection[Difference], allowed: Collection[str], where: str) -> None:
+    """
+    Raises:
+        UsageError: there are differences that change the result and are not allowed by name.
+    """
+    refused = [difference for difference in found if difference.name and difference.name not in allowed]
+    if refused:
+        names = " ".join(dict.fromkeys(difference.name for difference in refused))
+        raise UsageError(
+            f"would not end as it began: {'; '.join(difference.text for difference in refused)}",
+            where=where,
+            hint=f"put it back as it was, or accept another result: dongu resume {where} --allow {names}",
+        )
+
+
+def software_versions() -> dict[str, str]:
+    """The packages whose version may change a result."""
+    return {"python": platform.python_version(), **{name: version(name) for name in RECORDED_VERSIONS}}
+
+
+def _digest_of(examples: Examples) -> str:
+    """Texts, targets and row numbers of a split as it was read."""
+    digest = hashlib.sha256(json.dumps(examples.texts).encode())
+    digest.update(np.ascontiguousarray(examples.ids, dtype=np.int64).tobytes())
+    if examples.targets is not None:
+        digest.update(examples.targets.tobytes())
+    return digest.hexdigest()
+
+
+def _digest_of_tokens(split: Split) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(split.tokens.offsets, dtype=np.int64).tobytes())
+    digest.update(np.ascontiguousarray(split.tokens.input_ids, dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,73 @@
+"""A list of files with their sizes and digests, and the reading that believes nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dongu.errors import CheckpointError
+
+FORMAT = 2
+MANIFEST = "MANIFEST.json"
+
+
+def entry_of(content: bytes) -> dict[str, Any]:
+    """What a manifest says of one file."""
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def manifest_bytes(entries: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The one way in which a manifest is written."""
+    return (json.dumps({"format": FORMAT, "files": entries}, indent=2) + "\n").encode()
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """The entries by file name.
+
+    Raises:
+        CheckpointError: it is missing, or was not written by `manifest_bytes` of this version.
+    """
+    path = folder / MANIFEST
+    content = read_regular(path)
+    try:
+        entries = json.loads(content)["files"]
+        # Any other bytes are damage, even where they mean the same.
+        if content == manifest_bytes(entries) and all(set(entry) == {"size", "sha256"} for entry in entries.values()):
+            return dict(entries)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise CheckpointError("is no manifest of this version of dongu", where=str(path))
+
+
+def read_listed(path: Path, entry: Mapping[str, Any]) -> bytes:
+    """The content of a file, read once and compared with its entry.
+
+    Raises:
+        CheckpointError: it is missing, no regular file, or has another size or other bytes.
+    """
+    content = read_regular(path)
+    if len(content) != entry["size"]:
+        raise CheckpointError(f"has {len(content):,} bytes, not {entry['size']:,}", where=str(path))
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise CheckpointError("holds other bytes than were written", where=str(path))
+    return content
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file: read, not mapped, so that nobody can pull it away.
+
+    Raises:
+        CheckpointError: it is missing, cannot be read, or is a link, a folder or a device.
+    """
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise CheckpointError("is no regular file", where=str(path))
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError("is missing", where=str(path)) from None
+    except OSError as error:
+        raise CheckpointError(f"cannot be read ({error.strerror})", where=str(path)) from error

@@ -1,0 +1,75 @@
+"""What a signal does to a run: it ends at the next step boundary, its state saved; a second one ends it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Self
+
+# SIGUSR1 is how SLURM announces the end of a job (`sbatch --signal=USR1@120`): the same as being told to terminate.
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 143}
+
+
+class Stop(KeyboardInterrupt):
+    """A signal where no step boundary is to be waited for; what catches `Exception` does not hold it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = signal.Signals(number)
+
+
+class StopSignals:
+    """Catches the signals that ask a process to end, while the block runs, in the main thread.
+
+    A signal that was ignored before (SIGHUP under nohup) stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._raises = False
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in EXIT_CODES:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._former[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside the block a signal raises `Stop` where it comes: for what can be cut off anywhere and done again."""
+        self._raises = True
+        try:
+            if self.received is not None:
+                raise Stop(self.received)
+            yield
+        finally:
+            self._raises = False
+
+    def agreed(self, accelerator: Any) -> bool:
+        """Whether some process got a signal; the same answer on each, so that all end at the same step."""
+        received = self.received is not None
+        if accelerator.num_processes == 1:
+            return received
+        import torch
+
+        flag = torch.tensor(float(received), device=accelerator.device)
+        return bool(accelerator.reduce(flag, "sum") > 0)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(EXIT_CODES[signal.Signals(number)])  # asked twice: whatever is half done is done again on resume
+        self.received = signal.Signals(number)
+        if self._raises:
+            raise Stop(number)
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, f"\n{self.received.name}: ending after this step (once more: at once)\n".encode())

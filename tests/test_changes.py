@@ -1,0 +1,183 @@
+"""What is not as it was when a run goes on: listed, and refused by name where it changes the result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dongu
+from dongu.cli import run as run_command
+from dongu.config import RunConfig
+from dongu.errors import CheckpointError, UsageError
+from dongu.run.identity import HARMLESS
+
+OPTIONS: dict[str, Any] = {"max_steps": 10, "batch_size": 8, "lr": 1e-3, "save_steps": 2, "eval_steps": 4, "threads": 1}
+
+
+@pytest.fixture
+def stopped(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A run of 10 steps that ended abruptly in its seventh."""
+    from dongu.run.journal import Journal
+
+    write = Journal.step
+
+    def cut(self: Journal, step: dongu.Step) -> None:
+        write(self, step)
+        if step.number == 7:
+            raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "step", cut)
+        with pytest.raises(KeyboardInterrupt):
+            dongu.train(data_folder(train=40), **{**OPTIONS, "model": tiny_model(dropout=0.1), "out": str(run)})
+    return run
+
+
+@pytest.fixture
+def whole(tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path) -> bytes:
+    """The weights of the same run without an end in between."""
+    run = tmp_path / "whole"
+    dongu.train(data_folder(train=40), **{**OPTIONS, "model": tiny_model(dropout=0.1), "out": str(run)})
+    return (run / "checkpoints/step-00000010/weights.safetensors").read_bytes()
+
+
+def weights(run: Path) -> bytes:
+    return (run / "checkpoints/step-00000010/weights.safetensors").read_bytes()
+
+
+# One other value for each option that changes the result.
+CHANGES = {
+    "epochs": "2",
+    "max_steps": "12",
+    "batch_size": "16",
+    "micro_batch_size": "3",
+    "eval_batch_size": "4",
+    "learning_rate": "2e-3",
+    "weight_decay": "0.1",
+    "lr_scheduler": "cosine",
+    "warmup": "2",
+    "max_grad_norm": "0.5",
+    "max_length": "16",
+    "seed": "7",
+    "precision": "bf16",
+    "threads": "2",
+    "eval_steps": "5",
+    "metric": "f1",
+    "patience": "1",
+}
+# Not changed here: another model or task cannot take the weights, and the engine has one value.
+FIXED = {"model", "text_columns", "label_column", "task", "engine", "group_by_length"}
+
+
+def test_every_option_is_harmless_or_looked_at() -> None:
+    assert set(RunConfig.model_fields) == HARMLESS | CHANGES.keys() | FIXED
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_option_that_changes_the_result_is_refused_by_name(
+    name: str, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flag = "--" + name.replace("_", "-")
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    assert run_command(["resume", str(stopped), flag, CHANGES[name]]) == 2
+    error = capsys.readouterr().err
+    assert f"{flag} is" in error
+    assert f"--allow {name.replace('_', '-')}" in error
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_allowed_is_done_said_and_recorded(
+    stopped: Path, whole: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["resume", str(stopped), "--learning-rate", "2e-3", "--seed", "7"]
+    assert run_command([*arguments, "--allow", "seed"]) == 2, "one of two is not both"
+    assert run_command([*arguments, "--allow", "seed", "learning-rate"]) == 0
+    output = capsys.readouterr().out
+    assert "--learning-rate is 0.002, and was 0.001" in output
+    assert "--seed is 7, and was 42" in output
+    record = json.loads((stopped / "run.json").read_text(encoding="utf-8"))
+    assert record["options"]["learning_rate"] == 2e-3
+    assert record["changes"] == [
+        {"step": 6, "changes": ["--learning-rate is 0.002, and was 0.001", "--seed is 7, and was 42"]}
+    ]
+    assert weights(stopped) != whole
+
+
+@pytest.mark.parametrize("option", [["--workers", "1"], ["--keep", "1"], ["--save-steps", "3"], ["--device", "cpu"]])
+def test_what_changes_nothing_needs_no_leave(option: list[str], stopped: Path, whole: bytes) -> None:
+    assert run_command(["resume", str(stopped), *option]) == 0
+    assert weights(stopped) == whole
+
+
+def test_an_edited_run_json_is_seen(stopped: Path) -> None:
+    path = stopped / "run.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"weight_decay": 0.01', '"weight_decay": 0.02'))
+    with pytest.raises(UsageError, match=r"--weight-decay is 0\.02, and was 0\.01"):
+        dongu.resume(stopped)
+
+
+def test_data_that_lie_elsewhere_now(stopped: Path, whole: bytes, data_folder: Callable[..., str]) -> None:
+    folder = Path(data_folder(train=40))
+    folder.rename(folder.with_name("moved"))
+    assert run_command(["resume", str(stopped)]) == 2
+    assert run_command(["resume", str(stopped), str(folder.with_name("moved"))]) == 0
+    assert weights(stopped) == whole
+
+
+@pytest.mark.parametrize(
+    ("patched", "value", "name", "text"),
+    [
+        ("dongu.run.identity.version", lambda _: "9.9", "versions", "torch is 9.9, and was"),
+        ("torch.backends.cpu.get_cpu_capability", lambda: "NONE", "hardware", "the cpu is NONE, and was"),
+        (
+            "dongu.run.identity._digest_of_tokens",
+            lambda _: "x",
+            "data",
+            "the tokenizer makes other tokens of train",
+        ),
+    ],
+)
+def test_surroundings_that_change_the_result(
+    patched: str, value: Any, name: str, text: str, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patched, value)
+    with pytest.raises(UsageError) as caught:
+        dongu.resume(stopped)
+    assert text in caught.value.what
+    assert caught.value.hint.endswith(f"--allow {name}")
+    assert dongu.resume(stopped, allow=[name]).results["steps"] == 10
+
+
+def test_another_python_is_said_and_allowed(
+    stopped: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
+    assert run_command(["resume", str(stopped)]) == 0
+    assert "warning: python is 3.99.0, and was" in capsys.readouterr().out
+    assert weights(stopped) == whole
+
+
+def test_checkpoints_that_are_gone_are_no_fresh_start(stopped: Path) -> None:
+    (stopped / "checkpoints").rename(stopped.with_name("aside"))
+    log = (stopped / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match="checkpoints of the run are gone"):
+        dongu.resume(stopped)
+    assert (stopped / "metrics.jsonl").read_bytes() == log
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(
+    stopped: Path, whole: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (stopped / "checkpoints").rename(stopped.with_name("aside"))
+    log = (stopped / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (stopped / "metrics.jsonl").write_bytes(b"".join(log[:2]))
+    assert run_command(["resume", str(stopped)]) == 0
+    assert "going on after step 0 of 10" in capsys.readouterr().out
+    assert weights(stopped) == whole

@@ -1,0 +1,136 @@
+"""`dongu verify`: what holds is shown, and what does not hold is found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dongu
+from dongu.cli import run as run_command
+from dongu.results.verify import Proof, verify
+
+OPTIONS: dict[str, Any] = {
+    "max_steps": 12,
+    "batch_size": 8,
+    "micro_batch_size": 3,
+    "lr": 1e-3,
+    "save_steps": 5,
+    "group_by_length": True,
+    "threads": 1,
+}
+ALL = ["files", "checkpoints", "log", "inputs", "replay", "results", "accumulation"]
+
+
+@pytest.fixture
+def finished(tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path) -> Path:
+    """12 steps of 5 and 1 row in the last of each epoch; checkpoints at 10 and 12."""
+    run = tmp_path / "run"
+    dongu.train(data_folder(train=41), **{**OPTIONS, "model": tiny_model(dropout=0.2), "out": str(run)})
+    return run
+
+
+def failures(run: Path) -> dict[str, str]:
+    return {proof.name: proof.text for proof in verify(run) if not proof.holds}
+
+
+def test_a_sound_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    assert run_command(["verify", str(finished)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["ok", name] for name in ALL]
+    assert "steps 11 to 12: every logged number, weight and moment again" in lines[4]
+    assert "8 = 8s, 4s, 3s, 1s" in lines[6]
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before, "it only looks"
+
+
+def test_a_run_that_has_not_ended(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dongu.training.judge", killed)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        dongu.train(data_folder(train=41), **{**OPTIONS, "model": tiny_model(dropout=0.2), "out": str(run)})
+    proofs = list(verify(run))
+    assert [proof.name for proof in proofs] == [name for name in ALL if name not in ("files", "results")]
+    assert all(proof.holds for proof in proofs), proofs
+
+
+DAMAGES: dict[str, tuple[str, bytes, bytes, set[str]]] = {
+    # name: file, what stands there, what instead, the proofs that fail
+    "a prediction": ("predictions/test.jsonl", b'"id": 0', b'"id": 9', {"files"}),
+    "the result": ("results.json", b'"steps": 12', b'"steps": 13', {"files"}),
+    "a logged loss": ("metrics.jsonl", b'"loss": 0.', b'"loss": 0.1', {"files", "checkpoints", "log", "replay"}),
+    "a setting": ("run.json", b'"weight_decay": 0.01', b'"weight_decay": 0.02', {"inputs", "replay"}),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_found(name: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, old, new, expected = DAMAGES[name]
+    path = finished / file
+    content = path.read_bytes()
+    assert old in content
+    place = content.rindex(old)
+    path.write_bytes(content[:place] + new + content[place + len(old) :])
+    found = failures(finished)
+    assert found
+    assert found.keys() <= expected
+    assert run_command(["verify", str(finished), "--json"]) == 1
+    proofs = [Proof(**json.loads(line)) for line in capsys.readouterr().out.splitlines()]
+    assert {proof.name for proof in proofs if not proof.holds} == found.keys()
+
+
+def test_a_metric_that_the_model_does_not_have(finished: Path) -> None:
+    path = finished / "results.json"
+    results = json.loads(path.read_text(encoding="utf-8"))
+    results["validation"]["loss"]["value"] += 1e-12
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    assert failures(finished).keys() == {"files", "results"}
+
+
+def test_a_bit_of_a_checkpoint(finished: Path) -> None:
+    path = finished / "checkpoints" / "step-00000012" / "moments.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    found = failures(finished)
+    assert str(path) in found["checkpoints"]
+
+
+def test_other_arithmetic_is_found_by_the_replay(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dongu import loop
+
+    monkeypatch.setattr(loop, "dropout_seed", lambda seed, *_: seed)
+    found = failures(finished)
+    assert found.keys() == {"replay"}
+    assert "other numbers than the log" in found["replay"]
+
+
+def test_a_mean_of_means_is_found(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a loop does that divides each micro-batch by its own size, and the sum by their number."""
+    from dongu import loop
+
+    def mean(task: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, labels) * 3
+
+    monkeypatch.setattr(loop, "summed_loss", mean)
+    found = failures(finished)
+    assert {"replay", "accumulation"} == found.keys()
+    assert "changes its gradient by" in found["accumulation"]
+
+
+def test_other_data_are_found(finished: Path, data_folder: Callable[..., str]) -> None:
+    other = Path(data_folder(train=41)).with_name("other")
+    other.mkdir()
+    for path in Path(data_folder(train=41)).iterdir():
+        (other / path.name).write_bytes(path.read_bytes().replace(b"good", b"bad", 1))
+    found = {proof.name for proof in verify(finished, str(other)) if not proof.holds}
+    assert "inputs" in found
