@@ -132,7 +132,8 @@ def resume(
         if loop.accelerator.is_main_process:
             folder.clean()
             if found or options:
-                changes = [*record.get("changes", ()), {"step": state.step, "changes": [item.text for item in found]}]
+                new = [{"step": state.step, "changes": [difference.text for difference in found]}] if found else []
+                changes = [*record.get("changes", ()), *new]
                 folder.write_json("run.json", {**describe_run(loop, folder, state), "changes": changes})
         console.line(f"going on after step {state.step:,} of {loop.total_steps:,} in {folder.path}")
         return run(loop, folder, state, console, started)

