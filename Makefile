@@ -1,15 +1,20 @@
 # `make demo` and `make test` do everything, set-up included. PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
+# Processes that run the tests.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format parity quality startup clean
+.PHONY: demo test test-crash lint format parity quality startup clean
 
 demo: $(VENV)/installed  ## fine-tune the packaged model on a data set that the package writes: no network
 	$(BIN)/dongu demo
 
-test: $(VENV)/installed  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/installed  ## all tests but the next ones
+	$(BIN)/python -m pytest -n $(JOBS) -m "not crash"
+
+test-crash: $(VENV)/installed  ## kills, signals and faults by the hundred
+	$(BIN)/python -m pytest -n $(JOBS) -m crash
 
 lint: $(VENV)/installed  ## style and types
 	$(BIN)/ruff check .

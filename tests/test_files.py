@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dongu.errors import StorageError
-from dongu.files import replace_folder, write_file
+from dongu.files import Disk, disk, remove_leftovers, replace_folder, write_file
 
 
 def full(*_: Any, **__: Any) -> Any:
@@ -186,23 +186,32 @@ def test_an_error_in_the_block_leaves_the_old_folder(tmp_path: Path, error: type
     assert {path.name for path in tmp_path.iterdir()} <= {"model"}
 
 
-# The fault hits this call of the function, counted from 1. With an old folder there, the first rename moves it aside.
-FOLDER_FAULTS: list[tuple[Any, str, int]] = [
-    (os, "fsync", 1),
-    (os, "fsync", 2),
-    (os, "fsync", 3),
-    (Path, "rename", 1),
-    (Path, "rename", 2),
+def cannot_exchange(one: Path, other: Path) -> bool:
+    """As on a system, or a file system, that cannot swap two names."""
+    return False
+
+
+# The fault hits this call of the function, counted from 1. Without an exchange of names, the first rename moves the old
+# folder aside.
+FOLDER_FAULTS: list[tuple[Any, str, int, bool]] = [
+    (os, "fsync", 1, True),
+    (os, "fsync", 2, True),
+    (os, "fsync", 3, True),
+    (os, "fsync", 4, False),
+    (Path, "rename", 1, False),
+    (Path, "rename", 2, False),
 ]
 
 
-@pytest.mark.parametrize(("owner", "name", "call"), FOLDER_FAULTS)
+@pytest.mark.parametrize(("owner", "name", "call", "exchanges"), FOLDER_FAULTS)
 def test_a_failed_replacement_leaves_the_old_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, exchanges: bool
 ) -> None:
     target = tmp_path / "model"
     target.mkdir()
     fill(target, "old")
+    if not exchanges:
+        monkeypatch.setattr(disk, "exchange", cannot_exchange)
     monkeypatch.setattr(owner, name, on_call(call, getattr(owner, name)))
     with pytest.raises(StorageError) as caught, replace_folder(target) as stage:
         fill(stage, "new")
@@ -213,6 +222,71 @@ def test_a_failed_replacement_leaves_the_old_folder(
     with replace_folder(target) as stage:  # and the next attempt succeeds
         fill(stage, "new")
     assert contents(tmp_path) == model("new")
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_the_name_is_there_at_every_instant_where_the_system_can_swap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    """A swap is one step. Elsewhere the old folder is moved aside first, and nothing is left of that either."""
+    target, seen = tmp_path / "model", []
+    target.mkdir()
+    fill(target, "old")
+    if not exchanges:
+        monkeypatch.setattr(disk, "exchange", cannot_exchange)
+    elif not Disk().exchange(tmp_path / "model", tmp_path / "model"):
+        pytest.skip("this system cannot swap two names")
+    rename = Path.rename
+
+    def noted_rename(path: Path, new: Path) -> Path:
+        moved = rename(path, new)
+        seen.append(target.exists())
+        return moved
+
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    with replace_folder(target) as stage:
+        fill(stage, "new")
+    assert seen == ([] if exchanges else [False, True])
+    assert contents(tmp_path) == model("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_exchange_of_what_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    assert not Disk().exchange(tmp_path / "one", tmp_path / "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize("kind", ["moved aside", "replaced", "a file", "a link", "of another program"])
+def test_leftovers(tmp_path: Path, kind: str) -> None:
+    """An old folder is put back where no other has its name yet; what is not ours stays."""
+    old = tmp_path / ".model.7.old"
+    if kind == "a file":
+        (tmp_path / ".results.json.7.tmp").write_text("half")
+    elif kind == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / ".model.7.tmp").symlink_to("elsewhere")
+    elif kind == "of another program":
+        for name in (".model.tmp", "model.7.tmp", ".model.7.swp", ".7.tmp.bak"):
+            (tmp_path / name).write_text("theirs")
+    else:
+        old.mkdir()
+        fill(old, "old")
+        (tmp_path / ".model.7.tmp").mkdir()
+        if kind == "replaced":
+            (tmp_path / "model").mkdir()
+            fill(tmp_path / "model", "new")
+    before = contents(tmp_path)
+    remove_leftovers(tmp_path)
+    if kind in ("moved aside", "replaced"):
+        assert contents(tmp_path) == model("old" if kind == "moved aside" else "new")
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    elif kind == "a file":
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert contents(tmp_path) == before
+        assert kind != "a link" or (tmp_path / ".model.7.tmp").is_symlink()
+    remove_leftovers(tmp_path / "is not there")
 
 
 def test_a_full_disk_in_the_block(tmp_path: Path) -> None:

@@ -92,15 +92,17 @@ def storage(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write ({reason})", where=str(where), hint=_HINTS.get(number, "")) from error
 
 
-def write_file(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes, *, within: Path | None = None) -> None:
     """Write beside the target, flush to the disk, rename over it, flush the folder.
+
+    Folders on the way are made; `within`, if given, is not, nor what is above it.
 
     Raises:
         StorageError: the content could not be made durable; the old file, if any, is untouched.
     """
     staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage(path):
-        make_folder(path.parent)
+        make_folder(path.parent, within)
         try:
             disk.write(staged, content)
             disk.rename(staged, path)
@@ -109,21 +111,23 @@ def write_file(path: Path, content: bytes) -> None:
         disk.sync(path.parent)
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, within: Path | None = None) -> None:
     """The folder and those above it, each with its name on the disk.
 
     Raises:
         OSError: one could not be made.
     """
     if not path.is_dir():
-        make_folder(path.parent)
+        if path == within:  # it was there, and somebody took it away
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        make_folder(path.parent, within)
         with contextlib.suppress(FileExistsError):  # another process was faster
             disk.make_folder(path)
         disk.sync(path.parent)
 
 
 @contextlib.contextmanager
-def replace_folder(target: Path) -> Iterator[Path]:
+def replace_folder(target: Path, *, within: Path | None = None) -> Iterator[Path]:
     """Yield an empty folder to fill; when the block ends well, it takes the target's place.
 
     Where the system can swap two names, the target is there at every instant; elsewhere the old folder is moved aside
@@ -135,9 +139,10 @@ def replace_folder(target: Path) -> Iterator[Path]:
     staged = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     retired = target.with_name(f".{target.name}.{os.getpid()}.old")
     with storage(target):
+        spare: tuple[Path, ...] = (staged,)
         try:
             disk.remove(staged)
-            make_folder(target.parent)
+            make_folder(target.parent, within)
             disk.make_folder(staged)
             yield staged
             for path in sorted(staged.rglob("*")):
@@ -152,9 +157,11 @@ def replace_folder(target: Path) -> Iterator[Path]:
                 except OSError:
                     retired.rename(target)
                     raise
+            spare = ()  # until the new names are on the disk, what has another name now may be all that is left
             disk.sync(target.parent)
+            spare = (staged, retired)
         finally:
-            for path in (staged, retired) if target.exists() else (staged,):
+            for path in spare:
                 with contextlib.suppress(OSError):  # what cannot be removed now is a leftover for later
                     disk.remove(path)
 
@@ -170,9 +177,13 @@ def remove_leftovers(folder: Path) -> None:
     Raises:
         StorageError: one could not be removed.
     """
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    found = sorted(path for path in folder.iterdir() if is_leftover(path)) if folder.is_dir() else []
+    if found:
+        with storage(folder):
+            disk.sync(folder)  # a swap that is not on the disk yet may be undone, and then they are no leftovers
+    for path in found:
         name = _LEFTOVER.fullmatch(path.name)
-        if name is None or path.is_symlink():
+        if name is None:
             continue
         with storage(path):
             if name["kind"] == "old" and not (folder / name["target"]).exists():

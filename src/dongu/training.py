@@ -119,7 +119,10 @@ def resume(
                 where=str(folder.checkpoints),
                 hint="nothing was changed; put them back, or start anew with another --out",
             )
-        found = list(differences(record if checkpoint is None else checkpoint.state.identity, loop))
+        was, where = (
+            (record, folder.path / "run.json") if checkpoint is None else (checkpoint.state.identity, checkpoint.path)
+        )
+        found = list(differences(was, loop, str(where)))
         refuse(found, allow, str(folder.path))
         console = _console_of(loop, console)
         for error in damaged:
@@ -285,7 +288,7 @@ def save_best(loop: Loop, folder: RunFolder, state: RunState) -> None:
         values=state.best_metrics or {},
         version=software_versions()["dongu"],
     )
-    with replace_folder(folder.model) as stage, quiet_transformers():
+    with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers():
         loop.plain_model.save_pretrained(stage)
         tokenizer.save_pretrained(stage)
         disk.write(stage / "README.md", card.encode())

@@ -108,8 +108,8 @@ def _log(folder: RunFolder) -> str:
 
 def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop) -> str:
     own = own_checkpoints(folder.checkpoints)
-    was = Checkpoint.read(own[-1]).state.identity if own else record
-    if found := [difference.text for difference in differences(was, loop)]:
+    was, where = (Checkpoint.read(own[-1]).state.identity, own[-1]) if own else (record, folder.path / "run.json")
+    if found := [difference.text for difference in differences(was, loop, str(where))]:
         raise _Broken("; ".join(found))
     rows = sum(len(examples) for examples in loop.data.splits.values())
     changes = "".join(f"; changed at step {change['step']:,}" for change in record.get("changes", ()))

@@ -11,15 +11,17 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+import torch
+from pydantic import ConfigDict, Field, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dongu.errors import CheckpointError, StorageError
+from dongu.errors import CheckpointError, NonFiniteError, StorageError
 from dongu.evaluate import Evaluation
 from dongu.files import disk, replace_folder, storage
 from dongu.loop import Loop
@@ -29,6 +31,8 @@ from dongu.run.journal import LogMark, check_log
 from dongu.run.manifest import FORMAT, MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
 from dongu.run.plan import Plan
 
+Count = Annotated[int, Field(ge=0)]
+MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
 CONTENTS = ("weights.safetensors", "moments.safetensors", "state.json")
 NAME = re.compile(r"step-\d{8,}")
 
@@ -37,12 +41,14 @@ NAME = re.compile(r"step-\d{8,}")
 class RunState:
     """What a run remembers beside its tensors."""
 
-    step: int = 0  # updates made
-    evaluated_step: int = 0  # the last evaluation; a signal may end a run between an update and its evaluation
-    best_step: int | None = None
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    step: Count = 0  # updates made
+    evaluated_step: Count = 0  # the last evaluation; a signal may end a run between an update and its evaluation
+    best_step: Count | None = None
     best_metrics: dict[str, float] | None = None
-    evaluations_since_best: int = 0
-    micro_batch_size: int | None = None  # once memory ran out, what was left of it
+    evaluations_since_best: Count = 0
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None  # once memory ran out, what was left of it
     log: LogMark = field(default_factory=LogMark)  # of metrics.jsonl: what stands after it is done again
     identity: dict[str, Any] = field(default_factory=dict)  # what the bytes of the result depend on
 
@@ -58,10 +64,14 @@ class RunState:
         return True
 
 
+_STATE = TypeAdapter(RunState)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One checkpoint as it was read: verified, parsed, not yet applied."""
 
+    path: Path
     state: RunState
     weights: dict[str, Tensor]
     moments: dict[str, Tensor]
@@ -77,11 +87,21 @@ class Checkpoint:
             record = json.loads(contents["state.json"])
             if record.pop("format") != FORMAT:
                 raise CheckpointError("is of another version of dongu", where=str(path / "state.json"))
-            state = RunState(**{**record, "log": LogMark(**record["log"])})
+            if set(record) != {item.name for item in fields(RunState)} or set(record["log"]) != {"bytes", "sha256"}:
+                raise CheckpointError("is no state of a run", where=str(path / "state.json"))
+            state = _STATE.validate_json(json.dumps(record), strict=True)
             weights, moments = load(contents["weights.safetensors"]), load(contents["moments.safetensors"])
-        except (ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
-            raise CheckpointError(f"cannot be read ({error})", where=str(path)) from error
-        return cls(state, weights, moments)
+            check_finite({**weights, **moments}, str(path))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
+            raise CheckpointError(f"cannot be read ({str(error).splitlines()[0]})", where=str(path)) from error
+        except NonFiniteError as error:
+            raise CheckpointError(error.what, where=str(path)) from error
+        if state.step != step_of(path) or max(state.evaluated_step, state.best_step or 0) > state.step:
+            raise CheckpointError("is the state of another step", where=str(path / "state.json"))
+        return cls(path, state, weights, moments)
+
+    def _of_another_model(self) -> CheckpointError:
+        return CheckpointError("has the moments of another model", where=str(self.path / "moments.safetensors"))
 
     def restore(self, loop: Loop) -> RunState:
         """Put the loop where the checkpoint was taken. All is compared before anything is changed.
@@ -91,15 +111,20 @@ class Checkpoint:
         """
         weights, _ = state_tensors(loop)
         if _shapes(self.weights) != _shapes(weights):
-            raise CheckpointError("has the weights of another model", where="weights.safetensors")
+            raise CheckpointError("has the weights of another model", where=str(self.path / "weights.safetensors"))
+        if (best := self.state.best_metrics) is not None and loop.metrics.main not in best:
+            raise CheckpointError("has the metrics of another run", where=str(self.path / "state.json"))
         entries: dict[int, dict[str, Tensor]] = {}
         parameters = [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
-        shapes = {str(index): parameter.shape for index, parameter in enumerate(parameters)}
+        shapes = {str(index): (parameter.shape, parameter.dtype) for index, parameter in enumerate(parameters)}
         for key, tensor in self.moments.items():
             index, _, name = key.partition(".")
-            if index not in shapes or tensor.shape not in (shapes[index], ()):
-                raise CheckpointError("has the moments of another model", where="moments.safetensors")
+            expected = (torch.Size(()), torch.float32) if name == "step" else shapes.get(index)
+            if index not in shapes or (tensor.shape, tensor.dtype) != expected:
+                raise self._of_another_model()
             entries.setdefault(int(index), {})[name] = tensor.clone()  # own, aligned memory
+        if any(set(entry) != MOMENTS for entry in entries.values()) or bool(entries) != bool(self.state.step):
+            raise self._of_another_model()
         loop.plain_model.load_state_dict(self.weights, strict=False)
         groups = loop.optimizer.state_dict()["param_groups"]
         loop.optimizer.load_state_dict({"state": entries, "param_groups": groups})
@@ -138,7 +163,7 @@ class Checkpoints:
             "state.json": json.dumps({"format": FORMAT, **asdict(state)}).encode(),
         }
         target = self.folder / f"step-{state.step:08}"
-        with replace_folder(target) as stage:
+        with replace_folder(target, within=self.folder.parent) as stage:
             for name, content in contents.items():
                 disk.write(stage / name, content)
             entries = {name: entry_of(content) for name, content in contents.items()}
@@ -183,13 +208,16 @@ class Checkpoints:
         own = [path for path in own_checkpoints(self.folder) if step_of(path) <= state.step]
         whole = [path for path in own if _looks_whole(path)]
         kept = {*[path for path in whole if self.plan.saves(step_of(path))][-self.keep :], *whole[-1:]}
-        for path in own:
-            if path not in kept and step_of(path) != state.best_step:
-                with storage(path):
-                    # Out of sight first: a half removed checkpoint would look like a damaged one.
-                    aside = path.with_name(f".{path.name}.0.tmp")
-                    disk.rename(path, aside)
-                    disk.remove(aside)
+        retired = [path for path in own if path not in kept and step_of(path) != state.best_step]
+        if retired:
+            with storage(self.folder):
+                disk.sync(self.folder)  # a kill may have come before the newest one's name was on the disk
+        for path in retired:
+            with storage(path):
+                # Out of sight first: a half removed checkpoint would look like a damaged one.
+                aside = path.with_name(f".{path.name}.0.tmp")
+                disk.rename(path, aside)
+                disk.remove(aside)
 
     def check_room(self, loop: Loop) -> None:
         """Room for all that the run keeps at a time, and for what is written before the older one is removed.

@@ -113,7 +113,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """One JSON file, whole or not at all."""
-        write_file(self.path / name, (dump_json(content, indent=2) + "\n").encode())
+        write_file(self.path / name, (dump_json(content, indent=2) + "\n").encode(), within=self.path)
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """The last two files: the digests of all that depends on the run alone, then `results.json`."""
@@ -121,8 +121,10 @@ class RunFolder:
         kept = [self.metrics, *self.model.rglob("*"), *(self.path / "predictions").glob("*.jsonl")]
         files = sorted(path for path in kept if path.is_file())
         entries = {path.relative_to(self.path).as_posix(): entry_of(path.read_bytes()) for path in files}
-        write_file(self.path / MANIFEST, manifest_bytes({**entries, "results.json": entry_of(content)}))
-        write_file(self.path / "results.json", content)
+        write_file(
+            self.path / MANIFEST, manifest_bytes({**entries, "results.json": entry_of(content)}), within=self.path
+        )
+        write_file(self.path / "results.json", content, within=self.path)
 
     def reopen(self, data: Any = None, **options: Any) -> Loop:
         """The loop of the run as it was set up, before its first step.
@@ -163,7 +165,7 @@ class RunFolder:
     def write_predictions(self, split: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """One row an evaluation example."""
         content = "".join(dump_json(line) + "\n" for line in lines)
-        write_file(self.path / "predictions" / f"{split}.jsonl", content.encode())
+        write_file(self.path / "predictions" / f"{split}.jsonl", content.encode(), within=self.path)
 
 
 def dump_json(content: Any, indent: int | None = None) -> str:

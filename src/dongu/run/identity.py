@@ -16,7 +16,7 @@ import torch
 from dongu.config import option_flag
 from dongu.data.batches import Split
 from dongu.data.examples import Examples
-from dongu.errors import UsageError
+from dongu.errors import CheckpointError, UsageError
 from dongu.loop import Loop
 from dongu.model.device import describe_device
 
@@ -49,9 +49,16 @@ def identity(loop: Loop) -> dict[str, Any]:
     }
 
 
-def differences(was: Mapping[str, Any], loop: Loop) -> Iterator[Difference]:
+def _is_identity(was: Mapping[str, Any]) -> bool:
+    parts = ("options", "data", "versions", "hardware")
+    return all(isinstance(was.get(part), dict) for part in parts) and type(was.get("processes")) is int
+
+
+def differences(was: Mapping[str, Any], loop: Loop, where: str) -> Iterator[Difference]:
     """What is not as it was, a line each."""
     now = identity(loop)
+    if not _is_identity(was):
+        raise CheckpointError("does not say what the result depends on", where=where)
     for name, old in was["options"].items():
         if name not in HARMLESS and (new := now["options"].get(name)) != old:
             yield Difference(name.replace("_", "-"), f"{option_flag(name)} is {_shown(new)}, and was {_shown(old)}")

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import Field
 
 from dongu.errors import CheckpointError
 from dongu.evaluate import Evaluation
@@ -25,7 +28,7 @@ from dongu.run.folder import RunFolder, dump_json
 class LogMark:
     """How far `metrics.jsonl` had come, and what it held."""
 
-    bytes: int = 0
+    bytes: Annotated[int, Field(ge=0)] = 0
     sha256: str = hashlib.sha256().hexdigest()
 
 
@@ -124,7 +127,7 @@ def check_log(metrics: Path, mark: LogMark) -> None:
     """
     try:
         with metrics.open("rb") as file:
-            content = file.read(mark.bytes)
+            content = file.read(min(mark.bytes, os.fstat(file.fileno()).st_size))
     except FileNotFoundError:
         content = b""
     except OSError as error:

@@ -36,11 +36,15 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         entries = json.loads(content)["files"]
         # Any other bytes are damage, even where they mean the same.
-        if content == manifest_bytes(entries) and all(set(entry) == {"size", "sha256"} for entry in entries.values()):
+        if content == manifest_bytes(entries) and all(map(_is_entry, entries.values())):
             return dict(entries)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise CheckpointError("is no manifest of this version of dongu", where=str(path))
+
+
+def _is_entry(entry: Any) -> bool:
+    return set(entry) == {"size", "sha256"} and type(entry["size"]) is int and isinstance(entry["sha256"], str)
 
 
 def read_listed(path: Path, entry: Mapping[str, Any]) -> bytes:
