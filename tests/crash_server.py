@@ -1,53 +1,53 @@
-"""Trains in forked children and kills them: `python crash_server.py REQUEST.json`, which names runs, kills and seed.
+"""Runs `dongu` in forked children and sends them signals: `python crash_server.py SOCKET`.
 
-A fork costs milliseconds where a new interpreter costs seconds, so hundreds of kills fit into a test. Each run is
-started again, by `resume`, until it ends. Prints one JSON line: kills, and in which phase of the run they fell.
+A fork costs milliseconds where a new interpreter costs seconds, so hundreds of kills fit into a test. Each connection
+gets a driver of its own, so that several can be busy; a request and its answer are one JSON line each:
+
+    {"arguments": ["train", ...], ...}   one life of a child; see `Life`
+    {"orphans": SECONDS}                 how many processes that children left behind live longer than that
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import ctypes
 import json
 import os
-import random
+import select
 import signal
+import socket
 import sys
 import time
 import traceback
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch._dynamo  # otherwise each child imports it anew
+import torch.distributed
+import torch.nn.parallel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: F401 - the same
 
 import dongu
+import dongu.cli
+import dongu.results.predict
 import dongu.training
+from dongu.data.batches import EvalBatches, TrainUpdates
 from dongu.run.checkpoint import Checkpoints
 
-
-def child(run: Path, request: dict[str, Any]) -> int:
-    """Train, or go on; the exit code of the process."""
-    try:
-        if (run / "results.json").exists():
-            return 0
-        if (run / "run.json").exists():
-            dongu.resume(run)
-        else:
-            dongu.train(request["data"], out=str(run), **request["options"])
-    except BaseException:  # noqa: BLE001 - a child must never run on as its parent
-        traceback.print_exc()
-        return 1
-    return 0
+PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>: what a killed child leaves behind becomes the driver's
+PHASES = {"u": "set-up", "r": "steps", "s": "save", "k": "retention", "e": "evaluation", "b": "export", "j": "judging"}
+LETTERS = {name: letter for letter, name in PHASES.items()}
 
 
-def announce(pipe: int, module: Any, name: str, letter: bytes) -> None:
-    """Have a function write a letter to the pipe when it starts, so that the killer knows the phase."""
+def announce(pipe: int, module: Any, name: str, phase: str) -> None:
+    """Have a function write to the pipe when it starts and ends, so that the killer knows the phase."""
     inner = getattr(module, name)
 
     def announced(*arguments: Any, **options: Any) -> Any:
-        os.write(pipe, letter)
+        os.write(pipe, LETTERS[phase].encode())
         try:
             return inner(*arguments, **options)
         finally:
@@ -56,66 +56,221 @@ def announce(pipe: int, module: Any, name: str, letter: bytes) -> None:
     setattr(module, name, announced)
 
 
-def one_life(run: Path, request: dict[str, Any], seconds: float, phases: Counter[str]) -> bool | None:
-    """True when the run ended, False when it was killed, None when it failed by itself."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reader)
-        announce(writer, Checkpoints, "save", b"s")
-        announce(writer, dongu.Loop, "evaluate", b"e")
-        announce(writer, dongu.training, "save_best", b"b")
-        announce(writer, dongu.training, "judge", b"j")
-        os._exit(child(run, request))
-    os.close(writer)
-    deadline = time.monotonic() + seconds
-    status = None
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            break
-        time.sleep(0.001)
-    else:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-    seen = os.read(reader, 1 << 16).decode()
-    os.close(reader)
-    if os.WIFSIGNALED(status or 0):
-        open_phases: list[str] = []
-        for letter in seen:
+def break_worker(batches: Any, kind: str, index: int) -> None:
+    """Have the data worker that prepares this item die, raise or hang; a run without workers is not disturbed."""
+    inner = batches.__getitem__
+
+    def broken(self: Any, item: int) -> Any:
+        if item == index and torch.utils.data.get_worker_info() is not None:
+            if kind == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "raises":
+                raise OSError("the disk is on fire")
+            time.sleep(3600)
+        return inner(self, item)
+
+    batches.__getitem__ = broken
+
+
+def child(request: dict[str, Any], pipe: int) -> int:
+    """One command; its exit code."""
+    os.environ.update(request.get("environment", {}))
+    announce(pipe, dongu.training, "run", "steps")
+    announce(pipe, Checkpoints, "save", "save")
+    announce(pipe, Checkpoints, "retire", "retention")
+    announce(pipe, dongu.Loop, "evaluate", "evaluation")
+    announce(pipe, dongu.training, "save_best", "export")
+    announce(pipe, dongu.training, "judge", "judging")
+    make_parser: Callable[[], Any] = dongu.cli.make_parser
+
+    def in_command() -> Any:
+        os.write(pipe, LETTERS["set-up"].encode())  # from here on signals are the command's
+        return make_parser()
+
+    dongu.cli.make_parser = in_command
+    if fault := request.get("fault"):
+        break_worker(TrainUpdates if fault["in"] == "training" else EvalBatches, fault["kind"], fault["index"])
+    while time.monotonic() < request.get("start", 0.0):
+        pass  # several children begin together
+    return dongu.cli.run(request["arguments"])
+
+
+class Life:
+    """A child from its fork to its end.
+
+    Request:
+        arguments: of the `dongu` command.
+        environment: variables to set.
+        fault: of a data worker; see `break_worker`.
+        start: when to begin, on the monotonic clock.
+        phase, occurrence, delay: signals are sent so many seconds after the n-th time that the child comes to this
+            phase, or after the fork.
+        signals, gap: which, with so many seconds between them.
+        to: `child` (default), `worker` (its first data worker) or `all` (both, as a terminal or systemd does).
+
+    Answer:
+        pid: its process.
+        code: the exit code, negative after a signal that ended it.
+        sent: how many signals were sent before it ended.
+        at: where it was when the first signal was sent, from the outermost phase on.
+        phases: where it was at its end.
+        seconds: from the first signal, or from the fork without one, to the end.
+        output: what it printed.
+    """
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.request = request
+        self.output = os.memfd_create("output")
+        self.announced, pipe = os.pipe()
+        self.letters = ""
+        self.code: int | None = None
+        self.began = time.monotonic()
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 99  # a child must never run on as its parent
+            try:
+                os.dup2(self.output, 1)
+                os.dup2(self.output, 2)
+                code = child(request, pipe)
+                atexit._run_exitfuncs()
+            except BaseException:  # noqa: BLE001 - see above
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        os.close(pipe)
+        self.ended = os.pidfd_open(self.pid)
+
+    def wait(self, seconds: float, phase: str | None = None, occurrence: int = 1) -> None:
+        """Until the child ends, comes to a phase, or the time is over."""
+        deadline = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self.ended, select.POLLIN)
+        poll.register(self.announced, select.POLLIN)
+        while self.code is None and (phase is None or self.letters.count(LETTERS[phase]) < occurrence):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            if left < 0.001:  # poll(2) counts whole milliseconds
+                time.sleep(left)
+            for descriptor, _ in poll.poll(left * 1000 // 1):
+                if descriptor == self.ended:
+                    _, status = os.waitpid(self.pid, 0)
+                    self.code = os.waitstatus_to_exitcode(status)
+                elif letters := os.read(self.announced, 1 << 16):
+                    self.letters += letters.decode()
+                else:
+                    poll.unregister(self.announced)
+
+    def live(self) -> dict[str, Any]:
+        """All of it; the answer."""
+        request, sent, since = self.request, 0, self.began
+        at: list[str] = []
+        if (phase := request.get("phase")) is not None:
+            self.wait(60, phase, request.get("occurrence", 1))
+        pause = request.get("delay", 0.0)
+        for number in request.get("signals", ()):
+            self.wait(pause)
+            if self.code is not None:
+                break
+            to, workers = request.get("to", "child"), children_of(self.pid)
+            targets = {"child": [self.pid], "worker": workers[:1], "all": [self.pid, *workers]}[to]
+            if sent == 0:
+                self.read()
+                at, since = self.phases(), time.monotonic()
+            for target in targets:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(target, number)
+            sent += bool(targets)
+            pause = request.get("gap", 0.0)
+        self.wait(60)
+        if self.code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait(60)
+            raise TimeoutError(f"{request} did not end by itself")
+        seconds = time.monotonic() - since
+        self.read()
+        output = os.pread(self.output, 1 << 20, 0).decode(errors="replace")
+        for descriptor in (self.announced, self.ended, self.output):
+            os.close(descriptor)
+        return {
+            "pid": self.pid,
+            "code": self.code,
+            "sent": sent,
+            "at": at,
+            "phases": self.phases(),
+            "seconds": seconds,
+            "output": output,
+        }
+
+    def read(self) -> None:
+        """What was announced so far; not more, for a data worker that lives on keeps the pipe open."""
+        while select.select([self.announced], [], [], 0)[0] and (letters := os.read(self.announced, 1 << 16)):
+            self.letters += letters.decode()
+
+    def phases(self) -> list[str]:
+        """What the child was in, from the outside in."""
+        inside: list[str] = []
+        for letter in self.letters:
             if letter == ".":
-                open_phases.pop()
+                inside.pop()
             else:
-                open_phases.append(letter)
-        phases["".join(open_phases[-1:]) or "-"] += 1
-        return False
-    return True if os.WEXITSTATUS(status or 0) == 0 else None
+                inside.append(PHASES[letter])
+        return inside
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that it started."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    except FileNotFoundError:
+        return []
+
+
+def orphans(seconds: float) -> dict[str, Any]:
+    """How many processes that children left behind are there after so many seconds; what has ended is reaped."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return {"orphans": 0}
+        if pid == 0:
+            time.sleep(0.02)
+    return {"orphans": len(children_of(os.getpid()))}
+
+
+def serve(connection: socket.socket) -> None:
+    """A driver: one request after the other, until the test hangs up."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with connection.makefile("rw", encoding="utf-8") as stream:
+        for line in stream:
+            request = json.loads(line)
+            try:
+                answer = orphans(request["orphans"]) if "orphans" in request else Life(request).live()
+            except Exception:  # noqa: BLE001 - the test shows it
+                answer = {"error": traceback.format_exc()}
+            stream.write(json.dumps(answer) + "\n")
+            stream.flush()
 
 
 def main() -> None:
-    """Serve one request."""
-    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    """Serve until standard input is closed."""
     torch.set_num_threads(1)
-    draw = random.Random(request["seed"])
-    phases: Counter[str] = Counter()
-    started = time.monotonic()
-    whole = one_life(Path(request["reference"]), request, 600, phases)
-    life = time.monotonic() - started
-    if not whole:
-        raise SystemExit("the uninterrupted run failed")
-    for number in range(request["runs"]):
-        run = Path(request["folder"]) / f"run-{number}"
-        kills = 0
-        while True:
-            patience = draw.uniform(0.05, 0.6) * life if kills < request["kills_a_run"] else 600
-            ended = one_life(run, request, patience, phases)
-            if ended is None:
-                raise SystemExit(f"{run} failed by itself after {kills} kills")
-            if ended:
-                break
-            kills += 1
-    print(json.dumps({"phases": phases, "life_seconds": life}))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # drivers leave no zombies
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(sys.argv[1])
+        listener.listen()
+        print("ready", flush=True)
+        while select.select([listener, sys.stdin], [], [])[0] == [listener]:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                serve(connection)
+                os._exit(0)
+            connection.close()
 
 
 if __name__ == "__main__":

@@ -49,7 +49,9 @@ def run(arguments: Sequence[str]) -> int:
             if unknown:
                 raise UsageError(f"there is no option {unknown[0]}", hint=_suggest(parsed.command, unknown[0]))
             command: Callable[[argparse.Namespace], int | None] = parsed.run
-            return command(parsed) or 0
+            code = command(parsed) or 0
+        _leave_group()
+        return code
     except DonguError as error:
         return _fail(error, error.exit_code, debug=debug)
     except KeyboardInterrupt as stop:
@@ -65,6 +67,13 @@ def run(arguments: Sequence[str]) -> int:
         what = f"internal error: {type(error).__name__}: {error}"
         hint = "run it again with --debug for the traceback, and please report it"
         return _fail(DonguError(what, hint=hint), 70, debug=debug)
+
+
+def _leave_group() -> None:
+    """Take leave of the other processes of a launcher: one that just ends may abort while its threads still talk."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _speak_utf8() -> None:

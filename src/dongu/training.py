@@ -167,7 +167,7 @@ def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, starte
             if not stop and plan.evaluates(state.step) and state.evaluated_step < state.step:
                 began = time.perf_counter()
                 try:
-                    with signals.at_once():
+                    with signals.at_once(enabled=loop.accelerator.num_processes == 1):
                         evaluation = loop.evaluate()
                 except Stop:
                     stop = True  # the evaluation is the first thing that `resume` does
@@ -199,7 +199,7 @@ def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, starte
             )
         loop.accelerator.wait_for_everyone()  # the model is whole on disk before anybody reads it
         try:
-            with signals.at_once():
+            with signals.at_once(enabled=loop.accelerator.num_processes == 1):
                 results = judge(loop, folder, state, journal)
         except Stop:
             raise _stopped(loop, folder, signals) from None

@@ -6,8 +6,10 @@ many processes, however it is split. So a run can go on from any update, and not
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -241,19 +243,45 @@ class BatchLoader(DataLoader[Any]):
     """A DataLoader whose workers, when they die, fail or hang, end the iteration with a `WorkerError`."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is all that a loop needs
+        former = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL  # None: it was not set from Python
         iterator = super().__iter__()
-        try:
+        if self.num_workers == 0:
             yield from iterator
+            return
+        workers = iterator._workers  # type: ignore[attr-defined]
+        if in_main_thread := threading.current_thread() is threading.main_thread():
+            # PyTorch's handler raises where it comes when a worker dies: in the middle of an update, or of a save.
+            signal.signal(signal.SIGCHLD, former)
+        try:
+            for _ in range(len(self)):
+                with _death_noticed(workers) if in_main_thread else contextlib.nullcontext():
+                    batch = next(iterator)
+                yield batch
         except Exception as error:
-            if self.num_workers == 0:
-                raise
-            for worker in getattr(iterator, "_workers", ()):
+            for worker in workers:
                 worker.kill()  # PyTorch would give each that hangs five more seconds
             raise WorkerError(
-                f"a data worker failed: {str(error).strip().splitlines()[-1]}",
+                f"a data worker failed: {(str(error).strip() or type(error).__name__).splitlines()[-1]}",
                 where=f"--workers {self.num_workers}",
                 hint="`dongu resume RUN --workers 0` goes on without workers",
             ) from error
+
+
+@contextlib.contextmanager
+def _death_noticed(workers: Sequence[Any]) -> Iterator[None]:
+    """Inside the block the death of a worker is an error at once, not after the time-out."""
+
+    def look(*_: object) -> None:
+        for worker in workers:
+            if not worker.is_alive():
+                raise RuntimeError(f"process {worker.pid} ended with {worker.exitcode}")
+
+    former = signal.signal(signal.SIGCHLD, look) or signal.SIG_DFL
+    try:
+        look()
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, former)
 
 
 def make_dataloader(dataset: Dataset[Any], indices: Sequence[int], *, workers: int, pin_memory: bool) -> BatchLoader:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,13 +99,17 @@ class RunFolder:
                 os.close(descriptor)
 
     def _lock(self, descriptor: int) -> None:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: data workers would inherit it
-        except OSError as error:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
-            raise LockedError(
-                f"{holder} writes to this run", where=str(self.path), hint="wait for it, or stop it"
-            ) from error
+        for wait_seconds in (0.01, 0.02, 0.04, 0.08, None):  # it may only be another one that looks
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: data workers would inherit it
+                return
+            except OSError as error:
+                if wait_seconds is None:
+                    holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+                    raise LockedError(
+                        f"{holder} writes to this run", where=str(self.path), hint="wait for it, or stop it"
+                    ) from error
+            time.sleep(wait_seconds)
 
     def clean(self) -> None:
         """Remove what writes that were cut off have left; nothing else."""

@@ -38,6 +38,10 @@ class StopSignals:
             for number in EXIT_CODES:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._former[number] = signal.signal(number, self._receive)
+            for handler in self._former.values():
+                outer = getattr(handler, "__self__", None)
+                if isinstance(outer, StopSignals) and outer.received is not None:
+                    self.received = outer.received  # its `Stop` came where Python swallows it: in a `__del__`
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,8 +49,14 @@ class StopSignals:
             signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Inside the block a signal raises `Stop` where it comes: for what can be cut off anywhere and done again."""
+    def at_once(self, *, enabled: bool = True) -> Iterator[None]:
+        """Inside the block a signal raises `Stop` where it comes: for what can be cut off anywhere and done again.
+
+        Not among several processes: the others would wait for this one's part.
+        """
+        if not enabled:
+            yield
+            return
         self._raises = True
         try:
             if self.received is not None:

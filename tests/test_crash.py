@@ -1,0 +1,685 @@
+"""A run that is killed, stopped, raced for or robbed of its worker ends in the bytes of one that was left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import queue
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dongu.run.checkpoint import Checkpoint
+from dongu.run.signals import StopSignals
+
+pytestmark = pytest.mark.crash
+
+AT_ONCE = 2  # children that run at a time
+STEPS = 24  # 61 rows, 8 an update, 3 epochs; the last update of an epoch has 5 rows, so micro-batches of 3 and 2
+STEPS_PER_EPOCH = 8
+OPTIONS = {
+    "--epochs": "3",
+    "--batch-size": "8",
+    "--micro-batch-size": "3",
+    "--lr": "2e-3",
+    "--warmup": "0.2",
+    "--save-steps": "2",
+    "--eval-steps": "5",
+    "--device": "cpu",
+    "--threads": "1",
+}
+SCENARIOS: dict[str, dict[str, str]] = {
+    "dropout and accumulation": {},
+    "grouped by length": {"--group-by-length": ""},
+    "early stopping": {"--patience": "2"},
+    "clipping and cosine": {"--max-grad-norm": "0.5", "--lr-scheduler": "cosine", "--keep": "1"},
+    "data workers": {"--workers": "1"},
+    "regression on pairs": {"--task": "regression"},
+}
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 143}
+CHANGING = {"run.json", "timing.jsonl", ".lock"}  # paths and changes, times, who wrote last
+GRACE_SECONDS = 2  # after a step
+
+
+class Driver:
+    """One connection to the crash server: one child at a time."""
+
+    def __init__(self, address: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(address))
+        self._stream = self._socket.makefile("rw", encoding="utf-8")
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        self._stream.write(json.dumps(request) + "\n")
+        self._stream.flush()
+        answer: dict[str, Any] = json.loads(self._stream.readline())
+        assert "error" not in answer, answer["error"]
+        return answer
+
+    def close(self) -> None:
+        self._stream.close()
+        self._socket.close()
+
+
+def ask(driver: Driver, request: Mapping[str, Any]) -> dict[str, Any]:
+    return driver.ask(**request)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Driver]]:
+    """`server()`: a driver. At the end no process of any child may be left."""
+    folder = tmp_path_factory.mktemp("server")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DONGU_CACHE": str(folder / "token-cache")}
+    command = [sys.executable, str(Path(__file__).parent / "crash_server.py"), str(folder / "socket")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        drivers: list[Driver] = []
+
+        def driver() -> Driver:
+            drivers.append(Driver(folder / "socket"))
+            return drivers[-1]
+
+        yield driver
+        for each in drivers:
+            each.close()
+        process.stdin.close()
+
+
+class Pool:
+    """Some drivers, each busy with one item at a time."""
+
+    def __init__(self, driver: Callable[[], Driver], size: int) -> None:
+        self._free: queue.SimpleQueue[Driver] = queue.SimpleQueue()
+        self._size = size
+        for _ in range(size):
+            self._free.put(driver())
+
+    def map(self, function: Callable[[Driver, Any], Any], items: Sequence[Any]) -> list[Any]:
+        """`function(driver, item)` of each item, in their order."""
+
+        def with_driver(item: Any) -> Any:
+            driver = self._free.get()
+            try:
+                return function(driver, item)
+            finally:
+                self._free.put(driver)
+
+        with ThreadPoolExecutor(self._size) as threads:
+            return list(threads.map(with_driver, items))
+
+    def check_nothing_lives_on(self) -> None:
+        """PyTorch's workers look every five seconds whether their parent is there."""
+        for _ in range(self._size):
+            assert self._free.get().ask(orphans=10)["orphans"] == 0
+
+
+@pytest.fixture
+def make_pool(server: Callable[[], Driver]) -> Iterator[Callable[..., Pool]]:
+    """`make_pool(size)`: drivers whose children have left no process behind when the test ends."""
+    pools: list[Pool] = []
+
+    def make(size: int = AT_ONCE) -> Pool:
+        pools.append(Pool(server, size))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.check_nothing_lives_on()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train, and the bytes that it comes to when nobody disturbs it."""
+
+    folder: Path
+    train: list[str]
+    wanted: dict[str, bytes]
+
+    def next_command(self, run: Path) -> list[str] | None:
+        """What goes on with a run; None where it is finished."""
+        if (run / "results.json").exists():
+            return None
+        return ["resume", str(run)] if (run / "run.json").exists() else [*self.train, "--out", str(run)]
+
+    def finish(self, driver: Driver, run: Path, **request: Any) -> None:
+        """Go on undisturbed, and compare."""
+        if (command := self.next_command(run)) is not None:
+            answer = driver.ask(arguments=command, **request)
+            assert answer["code"] == 0, answer["output"]
+        self.check(run)
+
+    def check(self, run: Path) -> None:
+        """The same files with the same bytes, and each step's time once."""
+        got = content(run)
+        assert sorted(got) == sorted(self.wanted)
+        assert [name for name in got if got[name] != self.wanted[name]] == []
+        timing = (run / "timing.jsonl").read_text(encoding="utf-8")
+        assert timing.endswith("\n")
+        lines = [json.loads(line) for line in timing.splitlines()]
+        steps = json.loads(self.wanted["results.json"])["steps"]
+        assert [line["step"] for line in lines if line["event"] == "step"] == list(range(1, steps + 1))
+
+
+def content(run: Path) -> dict[str, bytes]:
+    """Every file of a run by its path, empty where the bytes may differ; and every folder."""
+    return {
+        str(path.relative_to(run)): path.read_bytes() if path.is_file() and path.name not in CHANGING else b""
+        for path in run.rglob("*")
+    }
+
+
+def checkpoint_steps(run: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
+
+
+def logged(run: Path) -> list[int]:
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines() if run.is_dir() else []
+    return [line["step"] for line in map(json.loads, lines) if line["event"] == "step"]
+
+
+def report(name: str, counts: Mapping[str, Any]) -> None:
+    """Print what was reached, and add it to the file that `DONGU_CRASH_REPORT` names."""
+    print(f"\n{name}: {json.dumps(counts, sort_keys=True)}")
+    if path := os.environ.get("DONGU_CRASH_REPORT"):
+        file = Path(path)
+        known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        file.write_text(json.dumps({**known, name: counts}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@pytest.fixture
+def make_recipe(
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    make_rows: Callable[..., list[dict[str, str]]],
+    server: Callable[[], Driver],
+    tmp_path: Path,
+) -> Callable[..., Recipe]:
+    """`make_recipe(**changed_options)`, with the undisturbed run made."""
+
+    def make(options: Mapping[str, str] = OPTIONS) -> Recipe:
+        data = Path(data_folder(train=61, validation=13, test=7))
+        if options.get("--task") == "regression":
+            draw = random.Random(5)
+            for name, rows in (("train", 61), ("validation", 13), ("test", 7)):
+                lines = [{**row, "label": draw.uniform(0, 5)} for row in make_rows(rows, pair=True, seed=rows)]
+                (data / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        flags = [part for item in {**OPTIONS, **options}.items() for part in item if part]
+        train = ["train", str(data), "--model", tiny_model(dropout=0.2), *flags]
+        answer = server().ask(arguments=[*train, "--out", str(tmp_path / "undisturbed")])
+        assert answer["code"] == 0, answer["output"]
+        return Recipe(tmp_path, train, content(tmp_path / "undisturbed"))
+
+    return make
+
+
+def soon(draw: random.Random) -> float:
+    """Just after a phase has begun, or somewhere in a save."""
+    return draw.uniform(0, 0.003 if draw.random() < 0.5 else 0.012)
+
+
+def kill_plan(number: int, draw: random.Random, life_seconds: float) -> list[dict[str, Any]]:
+    """When to kill the lives of run `number`."""
+    if number == 0:  # in a row, so that the run hardly gets on between them
+        return [{"phase": "save", "occurrence": 1, "delay": soon(draw)} for _ in range(6)]
+    aims: list[dict[str, Any]] = [{"delay": draw.uniform(0, life_seconds)} for _ in range(2)]
+    for phase in ("save", "evaluation", "export"):
+        aims.append({"phase": phase, "occurrence": draw.choice([1, 1, 2]), "delay": soon(draw)})
+    aims.append(
+        {"phase": "retention", "occurrence": 3, "delay": draw.uniform(0, 0.0005)}
+    )  # the first has nothing to do
+    draw.shuffle(aims)
+    return [*aims, {"phase": "judging", "delay": draw.uniform(0, 0.04)}]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_run_killed_anywhere_ends_in_the_same_bytes(
+    scenario: str, make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe(SCENARIOS[scenario])
+    steps = json.loads(recipe.wanted["results.json"])["steps"]
+    assert (steps < STEPS) == (scenario == "early stopping")
+    pool = make_pool()
+    places: Counter[str] = Counter()
+    in_one_epoch = 0
+
+    def one_run(driver: Driver, number: int) -> None:
+        nonlocal in_one_epoch
+        run, draw = recipe.folder / f"run-{number}", random.Random(f"{scenario} {number}")
+        epochs: Counter[int] = Counter()
+        for aim in kill_plan(number, draw, life_seconds=0.9):
+            if (command := recipe.next_command(run)) is None:
+                break
+            answer = driver.ask(arguments=command, signals=[signal.SIGKILL], **aim)
+            assert answer["code"] in (0, -signal.SIGKILL), answer["output"]
+            if answer["code"] != 0:
+                inside = answer["phases"]
+                places["judging" if "judging" in inside else inside[-1] if inside else "set-up"] += 1
+                if "steps" in inside:
+                    epochs[max(checkpoint_steps(run), default=0) // STEPS_PER_EPOCH] += 1
+        recipe.finish(driver, run)
+        in_one_epoch = max(in_one_epoch, *epochs.values(), 0)
+
+    runs = 7
+    pool.map(one_run, range(runs))
+    while not enough(places) and runs < 14:
+        pool.map(one_run, range(runs, runs + AT_ONCE))
+        runs += AT_ONCE
+    report(f"kills: {scenario}", {**places, "all": places.total(), "runs": runs, "in one epoch": in_one_epoch})
+    assert enough(places), places
+    assert in_one_epoch >= 5
+
+
+def enough(places: Counter[str]) -> bool:
+    """A sixth of 200 kills, 30 of them in a save, 10 in an evaluation, 10 while the best model is kept or judged."""
+    return (
+        places.total() >= 34
+        and places["save"] + places["retention"] >= 6
+        and places["evaluation"] >= 2
+        and places["export"] + places["judging"] >= 2
+    )
+
+
+def check_stopped(run: Path, answer: Mapping[str, Any], number: int) -> None:
+    """The command ended by itself, soon, at a step boundary, and said what is to do."""
+    assert answer["code"] == EXIT_CODES[signal.Signals(number)], answer["output"]
+    assert answer["seconds"] < GRACE_SECONDS, answer
+    if found := re.search(r"ended the run after step (\d+) of 24\n(.*)", answer["output"]):
+        assert f"dongu resume {run}" in found[2]
+        if step := int(found[1]):
+            state = Checkpoint.read(run / "checkpoints" / f"step-{step:08}").state
+            assert state.step == step
+            assert logged(run) == list(range(1, step + 1))
+    else:
+        assert "dongu: stopped by" in answer["output"]
+        assert "steps" not in answer["at"], "the run had begun, and does not know of the signal"
+
+
+def test_a_signal_ends_a_run_at_a_step_boundary(
+    make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe()
+    pool = make_pool()
+    places: Counter[str] = Counter()
+
+    def one_run(driver: Driver, number: int) -> None:
+        run, draw = recipe.folder / f"run-{number}", random.Random(f"signals {number}")
+        aims: list[dict[str, Any]] = [
+            {"phase": "set-up", "delay": draw.uniform(0, 0.8)},
+            {"phase": "evaluation", "occurrence": draw.choice([1, 2]), "delay": draw.uniform(0, 0.003)},
+            {"phase": draw.choice(["save", "export", "steps", "judging"]), "delay": draw.uniform(0, 0.03)},
+        ]
+        for aim in aims:
+            if (command := recipe.next_command(run)) is None:
+                break
+            chosen = draw.choice(list(EXIT_CODES))
+            answer = driver.ask(arguments=command, signals=[chosen], **aim)
+            if answer["sent"] == 0 or answer["code"] == 0:
+                assert (run / "results.json").exists(), answer["output"]
+                break  # it was finished, or as good as that
+            if (run / "results.json").exists():
+                break  # it was printing the results
+            check_stopped(run, answer, chosen)
+            inside = answer["at"]
+            places["judging" if "judging" in inside else inside[-1]] += 1
+        recipe.finish(driver, run)
+
+    runs = 17
+    pool.map(one_run, range(runs))
+    while (places.total() < 50 or places["evaluation"] < 10) and runs < 40:
+        pool.map(one_run, range(runs, runs + AT_ONCE))
+        runs += AT_ONCE
+    report("signals", {**places, "all": places.total(), "runs": runs})
+    assert places.total() >= 50
+    assert places["evaluation"] >= 10
+
+
+def test_a_second_signal_ends_it_at_once_and_harms_nothing(
+    make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe()
+    pool = make_pool()
+    hit: Counter[str] = Counter()
+
+    def one_run(driver: Driver, number: int) -> None:
+        run, draw = recipe.folder / f"run-{number}", random.Random(f"second signal {number}")
+        phase = ["save", "evaluation", "export", "steps", "judging"][number % 5]
+        first, second = draw.choice(list(EXIT_CODES)), draw.choice(list(EXIT_CODES))
+        answer = driver.ask(
+            arguments=recipe.next_command(run),
+            phase=phase,
+            delay=draw.uniform(0, 0.01 if phase == "steps" else 0.003),
+            signals=[first, second],
+            gap=draw.uniform(0, 0.005),
+        )
+        codes = {EXIT_CODES[first], EXIT_CODES[second]}
+        if re.search("dongu: (error|stopped)", answer["output"]):
+            codes.add(-second)  # the command had said its last word, and nobody listens any more
+        assert answer["code"] in codes, answer["output"]
+        assert answer["seconds"] < GRACE_SECONDS
+        hit["at once" if "steps" in answer["phases"] else "first was enough"] += 1
+        recipe.finish(driver, run)
+
+    pool.map(one_run, range(15))
+    report("second signals", hit)
+    assert hit["at once"] >= 10
+
+
+def test_a_signal_before_the_first_step_costs_nothing(
+    make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe()
+    pool = make_pool()
+    before_the_run = 0
+
+    def one_run(driver: Driver, number: int) -> None:
+        nonlocal before_the_run
+        run, draw = recipe.folder / f"run-{number}", random.Random(f"early signal {number}")
+        environment = {"DONGU_CACHE": str(recipe.folder / f"cache-{number}")}  # or there would be no tokenizing
+        chosen = list(EXIT_CODES)[number % len(EXIT_CODES)]
+        aim = {"phase": "set-up", "delay": draw.uniform(0, 0.2), "signals": [chosen]}
+        answer = driver.ask(arguments=recipe.next_command(run), environment=environment, **aim)
+        check_stopped(run, answer, chosen)
+        before_the_run += "steps" not in answer["phases"]
+        recipe.finish(driver, run, environment=environment)
+
+    pool.map(one_run, range(8))
+    report("signals before the first step", {"all": before_the_run})
+    assert before_the_run >= 6
+
+
+def test_a_signal_whose_exception_is_swallowed_is_not_lost() -> None:
+    with StopSignals() as command, command.at_once():
+        with contextlib.suppress(BaseException):  # as Python does in a `__del__` or a weak reference's callback
+            signal.raise_signal(signal.SIGTERM)
+        with StopSignals() as run:
+            assert run.received == signal.SIGTERM
+
+
+def test_a_run_that_is_held_for_a_while_goes_on(
+    make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe()
+
+    def held(driver: Driver, options: list[str]) -> None:
+        run = recipe.folder / f"held-{len(options)}"
+        arguments = [*recipe.train, *options, "--out", str(run)]
+        signals = [signal.SIGSTOP, signal.SIGCONT]
+        answer = driver.ask(arguments=arguments, phase="steps", delay=0.1, signals=signals, gap=0.5)
+        assert (answer["sent"], answer["code"]) == (2, 0), answer["output"]
+        recipe.check(run)
+
+    make_pool().map(held, [[], ["--workers", "1"]])
+
+
+def test_of_many_only_one_writes(make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]) -> None:
+    recipe = make_recipe({"--epochs": "6"})  # long enough that the last one finds it running
+    pool = make_pool(8)
+    for number in range(3):
+        run = recipe.folder / f"run-{number}"
+        request = {"arguments": [*recipe.train, "--out", str(run)], "start": time.monotonic() + 0.3}
+        answers = pool.map(ask, [request] * 8)
+        codes = sorted(answer["code"] for answer in answers)
+        assert codes == [0, *[7] * 7], [answer["output"] for answer in answers if answer["code"] not in (0, 7)]
+        (writer,) = (answer["pid"] for answer in answers if answer["code"] == 0)
+        for answer in answers:
+            if answer["code"] == 7:
+                assert f"{run}: process {writer} on {platform.node()} writes to this run" in answer["output"]
+        recipe.check(run)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_killed_writer_leaves_no_lock(
+    workers: str, make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe({"--workers": workers})
+    pool = make_pool()
+
+    def one_run(driver: Driver, number: int) -> None:
+        run = recipe.folder / f"run-{number}"
+        train = [*recipe.train, "--out", str(run)]
+        answer = driver.ask(arguments=train, phase="steps", delay=0.1 * number, signals=[signal.SIGKILL])
+        assert answer["code"] == -signal.SIGKILL
+        answer = driver.ask(arguments=train)
+        assert answer["code"] == 2, answer["output"]
+        assert f"dongu resume {run}" in answer["output"]
+        recipe.finish(driver, run)
+
+    pool.map(one_run, range(4))
+
+
+def test_a_signal_to_the_workers_too_ends_a_run_at_a_step_boundary(
+    make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe()
+
+    def one_run(driver: Driver, number: int) -> None:
+        run, draw = recipe.folder / f"run-{number}", random.Random(f"all processes {number}")
+        chosen = [signal.SIGTERM, signal.SIGINT][number % 2]
+        phase = ["steps", "save", "evaluation"][number % 3]
+        arguments = [*recipe.train, "--workers", "1", "--out", str(run)]
+        delay = draw.uniform(0.03, 0.2) if phase == "steps" else soon(draw)
+        answer = driver.ask(arguments=arguments, to="all", phase=phase, delay=delay, signals=[chosen])
+        check_stopped(run, answer, chosen)
+        recipe.finish(driver, run)
+
+    make_pool().map(one_run, range(9))
+
+
+FAULTS = [
+    {"in": "training", "kind": "dies", "index": 9},
+    {"in": "training", "kind": "raises", "index": 9},
+    {"in": "training", "kind": "hangs", "index": 9},
+    {"in": "training", "kind": "dies", "index": 0},
+    {"in": "evaluation", "kind": "dies", "index": 0},
+    {"in": "evaluation", "kind": "raises", "index": 0},
+    {"in": "evaluation", "kind": "hangs", "index": 0},
+]
+
+
+def test_a_worker_that_fails_is_an_error_and_costs_no_byte(
+    make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe()
+
+    def one_run(driver: Driver, number: int) -> None:
+        run = recipe.folder / f"run-{number}"
+        arguments = [*recipe.train, "--workers", "1", "--out", str(run)]
+        answer = driver.ask(arguments=arguments, fault=FAULTS[number])
+        since_the_last_line = time.time() - (run / "metrics.jsonl").stat().st_mtime
+        assert answer["code"] == 8, (FAULTS[number], answer["output"])
+        assert since_the_last_line < 10
+        assert driver.ask(orphans=0.5)["orphans"] == 0, "the error ends all workers"
+        assert "dongu resume RUN --workers 0" in answer["output"]
+        answer = driver.ask(arguments=["resume", str(run), "--workers", "0"])
+        assert answer["code"] == 0, answer["output"]
+        recipe.check(run)
+
+    make_pool(4).map(one_run, range(len(FAULTS)))
+
+
+def test_a_worker_killed_at_any_time_is_an_error_and_costs_no_byte(
+    make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe()
+    killed: Counter[str] = Counter()
+
+    def one_run(driver: Driver, number: int) -> None:
+        run, draw = recipe.folder / f"run-{number}", random.Random(f"worker {number}")
+        phase = ["steps", "save", "evaluation", "export"][number % 4]
+        delay = draw.uniform(0.03, 0.3) if phase == "steps" else soon(draw)
+        arguments = [*recipe.train, "--workers", "1", "--out", str(run)]
+        answer = driver.ask(arguments=arguments, to="worker", phase=phase, delay=delay, signals=[signal.SIGKILL])
+        if answer["sent"] and answer["code"] != 0:
+            assert answer["code"] == 8, answer["output"]
+            assert answer["seconds"] < 10
+            assert driver.ask(orphans=0.5)["orphans"] == 0
+            killed[phase] += 1
+        recipe.finish(driver, run)
+
+    make_pool().map(one_run, range(12))
+    report("killed workers", {**killed, "all": killed.total()})
+    assert killed.total() >= 8
+
+
+def ranks(driver_pool: Pool, arguments: list[str], requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One command on two processes, as a launcher starts them; their answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    common["TORCHELASTIC_RUN_ID"] = "none"
+
+    def one(driver: Driver, rank: int) -> dict[str, Any]:
+        environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        return driver.ask(arguments=arguments, environment=environment, **requests[rank])
+
+    return driver_pool.map(one, [0, 1])
+
+
+@pytest.fixture(params=[0.2])
+def two_processes(
+    request: pytest.FixtureRequest,
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    make_pool: Callable[..., Pool],
+    tmp_path: Path,
+) -> tuple[Recipe, Pool]:
+    """A recipe for two processes, with this much dropout, and a pair of drivers."""
+    pool = make_pool(2)
+    flags = [part for item in OPTIONS.items() for part in item]
+    train = [
+        "train",
+        data_folder(train=61, validation=13, test=7),
+        "--model",
+        tiny_model(dropout=request.param),
+        *flags,
+    ]
+    answers = ranks(pool, [*train, "--out", str(tmp_path / "undisturbed")], [{}, {}])
+    assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
+    return Recipe(tmp_path, train, content(tmp_path / "undisturbed")), pool
+
+
+def test_two_processes_end_together_at_a_step_boundary(two_processes: tuple[Recipe, Pool]) -> None:
+    recipe, pool = two_processes
+    cases = [("steps", (0, 1)), ("steps", (1,)), ("save", (0,))]
+    cases += [("evaluation", (0, 1)), ("evaluation", (0,)), ("evaluation", (1,))]
+    for number, (phase, signalled) in enumerate(cases):
+        run, draw = recipe.folder / f"run-{number}", random.Random(f"ranks {number}")
+        aim = {"phase": phase, "delay": draw.uniform(0.05, 0.2) if phase == "steps" else draw.uniform(0, 0.003)}
+        requests = [{**aim, "signals": [signal.SIGTERM]} if rank in signalled else {} for rank in (0, 1)]
+        answers = ranks(pool, [*recipe.train, "--out", str(run)], requests)
+        assert [answer["code"] for answer in answers] == [143, 143], (phase, signalled, answers[0]["output"])
+        (step,) = re.findall(r"ended the run after step (\d+) of 24", answers[0]["output"])
+        assert Checkpoint.read(run / "checkpoints" / f"step-{int(step):08}").state.step == int(step)
+        assert logged(run) == list(range(1, int(step) + 1))
+        answers = ranks(pool, ["resume", str(run)], [{}, {}])
+        assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
+        recipe.check(run)
+
+
+def test_two_killed_processes_go_on_to_the_same_bytes(two_processes: tuple[Recipe, Pool]) -> None:
+    recipe, pool = two_processes
+    run = recipe.folder / "run"
+    kill = {"signals": [signal.SIGKILL]}
+    for phase, delay in (("steps", 0.2), ("evaluation", 0.002), ("judging", 0.01)):
+        command = recipe.next_command(run)
+        assert command is not None
+        answers = ranks(pool, command, [{**kill, "phase": phase, "delay": delay}] * 2)
+        assert [answer["code"] for answer in answers] == [-9, -9], answers[0]["output"]
+    answers = ranks(pool, ["resume", str(run)], [{}, {}])
+    assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
+    recipe.check(run)
+
+
+@pytest.mark.parametrize("two_processes", [0.0], indirect=True)  # micro-batches, and so dropout, fall otherwise
+def test_one_process_goes_on_for_two_and_says_so(two_processes: tuple[Recipe, Pool], server: Any) -> None:
+    recipe, pool = two_processes
+    run = recipe.folder / "run"
+    stop = {"phase": "save", "occurrence": 2, "signals": [signal.SIGTERM]}
+    ranks(pool, [*recipe.train, "--out", str(run)], [stop, {}])
+    answer = server().ask(arguments=["resume", str(run)])
+    assert answer["code"] == 0, answer["output"]
+    assert "warning: there are 1 processes, and were 2" in answer["output"]
+    pairs = zip(lines_of((run / "metrics.jsonl").read_bytes()), lines_of(recipe.wanted["metrics.jsonl"]), strict=True)
+    for got, wanted in pairs:
+        assert got == {
+            name: pytest.approx(value, rel=1e-5) if name in ("loss", "grad_norm") else value
+            for name, value in wanted.items()
+        }
+
+
+def lines_of(log: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.splitlines()]
+
+
+def start(*command: str, **environment: str) -> subprocess.Popen[str]:
+    """A real process, with its two outputs as one."""
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**variables, **environment}
+    )
+
+
+def wait_for_step(run: Path, step: int) -> None:
+    deadline = time.monotonic() + 60
+    while not (run / "metrics.jsonl").exists() or max(logged(run), default=0) < step:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_the_real_command_ends_with_its_code(make_recipe: Callable[..., Recipe], server: Callable[[], Driver]) -> None:
+    recipe = make_recipe()
+    run = recipe.folder / "run"
+    with start(sys.executable, "-m", "dongu", *recipe.train, "--out", str(run)) as process:
+        wait_for_step(run, 3)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "SIGTERM: ending after this step" in output
+    assert "dongu: error: SIGTERM ended the run after step" in output
+    assert "Traceback" not in output
+    recipe.finish(server(), run)
+
+
+def test_an_ignored_signal_stays_ignored(make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe()
+    run = recipe.folder / "run"
+    with start("nohup", sys.executable, "-m", "dongu", *recipe.train, "--out", str(run)) as process:
+        wait_for_step(run, 3)
+        process.send_signal(signal.SIGHUP)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    recipe.check(run)
+
+
+def test_a_launcher_that_is_told_to_end_saves(two_processes: tuple[Recipe, Pool]) -> None:
+    recipe, pool = two_processes
+    run = recipe.folder / "run"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "dongu"]
+    with start(sys.executable, *launcher, *recipe.train, "--out", str(run)) as process:
+        wait_for_step(run, 3)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    (step,) = re.findall(r"SIGTERM ended the run after step (\d+) of 24", output)
+    assert Checkpoint.read(run / "checkpoints" / f"step-{int(step):08}").state.step == int(step)
+    answers = ranks(pool, ["resume", str(run)], [{}, {}])
+    assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
+    recipe.check(run)
