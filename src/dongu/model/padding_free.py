@@ -1,0 +1,441 @@
+"""Real tokens only between the embeddings and the head.
+
+A padded batch spends a third of its time on padding, and every layer but the last is computed for tokens that no head
+ever reads. Here the rows of a micro-batch lie one after the other as (tokens, hidden); embeddings, Linear and
+LayerNorm work on them as they are, and attention alone is told where a row begins and ends. In the last layer the
+tokens that the head reads ask, and the others only answer. The weights, and so what is saved, are the model's own:
+its modules are called by the names that its checkpoint has. Nothing in transformers is replaced or registered.
+
+`why_not` names the models that this does not cover, `self_check` compares with the model's own forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from dongu.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where each row of a micro-batch lies: shorter rows first, so that rows of one length are neighbours.
+
+    Neighbours of one length are one dense block for attention, which therefore needs neither padding nor a mask.
+    """
+
+    lengths: tuple[int, ...]  # tokens of each row, in order of length
+    runs: tuple[tuple[int, int], ...]  # (rows, tokens a row) of the neighbours of one length
+    source: Tensor  # (tokens,) place of each token in the caller's flat order
+    row: Tensor  # (tokens,) the row that a token belongs to
+    position: Tensor  # (tokens,) from 0 in every row
+    offsets: Tensor  # (batch + 1,) where rows begin, and the end
+    place: Tensor  # (batch,) where the caller's rows are in the order of length
+
+    @staticmethod
+    def of(lengths: Sequence[int], device: torch.device) -> Rows:
+        """The layout of rows with so many tokens each, all arithmetic on the host."""
+        given = np.asarray(lengths, dtype=np.int64)
+        order = np.argsort(given, kind="stable")
+        ordered = given[order]
+        row = np.repeat(np.arange(len(given)), ordered)
+        offsets = np.concatenate([[0], np.cumsum(ordered)])
+        position = np.arange(len(row)) - offsets[row]
+        source = (np.cumsum(given) - given)[order][row] + position
+        arrays = (source, row, position, offsets, np.argsort(order))
+        tensors = (torch.from_numpy(array).to(device, non_blocking=True) for array in arrays)
+        runs = tuple((len(list(run)), length) for length, run in groupby(ordered.tolist()))
+        return Rows(tuple(ordered.tolist()), runs, *tensors)
+
+    @property
+    def first(self) -> Tensor:
+        """The first token of each row, (batch,)."""
+        return self.offsets[:-1]
+
+    def mean(self, hidden: Tensor) -> Tensor:
+        """The mean over each row's tokens, (tokens, hidden) → (batch, hidden)."""
+        parts = torch.split(hidden, [rows * length for rows, length in self.runs])
+        return torch.cat([part.view(*run, -1).mean(1) for part, run in zip(parts, self.runs, strict=True)])
+
+
+def drop(hidden: Tensor, module: Any) -> Tensor:
+    """What a dropout module does.
+
+    On a CPU one call of the generator serves four elements, 16 bits each: the share is rounded to 1/65536 and the
+    scale is that of the rounded share. Drawing a mask costs a third of what PyTorch takes for it.
+    """
+    share = module.p if isinstance(module, nn.Dropout) and module.training else 0.0
+    dropped = round(share * 2**16)
+    if hidden.device.type != "cpu" or dropped == 2**16:
+        return F.dropout(hidden, share)
+    if dropped == 0:
+        return hidden
+    bits = torch.empty((hidden.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    keep = (bits[: hidden.numel()] >= dropped - 2**15).to(hidden.dtype).mul_(2**16 / (2**16 - dropped))
+    return hidden * keep.view_as(hidden)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rows: Rows,
+    dropout: nn.Module,
+    *,
+    bias: Tensor | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Attention inside each row.
+
+    Args:
+        query: (tokens, heads, head_dim), or (batch, heads, head_dim) where only the first token of each row asks.
+        key: (tokens, heads, head_dim), like value.
+        value: what is averaged.
+        rows: the layout.
+        dropout: the module that drops weights.
+        bias: added to the scores, (heads, longest, longest).
+        window: how many tokens away a token still sees.
+
+    Returns:
+        (tokens, heads * head_dim), or (batch, heads * head_dim).
+    """
+    first_only = len(query) < len(key)
+    share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+    if query.is_cuda and bias is None and (window is None or not first_only):
+        if query.dtype in (torch.bfloat16, torch.float16) and share == 0:
+            return _attend_by_varlen(query, key, value, rows, window).flatten(1)
+        if window is None:
+            return _attend_by_nested(query, key, value, rows, share).flatten(1)
+    with torch.autocast(query.device.type, enabled=False):
+        # In fp32 whatever the precision around it: 2% of the products, and bf16 is slower where blocks are this small.
+        precise = torch.promote_types(query.dtype, torch.float32)
+        q, k, v = (x.to(precise) for x in (query, key, value))
+        if window is not None:
+            place = torch.arange(rows.lengths[-1], device=query.device)
+            far = (place[:, None] - place).abs() > window
+            bias = q.new_zeros(1, *far.shape).masked_fill(far, -torch.inf)
+        blocks = _attend_by_blocks(q * q.shape[-1] ** -0.5, k, v, rows, dropout, bias)
+    return blocks.to(query.dtype)
+
+
+def _attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, rows: Rows, dropout: nn.Module, bias: Tensor | None) -> Tensor:
+    """Rows of one length together, as dense products; `q` is scaled."""
+    sizes = [count * length for count, length in rows.runs]
+    asking = sizes if len(q) == len(k) else [count for count, _ in rows.runs]
+    blocks = zip(torch.split(q, asking), torch.split(k, sizes), torch.split(v, sizes), strict=True)
+    outputs = []
+    for (count, length), block in zip(rows.runs, blocks, strict=True):
+        q, k, v = (x.view(count, -1, *x.shape[1:]).transpose(1, 2) for x in block)  # (count, heads, length, head_dim)
+        scores = q @ k.transpose(-1, -2)  # (count, heads, asking, length)
+        if bias is not None:
+            scores = scores + bias[:, : q.shape[2], :length]
+        weights = drop(torch.softmax(scores, dim=-1), dropout)
+        outputs.append((weights @ v).transpose(1, 2).flatten(2).flatten(0, 1))
+    return torch.cat(outputs)
+
+
+def _attend_by_varlen(query: Tensor, key: Tensor, value: Tensor, rows: Rows, window: int | None) -> Tensor:
+    """Flash attention over rows of any length, without dropout: half precision on CUDA."""
+    ends = rows.offsets.int()
+    longest = rows.lengths[-1]
+    first_only = len(query) < len(key)
+    starts = torch.arange(len(ends), dtype=torch.int32, device=ends.device) if first_only else ends
+    reach = (-1, -1) if window is None else (window, window)
+    answer = varlen_attn(query, key, value, starts, ends, 1 if first_only else longest, longest, window_size=reach)
+    return answer if isinstance(answer, Tensor) else answer[0]
+
+
+def _attend_by_nested(query: Tensor, key: Tensor, value: Tensor, rows: Rows, share: float) -> Tensor:
+    """PyTorch's attention on nested tensors: any precision, with dropout."""
+    shortest, longest = rows.lengths[0], rows.lengths[-1]
+
+    def nested(flat: Tensor) -> Tensor:
+        if len(flat) < len(key):
+            each = torch.arange(len(flat) + 1, device=flat.device)
+            return torch.nested.nested_tensor_from_jagged(flat, each, min_seqlen=1, max_seqlen=1).transpose(1, 2)
+        return torch.nested.nested_tensor_from_jagged(
+            flat, rows.offsets, min_seqlen=shortest, max_seqlen=longest
+        ).transpose(1, 2)
+
+    answer = F.scaled_dot_product_attention(nested(query), nested(key), nested(value), dropout_p=share)
+    flat: Tensor = answer.transpose(1, 2).values()
+    return flat
+
+
+@dataclass(frozen=True)
+class PostNormLayer:
+    """The layer of BERT and its kind: attention, add, norm; feed-forward, add, norm."""
+
+    heads: int
+    query: Any
+    key: Any
+    value: Any
+    attention_dropout: Any
+    attention_out: Any
+    attention_out_dropout: Any
+    attention_norm: Any
+    up: Any  # with its activation
+    down: Any
+    down_dropout: Any
+    norm: Any
+
+    def __call__(self, hidden: Tensor, rows: Rows, bias: Tensor | None, asking: Tensor | None = None) -> Tensor:
+        """(tokens, hidden) → the same, or (batch, hidden) for the tokens that ask."""
+        queries = hidden if asking is None else hidden.index_select(0, asking)
+        q, k, v = self.query(queries), self.key(hidden), self.value(hidden)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)) for x in (q, k, v))  # (tokens, heads, head_dim)
+        context = self.attention_out(attend(q, k, v, rows, self.attention_dropout, bias=bias))
+        hidden = self.attention_norm(drop(context, self.attention_out_dropout) + queries)
+        return self.norm(drop(self.down(self.up(hidden)), self.down_dropout) + hidden)  # type: ignore[no-any-return]
+
+
+def bert_layer(layer: Any, heads: int) -> PostNormLayer:
+    """BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA."""
+    own, out, down = layer.attention.self, layer.attention.output, layer.output
+    return PostNormLayer(
+        heads, own.query, own.key, own.value, own.dropout, out.dense, out.dropout, out.LayerNorm,
+        layer.intermediate, down.dense, down.dropout, down.LayerNorm,
+    )  # fmt: skip
+
+
+def mpnet_layer(layer: Any, heads: int) -> PostNormLayer:
+    """MPNet."""
+    out, own, down = layer.attention, layer.attention.attn, layer.output
+    return PostNormLayer(
+        heads, own.q, own.k, own.v, own.dropout, own.o, out.dropout, out.LayerNorm,
+        layer.intermediate, down.dense, down.dropout, down.LayerNorm,
+    )  # fmt: skip
+
+
+def distilbert_layer(layer: Any, heads: int) -> PostNormLayer:
+    """DistilBERT."""
+    own, feed = layer.attention, layer.ffn
+    return PostNormLayer(
+        heads, own.q_lin, own.k_lin, own.v_lin, own.dropout, own.out_lin, nn.Identity(), layer.sa_layer_norm,
+        lambda hidden: feed.activation(feed.lin1(hidden)), feed.lin2, feed.dropout, layer.output_layer_norm,
+    )  # fmt: skip
+
+
+class PostNormEncoder:
+    """Embeddings and layers of BERT's kind, up to what the head reads."""
+
+    def __init__(self, base: Any, layers: Iterable[Any], spell: Callable[[Any, int], PostNormLayer]) -> None:
+        self.base = base
+        self.layers = [spell(layer, base.config.num_attention_heads) for layer in layers]
+
+    def __call__(self, input_ids: Tensor, token_type_ids: Tensor | None, rows: Rows) -> Tensor:
+        """(tokens,) each → (batch, hidden)."""
+        hidden = self.embed(input_ids, token_type_ids, rows)
+        bias = None
+        if hasattr(self.base, "encoder") and hasattr(self.base.encoder, "compute_position_bias"):  # MPNet
+            bias = self.base.encoder.compute_position_bias(hidden.new_empty(1, rows.lengths[-1]))[0]
+        for layer in self.layers[:-1]:
+            hidden = layer(hidden, rows, bias)
+        return self.layers[-1](hidden, rows, bias, asking=rows.first)
+
+    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None, rows: Rows) -> Tensor:
+        """(tokens,) each → (tokens, hidden)."""
+        own = self.base.embeddings
+        hidden = own.word_embeddings(input_ids)
+        if hasattr(own, "token_type_embeddings"):
+            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            hidden = hidden + own.token_type_embeddings(types)
+        position = rows.position
+        if (padding := own.position_embeddings.padding_idx) is not None:
+            # RoBERTa's kind counts from the padding index on, and counts real tokens only.
+            real = (input_ids != padding).long()
+            before = real.cumsum(0) - real
+            position = (before - before[rows.first][rows.row] + 1) * real + padding
+        hidden = drop(own.LayerNorm(hidden + own.position_embeddings(position)), own.dropout)
+        project = getattr(self.base, "embeddings_project", nn.Identity())  # ELECTRA
+        return project(hidden)  # type: ignore[no-any-return]
+
+
+class ModernBertEncoder:
+    """ModernBERT: norm first, rotary positions, and in most layers a window on the neighbours."""
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+        self.reads_first = base.config.classifier_pooling == "cls"
+        for layer in base.layers:  # missing names are found here, not in the first step
+            _ = layer.attn.Wqkv, layer.attn.Wo, layer.attn.out_drop, layer.mlp.Wi, layer.mlp.Wo, layer.mlp.drop
+
+    def __call__(self, input_ids: Tensor, token_type_ids: Tensor | None, rows: Rows) -> Tensor:  # noqa: ARG002
+        """(tokens,) → (batch, hidden)."""
+        base, own = self.base, self.base.embeddings
+        hidden = drop(own.norm(own.tok_embeddings(input_ids)), own.drop)
+        turns = {
+            kind: [x[0].unsqueeze(1) for x in base.rotary_emb(hidden, rows.position[None], kind)]
+            for kind in set(base.config.layer_types)
+        }  # cosine and sine, (tokens, 1, head_dim)
+        for layer in base.layers[:-1]:
+            hidden = self.layer(layer, hidden, rows, turns[layer.attention_type])
+        last = base.layers[-1]
+        asking = rows.first if self.reads_first else None
+        hidden = base.final_norm(self.layer(last, hidden, rows, turns[last.attention_type], asking))
+        return hidden if self.reads_first else rows.mean(hidden)
+
+    def layer(
+        self, layer: Any, hidden: Tensor, rows: Rows, turn: Sequence[Tensor], asking: Tensor | None = None
+    ) -> Tensor:
+        """(tokens, hidden) → the same, or (batch, hidden) for the tokens that ask."""
+        own, feed = layer.attn, layer.mlp
+        q, k, v = own.Wqkv(layer.attn_norm(hidden)).unflatten(-1, (3, -1, own.head_dim)).unbind(1)
+        q, k = (self.rotate(x, *turn) for x in (q, k))
+        if asking is not None:
+            q, hidden = q.index_select(0, asking), hidden.index_select(0, asking)
+        dropout = nn.Dropout(own.attention_dropout).train(own.training)
+        window = None if own.sliding_window is None else own.sliding_window - 1  # flash attention's, which excludes
+        hidden = hidden + drop(own.Wo(attend(q, k, v, rows, dropout, window=window)), own.out_drop)
+        up, gate = feed.Wi(layer.mlp_norm(hidden)).chunk(2, dim=-1)
+        return hidden + feed.Wo(drop(feed.act(up) * gate, feed.drop))  # type: ignore[no-any-return]
+
+    @staticmethod
+    def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """Turn each pair (i, i + head_dim / 2) by the angle of its position."""
+        low, high = x.chunk(2, dim=-1)
+        return (x * cosine + torch.cat([-high, low], dim=-1) * sine).to(x.dtype)
+
+
+def _bert_head(model: Any, read: Tensor) -> Tensor:
+    return model.classifier(model.dropout(model.base_model.pooler(read[:, None])))  # type: ignore[no-any-return]
+
+
+def _roberta_head(model: Any, read: Tensor) -> Tensor:
+    return model.classifier(read[:, None])  # type: ignore[no-any-return]
+
+
+def _distilbert_head(model: Any, read: Tensor) -> Tensor:
+    return model.classifier(model.dropout(F.relu(model.pre_classifier(read))))  # type: ignore[no-any-return]
+
+
+def _modernbert_head(model: Any, read: Tensor) -> Tensor:
+    return model.classifier(model.drop(model.head(read)))  # type: ignore[no-any-return]
+
+
+def _bert_encoder(base: Any) -> PostNormEncoder:
+    return PostNormEncoder(base, base.encoder.layer, bert_layer)
+
+
+# config.json's model_type → the class that is meant, its encoder, its head
+FAMILIES: Mapping[str, tuple[str, Callable[[Any], Any], Callable[[Any, Tensor], Tensor]]] = {
+    "bert": ("BertForSequenceClassification", _bert_encoder, _bert_head),
+    "roberta": ("RobertaForSequenceClassification", _bert_encoder, _roberta_head),
+    "xlm-roberta": ("XLMRobertaForSequenceClassification", _bert_encoder, _roberta_head),
+    "camembert": ("CamembertForSequenceClassification", _bert_encoder, _roberta_head),
+    "electra": ("ElectraForSequenceClassification", _bert_encoder, _roberta_head),
+    "mpnet": (
+        "MPNetForSequenceClassification",
+        lambda base: PostNormEncoder(base, base.encoder.layer, mpnet_layer),
+        _roberta_head,
+    ),
+    "distilbert": (
+        "DistilBertForSequenceClassification",
+        lambda base: PostNormEncoder(base, base.transformer.layer, distilbert_layer),
+        _distilbert_head,
+    ),
+    "modernbert": ("ModernBertForSequenceClassification", ModernBertEncoder, _modernbert_head),
+}
+
+
+def why_not(model: Any, padding_side: str = "right") -> str | None:
+    """What keeps this model from being computed without padding, in a few words; None where nothing does."""
+    config = model.config
+    if config.model_type not in FAMILIES:
+        return f"`{config.model_type}` has no padding-free form here"
+    name, encoder, _ = FAMILIES[config.model_type]
+    own_class = type(model).__name__ == name and type(model).__module__.startswith("transformers.models.")
+    if not own_class:
+        return f"it is a {type(model).__name__}, not transformers' {name}"
+    if padding_side != "right":
+        return "its tokenizer pads on the left, where positions and the first token depend on the padding"
+    if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+        return "it is a decoder, whose tokens do not see each other"
+    if getattr(config, "classifier_pooling", "cls") not in ("cls", "mean"):
+        return f"its head pools by `{config.classifier_pooling}`"
+    if config.model_type == "bert" and model.base_model.pooler is None:
+        return "it has no pooler"
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        return "it recomputes activations (gradient checkpointing)"
+    for path, module in model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            return f"somebody watches or replaces the forward of `{path or name}`"
+    try:
+        encoder(model.base_model)
+    except AttributeError as error:
+        return f"its layers are not those of {config.model_type} ({error})"
+    return None
+
+
+class PaddingFree(nn.Module):
+    """A sequence classifier that takes flat rows; the classifier inside is untouched and shares all weights.
+
+    Raises:
+        ModelError: the model is not covered; `why_not` says so beforehand.
+    """
+
+    def __init__(self, classifier: Any) -> None:
+        super().__init__()
+        if reason := why_not(classifier):
+            raise ModelError(f"cannot be computed without padding: {reason}", hint="use --engine plain")
+        self.classifier = classifier
+        _, encoder, self.head = FAMILIES[classifier.config.model_type]
+        self.encoder = encoder(classifier.base_model)
+
+    @property
+    def config(self) -> Any:
+        """The classifier's own."""
+        return self.classifier.config
+
+    def forward(
+        self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None = None
+    ) -> SequenceClassifierOutput:
+        """Logits of each row.
+
+        Args:
+            input_ids: (tokens,), the rows one after the other.
+            lengths: (batch,), tokens of each row; on the host, or the device is waited for.
+            token_type_ids: (tokens,).
+
+        Returns:
+            `logits` (batch, labels), in the order of the rows.
+        """
+        rows = Rows.of(lengths.tolist(), input_ids.device)
+        types = None if token_type_ids is None else token_type_ids[rows.source]
+        read = self.encoder(input_ids[rows.source], types, rows)  # (batch, hidden), in order of length
+        return SequenceClassifierOutput(logits=self.head(self.classifier, read)[rows.place])
+
+
+def flatten(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Padded inputs, (batch, tokens) each, as flat ones.
+
+    Raises:
+        ValueError: the mask is not ones, then zeros, in each row.
+    """
+    real = inputs["attention_mask"].bool()
+    if not bool(real[:, 0].all()) or bool((real[:, 1:] & ~real[:, :-1]).any()):
+        raise ValueError("padding is expected on the right of each row")
+    flat = {name: tensor[real] for name, tensor in inputs.items() if name in ("input_ids", "token_type_ids")}
+    return {**flat, "lengths": real.sum(1).cpu()}
+
+
+def self_check(model: PaddingFree, inputs: Mapping[str, Tensor]) -> float:
+    """The largest difference to the model's own forward on padded inputs, relative to the largest logit; no dropout."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            wanted = model.classifier(**inputs).logits.double()
+            got = model(**flatten(inputs)).logits.double()
+    finally:
+        model.train(training)
+    return float((got - wanted).abs().max() / wanted.abs().max().clamp_min(torch.finfo(torch.float32).tiny))

@@ -1,0 +1,268 @@
+"""Without padding: the same logits, the same gradients, the same distribution, the same saved model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from dongu.errors import ModelError
+from dongu.model.load import load_model
+from dongu.model.padding_free import (
+    PaddingFree,
+    Rows,
+    _attend_by_blocks,
+    _attend_by_nested,
+    attend,
+    drop,
+    flatten,
+    self_check,
+    why_not,
+)
+
+COVERED = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert")
+LENGTHS = {
+    "ragged": (7, 30, 3, 30, 1, 12, 9),
+    "equal": (9, 9, 9, 9),
+    "three tokens": (3, 3, 17),
+    "one row": (11,),
+}
+
+
+def load(path: str) -> Any:
+    return load_model(path, label_names=("a", "b", "c"), task="single-label", pad_token_id=0, seed=5)
+
+
+def micro_batch(model: Any, lengths: tuple[int, ...] = LENGTHS["ragged"], seed: int = 0) -> dict[str, Tensor]:
+    """Padded inputs with random tokens, and token types where the model has them."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(lengths), max(lengths))
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    inputs = {"input_ids": torch.randint(4, 60, shape, generator=generator) * mask, "attention_mask": mask}
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        inputs["token_type_ids"] = torch.randint(0, 2, shape, generator=generator) * mask
+    return inputs
+
+
+def both(model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Logits and gradients of the model's own forward, and of the padding-free one."""
+    packed = PaddingFree(model)
+    results = []
+    for run, given in ((model, inputs), (packed, flatten(inputs))):
+        model.zero_grad()
+        logits = run(**given).logits
+        weights = torch.linspace(-1, 2, logits.numel(), dtype=logits.dtype).view_as(logits)  # no two rows alike
+        (logits * weights).sum().backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        results.append((logits.detach(), gradients))
+    (wanted, wanted_gradients), (got, got_gradients) = results
+    return wanted, got, wanted_gradients, got_gradients
+
+
+def assert_same(model: Any, inputs: Mapping[str, Tensor], logits: float, gradients: float) -> None:
+    """Within these relative tolerances; a gradient that is zero in truth may differ by rounding of the others."""
+    wanted, got, wanted_gradients, got_gradients = both(model, inputs)
+    assert (got - wanted).abs().max() <= logits * wanted.abs().max()
+    assert got_gradients.keys() == wanted_gradients.keys()
+    whole = math.sqrt(sum(float(g.norm()) ** 2 for g in wanted_gradients.values()))
+    assert whole > 0.1, "a gradient that vanishes proves nothing"
+    for name, gradient in wanted_gradients.items():
+        bound = gradients * max(float(gradient.norm()), 1e-3 * whole)
+        assert float((got_gradients[name] - gradient).norm()) <= bound, name
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("family", COVERED)
+def test_logits_and_gradients(family: str, lengths: str, training: bool, tiny_model: Callable[..., str]) -> None:
+    model = load(tiny_model(family)).train(training)
+    inputs = micro_batch(model, LENGTHS[lengths])
+    assert_same(model, inputs, logits=1e-6, gradients=1e-5)
+    if family != "modernbert":  # its own forward turns positions in fp32 whatever the weights are
+        assert_same(model.double(), inputs, logits=1e-13, gradients=1e-9)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("layers", [3, 4])  # the last one sees everything, or its window
+def test_modernbert_windows_and_pooling(layers: int, pooling: str) -> None:
+    config = AutoConfig.for_model(
+        "modernbert",
+        vocab_size=64,
+        hidden_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=32,
+        local_attention=6,
+        layer_types=["full_attention", "sliding_attention", "full_attention", "sliding_attention"][:layers],
+        classifier_pooling=pooling,
+        pad_token_id=0,
+        initializer_range=0.2,
+        num_labels=3,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert_same(model, micro_batch(model), logits=1e-6, gradients=1e-5)
+
+
+@pytest.mark.parametrize("family", ["roberta", "mpnet"])
+def test_positions_of_a_padding_token_inside_a_row(family: str, tiny_model: Callable[..., str]) -> None:
+    model = load(tiny_model(family))
+    inputs = micro_batch(model)
+    inputs["input_ids"][1, 4:6] = model.base_model.embeddings.position_embeddings.padding_idx
+    assert_same(model, inputs, logits=1e-6, gradients=1e-5)
+
+
+def test_half_precision_is_near(tiny_model: Callable[..., str]) -> None:
+    for family in COVERED:
+        model = load(tiny_model(family)).eval()
+        inputs = micro_batch(model)
+        with torch.no_grad():
+            wanted = model(**inputs).logits
+            with torch.autocast("cpu", torch.bfloat16):
+                plain, packed = model(**inputs).logits, PaddingFree(model)(**flatten(inputs)).logits
+        scale = wanted.abs().max()
+        assert (packed - wanted).abs().max() < 1.5 * (plain - wanted).abs().max() + 0.01 * scale, family
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet", "modernbert", "electra"])
+def test_dropout_has_the_same_distribution(family: str, tiny_model: Callable[..., str]) -> None:
+    model = load(tiny_model(family, dropout=0.3)).train()
+    one = micro_batch(model, (5, 3, 9))
+    inputs = {name: tensor.repeat(64, 1) for name, tensor in one.items()}
+    packed = PaddingFree(model)
+    draws = []
+    torch.manual_seed(11)
+    with torch.no_grad():
+        for run, given in ((model, inputs), (packed, flatten(inputs))):
+            draws.append(torch.cat([run(**given).logits.view(64, 3, 3) for _ in range(60)]).double())
+    plain, ours = draws  # (draws, rows, labels) each
+    error = ((plain.var(0) + ours.var(0)) / len(plain)).sqrt()
+    assert ((plain.mean(0) - ours.mean(0)) / error).abs().max() < 4
+    assert (ours.var(0) / plain.var(0)).log().abs().max() < 0.15
+    assert plain.var(0).min() > 1e-3, "dropout that does nothing proves nothing"
+
+
+def test_drop_keeps_the_right_share_and_the_mean() -> None:
+    torch.manual_seed(3)
+    ones, module = torch.ones(1000, 999), nn.Dropout(0.1)
+    dropped = drop(ones, module)
+    assert torch.unique(dropped).tolist() == pytest.approx([0.0, 1 / 0.9], rel=1e-4)
+    sigma = math.sqrt(0.1 * 0.9 / ones.numel())
+    assert float((dropped == 0).double().mean()) == pytest.approx(0.1, abs=4 * sigma + 1e-5)
+    lanes = (dropped.flatten()[: 4 * (ones.numel() // 4)] == 0).double().view(-1, 4)
+    assert (lanes.mean(0) - 0.1).abs().max() < 8 * sigma
+    assert (torch.corrcoef(lanes.T) - torch.eye(4)).abs().max() < 0.01
+    assert drop(ones, module.eval()) is ones
+    assert drop(ones, nn.Identity()) is ones
+    assert float(drop(ones, nn.Dropout(1.0)).sum()) == 0
+
+
+def test_dropout_is_a_function_of_the_seed(tiny_model: Callable[..., str]) -> None:
+    packed = PaddingFree(load(tiny_model(dropout=0.2)).train())
+    inputs = flatten(micro_batch(packed.classifier))
+
+    def logits(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        answer: Tensor = packed(**inputs).logits
+        return answer
+
+    assert torch.equal(logits(1), logits(1))
+    assert not torch.equal(logits(1), logits(2))
+
+
+def test_the_saved_model_is_the_same_to_the_byte(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    for family in COVERED:
+        model = load(tiny_model(family))
+        model.save_pretrained(tmp_path / family / "plain")
+        packed = PaddingFree(model)
+        packed(**flatten(micro_batch(model))).logits.sum().backward()
+        packed.classifier.save_pretrained(tmp_path / family / "packed")
+        plain, ours = (
+            {file.name: file.read_bytes() for file in (tmp_path / family / name).iterdir()}
+            for name in ("plain", "packed")
+        )
+        assert {"config.json", "model.safetensors"} <= plain.keys()
+        assert ours == plain
+        assert "attn" not in json.dumps([key for key in json.loads(plain["config.json"]) if "implementation" in key])
+        assert [id(p) for p in packed.parameters()] == [id(p) for p in model.parameters()]
+
+
+def test_self_check_sees_and_leaves_no_trace(tiny_model: Callable[..., str]) -> None:
+    packed = PaddingFree(load(tiny_model(dropout=0.2)).train())
+    inputs = micro_batch(packed.classifier)
+    state = torch.get_rng_state()
+    assert 0 < self_check(packed, inputs) < 1e-6
+    assert torch.equal(torch.get_rng_state(), state)
+    assert packed.training
+    assert packed.classifier.base_model.training
+    packed.encoder.layers[1], packed.encoder.layers[0] = packed.encoder.layers  # a model that it was not made for
+    assert self_check(packed, inputs) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["albert", "deberta-v2"])
+def test_other_models_are_refused_by_name(family: str, tiny_model: Callable[..., str]) -> None:
+    model = load(tiny_model(family))
+    assert family in (why_not(model) or "")
+    with pytest.raises(ModelError, match="without padding.*" + family):
+        PaddingFree(model)
+
+
+def test_what_the_gate_looks_at(tiny_model: Callable[..., str]) -> None:
+    class Own(type(load(tiny_model()))):  # type: ignore[misc]
+        pass
+
+    def changed(change: Callable[[Any], Any], family: str = "bert") -> str:
+        model = load(tiny_model(family))
+        assert why_not(model) is None
+        change(model)
+        return why_not(model) or ""
+
+    assert "left" in (why_not(load(tiny_model()), padding_side="left") or "")
+    assert "decoder" in changed(lambda m: setattr(m.config, "is_decoder", True))
+    assert "pooler" in changed(lambda m: setattr(m.bert, "pooler", None))
+    assert "`max`" in changed(lambda m: vars(m.config).update(classifier_pooling="max"), "modernbert")
+    assert "checkpointing" in changed(lambda m: setattr(m.bert.encoder, "gradient_checkpointing", True))
+    assert "`bert.encoder.layer.1`" in changed(lambda m: m.bert.encoder.layer[1].register_forward_hook(print))
+    assert "replaces" in changed(lambda m: setattr(m.bert.pooler, "forward", print))
+    assert "query" in changed(lambda m: delattr(m.bert.encoder.layer[0].attention.self, "query"))
+    assert "Wqkv" in changed(lambda m: delattr(m.model.layers[0].attn, "Wqkv"), "modernbert")
+    assert "Own" in changed(lambda m: setattr(m, "__class__", Own))
+
+
+def test_padding_elsewhere_is_refused(tiny_model: Callable[..., str]) -> None:
+    for mask in ([[1, 0, 1]], [[0, 1, 1]], [[0, 0, 0]]):
+        inputs = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.tensor(mask)}
+        with pytest.raises(ValueError, match="right"):
+            flatten(inputs)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("first_only", [False, True])
+def test_nested_attention_is_the_same(first_only: bool) -> None:
+    """The path of CUDA, as far as a CPU goes."""
+    rows = Rows.of((4, 9, 1, 4), torch.device("cpu"))
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 18, 2, 8, dtype=torch.float64, requires_grad=True).unbind(0)
+    q = q[rows.first] if first_only else q
+    wanted = _attend_by_blocks(q * 8**-0.5, k, v, rows, nn.Identity(), None)
+    got = _attend_by_nested(q, k, v, rows, 0.0).flatten(1)
+    assert torch.allclose(got, wanted, rtol=1e-12)
+    assert torch.equal(attend(q, k, v, rows, nn.Identity()), wanted)
+
+
+def test_rows_lie_in_order_of_length() -> None:
+    rows = Rows.of((4, 2, 4, 1), torch.device("cpu"))
+    assert rows.lengths == (1, 2, 4, 4)
+    assert rows.runs == ((1, 1), (1, 2), (2, 4))
+    assert rows.source.tolist() == [10, 4, 5, 0, 1, 2, 3, 6, 7, 8, 9]
+    assert rows.row.tolist() == [0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
+    assert rows.position.tolist() == [0, 0, 1, 0, 1, 2, 3, 0, 1, 2, 3]
+    assert rows.first.tolist() == [0, 1, 3, 7]
+    assert rows.place.tolist() == [2, 1, 3, 0]
