@@ -23,9 +23,11 @@ def test_losses_and_weights_agree_for_120_updates(tiny_model: Callable[..., str]
         parity.prepare_model(tiny_model("bert"), tmp_path)
         plain = parity.trace_plain(REAL_DATA, tmp_path, STEPS)
         ours = parity.trace_dongu(REAL_DATA, tmp_path, STEPS)
+        packed = parity.trace_dongu(REAL_DATA, tmp_path, STEPS, engine="packed")
         trainer = parity.trace_trainer(REAL_DATA, tmp_path, STEPS)
     assert len(plain.losses) == len(ours.losses) == len(trainer.losses) == STEPS
     assert np.ptp(plain.losses) > 0.1, "a loss that does not move proves nothing"
     assert np.array_equal(ours.losses, plain.losses)
     assert np.array_equal(ours.weights, plain.weights)
+    assert packed.losses == pytest.approx(plain.losses, rel=1e-6)
     assert trainer.losses == pytest.approx(plain.losses, rel=1e-6)

@@ -101,12 +101,57 @@ def test_the_saved_model_is_plain_hugging_face(finished: dongu.RunResult) -> Non
     for text, answer in zip(texts, answers, strict=True):
         ours = pipeline("text-classification", model=folder, top_k=None, device="cpu")([text])[0]
         assert {item["label"]: item["score"] for item in ours} == pytest.approx(answer["probabilities"], abs=1e-6)
-    with torch.no_grad():  # the same batch gives the same logits, to the last bit
-        logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.numpy()
+
+
+def test_the_plain_engine_answers_with_the_bits_of_the_model(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
     from dongu.results.predictions import softmax
 
-    rows = [list(answer["probabilities"].values()) for answer in answers]
-    assert np.array_equal(softmax(logits), np.array(rows))
+    texts = ["word0 word0 the film", "a bad word1 film", "word5"]
+    options: dict[str, Any] = {"model": tiny_model(), "max_steps": 3, "device": "cpu"}
+    for engine, largest in (("plain", 0.0), ("packed", 1e-6)):
+        run = dongu.train(data_folder(), out=str(tmp_path / engine), engine=engine, **options)
+        folder = run.path / "model"
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        batch = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            wanted = softmax(model(**batch).logits.numpy())
+        answers = dongu.load(run.path, device="cpu").predict(texts)
+        rows = np.array([list(answer["probabilities"].values()) for answer in answers])
+        assert np.abs(rows - wanted).max() <= largest, engine
+    configs = [(tmp_path / engine / "model" / "config.json").read_bytes() for engine in ("plain", "packed")]
+    assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_both_engines_learn_the_same(
+    family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    """100 updates without dropout, ragged micro-batches, then every row of the validation split."""
+    options: dict[str, Any] = {"model": tiny_model(family), "max_steps": 100, "micro_batch_size": 3, "device": "cpu"}
+    loops = [dongu.Loop(data_folder(pair=True), engine=engine, **options) for engine in ("plain", "packed")]
+    steps = [list(loop) for loop in loops]
+    assert [loop.config.engine for loop in loops] == ["plain", "packed"]
+    plain, packed = ([step.loss for step in run] for run in steps)
+    assert packed == pytest.approx(plain, rel=1e-6)
+    assert np.ptp(plain) > 1e-3, "a loss that does not move proves nothing"
+    assert [step.grad_norm for step in steps[1]] == pytest.approx([step.grad_norm for step in steps[0]], rel=1e-4)
+    assert sum(step.padded_tokens - step.tokens for step in steps[0]) > 0
+    assert sum(step.padded_tokens - step.tokens for step in steps[1]) == 0
+    logits = [loop.evaluate().logits for loop in loops]
+    assert np.abs(logits[1] - logits[0]).max() <= 1e-5 * np.abs(logits[0]).max()
+
+
+def test_a_model_that_needs_padding_falls_back_and_says_so(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run(["train", data_folder(), "--model", tiny_model("albert"), "--max-steps", "2", "--out", str(out)]) == 0
+    assert "plain: `albert` has no padding-free form here" in capsys.readouterr().out
+    assert json.loads((out / "run.json").read_text(encoding="utf-8"))["options"]["engine"] == "plain"
 
 
 def test_the_same_run_twice_is_the_same_bytes_and_its_recipe_repeats_it(
@@ -186,14 +231,14 @@ def test_a_nan_stops_before_the_update(tiny_model: Callable[..., str], data_fold
     steps = iter(loop)
     next(steps)
     with torch.no_grad():
-        loop.model.classifier.bias[0] = math.nan
-    before = loop.model.classifier.weight.clone()
+        loop.plain_model.classifier.bias[0] = math.nan
+    before = loop.plain_model.classifier.weight.clone()
     with pytest.raises(NonFiniteError) as caught:
         next(steps)
     assert caught.value.exit_code == 5
     rows = loop.splits["train"].ids[loop.updates.rows(1)].tolist()
     assert caught.value.where == f"step 2, train rows {', '.join(map(str, rows))}"
-    assert torch.equal(loop.model.classifier.weight, before)
+    assert torch.equal(loop.plain_model.classifier.weight, before)
 
 
 def test_eval_mode_restores_the_mode_even_after_an_error(tiny_model: Callable[..., str]) -> None:

@@ -102,7 +102,9 @@ class RunConfig(BaseModel):
     seed: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)] = Field(
         42, description="decides the new head, the order of the rows and the dropout"
     )
-    engine: Literal["plain"] = Field("plain", description="how a batch is computed: the model's own forward")
+    engine: Literal["packed", "plain"] = Field(
+        "packed", description="how a batch is computed: without padding where the model allows it, or its own forward"
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the matrix products")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
     threads: Count | None = Field(None, description="CPU threads a process (default: PyTorch's choice)")

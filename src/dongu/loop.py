@@ -10,9 +10,10 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,10 @@ from dongu.model.load import (
 )
 from dongu.model.loss import summed_loss
 from dongu.model.optimizer import make_optimizer
+from dongu.model.padding_free import PaddingFree, without_padding
 from dongu.model.schedule import make_scheduler, total_steps, warmup_steps
+
+CHECKED_ROWS = 8  # that both engines compute before the first step
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class Loop:
         with self.accelerator.main_process_first():  # the first one fills the token cache, the others read it
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
+        self.fallback = self._leave_padding_out()
         self.updates = TrainUpdates(
             self.splits["train"],
             self.collate,
@@ -231,11 +236,25 @@ class Loop:
 
     @property
     def plain_model(self) -> Any:
-        """The model without the wrapper of several processes.
+        """The classifier itself, without the wrappers of several processes and of the engine.
 
         That of mixed precision stays: taking it off changes the live model, which would go on in fp32.
         """
-        return self.accelerator.unwrap_model(self.model)
+        model = self.accelerator.unwrap_model(self.model)
+        return model.classifier if isinstance(model, PaddingFree) else model
+
+    def _leave_padding_out(self) -> str | None:
+        """Take the padding-free form of the model where it has one; the reason where it was asked for and has none."""
+        if self.config.engine == "plain":
+            return None
+        sample = self.collate(self.splits["train"], np.arange(min(len(self.splits["train"]), CHECKED_ROWS)))
+        sample.pop("labels", None)
+        device = self.accelerator.device
+        inputs = {name: tensor.to(device) for name, tensor in sample.items()}
+        self.model, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side)
+        self.collate = replace(self.collate, flat=reason is None)
+        self.config = self.config if reason is None else self.config.model_copy(update={"engine": "plain"})
+        return reason
 
     def _clip_gradients(self) -> float:
         """The norm of the whole gradient, which is scaled down to `--max-grad-norm` where it is larger."""

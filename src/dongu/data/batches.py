@@ -45,9 +45,9 @@ class MicroBatch:
     """What one forward pass gets.
 
     `tensors` are the model's own inputs, (batch, tokens) each, and `labels` (batch,) where they are known:
-    `model(**tensors)` is the textbook's call. `rows` are positions in the split, (batch,). `position` counts the
-    examples of the update that come before, over all processes. `examples` is 0 for the stand-in row of a process
-    that has no row of its own in a short update.
+    `model(**tensors)` is the textbook's call. Flat ones are (tokens,) each, with `lengths` (batch,). `rows` are
+    positions in the split, (batch,). `position` counts the examples of the update that come before, over all
+    processes. `examples` is 0 for the stand-in row of a process that has no row of its own in a short update.
     """
 
     tensors: dict[str, Tensor]
@@ -57,8 +57,11 @@ class MicroBatch:
     tokens: int
 
     def to(self, device: torch.device) -> dict[str, Tensor]:
-        """The tensors on the device; the copy overlaps with computing where the memory is pinned."""
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
+        """The tensors on the device, but for `lengths`; the copy overlaps with computing where the memory is pinned."""
+        return {
+            name: tensor if name == "lengths" else tensor.to(device, non_blocking=True)
+            for name, tensor in self.tensors.items()
+        }
 
     def pin_memory(self) -> MicroBatch:
         """For `DataLoader(pin_memory=True)`."""
@@ -80,12 +83,16 @@ class Update:
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads rows to the longest of their batch, on the tokenizer's side, with the model's columns only."""
+    """Pads rows to the longest of their batch, on the tokenizer's side, with the model's columns only.
+
+    A flat one does not pad: it lays the rows one after the other.
+    """
 
     columns: tuple[str, ...]
     pad_token_id: int
     pad_token_type_id: int
     padding_side: str
+    flat: bool = False
 
     @staticmethod
     def of(tokenizer: Any, columns: tuple[str, ...]) -> Collator:
@@ -94,6 +101,26 @@ class Collator:
 
     def __call__(self, split: Split, rows: np.ndarray) -> dict[str, Tensor]:
         """Tensors of shape (batch, longest), int64, and `labels` (batch,)."""
+        arrays = self._lay_flat(split, rows) if self.flat else self._pad(split, rows)
+        columns = (*self.columns, "lengths")
+        tensors = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in columns if name in arrays}
+        if split.targets is not None:
+            tensors["labels"] = torch.from_numpy(split.targets[rows])
+        return tensors
+
+    def _lay_flat(self, split: Split, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """(tokens,) each, and `lengths` (batch,)."""
+        starts = split.tokens.offsets[rows]
+        lengths = split.tokens.offsets[rows + 1] - starts
+        shifts = starts - (np.cumsum(lengths) - lengths)  # from a place in the batch to one in the split
+        source = np.arange(lengths.sum()) + np.repeat(shifts, lengths)
+        arrays = {"input_ids": split.tokens.input_ids[source], "lengths": lengths}
+        if split.tokens.token_type_ids is not None:
+            arrays["token_type_ids"] = split.tokens.token_type_ids[source]
+        return arrays
+
+    def _pad(self, split: Split, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """(batch, longest) each."""
         starts = split.tokens.offsets[rows]
         lengths = split.tokens.offsets[rows + 1] - starts
         places = np.arange(lengths.max())[None, :]  # (1, longest)
@@ -108,10 +135,7 @@ class Collator:
         if split.tokens.token_type_ids is not None:
             types = split.tokens.token_type_ids[source]
             arrays["token_type_ids"] = np.where(real, types, self.pad_token_type_id)
-        tensors = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in self.columns if name in arrays}
-        if split.targets is not None:
-            tensors["labels"] = torch.from_numpy(split.targets[rows])
-        return tensors
+        return arrays
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from dongu.evaluate import Evaluation, evaluate, predict_logits
 from dongu.metrics import MetricSet
 from dongu.model.device import make_accelerator
 from dongu.model.load import load_classifier, model_columns
+from dongu.model.padding_free import PaddingFree, why_not
 from dongu.results.predictions import answer_rows
 from dongu.run.folder import RunFolder
 
@@ -46,6 +48,8 @@ class Classifier:
         )
         self.model, self.tokenizer = load_classifier(RunFolder(Path(run)).model)
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
+        if self.config.engine == "packed" and why_not(self.model, self.tokenizer.padding_side) is None:
+            self.model, self.collate = PaddingFree(self.model), replace(self.collate, flat=True)
         self.accelerator = make_accelerator(self.config)
         self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
 

@@ -128,6 +128,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
             "device",
             f"{describe_device(loop.accelerator)}, {config.precision}, {config.threads} threads, seed {config.seed}",
         ),
+        ("engine", _describe_engine(loop)),
         ("metrics", _describe_metrics(loop)),
     ]
 
@@ -141,6 +142,12 @@ def _describe_padding(loop: Loop) -> str:
     grouped = padding_share(lengths, updates.order(0), size)
     shuffled = padding_share(lengths, epoch_order(len(lengths), updates.seed, 0), size)
     return f"; {grouped:.1%} padding instead of {shuffled:.1%}"
+
+
+def _describe_engine(loop: Loop) -> str:
+    if loop.fallback:
+        return f"plain: {loop.fallback}"
+    return "packed: real tokens only" if loop.config.engine == "packed" else "plain: the model's own forward"
 
 
 def _describe_labels(loop: Loop) -> str:
