@@ -158,19 +158,16 @@ def _attend_by_varlen(query: Tensor, key: Tensor, value: Tensor, rows: Rows, win
 
 def _attend_by_nested(query: Tensor, key: Tensor, value: Tensor, rows: Rows, share: float) -> Tensor:
     """PyTorch's attention on nested tensors: any precision, with dropout."""
-    shortest, longest = rows.lengths[0], rows.lengths[-1]
+    each = torch.arange(len(rows.offsets), device=query.device)
+    layouts = {len(key): (rows.offsets, rows.lengths[0], rows.lengths[-1]), len(rows.lengths): (each, 1, 1)}
 
     def nested(flat: Tensor) -> Tensor:
-        if len(flat) < len(key):
-            each = torch.arange(len(flat) + 1, device=flat.device)
-            return torch.nested.nested_tensor_from_jagged(flat, each, min_seqlen=1, max_seqlen=1).transpose(1, 2)
-        return torch.nested.nested_tensor_from_jagged(
-            flat, rows.offsets, min_seqlen=shortest, max_seqlen=longest
-        ).transpose(1, 2)
+        offsets, shortest, longest = layouts[len(flat)]
+        jagged = torch.nested.nested_tensor_from_jagged(flat, offsets, min_seqlen=shortest, max_seqlen=longest)
+        return jagged.transpose(1, 2)
 
     answer = F.scaled_dot_product_attention(nested(query), nested(key), nested(value), dropout_p=share)
-    flat: Tensor = answer.transpose(1, 2).values()
-    return flat
+    return answer.transpose(1, 2).values()
 
 
 @dataclass(frozen=True)
@@ -308,44 +305,45 @@ class ModernBertEncoder:
         return (x * cosine + torch.cat([-high, low], dim=-1) * sine).to(x.dtype)
 
 
-def _bert_head(model: Any, read: Tensor) -> Tensor:
-    return model.classifier(model.dropout(model.base_model.pooler(read[:, None])))  # type: ignore[no-any-return]
+@dataclass(frozen=True)
+class Family:
+    """What a `model_type` stands for: the class that is meant, how its encoder is computed, what its head reads."""
+
+    name: str
+    encoder: Callable[[Any], Any]  # of the base model
+    head: Callable[[Any, Tensor], Any]  # of the model and (batch, hidden)
+
+    @staticmethod
+    def like_roberta(name: str, spell: Callable[[Any, int], PostNormLayer] = bert_layer) -> Family:
+        """A head of one module, which takes the first of (batch, tokens, hidden)."""
+        return Family(
+            f"{name}ForSequenceClassification",
+            lambda base: PostNormEncoder(base, base.encoder.layer, spell),
+            lambda model, read: model.classifier(read[:, None]),
+        )
 
 
-def _roberta_head(model: Any, read: Tensor) -> Tensor:
-    return model.classifier(read[:, None])  # type: ignore[no-any-return]
-
-
-def _distilbert_head(model: Any, read: Tensor) -> Tensor:
-    return model.classifier(model.dropout(F.relu(model.pre_classifier(read))))  # type: ignore[no-any-return]
-
-
-def _modernbert_head(model: Any, read: Tensor) -> Tensor:
-    return model.classifier(model.drop(model.head(read)))  # type: ignore[no-any-return]
-
-
-def _bert_encoder(base: Any) -> PostNormEncoder:
-    return PostNormEncoder(base, base.encoder.layer, bert_layer)
-
-
-# config.json's model_type → the class that is meant, its encoder, its head
-FAMILIES: Mapping[str, tuple[str, Callable[[Any], Any], Callable[[Any, Tensor], Tensor]]] = {
-    "bert": ("BertForSequenceClassification", _bert_encoder, _bert_head),
-    "roberta": ("RobertaForSequenceClassification", _bert_encoder, _roberta_head),
-    "xlm-roberta": ("XLMRobertaForSequenceClassification", _bert_encoder, _roberta_head),
-    "camembert": ("CamembertForSequenceClassification", _bert_encoder, _roberta_head),
-    "electra": ("ElectraForSequenceClassification", _bert_encoder, _roberta_head),
-    "mpnet": (
-        "MPNetForSequenceClassification",
-        lambda base: PostNormEncoder(base, base.encoder.layer, mpnet_layer),
-        _roberta_head,
+FAMILIES = {
+    "bert": Family(
+        "BertForSequenceClassification",
+        lambda base: PostNormEncoder(base, base.encoder.layer, bert_layer),
+        lambda model, read: model.classifier(model.dropout(model.base_model.pooler(read[:, None]))),
     ),
-    "distilbert": (
+    "distilbert": Family(
         "DistilBertForSequenceClassification",
         lambda base: PostNormEncoder(base, base.transformer.layer, distilbert_layer),
-        _distilbert_head,
+        lambda model, read: model.classifier(model.dropout(F.relu(model.pre_classifier(read)))),
     ),
-    "modernbert": ("ModernBertForSequenceClassification", ModernBertEncoder, _modernbert_head),
+    "modernbert": Family(
+        "ModernBertForSequenceClassification",
+        ModernBertEncoder,
+        lambda model, read: model.classifier(model.drop(model.head(read))),
+    ),
+    "camembert": Family.like_roberta("Camembert"),
+    "electra": Family.like_roberta("Electra"),
+    "mpnet": Family.like_roberta("MPNet", mpnet_layer),
+    "roberta": Family.like_roberta("Roberta"),
+    "xlm-roberta": Family.like_roberta("XLMRoberta"),
 }
 
 
@@ -354,10 +352,9 @@ def why_not(model: Any, padding_side: str = "right") -> str | None:
     config = model.config
     if config.model_type not in FAMILIES:
         return f"`{config.model_type}` has no padding-free form here"
-    name, encoder, _ = FAMILIES[config.model_type]
-    own_class = type(model).__name__ == name and type(model).__module__.startswith("transformers.models.")
-    if not own_class:
-        return f"it is a {type(model).__name__}, not transformers' {name}"
+    family = FAMILIES[config.model_type]
+    if type(model).__name__ != family.name or not type(model).__module__.startswith("transformers.models."):
+        return f"it is a {type(model).__name__}, not transformers' {family.name}"
     if padding_side != "right":
         return "its tokenizer pads on the left, where positions and the first token depend on the padding"
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
@@ -370,9 +367,9 @@ def why_not(model: Any, padding_side: str = "right") -> str | None:
         return "it recomputes activations (gradient checkpointing)"
     for path, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-            return f"somebody watches or replaces the forward of `{path or name}`"
+            return f"somebody watches or replaces the forward of `{path or family.name}`"
     try:
-        encoder(model.base_model)
+        family.encoder(model.base_model)
     except AttributeError as error:
         return f"its layers are not those of {config.model_type} ({error})"
     return None
@@ -390,8 +387,8 @@ class PaddingFree(nn.Module):
         if reason := why_not(classifier):
             raise ModelError(f"cannot be computed without padding: {reason}", hint="use --engine plain")
         self.classifier = classifier
-        _, encoder, self.head = FAMILIES[classifier.config.model_type]
-        self.encoder = encoder(classifier.base_model)
+        family = FAMILIES[classifier.config.model_type]
+        self.encoder, self.head = family.encoder(classifier.base_model), family.head
 
     @property
     def config(self) -> Any:
