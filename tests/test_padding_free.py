@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers.models.bert.modeling_bert import BertSelfOutput
 
+from dongu.data.batches import Collator, Split
+from dongu.data.tokens import Tokens
 from dongu.errors import ModelError
+from dongu.loop import Loop
 from dongu.model.load import load_model
 from dongu.model.padding_free import (
     PaddingFree,
@@ -255,6 +261,41 @@ def test_nested_attention_is_the_same(first_only: bool) -> None:
     got = _attend_by_nested(q, k, v, rows, 0.0).flatten(1)
     assert torch.allclose(got, wanted, rtol=1e-12)
     assert torch.equal(attend(q, k, v, rows, nn.Identity()), wanted)
+
+
+def test_a_flat_collator_lays_down_what_a_padding_one_surrounds() -> None:
+    lengths = np.array([4, 1, 6, 2])
+    random = np.random.default_rng(0)
+    tokens = Tokens(
+        input_ids=random.integers(5, 60, lengths.sum()).astype(np.int32),
+        token_type_ids=random.integers(0, 2, lengths.sum()).astype(np.uint8),
+        offsets=np.cumsum([0, *lengths], dtype=np.int64),
+        truncated=np.zeros(4, dtype=bool),
+    )
+    split, rows = Split("train", np.arange(4), tokens, np.array([7, 8, 9, 10])), np.array([2, 0, 1])
+    padding = Collator(("input_ids", "attention_mask", "token_type_ids"), 0, 0, "right")
+    flat = replace(padding, flat=True)(split, rows)
+    assert flat.pop("labels").tolist() == [9, 7, 8]
+    wanted = flatten(padding(split, rows))
+    assert flat.keys() == wanted.keys()
+    assert all(torch.equal(flat[name], wanted[name]) for name in wanted)
+    assert "token_type_ids" not in replace(padding, columns=("input_ids",), flat=True)(split, rows)
+
+
+def test_a_model_that_computes_something_else_goes_on_as_it_is(
+    tiny_model: Callable[..., str], make_rows: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"train": make_rows(9), "validation": make_rows(4)}
+    assert Loop(data, model=tiny_model(), device="cpu").fallback is None
+    # A transformers release that changes what BERT computes, and keeps its names.
+    changed = lambda self, hidden, given: self.LayerNorm(self.dense(hidden) - given)  # noqa: E731
+    monkeypatch.setattr(BertSelfOutput, "forward", changed)
+    loop = Loop(data, model=tiny_model(), device="cpu")
+    assert "differ" in (loop.fallback or "")
+    assert loop.config.engine == "plain"
+    assert loop.model is loop.plain_model
+    assert "attention_mask" in loop.updates[0].micro_batches[0].tensors
+    assert Loop(data, model=tiny_model(), device="cpu", engine="plain").fallback is None
 
 
 def test_rows_lie_in_order_of_length() -> None:

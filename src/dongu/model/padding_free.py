@@ -121,7 +121,7 @@ def attend(
         # In fp32 whatever the precision around it: 2% of the products, and bf16 is slower where blocks are this small.
         precise = torch.promote_types(query.dtype, torch.float32)
         q, k, v = (x.to(precise) for x in (query, key, value))
-        if window is not None:
+        if window is not None and window < rows.lengths[-1] - 1:
             place = torch.arange(rows.lengths[-1], device=query.device)
             far = (place[:, None] - place).abs() > window
             bias = q.new_zeros(1, *far.shape).masked_fill(far, -torch.inf)
