@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import groupby
 from typing import Any
 
@@ -20,11 +21,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dongu.errors import ModelError
 
+HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # not in older PyTorch
 TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of it, a wrong layout far above
 
 
@@ -113,7 +114,7 @@ def attend(
     first_only = len(query) < len(key)
     share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
     if query.is_cuda and bias is None and (window is None or not first_only):
-        if query.dtype in (torch.bfloat16, torch.float16) and share == 0:
+        if HAS_VARLEN and query.dtype in (torch.bfloat16, torch.float16) and share == 0:
             return _attend_by_varlen(query, key, value, rows, window).flatten(1)
         if window is None:
             return _attend_by_nested(query, key, value, rows, share).flatten(1)
@@ -147,6 +148,8 @@ def _attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, rows: Rows, dropout: nn.M
 
 def _attend_by_varlen(query: Tensor, key: Tensor, value: Tensor, rows: Rows, window: int | None) -> Tensor:
     """Flash attention over rows of any length, without dropout: half precision on CUDA."""
+    from torch.nn.attention.varlen import varlen_attn
+
     ends = rows.offsets.int()
     longest = rows.lengths[-1]
     first_only = len(query) < len(key)
