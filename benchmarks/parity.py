@@ -65,7 +65,7 @@ def trace_dongu(data: Path, model: Path, steps: int, engine: str = "plain") -> T
         str(data / "mrpc"), model=str(model), max_steps=steps, batch_size=BATCH_SIZE, seed=SEED, engine=engine
     )
     losses = [step.loss for step in loop]
-    return Trace(np.array(losses), flat_weights(loop.plain_model))
+    return Trace(np.array(losses), flat_weights(loop.model))
 
 
 def ordered_rows(data: Path, model: Path, steps: int) -> tuple[list[dict[str, Any]], Any]:

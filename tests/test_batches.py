@@ -234,13 +234,21 @@ def test_any_update_can_be_asked_for_in_any_order() -> None:
 # --- evaluation and the loader
 
 
-@pytest.mark.parametrize(("rows", "batch_size"), [(1, 1), (7, 7), (7, 3), (7, 100), (12, 4)])
-def test_evaluation_covers_the_rows_in_their_order(rows: int, batch_size: int) -> None:
-    batches = EvalBatches(make_split(rows), PLAIN, batch_size)
+@pytest.mark.parametrize(("rows", "batch_size"), [(1, 1), (7, 7), (7, 3), (7, 100), (12, 4), (200, 5)])
+def test_evaluation_covers_the_rows_shortest_first(rows: int, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dongu.data.batches.USUAL_TOKENS", 4)
+    split = make_split(rows)
+    batches = EvalBatches(split, PLAIN, batch_size)
     items = [batches[index] for index in range(len(batches))]
-    assert [row for item in items for row in item.rows.tolist()] == list(range(rows))
-    assert all(len(item.rows) == batch_size for item in items[:-1])
-    assert [item.position for item in items] == [i * batch_size for i in range(len(items))]
+    seen = np.concatenate([item.rows for item in items])
+    assert sorted(seen) == list(range(rows))
+    assert (np.diff(split.tokens.lengths[seen]) >= 0).all()
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        assert item.padded_tokens == item.tensors["input_ids"].numel()
+        assert item.padded_tokens <= 4 * batch_size or len(item.rows) == 1
+        if following is not None:  # one more row would be too many
+            longest = int(split.tokens.lengths[following.rows[0]])
+            assert (len(item.rows) + 1) * longest > 4 * batch_size
 
 
 def flat(item: Any) -> list[MicroBatch]:
@@ -248,7 +256,8 @@ def flat(item: Any) -> list[MicroBatch]:
 
 
 @pytest.mark.parametrize("kind", ["updates", "evaluation"])
-def test_data_workers_change_nothing(kind: str) -> None:
+def test_data_workers_change_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dongu.data.batches.USUAL_TOKENS", 4)
     dataset: Any = make_updates(23, 4, 3) if kind == "updates" else EvalBatches(make_split(23), PLAIN, 4)
     indices = range(3, 9) if kind == "updates" else range(1, 6, 2)
     here, there = (list(make_dataloader(dataset, indices, workers=n, pin_memory=False)) for n in (0, 2))

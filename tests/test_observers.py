@@ -37,7 +37,7 @@ def train_once(tiny_model: Callable[..., str], data_folder: Callable[..., str], 
             if options.get("eval_steps") and step.number % options["eval_steps"] == 0:
                 loop.evaluate()
                 loop.evaluate("test")
-        state = loop.plain_model.state_dict()
+        state = loop.model.state_dict()
         return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in state.values())).hexdigest()
 
     return train
@@ -137,7 +137,7 @@ def test_recording_saving_and_showing_progress(
     loop = dongu.Loop(data, **options)
     next(step for step in loop if step.number == best_step)
     saved, _ = load_classifier(tmp_path / "run" / "model")
-    for name, tensor in loop.plain_model.state_dict().items():
+    for name, tensor in loop.model.state_dict().items():
         assert torch.equal(saved.state_dict()[name], tensor), name
     shown = stream.getvalue()
     assert all(word in shown for word in ("loss", "lr", "examples/s", "validation at step 12"))
@@ -157,20 +157,6 @@ def test_a_cold_and_a_warm_token_cache(
     assert len(list((tmp_path / "cache").iterdir())) == 3
     for file in sorted((runs[0] / "model").iterdir()):
         assert file.read_bytes() == (runs[1] / "model" / file.name).read_bytes(), file.name
-
-
-def test_looking_at_the_plain_model_leaves_bf16_on(
-    tiny_model: Callable[..., str], data_folder: Callable[..., str]
-) -> None:
-    """Taking the wrapper of mixed precision off for a look would train the rest of the run in fp32, unsaid."""
-
-    def losses(precision: str, look: bool) -> list[float]:
-        loop = dongu.Loop(data_folder(train=45), model=tiny_model(), precision=precision, max_steps=4, device="cpu")
-        if look:
-            assert sum(parameter.numel() for parameter in loop.plain_model.parameters()) > 0
-        return [step.loss for step in loop]
-
-    assert losses("bf16", look=True) == losses("bf16", look=False) != losses("fp32", look=False)
 
 
 def test_a_bf16_run_is_bf16_throughout(

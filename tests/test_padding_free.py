@@ -293,7 +293,7 @@ def test_a_model_that_computes_something_else_goes_on_as_it_is(
     loop = Loop(data, model=tiny_model(), device="cpu")
     assert "differ" in (loop.fallback or "")
     assert loop.config.engine == "plain"
-    assert loop.model is loop.plain_model
+    assert loop.engine is loop.model
     assert "attention_mask" in loop.updates[0].micro_batches[0].tensors
     assert Loop(data, model=tiny_model(), device="cpu", engine="plain").fallback is None
 

@@ -303,7 +303,7 @@ def small_loop() -> Any:
     """Weights, a buffer and moments: all of a loop that a checkpoint looks at."""
     torch.manual_seed(3)
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
-    return SimpleNamespace(plain_model=model, optimizer=torch.optim.AdamW(model.parameters()))
+    return SimpleNamespace(model=model, optimizer=torch.optim.AdamW(model.parameters()))
 
 
 def model_files(version: int) -> dict[str, bytes]:
@@ -322,7 +322,7 @@ def make_checkpoints(run: RunFolder) -> Checkpoints:
 
 
 def update(loop: Any) -> None:
-    loop.plain_model(torch.ones(4, 3) * torch.arange(4.0)[:, None]).square().sum().backward()
+    loop.model(torch.ones(4, 3) * torch.arange(4.0)[:, None]).square().sum().backward()
     loop.optimizer.step()
     loop.optimizer.zero_grad()
 

@@ -86,7 +86,7 @@ class RunConfig(BaseModel):
     micro_batch_size: Count | None = Field(
         None, description="examples a forward pass on one process (default: as many as the batch has)"
     )
-    eval_batch_size: Count = Field(32, description="examples a forward pass in evaluation")
+    eval_batch_size: Count = Field(32, description="room of a forward pass in evaluation, in rows of 128 tokens")
     learning_rate: Annotated[Real, Field(gt=0, le=1)] = Field(5e-5, description="peak learning rate of AdamW")
     weight_decay: Annotated[Real, Field(ge=0, le=1)] = Field(0.01, description="AdamW's decay, on all parameters")
     lr_scheduler: Scheduler = Field("linear", description="shape of the learning rate over the run")

@@ -38,7 +38,7 @@ from dongu.model.load import (
 )
 from dongu.model.loss import summed_loss
 from dongu.model.optimizer import make_optimizer
-from dongu.model.padding_free import PaddingFree, without_padding
+from dongu.model.padding_free import without_padding
 from dongu.model.schedule import make_scheduler, total_steps, warmup_steps
 
 CHECKED_ROWS = 8  # that both engines compute before the first step
@@ -55,7 +55,7 @@ class Step:
     grad_norm: float  # before clipping
     examples: int
     tokens: int  # real ones
-    padded_tokens: int  # real ones and padding
+    padded_tokens: int  # what they are when each row is padded to the longest of its micro-batch
     seconds: float
 
 
@@ -68,7 +68,8 @@ class Loop:
         options: those of `RunConfig` by name.
 
     Iterating yields a `Step` after each update and goes on where it stopped. Attributes are the textbook's:
-    `model`, `tokenizer`, `optimizer`, `lr_scheduler`, `train_dataloader`, `accelerator`.
+    `model`, `tokenizer`, `optimizer`, `lr_scheduler`, `train_dataloader`, `accelerator`. `engine` computes the model:
+    the model itself, or its padding-free form, in what mixed precision and several processes wrap around it.
 
     Raises:
         InputError: the options, the data or the model cannot be used; nothing was written.
@@ -100,7 +101,7 @@ class Loop:
         with self.accelerator.main_process_first():  # the first one fills the token cache, the others read it
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
-        self.fallback = self._leave_padding_out()
+        engine, self.fallback = self._choose_engine()
         self.updates = TrainUpdates(
             self.splits["train"],
             self.collate,
@@ -117,7 +118,7 @@ class Loop:
         self.number = 0  # updates made
 
         # The model alone is prepared: Accelerate would step the schedule once a process, and deal the rows out anew.
-        self.model = self.accelerator.prepare_model(self.model)
+        self.engine = self.accelerator.prepare_model(engine)
         self.optimizer = make_optimizer(self.model, self.config)
         self.lr_scheduler = make_scheduler(self.optimizer, self.config, self.total_steps)
 
@@ -135,7 +136,7 @@ class Loop:
         accelerator = self.accelerator
         for update in self.train_dataloader:
             started = time.perf_counter()
-            self.model.train()
+            self.engine.train()
 
             # Forward, backward.
             loss = float(accelerator.reduce(self._gradients_in_memory(update), "sum"))  # waits for the device
@@ -158,7 +159,7 @@ class Loop:
                 grad_norm=grad_norm,
                 examples=update.examples,
                 tokens=sum(micro_batch.tokens for micro_batch in update.micro_batches),
-                padded_tokens=sum(m.tensors["input_ids"].numel() for m in update.micro_batches),
+                padded_tokens=sum(micro_batch.padded_tokens for micro_batch in update.micro_batches),
                 seconds=time.perf_counter() - started,
             )
 
@@ -168,7 +169,7 @@ class Loop:
         The loss of an update is the sum over its examples divided by their number, over all micro-batches and
         processes: however it is split, it is the same.
         """
-        accelerator, model = self.accelerator, self.model
+        accelerator, engine = self.accelerator, self.engine
         loss = torch.zeros((), device=accelerator.device)
         for micro_batch in update.micro_batches:
             # Dropout is a function of (seed, step, position): nothing that happens between steps can move it.
@@ -176,8 +177,8 @@ class Loop:
             inputs = micro_batch.to(accelerator.device)  # (batch, tokens) each
             labels = inputs.pop("labels")  # (batch,)
             last = micro_batch is update.micro_batches[-1]
-            with contextlib.nullcontext() if last else accelerator.no_sync(model):
-                logits = model(**inputs).logits  # (batch, labels)
+            with contextlib.nullcontext() if last else accelerator.no_sync(engine):
+                logits = engine(**inputs).logits  # (batch, labels)
                 counts = float(micro_batch.examples > 0)  # a stand-in row counts nothing
                 micro_loss = summed_loss(self.data.task, logits, labels) * counts / update.examples
                 accelerator.backward(micro_loss * accelerator.num_processes)  # DDP averages; the sum is wanted
@@ -230,31 +231,22 @@ class Loop:
             raise UsageError(f"there is no split `{split}`", hint=f"the splits are: {', '.join(self.splits)}")
         batches = EvalBatches(self.splits[split], self.collate, self.config.eval_batch_size)
         try:
-            return evaluate(self.model, batches, self.accelerator, self.metrics, workers=self.config.workers)
+            return evaluate(self.engine, batches, self.accelerator, self.metrics, workers=self.config.workers)
         except NonFiniteError as error:
             raise NonFiniteError(error.what, where=f"after step {self.number}, {error.where}") from error
 
-    @property
-    def plain_model(self) -> Any:
-        """The classifier itself, without the wrappers of several processes and of the engine.
-
-        That of mixed precision stays: taking it off changes the live model, which would go on in fp32.
-        """
-        model = self.accelerator.unwrap_model(self.model)
-        return model.classifier if isinstance(model, PaddingFree) else model
-
-    def _leave_padding_out(self) -> str | None:
-        """Take the padding-free form of the model where it has one; the reason where it was asked for and has none."""
+    def _choose_engine(self) -> tuple[Any, str | None]:
+        """What computes a micro-batch: the padding-free form, or the model itself and why, if it was not asked for."""
         if self.config.engine == "plain":
-            return None
+            return self.model, None
         sample = self.collate(self.splits["train"], np.arange(min(len(self.splits["train"]), CHECKED_ROWS)))
         sample.pop("labels", None)
         device = self.accelerator.device
         inputs = {name: tensor.to(device) for name, tensor in sample.items()}
-        self.model, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side)
+        engine, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side)
         self.collate = replace(self.collate, flat=reason is None)
         self.config = self.config if reason is None else self.config.model_copy(update={"engine": "plain"})
-        return reason
+        return engine, reason
 
     def _clip_gradients(self) -> float:
         """The norm of the whole gradient, which is scaled down to `--max-grad-norm` where it is larger."""

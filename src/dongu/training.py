@@ -253,7 +253,7 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
     """
     began = time.perf_counter()
     saved, _ = load_classifier(folder.model)
-    loop.plain_model.load_state_dict(saved.state_dict())
+    loop.model.load_state_dict(saved.state_dict())
     results: dict[str, Any] = {"best_step": state.best_step, "steps": state.step, "metric": loop.metrics.main}
     train_targets = loop.splits["train"].targets
     for name in [name for name in loop.splits if name != "train"]:
@@ -289,7 +289,7 @@ def save_best(loop: Loop, folder: RunFolder, state: RunState) -> None:
         version=software_versions()["dongu"],
     )
     with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers():
-        loop.plain_model.save_pretrained(stage)
+        loop.model.save_pretrained(stage)
         tokenizer.save_pretrained(stage)
         disk.write(stage / "README.md", card.encode())
 

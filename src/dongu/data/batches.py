@@ -12,7 +12,7 @@ import signal
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from dongu.data.tokens import Tokens
 from dongu.errors import WorkerError
 
 POOL_BATCHES = 50  # batches whose rows are sorted by length together: enough for even lengths, few enough for chance
+USUAL_TOKENS = 128  # a row in evaluation: the room that `--eval-batch-size` counts in
 WORKER_TIMEOUT_SECONDS = 8  # a batch takes milliseconds
 
 
@@ -55,6 +56,7 @@ class MicroBatch:
     position: int
     examples: int
     tokens: int
+    padded_tokens: int  # when each row is padded to the longest
 
     def to(self, device: torch.device) -> dict[str, Tensor]:
         """The tensors on the device, but for `lengths`; the copy overlaps with computing where the memory is pinned."""
@@ -66,7 +68,7 @@ class MicroBatch:
     def pin_memory(self) -> MicroBatch:
         """For `DataLoader(pin_memory=True)`."""
         pinned = {name: tensor.pin_memory() for name, tensor in self.tensors.items()}
-        return MicroBatch(pinned, self.rows, self.position, self.examples, self.tokens)
+        return replace(self, tensors=pinned)
 
 
 @dataclass(frozen=True)
@@ -236,31 +238,42 @@ class TrainUpdates(Dataset[Update]):
 
 
 class EvalBatches(Dataset[MicroBatch]):
-    """Item k is the k-th batch of a split, in the order of its rows.
+    """Item k is the k-th batch of a split, in the order of the rows' lengths, so that little is padded.
 
-    A batch is computed whole by one process, so its padding and its bits do not depend on how many there are.
+    A batch takes as many rows as make `batch_size` rows of `USUAL_TOKENS`: many short ones, few long ones. It is
+    computed whole by one process, so its bits do not depend on how many there are. Answers are put back by `rows`.
     """
 
     def __init__(self, split: Split, collate: Collator, batch_size: int) -> None:
         self.split = split
         self.collate = collate
-        self.batch_size = batch_size
+        self._order = np.argsort(split.tokens.lengths, kind="stable")
+        self._starts = [0] if len(split) else []
+        for place, longest in enumerate(split.tokens.lengths[self._order]):  # the last row so far is the longest
+            if (place + 1 - self._starts[-1]) * int(longest) > batch_size * USUAL_TOKENS and place > self._starts[-1]:
+                self._starts.append(place)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.split) / self.batch_size)
+        return len(self._starts)
 
     def __getitem__(self, index: int) -> MicroBatch:
-        start = index * self.batch_size
-        rows = np.arange(start, min(start + self.batch_size, len(self.split)))
-        return make_micro_batch(self.split, self.collate, rows, start)
+        start, *more = self._starts[index : index + 2]
+        return make_micro_batch(self.split, self.collate, self._order[start : more[0] if more else None], start)
 
 
 def make_micro_batch(
     split: Split, collate: Collator, rows: np.ndarray, position: int, examples: int | None = None
 ) -> MicroBatch:
     """Gather, pad and count the rows."""
-    tokens = int((split.tokens.offsets[rows + 1] - split.tokens.offsets[rows]).sum())
-    return MicroBatch(collate(split, rows), rows, position, len(rows) if examples is None else examples, tokens)
+    lengths = split.tokens.offsets[rows + 1] - split.tokens.offsets[rows]
+    return MicroBatch(
+        tensors=collate(split, rows),
+        rows=rows,
+        position=position,
+        examples=len(rows) if examples is None else examples,
+        tokens=int(lengths.sum()),
+        padded_tokens=int(lengths.max()) * len(rows),
+    )
 
 
 class BatchLoader(DataLoader[Any]):

@@ -142,7 +142,7 @@ def _replay(folder: RunFolder, loop: Loop) -> str:
 def _results(folder: RunFolder, loop: Loop) -> str:
     results = folder.read_json("results.json")
     saved, _ = load_classifier(folder.model)
-    loop.plain_model.load_state_dict(saved.state_dict())
+    loop.model.load_state_dict(saved.state_dict())
     splits = [name for name in loop.splits if name in results]
     for split in splits:
         evaluation = loop.evaluate(split)
@@ -154,7 +154,7 @@ def _results(folder: RunFolder, loop: Loop) -> str:
 
 def _accumulation(loop: Loop) -> str:
     """The gradient of the run's first and of its last, short update, whole and in pieces, without dropout."""
-    model = loop.plain_model
+    model = loop.model
     if loop.accelerator.device.type != "mps":  # which has no double precision
         model.double()
     model.eval()
@@ -175,7 +175,7 @@ def _gradients(loop: Loop, index: int, micro_batch_size: int) -> dict[str, Tenso
     loop.updates.micro_batch_size = micro_batch_size
     loop.optimizer.zero_grad()
     loop.gradients(loop.updates[index])
-    named = loop.plain_model.named_parameters()
+    named = loop.model.named_parameters()
     return {name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None}
 
 

@@ -125,7 +125,7 @@ class Checkpoint:
             entries.setdefault(int(index), {})[name] = tensor.clone()  # own, aligned memory
         if any(set(entry) != MOMENTS for entry in entries.values()) or bool(entries) != bool(self.state.step):
             raise self._of_another_model()
-        loop.plain_model.load_state_dict(self.weights, strict=False)
+        loop.model.load_state_dict(self.weights, strict=False)
         groups = loop.optimizer.state_dict()["param_groups"]
         loop.optimizer.load_state_dict({"state": entries, "param_groups": groups})
         loop.updates.micro_batch_size = self.state.micro_batch_size or loop.updates.micro_batch_size
@@ -249,7 +249,7 @@ def own_checkpoints(folder: Path) -> list[Path]:
 
 def state_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights by name, each shared one once, and the optimizer's moments as `PARAMETER.NAME`; on the CPU."""
-    model = loop.plain_model
+    model = loop.model
     kept = set(model.state_dict())
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items() if name in kept}

@@ -95,7 +95,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     cut_share = sum(cut.values()) / sum(len(split) for split in splits.values())
     unused = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
     cached = ", read from the cache" if all(split.tokens.cached for split in splits.values()) else ""
-    parameters = sum(parameter.numel() for parameter in loop.plain_model.parameters())
+    parameters = sum(parameter.numel() for parameter in loop.model.parameters())
     padding = _describe_padding(loop)
     processes = loop.accelerator.num_processes
     share = -(-config.batch_size // processes)
@@ -106,7 +106,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ("data", f"{rows} rows{held_out}"),
         ("columns", f"{data.columns} ({data.task}){unused}"),
         ("labels", _describe_labels(loop)),
-        ("model", f"{config.model}: {type(loop.plain_model).__name__}, {_millions(parameters)} parameters"),
+        ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),
         (
             "tokens",
             f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {sum(cut.values()):,} rows "
