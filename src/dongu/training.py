@@ -27,6 +27,7 @@ from dongu.results.card import write_card
 from dongu.results.predictions import prediction_lines
 from dongu.run.checkpoint import Checkpoints, RunState
 from dongu.run.console import Console, describe, results_table
+from dongu.run.effort import Effort
 from dongu.run.folder import RunFolder
 from dongu.run.identity import differences, identity, refuse, software_versions
 from dongu.run.journal import Journal, logged_steps
@@ -155,11 +156,12 @@ def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, starte
         StopSignals() as signals,
     ):
         journal.phase("setup", time.perf_counter() - started, state.step)
-        saved = (state.step, state.evaluated_step)
+        saved, effort = (state.step, state.evaluated_step), Effort()
         for step in _boundaries(loop, signals):
             if step is not None:
                 journal.step(step)
                 progress.step(step)
+                effort.add(step)
                 state.step = step.number
                 _note_memory(loop, state, console)
             stop = signals.agreed(loop.accelerator)
@@ -205,10 +207,13 @@ def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, starte
             raise _stopped(loop, folder, signals) from None
         if main:
             folder.finish(results)
+        if effort.steps:
+            journal.summary(effort.close(loop), state.step)
     console.line()
     for line in results_table(results):
         console.line(line)
     console.line()
+    console.fields(effort.lines(loop) if effort.steps else ())
     console.line(f"best model: step {state.best_step:,}, in {folder.model}")
     return RunResult(folder.path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
 

@@ -78,6 +78,10 @@ class Journal:
         """How long something other than a step took."""
         self._write(self._timing, {"event": "phase", "phase": name, "step": step, "seconds": seconds})
 
+    def summary(self, sums: Mapping[str, Any], step: int) -> None:
+        """What the steps came to."""
+        self._write(self._timing, {"event": "summary", "step": step, **sums})
+
     def mark(self) -> LogMark:
         """Flush both logs to the disk and say how far `metrics.jsonl` has come: what a checkpoint may count on."""
         if self._metrics is not None:

@@ -1,0 +1,112 @@
+"""What the steps of a run amounted to: examples, tokens, padding, and how much of the machine they used."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dongu.loop import Loop, Step
+
+PROBE_SIZES = {"cpu": 768, "mps": 2048, "cuda": 4096}  # rows and columns of the product that the probe times
+PROBE_ROUNDS = 4
+WORTH_SAYING = 1.5  # times as fast in bf16
+
+
+@dataclass
+class Effort:
+    """Sums over the steps that this process made since the run was started or went on."""
+
+    steps: int = 0
+    examples: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0  # what they would be, or are, with each row padded to the longest of its micro-batch
+    seconds: float = 0.0
+    per_second: dict[str, float] = field(default_factory=dict)  # filled by `close`
+
+    def add(self, step: Step) -> None:
+        """One more step."""
+        self.steps += 1
+        self.examples += step.examples
+        self.tokens += step.tokens
+        self.padded_tokens += step.padded_tokens
+        self.seconds += step.seconds
+
+    def close(self, loop: Loop) -> dict[str, Any]:
+        """The sums, with the rates and the peak of memory; times two small products to know what the machine can."""
+        device, precision = loop.accelerator.device, loop.config.precision
+        mean_length = max(1, round(float(loop.splits["train"].tokens.lengths.mean())))
+        flops = 3 * forward_flops(loop.model, mean_length) / mean_length * self.tokens  # backward is twice forward
+        self.per_second = {
+            "examples": self.examples / self.seconds,
+            "tokens": self.tokens / self.seconds,
+            "model_flops": flops / self.seconds,
+            "product_flops": product_rate(device, precision),
+            "bf16_product_flops": product_rate(device, "bf16"),
+        }
+        return {**asdict(self), "peak_memory_bytes": peak_memory_bytes(device)}
+
+    def lines(self, loop: Loop) -> list[tuple[str, str]]:
+        """The same for a person, after `close`."""
+        config, rate = loop.config, self.per_second
+        padding = 1 - self.tokens / self.padded_tokens
+        left_out = "is left out" if config.engine == "packed" else "is computed"
+        share = rate["model_flops"] / rate["product_flops"]
+        faster = rate["bf16_product_flops"] / rate["product_flops"]
+        hint = f"; bf16 products are {faster:.1f} times as fast: --precision bf16" if faster >= WORTH_SAYING else ""
+        memory = peak_memory_bytes(loop.accelerator.device) / 1e6
+        return [
+            (
+                "speed",
+                f"{rate['examples']:,.1f} examples/s, {rate['tokens']:,.0f} tokens/s in {self.seconds:,.1f} s of steps;"
+                f" {padding:.1%} padding {left_out}",
+            ),
+            (
+                "machine",
+                f"{share:.0%} of the {rate['product_flops'] / 1e9:,.0f} GFLOP/s that its {config.precision} products"
+                f" reach; {memory:,.0f} MB of memory at most{hint}",
+            ),
+        ]
+
+
+def forward_flops(model: Any, length: int) -> int:
+    """Floating-point operations of the model's own forward for one row of so many tokens."""
+    device = next(model.parameters()).device
+    inputs = torch.ones((1, length), dtype=torch.int64, device=device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(input_ids=inputs, attention_mask=inputs)
+    return int(counter.get_total_flops())
+
+
+def product_rate(device: torch.device, precision: str) -> float:
+    """Floating-point operations a second of the product of two square matrices; the best of a few."""
+    size = PROBE_SIZES.get(device.type, PROBE_SIZES["cpu"])
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    one = torch.ones((size, size), dtype=dtype, device=device)
+    best = float("inf")
+    with torch.no_grad():
+        for _ in range(PROBE_ROUNDS):
+            _wait_for(device)
+            started = time.perf_counter()
+            torch.mm(one, one)
+            _wait_for(device)
+            best = min(best, time.perf_counter() - started)
+    return float(2 * size**3 / best)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Of the device where it has its own, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).synchronize()

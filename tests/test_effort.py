@@ -1,0 +1,75 @@
+"""What a run says it did: sums that add up, and operations that a formula confirms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+import dongu
+from dongu.run.console import Console
+from dongu.run.effort import Effort, forward_flops, product_rate
+
+
+@pytest.mark.parametrize(("length", "layers"), [(7, 2), (40, 3)])
+def test_the_operations_of_a_forward_pass(length: int, layers: int) -> None:
+    hidden, inner = 16, 64
+    config = BertConfig(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=inner,
+        vocab_size=50,
+        attn_implementation="eager",
+    )
+    a_layer = 2 * length * (4 * hidden * hidden + 2 * hidden * inner) + 2 * 2 * length * length * hidden
+    head = 2 * (hidden * hidden + hidden * 2)  # pooler and classifier, for one token
+    assert forward_flops(BertForSequenceClassification(config), length) == layers * a_layer + head
+
+
+def test_the_machine_is_measured() -> None:
+    rates = [product_rate(torch.device("cpu"), "fp32") for _ in range(3)]
+    assert min(rates) > 1e8
+    assert max(rates) < 5 * min(rates)
+
+
+@pytest.mark.parametrize("engine", ["packed", "plain"])
+def test_a_run_says_what_it_did(
+    engine: str,
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = {"model": tiny_model(), "max_steps": 7, "engine": engine, "device": "cpu", "console": Console()}
+    result = dongu.train(data_folder(train=41), out=str(tmp_path / "run"), **options)
+    *lines, summary = map(json.loads, (result.path / "timing.jsonl").read_text(encoding="utf-8").splitlines())
+    steps = [line for line in lines if line["event"] == "step"]
+    assert summary["event"] == "summary"
+    assert summary["steps"] == len(steps) == 7
+    for name in ("tokens", "padded_tokens"):
+        assert summary[name] == sum(line[name] for line in steps)
+    assert summary["seconds"] == pytest.approx(sum(line["seconds"] for line in steps))
+    assert summary["examples"] == 5 * 8 + 1 + 8  # the sixth update is what is left of the first epoch
+    assert 0 < summary["per_second"]["model_flops"] < summary["per_second"]["product_flops"]
+    assert summary["peak_memory_bytes"] > 5e7
+    share = 1 - summary["tokens"] / summary["padded_tokens"]
+    output = capsys.readouterr().out
+    assert f"{share:.1%} padding {'is left out' if engine == 'packed' else 'is computed'}" in output
+
+
+@pytest.mark.parametrize(("rate", "said"), [(1.4, False), (3.0, True)])
+def test_bf16_is_named_where_it_would_be_faster(
+    rate: float, said: bool, tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    loop = dongu.Loop(data_folder(), model=tiny_model(), device="cpu", max_steps=2)
+    effort = Effort()
+    for step in loop:
+        effort.add(step)
+    effort.close(loop)
+    effort.per_second["bf16_product_flops"] = rate * effort.per_second["product_flops"]
+    assert ("--precision bf16" in effort.lines(loop)[1][1]) == said
