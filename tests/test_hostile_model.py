@@ -283,7 +283,7 @@ STALE = "/nonexistent/cache/tokenizer.json"
 HARMLESS: dict[str, Change] = {
     "as it is": lambda _: None,
     "where it came from": settings(
-        _name_or_path="/root/.cache/bert", architectures=["BertModel"], torch_dtype="float16"
+        _name_or_path="/nonexistent/cache/bert", architectures=["BertModel"], torch_dtype="float16"
     ),
     "its tokenizer": settings(tokenizer_class="BertTokenizer"),
     "an old class": tokenizer_settings(tokenizer_class="PreTrainedTokenizerFast"),

@@ -167,18 +167,7 @@ def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, starte
             stop = signals.agreed(loop.accelerator)
 
             if not stop and plan.evaluates(state.step) and state.evaluated_step < state.step:
-                began = time.perf_counter()
-                try:
-                    with signals.at_once(enabled=loop.accelerator.num_processes == 1):
-                        evaluation = loop.evaluate()
-                except Stop:
-                    stop = True  # the evaluation is the first thing that `resume` does
-                else:
-                    journal.evaluation(step=state.step, evaluation=evaluation)
-                    console.line(_evaluation_line(loop, state.step, evaluation))
-                    journal.phase("evaluation", time.perf_counter() - began, state.step)
-                    if state.record(metrics, evaluation) and main:
-                        save_best(loop, folder, state)
+                stop = not _evaluate(loop, folder, state, journal, console, signals)
 
             new = saved != (state.step, state.evaluated_step)
             if main and new and (stop or plan.saves(state.step)):
@@ -193,12 +182,6 @@ def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, starte
                 console.line(f"stopped early: no better {metrics.main} in {state.evaluations_since_best} evaluations")
                 break
 
-        if state.best_step is None:
-            raise NonFiniteError(
-                f"{metrics.main} was undefined at every evaluation, so no model is the best",
-                where=str(folder.path),
-                hint="does the model give one answer to every row? try another --learning-rate or --metric loss",
-            )
         loop.accelerator.wait_for_everyone()  # the model is whole on disk before anybody reads it
         try:
             with signals.at_once(enabled=loop.accelerator.num_processes == 1):
@@ -229,6 +212,24 @@ def _boundaries(loop: Loop, signals: StopSignals) -> Iterator[Step | None]:
         yield None  # a signal to all processes ended the workers too: no reason to lose the steps since the last save
 
 
+def _evaluate(
+    loop: Loop, folder: RunFolder, state: RunState, journal: Journal, console: Console, signals: StopSignals
+) -> bool:
+    """Evaluate, record, keep the model if it is the best; False where a signal cut it off, and nothing was recorded."""
+    began = time.perf_counter()
+    try:
+        with signals.at_once(enabled=loop.accelerator.num_processes == 1):
+            evaluation = loop.evaluate()
+    except Stop:
+        return False  # it is the first thing that `resume` does
+    journal.evaluation(state.step, evaluation)
+    console.line(_evaluation_line(loop, state.step, evaluation))
+    journal.phase("evaluation", time.perf_counter() - began, state.step)
+    if state.record(loop.metrics, evaluation) and loop.accelerator.is_main_process:
+        save_best(loop, folder, state)
+    return True
+
+
 def _plan(loop: Loop) -> Plan:
     return Plan(loop.total_steps, loop.config.eval_steps or loop.steps_per_epoch, loop.config.save_steps)
 
@@ -255,7 +256,16 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
     """Metrics, intervals and baselines of the best model on each labelled split; writes the predictions.
 
     The model is read back from the run folder first, so the numbers are those of the file that is kept.
+
+    Raises:
+        NonFiniteError: there is no best model.
     """
+    if state.best_step is None:
+        raise NonFiniteError(
+            f"{loop.metrics.main} was undefined at every evaluation, so no model is the best",
+            where=str(folder.path),
+            hint="does the model give one answer to every row? try another --learning-rate or --metric loss",
+        )
     began = time.perf_counter()
     saved, _ = load_classifier(folder.model)
     loop.model.load_state_dict(saved.state_dict())
