@@ -116,6 +116,32 @@ def test_what_changes_nothing_needs_no_leave(option: list[str], stopped: Path, w
     assert weights(stopped) == whole
 
 
+def test_a_name_that_nothing_has(stopped: Path) -> None:
+    with pytest.raises(UsageError, match="is nothing that can differ") as caught:
+        dongu.resume(stopped, allow=["learnin-rate"])
+    assert caught.value.hint == "did you mean learning-rate?"
+
+
+def test_from_another_folder(
+    stopped: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch, data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    """Data that were given by a relative path are found from anywhere."""
+    monkeypatch.chdir(tmp_path)
+    model = json.loads((stopped / "run.json").read_text(encoding="utf-8"))["options"]["model"]
+    data = Path(data_folder(train=40)).name
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dongu.training.judge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            dongu.train(data, **{**OPTIONS, "model": model, "out": "relative"})
+    monkeypatch.chdir(tmp_path.parent)
+    dongu.resume(tmp_path / "relative")
+    assert weights(tmp_path / "relative") == whole
+
+
 def test_an_edited_run_json_is_seen(stopped: Path) -> None:
     path = stopped / "run.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"weight_decay": 0.01', '"weight_decay": 0.02'))
@@ -123,10 +149,13 @@ def test_an_edited_run_json_is_seen(stopped: Path) -> None:
         dongu.resume(stopped)
 
 
-def test_data_that_lie_elsewhere_now(stopped: Path, whole: bytes, data_folder: Callable[..., str]) -> None:
+def test_data_that_lie_elsewhere_now(
+    stopped: Path, whole: bytes, data_folder: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = Path(data_folder(train=40))
     folder.rename(folder.with_name("moved"))
     assert run_command(["resume", str(stopped)]) == 2
+    assert f"where are they now? dongu resume {stopped} DATA" in capsys.readouterr().err
     assert run_command(["resume", str(stopped), str(folder.with_name("moved"))]) == 0
     assert weights(stopped) == whole
 
@@ -160,7 +189,7 @@ def test_another_python_is_said_and_allowed(
 ) -> None:
     monkeypatch.setattr("platform.python_version", lambda: "3.99.0")
     assert run_command(["resume", str(stopped)]) == 0
-    assert "warning: python is 3.99.0, and was" in capsys.readouterr().out
+    assert "WARNING: python is 3.99.0, and was" in capsys.readouterr().out
     assert weights(stopped) == whole
 
 

@@ -616,7 +616,7 @@ def test_one_process_goes_on_for_two_and_says_so(two_processes: tuple[Recipe, Po
     ranks(pool, [*recipe.train, "--out", str(run)], [stop, {}])
     answer = server().ask(arguments=["resume", str(run)])
     assert answer["code"] == 0, answer["output"]
-    assert "warning: there are 1 processes, and were 2" in answer["output"]
+    assert "WARNING: there are 1 processes, and were 2" in answer["output"]
     pairs = zip(lines_of((run / "metrics.jsonl").read_bytes()), lines_of(recipe.wanted["metrics.jsonl"]), strict=True)
     for got, wanted in pairs:
         assert got == {
@@ -653,7 +653,7 @@ def test_the_real_command_ends_with_its_code(make_recipe: Callable[..., Recipe],
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "SIGTERM: ending after this step" in output
-    assert "dongu: error: SIGTERM ended the run after step" in output
+    assert "dongu: SIGTERM ended the run after step" in output
     assert "Traceback" not in output
     recipe.finish(server(), run)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,13 @@ def test_a_run_says_what_it_did(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = {"model": tiny_model(), "max_steps": 7, "engine": engine, "device": "cpu", "console": Console()}
+    options: dict[str, Any] = {
+        "model": tiny_model(),
+        "max_steps": 7,
+        "engine": engine,
+        "device": "cpu",
+        "console": Console(),
+    }
     result = dongu.train(data_folder(train=41), out=str(tmp_path / "run"), **options)
     *lines, summary = map(json.loads, (result.path / "timing.jsonl").read_text(encoding="utf-8").splitlines())
     steps = [line for line in lines if line["event"] == "step"]

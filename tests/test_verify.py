@@ -44,7 +44,7 @@ def test_a_sound_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["ok", name] for name in ALL]
     assert "steps 11 to 12: every logged number, weight and moment again" in lines[4]
-    assert "8 = 8s, 4s, 3s, 1s" in lines[6]
+    assert "of 8 rows (by 8, by 4, by 3, by 1) and of 1 rows" in lines[6]
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before, "it only looks"
 
 
@@ -59,7 +59,8 @@ def test_a_run_that_has_not_ended(
     with pytest.raises(KeyboardInterrupt):
         dongu.train(data_folder(train=41), **{**OPTIONS, "model": tiny_model(dropout=0.2), "out": str(run)})
     proofs = list(verify(run))
-    assert [proof.name for proof in proofs] == [name for name in ALL if name not in ("files", "results")]
+    assert [proof.name for proof in proofs] == [name for name in ALL if name != "results"]
+    assert "has not ended" in proofs[0].text
     assert all(proof.holds for proof in proofs), proofs
 
 
@@ -67,7 +68,7 @@ DAMAGES: dict[str, tuple[str, bytes, bytes, set[str]]] = {
     # name: file, what stands there, what instead, the proofs that fail
     "a prediction": ("predictions/test.jsonl", b'"id": 0', b'"id": 9', {"files"}),
     "the result": ("results.json", b'"steps": 12', b'"steps": 13', {"files"}),
-    "a logged loss": ("metrics.jsonl", b'"loss": 0.', b'"loss": 0.1', {"files", "checkpoints", "log", "replay"}),
+    "a logged loss": ("metrics.jsonl", b'"loss": 0.', b'"loss": 0.1', {"files", "log", "replay"}),
     "a setting": ("run.json", b'"weight_decay": 0.01', b'"weight_decay": 0.02', {"inputs", "replay"}),
 }
 
@@ -103,6 +104,20 @@ def test_a_bit_of_a_checkpoint(finished: Path) -> None:
     path.write_bytes(bytes(content))
     found = failures(finished)
     assert str(path) in found["checkpoints"]
+
+
+def test_a_model_that_is_not_what_was_written_is_not_used(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = finished / "model" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    for command in (["predict", str(finished), "a text"], ["evaluate", str(finished)]):
+        assert run_command(command) == 2
+        error = capsys.readouterr().err
+        assert f"{path}: holds other bytes than were written" in error
+        assert "MANIFEST.json" in error
+    (finished / "MANIFEST.json").unlink()
+    assert run_command(["predict", str(finished), "a text"]) == 0
 
 
 def test_other_arithmetic_is_found_by_the_replay(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

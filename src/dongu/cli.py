@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from dongu import __version__
 from dongu.config import ALIASES, RunConfig, did_you_mean, option_flag, read_config
-from dongu.errors import DonguError, InputError, UsageError
+from dongu.errors import DonguError, InputError, StoppedError, UsageError
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 
 if TYPE_CHECKING:
@@ -437,5 +437,6 @@ def _fail(error: DonguError, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     if os.environ.get("RANK", "0") == "0":  # each process of a launcher fails alike: one says so
-        print(f"dongu: error: {error}", file=sys.stderr)
+        kind = "" if isinstance(error, StoppedError) else "error: "
+        print(f"dongu: {kind}{error}", file=sys.stderr)
     return code

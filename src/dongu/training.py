@@ -129,7 +129,9 @@ def resume(
         for error in damaged:
             console.line(f"WARNING: {error.where} {error.what}; an older checkpoint is used")
         for difference in found:
-            console.line(f"warning: {difference.text}: other bits may come")
+            console.line(
+                f"WARNING: {difference.text}" + ("; the result will be another one" if difference.name else "")
+            )
         state = RunState() if checkpoint is None else checkpoint.restore(loop)
         state.identity = identity(loop)
         checkpoints.check_room(loop)
@@ -313,7 +315,7 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str,
     """`run.json`: what `dongu train --config` needs to repeat the run, and what it was made of."""
     return {
         **state.identity,
-        "options": {**loop.config.model_dump(mode="json"), "out": str(folder.path)},
+        "options": {**loop.config.model_dump(mode="json"), "data": _place(loop.config.data), "out": str(folder.path)},
         "label_names": loop.data.label_names,
         "metrics": loop.metrics.names,
         "metric": loop.metrics.main,
@@ -327,6 +329,11 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str,
 def _refuse_if_taken(folder: RunFolder) -> None:
     folder.refuse_if_locked()
     folder.refuse_if_used()
+
+
+def _place(data: str | None) -> str | None:
+    """The path of local data from the root, so that `resume` finds them from any folder; a Hub name as it is."""
+    return str(Path(data).absolute()) if data is not None and Path(data).exists() else data
 
 
 def _stopped_early(config: RunConfig, state: RunState) -> bool:

@@ -36,11 +36,12 @@ class Classifier:
         batch_size: rows a forward pass.
 
     Raises:
-        InputError: the folder is no finished run.
+        InputError: the folder is no run with a model, or the model is not what was written.
     """
 
     def __init__(self, run: str | Path, *, device: str = "auto", batch_size: int = 32) -> None:
         record = RunFolder(Path(run)).read_json("run.json")
+        RunFolder(Path(run)).check_model()
         options = {**record["options"], "device": device, "eval_batch_size": batch_size}
         self.config = make_config({**options, "threads": None})
         self.metrics = MetricSet.of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from dongu.errors import DonguError
+from dongu.errors import CheckpointError, DonguError
 from dongu.loop import Loop
 from dongu.model.load import load_classifier
-from dongu.run.checkpoint import Checkpoint, own_checkpoints, read_contents, state_tensors, step_of
+from dongu.run.checkpoint import Checkpoint, own_checkpoints, read_contents, state_tensors
 from dongu.run.folder import RunFolder
 from dongu.run.identity import differences
 from dongu.run.journal import check_log, step_line
@@ -49,6 +50,8 @@ def verify(run: str | Path, data: Any = None) -> Iterator[Proof]:
     finished = (folder.path / "results.json").exists()
     if finished:
         yield _proof("files", lambda: _files(folder))
+    else:
+        yield Proof("files", True, "the run has not ended: its model and results are not looked at")
     yield _proof("checkpoints", lambda: _all_checkpoints(folder))
     yield _proof("log", lambda: _log(folder))
     loop = folder.reopen(data)
@@ -81,18 +84,21 @@ def _files(folder: RunFolder) -> str:
 
 
 def _all_checkpoints(folder: RunFolder) -> str:
-    steps = []
+    damaged = []
     for path in own_checkpoints(folder.checkpoints):
-        Checkpoint.read(path)
-        steps.append(step_of(path))
-    if not steps:
-        raise _Broken("there is none")
-    return f"{len(steps)} hold what was written: step {', '.join(map(str, steps))}"
+        try:
+            Checkpoint.read(path)
+        except CheckpointError as error:
+            damaged.append(f"{error.where} {error.what}")
+    steps = [str(checkpoint.state.step) for checkpoint in _whole(folder)]
+    if damaged or not steps:
+        raise _Broken("; ".join(damaged) or "there is none")
+    return f"{len(steps)} are whole, of step {', '.join(steps)}"
 
 
 def _log(folder: RunFolder) -> str:
-    for path in own_checkpoints(folder.checkpoints):
-        check_log(folder.metrics, Checkpoint.read(path).state.log)
+    for checkpoint in _whole(folder):
+        check_log(folder.metrics, checkpoint.state.log)
     content = folder.metrics.read_bytes() if folder.metrics.exists() else b""
     if content and not content.endswith(b"\n"):
         content = content[: content.rfind(b"\n") + 1]  # a run that was killed; `resume` cuts the half line
@@ -107,8 +113,8 @@ def _log(folder: RunFolder) -> str:
 
 
 def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop) -> str:
-    own = own_checkpoints(folder.checkpoints)
-    was, where = (Checkpoint.read(own[-1]).state.identity, own[-1]) if own else (record, folder.path / "run.json")
+    whole = _whole(folder)
+    was, where = (whole[-1].state.identity, whole[-1].path) if whole else (record, folder.path / "run.json")
     if found := [difference.text for difference in differences(was, loop, str(where))]:
         raise _Broken("; ".join(found))
     rows = sum(len(examples) for examples in loop.data.splits.values())
@@ -118,13 +124,13 @@ def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop) -> str:
 
 def _replay(folder: RunFolder, loop: Loop) -> str:
     """From one checkpoint to the next, over the shortest stretch that the run still holds."""
-    own = own_checkpoints(folder.checkpoints)
-    if not own:
+    whole = _whole(folder)
+    if not whole:
         raise _Broken("there is no checkpoint to arrive at")
-    places = {0: None, **{step_of(path): path for path in own}}
+    places = {0: None, **{checkpoint.state.step: checkpoint for checkpoint in whole}}
     start, end = min(pairwise(places), key=lambda pair: (pair[1] - pair[0], -pair[1]))
-    if (path := places[start]) is not None:
-        Checkpoint.read(path).restore(loop)
+    if (checkpoint := places[start]) is not None:
+        checkpoint.restore(loop)
     logged = _logged_steps(folder)
     for step in loop:
         if step_line(step) != logged.get(step.number):
@@ -159,16 +165,25 @@ def _accumulation(loop: Loop) -> str:
         model.double()
     model.eval()
     worst, splits = 0.0, []
-    for index in {0, loop.steps_per_epoch - 1}:
+    short = loop.steps_per_epoch - 1
+    for index in sorted({0, short} if len(loop.updates.rows(short)) < len(loop.updates.rows(0)) else {0}):
         rows = len(loop.updates.rows(index))
         sizes = sorted({rows, -(-rows // 2), 3, 1} & set(range(1, rows + 1)), reverse=True)
         whole, *pieces = [_gradients(loop, index, size) for size in sizes]
-        splits.append(f"{rows} = {', '.join(str(size) + 's' for size in sizes)}")
+        splits.append(f"{rows} rows ({', '.join(f'by {size}' for size in sizes)})")
         for piece in pieces:
             worst = max(worst, *(_distance(whole[name], piece[name]) for name in whole))
     if not worst <= TOLERANCE:
         raise _Broken(f"the split of an update changes its gradient by {worst:.1e} ({'; '.join(splits)})")
-    return f"an update of {'; of '.join(splits)} has one gradient: apart by {worst:.0e} at most"
+    return f"one gradient however an update is split, of {' and of '.join(splits)}: at most {worst:.0e} apart"
+
+
+def _whole(folder: RunFolder) -> list[Checkpoint]:
+    found = []
+    for path in own_checkpoints(folder.checkpoints):
+        with contextlib.suppress(CheckpointError):
+            found.append(Checkpoint.read(path))
+    return found
 
 
 def _gradients(loop: Loop, index: int, micro_batch_size: int) -> dict[str, Tensor]:

@@ -52,6 +52,7 @@ class Progress:
         self._started = time.perf_counter()
         self._examples = 0
         self._first_step = done
+        self._seconds = 0.0  # of steps alone: evaluations and saves would make it the speed of something else
         self._loss = 0.0
         terminal = enabled and stream.isatty()
         self._bar: Any = (
@@ -63,9 +64,12 @@ class Progress:
         if self._examples == 0:
             self._loss = step.loss
         self._examples += step.examples
+        self._seconds += step.seconds
         self._loss += (step.loss - self._loss) / min(25, step.number - self._first_step)
         elapsed = time.perf_counter() - self._started
-        numbers = f"mean loss {self._loss:.4f}  lr {step.learning_rate:.2e}  {self._examples / elapsed:.1f} examples/s"
+        numbers = (
+            f"mean loss {self._loss:.4f}  lr {step.learning_rate:.2e}  {self._examples / self._seconds:.1f} examples/s"
+        )
         if self._bar is not None:
             self._bar.set_postfix_str(numbers, refresh=False)
             self._bar.update(step.number - self._bar.n)
@@ -109,7 +113,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),
         (
             "tokens",
-            f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {sum(cut.values()):,} rows "
+            f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {sum(cut.values()):,} of all rows "
             f"({cut_share:.1%}) are cut at {config.max_length}{cached}{padding}",
         ),
         (
@@ -126,7 +130,8 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ),
         (
             "device",
-            f"{describe_device(loop.accelerator)}, {config.precision}, {config.threads} threads, seed {config.seed}",
+            f"{describe_device(loop.accelerator)}, {config.precision}, {_counted(config.threads or 0, 'thread')},"
+            f" seed {config.seed}",
         ),
         ("engine", _describe_engine(loop)),
         ("metrics", _describe_metrics(loop)),
@@ -184,6 +189,10 @@ def results_table(results: Mapping[str, Any]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _millions(number: int) -> str:

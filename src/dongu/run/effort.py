@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dongu.loop import Loop, Step
 
 PROBE_SIZES = {"cpu": 768, "mps": 2048, "cuda": 4096}  # rows and columns of the product that the probe times
-PROBE_ROUNDS = 4
+PROBE_SECONDS = 0.1
 WORTH_SAYING = 1.5  # times as fast in bf16
 
 
@@ -58,18 +58,20 @@ class Effort:
         left_out = "is left out" if config.engine == "packed" else "is computed"
         share = rate["model_flops"] / rate["product_flops"]
         faster = rate["bf16_product_flops"] / rate["product_flops"]
-        hint = f"; bf16 products are {faster:.1f} times as fast: --precision bf16" if faster >= WORTH_SAYING else ""
+        hint = (
+            f"; bf16 products measure {faster:.1f} times as fast (--precision bf16)" if faster >= WORTH_SAYING else ""
+        )
         memory = peak_memory_bytes(loop.accelerator.device) / 1e6
         return [
             (
                 "speed",
-                f"{rate['examples']:,.1f} examples/s, {rate['tokens']:,.0f} tokens/s in {self.seconds:,.1f} s of steps;"
-                f" {padding:.1%} padding {left_out}",
+                f"{rate['examples']:,.1f} examples/s, {rate['tokens']:,.0f} tokens/s in the {self.steps:,} steps of"
+                f" this start; {padding:.1%} padding {left_out}",
             ),
             (
                 "machine",
-                f"{share:.0%} of the {rate['product_flops'] / 1e9:,.0f} GFLOP/s that its {config.precision} products"
-                f" reach; {memory:,.0f} MB of memory at most{hint}",
+                f"{share:.0%} of the {rate['product_flops'] / 1e9:,.0f} GFLOP/s measured for {config.precision}"
+                f" products; {memory:,.0f} MB of memory at most{hint}",
             ),
         ]
 
@@ -90,7 +92,8 @@ def product_rate(device: torch.device, precision: str) -> float:
     one = torch.ones((size, size), dtype=dtype, device=device)
     best = float("inf")
     with torch.no_grad():
-        for _ in range(PROBE_ROUNDS):
+        ending = time.perf_counter() + PROBE_SECONDS
+        while best == float("inf") or time.perf_counter() < ending:
             _wait_for(device)
             started = time.perf_counter()
             torch.mm(one, one)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dongu.errors import DataError, InputError, LockedError, UsageError
+from dongu.errors import CheckpointError, DataError, InputError, LockedError, ModelError, UsageError
 from dongu.files import is_leftover, make_folder, remove_leftovers, storage, write_file
 from dongu.loop import Loop
-from dongu.run.manifest import MANIFEST, entry_of, manifest_bytes
+from dongu.run.manifest import MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
 
 LOCK = ".lock"
 
@@ -131,6 +131,21 @@ class RunFolder:
         )
         write_file(self.path / "results.json", content, within=self.path)
 
+    def check_model(self) -> None:
+        """
+        Raises:
+            ModelError: the run is finished, and its model is not what was written.
+        """
+        if not (self.path / "results.json").exists() or not (self.path / MANIFEST).exists():
+            return
+        try:
+            for name, entry in read_manifest(self.path).items():
+                if name.startswith("model/"):
+                    read_listed(self.path / name, entry)
+        except CheckpointError as error:
+            hint = f"restore it from a copy; if the change is yours, remove {self.path / MANIFEST}"
+            raise ModelError(error.what, where=error.where, hint=hint) from error
+
     def reopen(self, data: Any = None, **options: Any) -> Loop:
         """The loop of the run as it was set up, before its first step.
 
@@ -145,7 +160,12 @@ class RunFolder:
         where_they_were = recorded.pop("data")
         if data is None and where_they_were is None:
             raise DataError("the run's data were in memory", where=str(self.path), hint="give them again")
-        return Loop(where_they_were if data is None else data, **recorded)
+        try:
+            return Loop(where_they_were if data is None else data, **recorded)
+        except DataError as error:
+            if data is None and error.where == where_they_were:
+                error.hint = f"these are the run's data; where are they now? dongu resume {self.path} DATA"
+            raise
 
     def read_json(self, name: str) -> dict[str, Any]:
         """
@@ -162,7 +182,9 @@ class RunFolder:
                 hint="give the folder that `dongu train` wrote",
             ) from None
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot be read ({error})", where=str(path)) from error
+            raise InputError(
+                f"cannot be read ({error})", where=str(path), hint="give the folder that `dongu train` wrote"
+            ) from error
         if not isinstance(content, dict):
             raise InputError("holds no JSON object", where=str(path))
         return content

@@ -7,13 +7,14 @@ import json
 import platform
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 
-from dongu.config import option_flag
+from dongu.config import RunConfig, option_flag
 from dongu.data.batches import Split
 from dongu.data.examples import Examples
 from dongu.errors import CheckpointError, UsageError
@@ -85,15 +86,20 @@ def differences(was: Mapping[str, Any], loop: Loop, where: str) -> Iterator[Diff
 def refuse(found: Collection[Difference], allowed: Collection[str], where: str) -> None:
     """
     Raises:
-        UsageError: there are differences that change the result and are not allowed by name.
+        UsageError: there are differences that change the result and are not allowed by name, or no such name.
     """
+    known = [*(option_flag(name).removeprefix("--") for name in RunConfig.model_fields), "versions", "hardware", "data"]
+    if unknown := [name for name in allowed if name not in known]:
+        close = get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else "names are data, versions, hardware, and those of options"
+        raise UsageError("is nothing that can differ", where=f"--allow {unknown[0]}", hint=hint)
     refused = [difference for difference in found if difference.name and difference.name not in allowed]
     if refused:
         names = " ".join(dict.fromkeys(difference.name for difference in refused))
         raise UsageError(
             f"would not end as it began: {'; '.join(difference.text for difference in refused)}",
             where=where,
-            hint=f"put it back as it was, or accept another result: dongu resume {where} --allow {names}",
+            hint=f"put it back as it was, or accept another result: the same command with --allow {names}",
         )
 
 
