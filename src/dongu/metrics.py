@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from dongu.config import Task
 from dongu.errors import UsageError
@@ -58,6 +57,8 @@ def pearson(values: np.ndarray, targets: np.ndarray) -> float:
 
 def spearman(values: np.ndarray, targets: np.ndarray) -> float:
     """Correlation of the ranks; NaN where either is constant."""
+    from scipy.stats import rankdata  # most of a second to import, and only regression needs it
+
     return pearson(rankdata(values), rankdata(targets))
 
 
