@@ -36,6 +36,7 @@ import dongu.results.predict
 import dongu.training
 from dongu.data.batches import EvalBatches, TrainUpdates
 from dongu.run.checkpoint import Checkpoints
+from dongu.run.signals import end_at_once
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>: what a killed child leaves behind becomes the driver's
 PHASES = {"u": "set-up", "r": "steps", "s": "save", "k": "retention", "e": "evaluation", "b": "export", "j": "judging"}
@@ -92,6 +93,7 @@ def child(request: dict[str, Any], pipe: int) -> int:
         break_worker(TrainUpdates if fault["in"] == "training" else EvalBatches, fault["kind"], fault["index"])
     while time.monotonic() < request.get("start", 0.0):
         pass  # several children begin together
+    end_at_once()  # as `python -m dongu` begins
     return dongu.cli.run(request["arguments"])
 
 

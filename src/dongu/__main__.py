@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 
 from dongu.cli import run
+from dongu.run.signals import end_at_once
 
 
 def main() -> None:
     """The `dongu` command."""
+    end_at_once()
     sys.exit(run(sys.argv[1:]))
 
 
