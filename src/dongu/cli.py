@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(error, error.exit_code, debug=debug)
     except KeyboardInterrupt as stop:
         received = stop.number if isinstance(stop, Stop) else signal.SIGINT
-        more = " during the set-up; nothing was lost" if arguments[0] in ("train", "resume") else ""
+        more = " during the set-up; nothing was lost" if {"train", "resume"} & {*arguments[:2]} else ""
         print(f"dongu: stopped by {received.name}{more}", file=sys.stderr)
         return EXIT_CODES[received]
     except BrokenPipeError:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 from dongu.errors import CheckpointError, DonguError
 from dongu.loop import Loop
 from dongu.model.load import load_classifier
-from dongu.run.checkpoint import Checkpoint, own_checkpoints, read_contents, state_tensors
+from dongu.run.checkpoint import Checkpoint, RunState, own_checkpoints, read_contents, state_tensors
 from dongu.run.folder import RunFolder
 from dongu.run.identity import differences
 from dongu.run.journal import check_log, step_line
@@ -52,11 +51,12 @@ def verify(run: str | Path, data: Any = None) -> Iterator[Proof]:
         yield _proof("files", lambda: _files(folder))
     else:
         yield Proof("files", True, "the run has not ended: its model and results are not looked at")
-    yield _proof("checkpoints", lambda: _all_checkpoints(folder))
-    yield _proof("log", lambda: _log(folder))
+    states, damaged = _read_checkpoints(folder)
+    yield _proof("checkpoints", lambda: _all_checkpoints(states, damaged))
+    yield _proof("log", lambda: _log(folder, states))
     loop = folder.reopen(data)
-    yield _proof("inputs", lambda: _inputs(folder, record, loop))
-    yield _proof("replay", lambda: _replay(folder, loop))
+    yield _proof("inputs", lambda: _inputs(folder, record, loop, states))
+    yield _proof("replay", lambda: _replay(folder, loop, states))
     if finished:
         yield _proof("results", lambda: _results(folder, loop))
     yield _proof("accumulation", lambda: _accumulation(folder.reopen(data, precision="fp32")))
@@ -83,22 +83,26 @@ def _files(folder: RunFolder) -> str:
     return f"{len(entries)} files, {size:,} bytes, hold what was written"
 
 
-def _all_checkpoints(folder: RunFolder) -> str:
-    damaged = []
+def _read_checkpoints(folder: RunFolder) -> tuple[dict[Path, RunState], list[str]]:
+    """The states of those that are whole, oldest first, and what is wrong with the others; one in memory at a time."""
+    states, damaged = {}, []
     for path in own_checkpoints(folder.checkpoints):
         try:
-            Checkpoint.read(path)
+            states[path] = Checkpoint.read(path).state
         except CheckpointError as error:
             damaged.append(f"{error.where} {error.what}")
-    steps = [str(checkpoint.state.step) for checkpoint in _whole(folder)]
-    if damaged or not steps:
+    return states, damaged
+
+
+def _all_checkpoints(states: Mapping[Path, RunState], damaged: Sequence[str]) -> str:
+    if damaged or not states:
         raise _Broken("; ".join(damaged) or "there is none")
-    return f"{len(steps)} are whole, of step {', '.join(steps)}"
+    return f"{len(states)} are whole, of step {', '.join(str(state.step) for state in states.values())}"
 
 
-def _log(folder: RunFolder) -> str:
-    for checkpoint in _whole(folder):
-        check_log(folder.metrics, checkpoint.state.log)
+def _log(folder: RunFolder, states: Mapping[Path, RunState]) -> str:
+    for state in states.values():
+        check_log(folder.metrics, state.log)
     content = folder.metrics.read_bytes() if folder.metrics.exists() else b""
     if content and not content.endswith(b"\n"):
         content = content[: content.rfind(b"\n") + 1]  # a run that was killed; `resume` cuts the half line
@@ -112,9 +116,10 @@ def _log(folder: RunFolder) -> str:
     return f"{len(numbers):,} steps, each once and in order, as the checkpoints know them"
 
 
-def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop) -> str:
-    whole = _whole(folder)
-    was, where = (whole[-1].state.identity, whole[-1].path) if whole else (record, folder.path / "run.json")
+def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mapping[Path, RunState]) -> str:
+    was, where = record, folder.path / "run.json"
+    for path, state in states.items():  # the newest knows best
+        was, where = state.identity, path
     if found := [difference.text for difference in differences(was, loop, str(where))]:
         raise _Broken("; ".join(found))
     rows = sum(len(examples) for examples in loop.data.splits.values())
@@ -122,15 +127,14 @@ def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop) -> str:
     return f"{rows:,} rows, options, versions and hardware are what they were{changes}"
 
 
-def _replay(folder: RunFolder, loop: Loop) -> str:
+def _replay(folder: RunFolder, loop: Loop, states: Mapping[Path, RunState]) -> str:
     """From one checkpoint to the next, over the shortest stretch that the run still holds."""
-    whole = _whole(folder)
-    if not whole:
+    if not states:
         raise _Broken("there is no checkpoint to arrive at")
-    places = {0: None, **{checkpoint.state.step: checkpoint for checkpoint in whole}}
+    places = {0: None, **{state.step: path for path, state in states.items()}}
     start, end = min(pairwise(places), key=lambda pair: (pair[1] - pair[0], -pair[1]))
-    if (checkpoint := places[start]) is not None:
-        checkpoint.restore(loop)
+    if (path := places[start]) is not None:
+        Checkpoint.read(path).restore(loop)
     logged = _logged_steps(folder)
     for step in loop:
         if step_line(step) != logged.get(step.number):
@@ -176,14 +180,6 @@ def _accumulation(loop: Loop) -> str:
     if not worst <= TOLERANCE:
         raise _Broken(f"the split of an update changes its gradient by {worst:.1e} ({'; '.join(splits)})")
     return f"one gradient however an update is split, of {' and of '.join(splits)}: at most {worst:.0e} apart"
-
-
-def _whole(folder: RunFolder) -> list[Checkpoint]:
-    found = []
-    for path in own_checkpoints(folder.checkpoints):
-        with contextlib.suppress(CheckpointError):
-            found.append(Checkpoint.read(path))
-    return found
 
 
 def _gradients(loop: Loop, index: int, micro_batch_size: int) -> dict[str, Tensor]:
