@@ -123,7 +123,8 @@ def resume(
         was, where = (
             (record, folder.path / "run.json") if checkpoint is None else (checkpoint.state.identity, checkpoint.path)
         )
-        found = list(differences(was, loop, str(where)))
+        now = identity(loop)  # it reads all rows
+        found = list(differences(was, now, loop, str(where)))
         refuse(found, allow, str(folder.path))
         console = _console_of(loop, console)
         for error in damaged:
@@ -133,7 +134,7 @@ def resume(
                 f"WARNING: {difference.text}" + ("; the result will be another one" if difference.name else "")
             )
         state = RunState() if checkpoint is None else checkpoint.restore(loop)
-        state.identity = identity(loop)
+        state.identity = now
         checkpoints.check_room(loop)
         if loop.accelerator.is_main_process:
             folder.clean()

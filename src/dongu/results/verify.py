@@ -18,7 +18,7 @@ from dongu.loop import Loop
 from dongu.model.load import load_classifier
 from dongu.run.checkpoint import Checkpoint, RunState, own_checkpoints, read_contents, state_tensors
 from dongu.run.folder import RunFolder
-from dongu.run.identity import differences
+from dongu.run.identity import differences, identity
 from dongu.run.journal import check_log, step_line
 from dongu.run.manifest import read_listed, read_manifest
 
@@ -120,7 +120,7 @@ def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
     was, where = record, folder.path / "run.json"
     for path, state in states.items():  # the newest knows best
         was, where = state.identity, path
-    if found := [difference.text for difference in differences(was, loop, str(where))]:
+    if found := [difference.text for difference in differences(was, identity(loop), loop, str(where))]:
         raise _Broken("; ".join(found))
     rows = sum(len(examples) for examples in loop.data.splits.values())
     changes = "".join(f"; changed at step {change['step']:,}" for change in record.get("changes", ()))

@@ -55,9 +55,17 @@ def _is_identity(was: Mapping[str, Any]) -> bool:
     return all(isinstance(was.get(part), dict) for part in parts) and type(was.get("processes")) is int
 
 
-def differences(was: Mapping[str, Any], loop: Loop, where: str) -> Iterator[Difference]:
-    """What is not as it was, a line each."""
-    now = identity(loop)
+def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, where: str) -> Iterator[Difference]:
+    """What is not as it was, a line each.
+
+    Args:
+        was: an identity as it was recorded.
+        now: that of the loop, which is asked where its data come from.
+        where: what `was` was read from.
+
+    Raises:
+        CheckpointError: `was` is no identity.
+    """
     if not _is_identity(was):
         raise CheckpointError("does not say what the result depends on", where=where)
     for name, old in was["options"].items():
