@@ -21,7 +21,7 @@ STOREYS = [
     ["dongu.errors"],
     ["dongu.config", "dongu.files"],
     ["dongu.data"],
-    ["dongu.model", "dongu.metrics"],
+    ["dongu.model", "dongu.multi_label", "dongu.metrics"],
     ["dongu.evaluate"],
     ["dongu.loop"],
     ["dongu.run"],

@@ -318,6 +318,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
 
 
 def _predict(parsed: argparse.Namespace) -> None:
+    from dongu.data.columns import read_texts
     from dongu.data.readers import read_file
     from dongu.results.predict import load
     from dongu.results.predictions import write_answers
@@ -333,6 +334,7 @@ def _predict(parsed: argparse.Namespace) -> None:
     pair = len(classifier.text_columns) == 2
     if parsed.data is not None:
         table = read_file(parsed.data)
+        texts = list(zip(*read_texts(table, classifier.text_columns), strict=True))
         answers = classifier.predict_table(table)
         inputs = [
             {name: "" if cells[i] is None else str(cells[i]) for name, cells in table.columns.items()}
@@ -353,8 +355,8 @@ def _predict(parsed: argparse.Namespace) -> None:
     else:
         from dongu.run.console import printable
 
-        for row in rows:
-            print(printable(_answer_line(row, classifier.text_columns)))
+        for row, given in zip(rows, texts, strict=True):
+            print(printable(_answer_line(row, given)))
 
 
 def _verify(parsed: argparse.Namespace) -> int:
@@ -406,11 +408,13 @@ def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
         yield texts
 
 
-def _answer_line(row: dict[str, Any], columns: Sequence[str]) -> str:
-    texts = " | ".join(row[name] for name in columns)
+def _answer_line(row: dict[str, Any], texts: Sequence[str]) -> str:
+    text = " | ".join(texts)
     if "probabilities" not in row:
-        return f"{row['prediction']:.4f}\t{texts}"
-    return f"{row['prediction']}\t{row['probabilities'][row['prediction']]:.4f}\t{texts}"
+        return f"{row['prediction']:.4f}\t{text}"
+    given = row["prediction"] if isinstance(row["prediction"], list) else [row["prediction"]]
+    sure = [f"{row['probabilities'][name]:.4f}" for name in given]
+    return f"{'|'.join(given) or '-'}\t{'|'.join(sure) or '-'}\t{text}"
 
 
 def _example_texts(path: Path) -> str:

@@ -43,13 +43,30 @@ Scheduler = Literal[
     "constant_with_warmup",
     "inverse_sqrt",
 ]
-Task = Literal["single-label", "regression"]
-Metric = Literal["loss", "accuracy", "f1", "macro_f1", "matthews_correlation", "pearson", "spearman"]
+Task = Literal["single-label", "multi-label", "regression"]
+Metric = Literal[
+    "loss",
+    "accuracy",
+    "f1",
+    "macro_f1",
+    "micro_f1",
+    "average_precision",
+    "matthews_correlation",
+    "pearson",
+    "spearman",
+]
 
 
 def _names(value: Any) -> Any:
     """One column name is as good as a list of one."""
     return (value,) if isinstance(value, str) else value
+
+
+def _joined(value: Any) -> Any:
+    """Several columns of 0 and 1 are one label column whose name joins theirs."""
+    return (
+        "+".join(value) if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value) else value
+    )
 
 
 def _no_bool(value: Any) -> Any:
@@ -76,9 +93,14 @@ class RunConfig(BaseModel):
     )
     out: str | None = Field(None, min_length=1, description="run folder to write (default: runs/NAME)")
     text_columns: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
-        None, min_length=1, max_length=2, description="column of the text, or the two columns of a pair"
+        None,
+        min_length=1,
+        max_length=2,
+        description="column of the text, or the two of a pair; title+body is one text of two columns",
     )
-    label_column: str | None = Field(None, min_length=1, description="column of the label")
+    label_column: Annotated[str | None, BeforeValidator(_joined)] = Field(
+        None, min_length=1, description="column of the label, or columns of 0 and 1, one a label: rude+funny+sad"
+    )
     task: Task | None = Field(None, description="what the label is (default: inferred and shown)")
     epochs: Annotated[Real, Field(gt=0)] = Field(3.0, description="passes over the training rows")
     max_steps: Count | None = Field(None, description="optimizer updates, instead of --epochs")

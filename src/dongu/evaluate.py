@@ -15,14 +15,16 @@ from dongu.data.batches import EvalBatches, make_dataloader
 from dongu.errors import DonguError, NonFiniteError
 from dongu.metrics import MetricSet
 from dongu.model.loss import row_losses
+from dongu.multi_label import DEFAULT_THRESHOLD
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What the model says of a split, in the order of its rows.
 
-    `ids` (rows,) are row numbers in the source, `logits` (rows, labels) fp32, `targets` (rows,) or None where they
-    are hidden, `losses` (rows,) in double precision. `evaluation["accuracy"]` reads a metric.
+    `ids` (rows,) are row numbers in the source, `logits` (rows, labels) fp32, `targets` (rows,), or (rows, labels)
+    where a row has several, or None where they are hidden, `losses` (rows,) in double precision. `threshold` is the
+    probability from which on a label is given, where a row has several. `evaluation["accuracy"]` reads a metric.
     """
 
     split: str
@@ -31,6 +33,7 @@ class Evaluation:
     targets: np.ndarray | None
     losses: np.ndarray | None
     metrics: dict[str, float]
+    threshold: float = DEFAULT_THRESHOLD
 
     def __getitem__(self, name: str) -> float:
         return self.metrics[name]
@@ -48,18 +51,35 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def evaluate(model: Any, batches: EvalBatches, accelerator: Any, metrics: MetricSet, *, workers: int = 0) -> Evaluation:
+def evaluate(
+    model: Any,
+    batches: EvalBatches,
+    accelerator: Any,
+    metrics: MetricSet,
+    *,
+    choose_threshold: bool = False,
+    workers: int = 0,
+) -> Evaluation:
     """Evaluate on all processes together; each gets the whole answer.
 
-    The loss is the mean over rows in double precision, so it does not depend on the batch size.
+    The loss is the mean over rows in double precision, so it does not depend on the batch size. Where a row has
+    several labels, `choose_threshold` takes the best threshold for these rows, in place of the model's own.
     """
     split = batches.split
     logits = predict_logits(model, batches, accelerator, workers=workers)  # (rows, labels)
+    threshold = model_threshold(accelerator.unwrap_model(model))
     if split.targets is None:
-        return Evaluation(split.name, split.ids, logits, None, None, {})
+        return Evaluation(split.name, split.ids, logits, None, None, {}, threshold)
     losses = row_losses(metrics.task, torch.from_numpy(logits), torch.from_numpy(split.targets)).numpy()
-    values = {"loss": math.fsum(losses) / len(losses), **metrics.compute(logits, split.targets)}
-    return Evaluation(split.name, split.ids, logits, split.targets, losses, values)
+    if choose_threshold and metrics.task == "multi-label":
+        threshold = metrics.best_threshold(logits, split.targets)
+    values = {"loss": math.fsum(losses) / len(losses), **metrics.compute(logits, split.targets, threshold)}
+    return Evaluation(split.name, split.ids, logits, split.targets, losses, values, threshold)
+
+
+def model_threshold(model: Any) -> float:
+    """The probability from which on a model of several labels a row gives one, as its config.json has it."""
+    return float(getattr(model.config, "threshold", DEFAULT_THRESHOLD))
 
 
 def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, workers: int = 0) -> np.ndarray:

@@ -223,6 +223,9 @@ class Loop:
     def evaluate(self, split: str = "validation") -> Evaluation:
         """Metrics and predictions of a split by the model as it is now, on all processes together.
 
+        Where a row has several labels, validation sets the threshold, in the model's config, that all other splits
+        are judged by.
+
         Raises:
             UsageError: there is no such split.
             NonFiniteError: the model has a NaN or an infinity for some row.
@@ -230,10 +233,22 @@ class Loop:
         if split not in self.splits:
             raise UsageError(f"there is no split `{split}`", hint=f"the splits are: {', '.join(self.splits)}")
         batches = EvalBatches(self.splits[split], self.collate, self.config.eval_batch_size)
+        validation, workers = split == "validation", self.config.workers
         try:
-            return evaluate(self.engine, batches, self.accelerator, self.metrics, workers=self.config.workers)
+            evaluation = evaluate(
+                self.engine, batches, self.accelerator, self.metrics, choose_threshold=validation, workers=workers
+            )
         except NonFiniteError as error:
             raise NonFiniteError(error.what, where=f"after step {self.number}, {error.where}") from error
+        if validation and self.data.task == "multi-label":
+            self.model.config.threshold = evaluation.threshold
+        return evaluation
+
+    def take_over(self, saved: Any) -> None:
+        """The weights of a saved model, and the threshold that came with them."""
+        self.model.load_state_dict(saved.state_dict())
+        if self.data.task == "multi-label":
+            self.model.config.threshold = saved.config.threshold
 
     def _choose_engine(self) -> tuple[Any, str | None]:
         """What computes a micro-batch: the padding-free form, or the model itself and why, if it was not asked for."""

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from dongu import multi_label
 from dongu.config import Task
 from dongu.errors import UsageError
+from dongu.multi_label import DEFAULT_THRESHOLD, Ranking, best_threshold, sigmoid
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-BOOTSTRAP_CELLS = 10_000_000  # of confusion matrices held at a time: 80 MB
+BOOTSTRAP_CELLS = 10_000_000  # of confusion matrices, or of counts of rows, held at a time: 80 MB
 
 # Metrics of a confusion matrix (…, truth, prediction), over any number of matrices at once: what a bootstrap asks.
 ConfusionMetric = Callable[[np.ndarray], np.ndarray]
@@ -72,6 +74,11 @@ NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "pearson": pearson,
     "spearman": spearman,
 }
+SET_METRICS: dict[str, ConfusionMetric] = {
+    "macro_f1": multi_label.macro_f1,
+    "micro_f1": multi_label.micro_f1,
+}
+RANKED_METRIC = "average_precision"  # of several labels a row; it asks for the order of the rows, not for counts
 
 # GLUE tasks whose set differs from what their labels alone suggest.
 GLUE_METRICS: dict[str, tuple[str, ...]] = {"glue:cola": ("matthews_correlation", "accuracy", "f1")}
@@ -96,6 +103,9 @@ class MetricSet:
         names: tuple[str, ...]
         if task == "regression":
             names, default = ("pearson", "spearman"), "spearman"
+        elif task == "multi-label":
+            # Not an F1: its threshold is chosen on the same rows, so it also rewards a lucky one.
+            names, default = (RANKED_METRIC, *SET_METRICS), RANKED_METRIC
         elif hub_name in GLUE_METRICS:
             names = GLUE_METRICS[hub_name]
             default = names[0]
@@ -104,7 +114,7 @@ class MetricSet:
             names, default = ("accuracy", "f1"), "accuracy"
         else:
             names, default = ("accuracy", "macro_f1"), "macro_f1"
-        known = {*NUMBER_METRICS} if task == "regression" else {*CLASS_METRICS}
+        known = {"regression": {*NUMBER_METRICS}, "multi-label": {*names}}.get(task, {*CLASS_METRICS})
         if main is not None and main != "loss" and (main not in known or (main == "f1" and len(label_names) != 2)):
             raise UsageError(
                 f"does not fit a {task} task with {len(label_names)} outputs",
@@ -115,13 +125,53 @@ class MetricSet:
             names = (main, *names)
         return MetricSet(task, tuple(label_names), names, main or default)
 
-    def compute(self, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-        """Each metric of (rows, labels) logits against (rows,) targets."""
+    def best_threshold(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """The probability from which on a label is given that is best on these rows.
+
+        Best means the highest macro F1, unless micro F1 is the main metric.
+        """
+        metric = self.main if self.main in SET_METRICS else "macro_f1"
+        return best_threshold(sigmoid(logits), targets, metric)
+
+    def compute(
+        self, logits: np.ndarray, targets: np.ndarray, threshold: float = DEFAULT_THRESHOLD
+    ) -> dict[str, float]:
+        """Each metric of (rows, labels) logits against (rows,) or (rows, labels) targets."""
+        if self.task == "multi-label":
+            samples = self._resampled_sets(logits, targets, threshold, np.ones((1, len(targets))))
+            return {name: float(values[0]) for name, values in samples.items()}
         if self.task == "regression":
             values = logits[:, 0].astype(np.float64)
             return {name: NUMBER_METRICS[name](values, targets.astype(np.float64)) for name in self.names}
         confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
         return {name: float(CLASS_METRICS[name](confusion)) for name in self.names}
+
+    def per_class(
+        self, logits: np.ndarray, targets: np.ndarray, threshold: float = DEFAULT_THRESHOLD
+    ) -> list[dict[str, Any]]:
+        """Rows, precision, recall and F1 of each class, and its average precision where a row has several."""
+        if self.task == "regression":
+            return []
+        ranked = []
+        if self.task == "multi-label":
+            ranking = Ranking.of(sigmoid(logits), targets, threshold)
+            everyone = np.ones(len(targets))
+            right, given, true = ranking.counts(everyone)
+            ranked = [{RANKED_METRIC: float(value)} for value in ranking.average_precision(everyone)]
+        else:
+            confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
+            right, given, true = _diagonal(confusion), confusion.sum(-2), confusion.sum(-1)
+        return [
+            {
+                "class": name,
+                "rows": int(true[i]),
+                "precision": float(_ratio(right[i], given[i])),
+                "recall": float(_ratio(right[i], true[i])),
+                "f1": float(_ratio(2 * right[i], given[i] + true[i])),
+                **(ranked[i] if ranked else {}),
+            }
+            for i, name in enumerate(self.label_names)
+        ]
 
     def better(self, new: float, old: float | None) -> bool:
         """Whether a value of the main metric beats the best so far; NaN never does, an equal value does not."""
@@ -132,7 +182,12 @@ class MetricSet:
         return new < old if self.main == "loss" else new > old
 
     def intervals(
-        self, logits: np.ndarray, targets: np.ndarray, losses: np.ndarray, seed: int
+        self,
+        logits: np.ndarray,
+        targets: np.ndarray,
+        losses: np.ndarray,
+        seed: int,
+        threshold: float = DEFAULT_THRESHOLD,
     ) -> dict[str, tuple[float, float]]:
         """95% bootstrap intervals over the rows, of `loss` and of each metric."""
         random = np.random.default_rng([seed, 0xB007])
@@ -143,6 +198,13 @@ class MetricSet:
             drawn = [random.integers(0, rows, rows) for _ in range(RESAMPLES)]
             for name in self.names:
                 samples[name] = [NUMBER_METRICS[name](values[sample], numbers[sample]) for sample in drawn]
+        elif self.task == "multi-label":
+            batches = []
+            for start in range(0, RESAMPLES, batch := max(1, BOOTSTRAP_CELLS // rows)):
+                count = min(batch, RESAMPLES - start)
+                weights = [np.bincount(random.integers(0, rows, rows), minlength=rows) for _ in range(count)]
+                batches.append(self._resampled_sets(logits, targets, threshold, np.array(weights, np.float64)))
+            samples = {name: np.concatenate([values[name] for values in batches]) for name in self.names}
         else:
             confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
             # Drawing rows anew and counting is drawing the counts from a multinomial: same law, no row touched.
@@ -165,13 +227,35 @@ class MetricSet:
         }
 
     def baseline(self, train_targets: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-        """The metrics of always saying train's most frequent class; none for numbers, where they are undefined."""
+        """The metrics of always saying train's most frequent class; none for numbers, where they are undefined.
+
+        Where a row has several labels: of the same answer to every row, the share of train that has each label, at
+        the threshold that is best on train.
+        """
         if self.task == "regression":
             return {}
+        if self.task == "multi-label":
+            shares = np.clip(train_targets.mean(0, dtype=np.float64), 1e-6, 1 - 1e-6)
+            logits = np.log(shares / (1 - shares))
+            threshold = self.best_threshold(np.tile(logits, (len(train_targets), 1)), train_targets)
+            return self.compute(np.tile(logits, (len(targets), 1)), targets, threshold)
         majority = int(np.bincount(train_targets, minlength=len(self.label_names)).argmax())
         constant = np.full(len(targets), majority)
         confusion = confusion_matrix(constant, targets, len(self.label_names))
         return {name: float(CLASS_METRICS[name](confusion)) for name in self.names}
+
+    def _resampled_sets(
+        self, logits: np.ndarray, targets: np.ndarray, threshold: float, weights: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Each metric of several labels a row, (samples,), where `weights` counts each row, (samples, rows)."""
+        ranking = Ranking.of(sigmoid(logits), targets, threshold)
+        counts = ranking.counts(weights)
+        return {
+            name: SET_METRICS[name](counts)
+            if name in SET_METRICS
+            else np.array([multi_label.mean_average_precision(ranking, sample) for sample in weights])
+            for name in self.names
+        }
 
 
 def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, labels: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from dongu.errors import (
     UsageError,
     WorkerError,
 )
-from dongu.evaluate import Evaluation
+from dongu.evaluate import Evaluation, model_threshold
 from dongu.files import disk, replace_folder
 from dongu.loop import Loop, Step
 from dongu.model.load import load_classifier, quiet_transformers
@@ -271,22 +271,28 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
         )
     began = time.perf_counter()
     saved, _ = load_classifier(folder.model)
-    loop.model.load_state_dict(saved.state_dict())
+    loop.take_over(saved)
     results: dict[str, Any] = {"best_step": state.best_step, "steps": state.step, "metric": loop.metrics.main}
-    train_targets = loop.splits["train"].targets
+    if loop.data.task == "multi-label":
+        results["threshold"] = saved.config.threshold
+    train_targets, per_class = loop.splits["train"].targets, []
     for name in [name for name in loop.splits if name != "train"]:
         evaluation = loop.evaluate(name)
         if loop.accelerator.is_main_process:
             folder.write_predictions(name, prediction_lines(evaluation, loop.metrics))
         if evaluation.targets is None or evaluation.losses is None or train_targets is None:
             continue  # hidden labels: predictions only
-        intervals = loop.metrics.intervals(evaluation.logits, evaluation.targets, evaluation.losses, loop.config.seed)
+        logits, targets, threshold = evaluation.logits, evaluation.targets, evaluation.threshold
+        intervals = loop.metrics.intervals(logits, targets, evaluation.losses, loop.config.seed, threshold)
         baseline = loop.metrics.baseline(train_targets, evaluation.targets)
         results[name] = {
             metric: {"value": value, "low": intervals[metric][0], "high": intervals[metric][1]}
             | ({"baseline": baseline[metric]} if metric in baseline else {})
             for metric, value in evaluation.metrics.items()
         }
+        per_class += [{"split": name, **row} for row in loop.metrics.per_class(logits, targets, threshold)]
+    if per_class:
+        results["per_class"] = per_class  # a table: each value of results that is an object is a split
     journal.phase("judging", time.perf_counter() - began, loop.number)
     return results
 
@@ -304,6 +310,7 @@ def save_best(loop: Loop, folder: RunFolder, state: RunState) -> None:
         name=loop.data.name,
         step=state.step,
         values=state.best_metrics or {},
+        threshold=model_threshold(loop.model),
         version=software_versions()["dongu"],
     )
     with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers():

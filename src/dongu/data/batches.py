@@ -30,7 +30,7 @@ WORKER_TIMEOUT_SECONDS = 8  # a batch takes milliseconds
 
 @dataclass(frozen=True)
 class Split:
-    """One tokenized split: row numbers in the source (rows,), tokens, and targets (rows,) unless hidden."""
+    """One tokenized split: row numbers in the source (rows,), tokens, and targets (rows, …) unless hidden."""
 
     name: str
     ids: np.ndarray
@@ -45,7 +45,7 @@ class Split:
 class MicroBatch:
     """What one forward pass gets.
 
-    `tensors` are the model's own inputs, (batch, tokens) each, and `labels` (batch,) where they are known:
+    `tensors` are the model's own inputs, (batch, tokens) each, and `labels` (batch, …) where they are known:
     `model(**tensors)` is the textbook's call. Flat ones are (tokens,) each, with `lengths` (batch,). `rows` are
     positions in the split, (batch,). `position` counts the examples of the update that come before, over all
     processes. `examples` is 0 for the stand-in row of a process that has no row of its own in a short update.
@@ -102,7 +102,7 @@ class Collator:
         return Collator(columns, tokenizer.pad_token_id, tokenizer.pad_token_type_id, tokenizer.padding_side)
 
     def __call__(self, split: Split, rows: np.ndarray) -> dict[str, Tensor]:
-        """Tensors of shape (batch, longest), int64, and `labels` (batch,)."""
+        """Tensors of shape (batch, longest), int64, and `labels` (batch, …)."""
         arrays = self._lay_flat(split, rows) if self.flat else self._pad(split, rows)
         columns = (*self.columns, "lengths")
         tensors = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in columns if name in arrays}

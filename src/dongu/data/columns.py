@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from dongu.data.table import Table, kind_of
+from dongu.data.table import Cell, Table, kind_of
 from dongu.errors import DataError
 
 # In this order: the first pair, or the first single column, that the data have is taken.
@@ -41,7 +41,7 @@ LABEL_COLUMNS = (
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that a run reads."""
+    """The columns that a run reads. A name may join several by `+`: see `parts_of`."""
 
     texts: tuple[str, ...]
     label: str
@@ -57,8 +57,9 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
         DataError: a column does not exist, or which one is meant cannot be told.
     """
     available = list(table.columns)
-    for name in (*(texts or ()), *([label] if label else ())):
-        if name not in available:
+    for joined in (*(texts or ()), *([label] if label else ())):
+        if parts_of(joined, available) is None:
+            name = next((part for part in joined.split("+") if part not in available), joined)
             close = get_close_matches(name.strip().lower(), [item.strip().lower() for item in available], n=1)
             meant = [item for item in available if close and item.strip().lower() == close[0]]
             hint = f"did you mean `{meant[0]}`? " if meant else ""
@@ -73,7 +74,7 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
         raise DataError(
             "which column is the label cannot be told",
             where=table.origin,
-            hint=f"name it with --label-column; the columns are: {', '.join(available)}",
+            hint=f"name it with --label-column (several of 0 and 1: a+b+c); the columns are: {', '.join(available)}",
         )
     if texts is None:
         texts = next((names for names in TEXT_COLUMNS if set(names) <= set(available) - {label}), None)
@@ -86,28 +87,67 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
                 hint=f"name them with --text-columns A [B]; the columns are: {', '.join(available)}",
             )
         texts = tuple(others)
+    if read_twice := {*_all_parts(texts, available)} & {*_all_parts([label], available)}:
+        raise DataError(f"the column `{min(read_twice)}` is both text and label", where=table.origin)
     return Columns(tuple(texts), label)
 
 
 def read_texts(table: Table, names: Sequence[str]) -> tuple[list[str], ...]:
-    """The text columns, each cell a text with at least one visible character.
+    """The texts of each row, each with at least one visible character.
+
+    Columns that a name joins stand on a line each; some of them may be empty or null, but not all of them.
 
     Raises:
         DataError: a column is missing, or a cell is empty, null or no text.
     """
     texts = []
     for name in names:
-        if name not in table.columns:
+        parts = parts_of(name, table.columns)
+        if parts is None:
             raise DataError(
                 f"there is no column `{name}`",
                 where=table.origin,
                 hint=f"the columns are: {', '.join(table.columns)}",
             )
+        if len(parts) > 1:
+            texts.append(_joined_texts(table, name, parts))
+            continue
         column = table.columns[name]
         for row, cell in enumerate(column):
-            if not isinstance(cell, str):
-                raise DataError(f"`{name}` is {kind_of(cell)}, not a text", where=table.where(row))
-            if not cell.strip():
+            _check_text(cell, name, table, row)
+            if not str(cell).strip():
                 raise DataError(f"`{name}` is empty", where=table.where(row), hint="fill the text in or remove the row")
         texts.append([str(cell) for cell in column])
     return tuple(texts)
+
+
+def parts_of(name: str, available: Collection[str]) -> tuple[str, ...] | None:
+    """The columns that a name means: the one with this name, or those that it joins by `+`; None if there are none."""
+    if name in available:
+        return (name,)
+    for column in available:  # and not `split`: a column may have a + in its own name
+        if name.startswith(f"{column}+") and (rest := parts_of(name[len(column) + 1 :], available)):
+            return (column, *rest)
+    return None
+
+
+def _all_parts(names: Iterable[str], available: Collection[str]) -> list[str]:
+    return [part for name in names for part in parts_of(name, available) or ()]
+
+
+def _joined_texts(table: Table, name: str, parts: Sequence[str]) -> list[str]:
+    texts = []
+    for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
+        for part, cell in zip(parts, cells, strict=True):
+            if cell is not None:
+                _check_text(cell, part, table, row)
+        text = "\n".join(str(cell) for cell in cells if cell is not None and str(cell).strip())
+        if not text:
+            raise DataError(f"`{name}` is empty", where=table.where(row), hint="fill one in or remove the row")
+        texts.append(text)
+    return texts
+
+
+def _check_text(cell: Cell, name: str, table: Table, row: int) -> None:
+    if not isinstance(cell, str):
+        raise DataError(f"`{name}` is {kind_of(cell)}, not a text", where=table.where(row))

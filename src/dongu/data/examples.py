@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dongu.config import RunConfig, Task
-from dongu.data.columns import Columns, choose_columns, read_texts
+from dongu.data.columns import Columns, choose_columns, parts_of, read_texts
+from dongu.data.flags import join_flags
 from dongu.data.holdout import hold_out
-from dongu.data.labels import infer_task, name_labels, read_labels, read_targets
+from dongu.data.labels import infer_task, name_labels, read_targets
 from dongu.data.sources import Source
 from dongu.errors import DataError
 
@@ -20,8 +20,8 @@ from dongu.errors import DataError
 class Examples:
     """The rows of one split.
 
-    `ids` are row numbers in the source, from 0; `texts` holds one list a text column; `targets` are class ids
-    (int64) or numbers (float32), (rows,), and None where the source hides them.
+    `ids` are row numbers in the source, from 0; `texts` holds one list a text; `targets` are class ids (int64) or
+    numbers (float32), (rows,), or 1 for each label of a row (float32), (rows, labels); None where they are hidden.
     """
 
     ids: np.ndarray
@@ -65,9 +65,9 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
     """
     train = source.splits["train"]
     columns = choose_columns(train, config.text_columns, config.label_column)
-    labels = read_labels(train, columns.label)
-    task = config.task or infer_task(labels, train.label_names.get(columns.label))
-    names = name_labels(train, labels, task, columns.label)
+    tables = {name: join_flags(table, columns.label) for name, table in source.splits.items()}
+    task = config.task or infer_task(tables["train"], columns.label)
+    names = name_labels(tables["train"], task, columns.label)
     splits = {
         name: Examples(
             ids=np.arange(len(table)),
@@ -75,7 +75,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
             targets=read_targets(table, columns.label, task, names, hidden_allowed=name == "test"),
             origin=table.origin,
         )
-        for name, table in source.splits.items()
+        for name, table in tables.items()
     }
     held_out = "validation" not in splits
     if held_out:
@@ -86,11 +86,15 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         splits = {"train": whole.take(~held), "validation": whole.take(held)} | {
             name: examples for name, examples in splits.items() if name != "train"
         }
-    unused = tuple(name for name in train.columns if name not in (*columns.texts, columns.label))
+    used = {part for name in (*columns.texts, columns.label) for part in parts_of(name, train.columns) or ()}
+    unused = tuple(name for name in train.columns if name not in used)
     return TextData(source.name, columns, task, names, splits, unused, held_out)
 
 
 def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:
     """Rows of each class, in the order of the names."""
-    counts = Counter(() if examples.targets is None else examples.targets.tolist())
-    return {name: counts[i] for i, name in enumerate(names)}
+    if examples.targets is None:
+        return dict.fromkeys(names, 0)
+    several = examples.targets.ndim == 2
+    counts = examples.targets.sum(0) if several else np.bincount(examples.targets, minlength=len(names))
+    return {name: int(count) for name, count in zip(names, counts, strict=True)}

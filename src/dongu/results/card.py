@@ -13,9 +13,19 @@ from dongu.metrics import MetricSet
 
 
 def write_card(
-    config: RunConfig, metrics: MetricSet, *, name: str, step: int, values: Mapping[str, float], version: str
+    config: RunConfig,
+    metrics: MetricSet,
+    *,
+    name: str,
+    step: int,
+    values: Mapping[str, float],
+    threshold: float,
+    version: str,
 ) -> str:
-    """Markdown with the Hub's front matter: what it was trained on, how, and what it reaches on validation."""
+    """Markdown with the Hub's front matter: what it was trained on, how, and what it reaches on validation.
+
+    `threshold` is the probability from which on a label is given, where a row has several.
+    """
     base = _base_model(config)
     front_matter = _front_matter(name, base, values)
     rows = "\n".join(f"| {metric} | {value:.4f} |" for metric, value in values.items())
@@ -23,6 +33,8 @@ def write_card(
     options = "\n".join(
         f"| `{option}` | {_cell(value)} |" for option, value in _shown_options(config).items() if value is not None
     )
+    several = metrics.task == "multi-label"
+    rule = f"\n\nAny number of them, each where its probability is at least {threshold:.4g}." if several else ""
     inputs = " and ".join(f"`{column}`" for column in config.text_columns or ())
     return f"""---
 {front_matter}
@@ -40,7 +52,7 @@ classifier = pipeline("text-classification", model="PATH/TO/THIS/FOLDER")
 
 ## What it answers
 
-{labels}
+{labels}{rule}
 
 ## Results on validation
 

@@ -13,12 +13,13 @@ from dongu.config import make_config
 from dongu.data.batches import Collator, EvalBatches, Split
 from dongu.data.columns import read_texts
 from dongu.data.examples import read_examples
+from dongu.data.flags import join_flags
 from dongu.data.labels import read_targets
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table
 from dongu.data.tokens import tokenize
 from dongu.errors import DataError, InputError
-from dongu.evaluate import Evaluation, evaluate, predict_logits
+from dongu.evaluate import Evaluation, evaluate, model_threshold, predict_logits
 from dongu.metrics import MetricSet
 from dongu.model.device import make_accelerator
 from dongu.model.load import load_classifier, model_columns
@@ -66,6 +67,8 @@ class Classifier:
 
     def predict(self, texts: Sequence[str | Sequence[str]]) -> list[dict[str, Any]]:
         """`{"prediction": …, "probabilities": {name: …}}` for each text, in order; for numbers the prediction alone.
+
+        Where a row may have several labels, the prediction is a list, of none too.
 
         Args:
             texts: strings, or pairs of strings where the model compares two.
@@ -118,7 +121,7 @@ class Classifier:
         """
         evaluations = {}
         for name in _chosen(source.splits, split, source.name):
-            table = source.splits[name]
+            table = join_flags(source.splits[name], self.config.label_column or "")
             targets = read_targets(
                 table,
                 self.config.label_column or "",
@@ -137,7 +140,8 @@ class Classifier:
 
     def _answers(self, texts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         logits = predict_logits(self.model, self._batches(self._split(texts)), self.accelerator)
-        return list(answer_rows(logits, self.label_names, regression=self.metrics.task == "regression"))
+        threshold = model_threshold(self.accelerator.unwrap_model(self.model))
+        return list(answer_rows(logits, self.metrics, threshold))
 
     def _split(self, texts: Sequence[Sequence[str]], targets: np.ndarray | None = None, name: str = "texts") -> Split:
         tokens = tokenize(self.tokenizer, texts, self.config.max_length or 0, cache=False)

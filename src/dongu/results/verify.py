@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dongu.errors import CheckpointError, DonguError
+from dongu.evaluate import model_threshold
 from dongu.loop import Loop
 from dongu.model.load import load_classifier
 from dongu.run.checkpoint import Checkpoint, RunState, own_checkpoints, read_contents, state_tensors
@@ -152,13 +153,17 @@ def _replay(folder: RunFolder, loop: Loop, states: Mapping[Path, RunState]) -> s
 def _results(folder: RunFolder, loop: Loop) -> str:
     results = folder.read_json("results.json")
     saved, _ = load_classifier(folder.model)
-    loop.model.load_state_dict(saved.state_dict())
+    loop.take_over(saved)
     splits = [name for name in loop.splits if name in results]
     for split in splits:
         evaluation = loop.evaluate(split)
         for name, value in evaluation.metrics.items():
             if value == value and value != results[split][name]["value"]:
                 raise _Broken(f"{split} {name} is {value!r}, and results.json has {results[split][name]['value']!r}")
+        if evaluation.threshold != model_threshold(saved):
+            raise _Broken(
+                f"the threshold is {model_threshold(saved)!r}, and {evaluation.threshold!r} is best on {split}"
+            )
     return f"the saved model has the metrics of results.json on {', '.join(splits)}, to the last digit"
 
 

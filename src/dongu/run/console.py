@@ -12,7 +12,7 @@ from typing import Any, Self, TextIO
 from tqdm import tqdm
 
 from dongu.data.batches import epoch_order, padding_share
-from dongu.data.examples import label_counts
+from dongu.data.examples import Examples, label_counts
 from dongu.loop import Loop, Step
 from dongu.model.device import describe_device
 
@@ -165,24 +165,33 @@ def _describe_labels(loop: Loop) -> str:
     counts = label_counts(train, loop.data.label_names)
     shown = [f"{name} {count / len(train):.1%}" for name, count in list(counts.items())[:SHOWN_LABELS]]
     more = f" · and {len(counts) - SHOWN_LABELS} more" if len(counts) > SHOWN_LABELS else ""
-    return f"{len(counts)}: {' · '.join(shown)}{more}"
+    return f"{len(counts)}: {' · '.join(shown)}{more}{_describe_sets(train)}"
+
+
+def _describe_sets(train: Examples) -> str:
+    """Labels a row, where there may be several."""
+    if train.targets is None or train.targets.ndim == 1:
+        return ""
+    a_row = train.targets.sum(-1)
+    return f"; {a_row.mean():.2g} a row, none for {(a_row == 0).mean():.1%} of the rows"
 
 
 def _describe_metrics(loop: Loop) -> str:
     metrics = loop.metrics
     positive = f" (of `{metrics.label_names[1]}`)" if "f1" in metrics.names else ""
-    return f"{', '.join(metrics.names)}{positive}; the best model is the one with the best {metrics.main}"
+    threshold = "; a label is given above a threshold that validation sets" if metrics.task == "multi-label" else ""
+    return f"{', '.join(metrics.names)}{positive}; the best model is the one with the best {metrics.main}{threshold}"
 
 
 def results_table(results: Mapping[str, Any]) -> list[str]:
-    """One line a metric and split: value, interval, majority baseline."""
+    """One line a metric and split: value, interval, and the baseline: one answer to every row, the majority class."""
     lines = []
     for split, metrics in results.items():
         if not isinstance(metrics, Mapping):
             continue
         for name, entry in metrics.items():
             value, low, high = (_number(entry[key]) for key in ("value", "low", "high"))
-            baseline = f"   majority class {_number(entry['baseline'])}" if "baseline" in entry else ""
+            baseline = f"   constant answer {_number(entry['baseline'])}" if "baseline" in entry else ""
             lines.append(f"{split:<11} {name:<21} {value}   95% {low} to {high}{baseline}")
     return lines
 

@@ -1,0 +1,124 @@
+"""Several labels a row: how sure a model must be to give one, and how good the given ones are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+DEFAULT_THRESHOLD = 0.5  # before any validation
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """The probability of each label, in double precision and without overflow."""
+    half: np.ndarray = np.tanh(logits.astype(np.float64) / 2)
+    return (1 + half) / 2
+
+
+def best_threshold(probabilities: np.ndarray, truth: np.ndarray, metric: str) -> float:
+    """The probability from which on labels are given so that `macro_f1` or `micro_f1` is highest on these rows.
+
+    All thresholds that give other labels are tried. The chosen one lies half-way between two probabilities, so that
+    rounding on another machine gives the same labels; of equals it is the highest.
+
+    Args:
+        probabilities: (rows, labels).
+        truth: (rows, labels), 1 for the labels of a row.
+        metric: which F1.
+    """
+    labels = probabilities.shape[1]
+    order = np.argsort(-probabilities, axis=None, kind="stable")  # cells, the surest first
+    label, hit = order % labels, truth.ravel()[order] > 0
+    descending = probabilities.ravel()[order]
+    if metric == "micro_f1":
+        scores = 2 * np.cumsum(hit) / (np.arange(1, len(order) + 1) + truth.sum())
+    else:
+        scores = _macro_f1_by_cut(label, hit, truth.sum(0))
+    distinct = np.append(descending[1:] < descending[:-1], True)  # a cut between equal probabilities is none
+    cut = int(np.where(distinct, scores, -1.0).argmax())
+    below = float(descending[cut + 1]) if cut + 1 < len(descending) else 0.0
+    return (float(descending[cut]) + below) / 2
+
+
+def _macro_f1_by_cut(label: np.ndarray, hit: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """Macro F1 when the first cell is given, the first two, and so on, (cells,)."""
+    gains, first = np.zeros(len(label)), np.zeros(len(label))
+    for i, count in enumerate(positives):
+        places = np.flatnonzero(label == i)
+        given = np.arange(1, len(places) + 1)
+        f1 = 2 * np.cumsum(hit[places]) / (given + count)
+        gains[places] = np.diff(f1, prepend=0.0)
+        if count == 0 and len(places):
+            first[places[0]] = 1  # from here on this label is wrong somewhere, and counts
+    present = (positives > 0).sum() + np.cumsum(first)
+    scores: np.ndarray = np.cumsum(gains) / present
+    return scores
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Answers to some rows, sorted by label once, so that metrics of many resamples of the rows are quick.
+
+    Shapes: all (rows, labels). A resample is a count a row: `weights`, (rows,).
+    """
+
+    given: np.ndarray  # 1 where the label is given
+    truth: np.ndarray  # 1 where it should be
+    order: np.ndarray  # rows, the surest of a label first
+    ends: np.ndarray  # place of the last row as sure as this one
+
+    @staticmethod
+    def of(probabilities: np.ndarray, truth: np.ndarray, threshold: float) -> Ranking:
+        """Sort each label's rows."""
+        rows = len(truth)
+        order = np.argsort(-probabilities, axis=0, kind="stable")
+        descending = np.take_along_axis(probabilities, order, 0)
+        is_end = np.append(descending[1:] < descending[:-1], np.ones((1, truth.shape[1]), bool), axis=0)
+        places = np.where(is_end, np.arange(rows)[:, None], rows)
+        ends = np.minimum.accumulate(places[::-1], axis=0)[::-1]  # the nearest end from here on
+        return Ranking((probabilities >= threshold).astype(np.float64), truth.astype(np.float64), order, ends)
+
+    def counts(self, weights: np.ndarray) -> np.ndarray:
+        """Given rightly, given, and true, of each label: (3, …, labels) for (…, rows) weights."""
+        return np.stack([weights @ cells for cells in (self.given * self.truth, self.given, self.truth)])
+
+    def average_precision(self, weights: np.ndarray) -> np.ndarray:
+        """Mean over the true rows of a label of the precision down to each, (labels,); NaN for a label without one."""
+        seen = weights[self.order]  # (rows, labels)
+        hits = seen * np.take_along_axis(self.truth, self.order, 0)
+        found = np.cumsum(hits, 0)
+        total = np.cumsum(seen, 0)
+        precision = np.divide(found, total, out=np.zeros_like(found), where=total > 0)
+        sums = (hits * np.take_along_axis(precision, self.ends, 0)).sum(0)
+        values: np.ndarray = np.divide(sums, found[-1], out=np.full(len(sums), np.nan), where=found[-1] > 0)
+        return values
+
+
+def macro_f1(counts: np.ndarray) -> np.ndarray:
+    """Mean F1 over the labels that occur or are given, from (3, …, labels) counts."""
+    present = (counts[1] + counts[2]) > 0
+    return _share((label_f1(counts) * present).sum(-1), present.sum(-1))
+
+
+def micro_f1(counts: np.ndarray) -> np.ndarray:
+    """F1 over all cells together."""
+    right, given, true = counts.sum(-1)
+    return _share(2 * right, given + true)
+
+
+def label_f1(counts: np.ndarray) -> np.ndarray:
+    """F1 of each label, (…, labels); 0 for one that neither occurs nor is given."""
+    return _share(2 * counts[0], counts[1] + counts[2])
+
+
+def _share(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    shape = np.shape(denominator)
+    quotient: np.ndarray = np.divide(numerator, denominator, out=np.zeros(shape), where=np.asarray(denominator) > 0)
+    return quotient
+
+
+def mean_average_precision(ranking: Ranking, weights: np.ndarray) -> float:
+    """Mean average precision over the labels that occur; NaN where none does."""
+    values = ranking.average_precision(weights)
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
