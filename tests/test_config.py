@@ -31,6 +31,8 @@ OPTIONS = [
     "lr_scheduler",
     "warmup",
     "max_grad_norm",
+    "class_weights",
+    "label_smoothing",
     "max_length",
     "seed",
     "engine",
@@ -111,8 +113,9 @@ def test_all_problems_at_once() -> None:
 
 
 def test_all_contradictions_at_once() -> None:
-    message = problem(warmup=2.5, text_columns=["a", "a"], label_column="a")
-    for flag in ("--warmup", "--text-columns", "--label-column"):
+    numbers: dict[str, Any] = {"task": "regression", "label_smoothing": 0.1, "class_weights": "balanced"}
+    message = problem(warmup=2.5, text_columns=["a", "a"], label_column="a", **numbers)
+    for flag in ("--warmup", "--text-columns", "--label-column", "--label-smoothing", "--class-weights"):
         assert message.count(flag) == 1
 
 
@@ -160,6 +163,18 @@ BAD: list[tuple[str, Any]] = [
     ("model", ""),
     ("out", ""),
     ("label_column", ""),
+    ("label_smoothing", 1),
+    ("label_smoothing", -0.1),
+    ("class_weights", "some"),
+    ("class_weights", []),
+    ("class_weights", {}),
+    ("class_weights", ["balanced", "spam=2"]),
+    ("class_weights", ["spam=0"]),
+    ("class_weights", ["spam=-1"]),
+    ("class_weights", ["spam=inf"]),
+    ("class_weights", ["spam=2", "spam=3"]),
+    ("class_weights", {"spam": True}),
+    ("class_weights", {"spam": None}),
     ("text_columns", []),
     ("text_columns", ["a", "b", "c"]),
     ("text_columns", 3),
@@ -187,6 +202,11 @@ def test_a_bad_value_is_named_with_its_flag(name: str, value: Any) -> None:
         ("text_columns", "text", ("text",)),
         ("text_columns", ["a", "b"], ("a", "b")),
         ("batch_size", None, 8),
+        ("label_column", ["a", "b"], "a+b"),
+        ("class_weights", "balanced", "balanced"),
+        ("class_weights", ["balanced"], "balanced"),
+        ("class_weights", ["spam=5", "a=b=0.5"], {"spam": 5.0, "a=b": 0.5}),
+        ("class_weights", {"spam": 5}, {"spam": 5.0}),
     ],
 )
 def test_a_good_value(name: str, value: Any, read: Any) -> None:

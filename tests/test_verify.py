@@ -12,6 +12,7 @@ import torch
 
 import dongu
 from dongu.cli import run as run_command
+from dongu.model.loss import Loss
 from dongu.results.verify import Proof, verify
 
 OPTIONS: dict[str, Any] = {
@@ -131,12 +132,11 @@ def test_other_arithmetic_is_found_by_the_replay(finished: Path, monkeypatch: py
 
 def test_a_mean_of_means_is_found(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a loop does that divides each micro-batch by its own size, and the sum by their number."""
-    from dongu import loop
 
-    def mean(task: Any, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def mean(_: Loss, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(logits, labels) * 3
 
-    monkeypatch.setattr(loop, "summed_loss", mean)
+    monkeypatch.setattr(Loss, "summed", mean)
     found = failures(finished)
     assert {"replay", "accumulation"} == found.keys()
     assert "changes its gradient by" in found["accumulation"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 ANSWER_FILES = (".jsonl", ".csv", ".tsv")
+SEVERAL = {"text_columns": ("A", "B"), "class_weights": ("NAME=NUMBER", "...")}  # options of more than one value
 ALLOWED = "data, versions, hardware, or an option by its name (learning-rate)"
 LAUNCHERS = """\
 several processes, nothing else changed:
@@ -209,10 +210,9 @@ def _add_option(parser: Any, name: str, *, default_shown: bool = True) -> None:
     choices = [value for item in (field.annotation, *get_args(field.annotation)) for value in get_args(item)]
     names = [value for value in choices if isinstance(value, str)]
     extra = f": {', '.join(names)}" if len(names) > 3 else ""
-    common: dict[str, Any] = {"dest": name, "default": None, "nargs": "+" if name == "text_columns" else None}
+    common: dict[str, Any] = {"dest": name, "default": None, "nargs": "+" if name in SEVERAL else None}
     common["metavar"] = "{" + ",".join(names) + "}" if 0 < len(names) <= 3 else name.rsplit("_", 1)[-1].upper()
-    if name == "text_columns":
-        common["metavar"] = ("A", "B")
+    common["metavar"] = SEVERAL.get(name, common["metavar"])
     main, *others = _spellings(name)
     others += [flag for alias, option in ALIASES.items() if option == name for flag in _spellings(alias)]
     short = ["--lr"] if name == "learning_rate" else []

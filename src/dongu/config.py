@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from dongu.errors import UsageError
 
@@ -69,6 +70,31 @@ def _joined(value: Any) -> Any:
     )
 
 
+def _class_weights(value: Any) -> Any:
+    """`balanced`, or weights by the name of the class: a table, or `name=number` each."""
+    if value in ("balanced", ["balanced"], ("balanced",)):
+        return "balanced"
+    if isinstance(value, list | tuple) and all(isinstance(item, str) and "=" in item for item in value):
+        pairs = [item.rpartition("=") for item in value]
+        value = {name: number for name, _, number in pairs}
+        if len(value) < len(pairs):
+            raise ValueError("names a class twice")
+    if not isinstance(value, dict) or not value:
+        raise ValueError("must be balanced, or name=number for some classes")
+    weights = {str(name): _positive(number) for name, number in value.items()}
+    if bad := [name for name, weight in weights.items() if weight is None]:
+        raise ValueError(f"the weight of {bad[0]} must be a number above 0")
+    return weights
+
+
+def _positive(value: Any) -> float | None:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 < number < math.inf else None
+
+
 def _no_bool(value: Any) -> Any:
     """`true` is no number, although Python says so."""
     if isinstance(value, bool):
@@ -117,6 +143,12 @@ class RunConfig(BaseModel):
     )
     max_grad_norm: Annotated[Real, Field(gt=0)] | None = Field(
         None, description="clip the gradient to this norm (default: no clipping)"
+    )
+    class_weights: Annotated[dict[str, float] | Literal["balanced"] | None, PlainValidator(_class_weights)] = Field(
+        None, description="how much a row of a class counts in training: balanced, or spam=5 ham=1"
+    )
+    label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of the truth that training spreads evenly over all answers"
     )
     max_length: Annotated[Count, Field(ge=8)] | None = Field(
         None, description="tokens a row at most; longer rows are cut (default: the model's limit)"
@@ -226,4 +258,12 @@ def _contradictions(config: RunConfig) -> list[str]:
         problems.append(f"--label-column: `{config.label_column}` is a text column too")
     if config.text_columns and len(set(config.text_columns)) != len(config.text_columns):
         problems.append(f"--text-columns: `{config.text_columns[0]}` is named twice")
+    if config.task == "regression":
+        problems += regression_problems(config)
     return problems
+
+
+def regression_problems(config: RunConfig) -> list[str]:
+    """Options that ask for classes."""
+    given = {"class_weights": config.class_weights is not None, "label_smoothing": config.label_smoothing > 0}
+    return [f"{option_flag(name)}: numbers have no classes" for name, asked in given.items() if asked]

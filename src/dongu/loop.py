@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dongu.config import RunConfig, make_config
+from dongu.config import RunConfig, make_config, regression_problems
 from dongu.data.batches import Collator, EvalBatches, Split, TrainUpdates, Update, dropout_seed, make_dataloader
 from dongu.data.examples import Examples, read_examples
 from dongu.data.sources import read_source
 from dongu.data.tokens import tokenize
+from dongu.data.weights import resolve_weights, row_weights
 from dongu.errors import NonFiniteError, UsageError
 from dongu.evaluate import Evaluation, evaluate
 from dongu.metrics import MetricSet
@@ -36,7 +37,7 @@ from dongu.model.load import (
     resolve_model,
     usual_length,
 )
-from dongu.model.loss import summed_loss
+from dongu.model.loss import Loss
 from dongu.model.optimizer import make_optimizer
 from dongu.model.padding_free import without_padding
 from dongu.model.schedule import make_scheduler, total_steps, warmup_steps
@@ -102,6 +103,7 @@ class Loop:
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
         engine, self.fallback = self._choose_engine()
+        self.loss, weights = self._make_loss()
         self.updates = TrainUpdates(
             self.splits["train"],
             self.collate,
@@ -109,6 +111,7 @@ class Loop:
             batch_size=self.config.batch_size,
             micro_batch_size=self.config.micro_batch_size or self.config.batch_size,
             group_by_length=self.config.group_by_length,
+            row_weights=weights,
             process=self.accelerator.process_index,
             processes=processes,
         )
@@ -166,8 +169,8 @@ class Loop:
     def gradients(self, update: Update) -> Tensor:
         """Forward and backward of an update: adds to the gradients, and gives this process's part of the mean loss.
 
-        The loss of an update is the sum over its examples divided by their number, over all micro-batches and
-        processes: however it is split, it is the same.
+        The loss of an update is the sum over its examples divided by their number, or by the sum of their weights,
+        over all micro-batches and processes: however it is split, it is the same.
         """
         accelerator, engine = self.accelerator, self.engine
         loss = torch.zeros((), device=accelerator.device)
@@ -180,7 +183,7 @@ class Loop:
             with contextlib.nullcontext() if last else accelerator.no_sync(engine):
                 logits = engine(**inputs).logits  # (batch, labels)
                 counts = float(micro_batch.examples > 0)  # a stand-in row counts nothing
-                micro_loss = summed_loss(self.data.task, logits, labels) * counts / update.examples
+                micro_loss = self.loss.summed(logits, labels) * counts / update.weight
                 accelerator.backward(micro_loss * accelerator.num_processes)  # DDP averages; the sum is wanted
             loss += micro_loss.detach()
         return loss
@@ -263,6 +266,15 @@ class Loop:
         self.config = self.config if reason is None else self.config.model_copy(update={"engine": "plain"})
         return engine, reason
 
+    def _make_loss(self) -> tuple[Loss, np.ndarray | None]:
+        """The loss, and how much each training row counts in it, where not all count alike."""
+        by_class, targets = self.config.class_weights, self.data.splits["train"].targets
+        loss = Loss(self.data.task, label_smoothing=self.config.label_smoothing)
+        if not isinstance(by_class, dict) or targets is None:
+            return loss, None
+        weights = torch.tensor(list(by_class.values()), dtype=torch.float32, device=self.accelerator.device)
+        return replace(loss, class_weights=weights), row_weights(by_class, targets)
+
     def _clip_gradients(self) -> float:
         """The norm of the whole gradient, which is scaled down to `--max-grad-norm` where it is larger."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -282,6 +294,8 @@ class Loop:
 
     def _resolve(self, config: RunConfig) -> RunConfig:
         """Every option with the value that the run uses."""
+        if self.data.task == "regression" and (problems := regression_problems(config)):
+            raise UsageError("; ".join(problems))
         positions = position_count(self.model)
         if config.max_length is not None and positions is not None and config.max_length > positions:
             raise UsageError(f"the model has {positions} positions", where=f"--max-length {config.max_length}")
@@ -290,6 +304,7 @@ class Loop:
                 "text_columns": self.data.columns.texts,
                 "label_column": self.data.columns.label,
                 "task": self.data.task,
+                "class_weights": resolve_weights(config, self.data),
                 "micro_batch_size": min(config.micro_batch_size or config.batch_size, config.batch_size),
                 "max_length": config.max_length or usual_length(self.model, self.tokenizer),
                 "threads": torch.get_num_threads(),

@@ -73,14 +73,19 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Update:
-    """The micro-batches of one optimizer update that fall to this process; `examples` counts all processes'."""
+    """The micro-batches of one optimizer update that fall to this process.
+
+    `examples` counts those of all processes, and `weight` is what they count in the loss: their number, or the sum of
+    their weights.
+    """
 
     micro_batches: list[MicroBatch]
     examples: int
+    weight: float
 
     def pin_memory(self) -> Update:
         """For `DataLoader(pin_memory=True)`."""
-        return Update([micro_batch.pin_memory() for micro_batch in self.micro_batches], self.examples)
+        return replace(self, micro_batches=[micro_batch.pin_memory() for micro_batch in self.micro_batches])
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,8 @@ class TrainUpdates(Dataset[Update]):
     """Item k is the k-th update of the run (from 0) as this process sees it.
 
     An update takes the next `batch_size` rows of its epoch's order; the last one of an epoch takes what is left.
-    The rows are dealt to the processes in runs of near equal length, and cut into micro-batches there.
+    The rows are dealt to the processes in runs of near equal length, and cut into micro-batches there. `row_weights`,
+    (rows,), says how much each row of the split counts in the loss, where it is not 1.
     """
 
     def __init__(
@@ -193,6 +199,7 @@ class TrainUpdates(Dataset[Update]):
         batch_size: int,
         micro_batch_size: int,
         group_by_length: bool = False,
+        row_weights: np.ndarray | None = None,
         process: int = 0,
         processes: int = 1,
     ) -> None:
@@ -202,6 +209,7 @@ class TrainUpdates(Dataset[Update]):
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
         self.group_by_length = group_by_length
+        self.row_weights = row_weights
         self.process = process
         self.processes = processes
         self.steps_per_epoch = math.ceil(len(split) / batch_size)
@@ -224,14 +232,15 @@ class TrainUpdates(Dataset[Update]):
         rows = self.rows(index)
         shares = np.array_split(rows, self.processes)
         own = shares[self.process]
+        weight = float(len(rows) if self.row_weights is None else self.row_weights[rows].sum())
         position = sum(len(share) for share in shares[: self.process])
         if len(own) == 0:  # every process takes part in every update: DDP waits for all
-            return Update([self._micro_batch(rows[:1], position, examples=0)], len(rows))
+            return Update([self._micro_batch(rows[:1], position, examples=0)], len(rows), weight)
         micro_batches = [
             self._micro_batch(own[start : start + self.micro_batch_size], position + start)
             for start in range(0, len(own), self.micro_batch_size)
         ]
-        return Update(micro_batches, len(rows))
+        return Update(micro_batches, len(rows), weight)
 
     def _micro_batch(self, rows: np.ndarray, position: int, examples: int | None = None) -> MicroBatch:
         return make_micro_batch(self.split, self.collate, rows, position, examples)

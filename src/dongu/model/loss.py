@@ -1,6 +1,8 @@
-"""The loss of a micro-batch, summed: the loop divides by the examples of the whole update."""
+"""The loss of a micro-batch, summed: the loop divides by what all examples of the update count."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -9,26 +11,41 @@ from torch import Tensor
 from dongu.config import Task
 
 
-def summed_loss(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over the examples of cross-entropy, of its mean over the labels where there are several, or of squared error.
+@dataclass(frozen=True)
+class Loss:
+    """What a run minimizes: cross-entropy, its mean over the labels where a row has several, or squared error.
 
-    Args:
-        task: `single-label`, `multi-label` or `regression`.
-        logits: (batch, labels); for regression (batch, 1).
-        labels: (batch,), int64 classes or float32 targets; (batch, labels), float32, where a row has several.
-
-    Returns:
-        A scalar, fp32.
+    `class_weights` is (labels,), on the device: how much a row of a class counts, or a row's cell of a label that it
+    has. `label_smoothing` is the share of the truth that is spread evenly over all answers.
     """
-    if task == "regression":
-        return F.mse_loss(logits.float().squeeze(-1), labels, reduction="sum")
-    if task == "multi-label":
-        return F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum") / logits.shape[-1]
-    return F.cross_entropy(logits.float(), labels, reduction="sum")
+
+    task: Task
+    class_weights: Tensor | None = None
+    label_smoothing: float = 0.0
+
+    def summed(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Sum over the examples, each by its weight.
+
+        Args:
+            logits: (batch, labels); for regression (batch, 1).
+            labels: (batch,), int64 classes or float32 targets; (batch, labels), float32, where a row has several.
+
+        Returns:
+            A scalar, fp32.
+        """
+        logits = logits.float()
+        if self.task == "regression":
+            return F.mse_loss(logits.squeeze(-1), labels, reduction="sum")
+        if self.task == "multi-label":
+            smooth = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+            cells = F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=self.class_weights, reduction="sum")
+            return cells / logits.shape[-1]
+        smoothing = self.label_smoothing
+        return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=smoothing, reduction="sum")
 
 
 def row_losses(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
-    """The same loss for each example, in double precision, (batch,)."""
+    """The loss of each example in double precision, (batch,): plain, so that runs of any weights can be compared."""
     if task == "regression":
         return F.mse_loss(logits.double().squeeze(-1), labels.double(), reduction="none")
     if task == "multi-label":

@@ -110,6 +110,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ("data", f"{rows} rows{held_out}"),
         ("columns", f"{data.columns} ({data.task}){unused}"),
         ("labels", _describe_labels(loop)),
+        ("loss", _describe_loss(loop)),
         ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),
         (
             "tokens",
@@ -166,6 +167,16 @@ def _describe_labels(loop: Loop) -> str:
     shown = [f"{name} {count / len(train):.1%}" for name, count in list(counts.items())[:SHOWN_LABELS]]
     more = f" · and {len(counts) - SHOWN_LABELS} more" if len(counts) > SHOWN_LABELS else ""
     return f"{len(counts)}: {' · '.join(shown)}{more}{_describe_sets(train)}"
+
+
+def _describe_loss(loop: Loop) -> str:
+    kinds = {"regression": "squared error", "multi-label": "binary cross-entropy, the mean over the labels"}
+    weights = loop.config.class_weights
+    shown = [f"{name} {weight:.3g}" for name, weight in weights.items()] if isinstance(weights, dict) else []
+    more = " · …" if len(shown) > SHOWN_LABELS else ""
+    counted = f"; a row counts {' · '.join(shown[:SHOWN_LABELS])}{more}" if shown else ""
+    smooth = f", labels smoothed by {loop.config.label_smoothing:g}" if loop.config.label_smoothing else ""
+    return f"{kinds.get(loop.data.task, 'cross-entropy')}{smooth}{counted}"
 
 
 def _describe_sets(train: Examples) -> str:
