@@ -469,7 +469,7 @@ def test_mnli(hub: Hub) -> None:
     names = ("validation_mismatched", "train", "validation_matched", "test_matched", "test_mismatched")
     hub.answer = {name: dataset() for name in names}
     source = read_source("glue:mnli")
-    assert list(source.splits) == ["train", "validation", "test", "validation_mismatched"]
+    assert list(source.splits) == ["train", "validation", "test", "validation_mismatched", "test_mismatched"]
     assert source.splits["validation"].origin == "glue:mnli validation_matched"
 
 

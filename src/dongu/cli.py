@@ -166,6 +166,13 @@ def _add_predict(commands: Any) -> None:
     predict.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
     predict.add_argument("--data", metavar="FILE", type=Path, help="file of rows: csv, tsv, json, jsonl or parquet")
     predict.add_argument("--out", metavar="FILE", type=Path, help="file to write: .jsonl, .csv or .tsv")
+    predict.add_argument(
+        "--glue",
+        metavar="TASK",
+        nargs="?",
+        const="",
+        help="write what GLUE's server wants of the run's test split to the folder --out (TASK: that of glue:TASK)",
+    )
     _add_compute_options(predict)
     predict.set_defaults(run=_predict)
 
@@ -323,6 +330,9 @@ def _predict(parsed: argparse.Namespace) -> None:
     from dongu.results.predict import load
     from dongu.results.predictions import write_answers
 
+    if parsed.glue is not None:
+        _hand_in(parsed)
+        return
     if parsed.out is not None and parsed.out.exists():
         raise UsageError("the file exists", where=f"--out {parsed.out}", hint="remove it or choose another name")
     if parsed.out is not None and parsed.out.suffix not in ANSWER_FILES:
@@ -357,6 +367,15 @@ def _predict(parsed: argparse.Namespace) -> None:
 
         for row, given in zip(rows, texts, strict=True):
             print(printable(_answer_line(row, given)))
+
+
+def _hand_in(parsed: argparse.Namespace) -> None:
+    from dongu.results.submission import write_submission
+
+    if parsed.out is None or parsed.data is not None or parsed.texts:
+        raise UsageError("the run's own test split goes to a folder", where="--glue", hint="give --out FOLDER alone")
+    for path in write_submission(parsed.folder, parsed.out, parsed.glue or None):
+        print(f"wrote {path}", file=sys.stderr)
 
 
 def _verify(parsed: argparse.Namespace) -> int:

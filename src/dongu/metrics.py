@@ -10,6 +10,7 @@ import numpy as np
 
 from dongu import multi_label
 from dongu.config import Task
+from dongu.data.glue import glue_task
 from dongu.errors import UsageError
 from dongu.multi_label import DEFAULT_THRESHOLD, Ranking, best_threshold, sigmoid
 
@@ -80,9 +81,6 @@ SET_METRICS: dict[str, ConfusionMetric] = {
 }
 RANKED_METRIC = "average_precision"  # of several labels a row; it asks for the order of the rows, not for counts
 
-# GLUE tasks whose set differs from what their labels alone suggest.
-GLUE_METRICS: dict[str, tuple[str, ...]] = {"glue:cola": ("matthews_correlation", "accuracy", "f1")}
-
 
 @dataclass(frozen=True)
 class MetricSet:
@@ -101,14 +99,14 @@ class MetricSet:
             UsageError: `main` does not fit the task.
         """
         names: tuple[str, ...]
-        if task == "regression":
+        glue = glue_task(hub_name)
+        if glue is not None and bool(glue.labels) == (task == "single-label"):
+            names, default = glue.metrics, glue.best
+        elif task == "regression":
             names, default = ("pearson", "spearman"), "spearman"
         elif task == "multi-label":
             # Not an F1: its threshold is chosen on the same rows, so it also rewards a lucky one.
             names, default = (RANKED_METRIC, *SET_METRICS), RANKED_METRIC
-        elif hub_name in GLUE_METRICS:
-            names = GLUE_METRICS[hub_name]
-            default = names[0]
         elif len(label_names) == 2:
             # Not F1: where the positive class is the frequent one, a model that always says it has a high F1.
             names, default = ("accuracy", "f1"), "accuracy"

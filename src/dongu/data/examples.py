@@ -10,6 +10,7 @@ import numpy as np
 from dongu.config import RunConfig, Task
 from dongu.data.columns import Columns, choose_columns, parts_of, read_texts
 from dongu.data.flags import join_flags
+from dongu.data.glue import glue_task
 from dongu.data.holdout import hold_out
 from dongu.data.labels import infer_task, name_labels, read_targets
 from dongu.data.sources import Source
@@ -64,7 +65,9 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
             does not occur in train, or the data cannot be split.
     """
     train = source.splits["train"]
-    columns = choose_columns(train, config.text_columns, config.label_column)
+    glue = glue_task(source.hub_name)
+    texts = config.text_columns or (glue.texts if glue else None)
+    columns = choose_columns(train, texts, config.label_column)
     tables = {name: join_flags(table, columns.label) for name, table in source.splits.items()}
     task = config.task or infer_task(tables["train"], columns.label)
     names = name_labels(tables["train"], task, columns.label)
@@ -72,7 +75,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         name: Examples(
             ids=np.arange(len(table)),
             texts=read_texts(table, columns.texts),
-            targets=read_targets(table, columns.label, task, names, hidden_allowed=name == "test"),
+            targets=read_targets(table, columns.label, task, names, hidden_allowed=name.startswith("test")),
             origin=table.origin,
         )
         for name, table in tables.items()

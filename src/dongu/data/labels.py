@@ -13,6 +13,7 @@ from dongu.data.table import BOOLEAN, Cell, Table, kind_of
 from dongu.errors import DataError
 
 HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
+HIDDEN_NUMBER = "-1.0"  # the same of STS-B, whose labels are numbers
 SEPARATOR = "|"  # between the labels of a row, where a cell is one text
 
 
@@ -80,7 +81,7 @@ def read_targets(
             where=table.origin,
             hint=f"the columns are: {', '.join(table.columns)}",
         )
-    if hidden_allowed and all(str(cell) == HIDDEN_LABEL for cell in table.columns[column]):
+    if hidden_allowed and all(str(cell) in (HIDDEN_LABEL, HIDDEN_NUMBER) for cell in table.columns[column]):
         return None
     if task == "regression":
         return np.array(_read_numbers(table, column), dtype=np.float32)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dongu.data.glue import GLUE
 from dongu.data.readers import FILE_KINDS, SUFFIXES, closest_name, path_kind, read_file, table_of_arrow
 from dongu.data.table import Table, as_cell, check_names, data_error, reason_of, table_of_objects
 
@@ -21,18 +22,17 @@ class Source:
     name: str
     """A short name for the run folder: `mrpc` for `glue:mrpc`, a folder's name, a file's stem, or `data`."""
     splits: dict[str, Table]
-    """In this order, where present: train, validation, test, validation_mismatched (MNLI only)."""
+    """In this order, where present: train, validation, test, then MNLI's validation_mismatched and test_mismatched."""
     hub_name: str | None = None
     """The name as given, for data from the Hub."""
 
-
-GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
 
 _ALIASES = {
     "train": ("train",),
     "validation": ("validation", "dev", "valid", "val", "validation_matched"),
     "test": ("test", "test_matched"),
     "validation_mismatched": ("validation_mismatched",),
+    "test_mismatched": ("test_mismatched",),
 }
 _DATA = (
     f"DATA is a folder with train.* and perhaps validation.* and test.*, or one file ({FILE_KINDS}), "
@@ -66,9 +66,8 @@ def _read_name(name: str) -> Source:
         return Source(path.stem, {"train": read_file(path)})
     if name.partition(":")[0] == "glue" or _HUB_NAME.fullmatch(name):
         return _read_hub(name)
-    raise data_error(
-        "", f"{name!r} is no file or folder here, and no Hub name", f"{closest_name(path)} {_DATA}".strip()
-    )
+    meant = f"did you mean glue:{name}?" if name in GLUE else closest_name(path)
+    raise data_error("", f"{name!r} is no file or folder here, and no Hub name", f"{meant} {_DATA}".strip())
 
 
 def _read_folder(path: Path) -> dict[str, Table]:
@@ -102,8 +101,8 @@ def _read_hub(name: str) -> Source:
     repository, _, config = name.partition(":")
     short = "-".join(filter(None, [repository.rpartition("/")[2], config]))
     if repository == "glue":
-        if config not in GLUE_TASKS:
-            raise data_error(name, f"GLUE has no task {config!r}", f"its tasks are {', '.join(GLUE_TASKS)}")
+        if config not in GLUE:
+            raise data_error(name, f"GLUE has no task {config!r}", f"its tasks are {', '.join(GLUE)}")
         repository, short = "nyu-mll/glue", config
     try:
         import datasets
