@@ -15,6 +15,7 @@ from dongu.data.batches import EvalBatches, make_dataloader
 from dongu.errors import DonguError, NonFiniteError
 from dongu.metrics import MetricSet
 from dongu.model.loss import row_losses
+from dongu.model.scale import UNSCALED, Scale
 from dongu.multi_label import DEFAULT_THRESHOLD
 
 
@@ -57,16 +58,18 @@ def evaluate(
     accelerator: Any,
     metrics: MetricSet,
     *,
+    scale: Scale = UNSCALED,
     choose_threshold: bool = False,
     workers: int = 0,
 ) -> Evaluation:
     """Evaluate on all processes together; each gets the whole answer.
 
     The loss is the mean over rows in double precision, so it does not depend on the batch size. Where a row has
-    several labels, `choose_threshold` takes the best threshold for these rows, in place of the model's own.
+    several labels, `choose_threshold` takes the best threshold for these rows, in place of the model's own. `scale` is
+    that of the numbers that a model in training answers; a saved one answers in their own unit.
     """
     split = batches.split
-    logits = predict_logits(model, batches, accelerator, workers=workers)  # (rows, labels)
+    logits = scale.undo(predict_logits(model, batches, accelerator, workers=workers))  # (rows, labels)
     threshold = model_threshold(accelerator.unwrap_model(model))
     if split.targets is None:
         return Evaluation(split.name, split.ids, logits, None, None, {}, threshold)

@@ -40,6 +40,7 @@ from dongu.model.load import (
 from dongu.model.loss import Loss
 from dongu.model.optimizer import make_optimizer
 from dongu.model.padding_free import without_padding
+from dongu.model.scale import UNSCALED, Scale
 from dongu.model.schedule import make_scheduler, total_steps, warmup_steps
 
 CHECKED_ROWS = 8  # that both engines compute before the first step
@@ -185,7 +186,7 @@ class Loop:
                 counts = float(micro_batch.examples > 0)  # a stand-in row counts nothing
                 micro_loss = self.loss.summed(logits, labels) * counts / update.weight
                 accelerator.backward(micro_loss * accelerator.num_processes)  # DDP averages; the sum is wanted
-            loss += micro_loss.detach()
+            loss += micro_loss.detach() * self.loss.unit
         return loss
 
     def _gradients_in_memory(self, update: Update) -> Tensor:
@@ -239,7 +240,13 @@ class Loop:
         validation, workers = split == "validation", self.config.workers
         try:
             evaluation = evaluate(
-                self.engine, batches, self.accelerator, self.metrics, choose_threshold=validation, workers=workers
+                self.engine,
+                batches,
+                self.accelerator,
+                self.metrics,
+                scale=self.loss.scale,
+                choose_threshold=validation,
+                workers=workers,
             )
         except NonFiniteError as error:
             raise NonFiniteError(error.what, where=f"after step {self.number}, {error.where}") from error
@@ -248,8 +255,12 @@ class Loop:
         return evaluation
 
     def take_over(self, saved: Any) -> None:
-        """The weights of a saved model, and the threshold that came with them."""
+        """The weights of a saved model, and what came with them: a threshold, or answers in the unit of the labels."""
         self.model.load_state_dict(saved.state_dict())
+        if self.data.task == "regression":
+            self.loss = replace(self.loss, scale=UNSCALED)
+            # In fp32: such answers need more digits than bf16 has.
+            self.engine = self.accelerator.unwrap_model(self.engine, keep_fp32_wrapper=False)
         if self.data.task == "multi-label":
             self.model.config.threshold = saved.config.threshold
 
@@ -270,6 +281,8 @@ class Loop:
         """The loss, and how much each training row counts in it, where not all count alike."""
         by_class, targets = self.config.class_weights, self.data.splits["train"].targets
         loss = Loss(self.data.task, label_smoothing=self.config.label_smoothing)
+        if self.data.task == "regression" and targets is not None:
+            return replace(loss, scale=Scale.of(targets, self.model)), None
         if not isinstance(by_class, dict) or targets is None:
             return loss, None
         weights = torch.tensor(list(by_class.values()), dtype=torch.float32, device=self.accelerator.device)

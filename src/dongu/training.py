@@ -6,7 +6,7 @@ import copy
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -313,8 +313,9 @@ def save_best(loop: Loop, folder: RunFolder, state: RunState) -> None:
         threshold=model_threshold(loop.model),
         version=software_versions()["dongu"],
     )
+    numbers = loop.data.task == "regression"
     with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers():
-        loop.model.save_pretrained(stage)
+        loop.model.save_pretrained(stage, state_dict=loop.loss.scale.undone(loop.model) if numbers else None)
         tokenizer.save_pretrained(stage)
         disk.write(stage / "README.md", card.encode())
 
@@ -325,6 +326,7 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str,
         **state.identity,
         "options": {**loop.config.model_dump(mode="json"), "data": _place(loop.config.data), "out": str(folder.path)},
         "label_names": loop.data.label_names,
+        **({"scale": asdict(loop.loss.scale)} if loop.data.task == "regression" else {}),
         "metrics": loop.metrics.names,
         "metric": loop.metrics.main,
         "steps_per_epoch": loop.steps_per_epoch,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dongu.config import Task
+from dongu.model.scale import UNSCALED, Scale
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,19 @@ class Loss:
     """What a run minimizes: cross-entropy, its mean over the labels where a row has several, or squared error.
 
     `class_weights` is (labels,), on the device: how much a row of a class counts, or a row's cell of a label that it
-    has. `label_smoothing` is the share of the truth that is spread evenly over all answers.
+    has. `label_smoothing` is the share of the truth that is spread evenly over all answers. `scale` is that of numbers:
+    what is minimized is their squared error in units of their deviation.
     """
 
     task: Task
     class_weights: Tensor | None = None
     label_smoothing: float = 0.0
+    scale: Scale = UNSCALED
+
+    @property
+    def unit(self) -> float:
+        """What a loss of 1 is in the unit of the labels."""
+        return self.scale.std**2
 
     def summed(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Sum over the examples, each by its weight.
@@ -35,7 +43,7 @@ class Loss:
         """
         logits = logits.float()
         if self.task == "regression":
-            return F.mse_loss(logits.squeeze(-1), labels, reduction="sum")
+            return F.mse_loss(logits.squeeze(-1), self.scale.apply(labels), reduction="sum")
         if self.task == "multi-label":
             smooth = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
             cells = F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=self.class_weights, reduction="sum")

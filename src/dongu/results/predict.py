@@ -44,6 +44,8 @@ class Classifier:
         record = RunFolder(Path(run)).read_json("run.json")
         RunFolder(Path(run)).check_model()
         options = {**record["options"], "device": device, "eval_batch_size": batch_size}
+        if options["task"] == "regression":
+            options["precision"] = "fp32"  # answers in the unit of the labels need more digits than bf16 has
         self.config = make_config({**options, "threads": None})
         self.metrics = MetricSet.of(
             record["options"]["task"], record["label_names"], self.config.data, record["metric"]

@@ -170,7 +170,11 @@ def _describe_labels(loop: Loop) -> str:
 
 
 def _describe_loss(loop: Loop) -> str:
-    kinds = {"regression": "squared error", "multi-label": "binary cross-entropy, the mean over the labels"}
+    scale = loop.loss.scale
+    kinds = {
+        "regression": f"squared error; learnt with mean 0 and deviation 1 for {scale.mean:.4g} and {scale.std:.4g}",
+        "multi-label": "binary cross-entropy, the mean over the labels",
+    }
     weights = loop.config.class_weights
     shown = [f"{name} {weight:.3g}" for name, weight in weights.items()] if isinstance(weights, dict) else []
     more = " · …" if len(shown) > SHOWN_LABELS else ""

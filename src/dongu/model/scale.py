@@ -1,0 +1,62 @@
+"""Numbers as a model learns them, with mean 0 and deviation 1, and as it answers them, in their own unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A label is `mean + std * answer`. A head is born with answers around 0, and AdamW moves it in steps of one size:
+    prices in thousands would be out of reach, and shares of a percent lost in the first steps.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    @staticmethod
+    def of(targets: np.ndarray, model: Any) -> Scale:
+        """The scale of the training targets, (rows,). A head without a bias can hold no mean: then it is 0."""
+        head = _head(model)
+        numbers = targets.astype(np.float64)
+        mean = float(numbers.mean()) if head is not None and head[1].bias is not None else 0.0
+        std = float(np.sqrt(np.mean((numbers - mean) ** 2)))
+        return Scale(mean, std) if head is not None and std > 0 else UNSCALED
+
+    def apply(self, labels: Tensor) -> Tensor:
+        """Labels as the model learns them."""
+        return (labels - self.mean) / self.std
+
+    def undo(self, answers: np.ndarray) -> np.ndarray:
+        """Answers in the unit of the labels, fp32."""
+        if self == UNSCALED:
+            return answers
+        values: np.ndarray = answers.astype(np.float64) * self.std + self.mean
+        return values.astype(np.float32)
+
+    def undone(self, model: Any) -> dict[str, Tensor]:
+        """The weights of the same model with a head that answers in the unit of the labels, as they are saved."""
+        weights: dict[str, Tensor] = model.state_dict()
+        if (head := _head(model)) is not None:
+            name, layer = head
+            weights[f"{name}.weight"] = (layer.weight.detach().double() * self.std).float()
+            if layer.bias is not None:
+                weights[f"{name}.bias"] = (layer.bias.detach().double() * self.std + self.mean).float()
+        return weights
+
+
+UNSCALED = Scale()
+
+
+def _head(model: Any) -> tuple[str, nn.Linear] | None:
+    """The layer that answers: the last one with as many outputs as there are labels. None where it is no such layer."""
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
+    ]
+    return found[-1] if found else None
