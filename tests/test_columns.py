@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dongu.config import make_config
-from dongu.data.columns import choose_columns
+from dongu.data.columns import choose_columns, parts_of
 from dongu.data.examples import TextData, label_counts, read_examples
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table
@@ -108,6 +108,57 @@ def test_a_column_that_is_like_no_other_lists_them_all() -> None:
     with pytest.raises(DataError) as caught:
         choose_columns(table("text", "label"), None, "zzzz")
     assert caught.value.hint == "the columns are: text, label"
+
+
+# --- columns that a name joins
+
+
+TITLES: list[dict[str, Any]] = [
+    {"title": "a title", "body": "a body", "label": "x"},
+    {"title": "", "body": "only a body", "label": "y"},
+    {"title": "only a title", "body": None, "label": "x"},
+]
+
+
+def test_joined_columns_are_one_text_on_a_line_each() -> None:
+    data = read({"train": TITLES, "validation": TITLES}, text_columns="title+body")
+    assert data.splits["train"].texts == (["a title\na body", "only a body", "only a title"],)
+    assert data.unused_columns == ()
+    pair = read({"train": TITLES[:1] * 2 + TITLES[1:2], "validation": TITLES[:1]}, text_columns=["title+body", "body"])
+    assert [column[0] for column in pair.splits["train"].texts] == ["a title\na body", "a body"]
+
+
+def test_a_column_with_a_plus_in_its_name() -> None:
+    available = ("c++", "c", "+", "title", "a+b", "a")
+    assert parts_of("a+b", available) == ("a+b",)
+    assert parts_of("c+++title", available) == ("c++", "title")
+    assert parts_of("title+c++", available) == ("title", "c++")
+    assert parts_of("c+a+b", available) == ("c", "a+b")
+    for name in ("title+", "+title", "title+body", "title+a+", ""):
+        assert parts_of(name, available) is None, name
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"title": " ", "body": None}, "`title+body` is empty"),
+        ({"title": "a", "body": True}, "`body` is a boolean, not a text"),
+        ({"title": ["a"], "body": "a"}, "`title` is a list, not a text"),
+    ],
+)
+def test_joined_columns_that_make_no_text(tmp_path: Path, row: dict[str, Any], what: str) -> None:
+    path = write_lines(tmp_path / "data.jsonl", [*TITLES, {**row, "label": "x"}])
+    with pytest.raises(DataError) as caught:
+        read(path, text_columns="title+body")
+    assert (caught.value.what, caught.value.where) == (what, f"{path}:4")
+
+
+def test_joined_columns_that_do_not_exist_or_hold_the_label() -> None:
+    with pytest.raises(DataError, match="no column `bdy`") as caught:
+        choose_columns(table("title", "body", "label"), ["title+bdy"], None)
+    assert "did you mean `body`?" in caught.value.hint
+    with pytest.raises(DataError, match="`label` is both text and label"):
+        choose_columns(table("title", "body", "label"), ["title+label"], None)
 
 
 def test_each_split_needs_the_text_columns() -> None:

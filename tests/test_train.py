@@ -336,6 +336,25 @@ def test_what_a_newcomer_types(
     assert "standard input:2: is empty" in capsys.readouterr().err
 
 
+def test_a_title_joined_to_its_body(
+    tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = "".join(f"the film,word{i % 2} word{i % 2},x{i % 2}\n" for i in range(40))
+    data, out = tmp_path / "data.csv", str(tmp_path / "run")
+    data.write_text("title,body,label\n" + lines, encoding="utf-8")
+    options = ["--model", tiny_model(), "--epochs", "1", "--out", out]
+    assert run(["train", str(data), "--text-columns", "title+body", *options]) == 0
+    assert "columns    title+body → label (single-label)" in capsys.readouterr().out
+    assert run(["predict", out, "--data", str(data)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[2] for line in shown[:2]] == ["the film word0 word0", "the film word1 word1"]
+    assert run(["predict", out, "--data", str(data), "--json"]) == 0
+    [of_columns, *_] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (of_columns["title"], of_columns["body"]) == ("the film", "word0 word0")
+    [typed] = dongu.load(out).predict(["the film\nword0 word0"])
+    assert typed["probabilities"] == pytest.approx(of_columns["probabilities"], abs=1e-6)
+
+
 def test_columns_left_out_are_said(tiny_model: Callable[..., str], tmp_path: Path) -> None:
     from dongu.run.console import Console
 

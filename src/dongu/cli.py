@@ -428,7 +428,7 @@ def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
 
 
 def _answer_line(row: dict[str, Any], texts: Sequence[str]) -> str:
-    text = " | ".join(texts)
+    text = " | ".join(texts).replace("\n", " ")  # a line an answer
     if "probabilities" not in row:
         return f"{row['prediction']:.4f}\t{text}"
     given = row["prediction"] if isinstance(row["prediction"], list) else [row["prediction"]]
