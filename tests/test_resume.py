@@ -175,3 +175,35 @@ def test_a_full_disk_leaves_the_older_checkpoint(cut_run: Callable[..., Path], m
     for name in before:
         Checkpoint.read(run / "checkpoints" / name)
     assert dongu.resume(run).results["steps"] == 24
+
+
+TASKS: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {
+    "several labels, weighted": (lambda i: ["x"] * (i % 2) + ["y"] * (i % 3 == 0), {"class_weights": "balanced"}),
+    "numbers of a large unit": (lambda i: repr(2000.5 + i % 7), {}),
+    "smoothed classes, weighted": (lambda i: "ab"[i % 2], {"class_weights": {"b": 3}, "label_smoothing": 0.1}),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_ends_in_the_bytes_it_would_have_had(
+    task: str, tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A threshold and a scale are part of what a model answers: they must come back too."""
+    label, more = TASKS[task]
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"text": f"word{i % 9} film", "label": label(i)}) + "\n" for i in range(70)))
+    options = {**OPTIONS, **more, "model": tiny_model(dropout=0.2)}
+    whole = dongu.train(str(data), out=str(tmp_path / "whole"), **options)
+
+    def killed(*_: Any) -> None:
+        raise CutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dongu.training.save_best", killed)  # after an evaluation, before what it led to was kept
+        with pytest.raises(CutError):
+            dongu.train(str(data), out=str(tmp_path / "run"), **options)
+    assert dongu.resume(tmp_path / "run").results == whole.results
+    for name in ("metrics.jsonl", "results.json", "predictions/validation.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (whole.path / name).read_bytes(), name
+    for path in (whole.path / "model").iterdir():
+        assert (tmp_path / "run" / "model" / path.name).read_bytes() == path.read_bytes(), path.name
