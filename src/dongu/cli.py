@@ -452,7 +452,9 @@ def _count(value: str | None, name: str, default: int) -> int:
 def _suggest(command: str | None, flag: str) -> str:
     if command == "train":
         return did_you_mean(flag.lstrip("-").split("=")[0])
-    close = get_close_matches(flag, ["--data", "--out", "--split", "--batch-size", "--device", "--json", "--seed"], n=1)
+    close = get_close_matches(
+        flag, ["--data", "--out", "--glue", "--split", "--batch-size", "--device", "--json", "--seed"], n=1
+    )
     return f"did you mean {close[0]}?" if close else f"`dongu {command} --help` lists the options"
 
 

@@ -14,6 +14,7 @@ import torch
 from dongu.data.batches import EvalBatches, make_dataloader
 from dongu.errors import DonguError, NonFiniteError
 from dongu.metrics import MetricSet
+from dongu.model.load import PROBLEM_TYPES
 from dongu.model.loss import row_losses
 from dongu.model.scale import UNSCALED, Scale
 from dongu.multi_label import DEFAULT_THRESHOLD
@@ -82,7 +83,8 @@ def evaluate(
 
 def model_threshold(model: Any) -> float:
     """The probability from which on a model of several labels a row gives one, as its config.json has it."""
-    return float(getattr(model.config, "threshold", DEFAULT_THRESHOLD))
+    several = model.config.problem_type == PROBLEM_TYPES["multi-label"]
+    return float(model.config.threshold) if several else DEFAULT_THRESHOLD
 
 
 def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, workers: int = 0) -> np.ndarray:
