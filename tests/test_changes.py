@@ -64,6 +64,8 @@ CHANGES = {
     "lr_scheduler": "cosine",
     "warmup": "2",
     "max_grad_norm": "0.5",
+    "class_weights": "balanced",
+    "label_smoothing": "0.1",
     "max_length": "16",
     "seed": "7",
     "precision": "bf16",
