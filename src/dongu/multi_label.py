@@ -59,24 +59,27 @@ def _macro_f1_by_cut(label: np.ndarray, hit: np.ndarray, positives: np.ndarray) 
 class Ranking:
     """Answers to some rows, sorted by label once, so that metrics of many resamples of the rows are quick.
 
-    Shapes: all (rows, labels). A resample is a count a row: `weights`, (rows,).
+    A resample is a count a row: `weights`, (rows,). Cells are counted along `order`, label after label.
     """
 
-    given: np.ndarray  # 1 where the label is given
-    truth: np.ndarray  # 1 where it should be
-    order: np.ndarray  # rows, the surest of a label first
-    ends: np.ndarray  # place of the last row as sure as this one
+    given: np.ndarray  # (rows, labels), 1 where the label is given
+    truth: np.ndarray  # (rows, labels), 1 where it should be
+    order: np.ndarray  # (labels, rows), rows, the surest of a label first
+    hits: np.ndarray  # (hits,), the cells of `order` where the label should be given
+    ends: np.ndarray  # (hits,), the last cell of the same label that is as sure
 
     @staticmethod
     def of(probabilities: np.ndarray, truth: np.ndarray, threshold: float) -> Ranking:
         """Sort each label's rows."""
-        rows = len(truth)
-        order = np.argsort(-probabilities, axis=0, kind="stable")
-        descending = np.take_along_axis(probabilities, order, 0)
-        is_end = np.append(descending[1:] < descending[:-1], np.ones((1, truth.shape[1]), bool), axis=0)
-        places = np.where(is_end, np.arange(rows)[:, None], rows)
-        ends = np.minimum.accumulate(places[::-1], axis=0)[::-1]  # the nearest end from here on
-        return Ranking((probabilities >= threshold).astype(np.float64), truth.astype(np.float64), order, ends)
+        order = np.argsort(-probabilities.T, axis=1, kind="stable")
+        descending = np.take_along_axis(probabilities.T, order, 1)
+        is_end = np.append(descending[:, 1:] < descending[:, :-1], np.ones((len(order), 1), bool), axis=1)
+        ends = np.flatnonzero(is_end)
+        hits = np.flatnonzero(np.take_along_axis(truth.T, order, 1))
+        given = probabilities >= threshold
+        return Ranking(
+            given.astype(np.float64), truth.astype(np.float64), order, hits, ends[np.searchsorted(ends, hits)]
+        )
 
     def counts(self, weights: np.ndarray) -> np.ndarray:
         """Given rightly, given, and true, of each label: (3, …, labels) for (…, rows) weights."""
@@ -84,13 +87,15 @@ class Ranking:
 
     def average_precision(self, weights: np.ndarray) -> np.ndarray:
         """Mean over the true rows of a label of the precision down to each, (labels,); NaN for a label without one."""
-        seen = weights[self.order]  # (rows, labels)
-        hits = seen * np.take_along_axis(self.truth, self.order, 0)
-        found = np.cumsum(hits, 0)
-        total = np.cumsum(seen, 0)
-        precision = np.divide(found, total, out=np.zeros_like(found), where=total > 0)
-        sums = (hits * np.take_along_axis(precision, self.ends, 0)).sum(0)
-        values: np.ndarray = np.divide(sums, found[-1], out=np.full(len(sums), np.nan), where=found[-1] > 0)
+        labels, rows = self.order.shape
+        seen = weights[self.order]  # (labels, rows)
+        hit = np.zeros(seen.size)
+        hit[self.hits] = seen.ravel()[self.hits]
+        found = np.cumsum(hit.reshape(seen.shape), 1)
+        total = np.cumsum(seen, 1).ravel()[self.ends]  # (hits,)
+        precision = np.divide(found.ravel()[self.ends], total, out=np.zeros(len(total)), where=total > 0)
+        sums = np.bincount(self.hits // rows, hit[self.hits] * precision, minlength=labels)
+        values: np.ndarray = np.divide(sums, found[:, -1], out=np.full(labels, np.nan), where=found[:, -1] > 0)
         return values
 
 
