@@ -18,6 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top of the house down: a module imports at its head only from its own storey's earlier rooms or from below.
 STOREYS = [
+    ["dongu.text"],
     ["dongu.errors"],
     ["dongu.config", "dongu.files"],
     ["dongu.data"],

@@ -18,6 +18,7 @@ from dongu import __version__
 from dongu.config import ALIASES, RunConfig, did_you_mean, option_flag, read_config
 from dongu.errors import DonguError, InputError, StoppedError, UsageError
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
+from dongu.text import is_blank, printable
 
 if TYPE_CHECKING:
     from dongu.run.console import Console
@@ -351,8 +352,6 @@ def _predict(parsed: argparse.Namespace) -> None:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
     else:
-        from dongu.run.console import printable
-
         for row in rows:
             print(printable(_answer_line(row, classifier.text_columns)))
 
@@ -398,9 +397,9 @@ def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
     for number, raw in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         line = raw.removesuffix("\r")
         texts = tuple(line.split("\t")) if pair else (line,)
-        if len(texts) != 1 + pair or not all(text.strip() for text in texts):
+        if len(texts) != 1 + pair or any(map(is_blank, texts)):
             form = "two texts with a tab between them" if pair else "a text"
-            what = f"is not {form}" if line.strip() else "is empty"
+            what = "is empty" if is_blank(line) else f"is not {form}"
             hint = f"each line is {form}; a file of rows goes to --data"
             raise InputError(what, where=f"standard input:{number}", hint=hint)
         yield texts

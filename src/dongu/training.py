@@ -106,7 +106,7 @@ def resume(
     """
     started = time.perf_counter()
     folder = RunFolder(Path(path))
-    record = folder.read_json("run.json")
+    record = folder.read_record()
     if (folder.path / "results.json").exists():
         raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to go on with")
     folder.refuse_if_locked()

@@ -8,6 +8,7 @@ import numpy as np
 
 from dongu.config import Task
 from dongu.errors import DataError
+from dongu.text import shortened
 
 HOLDOUT_FRACTION = 0.1
 
@@ -30,7 +31,7 @@ def hold_out(targets: np.ndarray, task: Task, names: Sequence[str], *, seed: int
             continue  # one outlier is learnt
         if len(rows) < 2:
             raise DataError(
-                f"the label `{names[int(stratum)]}` has 1 row: it cannot be both learnt and held out",
+                f"the label `{shortened(names[int(stratum)])}` has 1 row: it cannot be both learnt and held out",
                 where=origin,
                 hint="add rows of it, or give a folder with a validation file",
             )

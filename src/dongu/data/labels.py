@@ -11,6 +11,7 @@ import numpy as np
 from dongu.config import Task
 from dongu.data.table import BOOLEAN, Table, kind_of
 from dongu.errors import DataError
+from dongu.text import is_blank, shortened
 
 HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
 
@@ -32,7 +33,7 @@ def read_labels(table: Table, name: str) -> list[str]:
     labels: list[str] = []
     first_kind = ""
     for row, cell in enumerate(table.columns[name]):
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
+        if cell is None or (isinstance(cell, str) and is_blank(cell)):
             raise DataError(f"the label `{name}` is empty", where=table.where(row), hint="fill it in or remove the row")
         if not isinstance(cell, str | bool):
             raise DataError(f"the label `{name}` is {kind_of(cell)}, not a name or a number", where=table.where(row))
@@ -70,7 +71,7 @@ def name_labels(table: Table, labels: Sequence[str], task: Task, column: str) ->
         )
     if len(distinct) < 2:
         raise DataError(
-            f"train has one label only (`{distinct[0]}`)",
+            f"train has one label only (`{shortened(distinct[0])}`)",
             where=table.origin,
             hint="a classifier needs two; is --label-column right?",
         )
@@ -98,7 +99,7 @@ def read_targets(
         values = [_number(label) for label in labels]
         for row, value in enumerate(values):
             if value is None:
-                raise DataError(f"the label `{labels[row]}` is not a number", where=table.where(row))
+                raise DataError(f"the label `{shortened(labels[row])}` is not a number", where=table.where(row))
         return np.array(values, dtype=np.float32)
     # A source that declares its names (`ClassLabel`) stores positions; every other stores the names themselves.
     declared = table.label_names.get(column)
@@ -108,7 +109,7 @@ def read_targets(
     for row, label in enumerate(labels):
         if label not in ids:
             raise DataError(
-                f"the label `{label}` does not occur in train",
+                f"the label `{shortened(label)}` does not occur in train",
                 where=table.where(row),
                 hint=f"train has: {_first_few(names)}",
             )
@@ -124,4 +125,4 @@ def _number(label: str) -> float | None:
 
 
 def _first_few(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return ", ".join(map(shortened, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

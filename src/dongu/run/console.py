@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-import unicodedata
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -15,6 +14,7 @@ from dongu.data.batches import epoch_order, padding_share
 from dongu.data.examples import label_counts
 from dongu.loop import Loop, Step
 from dongu.model.device import describe_device
+from dongu.text import printable
 
 PLAIN_LINES = 20  # progress lines of a whole run where the output is no terminal
 SHOWN_LABELS = 6
@@ -204,13 +204,3 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def printable(text: str) -> str:
-    """Text from data without what could move or recolour a terminal: control and direction characters."""
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf")
-        else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
