@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from dongu import __version__
-from dongu.config import ALIASES, RunConfig, did_you_mean, option_flag, read_config
+from dongu.config import ALIASES, RunConfig, did_you_mean, make_config, option_flag, read_config
 from dongu.errors import DonguError, InputError, StoppedError, UsageError
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.text import is_blank, printable
@@ -235,22 +235,30 @@ def _add_compute_options(parser: argparse.ArgumentParser) -> None:
 
 def _train(parsed: argparse.Namespace) -> None:
     options = train_options(parsed, processes=int(os.environ.get("WORLD_SIZE", "1")))
-    from dongu.config import make_config
+    config = make_config(options)  # first whatever may be wrong and needs no torch, which takes seconds to load
+    from dongu.data.examples import read_examples
+    from dongu.data.sources import read_source
+    from dongu.run.folder import RunFolder
 
-    make_config(options)  # every mistake is said before torch is loaded
+    if config.out is not None:
+        RunFolder(Path(config.out)).refuse_if_taken()
+    data = read_examples(read_source(options.pop("data")), config)
     from dongu.run.console import Console
     from dongu.training import train
 
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
-    _show_result(train(console=console, **options), console, as_json=parsed.json)
+    _show_result(train(data, console=console, **options), console, as_json=parsed.json)
 
 
 def _resume(parsed: argparse.Namespace) -> None:
-    from dongu.run.console import Console
-    from dongu.training import resume
+    from dongu.run.folder import RunFolder
 
     options = {name: getattr(parsed, name) for name in RunConfig.model_fields if name not in ("data", "out")}
     given = {name: value for name, value in options.items() if value is not None}
+    make_config({**RunFolder(parsed.folder).read_record()["options"], **given})
+    from dongu.run.console import Console
+    from dongu.training import resume
+
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
     result = resume(parsed.folder, parsed.data, allow=parsed.allow, console=console, **given)
     _show_result(result, console, as_json=parsed.json)
@@ -298,14 +306,16 @@ def train_options(parsed: argparse.Namespace, processes: int) -> dict[str, Any]:
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from dongu.data.sources import read_source
-    from dongu.results.predict import load
+    from dongu.run.folder import RunFolder
 
     batch_size = _count(parsed.batch_size, "batch-size", 32)
+    RunFolder(parsed.folder).read_record()
+    source = None if parsed.data is None else read_source(parsed.data)
+    from dongu.results.predict import load
+
     classifier = load(parsed.folder, device=parsed.device, batch_size=batch_size)
     evaluations = (
-        classifier.evaluate_own(parsed.split)
-        if parsed.data is None
-        else classifier.evaluate_other(read_source(parsed.data), parsed.split)
+        classifier.evaluate_own(parsed.split) if source is None else classifier.evaluate_other(source, parsed.split)
     )
     results = {split: evaluation.metrics for split, evaluation in evaluations.items()}
     if not classifier.accelerator.is_main_process:
@@ -320,8 +330,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
 
 def _predict(parsed: argparse.Namespace) -> None:
     from dongu.data.readers import read_file
-    from dongu.results.predict import load
-    from dongu.results.predictions import write_answers
+    from dongu.run.folder import RunFolder
 
     if parsed.out is not None and parsed.out.exists():
         raise UsageError("the file exists", where=f"--out {parsed.out}", hint="remove it or choose another name")
@@ -330,10 +339,14 @@ def _predict(parsed: argparse.Namespace) -> None:
     if parsed.data is not None and parsed.texts:
         raise UsageError("give either TEXT or --data, not both")
     batch_size = _count(parsed.batch_size, "batch-size", 32)
+    RunFolder(parsed.folder).read_record()
+    table = None if parsed.data is None else read_file(parsed.data)
+    from dongu.results.predict import load
+    from dongu.results.predictions import write_answers
+
     classifier = load(parsed.folder, device=parsed.device, batch_size=batch_size)
     pair = len(classifier.text_columns) == 2
-    if parsed.data is not None:
-        table = read_file(parsed.data)
+    if table is not None:
         answers = classifier.predict_table(table)
         inputs = [
             {name: "" if cells[i] is None else str(cells[i]) for name, cells in table.columns.items()}
@@ -357,6 +370,9 @@ def _predict(parsed: argparse.Namespace) -> None:
 
 
 def _verify(parsed: argparse.Namespace) -> int:
+    from dongu.run.folder import RunFolder
+
+    RunFolder(parsed.folder).read_record()
     from dongu.results.verify import verify
 
     holds = True

@@ -62,12 +62,12 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
     """
     started = time.perf_counter()
     if (out := options.get("out")) is not None:
-        _refuse_if_taken(RunFolder(Path(out)))  # before minutes of tokenizing
+        RunFolder(Path(out)).refuse_if_taken()  # before minutes of tokenizing
     loop = Loop(data, **options)
     if "validation" not in loop.splits or loop.splits["validation"].targets is None:
         raise InputError("validation has no labels", hint="a best model cannot be chosen without")
     folder = RunFolder(Path(loop.config.out or f"runs/{loop.data.name}"))
-    _refuse_if_taken(folder)
+    folder.refuse_if_taken()
     loop.accelerator.wait_for_everyone()  # nobody looks at the folder after the first has written to it
     main = loop.accelerator.is_main_process
     state = RunState(identity=identity(loop))
@@ -325,11 +325,6 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str,
         "warmup_steps": loop.warmup_steps,
         "device": str(loop.accelerator.device),
     }
-
-
-def _refuse_if_taken(folder: RunFolder) -> None:
-    folder.refuse_if_locked()
-    folder.refuse_if_used()
 
 
 def _place(data: str | None) -> str | None:

@@ -48,6 +48,8 @@ class TextData:
     """A data set ready to be tokenized: its columns, its task, its label names and its splits."""
 
     name: str
+    place: str | None  # DATA as given; None for rows in memory
+    hub_name: str | None  # the same, for data from the Hub
     columns: Columns
     task: Task
     label_names: tuple[str, ...]  # class id → name; for regression the label column alone
@@ -87,7 +89,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
             name: examples for name, examples in splits.items() if name != "train"
         }
     unused = tuple(name for name in train.columns if name not in (*columns.texts, columns.label))
-    return TextData(source.name, columns, task, names, splits, unused, held_out)
+    return TextData(source.name, source.place, source.hub_name, columns, task, names, splits, unused, held_out)
 
 
 def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:

@@ -7,7 +7,7 @@ import filecmp
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Source:
     """In this order, where present: train, validation, test, validation_mismatched (MNLI only)."""
     hub_name: str | None = None
     """The name as given, for data from the Hub."""
+    place: str | None = None
+    """DATA as given, where it is a path or a name; None for rows in memory."""
 
 
 GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
@@ -50,7 +52,7 @@ def read_source(data: Any) -> Source:
         DataError: whatever is wrong with it.
     """
     if isinstance(data, str | Path):
-        return _read_name(str(data))
+        return replace(_read_name(str(data)), place=str(data))
     if isinstance(data, dict):
         return Source("data", _read_splits(data, "data"))
     return Source("data", {"train": _from_memory(data, "data")})

@@ -51,18 +51,24 @@ class RunFolder:
         """The clock's side of `metrics.jsonl`."""
         return self.path / "timing.jsonl"
 
-    def refuse_if_used(self) -> None:
+    def refuse_if_taken(self) -> None:
         """
         Raises:
-            UsageError: the folder holds something already, or cannot be one.
+            LockedError: another process writes to the folder.
+            UsageError: it holds something already, or cannot be a folder.
         """
         try:
-            self._refuse_if_used()
-        except (OSError, ValueError) as error:
+            self.refuse_if_locked()
+            self.refuse_if_used()
+        except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a NUL
             what = f"cannot be looked at ({getattr(error, 'strerror', None) or error})"
             raise UsageError(what, where=f"--out {self.path}", hint="choose another --out") from error
 
-    def _refuse_if_used(self) -> None:
+    def refuse_if_used(self) -> None:
+        """
+        Raises:
+            UsageError: the folder holds something already.
+        """
         if self.path.is_dir() and not all(path.name == LOCK or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
             if (self.path / "results.json").exists():
