@@ -387,7 +387,10 @@ def with_option(**changes: Any) -> Callable[[Path], None]:
 
 
 def written(name: str, content: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(content) and None
+    def change(folder: Path) -> None:
+        (folder / name).write_text(content)
+
+    return change
 
 
 def without_model(folder: Path) -> None:
