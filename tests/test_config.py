@@ -44,6 +44,7 @@ OPTIONS = [
     "save_steps",
     "keep",
     "patience",
+    "strict",
 ]
 
 

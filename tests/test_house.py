@@ -20,10 +20,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 STOREYS = [
     ["dongu.text"],
     ["dongu.errors"],
-    ["dongu.config", "dongu.files"],
+    ["dongu.config", "dongu.files", "dongu.text"],
     ["dongu.data"],
     ["dongu.model", "dongu.metrics"],
-    ["dongu.evaluate"],
+    ["dongu.evaluate", "dongu.doctor"],
     ["dongu.loop"],
     ["dongu.run"],
     ["dongu.results"],
@@ -125,6 +125,7 @@ def test_import_and_help_leave_torch_alone() -> None:
         "from dongu.cli import run; run(['--help'])",
         "from dongu.cli import run; run(['train', '--help'])",
         "from dongu.cli import run; run(['predict', '--help'])",
+        "from dongu.cli import run; run(['inspect', '--help'])",
     ):
         program = f"import sys\ntry:\n    {statement}\nexcept SystemExit:\n    pass\nprint(file=sys.stderr, *({heavy}))"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

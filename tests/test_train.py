@@ -22,6 +22,7 @@ FILES = {
     ".lock",
     "MANIFEST.json",
     "run.json",
+    "findings.json",
     "metrics.jsonl",
     "timing.jsonl",
     "results.json",

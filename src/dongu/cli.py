@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 ANSWER_FILES = (".jsonl", ".csv", ".tsv")
+SET_ONCE = ("data", "out", "strict")  # options that a run that goes on cannot have otherwise
+INSPECTED = ("model", "text_columns", "label_column", "task", "max_length", "batch_size", "seed")
 ALLOWED = "data, versions, hardware, or an option by its name (learning-rate)"
 LAUNCHERS = """\
 several processes, nothing else changed:
@@ -93,7 +95,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dongu {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add_command in (_add_train, _add_resume, _add_evaluate, _add_predict, _add_verify, _add_demo):
+    for add_command in (_add_train, _add_resume, _add_evaluate, _add_predict, _add_inspect, _add_verify, _add_demo):
         add_command(commands)
     return parser
 
@@ -133,7 +135,7 @@ def _add_resume(commands: Any) -> None:
     )
     options = resume.add_argument_group("options of `dongu train` that shall be others from here on")
     for name in RunConfig.model_fields:
-        if name not in ("data", "out"):
+        if name not in SET_ONCE:
             _add_option(options, name, default_shown=False)
     resume.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
     resume.set_defaults(run=_resume)
@@ -168,6 +170,22 @@ def _add_predict(commands: Any) -> None:
     predict.add_argument("--out", metavar="FILE", type=Path, help="file to write: .jsonl, .csv or .tsv")
     _add_compute_options(predict)
     predict.set_defaults(run=_predict)
+
+
+def _add_inspect(commands: Any) -> None:
+    inspect = commands.add_parser(
+        "inspect",
+        help="what is wrong with a data set, what it does to the result, what to do",
+        description="Looks at a data set as `dongu train` would read it, and at what the result would suffer from:"
+        " copies, leaks between the splits, contradictions, labels, lengths.",
+        epilog="Exit code 2 where `dongu train` would refuse the data.",
+        allow_abbrev=False,
+    )
+    inspect.add_argument("data", metavar="DATA", help=RunConfig.model_fields["data"].description)
+    for name in INSPECTED:
+        _add_option(inspect, name)
+    inspect.add_argument("--strict", action="store_true", help="exit code 2 where there is a warning")
+    inspect.set_defaults(run=_inspect)
 
 
 def _add_verify(commands: Any) -> None:
@@ -253,7 +271,7 @@ def _train(parsed: argparse.Namespace) -> None:
 def _resume(parsed: argparse.Namespace) -> None:
     from dongu.run.folder import RunFolder
 
-    options = {name: getattr(parsed, name) for name in RunConfig.model_fields if name not in ("data", "out")}
+    options = {name: getattr(parsed, name) for name in RunConfig.model_fields if name not in SET_ONCE}
     given = {name: value for name, value in options.items() if value is not None}
     make_config({**RunFolder(parsed.folder).read_record()["options"], **given})
     from dongu.run.console import Console
@@ -369,6 +387,21 @@ def _predict(parsed: argparse.Namespace) -> None:
             print(printable(_answer_line(row, classifier.text_columns)))
 
 
+def _inspect(parsed: argparse.Namespace) -> None:
+    from dongu.config import make_config
+
+    config = make_config({"data": parsed.data, **{name: getattr(parsed, name) for name in INSPECTED}})
+    from dongu.data.sources import read_source
+    from dongu.doctor.checkup import inspect, refuse_findings
+    from dongu.doctor.words import report
+    from dongu.text import printable
+
+    checkup = inspect(read_source(parsed.data), config)
+    for line in report(checkup, config):
+        print(printable(line))
+    refuse_findings(checkup.findings, parsed.data, strict=parsed.strict)
+
+
 def _verify(parsed: argparse.Namespace) -> int:
     from dongu.run.folder import RunFolder
 
@@ -444,7 +477,9 @@ def _count(value: str | None, name: str, default: int) -> int:
 def _suggest(command: str | None, flag: str) -> str:
     if command == "train":
         return did_you_mean(flag.lstrip("-").split("=")[0])
-    close = get_close_matches(flag, ["--data", "--out", "--split", "--batch-size", "--device", "--json", "--seed"], n=1)
+    close = get_close_matches(
+        flag, ["--data", "--out", "--split", "--batch-size", "--device", "--json", "--seed", "--strict"], n=1
+    )
     return f"did you mean {close[0]}?" if close else f"`dongu {command} --help` lists the options"
 
 

@@ -120,6 +120,7 @@ class RunConfig(BaseModel):
     save_steps: Count | None = Field(None, description="checkpoint every N updates, besides the one at each evaluation")
     keep: Count = Field(2, description="checkpoints to keep, besides the best one's")
     patience: Count | None = Field(None, description="stop after N evaluations without a better one (default: never)")
+    strict: bool = Field(False, description="do not start where `dongu inspect` has a warning about the data")
 
 
 def option_flag(name: str) -> str:

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dongu.config import RunConfig
+from dongu.doctor.checkup import examine, refuse_findings
+from dongu.doctor.finding import Finding
+from dongu.doctor.lengths import measured
+from dongu.doctor.words import warnings_before_a_run
 from dongu.errors import (
     CheckpointError,
     InputError,
@@ -22,13 +26,13 @@ from dongu.errors import (
 from dongu.evaluate import Evaluation
 from dongu.files import disk, replace_folder
 from dongu.loop import Loop, Step
-from dongu.model.load import load_classifier, quiet_transformers
+from dongu.model.load import load_classifier, quiet_transformers, usual_length
 from dongu.results.card import write_card
 from dongu.results.predictions import prediction_lines
 from dongu.run.checkpoint import Checkpoints, RunState
 from dongu.run.console import Console, describe, results_table
 from dongu.run.effort import Effort
-from dongu.run.folder import RunFolder
+from dongu.run.folder import FINDINGS, RunFolder
 from dongu.run.identity import differences, identity, refuse, software_versions
 from dongu.run.journal import Journal, logged_steps
 from dongu.run.plan import Plan
@@ -53,7 +57,8 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
         options: those of `RunConfig` by name.
 
     Raises:
-        InputError: the options, the data or the model cannot be used, or the run folder is taken; nothing is written.
+        InputError: the options, the data or the model cannot be used, the run folder is taken, or the data doctor has a
+            warning and `strict` allows none; nothing is written.
         LockedError: another process writes to the run folder.
         NonFiniteError: a loss, a gradient or a weight was not finite; the update was not made.
         StorageError: a file could not be written, or there is no room for all that the run will keep.
@@ -70,15 +75,20 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
     folder.refuse_if_taken()
     loop.accelerator.wait_for_everyone()  # nobody looks at the folder after the first has written to it
     main = loop.accelerator.is_main_process
+    findings = _examine(loop)
+    refuse_findings(findings, loop.config.data or loop.data.name, strict=loop.config.strict)
     state = RunState(identity=identity(loop))
     Checkpoints(folder.checkpoints, loop.config.keep, _plan(loop)).check_room(loop)
     with folder.lock(enabled=main):
         if main:
             folder.refuse_if_used()  # another process may have come and gone
             folder.clean()
+            folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
             folder.write_json("run.json", describe_run(loop, folder, state))
         console = _console_of(loop, console)
         console.fields([*describe(loop), ("run", str(folder.path))])
+        for warning in warnings_before_a_run(findings, f"{folder.path / FINDINGS}, or dongu inspect"):
+            console.line(warning)
         return run(loop, folder, state, console, started)
 
 
@@ -325,6 +335,16 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str,
         "warmup_steps": loop.warmup_steps,
         "device": str(loop.accelerator.device),
     }
+
+
+def _examine(loop: Loop) -> list[Finding]:
+    """What the data doctor says about the rows of a loop, which are tokenized already."""
+    tokenizer, limit = loop.tokenizer.backend_tokenizer, usual_length(loop.model, loop.tokenizer)
+    lengths = {
+        name: measured(loop.splits[name].tokens, tokenizer, examples, loop.config.max_length, limit, loop.config.seed)
+        for name, examples in loop.data.splits.items()
+    }
+    return examine(loop.data, lengths)
 
 
 def _place(data: str | None) -> str | None:

@@ -21,16 +21,22 @@ class Examples:
     """The rows of one split.
 
     `ids` are row numbers in the source, from 0; `texts` holds one list a text column; `targets` are class ids
-    (int64) or numbers (float32), (rows,), and None where the source hides them.
+    (int64) or numbers (float32), (rows,), and None where the source hides them; `lines` says where in the file each
+    row begins, (rows,), and is None where there are no lines.
     """
 
     ids: np.ndarray
     texts: tuple[list[str], ...]
     targets: np.ndarray | None
     origin: str
+    lines: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def where(self, row: int) -> str:
+        """The place of a row in the source, as `Table.where` has it."""
+        return f"{self.origin}, row {self.ids[row] + 1}" if self.lines is None else f"{self.origin}:{self.lines[row]}"
 
     def take(self, mask: np.ndarray) -> Examples:
         """The rows where the mask, (rows,), is true."""
@@ -40,6 +46,7 @@ class Examples:
             ids=self.ids[rows],
             texts=tuple([column[row] for row in rows] for column in self.texts),
             targets=None if self.targets is None else self.targets[rows],
+            lines=None if self.lines is None else self.lines[rows],
         )
 
 
@@ -76,6 +83,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
             texts=read_texts(table, columns.texts),
             targets=read_targets(table, columns.label, task, names, hidden_allowed=name == "test"),
             origin=table.origin,
+            lines=None if table.lines is None else np.array(table.lines),
         )
         for name, table in source.splits.items()
     }

@@ -10,14 +10,13 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
-from dongu.data.batches import epoch_order, padding_share
-from dongu.data.examples import label_counts
+from dongu.data.order import epoch_order, padding_share
+from dongu.doctor.overview import describe_labels
 from dongu.loop import Loop, Step
 from dongu.model.device import describe_device
-from dongu.text import printable
+from dongu.text import counted, printable
 
 PLAIN_LINES = 20  # progress lines of a whole run where the output is no terminal
-SHOWN_LABELS = 6
 
 
 class Console:
@@ -109,7 +108,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     return [
         ("data", f"{rows} rows{held_out}"),
         ("columns", f"{data.columns} ({data.task}){unused}"),
-        ("labels", _describe_labels(loop)),
+        ("labels", describe_labels(data, data.splits["train"])),
         ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),
         (
             "tokens",
@@ -130,7 +129,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ),
         (
             "device",
-            f"{describe_device(loop.accelerator)}, {config.precision}, {_counted(config.threads or 0, 'thread')},"
+            f"{describe_device(loop.accelerator)}, {config.precision}, {counted(config.threads or 0, 'thread')},"
             f" seed {config.seed}",
         ),
         ("engine", _describe_engine(loop)),
@@ -155,19 +154,6 @@ def _describe_engine(loop: Loop) -> str:
     return "packed: real tokens only" if loop.config.engine == "packed" else "plain: the model's own forward"
 
 
-def _describe_labels(loop: Loop) -> str:
-    train = loop.data.splits["train"]
-    if loop.data.task == "regression":
-        targets = train.targets
-        return (
-            "" if targets is None else f"numbers from {targets.min():g} to {targets.max():g}, mean {targets.mean():.3g}"
-        )
-    counts = label_counts(train, loop.data.label_names)
-    shown = [f"{name} {count / len(train):.1%}" for name, count in list(counts.items())[:SHOWN_LABELS]]
-    more = f" · and {len(counts) - SHOWN_LABELS} more" if len(counts) > SHOWN_LABELS else ""
-    return f"{len(counts)}: {' · '.join(shown)}{more}"
-
-
 def _describe_metrics(loop: Loop) -> str:
     metrics = loop.metrics
     positive = f" (of `{metrics.label_names[1]}`)" if "f1" in metrics.names else ""
@@ -189,10 +175,6 @@ def results_table(results: Mapping[str, Any]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _millions(number: int) -> str:

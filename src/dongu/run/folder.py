@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # a folder is looked at before torch is loaded
 
 LOCK = ".lock"
 RESOLVED = {"text_columns", "label_column", "task"}  # options that have a value in every run.json
+FINDINGS = "findings.json"  # what the data doctor said; the last file before run.json, with which a run begins
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class RunFolder:
         Raises:
             UsageError: the folder holds something already.
         """
-        if self.path.is_dir() and not all(path.name == LOCK or is_leftover(path) for path in self.path.iterdir()):
+        unused = (LOCK, FINDINGS)
+        if self.path.is_dir() and not all(path.name in unused or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
             if (self.path / "results.json").exists():
                 what = "holds a finished run"
@@ -132,7 +134,7 @@ class RunFolder:
         for folder in (self.path, self.path / "predictions", self.checkpoints):
             remove_leftovers(folder)
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, content: Mapping[str, Any] | Sequence[Any]) -> None:
         """One JSON file, whole or not at all."""
         write_file(self.path / name, (dump_json(content, indent=2) + "\n").encode(), within=self.path)
 
