@@ -493,3 +493,18 @@ def test_real_data(name: str, what: list[str]) -> None:
     found = [finding.what for finding in examine(data, {})]
     assert len(found) == len(what)
     assert all(text.startswith(start) for text, start in zip(found, what, strict=True))
+
+
+def test_findings_alone_are_no_run(
+    flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kill may come between `findings.json` and `run.json`; a file of that name without a lock is somebody's own."""
+    arguments = ["train", "flawed", "--model", tiny_model(), "--max-steps", "1", "--out", "run", "--device", "cpu"]
+    (flawed / "run").mkdir()
+    (flawed / "run" / "findings.json").write_text("mine")
+    assert cli.run(arguments) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert (flawed / "run" / "findings.json").read_text() == "mine"
+    (flawed / "run" / ".lock").touch()
+    assert cli.run(arguments) == 0
+    assert len(json.loads((flawed / "run" / "findings.json").read_text())) == 5

@@ -70,7 +70,7 @@ class RunFolder:
         Raises:
             UsageError: the folder holds something already.
         """
-        unused = (LOCK, FINDINGS)
+        unused = {LOCK, FINDINGS} if (self.path / LOCK).exists() else set()  # without a lock they are the user's own
         if self.path.is_dir() and not all(path.name in unused or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
             if (self.path / "results.json").exists():
