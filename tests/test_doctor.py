@@ -441,7 +441,7 @@ def test_train_warns_and_records(
     warnings = [line for line in lines if line.startswith("WARNING: ")]
     assert len(warnings) == 3
     assert "(flawed/train.csv:3 and flawed/validation.csv:10): their answers can be remembered" in warnings[0]
-    assert lines[lines.index(warnings[-1]) + 1] == "… and 2 more warnings: run/findings.json, or dongu inspect"
+    assert lines[lines.index(warnings[-1]) + 1] == "… and 2 more warnings: dongu inspect flawed"
     recorded = json.loads((flawed / "run" / "findings.json").read_text(encoding="utf-8"))
     data = read_examples(read_source("flawed"), make_config({}))
     assert recorded == json.loads(json.dumps([finding.as_json() for finding in examine(data, {})]))

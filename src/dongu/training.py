@@ -87,7 +87,8 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
             folder.write_json("run.json", describe_run(loop, folder, state))
         console = _console_of(loop, console)
         console.fields([*describe(loop), ("run", str(folder.path))])
-        for warning in warnings_before_a_run(findings, f"{folder.path / FINDINGS}, or dongu inspect"):
+        inspection = f"dongu inspect {loop.config.data}" if loop.config.data else str(folder.path / FINDINGS)
+        for warning in warnings_before_a_run(findings, inspection):
             console.line(warning)
         return run(loop, folder, state, console, started)
 
