@@ -30,7 +30,7 @@ from dongu.errors import ModelError
 
 Row = tuple[str, str]
 SUBJECTS = ("film", "cook", "train", "song", "storm", "goat", "lamp", "king")
-ENOUGH = [(f"{subject} number {i}", ("no", "yes")[i % 2]) for i in range(5) for subject in SUBJECTS]
+ENOUGH = [(f"{subject} the {i}", ("no", "yes")[i % 2]) for i in range(5) for subject in SUBJECTS]
 FRESH = [(f"another {subject}", ("no", "yes")[i % 2]) for i, subject in enumerate(SUBJECTS)]
 
 
@@ -100,7 +100,7 @@ def test_a_pair_the_other_way_round(looked_at: Callable[..., Checkup]) -> None:
     checkup = looked_at(
         header=("sentence1", "sentence2", "label"),
         train=pairs,
-        validation=[("one more", "b", "no"), ("and another", "b", "yes"), ("FILM number 0 too", "film number 0", "no")],
+        validation=[("one more", "b", "no"), ("and another", "b", "yes"), ("FILM the 0 too", "film the 0", "no")],
     )
     found = only(checkup, "in train too")
     assert found.what == "1 validation row of 3 (33.3%) stands in train too: 1 the other way round"
@@ -108,7 +108,7 @@ def test_a_pair_the_other_way_round(looked_at: Callable[..., Checkup]) -> None:
 
 
 def test_copies_with_other_labels_do_not_raise_a_score(looked_at: Callable[..., Checkup]) -> None:
-    checkup = looked_at(train=ENOUGH, validation=[*FRESH, ("film number 0", "yes")])
+    checkup = looked_at(train=ENOUGH, validation=[*FRESH, ("film the 0", "yes")])
     assert "too low" in only(checkup, "1 with another label").effect
 
 
@@ -124,7 +124,7 @@ def test_copies_that_holding_out_parts(tmp_path: Path) -> None:
 
 
 def test_one_text_with_two_labels(looked_at: Callable[..., Checkup]) -> None:
-    twice = [*ENOUGH, ("film  number 0", "yes"), ("Film number 0", "yes"), ("cook number 0", "no")]
+    twice = [*ENOUGH, ("film  the 0", "yes"), ("Film the 0", "yes"), ("cook the 0", "no")]
     found = only(looked_at(train=twice, validation=FRESH), "two labels")
     assert found.severity == "warning"
     assert found.what == "1 text of train with two labels, in 3 rows"
@@ -380,7 +380,7 @@ def test_a_damaged_model_is_no_reason_to_fail(
 def flawed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with five warnings: a leak into each split, between them, two labels of a text, and copies."""
     monkeypatch.chdir(tmp_path)
-    write_csv(tmp_path / "flawed" / "train.csv", [*ENOUGH, ENOUGH[0], ("FILM number 0", "yes")])
+    write_csv(tmp_path / "flawed" / "train.csv", [*ENOUGH, ENOUGH[0], ("FILM the 0", "yes")])
     write_csv(tmp_path / "flawed" / "validation.csv", [*FRESH, ENOUGH[1]])
     write_csv(tmp_path / "flawed" / "test.csv", [("one more", "yes"), ENOUGH[1]])
     return tmp_path
@@ -394,7 +394,7 @@ def test_inspect(flawed: Path, tiny_model: Callable[..., str], capsys: pytest.Ca
     assert "always `no` has an accuracy of 0.5556 on validation, 0.5000 on test\n" in said
     assert "tokens     train       median 5, 90% up to 5, 99% up to 5, longest 5; none is cut at 64\n" in said
     assert "of a batch of 4, 0.0% with --group-by-length" in said
-    assert "  rows   flawed/train.csv:3 and flawed/test.csv:3  cook number 0\n" in said
+    assert "  rows   flawed/train.csv:3 and flawed/test.csv:3  cook the 0\n" in said
     assert said.endswith("Found: 5 warnings.\n")
     assert said.count("\nWARNING  ") == 5
     assert cli.run(["inspect", "flawed", "--model", tiny_model(), "--strict"]) == 2
