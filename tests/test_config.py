@@ -41,6 +41,7 @@ OPTIONS = [
     "workers",
     "eval_steps",
     "metric",
+    "calibrate",
     "save_steps",
     "keep",
     "patience",

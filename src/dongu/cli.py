@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
@@ -286,7 +286,9 @@ def _show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
-        print(json.dumps(result.results, ensure_ascii=False))
+        from dongu.run.folder import dump_json
+
+        print(dump_json(result.results))
         return
     console.line()
     console.line(f"next:  dongu predict {result.path} {_example_texts(result.path)}")
@@ -329,21 +331,35 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     batch_size = _count(parsed.batch_size, "batch-size", 32)
     RunFolder(parsed.folder).read_record()
     source = None if parsed.data is None else read_source(parsed.data)
+    from dongu.confidence import verdict
     from dongu.results.predict import load
+    from dongu.run.console import results_table
+    from dongu.run.folder import dump_json
 
     classifier = load(parsed.folder, device=parsed.device, batch_size=batch_size)
     evaluations = (
         classifier.evaluate_own(parsed.split) if source is None else classifier.evaluate_other(source, parsed.split)
     )
-    results = {split: evaluation.metrics for split, evaluation in evaluations.items()}
     if not classifier.accelerator.is_main_process:
         return
+    results = {
+        split: verdict(evaluation, classifier.metrics, classifier.constant_answer, classifier.config.seed)
+        for split, evaluation in evaluations.items()
+    }
     if parsed.json:
-        print(json.dumps(results, ensure_ascii=False))
+        print(dump_json({split: _flat(entries) for split, entries in results.items()}))
         return
-    for split, metrics in results.items():
-        for name, value in metrics.items():
-            print(f"{split:<11} {name:<21} {value:.4f}")
+    for line in results_table(results, classifier.metrics.task):
+        print(printable(line))
+
+
+def _flat(entries: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """`accuracy`, `accuracy_low`, `accuracy_high`, `accuracy_baseline`: one number a key."""
+    return {
+        name if key == "value" else f"{name}_{key}": number
+        for name, entry in entries.items()
+        for key, number in entry.items()
+    }
 
 
 def _predict(parsed: argparse.Namespace) -> None:

@@ -117,6 +117,9 @@ class RunConfig(BaseModel):
     )
     eval_steps: Count | None = Field(None, description="evaluate every N updates (default: after each epoch)")
     metric: Metric | None = Field(None, description="metric that chooses the best model (default: the task's)")
+    calibrate: bool = Field(
+        False, description="divide the saved model's head by the temperature that makes its probabilities honest"
+    )
     save_steps: Count | None = Field(None, description="checkpoint every N updates, besides the one at each evaluation")
     keep: Count = Field(2, description="checkpoints to keep, besides the best one's")
     patience: Count | None = Field(None, description="stop after N evaluations without a better one (default: never)")

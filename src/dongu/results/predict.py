@@ -48,6 +48,7 @@ class Classifier:
         self.metrics = MetricSet.of(
             record["options"]["task"], record["label_names"], self.config.data, record["metric"]
         )
+        self.constant_answer: list[float] | None = record.get("constant_answer")  # which older runs lack
         self.model, self.tokenizer = load_classifier(RunFolder(Path(run)).model)
         if (outputs := self.model.config.num_labels) != len(self.label_names):
             what = f"the model has {outputs} outputs, and run.json names {len(self.label_names)} labels"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
+from dongu.config import Task
 from dongu.data.order import epoch_order, padding_share
 from dongu.doctor.overview import describe_labels
 from dongu.loop import Loop, Step
@@ -160,21 +162,35 @@ def _describe_metrics(loop: Loop) -> str:
     return f"{', '.join(metrics.names)}{positive}; the best model is the one with the best {metrics.main}"
 
 
-def results_table(results: Mapping[str, Any]) -> list[str]:
-    """One line a metric and split: value, interval, majority baseline."""
+def results_table(results: Mapping[str, Any], task: Task) -> list[str]:
+    """One line a metric and split: value, interval, and what to compare it with."""
     lines = []
     for split, metrics in results.items():
         if not isinstance(metrics, Mapping):
             continue
         for name, entry in metrics.items():
             value, low, high = (_number(entry[key]) for key in ("value", "low", "high"))
-            baseline = f"   majority class {_number(entry['baseline'])}" if "baseline" in entry else ""
-            lines.append(f"{split:<11} {name:<21} {value}   95% {low} to {high}{baseline}")
+            beside = ", ".join(f"{what} {_number(number)}" for what, number in _beside(name, entry, task).items())
+            lines.append(f"{split:<11} {name:<21} {value}   95% {low} to {high}   {beside}".rstrip())
     return lines
 
 
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+def _beside(name: str, entry: Mapping[str, float], task: Task) -> dict[str, float]:
+    constant = "train mean" if task == "regression" else "class shares" if name == "loss" else "majority class"
+    words = {"baseline": constant, "chance": "by chance", "before": "before temperature", "after": "after"}
+    return {words[key]: value for key, value in entry.items() if key in words and math.isfinite(value)}
+
+
+def calibration_line(results: Mapping[str, Any]) -> Iterator[str]:
+    """What the temperature is and where it went; nothing for tasks without one."""
+    if "temperature" not in results:
+        return
+    place = "is in the saved model" if results["calibrated"] else "is not in the saved model: --calibrate puts it there"
+    yield f"temperature {results['temperature']:.4f}, fitted on validation, {place}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "undefined"
 
 
 def _millions(number: int) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a folder is looked at before torch is loaded
 LOCK = ".lock"
 RESOLVED = {"text_columns", "label_column", "task"}  # options that have a value in every run.json
 FINDINGS = "findings.json"  # what the data doctor said; the last file before run.json, with which a run begins
+CALIBRATION = "calibration.json"  # in the model's folder: a calibrated model comes with it or not at all
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what writes that were cut off have left; nothing else."""
-        for folder in (self.path, self.path / "predictions", self.checkpoints):
+        for folder in (self.path, self.model, self.path / "predictions", self.checkpoints):
             remove_leftovers(folder)
 
     def write_json(self, name: str, content: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -163,6 +164,12 @@ class RunFolder:
         except CheckpointError as error:
             hint = f"restore it from a copy; if the change is yours, remove {self.path / MANIFEST}"
             raise ModelError(error.what, where=error.where, hint=hint) from error
+
+    def temperature(self) -> float | None:
+        """What the head of the saved model was divided by; None where it is as it was trained."""
+        if not (self.model / CALIBRATION).exists():
+            return None
+        return float(self.read_json(f"model/{CALIBRATION}")["temperature"])
 
     def reopen(self, data: Any = None, **options: Any) -> Loop:
         """The loop of the run as it was set up, before its first step.
