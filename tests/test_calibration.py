@@ -58,9 +58,11 @@ def test_the_temperature_is_found(labels: int, temperature: float) -> None:
 def test_a_temperature_that_rows_cannot_tell() -> None:
     targets = np.arange(12) % 3
     right = np.eye(3, dtype=np.float32)[targets]
-    assert fit_temperature(right, targets) == 1, "without a wrong row, surer would always be better"
+    found = fit_temperature(right, targets)  # without a wrong row, surer would always be better
+    assert softmax(right / found).max(-1) == pytest.approx(13 / 14)
+    assert fit_temperature(50 * right, targets) == pytest.approx(50 * found)
     assert fit_temperature(-right, targets) == HOTTEST, "no better than guessing"
-    assert fit_temperature(np.ones((12, 3), np.float32), targets) == 1
+    assert fit_temperature(np.ones((12, 3), np.float32), targets) == HOTTEST
     nearly = right.copy()
     nearly[0] = [0, 0.001, 0]
     assert 0 < fit_temperature(nearly, targets) < 1
@@ -262,6 +264,26 @@ def test_killed_after_the_model_was_calibrated(
     assert (tmp_path / "run" / "model" / "calibration.json").exists()
     dongu.resume(tmp_path / "run")
     assert contents(tmp_path / "run") == contents(whole.path)
+
+
+def test_calibrated_when_the_run_goes_on(
+    unclear: str, tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its best model was saved before anybody asked for it."""
+    options = {**OPTIONS, "model": tiny_model(dropout=0.1)}
+    whole = dongu.train(unclear, **options, out=str(tmp_path / "whole"), calibrate=True)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dongu.training.judge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            dongu.train(unclear, **options, out=str(tmp_path / "run"))
+    result = dongu.resume(tmp_path / "run", calibrate=True, allow=["calibrate"])
+    assert result.results == whole.results
+    name = Path("model") / "model.safetensors"
+    assert (result.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
 def test_verify_finds_a_model_that_is_calibrated_otherwise(

@@ -28,13 +28,15 @@ class Calibration:
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     """The T for which softmax(logits / T) makes the true classes most likely.
 
-    The mean negative log-likelihood is convex in 1/T, so the zero of its slope is the one minimum. Where every row is
-    right there is none: surer would always be better, and the rows cannot say how sure is too sure. Then T is 1.
+    The mean negative log-likelihood is convex in 1/T, so the zero of its slope is the one minimum. Where all n rows are
+    right there is none, for surer would always be better: then each counts as right by (n + 1) / (n + 2) only, which
+    is what so many right answers say of the next one.
     """
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     truth = np.take_along_axis(shifted, targets[:, None].astype(np.int64), axis=-1)[:, 0]
     if not truth.any():
-        return 1.0
+        others = shifted.sum(-1) / (logits.shape[-1] - 1)  # the mean of the wrong ones
+        truth = others / (len(targets) + 2)
 
     def slope(sharpness: float) -> float:
         weights = np.exp(sharpness * shifted)  # (rows, labels)
