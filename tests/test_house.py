@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 STOREYS = [
     ["dongu.text"],
     ["dongu.errors"],
-    ["dongu.config", "dongu.files", "dongu.text"],
+    ["dongu.config", "dongu.files"],
     ["dongu.data"],
     ["dongu.model", "dongu.metrics", "dongu.calibration"],
     ["dongu.evaluate", "dongu.confidence", "dongu.doctor"],
