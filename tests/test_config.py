@@ -43,9 +43,11 @@ OPTIONS = [
     "workers",
     "eval_steps",
     "metric",
+    "calibrate",
     "save_steps",
     "keep",
     "patience",
+    "strict",
 ]
 
 

@@ -88,7 +88,7 @@ def test_mnli_from_both_validations_to_both_files(
     out, folder = tmp_path / "run", tmp_path / "hand-in"
     result = dongu.train("glue:mnli", model=tiny_model(), epochs=4, lr=1e-2, out=str(out))
     for split in ("validation", "validation_mismatched"):
-        assert set(result.results[split]) == {"loss", "accuracy"}
+        assert set(result.results[split]) == {"loss", "accuracy", "calibration_error"}
     assert not {"test", "test_mismatched"} & result.results.keys()
     assert run(["predict", str(out), "--glue", "--out", str(folder)]) == 0
     assert {path.name for path in folder.iterdir()} == {"MNLI-m.tsv", "MNLI-mm.tsv"}

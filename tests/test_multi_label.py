@@ -14,10 +14,12 @@ import torch
 
 import dongu
 from dongu.cli import run
+from dongu.confidence import constant_answer, verdict
 from dongu.config import make_config
 from dongu.data.examples import TextData, label_counts, read_examples
 from dongu.data.sources import read_source
 from dongu.errors import DataError, UsageError
+from dongu.evaluate import Evaluation
 from dongu.metrics import MetricSet
 from dongu.multi_label import Ranking, best_threshold, macro_f1, micro_f1, sigmoid
 from dongu.results.verify import verify
@@ -86,8 +88,8 @@ def test_declared_names_of_lists_of_classes(tmp_path: Path) -> None:
     names = datasets.ClassLabel(names=["joy", "anger", "none"])
     features = datasets.Features({"text": datasets.Value("string"), "labels": datasets.Sequence(names)})
     table = [{"text": "a", "labels": [1, 0]}, {"text": "b", "labels": []}]
-    for name in ("train", "validation"):
-        datasets.Dataset.from_list(table, features=features).to_parquet(tmp_path / f"{name}.parquet")
+    for name, rows_of in (("train", table), ("validation", table[::-1])):
+        datasets.Dataset.from_list(rows_of, features=features).to_parquet(tmp_path / f"{name}.parquet")
     data = read(str(tmp_path))
     assert (data.task, data.label_names) == ("multi-label", ("joy", "anger", "none"))
     assert targets(data) == [[1, 1, 0], [0, 0, 0]]
@@ -208,16 +210,38 @@ def test_intervals_hold_their_value_and_the_baseline_is_one_answer_to_all() -> N
     metrics = MetricSet.of("multi-label", list("abcde"))
     logits, truth = answers(80, 5, 0)
     losses = np.random.default_rng(1).exponential(size=80)
-    intervals = metrics.intervals(logits, truth, losses, 42, 0.6)
-    assert intervals == metrics.intervals(logits, truth, losses, 42, 0.6)
     values = {"loss": float(losses.mean()), **metrics.compute(logits, truth, 0.6)}
-    assert intervals.keys() == values.keys()
+    evaluation = Evaluation("test", np.arange(80), logits, truth, losses, values, 0.6)
+    constant = constant_answer(metrics, truth)
+    assert constant == pytest.approx(truth.mean(0))
+    entries = verdict(evaluation, metrics, constant, 42)
+    assert entries == verdict(evaluation, metrics, constant, 42)
+    assert entries.keys() == values.keys()
     for name, value in values.items():
-        assert intervals[name][0] < value < intervals[name][1], name
-    baseline = metrics.baseline(truth, truth)
+        assert entries[name]["low"] < value == entries[name]["value"] < entries[name]["high"], name
+    assert entries["average_precision"]["high"] - entries["average_precision"]["low"] > 0.05
+    baseline = {name: entry["baseline"] for name, entry in entries.items()}
     assert baseline["average_precision"] == pytest.approx(truth[:, :4].mean())
+    present = truth[:, :4]
+    entropy = -(present * np.log(present.mean(0)) + (1 - present) * np.log(1 - present.mean(0))).sum(-1).mean() / 5
+    assert baseline["loss"] == pytest.approx(entropy, abs=1e-6)
     shares = truth[:, :4].mean(0)  # to give all four to every row is what one answer to all can do best
     assert baseline["macro_f1"] == pytest.approx((2 * shares / (1 + shares)).mean())
+
+
+def test_an_interval_of_labels_that_are_all_right_is_no_point() -> None:
+    metrics = MetricSet.of("multi-label", TOPICS)
+    truth = (np.random.default_rng(0).random((40, len(TOPICS))) < 0.4).astype(np.float32)
+    logits = np.where(truth > 0, 5.0, -5.0)
+    values = metrics.compute(logits, truth)
+    assert set(values.values()) == {1.0}
+    lows = []
+    for rows in (10, 40):
+        part = logits[:rows], truth[:rows], np.ones(rows)
+        entries = verdict(Evaluation("test", np.arange(rows), *part, {"loss": 1.0, **values}), metrics, None, 42)
+        assert all(entries[name]["high"] == 1.0 for name in values)
+        lows.append([entries[name]["low"] for name in values])
+    assert all(0.2 < few < many < 0.97 for few, many in zip(*lows, strict=True))
 
 
 # --- a whole run
@@ -280,7 +304,15 @@ def test_a_run_learns_and_records_its_threshold(
     own = json.loads(capsys.readouterr().out)
     assert run(["evaluate", path, str(tmp_path / "test.jsonl"), "--json"]) == 0
     other = json.loads(capsys.readouterr().out)
-    assert own["test"] == other["test"] == {name: entry["value"] for name, entry in results["test"].items()}
+    assert (
+        own["test"]
+        == other["test"]
+        == {
+            name if key == "value" else f"{name}_{key}": number
+            for name, entry in results["test"].items()
+            for key, number in entry.items()
+        }
+    )
 
 
 def test_a_run_is_proved(finished: dongu.RunResult) -> None:

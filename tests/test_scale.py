@@ -66,7 +66,7 @@ def test_a_run_of_numbers_is_proved_and_answers_like_the_pipeline(
     for split, table in both(2000.0, 5.0).items():
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
     out = tmp_path / "run"
-    result = dongu.train(str(tmp_path), model=tiny_model(dropout=0.1), out=str(out), eval_steps=60, **OPTIONS)
+    result = dongu.train(str(tmp_path), model=tiny_model(dropout=0.1), out=str(out), eval_steps=54, **OPTIONS)
     assert [(proof.name, proof.text) for proof in verify(out) if not proof.holds] == []
     record = json.loads((out / "run.json").read_text())
     assert record["scale"]["mean"] == pytest.approx(2000.0)

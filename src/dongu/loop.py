@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dongu.config import RunConfig, make_config, regression_problems
+from dongu.config import RunConfig, make_config
 from dongu.data.batches import Collator, EvalBatches, Split, TrainUpdates, Update, dropout_seed, make_dataloader
-from dongu.data.examples import Examples, read_examples
+from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
-from dongu.data.tokens import tokenize
+from dongu.data.tokens import check_known, tokenize
 from dongu.data.weights import resolve_weights, row_weights
 from dongu.errors import NonFiniteError, UsageError
 from dongu.evaluate import Evaluation, evaluate
@@ -78,11 +78,14 @@ class Loop:
     """
 
     def __init__(self, data: Any = None, **options: Any) -> None:
-        if isinstance(data, str):
-            options["data"] = data
+        if isinstance(data, str | TextData):
+            options["data"] = data if isinstance(data, str) else data.place
         config = make_config(options)
-        source = read_source(config.data if data is None else data)
-        self.data = read_examples(source, config)
+        self.data = (
+            data
+            if isinstance(data, TextData)
+            else read_examples(read_source(config.data if data is None else data), config)
+        )
 
         self.accelerator = make_accelerator(config)
         processes = self.accelerator.num_processes
@@ -98,10 +101,11 @@ class Loop:
         check_vocabulary(self.model, self.tokenizer, config.model)
         check_finite(self.model.state_dict(), f"--model {config.model}")
         self.config = self._resolve(config)
-        self.metrics = MetricSet.of(self.data.task, self.data.label_names, source.hub_name, self.config.metric)
+        self.metrics = MetricSet.of(self.data.task, self.data.label_names, self.data.hub_name, self.config.metric)
 
         with self.accelerator.main_process_first():  # the first one fills the token cache, the others read it
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
+        check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
         engine, self.fallback = self._choose_engine()
         self.loss, weights = self._make_loss()
@@ -307,8 +311,6 @@ class Loop:
 
     def _resolve(self, config: RunConfig) -> RunConfig:
         """Every option with the value that the run uses."""
-        if self.data.task == "regression" and (problems := regression_problems(config)):
-            raise UsageError("; ".join(problems))
         positions = position_count(self.model)
         if config.max_length is not None and positions is not None and config.max_length > positions:
             raise UsageError(f"the model has {positions} positions", where=f"--max-length {config.max_length}")

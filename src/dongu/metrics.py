@@ -1,4 +1,4 @@
-"""The metrics of a task, computed here and offline, each with its interval and its baseline."""
+"""The metrics of a task, computed here and offline."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from dongu.data.glue import glue_task
 from dongu.errors import UsageError
 from dongu.multi_label import DEFAULT_THRESHOLD, Ranking, best_threshold, sigmoid
 
-RESAMPLES = 1000
-CONFIDENCE = 0.95
-BOOTSTRAP_CELLS = 10_000_000  # of confusion matrices, or of counts of rows, held at a time: 80 MB
-
 # Metrics of a confusion matrix (…, truth, prediction), over any number of matrices at once: what a bootstrap asks.
 ConfusionMetric = Callable[[np.ndarray], np.ndarray]
+# The same where a row has several labels, from the rows' order and how often each row counts, (samples, rows).
+SetMetric = Callable[[Ranking, np.ndarray], np.ndarray]
 
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
@@ -52,13 +50,13 @@ def matthews_correlation(confusion: np.ndarray) -> np.ndarray:
     return _ratio(covariance, np.sqrt(spread))
 
 
-def pearson(values: np.ndarray, targets: np.ndarray) -> float:
-    """Linear correlation; NaN where either is constant."""
-    x, y = values - values.mean(), targets - targets.mean()
-    return float(_ratio((x * y).sum(), np.sqrt((x * x).sum() * (y * y).sum()), nothing=np.nan))
+def pearson(values: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Linear correlation over the last axis; NaN where either is constant."""
+    x, y = (numbers - numbers.mean(-1, keepdims=True) for numbers in (values, targets))
+    return _ratio((x * y).sum(-1), np.sqrt((x * x).sum(-1) * (y * y).sum(-1)), nothing=np.nan)
 
 
-def spearman(values: np.ndarray, targets: np.ndarray) -> float:
+def spearman(values: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Correlation of the ranks; NaN where either is constant."""
     from scipy.stats import rankdata  # most of a second to import, and only regression needs it
 
@@ -71,15 +69,15 @@ CLASS_METRICS: dict[str, ConfusionMetric] = {
     "macro_f1": macro_f1,
     "matthews_correlation": matthews_correlation,
 }
-NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "pearson": pearson,
     "spearman": spearman,
 }
-SET_METRICS: dict[str, ConfusionMetric] = {
-    "macro_f1": multi_label.macro_f1,
-    "micro_f1": multi_label.micro_f1,
+SET_METRICS: dict[str, SetMetric] = {
+    "average_precision": multi_label.mean_average_precision,
+    "macro_f1": lambda ranking, weights: multi_label.macro_f1(ranking.counts(weights)),
+    "micro_f1": lambda ranking, weights: multi_label.micro_f1(ranking.counts(weights)),
 }
-RANKED_METRIC = "average_precision"  # of several labels a row; it asks for the order of the rows, not for counts
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class MetricSet:
             names, default = ("pearson", "spearman"), "spearman"
         elif task == "multi-label":
             # Not an F1: its threshold is chosen on the same rows, so it also rewards a lucky one.
-            names, default = (RANKED_METRIC, *SET_METRICS), RANKED_METRIC
+            names, default = (*SET_METRICS,), "average_precision"
         elif len(label_names) == 2:
             # Not F1: where the positive class is the frequent one, a model that always says it has a high F1.
             names, default = ("accuracy", "f1"), "accuracy"
@@ -128,19 +126,18 @@ class MetricSet:
 
         Best means the highest macro F1, unless micro F1 is the main metric.
         """
-        metric = self.main if self.main in SET_METRICS else "macro_f1"
-        return best_threshold(sigmoid(logits), targets, metric)
+        return best_threshold(sigmoid(logits), targets, "micro_f1" if self.main == "micro_f1" else "macro_f1")
 
     def compute(
         self, logits: np.ndarray, targets: np.ndarray, threshold: float = DEFAULT_THRESHOLD
     ) -> dict[str, float]:
         """Each metric of (rows, labels) logits against (rows,) or (rows, labels) targets."""
         if self.task == "multi-label":
-            samples = self._resampled_sets(logits, targets, threshold, np.ones((1, len(targets))))
-            return {name: float(values[0]) for name, values in samples.items()}
+            ranking = Ranking.of(sigmoid(logits), targets, threshold)
+            return {name: float(SET_METRICS[name](ranking, np.ones((1, len(targets))))[0]) for name in self.names}
         if self.task == "regression":
             values = logits[:, 0].astype(np.float64)
-            return {name: NUMBER_METRICS[name](values, targets.astype(np.float64)) for name in self.names}
+            return {name: float(NUMBER_METRICS[name](values, targets.astype(np.float64))) for name in self.names}
         confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
         return {name: float(CLASS_METRICS[name](confusion)) for name in self.names}
 
@@ -155,7 +152,7 @@ class MetricSet:
             ranking = Ranking.of(sigmoid(logits), targets, threshold)
             everyone = np.ones(len(targets))
             right, given, true = ranking.counts(everyone)
-            ranked = [{RANKED_METRIC: float(value)} for value in ranking.average_precision(everyone)]
+            ranked = [{"average_precision": float(value)} for value in ranking.average_precision(everyone)]
         else:
             confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
             right, given, true = _diagonal(confusion), confusion.sum(-2), confusion.sum(-1)
@@ -178,82 +175,6 @@ class MetricSet:
         if old is None or np.isnan(old):
             return True
         return new < old if self.main == "loss" else new > old
-
-    def intervals(
-        self,
-        logits: np.ndarray,
-        targets: np.ndarray,
-        losses: np.ndarray,
-        seed: int,
-        threshold: float = DEFAULT_THRESHOLD,
-    ) -> dict[str, tuple[float, float]]:
-        """95% bootstrap intervals over the rows, of `loss` and of each metric."""
-        random = np.random.default_rng([seed, 0xB007])
-        rows = len(targets)
-        samples: dict[str, Any] = {}
-        if self.task == "regression":
-            values, numbers = logits[:, 0].astype(np.float64), targets.astype(np.float64)
-            drawn = [random.integers(0, rows, rows) for _ in range(RESAMPLES)]
-            for name in self.names:
-                samples[name] = [NUMBER_METRICS[name](values[sample], numbers[sample]) for sample in drawn]
-        elif self.task == "multi-label":
-            batches = []
-            for start in range(0, RESAMPLES, batch := max(1, BOOTSTRAP_CELLS // rows)):
-                count = min(batch, RESAMPLES - start)
-                weights = [np.bincount(random.integers(0, rows, rows), minlength=rows) for _ in range(count)]
-                batches.append(self._resampled_sets(logits, targets, threshold, np.array(weights, np.float64)))
-            samples = {name: np.concatenate([values[name] for values in batches]) for name in self.names}
-        else:
-            confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
-            # Drawing rows anew and counting is drawing the counts from a multinomial: same law, no row touched.
-            shares = confusion.ravel() / rows
-            batch = max(1, BOOTSTRAP_CELLS // confusion.size)
-            drawn_metrics: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
-            for start in range(0, RESAMPLES, batch):
-                cells = random.multinomial(rows, shares, size=min(batch, RESAMPLES - start))
-                resampled = cells.reshape(-1, *confusion.shape)
-                for name in self.names:
-                    drawn_metrics[name].append(CLASS_METRICS[name](resampled))
-            samples = {name: np.concatenate(values) for name, values in drawn_metrics.items()}
-        samples["loss"] = [losses[random.integers(0, rows, rows)].mean() for _ in range(RESAMPLES)]
-        tail = (1 - CONFIDENCE) / 2
-        return {
-            name: (float(np.nanquantile(sample, tail)), float(np.nanquantile(sample, 1 - tail)))
-            if not np.isnan(sample).all()
-            else (float("nan"), float("nan"))
-            for name, sample in samples.items()
-        }
-
-    def baseline(self, train_targets: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-        """The metrics of always saying train's most frequent class; none for numbers, where they are undefined.
-
-        Where a row has several labels: of the same answer to every row, the share of train that has each label, at
-        the threshold that is best on train.
-        """
-        if self.task == "regression":
-            return {}
-        if self.task == "multi-label":
-            shares = np.clip(train_targets.mean(0, dtype=np.float64), 1e-6, 1 - 1e-6)
-            logits = np.log(shares / (1 - shares))
-            threshold = self.best_threshold(np.tile(logits, (len(train_targets), 1)), train_targets)
-            return self.compute(np.tile(logits, (len(targets), 1)), targets, threshold)
-        majority = int(np.bincount(train_targets, minlength=len(self.label_names)).argmax())
-        constant = np.full(len(targets), majority)
-        confusion = confusion_matrix(constant, targets, len(self.label_names))
-        return {name: float(CLASS_METRICS[name](confusion)) for name in self.names}
-
-    def _resampled_sets(
-        self, logits: np.ndarray, targets: np.ndarray, threshold: float, weights: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """Each metric of several labels a row, (samples,), where `weights` counts each row, (samples, rows)."""
-        ranking = Ranking.of(sigmoid(logits), targets, threshold)
-        counts = ranking.counts(weights)
-        return {
-            name: SET_METRICS[name](counts)
-            if name in SET_METRICS
-            else np.array([multi_label.mean_average_precision(ranking, sample) for sample in weights])
-            for name in self.names
-        }
 
 
 def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, labels: int) -> np.ndarray:

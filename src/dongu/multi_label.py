@@ -23,12 +23,12 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray, metric: str) ->
 
     Args:
         probabilities: (rows, labels).
-        truth: (rows, labels), 1 for the labels of a row.
+        truth: (rows, labels), 1 for the labels of a row; a row that stands for many has their shares.
         metric: which F1.
     """
     labels = probabilities.shape[1]
     order = np.argsort(-probabilities, axis=None, kind="stable")  # cells, the surest first
-    label, hit = order % labels, truth.ravel()[order] > 0
+    label, hit = order % labels, truth.ravel()[order]
     descending = probabilities.ravel()[order]
     if metric == "micro_f1":
         scores = 2 * np.cumsum(hit) / (np.arange(1, len(order) + 1) + truth.sum())
@@ -116,14 +116,14 @@ def label_f1(counts: np.ndarray) -> np.ndarray:
     return _share(2 * counts[0], counts[1] + counts[2])
 
 
-def _share(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    shape = np.shape(denominator)
-    quotient: np.ndarray = np.divide(numerator, denominator, out=np.zeros(shape), where=np.asarray(denominator) > 0)
+def _share(numerator: np.ndarray, denominator: np.ndarray, nothing: float = 0.0) -> np.ndarray:
+    quotient: np.ndarray = np.full(np.shape(denominator), nothing)
+    np.divide(numerator, denominator, out=quotient, where=np.asarray(denominator) > 0)
     return quotient
 
 
-def mean_average_precision(ranking: Ranking, weights: np.ndarray) -> float:
-    """Mean average precision over the labels that occur; NaN where none does."""
-    values = ranking.average_precision(weights)
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+def mean_average_precision(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
+    """Mean average precision over the labels that occur, (samples,), for (samples, rows) weights; NaN where none do."""
+    values = np.array([ranking.average_precision(sample) for sample in weights])  # (samples, labels)
+    known = ~np.isnan(values)
+    return _share(np.where(known, values, 0.0).sum(-1), known.sum(-1), nothing=np.nan)

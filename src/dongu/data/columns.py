@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 from dongu.data.table import Cell, Table, kind_of
 from dongu.errors import DataError
+from dongu.text import is_blank
 
 # In this order: the first pair, or the first single column, that the data have is taken.
 TEXT_COLUMNS: tuple[tuple[str, ...], ...] = (
@@ -115,7 +116,7 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[list[str], ...]:
         column = table.columns[name]
         for row, cell in enumerate(column):
             _check_text(cell, name, table, row)
-            if not str(cell).strip():
+            if is_blank(str(cell)):
                 raise DataError(f"`{name}` is empty", where=table.where(row), hint="fill the text in or remove the row")
         texts.append([str(cell) for cell in column])
     return tuple(texts)
@@ -141,7 +142,7 @@ def _joined_texts(table: Table, name: str, parts: Sequence[str]) -> list[str]:
         for part, cell in zip(parts, cells, strict=True):
             if cell is not None:
                 _check_text(cell, part, table, row)
-        text = "\n".join(str(cell) for cell in cells if cell is not None and str(cell).strip())
+        text = "\n".join(str(cell) for cell in cells if cell is not None and not is_blank(str(cell)))
         if not text:
             raise DataError(f"`{name}` is empty", where=table.where(row), hint="fill one in or remove the row")
         texts.append(text)

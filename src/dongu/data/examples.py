@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dongu.config import RunConfig, Task
+from dongu.config import RunConfig, Task, task_problems
 from dongu.data.columns import Columns, choose_columns, parts_of, read_texts
 from dongu.data.flags import join_flags
 from dongu.data.glue import glue_task
 from dongu.data.holdout import hold_out
 from dongu.data.labels import infer_task, name_labels, read_targets
 from dongu.data.sources import Source
-from dongu.errors import DataError
+from dongu.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,22 @@ class Examples:
     """The rows of one split.
 
     `ids` are row numbers in the source, from 0; `texts` holds one list a text; `targets` are class ids (int64) or
-    numbers (float32), (rows,), or 1 for each label of a row (float32), (rows, labels); None where they are hidden.
+    numbers (float32), (rows,), or 1 for each label of a row (float32), (rows, labels); None where the source hides
+    them; `lines` says where in the file each row begins, (rows,), and is None where there are no lines.
     """
 
     ids: np.ndarray
     texts: tuple[list[str], ...]
     targets: np.ndarray | None
     origin: str
+    lines: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def where(self, row: int) -> str:
+        """The place of a row in the source, as `Table.where` has it."""
+        return f"{self.origin}, row {self.ids[row] + 1}" if self.lines is None else f"{self.origin}:{self.lines[row]}"
 
     def take(self, mask: np.ndarray) -> Examples:
         """The rows where the mask, (rows,), is true."""
@@ -41,6 +47,7 @@ class Examples:
             ids=self.ids[rows],
             texts=tuple([column[row] for row in rows] for column in self.texts),
             targets=None if self.targets is None else self.targets[rows],
+            lines=None if self.lines is None else self.lines[rows],
         )
 
 
@@ -49,6 +56,8 @@ class TextData:
     """A data set ready to be tokenized: its columns, its task, its label names and its splits."""
 
     name: str
+    place: str | None  # DATA as given; None for rows in memory
+    hub_name: str | None  # the same, for data from the Hub
     columns: Columns
     task: Task
     label_names: tuple[str, ...]  # class id → name; for regression the label column alone
@@ -57,19 +66,31 @@ class TextData:
     held_out: bool  # whether validation was cut from train
 
 
+def columns_of(source: Source, config: RunConfig) -> Columns:
+    """The columns of the texts and the label: as asked for, as GLUE has them, or by the names they usually have.
+
+    Raises:
+        DataError: one is missing, or cannot be told.
+    """
+    glue = glue_task(source.hub_name)
+    texts = config.text_columns or (glue.texts if glue else None)
+    return choose_columns(source.splits["train"], texts, config.label_column)
+
+
 def read_examples(source: Source, config: RunConfig) -> TextData:
     """Choose the columns and the task, check every row that will be used, hold rows out if there is no validation.
 
     Raises:
+        UsageError: an option does not fit the task.
         DataError: a column is missing, a text or a label is empty or of the wrong kind, a label of another split
             does not occur in train, or the data cannot be split.
     """
     train = source.splits["train"]
-    glue = glue_task(source.hub_name)
-    texts = config.text_columns or (glue.texts if glue else None)
-    columns = choose_columns(train, texts, config.label_column)
+    columns = columns_of(source, config)
     tables = {name: join_flags(table, columns.label) for name, table in source.splits.items()}
     task = config.task or infer_task(tables["train"], columns.label)
+    if problems := task_problems(config, task):
+        raise UsageError("; ".join(problems))
     names = name_labels(tables["train"], task, columns.label)
     splits = {
         name: Examples(
@@ -77,6 +98,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
             texts=read_texts(table, columns.texts),
             targets=read_targets(table, columns.label, task, names, hidden_allowed=name.startswith("test")),
             origin=table.origin,
+            lines=None if table.lines is None else np.array(table.lines),
         )
         for name, table in tables.items()
     }
@@ -91,7 +113,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         }
     used = {part for name in (*columns.texts, columns.label) for part in parts_of(name, train.columns) or ()}
     unused = tuple(name for name in train.columns if name not in used)
-    return TextData(source.name, columns, task, names, splits, unused, held_out)
+    return TextData(source.name, source.place, source.hub_name, columns, task, names, splits, unused, held_out)
 
 
 def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:

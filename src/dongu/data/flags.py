@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from dongu.data.columns import parts_of
@@ -23,7 +24,7 @@ def join_flags(table: Table, name: str) -> Table:
     if parts is None or len(parts) == 1:
         return table
     rows = list(zip(*(table.columns[part] for part in parts), strict=True))
-    if all(str(cell) == HIDDEN_FLAG for row in rows for cell in row):
+    if all(map(hides_flags, rows)):
         cells: list[Cell] = [Number(HIDDEN_FLAG)] * len(rows)
     else:
         cells = [
@@ -35,6 +36,16 @@ def join_flags(table: Table, name: str) -> Table:
             for row, flags in enumerate(rows)
         ]
     return replace(table, columns={**table.columns, name: cells}, label_names={**table.label_names, name: list(parts)})
+
+
+def hides_flags(cells: Sequence[Cell]) -> bool:
+    """Whether a row says of no label that it has it or lacks it."""
+    return all(str(cell) == HIDDEN_FLAG for cell in cells)
+
+
+def is_flag(cell: Cell) -> bool:
+    """Whether a cell is 0 or 1, however written."""
+    return str(cell).lower() in _FLAGS
 
 
 def _flag(cell: Cell, column: str, table: Table, row: int) -> bool:

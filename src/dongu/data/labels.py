@@ -11,6 +11,7 @@ import numpy as np
 from dongu.config import Task
 from dongu.data.table import BOOLEAN, Cell, Table, kind_of
 from dongu.errors import DataError
+from dongu.text import is_blank, shortened
 
 HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
 HIDDEN_NUMBER = "-1.0"  # the same of STS-B, whose labels are numbers
@@ -32,6 +33,22 @@ def infer_task(table: Table, column: str) -> Task:
     return "single-label"
 
 
+def label_rows(table: Table, column: str, task: Task) -> list[list[str]]:
+    """The labels of each row as text: one, or any number where a row may have several.
+
+    Raises:
+        DataError: a label is empty or no name, or the column is written in two ways.
+    """
+    return _read_sets(table, column) if task == "multi-label" else [[label] for label in _read_labels(table, column)]
+
+
+def hides_labels(table: Table, column: str) -> bool:
+    """Whether there is no label in any row, as in the test splits of benchmarks."""
+    return column not in table.columns or all(
+        str(cell) in (HIDDEN_LABEL, HIDDEN_NUMBER) for cell in table.columns[column]
+    )
+
+
 def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
     """Class id → name: the order that the source declares, else numbers by size, else names by alphabet.
 
@@ -42,7 +59,7 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
         return (column,)
     if declared := table.label_names.get(column):
         return tuple(declared)
-    rows = _read_sets(table, column) if task == "multi-label" else [[label] for label in _read_labels(table, column)]
+    rows = label_rows(table, column, task)
     distinct = sorted({label for labels in rows for label in labels})
     if all(re.fullmatch("[+-]?[0-9]+", name) for name in distinct):
         distinct.sort(key=lambda name: (int(name), name))  # 2 before 10; 01 and 1 stay two names
@@ -55,7 +72,7 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
             )
     if len(distinct) < 2:
         raise DataError(
-            f"train has one label only (`{distinct[0]}`)" if distinct else "no row of train has a label",
+            f"train has one label only (`{shortened(distinct[0])}`)" if distinct else "no row of train has a label",
             where=table.origin,
             hint="a classifier needs two; is --label-column right?",
         )
@@ -73,16 +90,14 @@ def read_targets(
     Raises:
         DataError: a label is empty, is no number in a regression, or is a class that train does not have.
     """
+    if hidden_allowed and hides_labels(table, column):
+        return None
     if column not in table.columns:
-        if hidden_allowed:
-            return None
         raise DataError(
             f"there is no column `{column}`",
             where=table.origin,
             hint=f"the columns are: {', '.join(table.columns)}",
         )
-    if hidden_allowed and all(str(cell) in (HIDDEN_LABEL, HIDDEN_NUMBER) for cell in table.columns[column]):
-        return None
     if task == "regression":
         return np.array(_read_numbers(table, column), dtype=np.float32)
     ids = _ids(table, column, names)
@@ -100,7 +115,7 @@ def _read_labels(table: Table, name: str) -> list[str]:
     labels: list[str] = []
     first_kind = ""
     for row, cell in enumerate(table.columns[name]):
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
+        if cell is None or (isinstance(cell, str) and is_blank(cell)):
             raise DataError(f"the label `{name}` is empty", where=table.where(row), hint="fill it in or remove the row")
         kind = kind_of(cell)
         first_kind = first_kind or kind
@@ -126,10 +141,10 @@ def _read_sets(table: Table, name: str) -> list[list[str]]:
             labels = [_label_of(item, name, table, row) for item in cell]
         else:
             text = _label_of(cell, name, table, row)
-            labels = [part.strip() for part in text.split(SEPARATOR)] if text.strip() else []
+            labels = [part.strip() for part in text.split(SEPARATOR)] if not is_blank(text) else []
         if not all(labels) or len(set(labels)) < len(labels):
             what = "names a label twice" if all(labels) else "names an empty label"
-            raise DataError(f"`{name}` {what}: {SEPARATOR.join(labels)}", where=table.where(row))
+            raise DataError(f"`{name}` {what}: {shortened(SEPARATOR.join(labels))}", where=table.where(row))
         sets.append(labels)
     return sets
 
@@ -139,7 +154,7 @@ def _read_numbers(table: Table, column: str) -> list[float]:
     for row, label in enumerate(_read_labels(table, column)):
         value = _number(label)
         if value is None:
-            raise DataError(f"the label `{label}` is not a number", where=table.where(row))
+            raise DataError(f"the label `{shortened(label)}` is not a number", where=table.where(row))
         numbers.append(value)
     return numbers
 
@@ -183,4 +198,4 @@ def _number(label: str) -> float | None:
 
 
 def _first_few(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return ", ".join(map(shortened, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

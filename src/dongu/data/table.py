@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, TypeAlias
 
 from dongu.errors import DataError
+from dongu.text import is_blank
 
 
 class Number(str):
@@ -75,7 +76,7 @@ def check_names(names: list[Any], where: str) -> None:
     for position, name in enumerate(names, 1):
         if not isinstance(name, str):
             raise data_error(where, f"the column name {name!r} is not text", "name every column")
-        if not name.strip():
+        if is_blank(name):
             hint = "name every column (pandas writes its index without a name unless index=False)"
             raise data_error(where, f"column {position} has no name", hint)
         if name in seen:

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from dongu.errors import StorageError
+from dongu.errors import DataError, StorageError
 from dongu.files import write_file
 
 CACHE_FORMAT = 1  # raise it when what a cache file holds changes
@@ -56,6 +56,24 @@ def tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, *,
     if cache:
         _write_cache(path, tokens)
     return tokens
+
+
+def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
+    """
+    Raises:
+        DataError: to most rows the tokenizer says nothing but "unknown": they are in a script that it does not have.
+    """
+    if tokenizer.unk_token_id is None:
+        return
+    empty = list({tokenizer.unk_token_id, *tokenizer.all_special_ids})
+    known = np.concatenate([[0], np.cumsum(~np.isin(tokens.input_ids, empty))])[tokens.offsets]  # before each row
+    unknown = int((np.diff(known) == 0).sum())
+    if unknown > len(tokens) / 2:
+        raise DataError(
+            f"{unknown:,} of {len(tokens):,} texts have no token that the tokenizer knows",
+            where=where,
+            hint="is --model made for the language of the data, and is --text-columns right?",
+        )
 
 
 def cache_folder() -> Path:

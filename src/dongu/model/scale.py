@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
+
+from dongu.model.head import head_of
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Scale:
     @staticmethod
     def of(targets: np.ndarray, model: Any) -> Scale:
         """The scale of the training targets, (rows,). A head without a bias can hold no mean: then it is 0."""
-        head = _head(model)
+        head = head_of(model)
         numbers = targets.astype(np.float64)
         mean = float(numbers.mean()) if head is not None and head[1].bias is not None else 0.0
         std = float(np.sqrt(np.mean((numbers - mean) ** 2)))
@@ -41,7 +43,7 @@ class Scale:
     def undone(self, model: Any) -> dict[str, Tensor]:
         """The weights of the same model with a head that answers in the unit of the labels, as they are saved."""
         weights: dict[str, Tensor] = model.state_dict()
-        if (head := _head(model)) is not None:
+        if (head := head_of(model)) is not None:
             name, layer = head
             weights[f"{name}.weight"] = (layer.weight.detach().double() * self.std).float()
             if layer.bias is not None:
@@ -50,13 +52,3 @@ class Scale:
 
 
 UNSCALED = Scale()
-
-
-def _head(model: Any) -> tuple[str, nn.Linear] | None:
-    """The layer that answers: the last one with as many outputs as there are labels. None where it is no such layer."""
-    found = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
-    ]
-    return found[-1] if found else None

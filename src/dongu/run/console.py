@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
-from dongu.data.batches import epoch_order, padding_share
-from dongu.data.examples import Examples, label_counts
+from dongu.confidence import CONSTANT_ANSWERS
+from dongu.config import Task
+from dongu.data.order import epoch_order, padding_share
+from dongu.doctor.overview import SHOWN_LABELS, describe_labels
 from dongu.loop import Loop, Step
 from dongu.model.device import describe_device
+from dongu.text import counted, listed, printable
 
 PLAIN_LINES = 20  # progress lines of a whole run where the output is no terminal
-SHOWN_LABELS = 6
 
 
 class Console:
@@ -109,7 +111,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     return [
         ("data", f"{rows} rows{held_out}"),
         ("columns", f"{data.columns} ({data.task}){unused}"),
-        ("labels", _describe_labels(loop)),
+        ("labels", describe_labels(data, data.splits["train"])),
         ("loss", _describe_loss(loop)),
         ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),
         (
@@ -131,7 +133,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ),
         (
             "device",
-            f"{describe_device(loop.accelerator)}, {config.precision}, {_counted(config.threads or 0, 'thread')},"
+            f"{describe_device(loop.accelerator)}, {config.precision}, {counted(config.threads or 0, 'thread')},"
             f" seed {config.seed}",
         ),
         ("engine", _describe_engine(loop)),
@@ -156,19 +158,6 @@ def _describe_engine(loop: Loop) -> str:
     return "packed: real tokens only" if loop.config.engine == "packed" else "plain: the model's own forward"
 
 
-def _describe_labels(loop: Loop) -> str:
-    train = loop.data.splits["train"]
-    if loop.data.task == "regression":
-        targets = train.targets
-        return (
-            "" if targets is None else f"numbers from {targets.min():g} to {targets.max():g}, mean {targets.mean():.3g}"
-        )
-    counts = label_counts(train, loop.data.label_names)
-    shown = [f"{name} {count / len(train):.1%}" for name, count in list(counts.items())[:SHOWN_LABELS]]
-    more = f" · and {len(counts) - SHOWN_LABELS} more" if len(counts) > SHOWN_LABELS else ""
-    return f"{len(counts)}: {' · '.join(shown)}{more}{_describe_sets(train)}"
-
-
 def _describe_loss(loop: Loop) -> str:
     scale = loop.loss.scale
     kinds = {
@@ -177,18 +166,9 @@ def _describe_loss(loop: Loop) -> str:
     }
     weights = loop.config.class_weights
     shown = [f"{name} {weight:.3g}" for name, weight in weights.items()] if isinstance(weights, dict) else []
-    more = " · …" if len(shown) > SHOWN_LABELS else ""
-    counted = f"; a row counts {' · '.join(shown[:SHOWN_LABELS])}{more}" if shown else ""
+    weighed = f"; a row counts {listed(shown, SHOWN_LABELS, ' · ')}" if shown else ""
     smooth = f", labels smoothed by {loop.config.label_smoothing:g}" if loop.config.label_smoothing else ""
-    return f"{kinds.get(loop.data.task, 'cross-entropy')}{smooth}{counted}"
-
-
-def _describe_sets(train: Examples) -> str:
-    """Labels a row, where there may be several."""
-    if train.targets is None or train.targets.ndim == 1:
-        return ""
-    a_row = train.targets.sum(-1)
-    return f"; {a_row.mean():.2g} a row, none for {(a_row == 0).mean():.1%} of the rows"
+    return f"{kinds.get(loop.data.task, 'cross-entropy')}{smooth}{weighed}"
 
 
 def _describe_metrics(loop: Loop) -> str:
@@ -198,25 +178,36 @@ def _describe_metrics(loop: Loop) -> str:
     return f"{', '.join(metrics.names)}{positive}; the best model is the one with the best {metrics.main}{threshold}"
 
 
-def results_table(results: Mapping[str, Any]) -> list[str]:
-    """One line a metric and split: value, interval, and the baseline: one answer to every row, the majority class."""
+def results_table(results: Mapping[str, Any], task: Task) -> list[str]:
+    """One line a metric and split: value, interval, and what to compare it with."""
     lines = []
     for split, metrics in results.items():
         if not isinstance(metrics, Mapping):
             continue
         for name, entry in metrics.items():
             value, low, high = (_number(entry[key]) for key in ("value", "low", "high"))
-            baseline = f"   constant answer {_number(entry['baseline'])}" if "baseline" in entry else ""
-            lines.append(f"{split:<11} {name:<21} {value}   95% {low} to {high}{baseline}")
+            beside = ", ".join(f"{what} {_number(number)}" for what, number in _beside(name, entry, task).items())
+            lines.append(f"{split:<11} {name:<21} {value}   95% {low} to {high}   {beside}".rstrip())
     return lines
 
 
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+def _beside(name: str, entry: Mapping[str, float], task: Task) -> dict[str, float]:
+    classes = task == "single-label" and name == "loss"
+    constant = "class shares" if classes else CONSTANT_ANSWERS[task]
+    words = {"baseline": constant, "chance": "by chance", "before": "before temperature", "after": "after"}
+    return {words[key]: value for key, value in entry.items() if key in words and math.isfinite(value)}
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def calibration_line(results: Mapping[str, Any]) -> Iterator[str]:
+    """What the temperature is and where it went; nothing for tasks without one."""
+    if "temperature" not in results:
+        return
+    place = "is in the saved model" if results["calibrated"] else "is not in the saved model: --calibrate puts it there"
+    yield f"temperature {results['temperature']:.4f}, fitted on validation, {place}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "undefined"
 
 
 def _millions(number: int) -> str:
@@ -228,13 +219,3 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def printable(text: str) -> str:
-    """Text from data without what could move or recolour a terminal: control and direction characters."""
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf")
-        else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
