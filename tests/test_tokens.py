@@ -12,7 +12,8 @@ import pytest
 
 from conftest import WORDS
 from dongu.data import tokens as module
-from dongu.data.tokens import Tokens, cache_folder, tokenize
+from dongu.data.pages import cache_folder
+from dongu.data.tokens import Tokens, tokenize
 from dongu.model.load import load_tokenizer
 
 
@@ -88,7 +89,7 @@ def test_the_second_call_reads_the_cache(make_tokenizer: Callable[..., Any], emp
     second = tokenize(make_tokenizer(), texts, 20)
     assert (first.cached, second.cached) == (False, True)
     assert same(first, second)
-    assert [path.suffix for path in empty_cache.iterdir()] == [".safetensors"]
+    assert [path.suffix for path in empty_cache.iterdir()] == [".tokens"]
     assert tokenize(make_tokenizer("roberta"), texts, 20).cached is False  # without token types
     assert tokenize(make_tokenizer("roberta"), texts, 20).token_type_ids is None
 

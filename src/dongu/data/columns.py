@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from dongu.data.cells import PagedColumn
 from dongu.data.table import Table, kind_of
 from dongu.errors import DataError
 
@@ -89,13 +90,13 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
     return Columns(tuple(texts), label)
 
 
-def read_texts(table: Table, names: Sequence[str]) -> tuple[list[str], ...]:
+def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
     """The text columns, each cell a text with at least one visible character.
 
     Raises:
         DataError: a column is missing, or a cell is empty, null or no text.
     """
-    texts = []
+    texts: list[Sequence[str]] = []
     for name in names:
         if name not in table.columns:
             raise DataError(
@@ -109,5 +110,5 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[list[str], ...]:
                 raise DataError(f"`{name}` is {kind_of(cell)}, not a text", where=table.where(row))
             if not cell.strip():
                 raise DataError(f"`{name}` is empty", where=table.where(row), hint="fill the text in or remove the row")
-        texts.append([str(cell) for cell in column])
+        texts.append(column.as_texts() if isinstance(column, PagedColumn) else [str(cell) for cell in column])
     return tuple(texts)

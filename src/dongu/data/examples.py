@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 
 from dongu.config import RunConfig, Task
+from dongu.data.cells import column_of
 from dongu.data.columns import Columns, choose_columns, read_texts
 from dongu.data.holdout import hold_out
 from dongu.data.labels import infer_task, name_labels, read_labels, read_targets
@@ -20,12 +21,12 @@ from dongu.errors import DataError
 class Examples:
     """The rows of one split.
 
-    `ids` are row numbers in the source, from 0; `texts` holds one list a text column; `targets` are class ids
+    `ids` are row numbers in the source, from 0; `texts` holds one column of them a text column; `targets` are class ids
     (int64) or numbers (float32), (rows,), and None where the source hides them.
     """
 
     ids: np.ndarray
-    texts: tuple[list[str], ...]
+    texts: tuple[Sequence[str], ...]
     targets: np.ndarray | None
     origin: str
 
@@ -34,12 +35,11 @@ class Examples:
 
     def take(self, mask: np.ndarray) -> Examples:
         """The rows where the mask, (rows,), is true."""
-        rows = np.flatnonzero(mask)
         return replace(
             self,
-            ids=self.ids[rows],
-            texts=tuple([column[row] for row in rows] for column in self.texts),
-            targets=None if self.targets is None else self.targets[rows],
+            ids=self.ids[mask],
+            texts=tuple(column_of(compress(column, mask)) for column in self.texts),
+            targets=None if self.targets is None else self.targets[mask],
         )
 
 
@@ -92,5 +92,5 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
 
 def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:
     """Rows of each class, in the order of the names."""
-    counts = Counter(() if examples.targets is None else examples.targets.tolist())
-    return {name: counts[i] for i, name in enumerate(names)}
+    counts = np.bincount([] if examples.targets is None else examples.targets, minlength=len(names))
+    return {name: int(counts[i]) for i, name in enumerate(names)}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from dongu.config import Task
+from dongu.data.cells import column_of
 from dongu.data.table import BOOLEAN, Table, kind_of
 from dongu.errors import DataError
 
@@ -19,17 +20,20 @@ def infer_task(labels: Sequence[str], declared_names: Sequence[str] | None) -> T
     """Regression when every label is a number and some are fractions; classes otherwise."""
     if declared_names:
         return "single-label"
-    values = [_number(label) for label in labels]
-    if all(value is not None for value in values) and any(value != int(value) for value in values if value is not None):
-        return "regression"
-    return "single-label"
+    fractions = False
+    for label in labels:
+        if (value := _number(label)) is None:
+            return "single-label"
+        fractions = fractions or value != int(value)
+    return "regression" if fractions else "single-label"
 
 
-def read_labels(table: Table, name: str) -> list[str]:
+def read_labels(table: Table, name: str) -> Sequence[str]:
     """The label column as text. A test split may lack it: then its labels are hidden."""
-    if name not in table.columns:
-        return [HIDDEN_LABEL] * len(table)
-    labels: list[str] = []
+    return column_of(_labels(table, name)) if name in table.columns else [HIDDEN_LABEL] * len(table)
+
+
+def _labels(table: Table, name: str) -> Iterator[str]:
     first_kind = ""
     for row, cell in enumerate(table.columns[name]):
         if cell is None or (isinstance(cell, str) and not cell.strip()):
@@ -44,8 +48,7 @@ def read_labels(table: Table, name: str) -> list[str]:
                 where=table.where(row),
                 hint="write all labels in one way",
             )
-        labels.append(str(cell).lower() if isinstance(cell, bool) else str(cell))
-    return labels
+        yield str(cell).lower() if isinstance(cell, bool) else str(cell)
 
 
 def name_labels(table: Table, labels: Sequence[str], task: Task, column: str) -> tuple[str, ...]:
@@ -95,16 +98,18 @@ def read_targets(
     if hidden_allowed and set(labels) == {HIDDEN_LABEL}:
         return None
     if task == "regression":
-        values = [_number(label) for label in labels]
-        for row, value in enumerate(values):
-            if value is None:
-                raise DataError(f"the label `{labels[row]}` is not a number", where=table.where(row))
-        return np.array(values, dtype=np.float32)
+        numbers = np.empty(len(labels), dtype=np.float32)
+        for row, label in enumerate(labels):
+            if (value := _number(label)) is None:
+                raise DataError(f"the label `{label}` is not a number", where=table.where(row))
+            numbers[row] = value
+        return numbers
     # A source that declares its names (`ClassLabel`) stores positions; every other stores the names themselves.
     declared = table.label_names.get(column)
     ids = {name: i for i, name in enumerate(names)}
     if declared:
         ids = {str(i): ids[name] for i, name in enumerate(declared) if name in ids}
+    targets = np.empty(len(labels), dtype=np.int64)
     for row, label in enumerate(labels):
         if label not in ids:
             raise DataError(
@@ -112,7 +117,8 @@ def read_targets(
                 where=table.where(row),
                 hint=f"train has: {_first_few(names)}",
             )
-    return np.array([ids[label] for label in labels], dtype=np.int64)
+        targets[row] = ids[label]
+    return targets
 
 
 def _number(label: str) -> float | None:
