@@ -9,7 +9,7 @@ Pairs of about MRPC's length are written as one file, from which `dongu` holds v
 of its own with the real WordPiece tokenizer of the packaged MiniLM and a random model of two tiny layers, so that the
 data are all that grows: first with an empty token cache, then with the cache that this has left.
 
-A thread reads /proc/self/status every few milliseconds. *Memory* is what only the process itself can give back
+A thread reads /proc/self/status fifty times a second. *Memory* is what only the process itself can give back
 (RssAnon); *mapped* is what it reads of files through memory, which the system takes back when it needs room (RssFile).
 The numbers go to benchmarks/out/scale.json, the table to docs/scale.md.
 """
@@ -38,8 +38,13 @@ DOCUMENT = ROOT / "docs" / "scale.md"
 BEGIN, END = "<!-- scale: table -->", "<!-- /scale: table -->"
 SIZES = (10_000, 100_000, 1_000_000)
 SEED = 42
-SAMPLE_SECONDS = 0.005
+SAMPLE_SECONDS = 0.02
 STAGES = ("libraries", "rows", "model", "tokens", "digests", "first step")
+BYTES_A_ROW = 64  # of memory: what a row may take that is not packed or mapped; numbers of 8 bytes, mostly
+HEAD = (
+    "| rows | file MiB | token cache | memory MiB | mapped MiB | CPU seconds | libraries | rows | model | tokens |"
+    " digests | first step | wall seconds |\n| --: | --: | --- |" + " --: |" * 10
+)
 
 
 def write_rows(path: Path, rows: int) -> None:
@@ -114,12 +119,13 @@ class Stages:
         """A stage; one that comes again adds its seconds."""
         self.own = self.mapped = 0.0
         self.note()
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         yield
-        seconds = time.perf_counter() - began
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked
         self.note()
-        row = self.rows.setdefault(name, {"seconds": 0.0, "own": 0.0, "mapped": 0.0})
+        row = self.rows.setdefault(name, dict.fromkeys(("seconds", "cpu_seconds", "own", "mapped"), 0.0))
         row["seconds"] += seconds
+        row["cpu_seconds"] += cpu_seconds
         row["own"], row["mapped"] = max(row["own"], self.own), max(row["mapped"], self.mapped)
         row["left"] = resident_mib()[0]
 
@@ -185,11 +191,40 @@ def measure(sizes: list[int], kind: str, folder: Path) -> list[dict[str, Any]]:
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
-    stages = " | ".join(f"{row['stages'][name]['seconds']:.1f}" for name in STAGES[1:])
+    seconds = [row["stages"][name]["cpu_seconds"] for name in STAGES]
     return (
         f"| {row['rows']:,} | {row['file_mib']:,.0f} | {row['cache']} | {row['own']:,.0f} | {row['mapped']:,.0f} |"
-        f" {row['seconds']:.1f} | {stages} |"
+        f" {sum(seconds):.1f} | {' | '.join(f'{value:.1f}' for value in seconds)} | {row['seconds']:.1f} |"
     )
+
+
+def growth(measured: list[dict[str, Any]]) -> list[str]:
+    """What the rows beyond the second largest size cost, beside what is expected."""
+    lines = []
+    for cache in ("empty", "full"):
+        smaller, larger = [row for row in measured if row["cache"] == cache][-2:]
+        rows = larger["rows"] - smaller["rows"]
+        taken = (larger["own"] - smaller["own"]) * 2**20 / rows
+        spent = [sum(row["stages"][name]["cpu_seconds"] for name in STAGES[1:]) for row in (smaller, larger)]
+        kept = (
+            "as expected"
+            if taken <= BYTES_A_ROW and spent[1] / spent[0] <= larger["rows"] / smaller["rows"]
+            else ("**more than expected**")
+        )
+        lines.append(
+            f"- {smaller['rows']:,} to {larger['rows']:,} rows, {cache} cache: {taken:.0f} bytes of memory a row"
+            f" (expected: at most {BYTES_A_ROW}), CPU seconds × {spent[1] / spent[0]:.1f} without the libraries"
+            f" (expected: at most × {larger['rows'] / smaller['rows']:.0f}): {kept}"
+        )
+    return lines
+
+
+def write_table(measured: list[dict[str, Any]]) -> None:
+    """Between the markers of the document."""
+    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    table = "\n".join([BEGIN, HEAD, *map(line, measured), "", *growth(measured), END])
+    DOCUMENT.write_text(before + table + after, encoding="utf-8")
 
 
 def main() -> None:
@@ -209,6 +244,9 @@ def main() -> None:
             measured = measure(list(options.sizes), options.kind, Path(folder))
         options.output.parent.mkdir(exist_ok=True)
         options.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+    measured = json.loads(options.output.read_text(encoding="utf-8"))
+    print("\n".join(growth(measured)))
+    write_table(measured)
     return None
 
 

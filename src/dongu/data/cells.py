@@ -100,11 +100,15 @@ class Rows:
 
     def add(self, row: Sequence[Cell], line: int | None = None) -> None:
         """A cell for each column, and the line of the file at which the row begins, where there are lines."""
-        self._waiting.append(row)
-        self._characters += sum([len(cell) for cell in row if isinstance(cell, str)])
         if line is not None:
             self._lines.append(line)
-        if len(self._waiting) == PAGE_ROWS or self._characters > PAGE_CHARACTERS:
+        self.extend((row,), sum([len(cell) for cell in row if isinstance(cell, str)]))
+
+    def extend(self, rows: Iterable[Sequence[Cell]], characters: int) -> None:
+        """Rows that hold about so many characters together."""
+        self._waiting.extend(rows)
+        self._characters += characters
+        if len(self._waiting) >= PAGE_ROWS or self._characters > PAGE_CHARACTERS:
             self._pack()
 
     def _pack(self) -> None:
@@ -143,8 +147,8 @@ def _pack(cells: Sequence[Cell], pages: Pages) -> _Page:
 def column_of(cells: Iterable[str]) -> Sequence[Any]:
     """A column of these."""
     rows = Rows([""])
-    for cell in cells:
-        rows.add((cell,))
+    for part in parts_of(cells, max(1, PAGE_ROWS // 16)):
+        rows.extend(zip(part, strict=True), sum(map(len, part)))
     return rows.columns()[0]
 
 

@@ -330,8 +330,7 @@ def table_of_arrow(batches: Iterable[Any], origin: str) -> Table:
                 check_names(batch.schema.names, origin)
                 rows = Rows(batch.schema.names)
                 label_names = _label_names((batch.schema.metadata or {}).get(b"huggingface", b""))
-            for row in zip(*map(_arrow_cells, batch.columns), strict=True):
-                rows.add(row)
+            rows.extend(zip(*map(_arrow_cells, batch.columns), strict=True), batch.nbytes)
     except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
         what = f"the data are damaged, or not parquet ({reason_of(error)})"
         raise data_error(origin, what, "write or fetch it again") from error

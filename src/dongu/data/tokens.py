@@ -1,4 +1,4 @@
-"""Texts to token ids: some thousand rows at a time, truncated and counted, cached by what they are made from."""
+"""Texts to token ids: a thousand rows at a time, truncated and counted, cached by what they are made from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dongu.errors import StorageError
 from dongu.files import write_file
 
 CACHE_FORMAT = 2  # raise it when what a cache file holds changes
-PART_ROWS = 1 << 12  # tokenized together: enough for all threads, and few enough for what the tokenizer makes of them
+PART_ROWS = 1 << 10  # tokenized together: enough for all threads; of a long row the tokenizer makes half a megabyte
 MAPPED_BYTES = 1 << 24  # a larger cache file is mapped, not read
 COPIED_BYTES = 1 << 20
 DIGEST_BYTES = 32
