@@ -61,9 +61,9 @@ def test_a_long_column_is_the_list_of_its_cells(count: int) -> None:
         assert [type(column[i]) for i in range(count)] == [type(cell) for cell in expected]
         assert column[1:] == expected[1:]
         assert column[::-2] == expected[::-2]
-        for row in (count, -count - 1):
+        for place in (count, -count - 1):
             with pytest.raises(IndexError):
-                column[row]
+                column[place]
         texts = column.as_texts()
         assert list(texts) == [str(cell) for cell in expected]
         assert {type(text) for text in texts} == {str}
@@ -84,7 +84,10 @@ def test_a_short_column_is_a_list() -> None:
 
 def test_few_rows_of_many_characters_are_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "PAGE_CHARACTERS", 10)
-    column = column_of(["long enough", "a", "b", "another that is long enough", "c"])
+    rows = Rows(["text"])
+    for text in ("long enough", "a", "b", "another that is long enough", "c"):
+        rows.add((text,))
+    [column] = rows.columns()
     assert isinstance(column, PagedColumn)
     assert [len(page) for page in column._pages] == [1, 3, 1]
 

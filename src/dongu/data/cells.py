@@ -147,7 +147,7 @@ def _pack(cells: Sequence[Cell], pages: Pages) -> _Page:
 def column_of(cells: Iterable[str]) -> Sequence[Any]:
     """A column of these."""
     rows = Rows([""])
-    for part in parts_of(cells, max(1, PAGE_ROWS // 16)):
+    for part in parts_of(cells, max(1, PAGE_ROWS // 128)):
         rows.extend(zip(part, strict=True), sum(map(len, part)))
     return rows.columns()[0]
 
