@@ -19,6 +19,7 @@ from dongu.data.table import Cell, Number, Table, check_names, data_error, not_e
 
 PAGE_ROWS = 1 << 14  # rows that are packed together
 PAGE_CHARACTERS = 1 << 24  # or fewer rows with so many characters
+COUNTS_A_PAGE = 128  # how often the characters are counted
 _END_BYTES = 8
 
 
@@ -44,6 +45,9 @@ class _Packed:
         content = self.pages.read(self.start, self.size)
         texts = (self.cells + 1) * _END_BYTES
         ends = array("Q", content[:texts])
+        if content[texts:].isascii():  # slices of one text are quicker than many decodings
+            whole = content[texts:].decode()
+            return (self.kind(whole[begin:end]) for begin, end in pairwise(ends))
         return (self.kind(content[texts + begin : texts + end], "utf-8") for begin, end in pairwise(ends))
 
 
@@ -95,26 +99,34 @@ class Rows:
         self._packed: list[list[_Page]] = [[] for _ in names]
         self._pages = Pages()
         self._waiting: list[Sequence[Cell]] = []  # rows that are not packed yet
-        self._characters = 0  # in these
+        self._counted, self._characters = 0, 0  # how many of these were looked at, and what they hold
         self._lines = array("q")
 
     def add(self, row: Sequence[Cell], line: int | None = None) -> None:
         """A cell for each column, and the line of the file at which the row begins, where there are lines."""
+        self._waiting.append(row)
         if line is not None:
             self._lines.append(line)
-        self.extend((row,), sum([len(cell) for cell in row if isinstance(cell, str)]))
+        if len(self._waiting) - self._counted >= PAGE_ROWS // COUNTS_A_PAGE:
+            self._count()
 
-    def extend(self, rows: Iterable[Sequence[Cell]], characters: int) -> None:
-        """Rows that hold about so many characters together."""
+    def extend(self, rows: Iterable[Sequence[Cell]]) -> None:
+        """Rows of a source without lines."""
         self._waiting.extend(rows)
-        self._characters += characters
-        if len(self._waiting) >= PAGE_ROWS or self._characters > PAGE_CHARACTERS:
+        self._count()
+
+    def _count(self) -> None:
+        """Pack a page once there is one."""
+        new = self._waiting[self._counted :]
+        self._counted = len(self._waiting)
+        self._characters += sum([len(cell) for row in new for cell in row if isinstance(cell, str)])
+        if self._counted >= PAGE_ROWS or self._characters > PAGE_CHARACTERS:
             self._pack()
 
     def _pack(self) -> None:
         for pages, cells in zip(self._packed, zip(*self._waiting, strict=True), strict=True):
             pages.append(_pack(cells, self._pages))
-        self._waiting, self._characters = [], 0
+        self._waiting, self._counted, self._characters = [], 0, 0
 
     def columns(self) -> list[Sequence[Cell]]:
         """The columns, each with all rows: lists, unless there were more rows than a page holds."""
@@ -147,8 +159,8 @@ def _pack(cells: Sequence[Cell], pages: Pages) -> _Page:
 def column_of(cells: Iterable[str]) -> Sequence[Any]:
     """A column of these."""
     rows = Rows([""])
-    for part in parts_of(cells, max(1, PAGE_ROWS // 128)):
-        rows.extend(zip(part, strict=True), sum(map(len, part)))
+    for part in parts_of(cells, max(1, PAGE_ROWS // COUNTS_A_PAGE)):
+        rows.extend(zip(part, strict=True))
     return rows.columns()[0]
 
 

@@ -38,7 +38,7 @@ class Examples:
         return replace(
             self,
             ids=self.ids[mask],
-            texts=tuple(column_of(compress(column, mask)) for column in self.texts),
+            texts=tuple(column_of(compress(column, mask.tolist())) for column in self.texts),
             targets=None if self.targets is None else self.targets[mask],
         )
 

@@ -34,21 +34,22 @@ def read_labels(table: Table, name: str) -> Sequence[str]:
 
 
 def _labels(table: Table, name: str) -> Iterator[str]:
-    first_kind = ""
+    first_kind, last_type = "", None
     for row, cell in enumerate(table.columns[name]):
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             raise DataError(f"the label `{name}` is empty", where=table.where(row), hint="fill it in or remove the row")
-        if not isinstance(cell, str | bool):
-            raise DataError(f"the label `{name}` is {kind_of(cell)}, not a name or a number", where=table.where(row))
-        kind = kind_of(cell)
-        first_kind = first_kind or kind
-        if kind != first_kind and BOOLEAN in (kind, first_kind):
-            raise DataError(
-                f"the label `{name}` is {kind}, in earlier rows {first_kind}",
-                where=table.where(row),
-                hint="write all labels in one way",
-            )
-        yield str(cell).lower() if isinstance(cell, bool) else str(cell)
+        if type(cell) is not last_type:
+            last_type, kind = type(cell), kind_of(cell)
+            if not isinstance(cell, str | bool):
+                raise DataError(f"the label `{name}` is {kind}, not a name or a number", where=table.where(row))
+            first_kind = first_kind or kind
+            if kind != first_kind and BOOLEAN in (kind, first_kind):
+                raise DataError(
+                    f"the label `{name}` is {kind}, in earlier rows {first_kind}",
+                    where=table.where(row),
+                    hint="write all labels in one way",
+                )
+        yield str(cell).lower() if last_type is bool else str(cell)
 
 
 def name_labels(table: Table, labels: Sequence[str], task: Task, column: str) -> tuple[str, ...]:

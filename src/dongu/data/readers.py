@@ -162,12 +162,15 @@ def _cells_of_any_size() -> Iterator[None]:
 
 def _without_end(rows: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
     """All but the empty lines at the end; a row of one empty cell is [""], not []."""
-    empty = []
+    empty: list[int] = []
     for line, row in rows:
-        empty.append((line, row))
-        if row:
-            yield from empty
+        if not row:
+            empty.append(line)
+            continue
+        if empty:
+            yield from ((earlier, []) for earlier in empty)
             empty = []
+        yield line, row
 
 
 def _check_header(header: list[str], where: str, delimiter: str) -> None:
@@ -330,7 +333,7 @@ def table_of_arrow(batches: Iterable[Any], origin: str) -> Table:
                 check_names(batch.schema.names, origin)
                 rows = Rows(batch.schema.names)
                 label_names = _label_names((batch.schema.metadata or {}).get(b"huggingface", b""))
-            rows.extend(zip(*map(_arrow_cells, batch.columns), strict=True), batch.nbytes)
+            rows.extend(zip(*map(_arrow_cells, batch.columns), strict=True))
     except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
         what = f"the data are damaged, or not parquet ({reason_of(error)})"
         raise data_error(origin, what, "write or fetch it again") from error
