@@ -84,6 +84,7 @@ def test_a_short_column_is_a_list() -> None:
 
 def test_few_rows_of_many_characters_are_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "PAGE_CHARACTERS", 10)
+    monkeypatch.setattr(cells, "COUNTS_A_PAGE", cells.PAGE_ROWS)  # after each row
     rows = Rows(["text"])
     for text in ("long enough", "a", "b", "another that is long enough", "c"):
         rows.add((text,))
