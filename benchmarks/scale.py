@@ -69,12 +69,14 @@ def write_rows(path: Path, rows: int) -> None:
 
 def save_model(folder: Path) -> None:
     """MiniLM's tokenizer, and a random BERT that is next to nothing."""
+    import torch
     from transformers import BertConfig, BertModel
 
     from dongu.model.load import load_tokenizer, resolve_model
 
     tokenizer = load_tokenizer(resolve_model("minilm"))
     tokenizer.save_pretrained(folder)
+    torch.manual_seed(SEED)
     BertModel(
         BertConfig(
             vocab_size=len(tokenizer),
