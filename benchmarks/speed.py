@@ -7,7 +7,8 @@
 
 Every peer is a process of its own, so no setting and no allocator leaks into another, and all of them live at once and
 take turns (A B C A B C …). A turn is a few whole updates as a user pays for them: making the batch, forward, backward,
-the gradient norm where the peer computes one, optimizer, schedule, log and progress bar at their defaults. All train
+the gradient norm where the peer computes one, optimizer, schedule, log and progress bar at their defaults. Its first
+update, which finds the caches full of another peer's data, does not count. All train
 the same MRPC pairs from the same weights, in the same order unless they group by length; a turn counts as seconds a
 real token, and ratios are taken inside a round. Peak memory is that of the process. The peers named `products` run
 nothing but the matrix products of a step on its real tokens: the share of the machine that a step reaches.
@@ -60,6 +61,7 @@ class Job:
     steps: int  # all of them
     warm_up: int
     clock: str
+    uncounted: int = 0  # updates at the beginning of each turn, 0 or 1
     began: float = 0.0  # when the process was asked for, seconds since the epoch
 
 
@@ -71,7 +73,7 @@ class Turns:
     answers: IO[str]
     tokens: list[int] = field(default_factory=list)  # real ones of each batch, as they are made
     done: int = 0  # updates in earlier turns
-    count: int = 0  # updates of this turn
+    count: int = 0  # updates of this turn that count
     left: int = 0
     operations: float = 0.0  # of this turn, where they are counted
     since: float = 0.0
@@ -79,15 +81,18 @@ class Turns:
     def __post_init__(self) -> None:
         self.begin(self.job.warm_up)
 
-    def begin(self, count: int) -> None:
-        """A turn of so many updates."""
-        self.count = self.left = count
+    def begin(self, count: int, uncounted: int = 0) -> None:
+        """A turn of so many updates, after some that find the caches full of another peer's data."""
+        self.count, self.left = count, uncounted + count
         self.operations = 0.0
         self.since = CLOCKS[self.job.clock]()
 
     def tick(self) -> None:
         """An update is made. At the end of a turn: report it, and wait for the next."""
         self.left -= 1
+        if self.left == self.count:  # the last that does not count
+            self.done += 1
+            self.begin(self.count)
         if self.left:
             return
         seconds = CLOCKS[self.job.clock]() - self.since
@@ -100,7 +105,7 @@ class Turns:
         word = sys.stdin.readline().strip()
         if not word:  # the controller has no more turns, or is gone
             os._exit(0)
-        self.begin(int(word))
+        self.begin(int(word), self.job.uncounted)
 
     def say(self, message: dict[str, Any]) -> None:
         """One line to the controller."""
@@ -894,8 +899,8 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
         if "lightning" in names and find_spec("lightning") is None:
             print("lightning: left out, it is not installed (pip install lightning)", file=sys.stderr)
             names = [peer for peer in names if peer != "lightning"]
-        total = options.warm_up + options.rounds * options.steps + 1  # the last is never asked for
-        mine = Job(**{**asdict(job), "batch_size": size, "steps": total})
+        total = options.warm_up + options.rounds * (options.steps + 1) + 1  # the last is never asked for
+        mine = Job(**{**asdict(job), "batch_size": size, "steps": total, "uncounted": 1})
         section = compare(names, mine, options.rounds, options.steps, scratch)
         keep(f"{name}/{size}" + (f"/{options.name}" if options.name else ""), section, facts)
 

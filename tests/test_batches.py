@@ -19,11 +19,9 @@ from dongu.data.batches import (
     TrainUpdates,
     Update,
     dropout_seed,
-    epoch_order,
-    grouped_order,
     make_dataloader,
-    padding_share,
 )
+from dongu.data.order import epoch_order, grouped_order, padding_share
 from dongu.data.tokens import Tokens, tokenize
 from dongu.model.load import load_tokenizer
 

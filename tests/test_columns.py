@@ -181,8 +181,8 @@ def test_declared_names_of_a_parquet_file(tmp_path: Path) -> None:
     import datasets
 
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
-    for name in ("train", "validation"):
-        frame = datasets.Dataset.from_list(rows(1, 0, 1), features=features)
+    for name, labels in (("train", (1, 0, 1)), ("validation", (0, 1))):
+        frame = datasets.Dataset.from_list(rows(*labels), features=features)
         frame.to_parquet(tmp_path / f"{name}.parquet")
     data = read(str(tmp_path))
     assert (data.task, data.label_names, targets(data)) == ("single-label", ("no", "yes"), [1, 0, 1])

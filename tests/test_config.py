@@ -41,9 +41,11 @@ OPTIONS = [
     "workers",
     "eval_steps",
     "metric",
+    "calibrate",
     "save_steps",
     "keep",
     "patience",
+    "strict",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The metrics are those of scikit-learn and SciPy, also where they degenerate, and their intervals are honest."""
+"""The metrics are those of scikit-learn and SciPy, also where they degenerate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +86,7 @@ def test_the_confusion_matrix_counts_truth_by_row() -> None:
 
 
 @pytest.mark.parametrize("function", [pearson, spearman])
-def test_correlations_agree_with_scipy(function: Callable[[np.ndarray, np.ndarray], float]) -> None:
+def test_correlations_agree_with_scipy(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
     from scipy import stats
 
     random = np.random.default_rng(0)
@@ -103,7 +102,9 @@ def test_correlations_agree_with_scipy(function: Callable[[np.ndarray, np.ndarra
 
 
 @pytest.mark.parametrize("function", [pearson, spearman])
-def test_a_correlation_with_a_constant_is_not_a_number(function: Callable[[np.ndarray, np.ndarray], float]) -> None:
+def test_a_correlation_with_a_constant_is_not_a_number(
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> None:
     for constant, rows in itertools.product((0.0, 1.0, 0.1, -3.7), (1, 3, 49, 1000)):
         same = np.full(rows, constant, dtype=np.float32).astype(np.float64)  # as a run's logits and targets are
         varied = np.arange(rows, dtype=np.float64)
@@ -194,102 +195,3 @@ def test_compute() -> None:
 )
 def test_better(main: str, new: float, old: float | None, better: bool) -> None:
     assert MetricSet.of("single-label", TWO, None, main).better(new, old) is better
-
-
-# --- intervals and baselines
-
-
-def noisy(rows: int, labels: int, seed: int, right: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and targets of a model that is right in this share of the rows."""
-    random = np.random.default_rng(seed)
-    targets = random.integers(0, labels, rows)
-    predicted = np.where(random.random(rows) < right, targets, (targets + 1) % labels)
-    return logits_of(predicted, labels), targets
-
-
-@pytest.mark.parametrize("names", [TWO, THREE])
-def test_an_interval_holds_its_value_and_is_a_function_of_the_seed(names: tuple[str, ...]) -> None:
-    metrics = MetricSet.of("single-label", names)
-    logits, targets = noisy(80, len(names), 0)
-    losses = np.random.default_rng(1).exponential(size=80)
-    intervals = metrics.intervals(logits, targets, losses, 42)
-    np.random.seed(0)
-    assert metrics.intervals(logits, targets, losses, 42) == intervals
-    assert metrics.intervals(logits, targets, losses, 43) != intervals
-    values = {"loss": float(losses.mean()), **metrics.compute(logits, targets)}
-    assert intervals.keys() == values.keys()
-    for name, value in values.items():
-        low, high = intervals[name]
-        assert low < value < high, name
-        assert name == "loss" or (low >= 0 and high <= 1)
-
-
-def test_counts_are_drawn_by_the_law_of_rows() -> None:
-    """A multinomial over the confusion matrix is the bootstrap over the rows: the same quantiles."""
-    metrics = MetricSet.of("single-label", THREE, None, "matthews_correlation")
-    logits, targets = noisy(60, 3, 3)
-    intervals = metrics.intervals(logits, targets, np.ones(60), 42)
-    random, predicted = np.random.default_rng(0), logits.argmax(-1)
-    drawn: dict[str, list[float]] = {name: [] for name in metrics.names}
-    for _ in range(3000):
-        sample = random.integers(0, 60, 60)
-        confusion = confusion_matrix(predicted[sample], targets[sample], 3)
-        for name in metrics.names:
-            drawn[name].append(float(CLASS_METRICS[name](confusion)))
-    for name, values in drawn.items():
-        expected = np.quantile(values, [0.025, 0.975])
-        width = expected[1] - expected[0]
-        assert intervals[name] == pytest.approx(tuple(expected), abs=0.15 * width), name
-
-
-def test_intervals_cover_the_truth() -> None:
-    """Of 60 samples of a model that is right in 80%, about 95% have the truth in their interval."""
-    metrics = MetricSet.of("single-label", TWO)
-    held = 0
-    for seed in range(60):
-        logits, targets = noisy(200, 2, seed)
-        low, high = metrics.intervals(logits, targets, np.ones(200), seed)["accuracy"]
-        held += low <= 0.8 <= high
-    assert 51 <= held <= 60
-
-
-def test_an_interval_narrows_with_the_rows() -> None:
-    metrics = MetricSet.of("single-label", TWO)
-    widths = []
-    for rows in (50, 5000):
-        logits, targets = noisy(rows, 2, 0)
-        low, high = metrics.intervals(logits, targets, np.ones(rows), 0)["accuracy"]
-        widths.append(high - low)
-    assert widths[0] / widths[1] == pytest.approx(10, rel=0.3)  # the root of a hundredfold
-
-
-def test_intervals_of_numbers() -> None:
-    metrics = MetricSet.of("regression", ("score",))
-    random = np.random.default_rng(0)
-    targets = random.normal(size=60).astype(np.float32)
-    logits = (targets + random.normal(size=60)).astype(np.float32)[:, None]
-    intervals = metrics.intervals(logits, targets, (logits[:, 0] - targets) ** 2, 42)
-    for name, value in metrics.compute(logits, targets).items():
-        low, high = intervals[name]
-        assert -1 <= low < value < high <= 1
-
-
-def test_intervals_where_nothing_varies() -> None:
-    metrics = MetricSet.of("single-label", TWO)
-    targets = np.ones(20, np.int64)
-    sure = metrics.intervals(logits_of(targets, 2), targets, np.full(20, 0.5), 0)
-    assert sure == {"accuracy": (1, 1), "f1": (1, 1), "loss": (0.5, 0.5)}
-    numbers = MetricSet.of("regression", ("score",))
-    constant: Any = numbers.intervals(np.ones((20, 1), np.float32), np.arange(20, dtype=np.float32), np.ones(20), 0)
-    assert all(math.isnan(end) for name in numbers.names for end in constant[name])
-    assert constant["loss"] == (1, 1)
-
-
-def test_the_baseline_says_the_most_frequent_class_of_train() -> None:
-    metrics = MetricSet.of("single-label", TWO)
-    validation = np.array([0, 0, 0, 1])  # here another class is the most frequent
-    assert metrics.baseline(np.array([1, 1, 1, 0]), validation) == {"accuracy": 0.25, "f1": pytest.approx(0.4)}
-    assert metrics.baseline(np.array([0, 0, 1]), validation) == {"accuracy": 0.75, "f1": 0}
-    three = MetricSet.of("single-label", THREE)
-    assert three.baseline(np.array([2, 2]), np.array([0, 1])) == {"accuracy": 0, "macro_f1": 0}
-    assert MetricSet.of("regression", ("score",)).baseline(np.ones(3), np.ones(3)) == {}

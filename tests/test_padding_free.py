@@ -20,14 +20,13 @@ from dongu.data.batches import Collator, Split
 from dongu.data.tokens import Tokens
 from dongu.errors import ModelError
 from dongu.loop import Loop
+from dongu.model.dropout import drop
 from dongu.model.load import load_model
 from dongu.model.padding_free import (
     PaddingFree,
     Rows,
-    _attend_by_blocks,
     _attend_by_nested,
     attend,
-    drop,
     flatten,
     self_check,
     why_not,
@@ -249,6 +248,45 @@ def test_padding_elsewhere_is_refused(tiny_model: Callable[..., str]) -> None:
             flatten(inputs)
 
 
+@pytest.mark.parametrize("first_only", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_the_backward_by_hand_is_the_derivative(share: float, first_only: bool) -> None:
+    rows = Rows.of((4, 2, 4, 1), torch.device("cpu"))
+    queries = 4 if first_only else 11
+    torch.manual_seed(0)
+    shapes = ((queries, 2, 3), (11, 2, 3), (11, 2, 3), (2, 4, 4))
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+    def answer(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        torch.manual_seed(1)  # the same draws each time
+        return drop(attend(query, key, value, rows, nn.Dropout(share), bias=bias), nn.Dropout(share))
+
+    assert torch.autograd.gradcheck(answer, inputs)
+
+
+def test_fillers_change_nothing(tiny_model: Callable[..., str]) -> None:
+    rows = Rows.of((40, 30), torch.device("cpu"), rounded=True)
+    assert len(rows.source) == len(rows.position) == len(rows.row) == 72
+    assert rows.offsets.tolist() == [0, 30, 70]
+    sizes = {len(Rows.of((count,), torch.device("cpu"), rounded=True).source) for count in range(256, 512)}
+    assert len(sizes) == 17
+    of = Rows.of
+    for family in ("roberta", "modernbert"):
+        model = load(tiny_model(family))
+        inputs, results = flatten(micro_batch(model, (40, 30))), []
+        for rounded in (False, True):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(
+                    Rows, "of", staticmethod(lambda lengths, device, _, rounded=rounded: of(lengths, device, rounded))
+                )
+                model.zero_grad()
+                logits = PaddingFree(model)(**inputs).logits
+            (logits * torch.tensor([1.0, -2.0, 3.0])).sum().backward()
+            gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+            results.append(torch.cat([logits.detach().flatten(), *gradients]))
+        assert float((results[1] - results[0]).norm() / results[0].norm()) < 1e-6
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
 @pytest.mark.parametrize("first_only", [False, True])
 def test_nested_attention_is_the_same(first_only: bool) -> None:
@@ -257,10 +295,9 @@ def test_nested_attention_is_the_same(first_only: bool) -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 18, 2, 8, dtype=torch.float64, requires_grad=True).unbind(0)
     q = q[rows.first] if first_only else q
-    wanted = _attend_by_blocks(q * 8**-0.5, k, v, rows, nn.Identity(), None)
+    wanted = attend(q, k, v, rows, nn.Identity())
     got = _attend_by_nested(q, k, v, rows, 0.0).flatten(1)
     assert torch.allclose(got, wanted, rtol=1e-12)
-    assert torch.equal(attend(q, k, v, rows, nn.Identity()), wanted)
 
 
 def test_a_flat_collator_lays_down_what_a_padding_one_surrounds() -> None:

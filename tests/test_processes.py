@@ -61,7 +61,7 @@ def test_two_processes_train_as_one(
     ]
     options += ["--lr", "1e-3"]
     if launcher == "torchrun":
-        options += ["--micro-batch-size", "3"]
+        options += ["--micro-batch-size", "3", "--calibrate"]
     train = ["train", data_folder(train=41, validation=13, test=7), *options]
     launch(None, *train, "--out", str(tmp_path / "one"))
     output = launch(launcher, *train, "--out", str(tmp_path / "two"))
@@ -76,8 +76,12 @@ def test_two_processes_train_as_one(
             wanted = pytest.approx(value, rel=1e-5) if name in ("loss", "grad_norm") else value
             assert b[name] == wanted, (name, a, b)
     for split, rows in (("validation", 13), ("test", 7)):
-        lines = read_lines(tmp_path / "two", f"predictions/{split}.jsonl")
-        assert [line["id"] for line in lines] == list(range(rows))
+        alone, together = (read_lines(tmp_path / run, f"predictions/{split}.jsonl") for run in ("one", "two"))
+        assert [line["id"] for line in together] == list(range(rows))
+        for a, b in zip(alone, together, strict=True):
+            assert b["probabilities"] == pytest.approx(a["probabilities"], abs=1e-3)
+    temperature = json.loads((tmp_path / "two" / "results.json").read_text(encoding="utf-8"))["temperature"]
+    assert temperature < 0.8 or temperature > 1.2, "else a process that does not calibrate would not be noticed"
 
 
 def test_two_processes_evaluate_to_the_same_bits(

@@ -22,6 +22,7 @@ FILES = {
     ".lock",
     "MANIFEST.json",
     "run.json",
+    "findings.json",
     "metrics.jsonl",
     "timing.jsonl",
     "results.json",
@@ -185,7 +186,9 @@ def test_evaluate_and_predict_on_the_command_line(
     assert run(["evaluate", path, "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)
     for split in ("validation", "test"):
-        assert numbers[split] == {name: entry["value"] for name, entry in finished.results[split].items()}
+        for name, entry in finished.results[split].items():
+            assert numbers[split][name] == entry["value"]
+            assert (numbers[split][f"{name}_low"], numbers[split][f"{name}_high"]) == (entry["low"], entry["high"])
 
     texts = [f"word{i % 2} word{i % 2} word{i}" for i in range(40)]
     assert run(["predict", path, *texts, "--json"]) == 0
@@ -314,8 +317,11 @@ def test_the_model_card_is_valid(finished: dongu.RunResult) -> None:
 
     card = ModelCard.load(finished.path / "model" / "README.md")
     assert card.data.pipeline_tag == "text-classification"
-    values = {result.metric_type: result.metric_value for result in card.data.eval_results}
-    assert values == finished.metrics
+    values = {(result.dataset_split, result.metric_type): result.metric_value for result in card.data.eval_results}
+    for split in ("validation", "test"):
+        entries = finished.results[split]
+        assert {name: values[split, name] for name in entries} == {name: e["value"] for name, e in entries.items()}
+    assert len(values) == 2 * len(finished.metrics)
 
 
 def test_what_a_newcomer_types(

@@ -9,15 +9,16 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from dongu import __version__
-from dongu.config import ALIASES, RunConfig, did_you_mean, option_flag, read_config
+from dongu.config import ALIASES, RunConfig, did_you_mean, make_config, option_flag, read_config
 from dongu.errors import DonguError, InputError, StoppedError, UsageError
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
+from dongu.text import is_blank, printable
 
 if TYPE_CHECKING:
     from dongu.run.console import Console
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 ANSWER_FILES = (".jsonl", ".csv", ".tsv")
+SET_ONCE = ("data", "out", "strict")  # options that a run that goes on cannot have otherwise
+INSPECTED = ("model", "text_columns", "label_column", "task", "max_length", "batch_size", "seed")
 ALLOWED = "data, versions, hardware, or an option by its name (learning-rate)"
 LAUNCHERS = """\
 several processes, nothing else changed:
@@ -92,7 +95,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"dongu {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add_command in (_add_train, _add_resume, _add_evaluate, _add_predict, _add_verify, _add_demo):
+    for add_command in (_add_train, _add_resume, _add_evaluate, _add_predict, _add_inspect, _add_verify, _add_demo):
         add_command(commands)
     return parser
 
@@ -132,7 +135,7 @@ def _add_resume(commands: Any) -> None:
     )
     options = resume.add_argument_group("options of `dongu train` that shall be others from here on")
     for name in RunConfig.model_fields:
-        if name not in ("data", "out"):
+        if name not in SET_ONCE:
             _add_option(options, name, default_shown=False)
     resume.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
     resume.set_defaults(run=_resume)
@@ -167,6 +170,22 @@ def _add_predict(commands: Any) -> None:
     predict.add_argument("--out", metavar="FILE", type=Path, help="file to write: .jsonl, .csv or .tsv")
     _add_compute_options(predict)
     predict.set_defaults(run=_predict)
+
+
+def _add_inspect(commands: Any) -> None:
+    inspect = commands.add_parser(
+        "inspect",
+        help="what is wrong with a data set, what it does to the result, what to do",
+        description="Looks at a data set as `dongu train` would read it, and at what the result would suffer from:"
+        " copies, leaks between the splits, contradictions, labels, lengths.",
+        epilog="Exit code 2 where `dongu train` would refuse the data.",
+        allow_abbrev=False,
+    )
+    inspect.add_argument("data", metavar="DATA", help=RunConfig.model_fields["data"].description)
+    for name in INSPECTED:
+        _add_option(inspect, name)
+    inspect.add_argument("--strict", action="store_true", help="exit code 2 where there is a warning")
+    inspect.set_defaults(run=_inspect)
 
 
 def _add_verify(commands: Any) -> None:
@@ -234,22 +253,30 @@ def _add_compute_options(parser: argparse.ArgumentParser) -> None:
 
 def _train(parsed: argparse.Namespace) -> None:
     options = train_options(parsed, processes=int(os.environ.get("WORLD_SIZE", "1")))
-    from dongu.config import make_config
+    config = make_config(options)  # first whatever may be wrong and needs no torch, which takes seconds to load
+    from dongu.data.examples import read_examples
+    from dongu.data.sources import read_source
+    from dongu.run.folder import RunFolder
 
-    make_config(options)  # every mistake is said before torch is loaded
+    if config.out is not None:
+        RunFolder(Path(config.out)).refuse_if_taken()
+    data = read_examples(read_source(options.pop("data")), config)
     from dongu.run.console import Console
     from dongu.training import train
 
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
-    _show_result(train(console=console, **options), console, as_json=parsed.json)
+    _show_result(train(data, console=console, **options), console, as_json=parsed.json)
 
 
 def _resume(parsed: argparse.Namespace) -> None:
+    from dongu.run.folder import RunFolder
+
+    options = {name: getattr(parsed, name) for name in RunConfig.model_fields if name not in SET_ONCE}
+    given = {name: value for name, value in options.items() if value is not None}
+    make_config({**RunFolder(parsed.folder).read_record()["options"], **given})
     from dongu.run.console import Console
     from dongu.training import resume
 
-    options = {name: getattr(parsed, name) for name in RunConfig.model_fields if name not in ("data", "out")}
-    given = {name: value for name, value in options.items() if value is not None}
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
     result = resume(parsed.folder, parsed.data, allow=parsed.allow, console=console, **given)
     _show_result(result, console, as_json=parsed.json)
@@ -259,7 +286,9 @@ def _show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
-        print(json.dumps(result.results, ensure_ascii=False))
+        from dongu.run.folder import dump_json
+
+        print(dump_json(result.results))
         return
     console.line()
     console.line(f"next:  dongu predict {result.path} {_example_texts(result.path)}")
@@ -297,30 +326,45 @@ def train_options(parsed: argparse.Namespace, processes: int) -> dict[str, Any]:
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from dongu.data.sources import read_source
-    from dongu.results.predict import load
+    from dongu.run.folder import RunFolder
 
     batch_size = _count(parsed.batch_size, "batch-size", 32)
+    RunFolder(parsed.folder).read_record()
+    source = None if parsed.data is None else read_source(parsed.data)
+    from dongu.confidence import verdict
+    from dongu.results.predict import load
+    from dongu.run.console import results_table
+    from dongu.run.folder import dump_json
+
     classifier = load(parsed.folder, device=parsed.device, batch_size=batch_size)
     evaluations = (
-        classifier.evaluate_own(parsed.split)
-        if parsed.data is None
-        else classifier.evaluate_other(read_source(parsed.data), parsed.split)
+        classifier.evaluate_own(parsed.split) if source is None else classifier.evaluate_other(source, parsed.split)
     )
-    results = {split: evaluation.metrics for split, evaluation in evaluations.items()}
     if not classifier.accelerator.is_main_process:
         return
+    results = {
+        split: verdict(evaluation, classifier.metrics, classifier.constant_answer, classifier.config.seed)
+        for split, evaluation in evaluations.items()
+    }
     if parsed.json:
-        print(json.dumps(results, ensure_ascii=False))
+        print(dump_json({split: _flat(entries) for split, entries in results.items()}))
         return
-    for split, metrics in results.items():
-        for name, value in metrics.items():
-            print(f"{split:<11} {name:<21} {value:.4f}")
+    for line in results_table(results, classifier.metrics.task):
+        print(printable(line))
+
+
+def _flat(entries: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """`accuracy`, `accuracy_low`, `accuracy_high`, `accuracy_baseline`: one number a key."""
+    return {
+        name if key == "value" else f"{name}_{key}": number
+        for name, entry in entries.items()
+        for key, number in entry.items()
+    }
 
 
 def _predict(parsed: argparse.Namespace) -> None:
     from dongu.data.readers import read_file
-    from dongu.results.predict import load
-    from dongu.results.predictions import write_answers
+    from dongu.run.folder import RunFolder
 
     if parsed.out is not None and parsed.out.exists():
         raise UsageError("the file exists", where=f"--out {parsed.out}", hint="remove it or choose another name")
@@ -329,10 +373,14 @@ def _predict(parsed: argparse.Namespace) -> None:
     if parsed.data is not None and parsed.texts:
         raise UsageError("give either TEXT or --data, not both")
     batch_size = _count(parsed.batch_size, "batch-size", 32)
+    RunFolder(parsed.folder).read_record()
+    table = None if parsed.data is None else read_file(parsed.data)
+    from dongu.results.predict import load
+    from dongu.results.predictions import write_answers
+
     classifier = load(parsed.folder, device=parsed.device, batch_size=batch_size)
     pair = len(classifier.text_columns) == 2
-    if parsed.data is not None:
-        table = read_file(parsed.data)
+    if table is not None:
         answers = classifier.predict_table(table)
         inputs = [
             {name: "" if cell is None else str(cell) for name, cell in zip(table.columns, cells, strict=True)}
@@ -351,13 +399,29 @@ def _predict(parsed: argparse.Namespace) -> None:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
     else:
-        from dongu.run.console import printable
-
         for row in rows:
             print(printable(_answer_line(row, classifier.text_columns)))
 
 
+def _inspect(parsed: argparse.Namespace) -> None:
+    from dongu.config import make_config
+
+    config = make_config({"data": parsed.data, **{name: getattr(parsed, name) for name in INSPECTED}})
+    from dongu.data.sources import read_source
+    from dongu.doctor.checkup import inspect, refuse_findings
+    from dongu.doctor.words import report
+    from dongu.text import printable
+
+    checkup = inspect(read_source(parsed.data), config)
+    for line in report(checkup, config):
+        print(printable(line))
+    refuse_findings(checkup.findings, parsed.data, strict=parsed.strict)
+
+
 def _verify(parsed: argparse.Namespace) -> int:
+    from dongu.run.folder import RunFolder
+
+    RunFolder(parsed.folder).read_record()
     from dongu.results.verify import verify
 
     holds = True
@@ -398,9 +462,9 @@ def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
     for number, raw in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         line = raw.removesuffix("\r")
         texts = tuple(line.split("\t")) if pair else (line,)
-        if len(texts) != 1 + pair or not all(text.strip() for text in texts):
+        if len(texts) != 1 + pair or any(map(is_blank, texts)):
             form = "two texts with a tab between them" if pair else "a text"
-            what = f"is not {form}" if line.strip() else "is empty"
+            what = "is empty" if is_blank(line) else f"is not {form}"
             hint = f"each line is {form}; a file of rows goes to --data"
             raise InputError(what, where=f"standard input:{number}", hint=hint)
         yield texts
@@ -429,7 +493,9 @@ def _count(value: str | None, name: str, default: int) -> int:
 def _suggest(command: str | None, flag: str) -> str:
     if command == "train":
         return did_you_mean(flag.lstrip("-").split("=")[0])
-    close = get_close_matches(flag, ["--data", "--out", "--split", "--batch-size", "--device", "--json", "--seed"], n=1)
+    close = get_close_matches(
+        flag, ["--data", "--out", "--split", "--batch-size", "--device", "--json", "--seed", "--strict"], n=1
+    )
     return f"did you mean {close[0]}?" if close else f"`dongu {command} --help` lists the options"
 
 

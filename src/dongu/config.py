@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from dongu.errors import UsageError
+from dongu.text import shortened
 
 # Long Hugging Face spellings, so that a command typed from memory works. `--per_device_train_batch_size` and
 # `--gradient_accumulation_steps` are not here: together they make a batch size, in `cli.py`.
@@ -59,7 +60,7 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, lt=2**31)]
 Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 
 
@@ -80,7 +81,7 @@ class RunConfig(BaseModel):
     )
     label_column: str | None = Field(None, min_length=1, description="column of the label")
     task: Task | None = Field(None, description="what the label is (default: inferred and shown)")
-    epochs: Annotated[Real, Field(gt=0)] = Field(3.0, description="passes over the training rows")
+    epochs: Annotated[Real, Field(gt=0, le=1e6)] = Field(3.0, description="passes over the training rows")
     max_steps: Count | None = Field(None, description="optimizer updates, instead of --epochs")
     batch_size: Count = Field(8, description="examples an update, over all processes")
     micro_batch_size: Count | None = Field(
@@ -90,7 +91,7 @@ class RunConfig(BaseModel):
     learning_rate: Annotated[Real, Field(gt=0, le=1)] = Field(5e-5, description="peak learning rate of AdamW")
     weight_decay: Annotated[Real, Field(ge=0, le=1)] = Field(0.01, description="AdamW's decay, on all parameters")
     lr_scheduler: Scheduler = Field("linear", description="shape of the learning rate over the run")
-    warmup: Annotated[Real, Field(ge=0)] = Field(
+    warmup: Annotated[Real, Field(ge=0, lt=2**31)] = Field(
         0.0, description="warm-up: a whole number is steps, a fraction below 1 a share of the run"
     )
     max_grad_norm: Annotated[Real, Field(gt=0)] | None = Field(
@@ -107,16 +108,22 @@ class RunConfig(BaseModel):
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the matrix products")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
-    threads: Count | None = Field(None, description="CPU threads a process (default: PyTorch's choice)")
+    threads: Annotated[Count, Field(le=1024)] | None = Field(
+        None, description="CPU threads a process (default: PyTorch's choice)"
+    )
     group_by_length: bool = Field(False, description="batches of like lengths, for less padding")
-    workers: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] = Field(
+    workers: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=256)] = Field(
         0, description="processes that prepare batches ahead"
     )
     eval_steps: Count | None = Field(None, description="evaluate every N updates (default: after each epoch)")
     metric: Metric | None = Field(None, description="metric that chooses the best model (default: the task's)")
+    calibrate: bool = Field(
+        False, description="divide the saved model's head by the temperature that makes its probabilities honest"
+    )
     save_steps: Count | None = Field(None, description="checkpoint every N updates, besides the one at each evaluation")
     keep: Count = Field(2, description="checkpoints to keep, besides the best one's")
     patience: Count | None = Field(None, description="stop after N evaluations without a better one (default: never)")
+    strict: bool = Field(False, description="do not start where `dongu inspect` has a warning about the data")
 
 
 def option_flag(name: str) -> str:
@@ -160,7 +167,7 @@ def read_config(path: Path) -> dict[str, Any]:
         recipe = json.loads(text)["options"] if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError("the file does not exist", where=f"--config {path}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"not a readable recipe ({error})",
             where=f"--config {path}",
@@ -188,10 +195,11 @@ def _problem(item: Any) -> str:
     name = str(item["loc"][0]) if item["loc"] else "options"
     message = item["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "must be").replace("valid integer", "whole number")
+    message = message.replace("String should have at least 1 character", "must not be empty")
     message = message.split(", unable to parse")[0].split(", got a number with")[0]
     if name == "device":
         message = "must be auto, cpu, cuda, cuda:N or mps"
-    return f"{option_flag(name)}: {message}, got `{item['input']}`"
+    return f"{option_flag(name)}: {message}, got `{shortened(str(item['input']))}`"
 
 
 def _contradictions(config: RunConfig) -> list[str]:

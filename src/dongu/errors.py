@@ -17,6 +17,8 @@ The number is the exit code of the command. Each error says what happened, where
 
 from __future__ import annotations
 
+from dongu.text import one_line
+
 
 class DonguError(Exception):
     """Base of the tree.
@@ -36,10 +38,8 @@ class DonguError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        lines = [f"{self.where}: {self.what}" if self.where else self.what]
-        if self.hint:
-            lines.append(self.hint)
-        return "\n".join(lines)
+        first = ": ".join(one_line(part) for part in (self.where, self.what) if part)
+        return "\n".join([first, *([one_line(self.hint)] if self.hint else [])])
 
 
 class InputError(DonguError):

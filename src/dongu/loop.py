@@ -19,9 +19,9 @@ from torch import Tensor
 
 from dongu.config import RunConfig, make_config
 from dongu.data.batches import Collator, EvalBatches, Split, TrainUpdates, Update, dropout_seed, make_dataloader
-from dongu.data.examples import Examples, read_examples
+from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
-from dongu.data.tokens import tokenize
+from dongu.data.tokens import check_known, tokenize
 from dongu.errors import NonFiniteError, UsageError
 from dongu.evaluate import Evaluation, evaluate
 from dongu.metrics import MetricSet
@@ -76,11 +76,14 @@ class Loop:
     """
 
     def __init__(self, data: Any = None, **options: Any) -> None:
-        if isinstance(data, str):
-            options["data"] = data
+        if isinstance(data, str | TextData):
+            options["data"] = data if isinstance(data, str) else data.place
         config = make_config(options)
-        source = read_source(config.data if data is None else data)
-        self.data = read_examples(source, config)
+        self.data = (
+            data
+            if isinstance(data, TextData)
+            else read_examples(read_source(config.data if data is None else data), config)
+        )
 
         self.accelerator = make_accelerator(config)
         processes = self.accelerator.num_processes
@@ -96,10 +99,11 @@ class Loop:
         check_vocabulary(self.model, self.tokenizer, config.model)
         check_finite(self.model.state_dict(), f"--model {config.model}")
         self.config = self._resolve(config)
-        self.metrics = MetricSet.of(self.data.task, self.data.label_names, source.hub_name, self.config.metric)
+        self.metrics = MetricSet.of(self.data.task, self.data.label_names, self.data.hub_name, self.config.metric)
 
         with self.accelerator.main_process_first():  # the first one fills the token cache, the others read it
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
+        check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
         engine, self.fallback = self._choose_engine()
         self.updates = TrainUpdates(

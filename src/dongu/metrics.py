@@ -1,4 +1,4 @@
-"""The metrics of a task, computed here and offline, each with its interval and its baseline."""
+"""The metrics of a task, computed here and offline."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ import numpy as np
 
 from dongu.config import Task
 from dongu.errors import UsageError
-
-RESAMPLES = 1000
-CONFIDENCE = 0.95
-BOOTSTRAP_CELLS = 10_000_000  # of confusion matrices held at a time: 80 MB
 
 # Metrics of a confusion matrix (…, truth, prediction), over any number of matrices at once: what a bootstrap asks.
 ConfusionMetric = Callable[[np.ndarray], np.ndarray]
@@ -49,13 +45,13 @@ def matthews_correlation(confusion: np.ndarray) -> np.ndarray:
     return _ratio(covariance, np.sqrt(spread))
 
 
-def pearson(values: np.ndarray, targets: np.ndarray) -> float:
-    """Linear correlation; NaN where either is constant."""
-    x, y = values - values.mean(), targets - targets.mean()
-    return float(_ratio((x * y).sum(), np.sqrt((x * x).sum() * (y * y).sum()), nothing=np.nan))
+def pearson(values: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Linear correlation over the last axis; NaN where either is constant."""
+    x, y = (numbers - numbers.mean(-1, keepdims=True) for numbers in (values, targets))
+    return _ratio((x * y).sum(-1), np.sqrt((x * x).sum(-1) * (y * y).sum(-1)), nothing=np.nan)
 
 
-def spearman(values: np.ndarray, targets: np.ndarray) -> float:
+def spearman(values: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Correlation of the ranks; NaN where either is constant."""
     from scipy.stats import rankdata  # most of a second to import, and only regression needs it
 
@@ -68,7 +64,7 @@ CLASS_METRICS: dict[str, ConfusionMetric] = {
     "macro_f1": macro_f1,
     "matthews_correlation": matthews_correlation,
 }
-NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "pearson": pearson,
     "spearman": spearman,
 }
@@ -119,7 +115,7 @@ class MetricSet:
         """Each metric of (rows, labels) logits against (rows,) targets."""
         if self.task == "regression":
             values = logits[:, 0].astype(np.float64)
-            return {name: NUMBER_METRICS[name](values, targets.astype(np.float64)) for name in self.names}
+            return {name: float(NUMBER_METRICS[name](values, targets.astype(np.float64))) for name in self.names}
         confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
         return {name: float(CLASS_METRICS[name](confusion)) for name in self.names}
 
@@ -130,48 +126,6 @@ class MetricSet:
         if old is None or np.isnan(old):
             return True
         return new < old if self.main == "loss" else new > old
-
-    def intervals(
-        self, logits: np.ndarray, targets: np.ndarray, losses: np.ndarray, seed: int
-    ) -> dict[str, tuple[float, float]]:
-        """95% bootstrap intervals over the rows, of `loss` and of each metric."""
-        random = np.random.default_rng([seed, 0xB007])
-        rows = len(targets)
-        samples: dict[str, Any] = {}
-        if self.task == "regression":
-            values, numbers = logits[:, 0].astype(np.float64), targets.astype(np.float64)
-            drawn = [random.integers(0, rows, rows) for _ in range(RESAMPLES)]
-            for name in self.names:
-                samples[name] = [NUMBER_METRICS[name](values[sample], numbers[sample]) for sample in drawn]
-        else:
-            confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
-            # Drawing rows anew and counting is drawing the counts from a multinomial: same law, no row touched.
-            shares = confusion.ravel() / rows
-            batch = max(1, BOOTSTRAP_CELLS // confusion.size)
-            drawn_metrics: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
-            for start in range(0, RESAMPLES, batch):
-                cells = random.multinomial(rows, shares, size=min(batch, RESAMPLES - start))
-                resampled = cells.reshape(-1, *confusion.shape)
-                for name in self.names:
-                    drawn_metrics[name].append(CLASS_METRICS[name](resampled))
-            samples = {name: np.concatenate(values) for name, values in drawn_metrics.items()}
-        samples["loss"] = [losses[random.integers(0, rows, rows)].mean() for _ in range(RESAMPLES)]
-        tail = (1 - CONFIDENCE) / 2
-        return {
-            name: (float(np.nanquantile(sample, tail)), float(np.nanquantile(sample, 1 - tail)))
-            if not np.isnan(sample).all()
-            else (float("nan"), float("nan"))
-            for name, sample in samples.items()
-        }
-
-    def baseline(self, train_targets: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-        """The metrics of always saying train's most frequent class; none for numbers, where they are undefined."""
-        if self.task == "regression":
-            return {}
-        majority = int(np.bincount(train_targets, minlength=len(self.label_names)).argmax())
-        constant = np.full(len(targets), majority)
-        confusion = confusion_matrix(constant, targets, len(self.label_names))
-        return {name: float(CLASS_METRICS[name](confusion)) for name in self.names}
 
 
 def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, labels: int) -> np.ndarray:

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dongu.calibration import Calibration, fit_temperature
+from dongu.confidence import constant_answer, verdict
 from dongu.config import RunConfig
+from dongu.data.batches import EvalBatches
+from dongu.doctor.checkup import examine, refuse_findings
+from dongu.doctor.finding import Finding
+from dongu.doctor.lengths import measured
+from dongu.doctor.words import warnings_before_a_run
 from dongu.errors import (
     CheckpointError,
     InputError,
@@ -19,16 +26,17 @@ from dongu.errors import (
     UsageError,
     WorkerError,
 )
-from dongu.evaluate import Evaluation
-from dongu.files import disk, replace_folder
-from dongu.loop import Loop, Step
-from dongu.model.load import load_classifier, quiet_transformers
+from dongu.evaluate import Evaluation, eval_mode
+from dongu.files import disk, replace_folder, write_file
+from dongu.loop import CHECKED_ROWS, Loop, Step
+from dongu.model.head import check_head, divide_head
+from dongu.model.load import load_classifier, quiet_transformers, usual_length
 from dongu.results.card import write_card
 from dongu.results.predictions import prediction_lines
 from dongu.run.checkpoint import Checkpoints, RunState
-from dongu.run.console import Console, describe, results_table
+from dongu.run.console import Console, calibration_line, describe, results_table
 from dongu.run.effort import Effort
-from dongu.run.folder import RunFolder
+from dongu.run.folder import CALIBRATION, FINDINGS, RunFolder, dump_json
 from dongu.run.identity import differences, identity, refuse, software_versions
 from dongu.run.journal import Journal, logged_steps
 from dongu.run.plan import Plan
@@ -53,7 +61,8 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
         options: those of `RunConfig` by name.
 
     Raises:
-        InputError: the options, the data or the model cannot be used, or the run folder is taken; nothing is written.
+        InputError: the options, the data or the model cannot be used, the run folder is taken, or the data doctor has a
+            warning and `strict` allows none; nothing is written.
         LockedError: another process writes to the run folder.
         NonFiniteError: a loss, a gradient or a weight was not finite; the update was not made.
         StorageError: a file could not be written, or there is no room for all that the run will keep.
@@ -62,23 +71,30 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
     """
     started = time.perf_counter()
     if (out := options.get("out")) is not None:
-        _refuse_if_taken(RunFolder(Path(out)))  # before minutes of tokenizing
+        RunFolder(Path(out)).refuse_if_taken()  # before minutes of tokenizing
     loop = Loop(data, **options)
     if "validation" not in loop.splits or loop.splits["validation"].targets is None:
         raise InputError("validation has no labels", hint="a best model cannot be chosen without")
+    _check_calibration(loop)
     folder = RunFolder(Path(loop.config.out or f"runs/{loop.data.name}"))
-    _refuse_if_taken(folder)
+    folder.refuse_if_taken()
     loop.accelerator.wait_for_everyone()  # nobody looks at the folder after the first has written to it
     main = loop.accelerator.is_main_process
+    findings = _examine(loop)
+    refuse_findings(findings, loop.config.data or loop.data.name, strict=loop.config.strict)
     state = RunState(identity=identity(loop))
     Checkpoints(folder.checkpoints, loop.config.keep, _plan(loop)).check_room(loop)
     with folder.lock(enabled=main):
         if main:
             folder.refuse_if_used()  # another process may have come and gone
             folder.clean()
+            folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
             folder.write_json("run.json", describe_run(loop, folder, state))
         console = _console_of(loop, console)
         console.fields([*describe(loop), ("run", str(folder.path))])
+        inspection = f"dongu inspect {loop.config.data}" if loop.config.data else str(folder.path / FINDINGS)
+        for warning in warnings_before_a_run(findings, inspection):
+            console.line(warning)
         return run(loop, folder, state, console, started)
 
 
@@ -106,11 +122,12 @@ def resume(
     """
     started = time.perf_counter()
     folder = RunFolder(Path(path))
-    record = folder.read_json("run.json")
+    record = folder.read_record()
     if (folder.path / "results.json").exists():
         raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to go on with")
     folder.refuse_if_locked()
     loop = folder.reopen(data, **options)
+    _check_calibration(loop)
     with folder.lock(enabled=loop.accelerator.is_main_process):
         checkpoints = Checkpoints(folder.checkpoints, loop.config.keep, _plan(loop))
         checkpoint, damaged = checkpoints.newest(folder.metrics)
@@ -196,7 +213,7 @@ def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, starte
         if effort.steps:
             journal.summary(effort.close(loop), state.step)
     console.line()
-    for line in results_table(results):
+    for line in (*results_table(results, metrics.task), *calibration_line(results)):
         console.line(line)
     console.line()
     console.fields(effort.lines(loop) if effort.steps else ())
@@ -229,7 +246,7 @@ def _evaluate(
     console.line(_evaluation_line(loop, state.step, evaluation))
     journal.phase("evaluation", time.perf_counter() - began, state.step)
     if state.record(loop.metrics, evaluation) and loop.accelerator.is_main_process:
-        save_best(loop, folder, state)
+        save_best(loop, folder)
     return True
 
 
@@ -256,7 +273,7 @@ def _stopped(loop: Loop, folder: RunFolder, signals: StopSignals) -> StoppedErro
 
 
 def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> dict[str, Any]:
-    """Metrics, intervals and baselines of the best model on each labelled split; writes the predictions.
+    """Metrics, intervals and baselines of the best model on each labelled split; writes the predictions and the card.
 
     The model is read back from the run folder first, so the numbers are those of the file that is kept.
 
@@ -270,46 +287,49 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
             hint="does the model give one answer to every row? try another --learning-rate or --metric loss",
         )
     began = time.perf_counter()
+    main = loop.accelerator.is_main_process
     saved, _ = load_classifier(folder.model)
     loop.model.load_state_dict(saved.state_dict())
+    applied = folder.temperature()  # of a run that was killed after it had calibrated the model
     results: dict[str, Any] = {"best_step": state.best_step, "steps": state.step, "metric": loop.metrics.main}
-    train_targets = loop.splits["train"].targets
+    validation, calibration = loop.evaluate(), None
+    if loop.metrics.task == "single-label" and validation.targets is not None:
+        temperature = applied or fit_temperature(validation.logits, validation.targets)
+        if loop.config.calibrate and applied is None:
+            divide_head(loop.model, temperature)
+            if main:
+                save_best(loop, folder, temperature)
+            validation, applied = loop.evaluate(), temperature
+        calibration = Calibration(temperature, applied is not None)
+        results |= {"temperature": calibration.temperature, "calibrated": calibration.applied}
+    constant = constant_answer(loop.metrics, loop.splits["train"].targets)
     for name in [name for name in loop.splits if name != "train"]:
-        evaluation = loop.evaluate(name)
-        if loop.accelerator.is_main_process:
+        evaluation = validation if name == "validation" else loop.evaluate(name)
+        if main:
             folder.write_predictions(name, prediction_lines(evaluation, loop.metrics))
-        if evaluation.targets is None or evaluation.losses is None or train_targets is None:
-            continue  # hidden labels: predictions only
-        intervals = loop.metrics.intervals(evaluation.logits, evaluation.targets, evaluation.losses, loop.config.seed)
-        baseline = loop.metrics.baseline(train_targets, evaluation.targets)
-        results[name] = {
-            metric: {"value": value, "low": intervals[metric][0], "high": intervals[metric][1]}
-            | ({"baseline": baseline[metric]} if metric in baseline else {})
-            for metric, value in evaluation.metrics.items()
-        }
+        if entries := verdict(evaluation, loop.metrics, constant, loop.config.seed, calibration):
+            results[name] = entries  # hidden labels: predictions only
+    if main:
+        card = write_card(
+            loop.config, loop.metrics, name=loop.data.name, results=results, version=software_versions()["dongu"]
+        )
+        write_file(folder.model / "README.md", card.encode(), within=folder.path)
     journal.phase("judging", time.perf_counter() - began, loop.number)
     return results
 
 
-def save_best(loop: Loop, folder: RunFolder, state: RunState) -> None:
-    """The model as it is now, with its tokenizer and card, in place of the one before."""
+def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None) -> None:
+    """The model as it is now, with its tokenizer and what its head is divided by, in place of the one before."""
     tokenizer = copy.deepcopy(loop.tokenizer)
     tokenizer.model_max_length = loop.config.max_length
     # What a call to it leaves set would be saved too, and there is no call where the tokens come from the cache.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
-    card = write_card(
-        loop.config,
-        loop.metrics,
-        name=loop.data.name,
-        step=state.step,
-        values=state.best_metrics or {},
-        version=software_versions()["dongu"],
-    )
     with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers():
         loop.model.save_pretrained(stage)
         tokenizer.save_pretrained(stage)
-        disk.write(stage / "README.md", card.encode())
+        if temperature is not None:
+            disk.write(stage / CALIBRATION, dump_json({"temperature": temperature}).encode())
 
 
 def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str, Any]:
@@ -324,12 +344,34 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str,
         "total_steps": loop.total_steps,
         "warmup_steps": loop.warmup_steps,
         "device": str(loop.accelerator.device),
+        "constant_answer": constant_answer(loop.metrics, loop.splits["train"].targets),
     }
 
 
-def _refuse_if_taken(folder: RunFolder) -> None:
-    folder.refuse_if_locked()
-    folder.refuse_if_used()
+def _examine(loop: Loop) -> list[Finding]:
+    """What the data doctor says about the rows of a loop, which are tokenized already."""
+    tokenizer, limit = loop.tokenizer.backend_tokenizer, usual_length(loop.model, loop.tokenizer)
+    lengths = {
+        name: measured(loop.splits[name].tokens, tokenizer, examples, loop.config.max_length, limit, loop.config.seed)
+        for name, examples in loop.data.splits.items()
+    }
+    return examine(loop.data, lengths)
+
+
+def _check_calibration(loop: Loop) -> None:
+    """
+    Raises:
+        UsageError: --calibrate, and there are no probabilities.
+        ModelError: --calibrate, and the model has no last layer to fold a temperature into.
+    """
+    if not loop.config.calibrate:
+        return
+    if loop.metrics.task != "single-label":
+        raise UsageError(f"a {loop.metrics.task} task has no probabilities of classes", where="--calibrate")
+    inputs = EvalBatches(loop.splits["validation"], loop.collate, CHECKED_ROWS)[0].to(loop.accelerator.device)
+    inputs.pop("labels", None)
+    with eval_mode(loop.engine):
+        check_head(loop.model, loop.accelerator.unwrap_model(loop.engine), inputs)
 
 
 def _place(data: str | None) -> str | None:

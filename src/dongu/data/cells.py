@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice, pairwise
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 from dongu.data.pages import Pages
 from dongu.data.table import Cell, Number, Table, check_names, data_error, not_empty
@@ -52,6 +52,8 @@ class _Packed:
 
 
 _Page: TypeAlias = "_Packed | list[Any]"  # a list where a page holds cells of several kinds
+
+T = TypeVar("T")
 
 
 class PagedColumn(Sequence[Any]):
@@ -156,7 +158,7 @@ def _pack(cells: Sequence[Cell], pages: Pages) -> _Page:
     return _Packed(pages, pages.add(content), len(encoded), len(content), *kinds)
 
 
-def column_of(cells: Iterable[str]) -> Sequence[Any]:
+def column_of(cells: Iterable[Cell]) -> Sequence[Any]:
     """A column of these."""
     rows = Rows([""])
     for part in parts_of(cells, max(1, PAGE_ROWS // COUNTS_A_PAGE)):
@@ -164,7 +166,7 @@ def column_of(cells: Iterable[str]) -> Sequence[Any]:
     return rows.columns()[0]
 
 
-def parts_of(column: Iterable[str], size: int) -> Iterator[list[str]]:
+def parts_of(column: Iterable[T], size: int) -> Iterator[list[T]]:
     """A column in lists of so many cells, the last one shorter."""
     cells = iter(column)
     while part := list(islice(cells, size)):

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from dongu.data.cells import PagedColumn
 from dongu.data.table import Table, kind_of
 from dongu.errors import DataError
+from dongu.text import is_blank
 
 # In this order: the first pair, or the first single column, that the data have is taken.
 TEXT_COLUMNS: tuple[tuple[str, ...], ...] = (
@@ -108,7 +109,7 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
         for row, cell in enumerate(column):
             if not isinstance(cell, str):
                 raise DataError(f"`{name}` is {kind_of(cell)}, not a text", where=table.where(row))
-            if not cell.strip():
+            if is_blank(cell):
                 raise DataError(f"`{name}` is empty", where=table.where(row), hint="fill the text in or remove the row")
         texts.append(column.as_texts() if isinstance(column, PagedColumn) else [str(cell) for cell in column])
     return tuple(texts)

@@ -22,16 +22,22 @@ class Examples:
     """The rows of one split.
 
     `ids` are row numbers in the source, from 0; `texts` holds one column of them a text column; `targets` are class ids
-    (int64) or numbers (float32), (rows,), and None where the source hides them.
+    (int64) or numbers (float32), (rows,), and None where the source hides them; `lines` says where in the file each
+    row begins, (rows,), and is None where there are no lines.
     """
 
     ids: np.ndarray
     texts: tuple[Sequence[str], ...]
     targets: np.ndarray | None
     origin: str
+    lines: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def where(self, row: int) -> str:
+        """The place of a row in the source, as `Table.where` has it."""
+        return f"{self.origin}, row {self.ids[row] + 1}" if self.lines is None else f"{self.origin}:{self.lines[row]}"
 
     def take(self, mask: np.ndarray) -> Examples:
         """The rows where the mask, (rows,), is true."""
@@ -40,6 +46,7 @@ class Examples:
             ids=self.ids[mask],
             texts=tuple(column_of(compress(column, mask.tolist())) for column in self.texts),
             targets=None if self.targets is None else self.targets[mask],
+            lines=None if self.lines is None else self.lines[mask],
         )
 
 
@@ -48,6 +55,8 @@ class TextData:
     """A data set ready to be tokenized: its columns, its task, its label names and its splits."""
 
     name: str
+    place: str | None  # DATA as given; None for rows in memory
+    hub_name: str | None  # the same, for data from the Hub
     columns: Columns
     task: Task
     label_names: tuple[str, ...]  # class id → name; for regression the label column alone
@@ -74,6 +83,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
             texts=read_texts(table, columns.texts),
             targets=read_targets(table, columns.label, task, names, hidden_allowed=name == "test"),
             origin=table.origin,
+            lines=None if table.lines is None else np.array(table.lines),
         )
         for name, table in source.splits.items()
     }
@@ -87,7 +97,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
             name: examples for name, examples in splits.items() if name != "train"
         }
     unused = tuple(name for name in train.columns if name not in (*columns.texts, columns.label))
-    return TextData(source.name, columns, task, names, splits, unused, held_out)
+    return TextData(source.name, source.place, source.hub_name, columns, task, names, splits, unused, held_out)
 
 
 def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:

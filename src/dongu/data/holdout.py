@@ -8,8 +8,10 @@ import numpy as np
 
 from dongu.config import Task
 from dongu.errors import DataError
+from dongu.text import shortened
 
 HOLDOUT_FRACTION = 0.1
+MANY_CLASSES = 100  # above which a label column is rather a name, a date or a number of something
 
 
 def hold_out(targets: np.ndarray, task: Task, names: Sequence[str], *, seed: int, origin: str) -> np.ndarray:
@@ -29,11 +31,11 @@ def hold_out(targets: np.ndarray, task: Task, names: Sequence[str], *, seed: int
         if len(rows) < 2 and task == "regression":
             continue  # one outlier is learnt
         if len(rows) < 2:
-            raise DataError(
-                f"the label `{names[int(stratum)]}` has 1 row: it cannot be both learnt and held out",
-                where=origin,
-                hint="add rows of it, or give a folder with a validation file",
-            )
+            what = f"the label `{shortened(names[int(stratum)])}` has 1 row: it cannot be both learnt and held out"
+            hint = "add rows of it, or give a folder with a validation file"
+            if len(names) > MANY_CLASSES:
+                what, hint = f"{what} ({len(names):,} labels in all)", "is --label-column right?"
+            raise DataError(what, where=origin, hint=hint)
         held[random.permutation(rows)[: max(1, round(len(rows) * HOLDOUT_FRACTION))]] = True
     if not held.any():
         raise DataError("there are too few rows to hold some out", where=origin, hint="add rows")

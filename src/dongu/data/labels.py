@@ -12,6 +12,7 @@ from dongu.config import Task
 from dongu.data.cells import column_of
 from dongu.data.table import BOOLEAN, Table, kind_of
 from dongu.errors import DataError
+from dongu.text import is_blank, shortened
 
 HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
 
@@ -36,7 +37,7 @@ def read_labels(table: Table, name: str) -> Sequence[str]:
 def _labels(table: Table, name: str) -> Iterator[str]:
     first_kind, last_type = "", None
     for row, cell in enumerate(table.columns[name]):
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
+        if cell is None or (isinstance(cell, str) and is_blank(cell)):
             raise DataError(f"the label `{name}` is empty", where=table.where(row), hint="fill it in or remove the row")
         if type(cell) is not last_type:
             last_type, kind = type(cell), kind_of(cell)
@@ -74,7 +75,7 @@ def name_labels(table: Table, labels: Sequence[str], task: Task, column: str) ->
         )
     if len(distinct) < 2:
         raise DataError(
-            f"train has one label only (`{distinct[0]}`)",
+            f"train has one label only (`{shortened(distinct[0])}`)",
             where=table.origin,
             hint="a classifier needs two; is --label-column right?",
         )
@@ -102,7 +103,7 @@ def read_targets(
         numbers = np.empty(len(labels), dtype=np.float32)
         for row, label in enumerate(labels):
             if (value := _number(label)) is None:
-                raise DataError(f"the label `{label}` is not a number", where=table.where(row))
+                raise DataError(f"the label `{shortened(label)}` is not a number", where=table.where(row))
             numbers[row] = value
         return numbers
     # A source that declares its names (`ClassLabel`) stores positions; every other stores the names themselves.
@@ -114,7 +115,7 @@ def read_targets(
     for row, label in enumerate(labels):
         if label not in ids:
             raise DataError(
-                f"the label `{label}` does not occur in train",
+                f"the label `{shortened(label)}` does not occur in train",
                 where=table.where(row),
                 hint=f"train has: {_first_few(names)}",
             )
@@ -131,4 +132,4 @@ def _number(label: str) -> float | None:
 
 
 def _first_few(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return ", ".join(map(shortened, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -40,6 +40,8 @@ def read_file(path: Path) -> Table:
         raise data_error(origin, "this is a folder, and one file is needed", FILE_KINDS)
     if suffix not in SUFFIXES:
         raise data_error(origin, f"files ending in {suffix or 'nothing'} are not read", FILE_KINDS)
+    if path_kind(path) == "device":  # reading it might never end
+        raise data_error(origin, "this is a pipe or a device, and a file is needed", "write its content to a file")
     try:
         with path.open("rb") as file:
             if not file.peek(1):
@@ -55,9 +57,10 @@ def read_file(path: Path) -> Table:
 
 
 def path_kind(path: Path) -> str | None:
-    """`folder`, `file`, or None where nothing is there."""
+    """`folder`, `file`, `device` (a pipe too), or None where nothing is there."""
     try:
-        return "folder" if stat.S_ISDIR(path.stat().st_mode) else "file"
+        mode = path.stat().st_mode
+        return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "device"
     except PermissionError:  # something may be there; reading it says what is wrong
         return "file"
     except (OSError, ValueError):  # missing, too long, or holding a NUL: no such path

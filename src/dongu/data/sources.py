@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ class Source:
     """In this order, where present: train, validation, test, validation_mismatched (MNLI only)."""
     hub_name: str | None = None
     """The name as given, for data from the Hub."""
+    place: str | None = None
+    """DATA as given, where it is a path or a name; None for rows in memory."""
 
 
 GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
@@ -50,7 +53,7 @@ def read_source(data: Any) -> Source:
         DataError: whatever is wrong with it.
     """
     if isinstance(data, str | Path):
-        return _read_name(str(data))
+        return replace(_read_name(str(data)), place=str(data))
     if isinstance(data, dict):
         return Source("data", _read_splits(data, "data"))
     return Source("data", {"train": _from_memory(data, "data")})
@@ -61,9 +64,11 @@ def _read_name(name: str) -> Source:
     with contextlib.suppress(RuntimeError):  # the home of `~nobody`: reported as a missing path
         path = path.expanduser()
     kind = path_kind(path) if name.strip() else None
+    if kind is None and "://" in name:
+        raise data_error(name, "an address is not read", "fetch the file first: curl -LO ADDRESS")
     if kind == "folder":
         return Source(path.resolve().name or "data", _read_folder(path))
-    if kind == "file" or path.suffix.lower() in SUFFIXES or name.startswith((".", "/", "~")):
+    if kind is not None or path.suffix.lower() in SUFFIXES or name.startswith((".", "/", "~")):
         return Source(path.stem, {"train": read_file(path)})
     if name.partition(":")[0] == "glue" or _HUB_NAME.fullmatch(name):
         return _read_hub(name)
@@ -79,7 +84,18 @@ def _read_folder(path: Path) -> dict[str, Table]:
     except OSError as error:
         raise data_error(str(path), f"cannot be read ({error.strerror})", "check the permissions") from error
     chosen = _choose_splits(stems, str(path), [entry.name for entry in entries])
+    for split, name in chosen.items():
+        if split != "train" and _same_bytes(path / name, path / chosen["train"]):
+            what = f"holds the same bytes as {chosen['train']}: to measure on what was learnt says nothing"
+            raise data_error(str(path / name), what, "remove it, and a part of train is held out; or give other rows")
     return {split: read_file(path / name) for split, name in chosen.items()}
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    try:
+        return one.stat().st_size > 0 and filecmp.cmp(one, other, shallow=False)
+    except OSError:  # reading it says what is wrong
+        return False
 
 
 def _choose_splits(stems: dict[Any, str], where: str, present: Iterable[Any]) -> dict[str, Any]:

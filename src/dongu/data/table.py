@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeAlias
 
 from dongu.errors import DataError
+from dongu.text import is_blank
 
 
 class Number(str):
@@ -25,7 +26,7 @@ class Table:
 
     origin: str
     """For messages: the path as the user gave it, `glue:mrpc train`, or `data`."""
-    columns: dict[str, Sequence[Cell]]
+    columns: Mapping[str, Sequence[Cell]]
     """Lists, or what `dongu.data.cells` makes of long columns."""
     lines: Sequence[int] | None = None
     """The line of the file at which each row begins (the first line is 1); None where there are no lines."""
@@ -76,7 +77,7 @@ def check_names(names: list[Any], where: str) -> None:
     for position, name in enumerate(names, 1):
         if not isinstance(name, str):
             raise data_error(where, f"the column name {name!r} is not text", "name every column")
-        if not name.strip():
+        if is_blank(name):
             hint = "name every column (pandas writes its index without a name unless index=False)"
             raise data_error(where, f"column {position} has no name", hint)
         if name in seen:

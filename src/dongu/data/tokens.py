@@ -15,7 +15,7 @@ import numpy as np
 
 from dongu.data.cells import json_of, parts_of
 from dongu.data.pages import Pages, cache_folder, mapped
-from dongu.errors import StorageError
+from dongu.errors import DataError, StorageError
 from dongu.files import write_file
 
 CACHE_FORMAT = 2  # raise it when what a cache file holds changes
@@ -61,6 +61,28 @@ def tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, *,
     if cache:
         _write_cache(path, content)
     return _tokens_of(content, cached=False)
+
+
+def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
+    """
+    Raises:
+        DataError: to most rows the tokenizer says nothing but "unknown": they are in a script that it does not have.
+    """
+    if tokenizer.unk_token_id is None:
+        return
+    empty = list({tokenizer.unk_token_id, *tokenizer.all_special_ids})
+    unknown = 0
+    for start in range(0, len(tokens), PART_ROWS):
+        offsets = tokens.offsets[start : start + PART_ROWS + 1]
+        said = ~np.isin(tokens.input_ids[offsets[0] : offsets[-1]], empty)
+        known = np.concatenate([[0], np.cumsum(said)])[offsets - offsets[0]]  # before each row
+        unknown += int((np.diff(known) == 0).sum())
+    if unknown > len(tokens) / 2:
+        raise DataError(
+            f"{unknown:,} of {len(tokens):,} texts have no token that the tokenizer knows",
+            where=where,
+            hint="is --model made for the language of the data, and is --text-columns right?",
+        )
 
 
 def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> memoryview:

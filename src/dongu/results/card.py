@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -12,13 +12,15 @@ from dongu.config import RunConfig
 from dongu.metrics import MetricSet
 
 
-def write_card(
-    config: RunConfig, metrics: MetricSet, *, name: str, step: int, values: Mapping[str, float], version: str
-) -> str:
-    """Markdown with the Hub's front matter: what it was trained on, how, and what it reaches on validation."""
+def write_card(config: RunConfig, metrics: MetricSet, *, name: str, results: Mapping[str, Any], version: str) -> str:
+    """Markdown with the Hub's front matter: what it was trained on, how, and what it reaches."""
     base = _base_model(config)
-    front_matter = _front_matter(name, base, values)
-    rows = "\n".join(f"| {metric} | {value:.4f} |" for metric, value in values.items())
+    front_matter = _front_matter(name, base, results)
+    rows = "\n".join(
+        f"| {split} | {metric} | {_number(entry['value'])} | {_number(entry['low'])} to {_number(entry['high'])} "
+        f"| {_number(entry.get('baseline', math.nan))} |"
+        for split, metric, entry in _entries(results)
+    )
     labels = "\n".join(f"- `{label}`" for label in metrics.label_names)
     options = "\n".join(
         f"| `{option}` | {_cell(value)} |" for option, value in _shown_options(config).items() if value is not None
@@ -42,13 +44,15 @@ classifier = pipeline("text-classification", model="PATH/TO/THIS/FOLDER")
 
 {labels}
 
-## Results on validation
+## Results
 
-The model of step {step}, chosen by {metrics.main}.
+The model of step {results["best_step"]}, chosen by {metrics.main} on validation, so its figures there flatter it.
 
-| metric | value |
-| --- | --- |
+| split | metric | value | 95% interval | {"train mean" if metrics.task == "regression" else "majority class"} |
+| --- | --- | --- | --- | --- |
 {rows}
+
+The intervals are of a bootstrap over the rows. {_calibration(results)}
 
 ## How it was trained
 
@@ -60,7 +64,29 @@ It knows the language and the labels of its training rows, and nothing of others
 """
 
 
-def _front_matter(name: str, base: str, values: Mapping[str, float]) -> str:
+def _entries(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, float]]]:
+    for split, entries in results.items():
+        if isinstance(entries, Mapping):
+            for metric, entry in entries.items():
+                yield split, metric, entry
+
+
+def _calibration(results: Mapping[str, Any]) -> str:
+    if "temperature" not in results:
+        return "The last column is what the mean of the training rows would reach, whatever the text."
+    temperature = f"{results['temperature']:.4f}"
+    done = (
+        f"The probabilities are calibrated: the head is divided by the temperature {temperature}"
+        if results["calibrated"]
+        else f"The probabilities are as they were trained; dividing the logits by {temperature} would calibrate them"
+    )
+    return (
+        "The last column is what always saying the most frequent class of the training rows would reach, its loss that"
+        f" of the classes' shares. {done}, which was fitted on validation."
+    )
+
+
+def _front_matter(name: str, base: str, results: Mapping[str, Any]) -> str:
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-classification",
@@ -72,12 +98,12 @@ def _front_matter(name: str, base: str, values: Mapping[str, float]) -> str:
                 task_type="text-classification",
                 dataset_type=name,
                 dataset_name=name,
-                dataset_split="validation",
+                dataset_split=split,
                 metric_type=metric,
-                metric_value=value,
+                metric_value=entry["value"],
             )
-            for metric, value in values.items()
-            if not math.isnan(value)
+            for split, metric, entry in _entries(results)
+            if math.isfinite(entry["value"])
         ],
     )
     return str(data.to_yaml())
@@ -93,6 +119,10 @@ def _shown_options(config: RunConfig) -> dict[str, Any]:
     """What decides the result; paths and devices do not."""
     hidden = {"data", "model", "out", "device", "workers", "threads", "text_columns", "label_column"}
     return {name: value for name, value in config.model_dump().items() if name not in hidden}
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "–"
 
 
 def _cell(value: Any) -> str:

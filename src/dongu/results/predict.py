@@ -17,7 +17,7 @@ from dongu.data.labels import read_targets
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table
 from dongu.data.tokens import tokenize
-from dongu.errors import DataError, InputError
+from dongu.errors import DataError, InputError, ModelError
 from dongu.evaluate import Evaluation, evaluate, predict_logits
 from dongu.metrics import MetricSet
 from dongu.model.device import make_accelerator
@@ -25,6 +25,7 @@ from dongu.model.load import load_classifier, model_columns
 from dongu.model.padding_free import PaddingFree, why_not
 from dongu.results.predictions import answer_rows
 from dongu.run.folder import RunFolder
+from dongu.text import is_blank
 
 
 class Classifier:
@@ -40,14 +41,18 @@ class Classifier:
     """
 
     def __init__(self, run: str | Path, *, device: str = "auto", batch_size: int = 32) -> None:
-        record = RunFolder(Path(run)).read_json("run.json")
+        record = RunFolder(Path(run)).read_record()
         RunFolder(Path(run)).check_model()
         options = {**record["options"], "device": device, "eval_batch_size": batch_size}
         self.config = make_config({**options, "threads": None})
         self.metrics = MetricSet.of(
             record["options"]["task"], record["label_names"], self.config.data, record["metric"]
         )
+        self.constant_answer: list[float] | None = record.get("constant_answer")  # which older runs lack
         self.model, self.tokenizer = load_classifier(RunFolder(Path(run)).model)
+        if (outputs := self.model.config.num_labels) != len(self.label_names):
+            what = f"the model has {outputs} outputs, and run.json names {len(self.label_names)} labels"
+            raise ModelError(what, where=str(run), hint="restore both from a copy")
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
         if self.config.engine == "packed" and why_not(self.model, self.tokenizer.padding_side) is None:
             self.model, self.collate = PaddingFree(self.model), replace(self.collate, flat=True)
@@ -76,7 +81,7 @@ class Classifier:
         rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         wanted = len(self.text_columns)
         for number, row in enumerate(rows, start=1):
-            if len(row) != wanted or not all(isinstance(text, str) and text.strip() for text in row):
+            if len(row) != wanted or not all(isinstance(text, str) and not is_blank(text) for text in row):
                 form = "a text" if wanted == 1 else "a pair of texts"
                 raise DataError(f"text {number} is not {form} with something in it")
         columns = [[row[i] for row in rows] for i in range(wanted)]
@@ -162,6 +167,6 @@ def load(run: str | Path, *, device: str = "auto", batch_size: int = 32) -> Clas
         InputError: the folder is no finished run.
     """
     if not (Path(run) / "model").is_dir():
-        RunFolder(Path(run)).read_json("run.json")  # says so where it is no run at all
+        RunFolder(Path(run)).read_record()  # says so where it is no run at all
         raise InputError("the run has no model yet", where=str(run), hint="it is saved at the first evaluation")
     return Classifier(run, device=device, batch_size=batch_size)

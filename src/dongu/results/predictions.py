@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dongu.errors import DataError
 from dongu.evaluate import Evaluation
 from dongu.files import write_file
 from dongu.metrics import MetricSet
 from dongu.run.folder import dump_json
+from dongu.text import shortened
 
 
 def prediction_lines(evaluation: Evaluation, metrics: MetricSet) -> Iterator[dict[str, Any]]:
@@ -43,20 +43,36 @@ def write_answers(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Raises:
         StorageError: the file could not be written.
+        DataError: a .tsv cannot hold a text with a tab or a line break.
     """
     if path.suffix == ".jsonl":
         content = "".join(dump_json(row) + "\n" for row in rows)
     else:
-        text = io.StringIO(newline="")
-        table = csv.writer(text, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator="\n")
-        for i, row in enumerate(rows):
-            flat = {key: value for key, value in row.items() if key != "probabilities"}
-            flat |= {f"probability of {name}": value for name, value in row.get("probabilities", {}).items()}
-            if i == 0:
-                table.writerow(flat)
-            table.writerow(flat.values())
-        content = text.getvalue()
+        flat = [_flat(row) for row in rows]
+        lines = [list(flat[0]), *(row.values() for row in flat)] if flat else []
+        line_of = _tsv_line if path.suffix == ".tsv" else _csv_line
+        content = "".join(line_of([str(cell) for cell in line], str(path)) for line in lines)
     write_file(path, content.encode())
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {key: value for key, value in row.items() if key != "probabilities"}
+    return flat | {f"probability of {name}": value for name, value in row.get("probabilities", {}).items()}
+
+
+def _csv_line(cells: Sequence[str], _: str) -> str:
+    """Python's writer leaves a lone carriage return without quotes, and then no reader knows where the row ends."""
+    alone = len(cells) == 1  # an empty one would be an empty line
+    quoted = ('"' + cell.replace('"', '""') + '"' if alone or set(cell) & set(',"\r\n') else cell for cell in cells)
+    return ",".join(quoted) + "\n"
+
+
+def _tsv_line(cells: Sequence[str], path: str) -> str:
+    """As `read_file` reads it: without quotes, so that nothing in a cell may end it."""
+    if broken := next((cell for cell in cells if set(cell) & set("\t\r\n")), None):
+        what = f"a cell of a .tsv cannot hold a tab or a line break: {shortened(broken)!r}"
+        raise DataError(what, where=path, hint="give a file that ends in .csv or .jsonl")
+    return "\t".join(cells) + "\n"
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

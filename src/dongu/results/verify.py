@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from dongu.calibration import Calibration
+from dongu.confidence import constant_answer, verdict
 from dongu.errors import CheckpointError, DonguError
 from dongu.loop import Loop
 from dongu.model.load import load_classifier
 from dongu.run.checkpoint import Checkpoint, RunState, own_checkpoints, read_contents, state_tensors
-from dongu.run.folder import RunFolder
+from dongu.run.folder import RunFolder, dump_json
 from dongu.run.identity import differences, identity
 from dongu.run.journal import check_log, step_line
 from dongu.run.manifest import read_listed, read_manifest
@@ -45,7 +47,7 @@ def verify(run: str | Path, data: Any = None) -> Iterator[Proof]:
         InputError: the folder is no run, or its data or model cannot be read.
     """
     folder = RunFolder(Path(run))
-    record = folder.read_json("run.json")
+    record = folder.read_record()
     finished = (folder.path / "results.json").exists()
     if finished:
         yield _proof("files", lambda: _files(folder))
@@ -154,11 +156,16 @@ def _results(folder: RunFolder, loop: Loop) -> str:
     saved, _ = load_classifier(folder.model)
     loop.model.load_state_dict(saved.state_dict())
     splits = [name for name in loop.splits if name in results]
+    constant = constant_answer(loop.metrics, loop.splits["train"].targets)
+    calibration = Calibration(results["temperature"], results["calibrated"]) if "temperature" in results else None
+    if calibration is not None and folder.temperature() != (calibration.temperature if calibration.applied else None):
+        raise _Broken(f"the saved model's head is divided by {folder.temperature()}, and results.json says otherwise")
     for split in splits:
-        evaluation = loop.evaluate(split)
-        for name, value in evaluation.metrics.items():
-            if value == value and value != results[split][name]["value"]:
-                raise _Broken(f"{split} {name} is {value!r}, and results.json has {results[split][name]['value']!r}")
+        entries = verdict(loop.evaluate(split), loop.metrics, constant, loop.config.seed, calibration)
+        for name, entry in json.loads(dump_json(entries)).items():
+            for key, number in entry.items():
+                if number != (written := results[split][name][key]):
+                    raise _Broken(f"{split} {name}: {key} is {number!r}, and results.json has {written!r}")
     return f"the saved model has the metrics of results.json on {', '.join(splits)}, to the last digit"
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
-from dongu.data.batches import epoch_order, padding_share
-from dongu.data.examples import label_counts
+from dongu.config import Task
+from dongu.data.order import epoch_order, padding_share
+from dongu.doctor.overview import describe_labels
 from dongu.loop import Loop, Step
 from dongu.model.device import describe_device
+from dongu.text import counted, printable
 
 PLAIN_LINES = 20  # progress lines of a whole run where the output is no terminal
-SHOWN_LABELS = 6
 
 
 class Console:
@@ -109,7 +110,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     return [
         ("data", f"{rows} rows{held_out}"),
         ("columns", f"{data.columns} ({data.task}){unused}"),
-        ("labels", _describe_labels(loop)),
+        ("labels", describe_labels(data, data.splits["train"])),
         ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),
         (
             "tokens",
@@ -130,7 +131,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ),
         (
             "device",
-            f"{describe_device(loop.accelerator)}, {config.precision}, {_counted(config.threads or 0, 'thread')},"
+            f"{describe_device(loop.accelerator)}, {config.precision}, {counted(config.threads or 0, 'thread')},"
             f" seed {config.seed}",
         ),
         ("engine", _describe_engine(loop)),
@@ -155,44 +156,41 @@ def _describe_engine(loop: Loop) -> str:
     return "packed: real tokens only" if loop.config.engine == "packed" else "plain: the model's own forward"
 
 
-def _describe_labels(loop: Loop) -> str:
-    train = loop.data.splits["train"]
-    if loop.data.task == "regression":
-        targets = train.targets
-        return (
-            "" if targets is None else f"numbers from {targets.min():g} to {targets.max():g}, mean {targets.mean():.3g}"
-        )
-    counts = label_counts(train, loop.data.label_names)
-    shown = [f"{name} {count / len(train):.1%}" for name, count in list(counts.items())[:SHOWN_LABELS]]
-    more = f" · and {len(counts) - SHOWN_LABELS} more" if len(counts) > SHOWN_LABELS else ""
-    return f"{len(counts)}: {' · '.join(shown)}{more}"
-
-
 def _describe_metrics(loop: Loop) -> str:
     metrics = loop.metrics
     positive = f" (of `{metrics.label_names[1]}`)" if "f1" in metrics.names else ""
     return f"{', '.join(metrics.names)}{positive}; the best model is the one with the best {metrics.main}"
 
 
-def results_table(results: Mapping[str, Any]) -> list[str]:
-    """One line a metric and split: value, interval, majority baseline."""
+def results_table(results: Mapping[str, Any], task: Task) -> list[str]:
+    """One line a metric and split: value, interval, and what to compare it with."""
     lines = []
     for split, metrics in results.items():
         if not isinstance(metrics, Mapping):
             continue
         for name, entry in metrics.items():
             value, low, high = (_number(entry[key]) for key in ("value", "low", "high"))
-            baseline = f"   majority class {_number(entry['baseline'])}" if "baseline" in entry else ""
-            lines.append(f"{split:<11} {name:<21} {value}   95% {low} to {high}{baseline}")
+            beside = ", ".join(f"{what} {_number(number)}" for what, number in _beside(name, entry, task).items())
+            lines.append(f"{split:<11} {name:<21} {value}   95% {low} to {high}   {beside}".rstrip())
     return lines
 
 
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+def _beside(name: str, entry: Mapping[str, float], task: Task) -> dict[str, float]:
+    constant = "train mean" if task == "regression" else "class shares" if name == "loss" else "majority class"
+    words = {"baseline": constant, "chance": "by chance", "before": "before temperature", "after": "after"}
+    return {words[key]: value for key, value in entry.items() if key in words and math.isfinite(value)}
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def calibration_line(results: Mapping[str, Any]) -> Iterator[str]:
+    """What the temperature is and where it went; nothing for tasks without one."""
+    if "temperature" not in results:
+        return
+    place = "is in the saved model" if results["calibrated"] else "is not in the saved model: --calibrate puts it there"
+    yield f"temperature {results['temperature']:.4f}, fitted on validation, {place}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "undefined"
 
 
 def _millions(number: int) -> str:
@@ -204,13 +202,3 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def printable(text: str) -> str:
-    """Text from data without what could move or recolour a terminal: control and direction characters."""
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf")
-        else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )

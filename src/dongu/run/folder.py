@@ -9,17 +9,22 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dongu.errors import CheckpointError, DataError, InputError, LockedError, ModelError, UsageError
 from dongu.files import is_leftover, make_folder, remove_leftovers, storage, write_file
-from dongu.loop import Loop
 from dongu.run.manifest import MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
 
+if TYPE_CHECKING:  # a folder is looked at before torch is loaded
+    from dongu.loop import Loop
+
 LOCK = ".lock"
+RESOLVED = {"text_columns", "label_column", "task"}  # options that have a value in every run.json
+FINDINGS = "findings.json"  # what the data doctor said; the last file before run.json, with which a run begins
+CALIBRATION = "calibration.json"  # in the model's folder: a calibrated model comes with it or not at all
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,26 @@ class RunFolder:
         """The clock's side of `metrics.jsonl`."""
         return self.path / "timing.jsonl"
 
+    def refuse_if_taken(self) -> None:
+        """
+        Raises:
+            LockedError: another process writes to the folder.
+            UsageError: it holds something already, or cannot be a folder.
+        """
+        try:
+            self.refuse_if_locked()
+            self.refuse_if_used()
+        except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a NUL
+            what = f"cannot be looked at ({getattr(error, 'strerror', None) or error})"
+            raise UsageError(what, where=f"--out {self.path}", hint="choose another --out") from error
+
     def refuse_if_used(self) -> None:
         """
         Raises:
             UsageError: the folder holds something already.
         """
-        if self.path.is_dir() and not all(path.name == LOCK or is_leftover(path) for path in self.path.iterdir()):
+        unused = {LOCK, FINDINGS} if (self.path / LOCK).exists() else set()  # without a lock they are the user's own
+        if self.path.is_dir() and not all(path.name in unused or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
             if (self.path / "results.json").exists():
                 what = "holds a finished run"
@@ -113,10 +132,10 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what writes that were cut off have left; nothing else."""
-        for folder in (self.path, self.path / "predictions", self.checkpoints):
+        for folder in (self.path, self.model, self.path / "predictions", self.checkpoints):
             remove_leftovers(folder)
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    def write_json(self, name: str, content: Mapping[str, Any] | Sequence[Any]) -> None:
         """One JSON file, whole or not at all."""
         write_file(self.path / name, (dump_json(content, indent=2) + "\n").encode(), within=self.path)
 
@@ -146,6 +165,12 @@ class RunFolder:
             hint = f"restore it from a copy; if the change is yours, remove {self.path / MANIFEST}"
             raise ModelError(error.what, where=error.where, hint=hint) from error
 
+    def temperature(self) -> float | None:
+        """What the head of the saved model was divided by; None where it is as it was trained."""
+        if not (self.model / CALIBRATION).exists():
+            return None
+        return float(self.read_json(f"model/{CALIBRATION}")["temperature"])
+
     def reopen(self, data: Any = None, **options: Any) -> Loop:
         """The loop of the run as it was set up, before its first step.
 
@@ -156,7 +181,9 @@ class RunFolder:
         Raises:
             InputError: the folder is no run, or its data or model cannot be read.
         """
-        recorded = {**self.read_json("run.json")["options"], "out": str(self.path), **options}
+        from dongu.loop import Loop
+
+        recorded = {**self.read_record()["options"], "out": str(self.path), **options}
         where_they_were = recorded.pop("data")
         if data is None and where_they_were is None:
             raise DataError("the run's data were in memory", where=str(self.path), hint="give them again")
@@ -166,6 +193,23 @@ class RunFolder:
             if data is None and error.where == where_they_were:
                 error.hint = f"these are the run's data; where are they now? dongu resume {self.path} DATA"
             raise
+
+    def read_record(self) -> dict[str, Any]:
+        """`run.json`, whose options are those of a run that has begun, and whose labels have names.
+
+        Raises:
+            InputError: the folder is no run, or the file is damaged.
+        """
+        record = self.read_json("run.json")
+        options, names = record.get("options"), record.get("label_names")
+        if not (isinstance(options, dict) and options.keys() >= RESOLVED and None not in map(options.get, RESOLVED)):
+            reason = "no options of a run"
+        elif not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+            reason = "no names of labels"
+        else:
+            return record
+        hint = "restore it from a copy: `dongu train` wrote it"
+        raise InputError(f"is damaged: it holds {reason}", where=str(self.path / "run.json"), hint=hint)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """
@@ -181,7 +225,7 @@ class RunFolder:
                 where=str(self.path),
                 hint="give the folder that `dongu train` wrote",
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"cannot be read ({error})", where=str(path), hint="give the folder that `dongu train` wrote"
             ) from error

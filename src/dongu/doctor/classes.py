@@ -1,0 +1,142 @@
+"""What the label column says about itself: classes without rows, names that look alike, too many, too lopsided."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+
+import numpy as np
+
+from dongu.data.examples import Examples, TextData
+from dongu.data.holdout import MANY_CLASSES
+from dongu.doctor.cells import many_classes_advice
+from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
+from dongu.text import counted, listed
+
+FEW_ROWS = 8  # of a class, from which little is learnt
+MANY_ROWS = 20  # of a class, on average, with which hundreds of classes are a task and no mistake
+LOPSIDED_SHARE = 0.9  # of one class, above which accuracy says little
+COMPARED_CLASSES = 300  # whose names are compared letter by letter: pairs grow with the square
+TYPO_RATIO = 0.85  # of like letters
+TYPO_SHARE = 0.05  # of the other's rows that a misspelt name has at most
+
+
+def check_classes(data: TextData) -> Iterator[Finding]:
+    """Findings about the classes of a classification; none for numbers."""
+    train = data.splits["train"]
+    if data.task == "regression" or train.targets is None:
+        return
+    names = data.label_names
+    counts = np.bincount(train.targets, minlength=len(names))
+    yield from _look_alikes(train, names, counts)
+    yield from _absent(data, counts)
+    if len(names) > MANY_CLASSES:
+        few_rows = counts.mean() < MANY_ROWS
+        others = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
+        yield Finding(
+            "warning" if few_rows else "note",
+            f"`{data.columns.label}` has {len(names):,} classes, of {counts.mean():.1f} train rows each",
+            f"{'' if few_rows else 'fine for topics or intents; '}an id, a date or a measure as label cannot be learnt",
+            many_classes_advice(data.columns.label) + others,
+            _rows_of(train, names, counts.argsort(kind="stable")[:SHOWN_EXAMPLES]),
+        )
+    elif (few := np.flatnonzero((counts > 0) & (counts < FEW_ROWS))).size:
+        shown = listed([f"`{names[i]}` {counts[i]}" for i in few])
+        yield Finding(
+            "warning",
+            f"{counted(len(few), 'class', 'classes')} with fewer than {FEW_ROWS} train rows: {shown}",
+            "hardly learnt, and the score of each hangs on a row or two",
+            "add rows, or join classes",
+            _rows_of(train, names, few[:SHOWN_EXAMPLES]),
+        )
+    if counts.max() > LOPSIDED_SHARE * len(train):
+        share = counts.max() / len(train)
+        yield Finding(
+            "warning",
+            f"`{names[counts.argmax()]}` is {share:.1%} of train",
+            f"a model that always says it has an accuracy of about {share:.3f}",
+            "choose by --metric macro_f1, and read the baseline beside each score",
+        )
+
+
+def _look_alikes(train: Examples, names: Sequence[str], counts: np.ndarray) -> Iterator[Finding]:
+    groups: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        groups.setdefault(_plain(name), []).append(i)
+    alike = [group for group in groups.values() if len(group) > 1]
+    if len(names) <= COMPARED_CLASSES:
+        alike += _misspelt(names, counts)
+    if alike:
+        groups_shown = [
+            " and ".join(f"`{names[i]}` ({counted(int(counts[i]), 'row')})" for i in group) for group in alike
+        ]
+        rarest = np.array([min(group, key=lambda i: counts[i]) for group in alike[:SHOWN_EXAMPLES]])
+        yield Finding(
+            "warning",
+            f"labels that look alike: {listed(groups_shown, joint='; ')}",
+            "they are learnt as different classes, and each is wrong where the other is right",
+            "write one class in one way",
+            _rows_of(train, names, rarest),
+        )
+
+
+def _plain(name: str) -> str:
+    """A label without case, spaces, hyphens and accents' ways of writing; `01` and `1.0` are 1."""
+    try:
+        number = math.nan if "_" in name else float(name)
+    except ValueError:
+        number = math.nan
+    if math.isfinite(number):
+        return repr(number)
+    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip(" .")
+
+
+def _misspelt(names: Sequence[str], counts: np.ndarray) -> list[list[int]]:
+    """Pairs of a frequent class and a rare one with nearly the same letters; digits tell classes apart on purpose."""
+    words = [i for i, name in enumerate(names) if len(name) > 4 and not re.search(r"\d", name)]
+    return [
+        [i, j]
+        for j in words
+        for i in words
+        if 0 < counts[j] <= TYPO_SHARE * counts[i]
+        and _plain(names[i]) != _plain(names[j])
+        and SequenceMatcher(None, _plain(names[i]), _plain(names[j])).ratio() >= TYPO_RATIO
+    ]
+
+
+def _absent(data: TextData, counts: np.ndarray) -> Iterator[Finding]:
+    """Classes that one split has and another lacks."""
+    names = data.label_names
+    if missing := [f"`{name}`" for name, count in zip(names, counts, strict=True) if count == 0]:
+        yield Finding(
+            "warning",
+            f"{counted(len(missing), 'class', 'classes')} without a train row: {listed(missing)}",
+            "never learnt, and every row of it elsewhere is wrong",
+            "add rows of it to train",
+        )
+    for split, examples in data.splits.items():
+        if split == "train" or examples.targets is None:
+            continue
+        here = np.bincount(examples.targets, minlength=len(names))
+        if missing := [f"`{names[i]}`" for i in np.flatnonzero((here == 0) & (counts > 0))]:
+            yield Finding(
+                "note",
+                f"{counted(len(missing), 'class', 'classes')} of train without a {split} row: {listed(missing)}",
+                f"{split} says nothing about it",
+                f"add rows of it to {split} where it matters",
+            )
+
+
+def _rows_of(examples: Examples, names: Sequence[str], classes: np.ndarray) -> tuple[Example, ...]:
+    """The first row of each of these classes."""
+    targets = examples.targets
+    if targets is None:
+        return ()
+    rows = [(i, int(np.argmax(targets == i))) for i in classes.tolist() if (targets == i).any()]
+    return tuple(
+        example([examples.where(row)], f"{names[i]}: {' | '.join(column[row] for column in examples.texts)}")
+        for i, row in rows
+    )

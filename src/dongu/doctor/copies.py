@@ -1,0 +1,170 @@
+"""The same text again: in another split, with another label, or just twice.
+
+Rows are compared by 64-bit hashes of their texts, so a split costs 24 bytes a row. That two different ones of a
+million rows have the same hash happens once in thirty million data sets.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dongu.data.examples import Examples, TextData
+from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
+from dongu.text import counted, percent
+
+MANY_COPIES = 0.01  # of a split's rows, from which they weigh on the result
+SPREAD = 0.1  # of the range of the numbers, by which two copies are taken to differ
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """The rows of a split as numbers, (rows,) int64 each, which are equal where the texts are.
+
+    `exact` to the letter, `near` but for case and space, `either_way` also where a pair stands the other way round.
+    """
+
+    examples: Examples
+    exact: np.ndarray
+    near: np.ndarray
+    either_way: np.ndarray
+
+    @staticmethod
+    def of(examples: Examples) -> Hashed:
+        """Hashes for this process: Python salts them anew in the next."""
+        hashes = np.empty((3, len(examples)), dtype=np.int64)
+        for row, texts in enumerate(zip(*examples.texts, strict=True)):
+            plain = tuple(map(_plain, texts))
+            hashes[:, row] = hash(texts), hash(plain), hash(tuple(sorted(plain)))
+        return Hashed(examples, *hashes)
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def check_copies(data: TextData) -> Iterator[Finding]:
+    """Leaks between the splits, contradictions and repetitions within each."""
+    hashed = {name: Hashed.of(examples) for name, examples in data.splits.items()}
+    for seen, new in (("train", "validation"), ("train", "test"), ("train", "validation_mismatched")):
+        if new in hashed:
+            yield from _leak(data, hashed, seen, new)
+    if "test" in hashed:
+        yield from _leak(data, hashed, "validation", "test")
+    for name, rows in hashed.items():
+        yield from _contradictions(data, rows, name)
+    for name, rows in hashed.items():
+        yield from _repetitions(rows, name)
+
+
+def _leak(data: TextData, hashed: Mapping[str, Hashed], seen_name: str, new_name: str) -> Iterator[Finding]:
+    """Rows of one split that stand in another, which decides about the model."""
+    seen, new = hashed[seen_name], hashed[new_name]
+    order = np.argsort(seen.either_way, kind="stable")
+    places = np.searchsorted(seen.either_way, new.either_way, sorter=order)
+    first = order[np.minimum(places, len(order) - 1)]  # (rows of new,) the first row of `seen` that may be the same
+    found = np.flatnonzero(seen.either_way[first] == new.either_way)
+    if not found.size:
+        return
+    share = len(found) / len(new.exact)
+    exact, near = (int(np.isin(b[found], a).sum()) for a, b in ((seen.exact, new.exact), (seen.near, new.near)))
+    counts = {"to the letter": exact, "but for case or space": near - exact, "the other way round": len(found) - near}
+    ways = [f"{count:,} {way}" for way, count in counts.items() if count]
+    differ = 0
+    if seen.examples.targets is not None and new.examples.targets is not None:
+        apart = np.abs(seen.examples.targets[first[found]] - new.examples.targets[found])
+        differ = int((apart > _tolerance(data)).sum())
+    if differ:
+        ways.append(f"{differ:,} with another label there")
+    yield Finding(
+        "warning",
+        f"{counted(len(found), f'{new_name} row')} of {len(new.exact):,} ({percent(share)}) "
+        f"{'stands' if len(found) == 1 else 'stand'} in {seen_name} too: {', '.join(ways)}",
+        _effect(data, seen_name, new_name, (len(found) - differ) / len(new.exact)),
+        "remove the copies from the file: holding rows out has put them on both sides"
+        if data.held_out and new_name == "validation"
+        else f"remove them from {seen_name}",
+        tuple(
+            example([seen.examples.where(int(first[row])), new.examples.where(int(row))], *_texts(new, int(row)))
+            for row in found[:SHOWN_EXAMPLES]
+        ),
+    )
+
+
+def _effect(data: TextData, seen_name: str, new_name: str, remembered_share: float) -> str:
+    if seen_name != "train":
+        return f"the best model is chosen by rows of {new_name}, whose score is then too high"
+    if not remembered_share:
+        return f"the model learns other answers to them: the score on {new_name} is too low"
+    points = "" if data.task == "regression" else f", accuracy by up to {100 * remembered_share:.2g} points"
+    return f"their answers can be remembered: the score on {new_name} is too high{points}"
+
+
+def _contradictions(data: TextData, rows: Hashed, name: str) -> Iterator[Finding]:
+    """Texts of a split that stand with two labels."""
+    targets, tolerance = rows.examples.targets, _tolerance(data)
+    if targets is None:
+        return
+    order = np.lexsort((targets, rows.near))  # within a text by label, then in the order of the file
+    starts = np.flatnonzero(np.append(True, np.diff(rows.near[order]) != 0))
+    ends = np.append(starts[1:], len(order))
+    lowest, highest = order[starts], order[ends - 1]  # a row of each text, (texts,)
+    found = np.flatnonzero(targets[highest] - targets[lowest] > tolerance)
+    if not found.size:
+        return
+    examples: list[Example] = []
+    for text in found[np.argsort(np.minimum(lowest, highest)[found])][:SHOWN_EXAMPLES]:
+        pair = sorted([int(lowest[text]), int(highest[text])])
+        where = [f"{rows.examples.where(row)} ({_label(data, targets[row])})" for row in pair]
+        examples.append(example(where, *_texts(rows, pair[0])))
+    far = f" more than {tolerance:.2g} apart" if tolerance else ""
+    yield Finding(
+        "warning",
+        f"{counted(len(found), 'text')} of {name} with two labels{far}, in {int((ends - starts)[found].sum()):,} rows",
+        "the rows pull against each other" if name == "train" else f"no model can have all of {name} right",
+        "decide which label is right, or remove the rows",
+        tuple(examples),
+    )
+
+
+def _repetitions(rows: Hashed, name: str) -> Iterator[Finding]:
+    """Rows of a split that repeat an earlier one, with its label."""
+    targets = np.zeros(len(rows.near)) if rows.examples.targets is None else rows.examples.targets
+    order = np.lexsort((targets, rows.near))
+    new = np.append(True, (np.diff(rows.near[order]) != 0) | (np.diff(targets[order]) != 0))
+    again = np.flatnonzero(~new)
+    if not again.size:
+        return
+    first = order[np.flatnonzero(new)[np.cumsum(new)[again] - 1]]  # the row that each of them repeats
+    share = len(again) / len(order)
+    shown = np.argsort(order[again])[:SHOWN_EXAMPLES]
+    yield Finding(
+        "warning" if share >= MANY_COPIES else "note",
+        f"{counted(len(again), f'{name} row')} of {len(order):,} ({percent(share)}) "
+        f"{'repeats' if len(again) == 1 else 'repeat'} an earlier one",
+        "each counts anew in the loss" if name == "train" else "each counts anew in the score",
+        "remove them, unless they are as frequent where the model will be used",
+        tuple(
+            example(
+                [rows.examples.where(int(row)) for row in (first[i], order[again[i]])], *_texts(rows, int(first[i]))
+            )
+            for i in shown
+        ),
+    )
+
+
+def _tolerance(data: TextData) -> float:
+    """How far two labels of one text may be apart: classes not at all, numbers by a part of train's range."""
+    targets = data.splits["train"].targets
+    return SPREAD * float(np.ptp(targets)) if data.task == "regression" and targets is not None else 0.0
+
+
+def _texts(rows: Hashed, row: int) -> list[str]:
+    return [column[row] for column in rows.examples.texts]
+
+
+def _label(data: TextData, target: float) -> str:
+    return f"{target:g}" if data.task == "regression" else data.label_names[int(target)]

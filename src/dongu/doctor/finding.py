@@ -1,0 +1,49 @@
+"""One thing that the doctor found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from dongu.text import excerpt
+
+Severity = Literal["error", "warning", "note"]  # training refuses the data; the result suffers; good to know
+SHOWN_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Example:
+    """Rows that show a finding: their places (`train.csv:17`), and the text that they share or begin with."""
+
+    where: tuple[str, ...]
+    text: str
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.where)}  {self.text}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is so, what it does to the result, and what to do about it, in a clause each, with a few examples."""
+
+    severity: Severity
+    what: str
+    effect: str
+    advice: str
+    examples: tuple[Example, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """For `findings.json`."""
+        return asdict(self)
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Errors, warnings, notes; within these in the order in which they were found."""
+    order: Sequence[Severity] = ("error", "warning", "note")
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def example(where: Iterable[str], *texts: object) -> Example:
+    """One row, or rows that belong together; the two texts of a pair get a bar between them."""
+    return Example(tuple(where), " | ".join(excerpt(str(text)) for text in texts))

@@ -1,0 +1,84 @@
+"""What a data set is, in figures: classes, baseline, lengths, padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from dongu.config import RunConfig
+from dongu.data.examples import Examples, TextData, label_counts
+from dongu.doctor.lengths import Lengths
+from dongu.text import percent
+
+SHOWN_LABELS = 6
+
+
+def overview(data: TextData, lengths: Mapping[str, Lengths], config: RunConfig) -> Iterator[tuple[str, str]]:
+    """(name, text) a line; an empty name goes on with the one before."""
+    rows = " · ".join(f"{name} {len(examples):,}" for name, examples in data.splits.items())
+    yield "data", f"{rows} rows" + (" (validation held out of train)" if data.held_out else "")
+    unused = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
+    yield "columns", f"{data.columns} ({data.task}){unused}"
+    yield from _by_split("labels", {name: describe_labels(data, examples) for name, examples in data.splits.items()})
+    if baseline := _baseline(data):
+        yield "baseline", baseline
+    if lengths:
+        yield from _by_split(
+            "tokens", {name: _describe_lengths(found, len(data.splits[name])) for name, found in lengths.items()}
+        )
+        yield "padding", _describe_padding(lengths["train"], config)
+
+
+def describe_labels(data: TextData, examples: Examples) -> str:
+    """The share of each class, or the range of the numbers."""
+    targets = examples.targets
+    if targets is None:
+        return "hidden"
+    if data.task == "regression":
+        return f"numbers from {targets.min():g} to {targets.max():g}, mean {targets.mean():.3g}"
+    counts = label_counts(examples, data.label_names)
+    shown = [f"{name} {count / len(examples):.1%}" for name, count in list(counts.items())[:SHOWN_LABELS]]
+    more = f" · and {len(counts) - SHOWN_LABELS:,} more" if len(counts) > SHOWN_LABELS else ""
+    return f"{len(counts):,}: {' · '.join(shown)}{more}"
+
+
+def _by_split(name: str, texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    width = max(map(len, texts))
+    for split, text in texts.items():
+        yield name, f"{split:<{width}}  {text}"
+        name = ""
+
+
+def _baseline(data: TextData) -> str:
+    """What always saying train's most frequent class is worth."""
+    train = data.splits["train"].targets
+    if data.task == "regression" or train is None:
+        return ""
+    majority = int(np.bincount(train).argmax())
+    shares = [
+        f"{float((examples.targets == majority).mean()):.4f} on {name}"
+        for name, examples in data.splits.items()
+        if name != "train" and examples.targets is not None
+    ]
+    return f"always `{data.label_names[majority]}` has an accuracy of {', '.join(shares)}"
+
+
+def _describe_lengths(found: Lengths, rows: int) -> str:
+    median, most, nearly_all = np.percentile(found.tokens, [50, 90, 99])
+    sample = "" if len(found.rows) == rows else f" (a sample of {len(found.rows):,} rows)"
+    cut = "none is cut"
+    if found.cut.any():
+        cut = f"{percent(found.cut.mean())} are cut, and {percent(found.cut_share)} of all tokens lost,"
+    return (
+        f"median {median:.0f}, 90% up to {most:.0f}, 99% up to {nearly_all:.0f}, longest {found.tokens.max():,}; "
+        f"{cut} at {found.max_length}{sample}"
+    )
+
+
+def _describe_padding(train: Lengths, config: RunConfig) -> str:
+    shuffled, grouped = (train.padding(config.batch_size, config.seed, grouped=grouped) for grouped in (False, True))
+    return (
+        f"{percent(shuffled)} of the tokens of a batch of {config.batch_size}, {percent(grouped)} with "
+        "--group-by-length; --engine packed computes none of it"
+    )

@@ -1,0 +1,57 @@
+"""Words for a person: safe for a terminal, visible, short, and with the right number."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")  # categories of Unicode: control, format, the three kinds of space
+LINE_LIMIT = 2000  # characters of a line of an error: a whole file in one cell may be what is wrong
+SHOWN_CHARACTERS = 72
+
+
+def printable(text: str) -> str:
+    """Text from data without what could move or recolour a terminal: control and direction characters."""
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf")
+        else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+
+
+def one_line(text: str) -> str:
+    """For a message: printable, on one line, not too long."""
+    return printable(" ".join(shortened(text, LINE_LIMIT).splitlines()))
+
+
+def shortened(text: str, limit: int = 80) -> str:
+    """The text itself, or its beginning and its end where it has more characters than `limit`."""
+    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing in it is visible: spaces, control characters, and what has no width."""
+    return all(unicodedata.category(character) in INVISIBLE for character in text)
+
+
+def excerpt(text: str, limit: int = SHOWN_CHARACTERS) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join(text[: limit + 1].split())
+    return line if len(text) <= limit else line[: limit - 1] + "…"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(items: Sequence[str], limit: int = 3, joint: str = ", ") -> str:
+    """The first few, and how many more."""
+    more = f" and {len(items) - limit:,} more" if len(items) > limit else ""
+    return joint.join(items[:limit]) + more
+
+
+def percent(share: float) -> str:
+    """`1.2%`; a little is not nothing: `<0.1%`."""
+    return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"

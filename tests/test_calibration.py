@@ -1,0 +1,306 @@
+"""A temperature makes probabilities honest, and it stands in the saved model, whatever interrupts its way there."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import dongu
+from conftest import FAMILIES
+from dongu.calibration import HOTTEST, Calibration, calibration_error, fit_temperature
+from dongu.cli import run as run_command
+from dongu.confidence import verdict
+from dongu.data.batches import EvalBatches
+from dongu.errors import ModelError, UsageError
+from dongu.evaluate import Evaluation, eval_mode, predict_logits
+from dongu.metrics import MetricSet
+from dongu.model.head import check_head, divide_head
+from dongu.results.predictions import softmax
+from dongu.results.verify import verify
+
+
+def drawn(rows: int, labels: int, temperature: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are true probabilities when divided by the temperature, and targets drawn from these."""
+    random = np.random.default_rng(seed)
+    honest = 2 * random.normal(size=(rows, labels))
+    cumulated = softmax(honest).cumsum(-1)
+    targets = (random.random((rows, 1)) > cumulated).sum(-1).clip(max=labels - 1)
+    return (temperature * honest).astype(np.float32), targets
+
+
+def mean_loss(logits: np.ndarray, targets: np.ndarray) -> float:
+    return float(-np.log(softmax(logits)[np.arange(len(targets)), targets]).mean())
+
+
+# --- the temperature
+
+
+@pytest.mark.parametrize("labels", [2, 3, 20])
+@pytest.mark.parametrize("temperature", [0.4, 1, 3])
+def test_the_temperature_is_found(labels: int, temperature: float) -> None:
+    logits, targets = drawn(20_000, labels, temperature, seed=labels)
+    found = fit_temperature(logits, targets)
+    assert found == pytest.approx(temperature, rel=0.05)
+    least = mean_loss(logits / found, targets)
+    for factor in (0.99, 1.01):
+        assert mean_loss(logits / (found * factor), targets) > least
+    assert fit_temperature(logits / found, targets) == pytest.approx(1, rel=1e-5)
+
+
+def test_a_temperature_that_rows_cannot_tell() -> None:
+    targets = np.arange(12) % 3
+    right = np.eye(3, dtype=np.float32)[targets]
+    found = fit_temperature(right, targets)  # without a wrong row, surer would always be better
+    assert softmax(right / found).max(-1) == pytest.approx(13 / 14)
+    assert fit_temperature(50 * right, targets) == pytest.approx(50 * found)
+    assert fit_temperature(-right, targets) == HOTTEST, "no better than guessing"
+    assert fit_temperature(np.ones((12, 3), np.float32), targets) == HOTTEST
+    nearly = right.copy()
+    nearly[0] = [0, 0.001, 0]
+    assert 0 < fit_temperature(nearly, targets) < 1
+    assert math.isfinite(fit_temperature(1e6 * nearly, targets))
+
+
+# --- the error
+
+
+def test_the_calibration_error_by_hand() -> None:
+    """0.9 twice, right once; 0.6 three times, right twice: (2 × 0.4 + 3 × 0.0667) / 5."""
+    sure = np.array([0.9, 0.9, 0.6, 0.6, 0.6])
+    logits = np.stack([np.log(sure / (1 - sure)), np.zeros(5)], axis=1)
+    assert calibration_error(logits, np.array([0, 1, 0, 0, 1])) == pytest.approx((2 * 0.4 + 3 * (2 / 3 - 0.6)) / 5)
+    assert calibration_error(np.array([[100.0, 0]]), np.array([0])) == 0
+    assert calibration_error(np.array([[100.0, 0]]), np.array([1])) == 1
+
+
+def test_the_temperature_mends_the_error_of_other_rows() -> None:
+    logits, targets = drawn(6000, 3, 2.5, seed=0)
+    fitted = Calibration(fit_temperature(logits[:3000], targets[:3000]), applied=False)
+    before, after = fitted.errors(logits[3000:], targets[3000:])
+    assert before > 0.1
+    assert after < 0.03
+    applied = Calibration(fitted.temperature, applied=True)
+    assert applied.errors(logits[3000:] / fitted.temperature, targets[3000:]) == pytest.approx((before, after))
+
+
+@pytest.mark.parametrize(("temperature", "most"), [(1, 100), (1.6, 99), (3, 99)])
+def test_the_interval_of_the_error_covers_the_truth(temperature: float, most: int) -> None:
+    """In 100 samples of 300 rows. The error itself is above the truth in nearly all: noise can only add to it."""
+    truth = calibration_error(*drawn(400_000, 2, temperature, seed=99))
+    metrics, held, values = MetricSet.of("single-label", ("no", "yes")), 0, []
+    for seed in range(100):
+        logits, targets = drawn(300, 2, temperature, seed)
+        evaluation = Evaluation("x", np.arange(300), logits, targets, np.zeros(300), {})
+        entry = verdict(evaluation, metrics, None, seed)["calibration_error"]
+        held += entry["low"] <= truth <= entry["high"]
+        values.append(entry["value"])
+        assert 0 <= entry["low"] <= entry["value"] <= entry["high"]
+    assert 88 <= held <= most
+    if temperature == 1:
+        assert np.mean(values) == pytest.approx(entry["chance"], rel=0.2)
+        assert truth < 0.1 * entry["chance"]
+
+
+# --- the head
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dividing_the_head_divides_the_logits(
+    family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    loop = dongu.Loop(data_folder(labels=3), model=tiny_model(family), device="cpu", calibrate=True)
+    before = {name: tensor.clone() for name, tensor in loop.model.state_dict().items()}
+    batches = EvalBatches(loop.splits["validation"], loop.collate, 32)
+    inputs = batches[0].to(torch.device("cpu"))
+    inputs.pop("labels")
+    with eval_mode(loop.engine):
+        check_head(loop.model, loop.engine, inputs)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in loop.model.state_dict().items())
+    whole = predict_logits(loop.engine, batches, loop.accelerator)
+    divide_head(loop.model, 1.7)
+    assert predict_logits(loop.engine, batches, loop.accelerator) == pytest.approx(whole / 1.7, rel=1e-4, abs=1e-6)
+
+
+class Squashed(torch.nn.Module):
+    """Its logits do not come from its last layer alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(num_labels=2, model_type="squashed")
+        self.classifier = torch.nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return SimpleNamespace(logits=torch.tanh(self.classifier(x)))
+
+
+def test_a_head_that_is_not_the_last_layer_is_refused() -> None:
+    model, inputs = Squashed(), {"x": torch.ones(4, 3)}
+    with torch.no_grad(), pytest.raises(ModelError, match="do not come from one linear layer") as caught:
+        check_head(model, model, inputs)
+    assert caught.value.where == "--calibrate"
+    assert caught.value.exit_code == 2
+    model.config.num_labels = 5
+    with pytest.raises(ModelError):  # no layer has five outputs
+        divide_head(model, 2)
+
+
+# --- a run
+
+OPTIONS: dict[str, Any] = {"max_steps": 12, "batch_size": 8, "lr": 5e-3, "save_steps": 5, "device": "cpu", "threads": 1}
+
+
+@pytest.fixture
+def unclear(tmp_path: Path, make_rows: Callable[..., list[dict[str, str]]]) -> str:
+    """Rows of which a part has the label of another class: no model is right in all."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for seed, (name, count) in enumerate({"train": 48, "validation": 60, "test": 50}.items()):
+        rows = make_rows(count, labels=3, seed=seed)
+        for i in range(0, count, 7):
+            rows[i]["label"] = rows[i - 1]["label"]
+        content = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(content, encoding="utf-8")
+    return str(folder)
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """What a run may be compared in."""
+    kept = [
+        path for path in run.rglob("*") if path.is_file() and path.name not in ("timing.jsonl", "run.json", ".lock")
+    ]
+    return {str(path.relative_to(run)): path.read_bytes() for path in kept}
+
+
+def test_a_calibrated_run(
+    unclear: str, tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from safetensors.torch import load_file
+    from transformers import pipeline
+
+    options = {**OPTIONS, "model": tiny_model(dropout=0.1)}
+    plain = dongu.train(unclear, **options, out=str(tmp_path / "plain"))
+    result = dongu.train(unclear, **options, out=str(tmp_path / "run"), calibrate=True)
+    temperature = result.results["temperature"]
+    assert temperature == plain.results["temperature"]
+    assert abs(math.log(temperature)) > 0.05, "a temperature of 1 proves nothing"
+    assert (plain.results["calibrated"], result.results["calibrated"]) == (False, True)
+    assert json.loads((result.path / "model" / "calibration.json").read_text()) == {"temperature": temperature}
+    assert not (plain.path / "model" / "calibration.json").exists()
+
+    weights = [load_file(one.path / "model" / "model.safetensors") for one in (plain, result)]
+    changed = {name for name, tensor in weights[0].items() if not torch.equal(tensor, weights[1][name])}
+    assert changed == {"classifier.weight", "classifier.bias"}
+    for name in changed:
+        assert torch.equal(weights[1][name], weights[0][name] / temperature)
+
+    for split in ("validation", "test"):
+        was, entries = plain.results[split], result.results[split]
+        for name in ("accuracy", "macro_f1"):
+            assert entries[name] == was[name], "the answers are the same"
+        errors = entries["calibration_error"]
+        assert was["calibration_error"]["value"] == was["calibration_error"]["before"]
+        assert errors["value"] == errors["after"]
+        for key in ("before", "after"):
+            assert errors[key] == pytest.approx(was["calibration_error"][key], abs=1e-6)
+        lines = [
+            [json.loads(line) for line in (one.path / "predictions" / f"{split}.jsonl").read_text().splitlines()]
+            for one in (plain, result)
+        ]
+        old, new = (np.array([list(line["probabilities"].values()) for line in side]) for side in lines)
+        assert new == pytest.approx(softmax(np.log(old) / temperature), abs=1e-6)
+        sure, right = new.max(-1), [line["label"] == line["prediction"] for line in lines[1]]
+        logits = np.log(new)
+        names = list(lines[1][0]["probabilities"])
+        targets = np.array([names.index(line["label"]) for line in lines[1]])
+        assert errors["value"] == pytest.approx(calibration_error(logits, targets), abs=1e-9)
+        assert np.mean(right) == entries["accuracy"]["value"]
+        assert np.mean(sure) < 1
+    assert result.results["validation"]["loss"]["value"] < plain.results["validation"]["loss"]["value"]
+
+    texts = ["word0 word0 the film", "a bad word1 film", "word2"]
+    answers = dongu.load(result.path, device="cpu").predict(texts)
+    for text, answer in zip(texts, answers, strict=True):
+        ours = pipeline("text-classification", model=str(result.path / "model"), top_k=None, device="cpu")([text])[0]
+        assert {item["label"]: item["score"] for item in ours} == pytest.approx(answer["probabilities"], abs=1e-6)
+
+    assert all(proof.holds for proof in verify(result.path)), list(verify(result.path))
+    assert run_command(["evaluate", str(result.path), "--json"]) == 0
+    flat = json.loads(capsys.readouterr().out)
+    for split in ("validation", "test"):
+        for name, entry in result.results[split].items():
+            assert flat[split][name] == entry["value"]
+    card = (result.path / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"The probabilities are calibrated: the head is divided by the temperature {temperature:.4f}" in card
+
+    # A run that starts from a calibrated model is not calibrated for that.
+    again = dongu.train(
+        unclear, **{**options, "model": str(result.path / "model"), "max_steps": 1}, out=str(tmp_path / "again")
+    )
+    assert not (again.path / "model" / "calibration.json").exists()
+
+
+@pytest.mark.parametrize("place", ["write_predictions", "finish"])
+def test_killed_after_the_model_was_calibrated(
+    place: str, unclear: str, tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**OPTIONS, "model": tiny_model(dropout=0.1), "calibrate": True}
+    whole = dongu.train(unclear, **options, out=str(tmp_path / "whole"))
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"dongu.run.folder.RunFolder.{place}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            dongu.train(unclear, **options, out=str(tmp_path / "run"))
+    assert (tmp_path / "run" / "model" / "calibration.json").exists()
+    dongu.resume(tmp_path / "run")
+    assert contents(tmp_path / "run") == contents(whole.path)
+
+
+def test_calibrated_when_the_run_goes_on(
+    unclear: str, tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its best model was saved before anybody asked for it."""
+    options = {**OPTIONS, "model": tiny_model(dropout=0.1)}
+    whole = dongu.train(unclear, **options, out=str(tmp_path / "whole"), calibrate=True)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dongu.training.judge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            dongu.train(unclear, **options, out=str(tmp_path / "run"))
+    result = dongu.resume(tmp_path / "run", calibrate=True, allow=["calibrate"])
+    assert result.results == whole.results
+    name = Path("model") / "model.safetensors"
+    assert (result.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_verify_finds_a_model_that_is_calibrated_otherwise(
+    unclear: str, tiny_model: Callable[..., str], tmp_path: Path
+) -> None:
+    result = dongu.train(unclear, **OPTIONS, model=tiny_model(), out=str(tmp_path / "run"), calibrate=True)
+    path = result.path / "model" / "calibration.json"
+    path.unlink()
+    found = {proof.name: proof.text for proof in verify(result.path) if not proof.holds}
+    assert found.keys() == {"files", "results"}
+    assert "divided by None" in found["results"]
+
+
+def test_numbers_cannot_be_calibrated(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    rows = [{"text": f"word{i}", "label": str(i / 7)} for i in range(40)]
+    out = tmp_path / "run"
+    with pytest.raises(UsageError, match="no probabilities") as caught:
+        dongu.train(rows, model=tiny_model(), max_steps=1, out=str(out), device="cpu", calibrate=True)
+    assert caught.value.where == "--calibrate"
+    assert not out.exists()

@@ -1,0 +1,234 @@
+"""Intervals hold what they say, also where nothing varies; a baseline is what an answer without reading reaches."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dongu.cli import run
+from dongu.confidence import baseline, constant_answer, verdict
+from dongu.config import Task
+from dongu.evaluate import Evaluation
+from dongu.metrics import MetricSet
+from dongu.model.loss import row_losses
+
+TWO, THREE = ("no", "yes"), ("a", "b", "c")
+Judged = tuple[MetricSet, Evaluation]
+
+
+def evaluation_of(metrics: MetricSet, logits: np.ndarray, targets: np.ndarray) -> Evaluation:
+    """As `evaluate` makes it."""
+    logits = logits.astype(np.float32)
+    losses = row_losses(metrics.task, torch.from_numpy(logits), torch.from_numpy(targets)).numpy()
+    values = {"loss": math.fsum(losses) / len(losses), **metrics.compute(logits, targets)}
+    return Evaluation("validation", np.arange(len(targets)), logits, targets, losses, values)
+
+
+def noisy(labels: tuple[str, ...], rows: int, seed: int, right: float = 0.8, main: str | None = None) -> Judged:
+    """A model that is right in this share of the rows, with logits of many sizes."""
+    random = np.random.default_rng(seed)
+    targets = random.integers(0, len(labels), rows)
+    predicted = np.where(random.random(rows) < right, targets, (targets + 1) % len(labels))
+    logits = np.eye(len(labels))[predicted] * random.uniform(0.5, 3, rows)[:, None]
+    metrics = MetricSet.of("single-label", labels, None, main)
+    return metrics, evaluation_of(metrics, logits, targets)
+
+
+def scores(rows: int, seed: int) -> Judged:
+    """Numbers that go with their targets by halves, many of them equal."""
+    random = np.random.default_rng(seed)
+    targets = np.round(random.normal(size=rows), 1).astype(np.float32)
+    metrics = MetricSet.of("regression", ("score",))
+    return metrics, evaluation_of(metrics, np.round(targets + random.normal(size=rows), 1)[:, None], targets)
+
+
+# --- intervals
+
+
+@pytest.mark.parametrize("judged", [noisy(TWO, 80, 0), noisy(THREE, 80, 0), scores(80, 0)])
+def test_an_interval_holds_its_value_and_is_a_function_of_the_seed(judged: Judged) -> None:
+    metrics, evaluation = judged
+    entries = verdict(evaluation, metrics, None, 42)
+    np.random.seed(0)
+    assert verdict(evaluation, metrics, None, 42) == entries
+    assert verdict(evaluation, metrics, None, 43) != entries
+    assert set(evaluation.metrics) <= set(entries)
+    for name, entry in entries.items():
+        assert entry["low"] < entry["value"] < entry["high"], name
+        assert name not in evaluation.metrics or entry["value"] == evaluation.metrics[name]
+        assert name == "loss" or (entry["low"] >= -1 and entry["high"] <= 1)
+
+
+def test_a_small_chunk_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many resamples are held at a time is a matter of memory."""
+    for metrics, evaluation in (noisy(THREE, 80, 0), scores(80, 0)):
+        whole = verdict(evaluation, metrics, None, 42)
+        monkeypatch.setattr("dongu.confidence.DRAWN_CELLS", 7 * 80)
+        assert verdict(evaluation, metrics, None, 42) == whole
+        monkeypatch.undo()
+
+
+def test_the_interval_of_an_accuracy_is_the_binomial_one() -> None:
+    from scipy.stats import binom
+
+    for rows, seed in ((60, 1), (400, 2), (3000, 3)):
+        metrics, evaluation = noisy(TWO, rows, seed)
+        entry = verdict(evaluation, metrics, None, 42)["accuracy"]
+        expected = binom(rows, entry["value"]).ppf([0.025, 0.975]) / rows
+        width = expected[1] - expected[0]
+        assert [entry["low"], entry["high"]] == pytest.approx(expected, abs=0.07 * width + 1 / rows)
+
+
+def test_intervals_are_those_of_resampled_rows() -> None:
+    """The quantiles of metrics that are computed row by row, resample by resample, by the metrics themselves."""
+    classes, numbers = noisy(THREE, 60, 3, main="matthews_correlation"), scores(60, 3)
+    for metrics, evaluation in (classes, numbers):
+        entries = verdict(evaluation, metrics, None, 42)
+        targets, losses = evaluation.targets, evaluation.losses
+        assert targets is not None
+        assert losses is not None
+        random = np.random.default_rng(0)
+        drawn: dict[str, list[float]] = {name: [] for name in evaluation.metrics}
+        for _ in range(3000):
+            rows = random.integers(0, 60, 60)
+            again = {"loss": losses[rows].mean(), **metrics.compute(evaluation.logits[rows], targets[rows])}
+            for name in drawn:
+                drawn[name].append(again[name])
+        for name, values in drawn.items():
+            expected = np.quantile(values, [0.025, 0.975])
+            found = [entries[name]["low"], entries[name]["high"]]
+            assert found == pytest.approx(expected, abs=0.15 * (expected[1] - expected[0])), name
+
+
+def test_intervals_cover_the_truth() -> None:
+    """Of 200 samples of a model that is right in 80%, about 95% have the truth in their interval."""
+    held = 0
+    for seed in range(200):
+        metrics, evaluation = noisy(TWO, 100, seed)
+        entry = verdict(evaluation, metrics, None, seed)["accuracy"]
+        held += entry["low"] <= 0.8 <= entry["high"]
+    assert 180 <= held <= 198
+
+
+def test_an_interval_narrows_with_the_rows() -> None:
+    widths = []
+    for rows in (50, 5000):
+        metrics, evaluation = noisy(TWO, rows, 0)
+        entry = verdict(evaluation, metrics, None, 0)["accuracy"]
+        widths.append(entry["high"] - entry["low"])
+    assert widths[0] / widths[1] == pytest.approx(10, rel=0.3)  # the root of a hundredfold
+
+
+def test_a_metric_on_which_all_resamples_agree_is_not_certain() -> None:
+    """20 rows, all right: the exact binomial interval begins at 0.025^(1/20), and a bootstrap at 1."""
+    metrics = MetricSet.of("single-label", TWO, None, "matthews_correlation")
+    targets = np.arange(20) % 2
+    edge = 0.025 ** (1 / 20)
+    for sign, value in ((9.0, 1.0), (-9.0, 0.0)):
+        entry = verdict(evaluation_of(metrics, sign * np.eye(2)[targets], targets), metrics, None, 0)["accuracy"]
+        assert entry["value"] == value
+        assert sorted((entry["low"], entry["high"])) == pytest.approx(sorted((value, edge if value else 1 - edge)))
+    sure = verdict(evaluation_of(metrics, 9 * np.eye(2)[targets], targets), metrics, None, 0)
+    assert 0 < sure["f1"]["low"] < 0.9
+    assert sure["f1"]["high"] == 1
+    assert sure["matthews_correlation"]["low"] < 0.8
+    one_answer = verdict(evaluation_of(metrics, np.tile([9.0, 0], (20, 1)), targets), metrics, None, 0)
+    assert one_answer["f1"]["value"] == one_answer["f1"]["low"] == 0 < one_answer["f1"]["high"] < 0.5
+
+
+def test_a_correlation_with_one_answer_has_no_interval() -> None:
+    metrics = MetricSet.of("regression", ("score",))
+    evaluation = evaluation_of(metrics, np.full((20, 1), 0.1), np.arange(20, dtype=np.float32))
+    entries = verdict(evaluation, metrics, [9.5], 0)
+    for name in ("pearson", "spearman"):
+        assert all(math.isnan(number) for number in entries[name].values())
+    assert entries["loss"]["low"] < entries["loss"]["value"] < entries["loss"]["high"]
+
+
+def test_hidden_labels_have_no_verdict() -> None:
+    metrics = MetricSet.of("single-label", TWO)
+    assert verdict(Evaluation("test", np.arange(3), np.zeros((3, 2)), None, None, {}), metrics, [0.5, 0.5], 0) == {}
+
+
+# --- baselines
+
+
+def test_the_baseline_says_the_most_frequent_class_of_train() -> None:
+    metrics = MetricSet.of("single-label", TWO)
+    validation = np.array([0, 0, 0, 1])  # here another class is the most frequent
+    often_yes, often_no = (
+        constant_answer(metrics, np.array([1, 1, 1, 0])),
+        constant_answer(metrics, np.array([0, 0, 1])),
+    )
+    assert often_yes == [0.25, 0.75]
+    found = baseline(metrics, often_yes, validation)
+    assert found == {
+        "loss": pytest.approx(-(3 * math.log(0.25) + math.log(0.75)) / 4),
+        "accuracy": 0.25,
+        "f1": pytest.approx(0.4),
+    }
+    assert often_no is not None
+    assert baseline(metrics, often_no, validation) | {"loss": 0} == {"loss": 0, "accuracy": 0.75, "f1": 0}
+    three = MetricSet.of("single-label", THREE)
+    absent = constant_answer(three, np.array([2, 2]))
+    assert absent == [0, 0, 1]
+    assert baseline(three, absent, np.array([0, 1])) == {"loss": math.inf, "accuracy": 0, "macro_f1": 0}
+    assert baseline(three, absent, np.array([2]))["loss"] == 0
+    assert constant_answer(three, None) is None
+
+
+def test_the_baseline_of_numbers_is_the_mean_of_train() -> None:
+    metrics = MetricSet.of("regression", ("score",))
+    mean = constant_answer(metrics, np.array([1, 2, 6], np.float32))
+    assert mean == [3]
+    found = baseline(metrics, mean, np.array([1, 3], np.float32))
+    assert found["loss"] == 2
+    assert math.isnan(found["pearson"])
+    assert math.isnan(found["spearman"])
+
+
+# --- where they are shown
+
+
+@pytest.mark.parametrize("task", ["single-label", "regression"])
+def test_evaluate_says_what_results_json_says(
+    task: Task, tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"word{i % 9} film,{i % 9 / 2 if task == 'regression' else i % 2}" for i in range(60)]
+    data = tmp_path / "data.csv"
+    data.write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
+    out = tmp_path / "run"
+    options = ["--model", tiny_model(), "--epochs", "1", "--out", str(out), "--device", "cpu"]
+    assert run(["train", str(data), *options]) == 0
+    trained = capsys.readouterr().out
+    assert run(["evaluate", str(out)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    constants = ["train mean"] if task == "regression" else ["class shares", "majority class"]
+    for line in table:
+        assert "   95% " in line
+        if "calibration_error" in line:  # before and after the temperature, which `train` has just fitted
+            assert line in trained
+        else:
+            assert line in trained.splitlines()
+    for constant in constants:
+        assert any(constant in line for line in table)
+    card = (out / "model" / "README.md").read_text(encoding="utf-8")
+    entries = json.loads((out / "results.json").read_text(encoding="utf-8"))["validation"]
+    for name, entry in entries.items():
+        row = next(line for line in card.splitlines() if line.startswith(f"| validation | {name} |"))
+        if entry["value"] is not None:
+            assert f"| {entry['value']:.4f} | {entry['low']:.4f} to {entry['high']:.4f} |" in row
+
+    capsys.readouterr()
+    assert run(["evaluate", str(out), "--json"]) == 0
+    flat = json.loads(capsys.readouterr().out)["validation"]
+    for name, entry in entries.items():
+        assert flat[name] == entry["value"]
+        for key in {"low", "high", "baseline", "chance"} & set(entry):
+            assert flat[f"{name}_{key}"] == entry[key], (name, key)

@@ -1,0 +1,510 @@
+"""The data doctor finds what was planted, at its file and line, and nothing in sound data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import FAMILIES, REAL_DATA, real_data
+from dongu import Loop, cli
+from dongu.config import make_config
+from dongu.data.examples import TextData, read_examples
+from dongu.data.order import grouped_order, padding_share
+from dongu.data.sources import Source, read_source
+from dongu.data.table import Table
+from dongu.doctor import lengths as lengths_module
+from dongu.doctor.checkup import Checkup, examine, inspect
+from dongu.doctor.finding import Finding
+from dongu.doctor.lengths import load_plain_tokenizer, measure
+from dongu.errors import ModelError
+
+Row = tuple[str, str]
+SUBJECTS = ("film", "cook", "train", "song", "storm", "goat", "lamp", "king")
+ENOUGH = [(f"{subject} the {i}", ("no", "yes")[i % 2]) for i in range(5) for subject in SUBJECTS]
+FRESH = [(f"another {subject}", ("no", "yes")[i % 2]) for i, subject in enumerate(SUBJECTS)]
+
+
+def write_csv(path: Path, rows: Sequence[Sequence[str]], header: Sequence[str] = ("text", "label")) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+@pytest.fixture
+def looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Checkup]:
+    """`looked_at(train=rows, test=rows, **options)`: what the doctor says about files in the folder `d`."""
+    monkeypatch.chdir(tmp_path)
+
+    def look(header: Sequence[str] = ("text", "label"), model: str = "not/here", **splits: Any) -> Checkup:
+        options: dict[str, Any] = {
+            name: splits.pop(name) for name in ("task", "label_column", "max_length") if name in splits
+        }
+        for name, rows in splits.items():
+            write_csv(Path("d") / f"{name}.csv", rows, header)
+        return inspect(read_source("d"), make_config({"data": "d", "model": model, **options}))
+
+    return look
+
+
+def only(checkup: Checkup, pattern: str) -> Finding:
+    """The one finding whose text has the pattern."""
+    [found] = [finding for finding in checkup.findings if re.search(pattern, finding.what)]
+    return found
+
+
+def places(finding: Finding) -> list[str]:
+    return [" ".join(example.where) for example in finding.examples]
+
+
+def test_sound_data(looked_at: Callable[..., Checkup]) -> None:
+    checkup = looked_at(train=ENOUGH, validation=FRESH)
+    assert checkup.findings == []
+    assert checkup.data is not None
+    assert {name: len(split) for name, split in checkup.data.splits.items()} == {"train": 40, "validation": 8}
+
+
+# --- copies
+
+
+def test_rows_of_train_in_another_split(looked_at: Callable[..., Checkup]) -> None:
+    checkup = looked_at(
+        train=[*ENOUGH, ("The Same", "yes"), ("ﬁne  Straße", "no")],
+        validation=[*FRESH, ("The Same", "yes")],
+        test=[("the\u00a0same ", "yes"), ("FINE STRASSE", "yes"), *FRESH],
+    )
+    found = only(checkup, "validation row of 9 .* in train")
+    assert found.severity == "warning"
+    assert found.what == "1 validation row of 9 (11.1%) stands in train too: 1 to the letter"
+    assert places(found) == ["d/train.csv:42 d/validation.csv:10"]
+    assert "accuracy by up to 11 points" in found.effect
+    found = only(checkup, "test rows of 10 .* in train")
+    assert found.what.endswith("too: 2 but for case or space, 1 with another label there")
+    assert places(found) == ["d/train.csv:42 d/test.csv:2", "d/train.csv:43 d/test.csv:3"]
+    assert "up to 10 points" in found.effect
+    assert only(checkup, "in validation too").what.startswith("9 test rows of 10 (90.0%)")
+    assert [finding.severity for finding in checkup.findings] == ["warning"] * 3
+
+
+def test_a_pair_the_other_way_round(looked_at: Callable[..., Checkup]) -> None:
+    pairs = [(text, f"{text} too", label) for text, label in ENOUGH]
+    checkup = looked_at(
+        header=("sentence1", "sentence2", "label"),
+        train=pairs,
+        validation=[("one more", "b", "no"), ("and another", "b", "yes"), ("FILM the 0 too", "film the 0", "no")],
+    )
+    found = only(checkup, "in train too")
+    assert found.what == "1 validation row of 3 (33.3%) stands in train too: 1 the other way round"
+    assert places(found) == ["d/train.csv:2 d/validation.csv:4"]
+
+
+def test_copies_with_other_labels_do_not_raise_a_score(looked_at: Callable[..., Checkup]) -> None:
+    checkup = looked_at(train=ENOUGH, validation=[*FRESH, ("film the 0", "yes")])
+    assert "too low" in only(checkup, "1 with another label").effect
+
+
+def test_copies_that_holding_out_parts(tmp_path: Path) -> None:
+    write_csv(tmp_path / "all.csv", [row for row in ENOUGH for _ in range(2)])
+    checkup = inspect(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
+    found = only(checkup, "validation rows of 8 .* in train too")
+    assert "holding rows out" in found.advice
+    places_of_first = found.examples[0].where
+    lines = sorted(int(place.rpartition(":")[2]) for place in places_of_first)
+    assert lines[0] % 2 == 0
+    assert lines[1] == lines[0] + 1
+
+
+def test_one_text_with_two_labels(looked_at: Callable[..., Checkup]) -> None:
+    twice = [*ENOUGH, ("film  the 0", "yes"), ("Film the 0", "yes"), ("cook the 0", "no")]
+    found = only(looked_at(train=twice, validation=FRESH), "two labels")
+    assert found.severity == "warning"
+    assert found.what == "1 text of train with two labels, in 3 rows"
+    assert places(found) == ["d/train.csv:2 (no) d/train.csv:43 (yes)"]
+
+
+def test_numbers_may_differ_a_little(looked_at: Callable[..., Checkup]) -> None:
+    numbers = [(text, f"{i % 5}.0") for i, (text, _) in enumerate(ENOUGH)]
+    rows = [*numbers, ("near", "1.5"), ("near", "1.9"), ("far", "1.5"), ("far", "2.0")]
+    found = only(looked_at(train=rows, validation=[("new", "1.0")]), "two labels")
+    assert found.what == "1 text of train with two labels more than 0.4 apart, in 2 rows"
+    assert places(found) == ["d/train.csv:44 (1.5) d/train.csv:45 (2)"]
+
+
+@pytest.mark.parametrize(("copies", "severity"), [(1, "note"), (3, "warning")])
+def test_repeated_rows(looked_at: Callable[..., Checkup], copies: int, severity: str) -> None:
+    rows = [(f"{text} {i}", label) for i in range(4) for text, label in ENOUGH]
+    found = only(looked_at(train=[*rows, *[rows[7]] * copies], validation=FRESH), "repeat")
+    assert found.severity == severity
+    assert found.what.startswith(f"{copies} train row")
+    assert places(found) == [f"d/train.csv:9 d/train.csv:{162 + i}" for i in range(copies)]
+
+
+def test_a_row_that_begins_on_a_later_line(looked_at: Callable[..., Checkup]) -> None:
+    rows = [("two\nlines", "no"), *ENOUGH, ("two\nlines", "no")]
+    found = only(looked_at(train=rows, validation=FRESH), "repeats")
+    assert places(found) == ["d/train.csv:2 d/train.csv:44"]
+    assert found.examples[0].text == "two lines"
+
+
+def test_the_answer_does_not_hang_on_the_hashes_of_a_process(tmp_path: Path) -> None:
+    write_csv(tmp_path / "all.csv", [*ENOUGH, *ENOUGH[:9], *((text.upper(), "yes") for text, _ in ENOUGH[:9])])
+    said = {
+        subprocess.run(
+            [sys.executable, "-m", "dongu", "inspect", "all.csv", "--model", "not/here"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
+    assert "two labels" in said.pop()
+
+
+# --- classes
+
+
+@pytest.mark.parametrize(
+    ("names", "alike"),
+    [
+        (("yes", "Yes "), "`Yes ` (10 rows) and `yes` (10 rows)"),
+        (("not-sure", "Not sure"), "`Not sure` (10 rows) and `not-sure` (10 rows)"),
+        (("01", "1"), "`01` (10 rows) and `1` (10 rows)"),
+    ],
+)
+def test_labels_that_look_alike(looked_at: Callable[..., Checkup], names: tuple[str, str], alike: str) -> None:
+    rows = [(text, (*names, "third", "fourth")[i % 4]) for i, (text, _) in enumerate(ENOUGH)]
+    found = only(looked_at(train=rows, validation=rows[:4], label_column="label"), "look alike")
+    assert alike in found.what
+
+
+def test_a_misspelt_label(looked_at: Callable[..., Checkup]) -> None:
+    rows = [(f"{text} {i}", label) for i in range(10) for text, label in ENOUGH]
+    rows = [(text, {"no": "negative", "yes": "positive"}[label]) for text, label in rows]
+    found = only(looked_at(train=[*rows, ("last", "postive")], validation=rows[:4]), "look alike")
+    assert found.what == "labels that look alike: `positive` (160 rows) and `postive` (1 row)"
+    assert places(found) == ["d/train.csv:402"]
+    numbered = [(text, {"negative": "class 10", "positive": "class 11"}[label]) for text, label in rows]
+    checkup = looked_at(train=[*numbered, ("last", "class 12")], validation=numbered[:4])
+    assert not [finding for finding in checkup.findings if "alike" in finding.what]
+
+
+def test_rare_and_unmeasured_classes(looked_at: Callable[..., Checkup]) -> None:
+    checkup = looked_at(train=[*ENOUGH, *((f"odd {i}", "odd") for i in range(7))], validation=FRESH)
+    assert only(checkup, "fewer than 8 train rows").what.endswith("`odd` 7")
+    found = only(checkup, "without a validation row")
+    assert (found.severity, found.what) == ("note", "1 class of train without a validation row: `odd`")
+    assert looked_at(train=[*ENOUGH, *((f"odd {i}", "odd") for i in range(8))], validation=FRESH).findings == [found]
+
+
+def test_a_declared_class_without_rows() -> None:
+    cells: dict[str, list[Any]] = {"text": [text for text, _ in ENOUGH], "label": [str(i % 2) for i in range(40)]}
+    table = Table("here", cells, None, {"label": ["no", "yes", "maybe"]})
+    held = Table("there", {"text": ["a", "b"], "label": ["0", "1"]}, None, {"label": ["no", "yes", "maybe"]})
+    checkup = inspect(Source("x", {"train": table, "validation": held}), make_config({"model": "not/here"}))
+    found = only(checkup, "without a train row")
+    assert (found.severity, found.what) == ("warning", "1 class without a train row: `maybe`")
+
+
+def test_a_lopsided_set(looked_at: Callable[..., Checkup]) -> None:
+    rows = [(f"{text} {i}", "no") for i in range(8) for text, _ in ENOUGH]
+    found = only(looked_at(train=[*rows, *((f"odd {i}", "odd") for i in range(9))], validation=FRESH[:1]), "of train$")
+    assert found.what == "`no` is 97.3% of train"
+    assert "0.973" in found.effect
+
+
+@pytest.mark.parametrize(("rows_a_class", "severity"), [(2, "warning"), (25, "note")])
+def test_hundreds_of_classes(tmp_path: Path, rows_a_class: int, severity: str) -> None:
+    rows = [(f"text {i}", f"user {i // rows_a_class}", "5") for i in range(150 * rows_a_class)]
+    write_csv(tmp_path / "ids.csv", rows, ("text", "label", "stars"))
+    held = [*rows[:1], *rows[-1:]]
+    data = {"train": tmp_path / "ids.csv", "validation": [{"text": a, "label": b, "stars": c} for a, b, c in held]}
+    checkup = inspect(read_source(data), make_config({"model": "not/here"}))
+    found = only(checkup, "classes, of")
+    assert (found.severity, found.what) == (severity, f"`label` has 150 classes, of {rows_a_class:.1f} train rows each")
+    assert "--label-column" in found.advice
+    assert "not used: stars" in found.advice
+
+
+# --- what training refuses
+
+
+def test_all_that_training_refuses_at_once(looked_at: Callable[..., Checkup]) -> None:
+    checkup = looked_at(
+        train=[*ENOUGH, ("", "yes"), ("text", " "), ENOUGH[0]],
+        validation=[(" \t", "no"), *FRESH, ("new", "Yes"), ("newer", "what"), (FRESH[0][0], "no")],
+    )
+    errors = [finding for finding in checkup.findings if finding.severity == "error"]
+    assert [(finding.what, places(finding)) for finding in errors] == [
+        ("1 train row without a text in `text`: empty", ["d/train.csv:42"]),
+        ("1 train row without a label in `label`: empty", ["d/train.csv:43"]),
+        ("1 validation row without a text in `text`: empty", ["d/validation.csv:2"]),
+        (
+            "2 validation rows with a label that train does not have: `Yes`, `what`",
+            ["d/validation.csv:11", "d/validation.csv:12"],
+        ),
+    ]
+    assert "`Yes` may mean `yes`" in errors[-1].advice
+    # The rows that are left are looked at, and keep their lines.
+    assert places(only(checkup, "train row of 41 .* repeats")) == ["d/train.csv:2 d/train.csv:44"]
+    assert places(only(checkup, "validation row of 9 .* repeats")) == ["d/validation.csv:3 d/validation.csv:13"]
+
+
+def test_rows_keep_their_numbers_where_there_are_no_lines() -> None:
+    rows: list[dict[str, Any]] = [{"text": text, "label": label} for text, label in ENOUGH]
+    rows = [{"text": None, "label": "no"}, {"text": ["a"], "label": "no"}, *rows, rows[3]]
+    checkup = inspect(read_source({"train": rows, "dev": rows[2:6]}), make_config({"model": "not/here"}))
+    found = only(checkup, "without a text")
+    assert found.what == "2 train rows without a text in `text`: null or a list"
+    assert places(found) == ["data train, row 1", "data train, row 2"]
+    assert places(only(checkup, "repeats")) == ["data train, row 6 data train, row 43"]
+    assert places(only(checkup, "in train too"))[0] == "data train, row 3 data dev, row 1"
+
+
+def test_a_class_that_cannot_be_held_out(tmp_path: Path) -> None:
+    write_csv(tmp_path / "all.csv", [*ENOUGH, ("last", "Yes")])
+    checkup = inspect(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
+    found = only(checkup, "one row only")
+    assert (found.severity, found.what) == ("error", "1 label with one row only: `Yes`")
+    assert "`Yes` may mean `yes`" in found.advice
+    assert [example.where[0].rpartition(":")[2] for example in found.examples] == ["42"]
+
+
+def test_no_row_is_left(looked_at: Callable[..., Checkup]) -> None:
+    checkup = looked_at(train=[(f"text {i}", str(i)) for i in range(300)])
+    assert checkup.data is None
+    [found] = checkup.findings
+    assert "300 labels with one row only: `0`, `1`, `2` and 297 more" in found.what
+    assert "--task regression" in found.advice
+    assert looked_at(train=[("", "no"), ("", "yes")]).data is None
+
+
+def test_what_nobody_foresaw_is_an_error_too(looked_at: Callable[..., Checkup]) -> None:
+    [found] = looked_at(train=[(text, "yes") for text, _ in ENOUGH], validation=[("new", "yes")]).findings
+    assert found.severity == "error"
+    assert "one label only" in found.what
+
+
+# --- lengths
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_limit_is_the_models(
+    family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    """Read from two files of settings, where training asks the loaded model."""
+    for tokenizer_limit in (64, 10**30):
+        folder = tmp_path / f"{tokenizer_limit}"
+        folder.mkdir()
+        for path in Path(tiny_model(family)).iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "model_max_length": tokenizer_limit}))
+        assert load_plain_tokenizer(str(folder))[1] == Loop(data_folder(), model=str(folder)).config.max_length
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_lengths_before_and_after_tokenizing(
+    pair: bool, tiny_model: Callable[..., str], data_folder: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dongu inspect` and `dongu train` count the same, and what is cut is what the run cuts."""
+    loop = Loop(data_folder(pair=pair), model=tiny_model(), max_length=16)
+    tokenizer, limit = load_plain_tokenizer(tiny_model())
+    for sampled_rows in (10_000, 20):
+        monkeypatch.setattr(lengths_module, "SAMPLED_ROWS", sampled_rows)
+        monkeypatch.setattr(lengths_module, "CHUNK_ROWS", 7)
+        for name, examples in loop.data.splits.items():
+            tokens = loop.splits[name].tokens
+            before = measure(tokenizer, examples, 16, limit, 42)
+            after = lengths_module.measured(tokens, loop.tokenizer.backend_tokenizer, examples, 16, limit, 42)
+            assert before.rows.tolist() == after.rows.tolist()
+            assert len(before.rows) == min(sampled_rows, len(examples))
+            assert before.tokens.tolist() == after.tokens.tolist()
+            assert before.cut.tolist() == tokens.truncated[before.rows].tolist()
+            assert before.cut.any()
+            assert np.minimum(before.tokens, 16).tolist() == tokens.lengths[before.rows].tolist()
+            kept, whole = tokens.lengths[before.rows].sum(), before.tokens.sum()
+            assert before.cut_share == pytest.approx((whole - kept) / whole)
+
+
+def test_padding(tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:
+    loop = Loop(data_folder(), model=tiny_model(), max_length=16, group_by_length=True, batch_size=4, seed=3)
+    tokenizer, limit = load_plain_tokenizer(tiny_model())
+    found = measure(tokenizer, loop.data.splits["train"], 16, limit, 3)
+    lengths = loop.splits["train"].tokens.lengths
+    assert found.padding(4, 3, grouped=True) == padding_share(lengths, loop.updates.order(0), 4)
+    assert found.padding(4, 3, grouped=True) == padding_share(lengths, grouped_order(lengths, 4, 3, 0), 4)
+    assert found.padding(4, 3, grouped=False) > found.padding(4, 3, grouped=True)
+
+
+def test_truncation(looked_at: Callable[..., Checkup], tiny_model: Callable[..., str]) -> None:
+    rows = [*ENOUGH, ("film " * 100, "yes"), ("film " * 200, "yes")]
+    checkup = looked_at(train=rows, validation=FRESH, model=tiny_model())
+    found = only(checkup, "cut off")
+    whole = sum(len(text.split()) + 2 for text, _ in rows)  # [CLS] and [SEP]
+    assert found.what.startswith(f"{(38 + 138) / whole:.1%} of the tokens of train are cut off, of 4.8% of its rows")
+    assert places(found) == ["d/train.csv:43", "d/train.csv:42"]
+    assert "a model for longer ones (the longest row has 202)" in found.advice
+    assert "give --max-length up to 64" in only(looked_at(model=tiny_model(), max_length=32), "cut off").advice
+
+
+@pytest.mark.parametrize("broken", ["tokenizer.json", "config.json", "tokenizer_config.json"])
+def test_a_damaged_model_is_no_reason_to_fail(
+    broken: str, tiny_model: Callable[..., str], tmp_path: Path, looked_at: Callable[..., Checkup]
+) -> None:
+    for path in Path(tiny_model()).iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / broken).write_text("{")
+    with pytest.raises(ModelError):
+        load_plain_tokenizer(str(tmp_path))
+    checkup = looked_at(train=ENOUGH, validation=FRESH, model=str(tmp_path))
+    assert (checkup.lengths, checkup.findings) == ({}, [])
+    assert checkup.no_lengths is not None
+
+
+# --- the commands
+
+
+@pytest.fixture
+def flawed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with five warnings: a leak into each split, between them, two labels of a text, and copies."""
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "flawed" / "train.csv", [*ENOUGH, ENOUGH[0], ("FILM the 0", "yes")])
+    write_csv(tmp_path / "flawed" / "validation.csv", [*FRESH, ENOUGH[1]])
+    write_csv(tmp_path / "flawed" / "test.csv", [("one more", "yes"), ENOUGH[1]])
+    return tmp_path
+
+
+def test_inspect(flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(flawed.rglob("*"))
+    assert cli.run(["inspect", "flawed", "--model", tiny_model(), "--batch-size", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "data       train 42 · validation 9 · test 2 rows\n" in said
+    assert "always `no` has an accuracy of 0.5556 on validation, 0.5000 on test\n" in said
+    assert "tokens     train       median 5, 90% up to 5, 99% up to 5, longest 5; none is cut at 64\n" in said
+    assert "of a batch of 4, 0.0% with --group-by-length" in said
+    assert "  rows   flawed/train.csv:3 and flawed/test.csv:3  cook the 0\n" in said
+    assert said.endswith("Found: 5 warnings.\n")
+    assert said.count("\nWARNING  ") == 5
+    assert cli.run(["inspect", "flawed", "--model", tiny_model(), "--strict"]) == 2
+    strict = capsys.readouterr()
+    assert strict.out.endswith("Found: 5 warnings.\n")
+    assert strict.err.startswith("dongu: error: flawed: 5 warnings where --strict allows none: 1 validation row")
+    assert sorted(flawed.rglob("*")) == before
+
+
+def test_inspect_says_what_it_could_not_look_at(flawed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["inspect", "flawed", "--model", "minlm"]) == 0
+    said = capsys.readouterr().out
+    assert "Not looked at: lengths, truncation and padding, for --model minlm is not here" in said
+    assert "did you mean `minilm`?" in said
+    assert "tokens  " not in said
+    assert said.endswith("Found: 5 warnings.\n")
+
+
+def test_inspect_of_what_training_refuses(flawed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv(flawed / "flawed" / "test.csv", [("", "no"), ("\x1b[31mred", "what"), ("fine", "yes")])
+    assert cli.run(["inspect", "flawed", "--model", "not/here"]) == 2
+    said = capsys.readouterr()
+    assert said.out.index("ERROR") < said.out.index("WARNING")
+    assert "\x1b" not in said.out
+    assert said.err == "dongu: error: flawed: 2 errors: training would not start\n"
+
+
+def test_inspect_leaves_torch_alone(flawed: Path, tiny_model: Callable[..., str]) -> None:
+    program = (
+        "import sys; from dongu.cli import run; run(sys.argv[1:]); "
+        "sys.exit(len({'torch', 'transformers', 'scipy'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", program, "inspect", "flawed", "--model", tiny_model()]
+    done = subprocess.run(command, cwd=flawed, capture_output=True, text=True, check=True)
+    assert "Found: 5 warnings." in done.stdout
+
+
+def test_train_warns_and_records(
+    flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "flawed", "--model", tiny_model(), "--max-steps", "1", "--out", "run", "--device", "cpu"]
+    assert cli.run(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    warnings = [line for line in lines if line.startswith("WARNING: ")]
+    assert len(warnings) == 3
+    assert "(flawed/train.csv:3 and flawed/validation.csv:10): their answers can be remembered" in warnings[0]
+    assert lines[lines.index(warnings[-1]) + 1] == "… and 2 more warnings: dongu inspect flawed"
+    recorded = json.loads((flawed / "run" / "findings.json").read_text(encoding="utf-8"))
+    data = read_examples(read_source("flawed"), make_config({}))
+    assert recorded == json.loads(json.dumps([finding.as_json() for finding in examine(data, {})]))
+    assert [set(finding) for finding in recorded] == [{"severity", "what", "effect", "advice", "examples"}] * 5
+
+
+def test_a_strict_run_does_not_start(
+    flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "flawed", "--model", tiny_model(), "--max-steps", "1", "--out", "run", "--strict"]
+    assert cli.run(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "5 warnings where --strict allows none" in said.err
+    assert len(said.err.splitlines()) <= 3
+    assert not (flawed / "run").exists()
+    write_csv(flawed / "flawed" / "train.csv", ENOUGH)
+    write_csv(flawed / "flawed" / "validation.csv", FRESH)
+    write_csv(flawed / "flawed" / "test.csv", [("one more", "no")])
+    assert cli.run(arguments) == 0
+    findings = json.loads((flawed / "run" / "findings.json").read_text())
+    assert [finding["severity"] for finding in findings] == ["note"]  # test has no row of one class
+
+
+def test_a_label_column_of_ids_is_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv(tmp_path / "ids.csv", [(f"text {i}", str(i)) for i in range(300)])
+    assert cli.run(["train", str(tmp_path / "ids.csv"), "--model", "not/asked"]) == 2
+    assert "(300 labels in all)\nis --label-column right?" in capsys.readouterr().err
+
+
+def test_a_misspelt_packaged_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv(tmp_path / "all.csv", ENOUGH)
+    for name, meant in (("minlm", True), ("mini-lm", True), ("MiniLM", True), ("bert", False)):
+        assert cli.run(["train", str(tmp_path / "all.csv"), "--model", name]) == 2
+        assert ("did you mean `minilm`?" in capsys.readouterr().err) == meant
+
+
+@real_data
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("mrpc", []),
+        ("sst2", ["2 test rows of 1,821 (0.1%) stand in train too: 2 to the letter", "9 train rows of 6,920"]),
+    ],
+)
+def test_real_data(name: str, what: list[str]) -> None:
+    data = read_examples(read_source(str(REAL_DATA / name)), make_config({}))
+    assert isinstance(data, TextData)
+    found = [finding.what for finding in examine(data, {})]
+    assert len(found) == len(what)
+    assert all(text.startswith(start) for text, start in zip(found, what, strict=True))
+
+
+def test_findings_alone_are_no_run(
+    flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kill may come between `findings.json` and `run.json`; a file of that name without a lock is somebody's own."""
+    arguments = ["train", "flawed", "--model", tiny_model(), "--max-steps", "1", "--out", "run", "--device", "cpu"]
+    (flawed / "run").mkdir()
+    (flawed / "run" / "findings.json").write_text("mine")
+    assert cli.run(arguments) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert (flawed / "run" / "findings.json").read_text() == "mine"
+    (flawed / "run" / ".lock").touch()
+    assert cli.run(arguments) == 0
+    assert len(json.loads((flawed / "run" / "findings.json").read_text())) == 5
