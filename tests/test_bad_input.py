@@ -209,7 +209,7 @@ def test_a_bad_file(
 def test_a_closed_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Patched, for a superuser may read whatever its mode."""
 
-    def refuse(_: Path) -> bytes:
+    def refuse(_: Path, *_args: object, **_kwargs: object) -> bytes:
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "closed.csv").write_text(GOOD)
