@@ -38,7 +38,7 @@ SERIES: dict[str, list[Any]] = {
     "model": list(SHAPES),
 }
 PRECISIONS = ("fp32", "bf16")
-WARM_UP, STEPS = 2, 5
+WARM_UP, STEPS = 2, 3
 
 
 def make_model(shape: str, folder: Path) -> str:

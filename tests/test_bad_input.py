@@ -209,12 +209,12 @@ def test_a_bad_file(
 def test_a_closed_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Patched, for a superuser may read whatever its mode."""
 
-    def refuse(_: Path) -> bytes:
+    def refuse(_: Path, *_args: object, **_kwargs: object) -> bytes:
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "closed.csv").write_text(GOOD)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr(Path, "open", refuse)
         assert cli.run(["train", "closed.csv", "--out", "run"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("dongu: error: closed.csv: cannot be read (Permission denied)")

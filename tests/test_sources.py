@@ -389,7 +389,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(13, "Permission denied")
 
     path = write(tmp_path, "a.csv", GOOD)
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     assert "Permission denied" in failure(path).what
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert "Permission denied" in failure(tmp_path).what

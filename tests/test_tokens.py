@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from conftest import WORDS
+from dongu.data import pages
 from dongu.data import tokens as module
-from dongu.data.tokens import Tokens, cache_folder, tokenize
+from dongu.data.pages import cache_folder
+from dongu.data.tokens import Tokens, tokenize
 from dongu.model.load import load_tokenizer
 
 
@@ -71,6 +73,33 @@ def test_tokens_are_those_of_the_tokenizer(
         assert ragged(tokens, tokens.token_type_ids) == expected["token_type_ids"]
 
 
+@pytest.mark.parametrize("memory_bytes", [0, pages.MEMORY_BYTES])
+@pytest.mark.parametrize("count", [7, 13, 14, 15])
+def test_tokens_are_made_in_parts(
+    make_tokenizer: Callable[..., Any], count: int, memory_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [sentences(count), sentences(count, 1)]
+    whole = tokenize(make_tokenizer(), texts, 20, cache=False)
+    monkeypatch.setattr(module, "PART_ROWS", 7)
+    monkeypatch.setattr(module, "COPIED_BYTES", 10)
+    monkeypatch.setattr(pages, "MEMORY_BYTES", memory_bytes)
+    seen: list[int] = []
+    tokenizer = make_tokenizer()
+    made = type(tokenizer).__call__
+
+    def counted(self: Any, *columns: list[str], **options: Any) -> Any:
+        seen.extend(map(len, columns))
+        return made(self, *columns, **options)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", counted)
+    for cached in (False, True):
+        tokens = tokenize(tokenizer, texts, 20)
+        assert tokens.cached is cached
+        assert same(tokens, whole)
+    assert max(seen) == 7
+    assert sum(seen) == 2 * count
+
+
 def test_the_longer_text_of_a_pair_is_cut_first(make_tokenizer: Callable[..., Any]) -> None:
     long, short = " ".join(["good"] * 20), "bad film"
     tokens = tokenize(make_tokenizer(), [[long, short, short], [short, long, short]], 12)
@@ -88,7 +117,7 @@ def test_the_second_call_reads_the_cache(make_tokenizer: Callable[..., Any], emp
     second = tokenize(make_tokenizer(), texts, 20)
     assert (first.cached, second.cached) == (False, True)
     assert same(first, second)
-    assert [path.suffix for path in empty_cache.iterdir()] == [".safetensors"]
+    assert [path.suffix for path in empty_cache.iterdir()] == [".tokens"]
     assert tokenize(make_tokenizer("roberta"), texts, 20).cached is False  # without token types
     assert tokenize(make_tokenizer("roberta"), texts, 20).token_type_ids is None
 
@@ -185,7 +214,11 @@ def damage(content: bytes) -> list[bytes]:
     return [*(content[:i] for i in places), *flipped, content + b"\0", content * 2]
 
 
-def test_a_damaged_cache_is_made_anew(make_tokenizer: Callable[..., Any], empty_cache: Path) -> None:
+@pytest.mark.parametrize("mapped_bytes", [0, module.MAPPED_BYTES])
+def test_a_damaged_cache_is_made_anew(
+    make_tokenizer: Callable[..., Any], empty_cache: Path, mapped_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAPPED_BYTES", mapped_bytes)
     texts = [sentences(8), sentences(8, 1)]
     tokenizer = make_tokenizer()
     right = tokenize(tokenizer, texts, 20)

@@ -397,8 +397,8 @@ def _predict(parsed: argparse.Namespace) -> None:
         texts = list(zip(*read_texts(table, classifier.text_columns), strict=True))
         answers = classifier.predict_table(table)
         inputs = [
-            {name: "" if cells[i] is None else str(cells[i]) for name, cells in table.columns.items()}
-            for i in range(len(table))
+            {name: "" if cell is None else str(cell) for name, cell in zip(table.columns, cells, strict=True)}
+            for cells in zip(*table.columns.values(), strict=True)
         ]
     else:
         texts = list(_typed(parsed.texts, pair=pair) if parsed.texts else _piped(pair=pair))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from dongu.data.cells import PagedColumn, column_of
 from dongu.data.table import Cell, Table, kind_of
 from dongu.errors import DataError
 from dongu.text import is_blank
@@ -93,7 +94,7 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
     return Columns(tuple(texts), label)
 
 
-def read_texts(table: Table, names: Sequence[str]) -> tuple[list[str], ...]:
+def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
     """The texts of each row, each with at least one visible character.
 
     Columns that a name joins stand on a line each; some of them may be empty or null, but not all of them.
@@ -101,7 +102,7 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[list[str], ...]:
     Raises:
         DataError: a column is missing, or a cell is empty, null or no text.
     """
-    texts = []
+    texts: list[Sequence[str]] = []
     for name in names:
         parts = parts_of(name, table.columns)
         if parts is None:
@@ -111,14 +112,14 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[list[str], ...]:
                 hint=f"the columns are: {', '.join(table.columns)}",
             )
         if len(parts) > 1:
-            texts.append(_joined_texts(table, name, parts))
+            texts.append(column_of(_joined_texts(table, name, parts)))
             continue
         column = table.columns[name]
         for row, cell in enumerate(column):
             _check_text(cell, name, table, row)
             if is_blank(str(cell)):
                 raise DataError(f"`{name}` is empty", where=table.where(row), hint="fill the text in or remove the row")
-        texts.append([str(cell) for cell in column])
+        texts.append(column.as_texts() if isinstance(column, PagedColumn) else [str(cell) for cell in column])
     return tuple(texts)
 
 
@@ -136,8 +137,7 @@ def _all_parts(names: Iterable[str], available: Collection[str]) -> list[str]:
     return [part for name in names for part in parts_of(name, available) or ()]
 
 
-def _joined_texts(table: Table, name: str, parts: Sequence[str]) -> list[str]:
-    texts = []
+def _joined_texts(table: Table, name: str, parts: Sequence[str]) -> Iterator[str]:
     for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
         for part, cell in zip(parts, cells, strict=True):
             if cell is not None:
@@ -145,8 +145,7 @@ def _joined_texts(table: Table, name: str, parts: Sequence[str]) -> list[str]:
         text = "\n".join(str(cell) for cell in cells if cell is not None and not is_blank(str(cell)))
         if not text:
             raise DataError(f"`{name}` is empty", where=table.where(row), hint="fill one in or remove the row")
-        texts.append(text)
-    return texts
+        yield text
 
 
 def _check_text(cell: Cell, name: str, table: Table, row: int) -> None:

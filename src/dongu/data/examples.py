@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 
 from dongu.config import RunConfig, Task, task_problems
+from dongu.data.cells import column_of
 from dongu.data.columns import Columns, choose_columns, parts_of, read_texts
 from dongu.data.flags import join_flags
 from dongu.data.glue import glue_task
@@ -21,13 +23,13 @@ from dongu.errors import DataError, UsageError
 class Examples:
     """The rows of one split.
 
-    `ids` are row numbers in the source, from 0; `texts` holds one list a text; `targets` are class ids (int64) or
+    `ids` are row numbers in the source, from 0; `texts` holds one column a text; `targets` are class ids (int64) or
     numbers (float32), (rows,), or 1 for each label of a row (float32), (rows, labels); None where the source hides
     them; `lines` says where in the file each row begins, (rows,), and is None where there are no lines.
     """
 
     ids: np.ndarray
-    texts: tuple[list[str], ...]
+    texts: tuple[Sequence[str], ...]
     targets: np.ndarray | None
     origin: str
     lines: np.ndarray | None = None
@@ -41,13 +43,12 @@ class Examples:
 
     def take(self, mask: np.ndarray) -> Examples:
         """The rows where the mask, (rows,), is true."""
-        rows = np.flatnonzero(mask)
         return replace(
             self,
-            ids=self.ids[rows],
-            texts=tuple([column[row] for row in rows] for column in self.texts),
-            targets=None if self.targets is None else self.targets[rows],
-            lines=None if self.lines is None else self.lines[rows],
+            ids=self.ids[mask],
+            texts=tuple(column_of(compress(column, mask.tolist())) for column in self.texts),
+            targets=None if self.targets is None else self.targets[mask],
+            lines=None if self.lines is None else self.lines[mask],
         )
 
 

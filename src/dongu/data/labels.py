@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -27,10 +27,12 @@ def infer_task(table: Table, column: str) -> Task:
         return "single-label"
     if any(isinstance(cell, str) and SEPARATOR in cell for cell in cells):
         return "multi-label"
-    values = [_number(cell) if isinstance(cell, str) else None for cell in cells]
-    if all(value is not None for value in values) and any(value != int(value) for value in values if value is not None):
-        return "regression"
-    return "single-label"
+    fractions = False
+    for cell in cells:
+        if not isinstance(cell, str) or (value := _number(cell)) is None:
+            return "single-label"
+        fractions = fractions or value != int(value)
+    return "regression" if fractions else "single-label"
 
 
 def label_rows(table: Table, column: str, task: Task) -> list[list[str]]:
@@ -99,30 +101,29 @@ def read_targets(
             hint=f"the columns are: {', '.join(table.columns)}",
         )
     if task == "regression":
-        return np.array(_read_numbers(table, column), dtype=np.float32)
+        return np.fromiter(_read_numbers(table, column), np.float32, len(table))
     ids = _ids(table, column, names)
     if task == "multi-label":
         targets = np.zeros((len(table), len(names)), dtype=np.float32)
         for row, labels in enumerate(_read_sets(table, column)):
             targets[row, [_id_of(label, ids, names, table, row) for label in labels]] = 1
         return targets
-    labels = _read_labels(table, column)
-    return np.array([_id_of(label, ids, names, table, row) for row, label in enumerate(labels)], dtype=np.int64)
+    numbered = enumerate(_read_labels(table, column))
+    return np.fromiter((_id_of(label, ids, names, table, row) for row, label in numbered), np.int64, len(table))
 
 
-def _read_labels(table: Table, name: str) -> list[str]:
+def _read_labels(table: Table, name: str) -> Iterator[str]:
     """The label column as text, one label a row."""
-    labels: list[str] = []
-    first_kind = ""
+    first_kind, last_type = "", None
     for row, cell in enumerate(table.columns[name]):
         if cell is None or (isinstance(cell, str) and is_blank(cell)):
             raise DataError(f"the label `{name}` is empty", where=table.where(row), hint="fill it in or remove the row")
-        kind = kind_of(cell)
-        first_kind = first_kind or kind
-        if kind != first_kind and BOOLEAN in (kind, first_kind):
-            raise _two_ways(table, name, row, kind, first_kind)
-        labels.append(_label_of(cell, name, table, row))
-    return labels
+        if type(cell) is not last_type:
+            last_type, kind = type(cell), kind_of(cell)
+            first_kind = first_kind or kind
+            if kind != first_kind and BOOLEAN in (kind, first_kind):
+                raise _two_ways(table, name, row, kind, first_kind)
+        yield _label_of(cell, name, table, row)
 
 
 def _read_sets(table: Table, name: str) -> list[list[str]]:
@@ -149,14 +150,12 @@ def _read_sets(table: Table, name: str) -> list[list[str]]:
     return sets
 
 
-def _read_numbers(table: Table, column: str) -> list[float]:
-    numbers = []
+def _read_numbers(table: Table, column: str) -> Iterator[float]:
     for row, label in enumerate(_read_labels(table, column)):
         value = _number(label)
         if value is None:
             raise DataError(f"the label `{shortened(label)}` is not a number", where=table.where(row))
-        numbers.append(value)
-    return numbers
+        yield value
 
 
 def _label_of(cell: Cell, name: str, table: Table, row: int) -> str:
@@ -182,7 +181,7 @@ def _ids(table: Table, column: str, names: Sequence[str]) -> dict[str, int]:
 def _id_of(label: str, ids: Mapping[str, int], names: Sequence[str], table: Table, row: int) -> int:
     if label not in ids:
         raise DataError(
-            f"the label `{label}` does not occur in train",
+            f"the label `{shortened(label)}` does not occur in train",
             where=table.where(row),
             hint=f"train has: {_first_few(names)}",
         )

@@ -6,29 +6,24 @@ stripped or guessed, and what cannot be read is a `DataError` with its file and 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
-import io
 import json
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dongu.data.table import (
-    Cell,
-    Number,
-    Table,
-    as_cell,
-    check_names,
-    data_error,
-    not_empty,
-    reason_of,
-    table_of_objects,
-)
+from dongu.data.cells import Rows, table_of_objects
+from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, reason_of
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+BATCH_ROWS = 1 << 12  # of parquet, made into cells together
+READ_BYTES = 1 << 20  # of a column of parquet, read together
 FILE_KINDS = "a file is .csv, .tsv, .json, .jsonl or .parquet"
 
 
@@ -48,17 +43,17 @@ def read_file(path: Path) -> Table:
     if path_kind(path) == "device":  # reading it might never end
         raise data_error(origin, "this is a pipe or a device, and a file is needed", "write its content to a file")
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            if not file.peek(1):
+                raise data_error(origin, "the file is empty (0 bytes)", "write or fetch it again")
+            if suffix == ".parquet":
+                return table_of_arrow(_parquet_batches(file), origin)
+            lines = _text_lines(file, origin)
+            if suffix in (".json", ".jsonl"):
+                return _read_json(lines, origin, may_be_array=suffix == ".json")
+            return _read_delimited(lines, origin, "," if suffix == ".csv" else "\t")
     except OSError as error:
         raise data_error(origin, f"cannot be read ({error.strerror})", "check the permissions") from error
-    if not content:
-        raise data_error(origin, "the file is empty (0 bytes)", "write or fetch it again")
-    if suffix == ".parquet":
-        return _read_parquet(content, origin)
-    text = _decode_utf8(content, origin)
-    if suffix in (".json", ".jsonl"):
-        return _read_json(text, origin, may_be_array=suffix == ".json")
-    return _read_delimited(text, origin, "," if suffix == ".csv" else "\t")
 
 
 def path_kind(path: Path) -> str | None:
@@ -94,25 +89,42 @@ _OTHER_FORMATS = {
 }
 
 
-def _decode_utf8(content: bytes, origin: str) -> str:
+def _text_lines(file: BufferedReader, origin: str) -> Iterator[str]:
+    """The lines with their ends, each read when it is asked for, so that a file of any size takes a line's memory."""
+    head = file.peek(4)
     for magic, (kind, hint) in _OTHER_FORMATS.items():
-        if content.startswith(magic):
+        if head.startswith(magic):
             raise data_error(origin, f"the file is {kind}, not UTF-8 text", hint)
-    if content.startswith(b"PAR1") and content.endswith(b"PAR1"):  # the first alone could name a column
+    if head.startswith(b"PAR1") and _is_parquet(file):
         raise data_error(origin, "the file is parquet, not text", "rename it to end in .parquet")
-    nul = content.find(0)
-    if nul >= 0:
-        where = f"{origin}:{content.count(10, 0, nul) + 1}"
-        raise data_error(where, "there is a NUL character", "remove it, or if it is UTF-16: iconv -f utf-16 -t utf-8")
-    try:
-        text = content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        where = f"{origin}:{content.count(10, 0, error.start) + 1}"
-        hint = "save the file as UTF-8, for example: iconv -f cp1252 -t utf-8"
-        raise data_error(where, f"byte 0x{content[error.start]:02X} is not UTF-8", hint) from error
-    if not text.strip():
-        raise data_error(origin, "the file holds only blank lines", "write or fetch it again")
-    return text
+    lines = _decode_utf8(file, origin)
+    blank = []  # at the beginning
+    for line in lines:
+        blank.append(line)
+        if line.strip():
+            return chain(blank, lines)
+    raise data_error(origin, "the file holds only blank lines", "write or fetch it again")
+
+
+def _is_parquet(file: BufferedReader) -> bool:
+    """Whether it ends as it begins; the first four letters alone could name a column."""
+    file.seek(-4, 2)
+    end = file.read()
+    file.seek(0)
+    return end == b"PAR1"
+
+
+def _decode_utf8(lines: Iterable[bytes], origin: str) -> Iterator[str]:
+    for number, content in enumerate(lines, 1):
+        if 0 in content:
+            hint = "remove it, or if it is UTF-16: iconv -f utf-16 -t utf-8"
+            raise data_error(f"{origin}:{number}", "there is a NUL character", hint)
+        try:
+            line = content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            hint = "save the file as UTF-8, for example: iconv -f cp1252 -t utf-8"
+            raise data_error(f"{origin}:{number}", f"byte 0x{content[error.start]:02X} is not UTF-8", hint) from error
+        yield line.removeprefix("\ufeff") if number == 1 else line
 
 
 _CELL_HINTS = {
@@ -121,22 +133,47 @@ _CELL_HINTS = {
 }
 
 
-def _read_delimited(text: str, origin: str, delimiter: str) -> Table:
-    if "\r" in text and "\n" not in text:
+def _read_delimited(lines: Iterator[str], origin: str, delimiter: str) -> Table:
+    first = next(lines)
+    if "\r" in first and not first.endswith("\n"):  # it is the only line
         raise data_error(origin, "the lines end in a lone carriage return", "save it with LF or CRLF line ends")
-    rows = _csv_rows(text, origin) if delimiter == "," else _tsv_rows(text)
-    while not rows[-1][1]:  # an empty line at the end; a row of one empty cell is [""], not []
-        rows.pop()
-    header = rows.pop(0)[1]
-    _check_header(header, f"{origin}:1", delimiter)
-    if len(header) == 1:  # in the middle of a single column, an empty line is an empty cell
-        rows = [(line, row or [""]) for line, row in rows]
+    lines = chain([first], lines)
+    with _cells_of_any_size():
+        rows = _csv_rows(lines, origin) if delimiter == "," else _tsv_rows(lines)
+        _, header = next(rows)
+        _check_header(header, f"{origin}:1", delimiter)
+        table = Rows(header)
+        for line, row in _without_end(rows):
+            if not row and len(header) == 1:  # in the middle of a single column, an empty line is an empty cell
+                row = [""]
+            if len(row) != len(header):
+                what = f"the row has {len(row)} cells, and the header has {len(header)} columns"
+                raise data_error(f"{origin}:{line}", what, _CELL_HINTS[delimiter])
+            table.add(row, line)
+    return table.table(origin)
+
+
+@contextlib.contextmanager
+def _cells_of_any_size() -> Iterator[None]:
+    """Python's csv has a limit, which is a setting of the whole process."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _without_end(rows: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+    """All but the empty lines at the end; a row of one empty cell is [""], not []."""
+    empty: list[int] = []
     for line, row in rows:
-        if len(row) != len(header):
-            what = f"the row has {len(row)} cells, and the header has {len(header)} columns"
-            raise data_error(f"{origin}:{line}", what, _CELL_HINTS[delimiter])
-    columns: dict[str, list[Cell]] = {name: [row[i] for _, row in rows] for i, name in enumerate(header)}
-    return not_empty(Table(origin, columns, [line for line, _ in rows]))
+        if not row:
+            empty.append(line)
+            continue
+        if empty:
+            yield from ((earlier, []) for earlier in empty)
+            empty = []
+        yield line, row
 
 
 def _check_header(header: list[str], where: str, delimiter: str) -> None:
@@ -150,15 +187,13 @@ def _check_header(header: list[str], where: str, delimiter: str) -> None:
             raise data_error(where, f"the header is one column that holds {mark!r}", f"save it with {wanted}{hint}")
 
 
-def _csv_rows(text: str, origin: str) -> list[tuple[int, list[str]]]:
+def _csv_rows(lines: Iterable[str], origin: str) -> Iterator[tuple[int, list[str]]]:
     """Each row with the line at which it begins; an empty line is an empty list."""
-    rows: list[tuple[int, list[str]]] = []
-    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
+    reader = csv.reader(lines, strict=True)
     line = 1
-    limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))  # a setting of the whole process
     try:
         for row in reader:
-            rows.append((line, row))
+            yield line, row
             line = reader.line_num + 1
     except csv.Error as error:
         what, hint = f"not well-formed csv ({reason_of(error)})", _CELL_HINTS[","]
@@ -169,15 +204,13 @@ def _csv_rows(text: str, origin: str) -> list[tuple[int, list[str]]]:
             what = f"text follows the closing quote of a cell in this row{inside}"
             hint = 'write a quote inside a quoted cell as ""; check that each quoted cell is closed'
         raise data_error(f"{origin}:{line}", what, hint) from error
-    finally:
-        csv.field_size_limit(limit)
-    return rows
 
 
-def _tsv_rows(text: str) -> list[tuple[int, list[str]]]:
+def _tsv_rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """As `_csv_rows`; text/tab-separated-values knows no quotes, so each line is a row."""
-    lines = (line.removesuffix("\r") for line in text.split("\n"))
-    return [(number, line.split("\t") if line else []) for number, line in enumerate(lines, 1)]
+    for number, padded in enumerate(lines, 1):
+        line = padded.removesuffix("\n").removesuffix("\r")
+        yield number, line.split("\t") if line else []
 
 
 # --- JSON
@@ -202,22 +235,32 @@ def _refuse(constant: str) -> Any:
 _JSON = json.JSONDecoder(object_pairs_hook=_object, parse_int=Number, parse_float=Number, parse_constant=_refuse)
 
 
-def _read_json(text: str, origin: str, *, may_be_array: bool) -> Table:
+def _read_json(lines: Iterator[str], origin: str, *, may_be_array: bool) -> Table:
     """JSON Lines; a .json file may instead be one array of objects, told by its first character."""
-    is_array = may_be_array and text.lstrip().startswith("[")
-    rows = _json_array(text, origin) if is_array else _json_lines(text, origin)
-    table = table_of_objects(rows, f"{origin}:", Table(origin, {}, []))
+    head = []
+    for line in lines:
+        head.append(line)
+        if line.strip():
+            break
+    is_array = may_be_array and head[-1].lstrip().startswith("[")
+    lines = chain(head, lines)
+    rows = _json_array("".join(lines), origin) if is_array else _json_lines(lines, origin)
+    table = table_of_objects(rows, origin, lines=True)
     if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
         hint = "write one object a row; a split is a file of its own (train.jsonl, validation.jsonl)"
         raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
     return table
 
 
-def _json_lines(text: str, origin: str) -> Iterator[tuple[int, Any]]:
-    for number, padded in enumerate(text.rstrip(" \t\r\n").split("\n"), 1):
-        line, where = padded.strip(" \t\r"), f"{origin}:{number}"
+def _json_lines(lines: Iterable[str], origin: str) -> Iterator[tuple[int, Any]]:
+    blank = 0  # the first line of this kind
+    for number, padded in enumerate(lines, 1):
+        line, where = padded.strip(" \t\r\n"), f"{origin}:{number}"
         if not line:
-            raise data_error(where, "a blank line", "remove it; blank lines are allowed only at the end")
+            blank = blank or number
+            continue
+        if blank:
+            raise data_error(f"{origin}:{blank}", "a blank line", "remove it; blank lines are allowed only at the end")
         value, end = _parse_json(line, 0, origin, number)
         if end < len(line):
             raise data_error(where, "text follows the object on its line", "write one object a line")
@@ -274,33 +317,34 @@ def _parse_json(text: str, start: int, origin: str, first_line: int) -> tuple[An
 # --- parquet and Arrow
 
 
-def _read_parquet(content: bytes, origin: str) -> Table:
-    import pyarrow as pa
+def _parquet_batches(file: BufferedReader) -> Iterator[Any]:
     from pyarrow import parquet
 
-    source = pa.BufferReader(content)
-    return table_of_arrow(
-        lambda: parquet.ParquetFile(source, page_checksum_verification=True).read(use_threads=False), origin
-    )
+    reader = parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, buffer_size=READ_BYTES)
+    yield from reader.iter_batches(BATCH_ROWS, use_threads=False)
 
 
-def table_of_arrow(read: Callable[[], Any], origin: str) -> Table:
-    """The table that `read` gives, with the class names that `datasets` keeps in its schema."""
+def table_of_arrow(batches: Iterable[Any], origin: str) -> Table:
+    """The table of record batches, or of tables, with the class names that `datasets` keeps in their schema."""
     import pyarrow as pa
 
+    rows, label_names = Rows([]), {}
     try:
-        table = read()
-        table.validate(full=True)
-        check_names(table.column_names, origin)
-        columns = {name: _arrow_cells(table.column(i)) for i, name in enumerate(table.column_names)}
-        label_names = _label_names((table.schema.metadata or {}).get(b"huggingface", b""))
+        for batch in batches:
+            batch.validate(full=True)
+            if not rows.names:
+                check_names(batch.schema.names, origin)
+                rows = Rows(batch.schema.names)
+                label_names = _label_names((batch.schema.metadata or {}).get(b"huggingface", b""))
+            rows.extend(zip(*map(_arrow_cells, batch.columns), strict=True))
     except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
         what = f"the data are damaged, or not parquet ({reason_of(error)})"
         raise data_error(origin, what, "write or fetch it again") from error
-    for name in [*label_names]:  # an editor may have kept the declaration of a column that now holds text
-        if any(type(cell) is str for cell in columns.get(name, [""])):
-            del label_names[name]
-    return not_empty(Table(origin, columns, None, label_names))
+    table = rows.table(origin)
+    for name in label_names:  # an editor may have kept the declaration of a column that now holds text
+        if not any(type(cell) is str for cell in table.columns.get(name, [""])):
+            table.label_names[name] = label_names[name]
+    return table
 
 
 def _arrow_cells(column: Any) -> list[Cell]:

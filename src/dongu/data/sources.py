@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dongu.data.cells import table_of_objects
 from dongu.data.glue import GLUE
-from dongu.data.readers import FILE_KINDS, SUFFIXES, closest_name, path_kind, read_file, table_of_arrow
-from dongu.data.table import Table, as_cell, check_names, data_error, reason_of, table_of_objects
+from dongu.data.readers import BATCH_ROWS, FILE_KINDS, SUFFIXES, closest_name, path_kind, read_file, table_of_arrow
+from dongu.data.table import Table, as_cell, check_names, data_error, reason_of
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,19 @@ def _from_memory(data: Any, origin: str) -> Table:
     if isinstance(data, str | Path):
         return read_file(Path(data))
     if _is_a(data, "datasets", "Dataset"):
-        return table_of_arrow(lambda: data.with_format("arrow")[:], origin)
+        return table_of_arrow(data.with_format("arrow").iter(BATCH_ROWS), origin)
     if _is_a(data, "pandas", "DataFrame"):
         check_names(list(data.columns), origin)
-        data = data.to_dict("records")
+        return table_of_objects(_memory_rows(_records(data), origin), origin, lines=False)
     if isinstance(data, list | tuple):
-        return table_of_objects(_memory_rows(data, origin), f"{origin}, row ", Table(origin, {}))
+        return table_of_objects(_memory_rows(data, origin), origin, lines=False)
     raise data_error(origin, f"{type(data).__name__} is not a data set", f"{_DATA}; {_IN_MEMORY}")
+
+
+def _records(frame: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a pandas frame."""
+    for start in range(0, len(frame), BATCH_ROWS):
+        yield from frame.iloc[start : start + BATCH_ROWS].to_dict("records")
 
 
 def _is_a(data: Any, module: str, name: str) -> bool:

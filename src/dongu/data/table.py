@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -26,8 +26,9 @@ class Table:
 
     origin: str
     """For messages: the path as the user gave it, `glue:mrpc train`, or `data`."""
-    columns: dict[str, list[Cell]]
-    lines: list[int] | None = None
+    columns: Mapping[str, Sequence[Cell]]
+    """Lists, or what `dongu.data.cells` makes of long columns."""
+    lines: Sequence[int] | None = None
     """The line of the file at which each row begins (the first line is 1); None where there are no lines."""
     label_names: dict[str, list[str]] = field(default_factory=dict)
     """Column (of classes, or of lists of them) to class names in order, where the source declares them."""
@@ -88,29 +89,6 @@ def not_empty(table: Table) -> Table:
     if len(table) == 0:
         raise data_error(table.origin, "there are no rows", "at least one row is needed")
     return table
-
-
-def table_of_objects(objects: Iterable[tuple[int, Any]], prefix: str, table: Table) -> Table:
-    """Fills an empty table from (line or row number, object); all objects must have the same keys."""
-    columns = table.columns
-    for count, (number, value) in enumerate(objects):
-        where = f"{prefix}{number}"
-        if not isinstance(value, dict) or not value:
-            hint = 'every row is an object, such as {"text": "…", "label": "…"}'
-            raise data_error(where, "this row is not an object with a key for each column", hint)
-        if count == 0:
-            check_names(list(value), where)
-            columns.update({name: [] for name in value})
-        if value.keys() != columns.keys():
-            key = next(key for key in [*columns, *value] if key not in value or key not in columns)
-            state = "is missing here" if key in columns else "is not in the first row"
-            hint = "give every object the same keys, with null where there is no value"
-            raise data_error(where, f"the key {key!r} {state}", hint)
-        for key, cell in value.items():
-            columns[key].append(cell)
-        if table.lines is not None:
-            table.lines.append(number)
-    return not_empty(table)
 
 
 BOOLEAN = "a boolean"

@@ -1,23 +1,28 @@
-"""Texts to token ids: in batches, truncated and counted, cached by what they are made from."""
+"""Texts to token ids: a thousand rows at a time, truncated and counted, cached by what they are made from."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save
 
+from dongu.data.cells import json_of, parts_of
+from dongu.data.pages import Pages, cache_folder, mapped
 from dongu.errors import DataError, StorageError
 from dongu.files import write_file
 
-CACHE_FORMAT = 1  # raise it when what a cache file holds changes
+CACHE_FORMAT = 2  # raise it when what a cache file holds changes
+PART_ROWS = 1 << 10  # tokenized together: enough for all threads; of a long row the tokenizer makes half a megabyte
+MAPPED_BYTES = 1 << 24  # a larger cache file is mapped, not read
+COPIED_BYTES = 1 << 20
+DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,13 @@ def tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, *,
     The longer text of a pair is cut first. The cache key is the digest of the tokenizer's whole definition, the
     length and every text, so a cached answer cannot be stale; a damaged cache file is made anew.
     """
-    path = cache_folder() / f"{_digest(tokenizer, texts, max_length)}.safetensors"
-    if cache and (tokens := _read_cache(path)) is not None:
-        return tokens
-    tokens = _tokenize(tokenizer, texts, max_length)
+    path = cache_folder() / f"{_digest(tokenizer, texts, max_length)}.tokens"
+    if cache and (content := _read_cache(path)) is not None:
+        return _tokens_of(content, cached=True)
+    content = _tokenize(tokenizer, texts, max_length)
     if cache:
-        _write_cache(path, tokens)
-    return tokens
+        _write_cache(path, content)
+    return _tokens_of(content, cached=False)
 
 
 def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
@@ -66,8 +71,12 @@ def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
     if tokenizer.unk_token_id is None:
         return
     empty = list({tokenizer.unk_token_id, *tokenizer.all_special_ids})
-    known = np.concatenate([[0], np.cumsum(~np.isin(tokens.input_ids, empty))])[tokens.offsets]  # before each row
-    unknown = int((np.diff(known) == 0).sum())
+    unknown = 0
+    for start in range(0, len(tokens), PART_ROWS):
+        offsets = tokens.offsets[start : start + PART_ROWS + 1]
+        said = ~np.isin(tokens.input_ids[offsets[0] : offsets[-1]], empty)
+        known = np.concatenate([[0], np.cumsum(said)])[offsets - offsets[0]]  # before each row
+        unknown += int((np.diff(known) == 0).sum())
     if unknown > len(tokens) / 2:
         raise DataError(
             f"{unknown:,} of {len(tokens):,} texts have no token that the tokenizer knows",
@@ -76,30 +85,54 @@ def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
         )
 
 
-def cache_folder() -> Path:
-    """`$DONGU_CACHE`, or `dongu` in the user's cache folder."""
-    if folder := os.environ.get("DONGU_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dongu" / "tokens"
+def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> memoryview:
+    """What the cache holds, and `_tokens_of` reads: one array after the other, their sizes, and a SHA-256 of all.
 
-
-def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> Tokens:
+    The ids (tokens,) int32; the lengths (rows,) int32; the types (tokens,) uint8, if any; what is truncated (rows,)
+    uint8; rows, tokens and types, int64.
+    """
     types_wanted = "token_type_ids" in tokenizer.model_input_names
-    encoded = tokenizer(
-        *(list(column) for column in texts),
-        truncation=True,
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=False,  # all ones before padding
-        return_token_type_ids=types_wanted,
-    )
-    rows: list[list[int]] = encoded["input_ids"]
-    types = np.fromiter((t for row in encoded["token_type_ids"] for t in row), np.uint8) if types_wanted else None
+    ids, types, lengths, truncated = Pages(), Pages(), array("i"), bytearray()
+    digest = hashlib.sha256()
+
+    def add(content: bytes) -> None:
+        ids.add(content)
+        digest.update(content)
+
+    for texts_of_part in zip(*(parts_of(column, PART_ROWS) for column in texts), strict=True):
+        encoded = tokenizer(
+            *texts_of_part,
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,  # all ones before padding
+            return_token_type_ids=types_wanted,
+        )
+        lengths.extend(map(len, encoded["input_ids"]))
+        add(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32).tobytes())
+        if types_wanted:
+            types.add(np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8).tobytes())
+        truncated.extend(bool(encoding.overflowing) for encoding in encoded.encodings)
+    tokens = ids.size // np.dtype(np.int32).itemsize
+    add(lengths.tobytes())
+    for start in range(0, types.size, COPIED_BYTES):
+        add(types.read(start, min(COPIED_BYTES, types.size - start)))
+    add(bytes(truncated))
+    add(np.array([len(lengths), tokens, types.size], np.int64).tobytes())
+    ids.add(digest.digest())
+    return ids.whole()
+
+
+def _tokens_of(content: memoryview, *, cached: bool) -> Tokens:
+    sizes = np.frombuffer(content[-DIGEST_BYTES - 24 : -DIGEST_BYTES], np.int64)
+    rows, tokens, types = sizes.tolist()
+    lengths = np.frombuffer(content, np.int32, rows, offset=4 * tokens)
     return Tokens(
-        input_ids=np.fromiter((token for row in rows for token in row), np.int32),
-        token_type_ids=types,
-        offsets=np.cumsum([0, *map(len, rows)], dtype=np.int64),
-        truncated=np.array([bool(encoding.overflowing) for encoding in encoded.encodings], dtype=bool),
+        input_ids=np.frombuffer(content, np.int32, tokens),
+        token_type_ids=np.frombuffer(content, np.uint8, types, offset=4 * (tokens + rows)) if types else None,
+        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+        truncated=np.frombuffer(content, np.bool_, rows, offset=4 * (tokens + rows) + types),
+        cached=cached,
     )
 
 
@@ -123,43 +156,24 @@ def _digest(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> 
     ]
     digest = hashlib.sha256(json.dumps(definition).encode())
     for column in texts:
-        digest.update(json.dumps(list(column)).encode())  # JSON keeps ["a b"] and ["a", "b"] apart
+        for part in json_of(column):  # JSON keeps ["a b"] and ["a", "b"] apart
+            digest.update(part)
     return digest.hexdigest()
 
 
-def _read_cache(path: Path) -> Tokens | None:
+def _read_cache(path: Path) -> memoryview | None:
+    """The content, if it is what was written."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = mapped(file) if path.stat().st_size > MAPPED_BYTES else memoryview(file.read())
     except OSError:
         return None
+    whole = hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]
+    return content if whole else None
+
+
+def _write_cache(path: Path, content: memoryview) -> None:
     try:
-        body, expected = content[:-32], content[-32:]
-        if hashlib.sha256(body).digest() != expected:
-            return None
-        from safetensors.numpy import load
-
-        arrays = load(body)
-        return Tokens(
-            arrays["input_ids"],
-            arrays.get("token_type_ids"),
-            arrays["offsets"],
-            arrays["truncated"].astype(bool),
-            cached=True,
-        )
-    except (SafetensorError, KeyError):
-        return None
-
-
-def _write_cache(path: Path, tokens: Tokens) -> None:
-    arrays = {
-        "input_ids": tokens.input_ids,
-        "offsets": tokens.offsets,
-        "truncated": tokens.truncated.astype(np.uint8),
-    }
-    if tokens.token_type_ids is not None:
-        arrays["token_type_ids"] = tokens.token_type_ids
-    body = save(arrays)
-    try:
-        write_file(path, body + hashlib.sha256(body).digest())
+        write_file(path, content)  # type: ignore[arg-type]  # a view is written as bytes are, and need not be in memory
     except StorageError:
         return  # a cache that cannot be written costs seconds, not the run

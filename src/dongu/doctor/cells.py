@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import compress
 
 import numpy as np
 
 from dongu.config import Task
+from dongu.data.cells import column_of
 from dongu.data.columns import Columns, parts_of
 from dongu.data.flags import hides_flags, is_flag, join_flags
 from dongu.data.holdout import MANY_CLASSES
@@ -35,8 +37,9 @@ class Usable:
         """Without some rows of a split, and with what is wrong with them."""
         table = self.source.splits[split]
         kept = np.delete(np.arange(len(table)), bad)
-        columns = {name: [cells[row] for row in kept] for name, cells in table.columns.items()}
-        lines = None if table.lines is None else [table.lines[row] for row in kept]
+        mask = np.isin(np.arange(len(table)), kept).tolist()
+        columns = {name: column_of(compress(cells, mask)) for name, cells in table.columns.items()}
+        lines = None if table.lines is None else list(compress(table.lines, mask))
         splits = {**self.source.splits, split: replace(table, columns=columns, lines=lines)}
         ids = {**self.ids, split: self.ids[split][kept]}
         return Usable(replace(self.source, splits=splits), ids, [*self.findings, finding])

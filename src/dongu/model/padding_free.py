@@ -31,43 +31,6 @@ TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of 
 
 
 @dataclass(frozen=True)
-class Block:
-    """Rows of one length, which are one dense product for attention; views where it is one row."""
-
-    count: int  # of rows
-    queries: slice  # where the tokens that ask lie
-    tokens: slice  # where all of them lie
-
-    @property
-    def scores(self) -> int:
-        """Scores of one head."""
-        asking, asked = (part.stop - part.start for part in (self.queries, self.tokens))
-        return int(asking * asked // self.count)
-
-    def asking(self, queries: Tensor) -> Tensor:
-        """(tokens or batch, heads, head_dim) → (count * heads, asking, head_dim)."""
-        return self._by_row(queries[self.queries]).transpose(1, 2).flatten(0, 1)
-
-    def asked(self, tokens: Tensor) -> Tensor:
-        """(tokens, heads, head_dim) → (count * heads, length, head_dim)."""
-        return self._by_row(tokens[self.tokens]).transpose(1, 2).flatten(0, 1)
-
-    def put_asking(self, block: Tensor, target: Tensor) -> None:
-        """The reverse of `asking`, into the target."""
-        self._put(block, target[self.queries])
-
-    def put_asked(self, block: Tensor, target: Tensor) -> None:
-        """The reverse of `asked`, into the target."""
-        self._put(block, target[self.tokens])
-
-    def _by_row(self, part: Tensor) -> Tensor:
-        return part.view(self.count, -1, *part.shape[1:])
-
-    def _put(self, block: Tensor, part: Tensor) -> None:
-        self._by_row(part).transpose(1, 2).copy_(block.view(self.count, -1, *block.shape[1:]))
-
-
-@dataclass(frozen=True)
 class Rows:
     """Where each row of a micro-batch lies: shorter rows first, so that rows of one length are neighbours.
 
@@ -111,21 +74,16 @@ class Rows:
         """The first token of each row, (batch,)."""
         return self.offsets[:-1]
 
-    def blocks(self, queries: int) -> list[Block]:
-        """Neighbours of one length, where so many tokens ask: all of them, or the first of each row."""
-        blocks = []
-        row = token = 0
-        for count, length in self.runs:
-            tokens = slice(token, token + count * length)
-            asking = tokens if queries == len(self.row) else slice(row, row + count)
-            blocks.append(Block(count, asking, tokens))
-            row, token = row + count, tokens.stop
-        return blocks
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """A view for each run, of (tokens, …), of which fillers are left out, or of (batch, …)."""
+        whole = len(flat) == len(self.row)
+        sizes = [count * length if whole else count for count, length in self.runs]
+        return list(torch.split(flat, [*sizes, len(flat) - sum(sizes)]))[:-1]
 
     def mean(self, hidden: Tensor) -> Tensor:
         """The mean over each row's tokens, (tokens, hidden) → (batch, hidden)."""
-        blocks = zip(self.runs, self.blocks(len(hidden)), strict=True)
-        return torch.cat([hidden[block.tokens].view(*run, -1).mean(1) for run, block in blocks])
+        parts = zip(self.split(hidden), self.runs, strict=True)
+        return torch.cat([part.view(*run, -1).mean(1) for part, run in parts])
 
 
 def attend(
@@ -180,51 +138,70 @@ class Attention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, rows: Rows, dropped: int
     ) -> Tensor:
         ctx.save_for_backward(query, key, value)
-        dtype, heads, blocks = query.dtype, query.shape[1], rows.blocks(len(query))
+        dtype, heads = query.dtype, query.shape[1]
         query, key, value = (at_least_fp32(x) for x in (query, key, value))
         query = query * query.shape[-1] ** -0.5
         answer = torch.zeros_like(query)  # fillers have none
-        ctx.draws = draw(sum(block.scores for block in blocks) * heads if dropped else 0, query.device)
-        ctx.weights = []
-        for block, drawn in zip(blocks, by_block(ctx.draws.to(query.dtype), blocks), strict=True):
-            q, k, v = block.asking(query), block.asked(key), block.asked(value)
+        asking = rows.split(query)
+        counts = (heads * len(part) * length for part, (_, length) in zip(asking, rows.runs, strict=True))
+        ctx.sizes = [count if dropped else 0 for count in counts]  # of each run's draws
+        ctx.draws, ctx.weights = draw(sum(ctx.sizes), query.device), []
+        drawn_parts = ctx.draws.to(query.dtype).split(ctx.sizes)
+        parts = zip(rows.runs, asking, *map(rows.split, (key, value, answer)), drawn_parts, strict=True)
+        for (count, length), *q_k_v, target, drawn in parts:
+            q, k, v = (by_head(x, count) for x in q_k_v)
             scores = torch.bmm(q, k.transpose(1, 2))  # (count * heads, asking, length)
             if bias is not None:
-                scores.view(block.count, heads, *scores.shape[1:]).add_(bias[:, : scores.shape[1], : scores.shape[2]])
+                scores.view(count, heads, -1, length).add_(bias[:, : scores.shape[1], :length])
             weights = torch.softmax(scores, dim=-1)
-            block.put_asking(torch.bmm(keep(weights, drawn, dropped), v), answer)
+            put_by_head(torch.bmm(keep(weights, drawn, dropped), v), target, count)
             ctx.weights.append(weights)
-        ctx.blocks, ctx.dropped = blocks, dropped
+        ctx.rows, ctx.dropped = rows, dropped
         ctx.bias_shape = bias.shape if bias is not None and ctx.needs_input_grad[3] else None
         return answer.mul_(scale(dropped)).to(dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        dtype, dropped = gradient.dtype, ctx.dropped
+        dtype, rows, dropped = gradient.dtype, ctx.rows, ctx.dropped
         query, key, value = (at_least_fp32(x) for x in ctx.saved_tensors)
         share = query.shape[-1] ** -0.5
         query = query * share
         to_query, to_key, to_value = (torch.zeros_like(x) for x in (query, key, value))
         to_bias = None if ctx.bias_shape is None else query.new_zeros(ctx.bias_shape)
         to_answer = at_least_fp32(gradient) * scale(dropped)
-        drawn_blocks = by_block(ctx.draws.to(query.dtype), ctx.blocks)
-        for block, drawn, weights in zip(ctx.blocks, drawn_blocks, ctx.weights, strict=True):
-            q, k, v, g = block.asking(query), block.asked(key), block.asked(value), block.asking(to_answer)
+        given, wanted = (query, key, value, to_answer), (to_query, to_key, to_value)
+        drawn_parts = ctx.draws.to(query.dtype).split(ctx.sizes)
+        for (count, length), weights, drawn, *parts in zip(
+            rows.runs, ctx.weights, drawn_parts, *map(rows.split, (*given, *wanted)), strict=True
+        ):
+            q, k, v, g = (by_head(x, count) for x in parts[:4])
+            to_q, to_k, to_v = parts[4:]
             to_weights = keep(torch.bmm(g, v.transpose(1, 2)), drawn, dropped)
             to_scores = torch.ops.aten._softmax_backward_data(to_weights, weights, -1, weights.dtype)
-            block.put_asked(torch.bmm(keep(weights, drawn, dropped).transpose(1, 2), g), to_value)
-            block.put_asked(torch.bmm(to_scores.transpose(1, 2), q), to_key)
-            block.put_asking(torch.bmm(to_scores, k), to_query)
+            put_by_head(torch.bmm(keep(weights, drawn, dropped).transpose(1, 2), g), to_v, count)
+            put_by_head(torch.bmm(to_scores.transpose(1, 2), q), to_k, count)
+            put_by_head(torch.bmm(to_scores, k), to_q, count)
             if to_bias is not None:
-                asking, length = to_scores.shape[1:]
-                to_bias[:, :asking, :length] += to_scores.view(block.count, -1, asking, length).sum(0)
+                asking = to_scores.shape[1]
+                to_bias[:, :asking, :length] += to_scores.view(count, -1, asking, length).sum(0)
         return to_query.mul_(share).to(dtype), to_key.to(dtype), to_value.to(dtype), to_bias, None, None
 
 
-def by_block(draws: Tensor, blocks: Sequence[Block]) -> list[Tensor]:
-    """A layer's draws for the weights of each block; nothing of nothing."""
-    share = len(draws) // sum(block.scores for block in blocks)
-    return list(torch.split(draws, [share * block.scores for block in blocks]))
+def by_head(part: Tensor, count: int) -> Tensor:
+    """Rows of one length, (count * length, heads, head_dim) → (count * heads, length, head_dim); a view of one row."""
+    return part.transpose(0, 1) if count == 1 else _by_row(part, count).transpose(1, 2).flatten(0, 1)
+
+
+def put_by_head(block: Tensor, target: Tensor, count: int) -> None:
+    """The reverse of `by_head`, into the target."""
+    if count == 1:
+        target.transpose(0, 1).copy_(block)
+    else:
+        _by_row(target, count).transpose(1, 2).copy_(_by_row(block, count))
+
+
+def _by_row(part: Tensor, count: int) -> Tensor:
+    return part.view(count, -1, *part.shape[1:])
 
 
 def _attend_by_varlen(query: Tensor, key: Tensor, value: Tensor, rows: Rows, window: int | None) -> Tensor:

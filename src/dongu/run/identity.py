@@ -16,6 +16,7 @@ import torch
 
 from dongu.config import RunConfig, option_flag
 from dongu.data.batches import Split
+from dongu.data.cells import json_of
 from dongu.data.examples import Examples
 from dongu.errors import CheckpointError, UsageError
 from dongu.loop import Loop
@@ -25,6 +26,8 @@ RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate
 # Options that change where things lie or how often the state is saved, and not one bit of the result. The device is
 # not among them; it is recorded as the hardware that it stands for.
 HARMLESS = frozenset({"data", "out", "workers", "save_steps", "keep", "device", "strict"})
+
+DIGESTED_TOKENS = 1 << 20  # at a time
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,12 @@ def software_versions() -> dict[str, str]:
 
 def _digest_of(examples: Examples) -> str:
     """Texts, targets and row numbers of a split as it was read."""
-    digest = hashlib.sha256(json.dumps(examples.texts).encode())
+    digest = hashlib.sha256()
+    for number, column in enumerate(examples.texts):
+        digest.update(b", " if number else b"[")
+        for part in json_of(column):
+            digest.update(part)
+    digest.update(b"]")
     digest.update(np.ascontiguousarray(examples.ids, dtype=np.int64).tobytes())
     if examples.targets is not None:
         digest.update(examples.targets.tobytes())
@@ -127,7 +135,8 @@ def _digest_of(examples: Examples) -> str:
 
 def _digest_of_tokens(split: Split) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(split.tokens.offsets, dtype=np.int64).tobytes())
-    digest.update(np.ascontiguousarray(split.tokens.input_ids, dtype=np.int64).tobytes())
+    for start in range(0, len(split.tokens.input_ids), DIGESTED_TOKENS):
+        digest.update(split.tokens.input_ids[start : start + DIGESTED_TOKENS].astype(np.int64).tobytes())
     return digest.hexdigest()
 
 

@@ -1,0 +1,85 @@
+"""The pieces behind three decisions of the engine without padding, each timed alone, in milliseconds.
+
+    python benchmarks/kernels.py
+
+Products of 430 tokens by the layers of MiniLM: in PyTorch's way and by oneDNN in fp32, at a number of tokens that is
+new to the process and at one that is not. Dropout of a million values: PyTorch's own, by a mask of booleans, and by the
+derivative of a threshold as `dongu.model.dropout` has it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dongu.model.dropout import draw, keep
+
+TOKENS, REPEATS = 430, 40
+LAYERS = ((384, 384), (384, 1536), (1536, 384))  # values in, values out
+
+
+def median_ms(run: Callable[[int], object]) -> float:
+    """Of a call with 0, 1, 2, …"""
+    seconds = []
+    for i in range(REPEATS):
+        started = time.perf_counter()
+        run(i)
+        seconds.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(seconds)
+
+
+def products() -> None:
+    """Forward, and the gradient of the weights, at fresh and at known numbers of tokens."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for values_in, values_out in LAYERS:
+            weight, bias = torch.randn(values_out, values_in, dtype=dtype), torch.randn(values_out, dtype=dtype)
+            hidden = [torch.randn(TOKENS - i, values_in, dtype=dtype) for i in range(REPEATS)]
+            gradient = [torch.randn(TOKENS - i, values_out, dtype=dtype) for i in range(REPEATS)]
+            ways = {
+                "forward": partial(forward, F.linear, hidden, weight, bias),
+                "gradient of the weights": partial(weight_gradient, hidden, gradient),
+            }
+            if dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+                ways["forward by oneDNN"] = partial(forward, by_onednn, hidden, weight, bias)
+            for name, way in ways.items():
+                fresh, known = median_ms(way), median_ms(partial(always_the_first, way))
+                shape = f"{values_in} to {values_out}, {str(dtype).removeprefix('torch.')}"
+                print(f"{shape:<26} {name:<24} new size {fresh:6.3f}   known size {known:6.3f}")
+
+
+def forward(product: Callable[..., Tensor], hidden: list[Tensor], weight: Tensor, bias: Tensor, i: int) -> Tensor:
+    return product(hidden[i], weight, bias)
+
+
+def by_onednn(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    answer: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")
+    return answer
+
+
+def weight_gradient(hidden: list[Tensor], gradient: list[Tensor], i: int) -> Tensor:
+    return gradient[i].t() @ hidden[i]
+
+
+def always_the_first(way: Callable[[int], Tensor], _: int) -> Tensor:
+    return way(0)
+
+
+def dropout() -> None:
+    """A share of 0.1 of a million values."""
+    values, dropped = torch.randn(1_000_000), 6554
+    bits = draw(values.numel(), values.device)
+    print(f"PyTorch's dropout                {median_ms(lambda _: F.dropout(values, 0.1)):6.3f}")
+    print(f"drawing 16 bits a value          {median_ms(lambda _: draw(values.numel(), values.device)):6.3f}")
+    print(f"applied by booleans              {median_ms(lambda _: values * (bits >= dropped - 2**15)):6.3f}")
+    print(f"applied by a threshold           {median_ms(lambda _: keep(values, bits.to(values.dtype), dropped)):6.3f}")
+
+
+if __name__ == "__main__":
+    products()
+    dropout()
