@@ -253,7 +253,7 @@ def finished(tiny_model: Callable[..., str], tmp_path: Path) -> dongu.RunResult:
         lines = [json.dumps(row) for row in rows(count, seed)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     return dongu.train(
-        str(tmp_path), model=tiny_model(dropout=0.1), epochs=6, lr=1e-2, out=str(tmp_path / "run"), threads=1
+        str(tmp_path), model=tiny_model(dropout=0.1), epochs=12, lr=1e-2, out=str(tmp_path / "run"), threads=1
     )
 
 
