@@ -150,3 +150,16 @@ def test_what_cannot_be_trained_leaves_nothing(
     assert run_command(command(out, "--max-length", "1000")) == 2
     assert "--max-length 1000" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_each_seed_holds_out_its_own_rows(
+    command: Callable[..., list[str]], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    """As a run of that seed alone would: so it can be resumed and verified by itself, and kept at the next call."""
+    out = tmp_path / "out"
+    arguments = command(out, "--seeds", "2")
+    arguments[1] = str(Path(data_folder()) / "train.jsonl")
+    assert run_command(arguments) == 0
+    records = [json.loads((out / f"seed-{seed}/run.json").read_text(encoding="utf-8")) for seed in (42, 43)]
+    assert records[0]["data"]["validation"]["texts"] != records[1]["data"]["validation"]["texts"]
+    assert run_command(arguments) == 0
