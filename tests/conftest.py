@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("DONGU_DATA", ROOT.parent / "shared" / "data"))
 WORDS = [f"word{i}" for i in range(60)] + ["good", "bad", "the", "a", "film", "was", "not"]
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "albert", "deberta-v2", "modernbert", "xlm-roberta", "mpnet")
+DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "qwen2", "qwen3")  # their tokenizer has no padding token
+END = "<|endoftext|>"  # closes a text for a decoder, and so pads
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -53,7 +55,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """`tiny_model(family, dropout=0.0)`: the folder of a random two-layer encoder with a word-level tokenizer."""
+    """`tiny_model(family, dropout=0.0)`: the folder of a random two-layer model with a word-level tokenizer."""
     made: dict[tuple[str, float], str] = {}
 
     def make(family: str = "bert", dropout: float = 0.0) -> str:
@@ -68,6 +70,55 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
 def save_tiny_model(family: str, dropout: float, folder: Path) -> None:
     """Save it as `save_pretrained` does, without a head."""
+    save_model = save_decoder if family in DECODERS else save_encoder
+    save_model(family, dropout, folder)
+
+
+def save_decoder(family: str, dropout: float, folder: Path) -> None:
+    """A language model as one is published: an output layer, which may be the embedding, and no padding token."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    bytes_known = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=[END], initial_alphabet=bytes_known)
+    tokenizer.train_from_iterator([" ".join(WORDS)], trainer)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END,
+        eos_token=END,
+        model_max_length=64,
+        model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)
+    sizes = {"num_key_value_heads": 1, "head_dim": 8} if family in ("llama", "qwen2", "qwen3") else {}
+    sizes |= {"ffn_dim": 32, "word_embed_proj_dim": 16} if family == "opt" else {}
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=80,
+        pad_token_id=None,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.2,
+        init_std=0.2,
+        **sizes,
+    )
+    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout", "hidden_dropout", "attention_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, dropout)
+    torch.manual_seed(7)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
+def save_encoder(family: str, dropout: float, folder: Path) -> None:
+    """An encoder, whose tokenizer closes and pads as BERT's."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
@@ -76,12 +127,13 @@ def save_tiny_model(family: str, dropout: float, folder: Path) -> None:
     vocabulary = {token: i for i, token in enumerate([*special, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    single, pair = "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"
+    if family == "xlnet":  # its head reads the last token
+        single, pair = "$A [SEP] [CLS]:2", "$A [SEP] $B:1 [SEP]:1 [CLS]:2"
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+        single=single, pair=pair, special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    types = family in ("bert", "electra", "albert", "deberta-v2")
+    types = family in ("bert", "electra", "albert", "deberta-v2", "xlnet")
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
@@ -90,6 +142,7 @@ def save_tiny_model(family: str, dropout: float, folder: Path) -> None:
         sep_token="[SEP]",
         mask_token="[MASK]",
         model_max_length=64,
+        padding_side="left" if family == "xlnet" else "right",
         model_input_names=["input_ids", "attention_mask", *(["token_type_ids"] if types else [])],
     ).save_pretrained(folder)
     config = AutoConfig.for_model(
@@ -99,7 +152,7 @@ def save_tiny_model(family: str, dropout: float, folder: Path) -> None:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=32,
-        max_position_embeddings=80,
+        **({"d_inner": 32, "d_head": 8} if family == "xlnet" else {"max_position_embeddings": 80}),
         pad_token_id=0,
         cls_token_id=2,
         sep_token_id=3,
@@ -117,7 +170,14 @@ def save_tiny_model(family: str, dropout: float, folder: Path) -> None:
     }
     for name, value in renamed.get(family, {}).items():
         setattr(config, name, value)
-    for name in ("dropout", "attention_dropout", "mlp_dropout", "embedding_dropout", "pooler_dropout"):
+    for name in (
+        "dropout",
+        "attention_dropout",
+        "mlp_dropout",
+        "embedding_dropout",
+        "pooler_dropout",
+        "summary_last_dropout",
+    ):
         if hasattr(config, name):
             setattr(config, name, dropout)
     config.classifier_dropout = dropout

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import dongu
-from conftest import FAMILIES
+from conftest import DECODERS, FAMILIES
 
 # 45 rows at 32 an update: the second update of the epoch is short, and its last micro-batch ragged in every split.
 SPLITS = (16, 12, 8, 7, 3, 2)
@@ -25,7 +25,7 @@ def run_updates(data: Any, model: str, micro_batch_size: int | None, **options: 
     return [value for step in steps for value in (step.loss, step.grad_norm)]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *DECODERS])
 def test_any_split_gives_the_same_update(
     family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
 ) -> None:
@@ -47,7 +47,7 @@ def first_gradient(data: str, model: str, micro_batch_size: int | None, **option
     return caught[0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *DECODERS])
 def test_gradients_themselves_agree(
     family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
 ) -> None:

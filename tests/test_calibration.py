@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import dongu
-from conftest import FAMILIES
+from conftest import DECODERS, FAMILIES
 from dongu.calibration import HOTTEST, Calibration, calibration_error, fit_temperature
 from dongu.cli import run as run_command
 from dongu.confidence import verdict
@@ -112,7 +112,7 @@ def test_the_interval_of_the_error_covers_the_truth(temperature: float, most: in
 # --- the head
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *DECODERS])
 def test_dividing_the_head_divides_the_logits(
     family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
 ) -> None:

@@ -61,6 +61,7 @@ CHANGES = {
     "eval_batch_size": "4",
     "learning_rate": "2e-3",
     "weight_decay": "0.1",
+    "layer_decay": "0.8",
     "lr_scheduler": "cosine",
     "warmup": "2",
     "max_grad_norm": "0.5",

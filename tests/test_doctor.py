@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import FAMILIES, REAL_DATA, real_data
+from conftest import DECODERS, FAMILIES, REAL_DATA, real_data
 from dongu import Loop, cli
 from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples
@@ -299,7 +299,7 @@ def test_what_nobody_foresaw_is_an_error_too(looked_at: Callable[..., Checkup]) 
 # --- lengths
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *DECODERS, "xlnet"])
 def test_the_limit_is_the_models(
     family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
 ) -> None:

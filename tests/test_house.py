@@ -27,7 +27,7 @@ STOREYS = [
     ["dongu.loop"],
     ["dongu.run"],
     ["dongu.results"],
-    ["dongu.training"],
+    ["dongu.training", "dongu.seeds"],
     ["dongu.demo"],
     ["dongu.cli"],
     ["dongu.__main__"],

@@ -18,7 +18,7 @@ from dongu import __version__
 from dongu.config import ALIASES, RunConfig, did_you_mean, make_config, option_flag, read_config
 from dongu.errors import DonguError, InputError, StoppedError, UsageError
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
-from dongu.text import is_blank, printable
+from dongu.text import counted, is_blank, printable
 
 if TYPE_CHECKING:
     from dongu.run.console import Console
@@ -116,6 +116,9 @@ def _add_train(commands: Any) -> None:
     for name in RunConfig.model_fields:
         if name != "data":
             _add_option(train, name)
+    train.add_argument(
+        "--seeds", metavar="N", help="train N times, with the seeds from --seed on, in OUT/seed-42 and so on"
+    )
     for flag in ("per_device_train_batch_size", "gradient_accumulation_steps"):
         train.add_argument(*_spellings(flag), dest=flag, default=None, help=argparse.SUPPRESS)
     train.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
@@ -260,12 +263,16 @@ def _add_compute_options(parser: argparse.ArgumentParser) -> None:
 
 def _train(parsed: argparse.Namespace) -> None:
     options = train_options(parsed, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    count = None if parsed.seeds is None else _count(parsed.seeds, "seeds", 1)
     config = make_config(options)  # first whatever may be wrong and needs no torch, which takes seconds to load
     from dongu.data.examples import read_examples
     from dongu.data.sources import read_source
     from dongu.data.weights import resolve_weights
     from dongu.run.folder import RunFolder
 
+    if count is not None:
+        _train_seeds(options, count, as_json=parsed.json)
+        return
     if config.out is not None:
         RunFolder(Path(config.out)).refuse_if_taken()
     data = read_examples(read_source(options.pop("data")), config)
@@ -275,6 +282,28 @@ def _train(parsed: argparse.Namespace) -> None:
 
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
     _show_result(train(data, console=console, **options), console, as_json=parsed.json)
+
+
+def _train_seeds(options: dict[str, Any], count: int, *, as_json: bool) -> None:
+    from dongu.data.sources import read_source
+
+    source = read_source(options["data"])
+    from dongu.run.console import Console
+    from dongu.run.folder import dump_json
+    from dongu.seeds import summary_table, train_seeds
+
+    main = os.environ.get("RANK", "0") == "0"
+    console = Console(enabled=main, stream=sys.stderr if as_json else sys.stdout)
+    out, summary = train_seeds(source, count, options, console)
+    if not main:
+        return
+    if as_json:
+        print(dump_json(summary))
+        return
+    console.line(f"{counted(len(summary['seeds']), 'seed')}: mean ± standard deviation, and range")
+    for line in summary_table(summary):
+        console.line(line)
+    console.line(f"best by {summary['metric']} on validation: {out / summary['best']}; all figures in {out}/seeds.json")
 
 
 def _resume(parsed: argparse.Namespace) -> None:

@@ -138,6 +138,9 @@ class RunConfig(BaseModel):
     eval_batch_size: Count = Field(32, description="room of a forward pass in evaluation, in rows of 128 tokens")
     learning_rate: Annotated[Real, Field(gt=0, le=1)] = Field(5e-5, description="peak learning rate of AdamW")
     weight_decay: Annotated[Real, Field(ge=0, le=1)] = Field(0.01, description="AdamW's decay, on all parameters")
+    layer_decay: Annotated[Real, Field(gt=0, le=1)] = Field(
+        1.0, description="learning rate of a layer, as a share of that of the layer above it; the head has it whole"
+    )
     lr_scheduler: Scheduler = Field("linear", description="shape of the learning rate over the run")
     warmup: Annotated[Real, Field(ge=0, lt=2**31)] = Field(
         0.0, description="warm-up: a whole number is steps, a fraction below 1 a share of the run"

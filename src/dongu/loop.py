@@ -53,7 +53,7 @@ class Step:
     number: int  # from 1
     epoch: float  # passes over the training rows so far
     loss: float  # mean over the examples of the update
-    learning_rate: float  # that the update used
+    learning_rate: float  # that the update used; under --layer-decay that of the head
     grad_norm: float  # before clipping
     examples: int
     tokens: int  # real ones
@@ -151,7 +151,7 @@ class Loop:
             grad_norm = self._clip_gradients()
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 raise self._not_finite(loss, grad_norm)
-            learning_rate = self.lr_scheduler.get_last_lr()[0]
+            learning_rate = max(self.lr_scheduler.get_last_lr())
 
             # Step, schedule, zero the gradients.
             self.optimizer.step()

@@ -151,7 +151,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def _limit(settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
     """As `usual_length` of the loaded model: the tokenizer's limit, within the model's."""
-    positions = config.get("max_position_embeddings")
+    positions = config.get("max_position_embeddings", config.get("n_positions"))  # GPT-2's name for them
     if isinstance(positions, int) and (kind := config.get("model_type")) in SHIFTED_POSITIONS:
         padding = config.get("pad_token_id") if kind != "mpnet" else 1  # MPNet's is fixed
         positions -= (padding or 0) + 1

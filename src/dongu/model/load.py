@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers import logging as transformers_logging
 
 from dongu.config import Task
@@ -42,13 +47,14 @@ def resolve_model(name: str) -> str:
 
 
 def load_tokenizer(path: str) -> Any:
-    """The fast tokenizer of a resolved model.
+    """The fast tokenizer of a resolved model, which pads where the model's head expects it.
 
     Raises:
         ModelError: there is none, or it cannot pad.
     """
     with _loading(path):
         revision = _checked_revision(path)
+        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, use_fast=True, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError("has no fast tokenizer", where=f"--model {path}", hint="it needs a tokenizer.json")
@@ -56,6 +62,10 @@ def load_tokenizer(path: str) -> Any:
         if tokenizer.eos_token_id is None:
             raise ModelError("has a tokenizer without a padding token", where=f"--model {path}")
         tokenizer.pad_token = tokenizer.eos_token  # decoders have none; the attention mask hides it
+    if _reads_last_token(config):
+        # What comes after a row changes nothing for a decoder; what comes before it shifts learnt positions, and is
+        # what the head reads of a row that holds nothing but the padding token.
+        tokenizer.padding_side = "right"
     return tokenizer
 
 
@@ -79,7 +89,11 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
         config.problem_type = PROBLEM_TYPES[task]
         if task == "multi-label":
             config.threshold = DEFAULT_THRESHOLD  # of the probability from which on a label is given
-        if getattr(config, "pad_token_id", None) is None:
+        if _reads_last_token(config):
+            decoder = config.get_text_config()
+            decoder.pad_token_id = pad_token_id  # whatever it was: by this one the head finds the last token
+            decoder.use_cache = False  # keys and values for tokens to come, which nobody generates
+        elif getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = pad_token_id
         torch.manual_seed(seed)  # the new head
         model, found = AutoModelForSequenceClassification.from_pretrained(
@@ -118,6 +132,12 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
     if missing := sorted(found["missing_keys"]):
         raise ModelError(f"lacks weights ({_first_of(missing)})", where=f"--model {folder}")
     return _own_memory(model), tokenizer
+
+
+def _reads_last_token(config: Any) -> bool:
+    """Whether it is a decoder, whose head reads the last token of a row that is not the padding token."""
+    classifier = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    return "use_cache" in inspect.signature(classifier.forward).parameters and not config.is_encoder_decoder
 
 
 def _check_encoder_is_whole(model: Any, found: Any, path: str) -> None:
@@ -167,10 +187,10 @@ def usual_length(model: Any, tokenizer: Any) -> int:
 def position_count(model: Any) -> int | None:
     """Tokens a row for which the model has learnt positions, above which it breaks; None where it computes them."""
     counts = [
-        # RoBERTa's kind counts positions from the padding index on: 514 of them hold 512 tokens.
-        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        # RoBERTa's kind counts positions from the padding index on: 514 of them hold 512 tokens. OPT's has an offset.
+        module.num_embeddings - getattr(module, "offset", 0 if module.padding_idx is None else module.padding_idx + 1)
         for name, module in model.named_modules()
-        if name.endswith(("position_embeddings", "wpe")) and isinstance(module, torch.nn.Embedding)
+        if name.endswith(("position_embeddings", "embed_positions", "wpe")) and isinstance(module, torch.nn.Embedding)
     ]
     return min(counts, default=None)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import torch
 
 from dongu.config import RunConfig
+from dongu.model.layers import layer_depths
 
 
 def make_optimizer(model: Any, config: RunConfig) -> torch.optim.AdamW:
@@ -14,7 +16,30 @@ def make_optimizer(model: Any, config: RunConfig) -> torch.optim.AdamW:
 
     Fused, it is the same formula in one pass over memory, and rounds differently: the plain engine keeps PyTorch's
     default, so that its bits are those of the textbook's loop.
+
+    Raises:
+        UsageError: --layer-decay, and the model's layers cannot be told from each other.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     fused = True if config.engine == "packed" else None
-    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+    return torch.optim.AdamW(
+        _parameter_groups(model, config), lr=config.learning_rate, weight_decay=config.weight_decay, fused=fused
+    )
+
+
+def _parameter_groups(model: Any, config: RunConfig) -> list[dict[str, Any]]:
+    """One group, or with --layer-decay one for each run of parameters of one depth.
+
+    The parameters keep the model's order over all groups, by which checkpoints number them, so that another decay on
+    the way does not mix their moments up.
+    """
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if config.layer_decay == 1:
+        return [{"params": list(learning.values())}]
+    depths, layers = layer_depths(model)
+    return [
+        {
+            "params": [learning[name] for name in names],
+            "lr": config.learning_rate * config.layer_decay ** (layers - depth),
+        }
+        for depth, names in groupby(learning, key=depths.__getitem__)
+    ]

@@ -107,6 +107,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     share = -(-config.batch_size // processes)
     micro = min(config.micro_batch_size or share, share)
     warmup = f"{loop.warmup_steps:,} steps of warm-up" if loop.warmup_steps else "no warm-up"
+    decay = f", times {config.layer_decay:g} for each layer down from the head" if config.layer_decay < 1 else ""
     clip = f", clipped at norm {config.max_grad_norm:g}" if config.max_grad_norm else ""
     return [
         ("data", f"{rows} rows{held_out}"),
@@ -128,7 +129,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ),
         (
             "optimizer",
-            f"AdamW, learning rate {config.learning_rate:g} ({config.lr_scheduler}, {warmup}), "
+            f"AdamW, learning rate {config.learning_rate:g} ({config.lr_scheduler}, {warmup}){decay}, "
             f"weight decay {config.weight_decay:g}{clip}",
         ),
         (

@@ -44,7 +44,7 @@ def identity(loop: Loop) -> dict[str, Any]:
     return {
         "options": {name: value for name, value in options.items() if name not in HARMLESS},
         "data": {
-            name: {"rows": len(examples), "texts": _digest_of(examples), "tokens": _digest_of_tokens(loop.splits[name])}
+            name: {"rows": len(examples), "texts": digest_of(examples), "tokens": _digest_of_tokens(loop.splits[name])}
             for name, examples in loop.data.splits.items()
         },
         "versions": software_versions(),
@@ -119,7 +119,7 @@ def software_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in RECORDED_VERSIONS}}
 
 
-def _digest_of(examples: Examples) -> str:
+def digest_of(examples: Examples) -> str:
     """Texts, targets and row numbers of a split as it was read."""
     digest = hashlib.sha256()
     for number, column in enumerate(examples.texts):

@@ -1,0 +1,146 @@
+"""One recipe with several seeds: a run each, and how far their results lie apart."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from dongu.config import RunConfig, make_config, option_flag
+from dongu.data.examples import read_examples
+from dongu.data.sources import Source
+from dongu.errors import StoppedError, UsageError
+from dongu.files import is_leftover, write_file
+from dongu.run.console import Console
+from dongu.run.folder import RunFolder, dump_json
+from dongu.run.identity import HARMLESS, digest_of
+from dongu.training import resume, train
+
+SUMMARY = "seeds.json"
+GIVEN_ONCE = {"data", "out", "strict", "seed"}  # that a run that goes on has already
+
+
+def train_seeds(
+    source: Source, count: int, options: Mapping[str, Any], console: Console
+) -> tuple[Path, dict[str, Any]]:
+    """Train with `count` seeds from `seed` on, each in a run folder OUT/seed-N, and write OUT/seeds.json.
+
+    What an earlier call has finished is kept, what was cut off goes on.
+
+    Returns:
+        OUT, and what seeds.json holds.
+
+    Raises:
+        UsageError: OUT holds something else, or runs with other options or of other rows; nothing was changed.
+        InputError, LockedError, NonFiniteError, StorageError, WorkerError, StoppedError: as `train`.
+    """
+    first = make_config(options)
+    configs = [make_config({**options, "seed": first.seed + i}) for i in range(count)]
+    out = Path(first.out or f"runs/{source.name}")
+    folders = {config.seed: RunFolder(out / f"seed-{config.seed}") for config in configs}
+    begun = {seed for seed, folder in folders.items() if (folder.path / "run.json").exists()}
+    finished = {seed for seed in begun if (folders[seed].path / "results.json").exists()}
+    _refuse_other_use(out, first)
+    for config in configs:
+        if config.seed in begun:
+            _refuse_other_rows(folders[config.seed], source, config)
+    main = os.environ.get("RANK", "0") == "0"
+    given = {name: value for name, value in options.items() if name not in GIVEN_ONCE}
+    for config in configs:
+        seed, folder = config.seed, folders[config.seed]
+        if seed in finished:
+            console.line(f"seed {seed} is finished, in {folder.path}")
+            continue
+        console.line(f"seed {seed}, {seed - first.seed + 1} of {count}")
+        data = read_examples(source, config)  # data without a validation part: each seed holds out its own
+        try:
+            if seed in begun:
+                resume(folder.path, data, console=console, **given)
+            else:
+                train(data, console=console, **{**given, "seed": seed, "strict": first.strict, "out": str(folder.path)})
+        except StoppedError as error:
+            error.hint = "its state is saved; the same command goes on with it"
+            raise
+        finally:
+            if main and folder.path.exists():
+                content = dump_json(summarize(folders, first), indent=2) + "\n"
+                write_file(out / SUMMARY, content.encode(), within=out)
+        console.line()
+        gc.collect()  # what the last loop still holds of the device is wanted by the next one
+    return out, summarize(folders, first) if main else {}
+
+
+def summarize(folders: Mapping[int, RunFolder], config: RunConfig) -> dict[str, Any]:
+    """Mean, standard deviation (of a sample) and range of every metric over the finished runs, and the best of them."""
+    finished = {seed: folder for seed, folder in folders.items() if (folder.path / "results.json").exists()}
+    results = [folder.read_json("results.json") for folder in finished.values()]
+    summary: dict[str, Any] = {"options": _recipe(config), "seeds": list(finished)}
+    if not results:
+        return summary
+    metric = results[0]["metric"]
+    values = [result["validation"][metric]["value"] for result in results]
+    best = min(values) if metric == "loss" else max(values)
+    summary |= {"metric": metric, "best": f"seed-{list(finished)[values.index(best)]}"}
+    for split, metrics in results[0].items():
+        if isinstance(metrics, Mapping):
+            summary[split] = {name: _spread([result[split][name]["value"] for result in results]) for name in metrics}
+    return summary
+
+
+def summary_table(summary: Mapping[str, Any]) -> Iterator[str]:
+    """One line a metric and split: mean, standard deviation, range."""
+    for split in [name for name in summary if name in ("validation", "test", "validation_mismatched")]:
+        for name, spread in summary[split].items():
+            mean, deviation, low, high = (_number(spread[key]) for key in ("mean", "std", "min", "max"))
+            yield f"{split:<11} {name:<21} {mean} ± {deviation}   {low} to {high}"
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, Any]:
+    defined = [value for value in values if value is not None]
+    whole = len(defined) == len(values)  # a mean over the runs that have a value would flatter
+    return {
+        "mean": fmean(defined) if whole else None,
+        "std": stdev(defined) if whole and len(defined) > 1 else None,
+        "min": min(defined) if whole else None,
+        "max": max(defined) if whole else None,
+        "values": list(values),
+    }
+
+
+def _refuse_other_use(out: Path, config: RunConfig) -> None:
+    if not (out / SUMMARY).exists():
+        if not out.is_dir() or not all(path.name.startswith("seed-") or is_leftover(path) for path in out.iterdir()):
+            RunFolder(out).refuse_if_taken()
+        return  # nothing yet, or the first run was killed
+    was, now = RunFolder(out).read_json(SUMMARY).get("options"), _recipe(config)
+    if not isinstance(was, dict):
+        raise UsageError("holds no options", where=str(out / SUMMARY), hint="choose another --out")
+    if other := [name for name in now if was.get(name) != now[name]]:
+        differences = "; ".join(f"{option_flag(name)} is {now[name]}, and was {was.get(name)}" for name in other)
+        raise UsageError(
+            f"holds runs with other options: {differences}",
+            where=f"--out {out}",
+            hint="give the options that it was begun with, or choose another --out",
+        )
+
+
+def _refuse_other_rows(folder: RunFolder, source: Source, config: RunConfig) -> None:
+    was = {name: entry["texts"] for name, entry in folder.read_record()["data"].items()}
+    if was != {name: digest_of(examples) for name, examples in read_examples(source, config).splits.items()}:
+        raise UsageError(
+            "was trained on other rows than DATA has now",
+            where=str(folder.path),
+            hint="put the data back as they were, or choose another --out",
+        )
+
+
+def _recipe(config: RunConfig) -> dict[str, Any]:
+    """What the runs of a folder have in common, as JSON has it."""
+    return config.model_dump(mode="json", exclude={*HARMLESS, "seed"})
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

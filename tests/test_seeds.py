@@ -1,0 +1,165 @@
+"""`--seeds N`: N ordinary runs, what they came to together, and the same command again after an end in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dongu
+from dongu.cli import run as run_command
+
+OPTIONS: dict[str, Any] = {"max_steps": 6, "batch_size": 8, "lr": 2e-3, "eval_steps": 3, "threads": 1}
+FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def command(tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> Callable[..., list[str]]:
+    """`command(out, *more)`: the command of three seeds, 42 to 44."""
+
+    def make(out: Path, *more: str) -> list[str]:
+        model = tiny_model(dropout=0.1)
+        return ["train", data_folder(), *FLAGS, "--model", model, "--seeds", "3", "--out", str(out), *more]
+
+    return make
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What has no times in it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("timing.jsonl", "run.json", ".lock")
+    }
+
+
+def end_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Have SIGTERM come in a step, counted over all runs."""
+    from dongu.run.journal import Journal
+
+    write, made = Journal.step, []
+
+    def step(self: Journal, one: dongu.Step) -> None:
+        write(self, one)
+        made.append(one)
+        if len(made) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Journal, "step", step)
+
+
+def test_a_run_a_seed_and_their_spread(
+    command: Callable[..., list[str]],
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    assert run_command(command(out)) == 0
+    shown = capsys.readouterr().out
+    summary = json.loads((out / "seeds.json").read_text(encoding="utf-8"))
+    assert summary["seeds"] == [42, 43, 44]
+    results = [json.loads((out / f"seed-{seed}/results.json").read_text(encoding="utf-8")) for seed in (42, 43, 44)]
+    assert set(summary["validation"]) == set(results[0]["validation"])
+    for split in ("validation", "test"):
+        for name, spread in summary[split].items():
+            values = [result[split][name]["value"] for result in results]
+            assert spread["values"] == values
+            assert spread["mean"] == pytest.approx(np.mean(values))
+            assert spread["std"] == pytest.approx(np.std(values, ddof=1))
+            assert (spread["min"], spread["max"]) == (min(values), max(values))
+    assert summary["metric"] == "accuracy"
+    values = summary["validation"]["accuracy"]["values"]
+    assert summary["best"] == f"seed-{42 + int(np.argmax(values))}"
+    loss = summary["test"]["loss"]
+    assert len(set(loss["values"])) == 3, "another seed is another run"
+    assert f"{loss['mean']:.4f} ± {loss['std']:.4f}   {loss['min']:.4f} to {loss['max']:.4f}" in shown
+    assert f"best by accuracy on validation: {out}/{summary['best']}" in shown
+
+    single = dongu.train(data_folder(), **OPTIONS, model=tiny_model(dropout=0.1), seed=43, out=str(tmp_path / "one"))
+    assert files(out / "seed-43") == files(single.path), "each is an ordinary run"
+
+    before = files(out)
+    assert run_command(command(out, "--json")) == 0, "the same command again has nothing to do"
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == summary
+    assert "seed 44 is finished" in captured.err
+    assert files(out) == before
+
+
+def test_a_signal_and_the_same_command_again(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run_command(command(whole)) == 0
+    with monkeypatch.context() as patch:
+        end_after(patch, steps=10)  # the fourth of seed 43
+        assert run_command(command(out)) == 143
+    assert "the same command goes on with it" in capsys.readouterr().err
+    assert json.loads((out / "seeds.json").read_text(encoding="utf-8"))["seeds"] == [42]
+    assert not (out / "seed-44").exists()
+    kept = (out / "seed-42/results.json").stat().st_mtime_ns
+    assert run_command(command(out)) == 0
+    assert "going on after step 4 of 6" in capsys.readouterr().out
+    assert (out / "seed-42/results.json").stat().st_mtime_ns == kept
+    assert files(out) == files(whole)
+
+
+def test_other_options_rows_or_uses_of_the_folder_are_refused(
+    command: Callable[..., list[str]],
+    data_folder: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    assert run_command([*command(out), "--seeds", "1"]) == 0
+    before = files(out)
+    assert json.loads(before["seeds.json"])["test"]["loss"]["std"] is None, "one run has no spread"
+    capsys.readouterr()
+
+    assert run_command(command(out, "--weight-decay", "0.5")) == 2
+    assert "--weight-decay is 0.5, and was 0.01" in capsys.readouterr().err
+    assert run_command(command(out / "seed-42")) == 2
+    assert "holds a finished run" in capsys.readouterr().err
+    assert run_command(command(tmp_path, "--seeds", "0")) == 2
+    assert "--seeds: must be a whole number of at least 1" in capsys.readouterr().err
+    validation = Path(data_folder()) / "validation.jsonl"
+    lines = validation.read_text(encoding="utf-8").splitlines()
+    validation.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    arguments = command(out)
+    validation.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    assert run_command(arguments) == 2
+    assert "was trained on other rows" in capsys.readouterr().err
+    assert files(out) == before
+
+
+def test_what_cannot_be_trained_leaves_nothing(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run_command(command(out, "--max-length", "1000")) == 2
+    assert "--max-length 1000" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_each_seed_holds_out_its_own_rows(
+    command: Callable[..., list[str]], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    """As a run of that seed alone would: so it can be resumed and verified by itself, and kept at the next call."""
+    out = tmp_path / "out"
+    arguments = command(out, "--seeds", "2")
+    arguments[1] = str(Path(data_folder()) / "train.jsonl")
+    assert run_command(arguments) == 0
+    records = [json.loads((out / f"seed-{seed}/run.json").read_text(encoding="utf-8")) for seed in (42, 43)]
+    assert records[0]["data"]["validation"]["texts"] != records[1]["data"]["validation"]["texts"]
+    assert run_command(arguments) == 0
