@@ -140,6 +140,9 @@ def draw(found: dict[str, list[dict[str, Any]]]) -> None:
         straight = [start["seconds"] * end / amount(series, start) for end in ends]
         axes[0, column].loglog(ends, straight, ":", color="gray", label="proportional")
         axes[1, column].set_xlabel(labels[series])
+        for row in axes[:, column]:
+            row.set_xticks(x, [f"{value:,.0f}" for value in x])
+            row.minorticks_off()
     axes[0, 0].set_ylabel("seconds a step")
     axes[1, 0].set_ylabel("peak memory of the process, GiB")
     axes[1, 0].set_ylim(bottom=0)
