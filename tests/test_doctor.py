@@ -47,7 +47,7 @@ def looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     def look(header: Sequence[str] = ("text", "label"), model: str = "not/here", **splits: Any) -> Checkup:
         options: dict[str, Any] = {
-            name: splits.pop(name) for name in ("task", "label_column", "max_length") if name in splits
+            name: splits.pop(name) for name in ("task", "label_column", "max_length", "text_columns") if name in splits
         }
         for name, rows in splits.items():
             write_csv(Path("d") / f"{name}.csv", rows, header)
@@ -259,6 +259,36 @@ def test_all_that_training_refuses_at_once(looked_at: Callable[..., Checkup]) ->
     # The rows that are left are looked at, and keep their lines.
     assert places(only(checkup, "train row of 41 .* repeats")) == ["d/train.csv:2 d/train.csv:44"]
     assert places(only(checkup, "validation row of 9 .* repeats")) == ["d/validation.csv:3 d/validation.csv:13"]
+
+
+def test_several_labels_a_row(looked_at: Callable[..., Checkup]) -> None:
+    rows = [(f"film the {i}", ("rude", "rude|funny", "", "funny")[i % 4]) for i in range(40)]
+    fresh = [(f"another {i}", ("rude|funny", "sad")[i % 2]) for i in range(8)]
+    checkup = looked_at(
+        train=[*rows, ("film the 0", "funny"), ("film the 1", "funny|rude")],
+        validation=[*fresh, ("film the 3", "funny")],
+    )
+    assert places(only(checkup, "`sad`")) == ["d/validation.csv:3", "d/validation.csv:5", "d/validation.csv:7"]
+    assert places(only(checkup, "stands in train")) == ["d/train.csv:5 d/validation.csv:10"]
+    assert places(only(checkup, "two sets of labels")) == ["d/train.csv:2 (rude) d/train.csv:42 (funny)"]
+    assert places(only(checkup, "repeats an earlier")) == ["d/train.csv:3 d/train.csv:43"]  # in another order
+    assert len(checkup.findings) == 4
+
+
+def test_texts_and_labels_of_several_columns(looked_at: Callable[..., Checkup]) -> None:
+    rows = [(f"film {i}", "" if i == 3 else f"the {i}", i % 2, int(i % 3 == 0)) for i in range(40)]
+    checkup = looked_at(
+        header=("title", "body", "rude", "funny"),
+        train=[*rows, ("", "", 1, 0), ("film 5", "the 5", 1, 0)],
+        validation=[(f"another {i}", f"a {i}", i % 2, 1) for i in range(6)],
+        text_columns=["title+body"],
+        label_column="rude+funny",
+    )
+    assert places(only(checkup, "without a text in `title.body`")) == [
+        "d/train.csv:42"
+    ]  # not line 5, which has a title
+    assert places(only(checkup, "repeats an earlier")) == ["d/train.csv:7 d/train.csv:43"]
+    assert len(checkup.findings) == 2
 
 
 def test_rows_keep_their_numbers_where_there_are_no_lines() -> None:
