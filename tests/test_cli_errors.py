@@ -41,20 +41,25 @@ def test_a_bug_is_said_as_one(capsys: pytest.CaptureFixture[str], monkeypatch: p
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 143)])
 def test_a_signal_outside_of_the_steps(
-    name: str, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     def interrupt(_: Any) -> None:
         os.kill(os.getpid(), signal.Signals[name])
         time.sleep(5)
 
-    before = signal.getsignal(signal.Signals[name])
+    inherited = signal.signal(signal.Signals[name], signal.SIG_DFL)  # nohup and `&` of a shell have some ignored
+    request.addfinalizer(lambda: signal.signal(signal.Signals[name], inherited))
     monkeypatch.setattr(cli, "_train", interrupt)
     assert cli.run(["train", "data"]) == code
     assert capsys.readouterr().err == f"dongu: stopped by {name} during the set-up; nothing was lost\n"
     monkeypatch.setattr(cli, "_predict", interrupt)
     assert cli.run(["predict", "run", "text"]) == code
     assert capsys.readouterr().err == f"dongu: stopped by {name}\n"
-    assert signal.getsignal(signal.Signals[name]) == before
+    assert signal.getsignal(signal.Signals[name]) == signal.SIG_DFL
 
 
 def test_one_of_many_processes_speaks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
