@@ -60,7 +60,7 @@ from transformers.trainer_jit_checkpoint import JITCheckpointCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 import dongu
-import dongu.cli
+import dongu.cli.main
 import dongu.results.predict
 import dongu.training
 from dongu.files import Disk
@@ -379,7 +379,7 @@ class DonguSystem:
         }
         flags = [text for name, value in train.items() for text in (f"--{name}", str(value))]
         begun = (folder / "run.json").exists()
-        code = dongu.cli.run(["resume", str(folder)] if begun else ["train", str(inputs / "data"), *flags])
+        code = dongu.cli.main.run(["resume", str(folder)] if begun else ["train", str(inputs / "data"), *flags])
         if code:
             raise SystemExit(code)
         return digest_of(load_file(self.checkpoints(folder)[-1] / self.weights_file))

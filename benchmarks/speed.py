@@ -353,7 +353,7 @@ def start_dongu(job: Job, turns: Turns) -> None:
     """`dongu train DATA --model MODEL`, with a clock around its parts."""
     seconds = {"interpreter": time.time() - job.began}
     began = time.perf_counter()
-    import dongu.cli
+    import dongu.cli.main
     import dongu.loop
     import dongu.training
     from dongu.loop import Loop, Step
@@ -387,7 +387,7 @@ def start_dongu(job: Job, turns: Turns) -> None:
                 yield _
 
     dongu.training.Loop = Ticking  # type: ignore[attr-defined]
-    dongu.cli.run(["train", job.data, "--model", job.model, "--out", f"{job.folder}/run"])
+    dongu.cli.main.run(["train", job.data, "--model", job.model, "--out", f"{job.folder}/run"])
 
 
 def start_trainer(job: Job, turns: Turns) -> None:

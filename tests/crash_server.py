@@ -31,7 +31,7 @@ import torch.nn.parallel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: F401 - the same
 
 import dongu
-import dongu.cli
+import dongu.cli.main
 import dongu.results.predict
 import dongu.training
 from dongu.data.batches import EvalBatches, TrainUpdates
@@ -82,19 +82,19 @@ def child(request: dict[str, Any], pipe: int) -> int:
     announce(pipe, dongu.Loop, "evaluate", "evaluation")
     announce(pipe, dongu.training, "save_best", "export")
     announce(pipe, dongu.training, "judge", "judging")
-    make_parser: Callable[[], Any] = dongu.cli.make_parser
+    make_parser: Callable[[], Any] = dongu.cli.main.make_parser
 
     def in_command() -> Any:
         os.write(pipe, LETTERS["set-up"].encode())  # from here on signals are the command's
         return make_parser()
 
-    dongu.cli.make_parser = in_command
+    dongu.cli.main.make_parser = in_command
     if fault := request.get("fault"):
         break_worker(TrainUpdates if fault["in"] == "training" else EvalBatches, fault["kind"], fault["index"])
     while time.monotonic() < request.get("start", 0.0):
         pass  # several children begin together
     end_at_once()  # as `python -m dongu` begins
-    return dongu.cli.run(request["arguments"])
+    return dongu.cli.main.run(request["arguments"])
 
 
 class Life:

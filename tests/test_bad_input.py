@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from dongu import cli
+from dongu.cli.main import run as run_command
 from dongu.data.readers import read_file
 from test_sources import BROKEN, ids
 
@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DONGU_CACHE", str(folder / "cache"))
         arguments = ["train", str(folder / "pairs.jsonl"), "--model", tiny_model(), "--out", str(folder / "run")]
-        assert cli.run([*arguments, "--max-steps", "2", "--eval-steps", "2", "--device", "cpu"]) == 0
+        assert run_command([*arguments, "--max-steps", "2", "--eval-steps", "2", "--device", "cpu"]) == 0
         yield folder / "run"
 
 
@@ -58,7 +58,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     before = contents(Path.cwd())
     capsys.readouterr()
     started = time.process_time()
-    assert cli.run(arguments) == 2
+    assert run_command(arguments) == 2
     assert time.process_time() - started < LIMIT_SECONDS
     said = capsys.readouterr()
     assert said.out == ""
@@ -228,7 +228,7 @@ def test_a_closed_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
     (tmp_path / "closed.csv").write_text(GOOD)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refuse)
-        assert cli.run(["train", "closed.csv", "--out", "run"]) == 2
+        assert run_command(["train", "closed.csv", "--out", "run"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("dongu: error: closed.csv: cannot be read (Permission denied)")
     assert_well_said(message)
@@ -296,7 +296,7 @@ def test_texts_in_an_unknown_script(
     message = failure(capsys, *command)
     assert re.match("dongu: error: data.csv: 1[01] of 18 texts have no token that the tokenizer knows\n", message)
     (tmp_path / "data.csv").write_text("text,label\n" + "".join(strange[:8] + known), encoding="utf-8")
-    assert cli.run(command) == 0  # half of them may be noise
+    assert run_command(command) == 0  # half of them may be noise
 
 
 # --- models
@@ -528,7 +528,7 @@ def test_a_line_is_what_a_line_feed_ends(
 ) -> None:
     """Other characters that Python takes for line ends stand within texts: each line has one answer."""
     pipe(monkeypatch, f"good\u2028film\x0bhere\x85now\tfilm\nbad\tfilm{end}".encode())
-    assert cli.run(["predict", str(trained), "--json"]) == 0
+    assert run_command(["predict", str(trained), "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.split("\n") if line]
     assert [answer["sentence1"] for answer in answers] == ["good\u2028film\x0bhere\x85now", "bad"]
     assert answers[1]["sentence2"] == "film"
@@ -594,7 +594,7 @@ def test_what_is_taken_as_it_is(
     (tmp_path / name).write_text(content, encoding="utf-8")
     assert read_file(tmp_path / name).columns["text"] == texts
     command = ["train", name, "--model", tiny_model(), "--out", "run", "--max-steps", "1", "--device", "cpu"]
-    assert cli.run(command) == 0
+    assert run_command(command) == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["label_names"] == labels
 
 
@@ -603,7 +603,7 @@ def test_what_is_cut_is_counted(
 ) -> None:
     (tmp_path / "a.csv").write_text(GOOD + "film " * 70 + ",yes\n")
     command = ["train", "a.csv", "--model", tiny_model(), "--out", "run", "--max-steps", "1", "--device", "cpu"]
-    assert cli.run(command) == 0
+    assert run_command(command) == 0
     assert "1 of all rows (20.0%) are cut at 64" in capsys.readouterr().out
 
 
@@ -613,7 +613,7 @@ def test_much_at_once(trained: Path, capsys: pytest.CaptureFixture[str], monkeyp
         pipe(monkeypatch, content)
         capsys.readouterr()
         started = time.process_time()
-        assert cli.run(["predict", str(trained), "--json"]) == 0
+        assert run_command(["predict", str(trained), "--json"]) == 0
         assert time.process_time() - started < 2 * LIMIT_SECONDS
         assert len(capsys.readouterr().out.splitlines()) == answers
 
@@ -652,7 +652,7 @@ def test_a_process_that_is_quick_to_refuse(tmp_path: Path, arguments: list[str],
     assert_well_said(message)
     assert contents(tmp_path) == before
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "dongu.cli" in loaded
+    assert "dongu.cli.main" in loaded
     assert not loaded & {"torch", "transformers", "datasets", "scipy"}
 
 

@@ -16,7 +16,7 @@ import torch
 import dongu
 from conftest import DECODERS, FAMILIES
 from dongu.calibration import HOTTEST, Calibration, calibration_error, fit_temperature
-from dongu.cli import run as run_command
+from dongu.cli.main import run as run_command
 from dongu.confidence import verdict
 from dongu.data.batches import EvalBatches
 from dongu.errors import ModelError, UsageError

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import dongu
-from dongu.cli import run as run_command
+from dongu.cli.main import run as run_command
 from dongu.config import RunConfig
 from dongu.errors import CheckpointError, UsageError
 from dongu.run.identity import HARMLESS

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from dongu import cli
+from dongu.cli import predict, train
+from dongu.cli.main import run as run_command
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["train", "missing.csv", "--debug"]) == 2
+    assert run_command(["train", "missing.csv", "--debug"]) == 2
     said = capsys.readouterr().err
     assert "Traceback (most recent call last)" in said
     assert "dongu: error: missing.csv: no such file or folder" in said
@@ -32,8 +33,8 @@ def test_a_bug_is_said_as_one(capsys: pytest.CaptureFixture[str], monkeypatch: p
     def bug(_: Any) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(cli, "_train", bug)
-    assert cli.run(["train", "data"]) == 70
+    monkeypatch.setattr(train, "_run", bug)
+    assert run_command(["train", "data"]) == 70
     first, second = capsys.readouterr().err.splitlines()
     assert first == "dongu: error: internal error: ZeroDivisionError: division by zero"
     assert "--debug" in second
@@ -53,18 +54,18 @@ def test_a_signal_outside_of_the_steps(
 
     inherited = signal.signal(signal.Signals[name], signal.SIG_DFL)  # nohup and `&` of a shell have some ignored
     request.addfinalizer(lambda: signal.signal(signal.Signals[name], inherited))
-    monkeypatch.setattr(cli, "_train", interrupt)
-    assert cli.run(["train", "data"]) == code
+    monkeypatch.setattr(train, "_run", interrupt)
+    assert run_command(["train", "data"]) == code
     assert capsys.readouterr().err == f"dongu: stopped by {name} during the set-up; nothing was lost\n"
-    monkeypatch.setattr(cli, "_predict", interrupt)
-    assert cli.run(["predict", "run", "text"]) == code
+    monkeypatch.setattr(predict, "_run", interrupt)
+    assert run_command(["predict", "run", "text"]) == code
     assert capsys.readouterr().err == f"dongu: stopped by {name}\n"
     assert signal.getsignal(signal.Signals[name]) == signal.SIG_DFL
 
 
 def test_one_of_many_processes_speaks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert cli.run(["train"]) == 2
+    assert run_command(["train"]) == 2
     assert capsys.readouterr().err == ""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dongu.cli import run
+from dongu.cli.main import run
 from dongu.confidence import baseline, constant_answer, verdict
 from dongu.config import Task
 from dongu.evaluate import Evaluation

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dongu.cli import make_parser, train_options
+from dongu.cli.main import make_parser
+from dongu.cli.train import train_options
 from dongu.config import ALIASES, RunConfig, did_you_mean, make_config, option_flag, read_config
 from dongu.errors import UsageError
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save
 
 import dongu
-from dongu.cli import run as run_command
+from dongu.cli.main import run as run_command
 from dongu.errors import CheckpointError
 from dongu.run.checkpoint import CONTENTS, Checkpoint, Checkpoints
 from dongu.run.journal import Journal

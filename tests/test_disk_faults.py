@@ -22,7 +22,7 @@ import pytest
 from safetensors.torch import load_file
 
 import dongu
-from dongu.cli import run as run_command
+from dongu.cli.main import run as run_command
 from dongu.errors import StorageError
 from dongu.files import _HINTS, Disk, disk, is_leftover
 from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoints

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from conftest import DECODERS, FAMILIES, REAL_DATA, real_data
-from dongu import Loop, cli
+from dongu import Loop
+from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples
 from dongu.data.order import grouped_order, padding_share
@@ -418,7 +419,7 @@ def flawed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_inspect(flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(flawed.rglob("*"))
-    assert cli.run(["inspect", "flawed", "--model", tiny_model(), "--batch-size", "4"]) == 0
+    assert run_command(["inspect", "flawed", "--model", tiny_model(), "--batch-size", "4"]) == 0
     said = capsys.readouterr().out
     assert "data       train 42 · validation 9 · test 2 rows\n" in said
     assert "always `no` has an accuracy of 0.5556 on validation, 0.5000 on test\n" in said
@@ -427,7 +428,7 @@ def test_inspect(flawed: Path, tiny_model: Callable[..., str], capsys: pytest.Ca
     assert "  rows   flawed/train.csv:3 and flawed/test.csv:3  cook the 0\n" in said
     assert said.endswith("Found: 5 warnings.\n")
     assert said.count("\nWARNING  ") == 5
-    assert cli.run(["inspect", "flawed", "--model", tiny_model(), "--strict"]) == 2
+    assert run_command(["inspect", "flawed", "--model", tiny_model(), "--strict"]) == 2
     strict = capsys.readouterr()
     assert strict.out.endswith("Found: 5 warnings.\n")
     assert strict.err.startswith("dongu: error: flawed: 5 warnings where --strict allows none: 1 validation row")
@@ -435,7 +436,7 @@ def test_inspect(flawed: Path, tiny_model: Callable[..., str], capsys: pytest.Ca
 
 
 def test_inspect_says_what_it_could_not_look_at(flawed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["inspect", "flawed", "--model", "minlm"]) == 0
+    assert run_command(["inspect", "flawed", "--model", "minlm"]) == 0
     said = capsys.readouterr().out
     assert "Not looked at: lengths, truncation and padding, for --model minlm is not here" in said
     assert "did you mean `minilm`?" in said
@@ -445,7 +446,7 @@ def test_inspect_says_what_it_could_not_look_at(flawed: Path, capsys: pytest.Cap
 
 def test_inspect_of_what_training_refuses(flawed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(flawed / "flawed" / "test.csv", [("", "no"), ("\x1b[31mred", "what"), ("fine", "yes")])
-    assert cli.run(["inspect", "flawed", "--model", "not/here"]) == 2
+    assert run_command(["inspect", "flawed", "--model", "not/here"]) == 2
     said = capsys.readouterr()
     assert said.out.index("ERROR") < said.out.index("WARNING")
     assert "\x1b" not in said.out
@@ -454,7 +455,7 @@ def test_inspect_of_what_training_refuses(flawed: Path, capsys: pytest.CaptureFi
 
 def test_inspect_leaves_torch_alone(flawed: Path, tiny_model: Callable[..., str]) -> None:
     program = (
-        "import sys; from dongu.cli import run; run(sys.argv[1:]); "
+        "import sys; from dongu.cli.main import run; run(sys.argv[1:]); "
         "sys.exit(len({'torch', 'transformers', 'scipy'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", program, "inspect", "flawed", "--model", tiny_model()]
@@ -466,7 +467,7 @@ def test_train_warns_and_records(
     flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "flawed", "--model", tiny_model(), "--max-steps", "1", "--out", "run", "--device", "cpu"]
-    assert cli.run(arguments) == 0
+    assert run_command(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     warnings = [line for line in lines if line.startswith("WARNING: ")]
     assert len(warnings) == 3
@@ -482,7 +483,7 @@ def test_a_strict_run_does_not_start(
     flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "flawed", "--model", tiny_model(), "--max-steps", "1", "--out", "run", "--strict"]
-    assert cli.run(arguments) == 2
+    assert run_command(arguments) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert "5 warnings where --strict allows none" in said.err
@@ -491,21 +492,21 @@ def test_a_strict_run_does_not_start(
     write_csv(flawed / "flawed" / "train.csv", ENOUGH)
     write_csv(flawed / "flawed" / "validation.csv", FRESH)
     write_csv(flawed / "flawed" / "test.csv", [("one more", "no")])
-    assert cli.run(arguments) == 0
+    assert run_command(arguments) == 0
     findings = json.loads((flawed / "run" / "findings.json").read_text())
     assert [finding["severity"] for finding in findings] == ["note"]  # test has no row of one class
 
 
 def test_a_label_column_of_ids_is_asked_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(tmp_path / "ids.csv", [(f"text {i}", str(i)) for i in range(300)])
-    assert cli.run(["train", str(tmp_path / "ids.csv"), "--model", "not/asked"]) == 2
+    assert run_command(["train", str(tmp_path / "ids.csv"), "--model", "not/asked"]) == 2
     assert "(300 labels in all)\nis --label-column right?" in capsys.readouterr().err
 
 
 def test_a_misspelt_packaged_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(tmp_path / "all.csv", ENOUGH)
     for name, meant in (("minlm", True), ("mini-lm", True), ("MiniLM", True), ("bert", False)):
-        assert cli.run(["train", str(tmp_path / "all.csv"), "--model", name]) == 2
+        assert run_command(["train", str(tmp_path / "all.csv"), "--model", name]) == 2
         assert ("did you mean `minilm`?" in capsys.readouterr().err) == meant
 
 
@@ -532,9 +533,9 @@ def test_findings_alone_are_no_run(
     arguments = ["train", "flawed", "--model", tiny_model(), "--max-steps", "1", "--out", "run", "--device", "cpu"]
     (flawed / "run").mkdir()
     (flawed / "run" / "findings.json").write_text("mine")
-    assert cli.run(arguments) == 2
+    assert run_command(arguments) == 2
     assert "is not empty" in capsys.readouterr().err
     assert (flawed / "run" / "findings.json").read_text() == "mine"
     (flawed / "run" / ".lock").touch()
-    assert cli.run(arguments) == 0
+    assert run_command(arguments) == 0
     assert len(json.loads((flawed / "run" / "findings.json").read_text())) == 5

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import dongu
-from dongu.cli import run
+from dongu.cli.main import run
 from dongu.config import make_config
 from dongu.data.examples import read_examples
 from dongu.data.glue import GLUE

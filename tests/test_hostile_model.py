@@ -351,7 +351,7 @@ def test_weights_in_shards_load(model: Path, entry: Callable[[Path], int]) -> No
 
 def test_a_finished_run_is_checked_too(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The run folder that somebody sends you, through the public door and through the command."""
-    from dongu import cli
+    from dongu.cli.main import run as run_command
 
     run = tmp_path / "run"
     dongu.train(ROWS, model=str(model), out=str(run), max_steps=1, device="cpu")
@@ -363,7 +363,7 @@ def test_a_finished_run_is_checked_too(tmp_path: Path, model: Path, capsys: pyte
     (run / "MANIFEST.json").unlink()  # whoever sends a run can send a list that fits, or none
     with pytest.raises(ModelError, match="auto_map"):
         dongu.load(run)
-    assert cli.run(["predict", str(run), "a good film"]) == 2
+    assert run_command(["predict", str(run), "a good film"]) == 2
     assert "`auto_map`" in capsys.readouterr().err
 
 

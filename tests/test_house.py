@@ -122,10 +122,10 @@ def test_import_and_help_leave_torch_alone() -> None:
     heavy = "{'torch', 'transformers', 'datasets', 'accelerate', 'numpy', 'scipy'} & set(sys.modules)"
     for statement in (
         "import dongu",
-        "from dongu.cli import run; run(['--help'])",
-        "from dongu.cli import run; run(['train', '--help'])",
-        "from dongu.cli import run; run(['predict', '--help'])",
-        "from dongu.cli import run; run(['inspect', '--help'])",
+        "from dongu.cli.main import run; run(['--help'])",
+        "from dongu.cli.main import run; run(['train', '--help'])",
+        "from dongu.cli.main import run; run(['predict', '--help'])",
+        "from dongu.cli.main import run; run(['inspect', '--help'])",
     ):
         program = f"import sys\ntry:\n    {statement}\nexcept SystemExit:\n    pass\nprint(file=sys.stderr, *({heavy}))"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import dongu
 from conftest import FAMILIES
-from dongu.cli import run as run_command
+from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.errors import UsageError
 from dongu.model.layers import layer_depths

@@ -13,7 +13,7 @@ import torch
 
 import dongu
 from conftest import DECODERS, END, FAMILIES
-from dongu.cli import run as run_command
+from dongu.cli.main import run as run_command
 from dongu.errors import UsageError
 
 OPTIONS: dict[str, Any] = {"device": "cpu", "batch_size": 8, "learning_rate": 5e-3}

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import dongu
-from dongu.cli import run
+from dongu.cli.main import run
 from dongu.confidence import constant_answer, verdict
 from dongu.config import make_config
 from dongu.data.examples import TextData, label_counts, read_examples

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import dongu
-from dongu.cli import run as run_command
+from dongu.cli.main import run as run_command
 from dongu.errors import NonFiniteError
 
 OPTIONS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 1e-3, "save_steps": 2, "device": "cpu", "threads": 1}

@@ -56,7 +56,7 @@ def test_the_tree_names_every_file(name: str) -> None:
 @pytest.mark.parametrize("name", READMES)
 def test_every_option_and_test_it_names_exists(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    from dongu.cli import make_parser
+    from dongu.cli.main import make_parser
 
     known = {"--nproc-per-node", "--multi_gpu", "--num_processes", "--help"}
     for action in make_parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import dongu
-from dongu.cli import run as run_command
+from dongu.cli.main import run as run_command
 from dongu.errors import CheckpointError, StorageError, UsageError
 from dongu.run.checkpoint import CONTENTS, Checkpoint
 from dongu.run.manifest import MANIFEST

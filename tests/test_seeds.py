@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import dongu
-from dongu.cli import run as run_command
+from dongu.cli.main import run as run_command
 
 OPTIONS: dict[str, Any] = {"max_steps": 6, "batch_size": 8, "lr": 2e-3, "eval_steps": 3, "threads": 1}
 FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]

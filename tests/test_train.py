@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import dongu
-from dongu.cli import run
+from dongu.cli.main import run
 from dongu.errors import NonFiniteError
 from dongu.evaluate import eval_mode
 

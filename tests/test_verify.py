@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dongu
-from dongu.cli import run as run_command
+from dongu.cli.main import run as run_command
 from dongu.model.loss import Loss
 from dongu.results.verify import Proof, verify
 

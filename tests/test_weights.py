@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 import dongu
-from dongu.cli import run
+from dongu.cli.main import run
 from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source

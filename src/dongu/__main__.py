@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dongu.cli import run
+from dongu.cli.main import run
 from dongu.run.signals import end_at_once
 
 

@@ -16,7 +16,7 @@ from dongu.errors import UsageError
 from dongu.text import shortened
 
 # Long Hugging Face spellings, so that a command typed from memory works. `--per_device_train_batch_size` and
-# `--gradient_accumulation_steps` are not here: together they make a batch size, in `cli.py`.
+# `--gradient_accumulation_steps` are not here: together they make a batch size, in `cli/train.py`.
 ALIASES = {
     "model_name_or_path": "model",
     "output_dir": "out",

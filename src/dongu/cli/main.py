@@ -1,0 +1,99 @@
+"""The `dongu` command: which commands there are, and how each may end."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+from dongu import __version__
+from dongu.cli import demo, evaluate, inspect, predict, resume, train, verify
+from dongu.cli.options import Parser
+from dongu.config import did_you_mean
+from dongu.errors import DonguError, StoppedError, UsageError
+from dongu.run.signals import EXIT_CODES, Stop, StopSignals
+
+COMMANDS = (train, resume, evaluate, predict, inspect, verify, demo)  # in the order of --help
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; what went wrong goes to standard error."""
+    debug = "--debug" in arguments
+    _speak_utf8()
+    try:
+        with StopSignals() as signals, signals.at_once():  # a run that has begun waits for the end of its step
+            parsed, unknown = make_parser().parse_known_args([item for item in arguments if item != "--debug"])
+            if unknown:
+                raise UsageError(
+                    f"there is no option {unknown[0]}", hint=_suggest(parsed.parser, parsed.command, unknown[0])
+                )
+            command: Callable[[argparse.Namespace], int | None] = parsed.run
+            code = command(parsed) or 0
+        _leave_group()
+        return code
+    except DonguError as error:
+        return _fail(error, error.exit_code, debug=debug)
+    except KeyboardInterrupt as stop:
+        received = stop.number if isinstance(stop, Stop) else signal.SIGINT
+        more = " during the set-up; nothing was lost" if {"train", "resume"} & {*arguments[:2]} else ""
+        print(f"dongu: stopped by {received.name}{more}", file=sys.stderr)
+        return EXIT_CODES[received]
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has enough; Python would complain once more while it closes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last resort: a bug, said as one
+        what = f"internal error: {type(error).__name__}: {error}"
+        hint = "run it again with --debug for the traceback, and please report it"
+        return _fail(DonguError(what, hint=hint), 70, debug=debug)
+
+
+def _leave_group() -> None:
+    """Take leave of the other processes of a launcher: one that just ends may abort while its threads still talk."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _speak_utf8() -> None:
+    """Texts are UTF-8, whatever the locale says: under LC_ALL=C the first `·` would end the run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def make_parser() -> Parser:
+    """All commands and their options."""
+    parser = Parser(
+        prog="dongu",
+        description="A full training loop for transformer text classifiers.",
+        epilog="`dongu COMMAND --help` tells the options of one. --debug shows the traceback of an error.",
+    )
+    parser.add_argument("--version", action="version", version=f"dongu {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for command in COMMANDS:
+        command.add(commands)
+    for each in commands.choices.values():
+        each.set_defaults(parser=each)
+    return parser
+
+
+def _suggest(parser: Parser, command: str, flag: str) -> str:
+    if command == "train":
+        return did_you_mean(flag.lstrip("-").split("=")[0])
+    close = get_close_matches(flag, parser._option_string_actions, n=1)
+    return f"did you mean {close[0]}?" if close else f"`dongu {command} --help` lists the options"
+
+
+def _fail(error: DonguError, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    if os.environ.get("RANK", "0") == "0":  # each process of a launcher fails alike: one says so
+        kind = "" if isinstance(error, StoppedError) else "error: "
+        print(f"dongu: {kind}{error}", file=sys.stderr)
+    return code

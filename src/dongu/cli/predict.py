@@ -1,0 +1,136 @@
+"""`dongu predict`: answers for texts, rows and GLUE's server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from dongu.cli.options import add_compute_options, whole_number
+from dongu.errors import InputError, UsageError
+from dongu.text import is_blank, printable
+
+DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+ANSWER_FILES = (".jsonl", ".csv", ".tsv")
+
+
+def add(commands: Any) -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="labels and probabilities for texts, in input order",
+        description="Labels and probabilities for texts, in input order. A model of pairs takes the texts two by two.",
+        epilog="Without TEXT and --data, lines of standard input are read; the two texts of a pair stand on one"
+        " line, with a tab between them.",
+        allow_abbrev=False,
+    )
+    predict.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    predict.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
+    predict.add_argument("--data", metavar="FILE", type=Path, help="file of rows: csv, tsv, json, jsonl or parquet")
+    predict.add_argument("--out", metavar="FILE", type=Path, help="file to write: .jsonl, .csv or .tsv")
+    predict.add_argument(
+        "--glue",
+        metavar="TASK",
+        nargs="?",
+        const="",
+        help="write what GLUE's server wants of the run's test split to the folder --out (TASK: that of glue:TASK)",
+    )
+    add_compute_options(predict)
+    predict.set_defaults(run=_run)
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from dongu.data.columns import read_texts
+    from dongu.data.readers import read_file
+    from dongu.run.folder import RunFolder
+
+    if parsed.glue is not None:
+        _hand_in(parsed)
+        return
+    if parsed.out is not None and parsed.out.exists():
+        raise UsageError("the file exists", where=f"--out {parsed.out}", hint="remove it or choose another name")
+    if parsed.out is not None and parsed.out.suffix not in ANSWER_FILES:
+        raise UsageError(f"must end in {', '.join(ANSWER_FILES)}", where=f"--out {parsed.out}")
+    if parsed.data is not None and parsed.texts:
+        raise UsageError("give either TEXT or --data, not both")
+    batch_size = whole_number(parsed.batch_size, "batch-size", 32)
+    RunFolder(parsed.folder).read_record()
+    table = None if parsed.data is None else read_file(parsed.data)
+    from dongu.results.predict import load
+    from dongu.results.predictions import write_answers
+
+    classifier = load(parsed.folder, device=parsed.device, batch_size=batch_size)
+    pair = len(classifier.text_columns) == 2
+    if table is not None:
+        texts = list(zip(*read_texts(table, classifier.text_columns), strict=True))
+        answers = classifier.predict_table(table)
+        inputs = [
+            {name: "" if cell is None else str(cell) for name, cell in zip(table.columns, cells, strict=True)}
+            for cells in zip(*table.columns.values(), strict=True)
+        ]
+    else:
+        texts = list(_typed(parsed.texts, pair=pair) if parsed.texts else _piped(pair=pair))
+        answers = classifier.predict([row if pair else row[0] for row in texts])
+        inputs = [dict(zip(classifier.text_columns, row, strict=True)) for row in texts]
+    # A file's own columns come back, its own id among them; without one, rows are counted from 0.
+    rows = [{"id": i, **given, **answer} for i, (given, answer) in enumerate(zip(inputs, answers, strict=True))]
+    if parsed.out is not None:
+        write_answers(parsed.out, rows)
+        print(f"{len(rows):,} predictions in {parsed.out}", file=sys.stderr)
+    elif parsed.json:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False))
+    else:
+        for row, given in zip(rows, texts, strict=True):
+            print(printable(_answer_line(row, given)))
+
+
+def _hand_in(parsed: argparse.Namespace) -> None:
+    from dongu.results.submission import write_submission
+
+    if parsed.out is None or parsed.data is not None or parsed.texts:
+        raise UsageError("the run's own test split goes to a folder", where="--glue", hint="give --out FOLDER alone")
+    for path in write_submission(parsed.folder, parsed.out, parsed.glue or None):
+        print(f"wrote {path}", file=sys.stderr)
+
+
+def _typed(texts: Sequence[str], *, pair: bool) -> Iterator[tuple[str, ...]]:
+    for text in texts:
+        if Path(text).suffix in DATA_FILES and Path(text).is_file():
+            raise UsageError(f"{text} is a file", hint=f"to predict for its rows: --data {text}")
+    if pair and len(texts) % 2:
+        raise UsageError(
+            f"the model compares two texts, and {len(texts)} were given",
+            hint="give them two by two, each in quotes",
+        )
+    yield from (tuple(texts[i : i + 1 + pair]) for i in range(0, len(texts), 1 + pair))
+
+
+def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
+    if sys.stdin.isatty():
+        print("texts, one a line; Ctrl-D ends", file=sys.stderr)
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not UTF-8 ({error})", where="standard input") from error
+    # Not splitlines(): it would also cut a text at U+2028 and its like.
+    for number, raw in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+        line = raw.removesuffix("\r")
+        texts = tuple(line.split("\t")) if pair else (line,)
+        if len(texts) != 1 + pair or any(map(is_blank, texts)):
+            form = "two texts with a tab between them" if pair else "a text"
+            what = "is empty" if is_blank(line) else f"is not {form}"
+            hint = f"each line is {form}; a file of rows goes to --data"
+            raise InputError(what, where=f"standard input:{number}", hint=hint)
+        yield texts
+
+
+def _answer_line(row: dict[str, Any], texts: Sequence[str]) -> str:
+    text = " | ".join(texts).replace("\n", " ")  # a line an answer
+    if "probabilities" not in row:
+        return f"{row['prediction']:.4f}\t{text}"
+    given = row["prediction"] if isinstance(row["prediction"], list) else [row["prediction"]]
+    sure = [f"{row['probabilities'][name]:.4f}" for name in given]
+    return f"{'|'.join(given) or '-'}\t{'|'.join(sure) or '-'}\t{text}"

@@ -1,0 +1,48 @@
+"""`dongu resume`: the end of a run that was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from dongu.cli.options import SET_ONCE, add_option
+from dongu.cli.results import show_result
+from dongu.config import RunConfig, make_config
+
+ALLOWED = "data, versions, hardware, or an option by its name (learning-rate)"
+
+
+def add(commands: Any) -> None:
+    resume = commands.add_parser(
+        "resume",
+        help="go on with a run that was stopped",
+        description="Go on from the newest valid checkpoint: the run ends in the bytes it would have had.",
+        allow_abbrev=False,
+    )
+    resume.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    resume.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+    resume.add_argument(
+        "--allow", metavar="NAME", nargs="+", default=(), help="what may differ and change the result: " + ALLOWED
+    )
+    options = resume.add_argument_group("options of `dongu train` that shall be others from here on")
+    for name in RunConfig.model_fields:
+        if name not in SET_ONCE:
+            add_option(options, name, default_shown=False)
+    resume.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
+    resume.set_defaults(run=_run)
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from dongu.run.folder import RunFolder
+
+    options = {name: getattr(parsed, name) for name in RunConfig.model_fields if name not in SET_ONCE}
+    given = {name: value for name, value in options.items() if value is not None}
+    make_config({**RunFolder(parsed.folder).read_record()["options"], **given})
+    from dongu.run.console import Console
+    from dongu.training import resume
+
+    console = Console(stream=sys.stderr if parsed.json else sys.stdout)
+    result = resume(parsed.folder, parsed.data, allow=parsed.allow, console=console, **given)
+    show_result(result, console, as_json=parsed.json)

@@ -1,0 +1,117 @@
+"""`dongu train`: one run, or one for each of several seeds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from dongu.cli.options import add_option, spellings, whole_number
+from dongu.cli.results import show_result
+from dongu.config import RunConfig, make_config, read_config
+from dongu.errors import UsageError
+from dongu.text import counted
+
+LAUNCHERS = """\
+several processes, nothing else changed:
+  torchrun --nproc-per-node 2 -m dongu train DATA ...
+  accelerate launch -m dongu train DATA ..."""
+
+
+def add(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        usage="dongu train DATA [options]",
+        help="fine-tune a model and write a run folder",
+        description="Fine-tune a sequence classifier and write a run folder.",
+        epilog=LAUNCHERS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    train.add_argument("data", metavar="DATA", nargs="?", help=RunConfig.model_fields["data"].description)
+    train.add_argument("--config", metavar="FILE", type=Path, help="recipe: a TOML file, or a run's run.json")
+    for name in RunConfig.model_fields:
+        if name != "data":
+            add_option(train, name)
+    train.add_argument(
+        "--seeds", metavar="N", help="train N times, with the seeds from --seed on, in OUT/seed-42 and so on"
+    )
+    for flag in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        train.add_argument(*spellings(flag), dest=flag, default=None, help=argparse.SUPPRESS)
+    train.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
+    train.set_defaults(run=_run)
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    options = train_options(parsed, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    count = None if parsed.seeds is None else whole_number(parsed.seeds, "seeds", 1)
+    config = make_config(options)  # first whatever may be wrong and needs no torch, which takes seconds to load
+    from dongu.data.examples import read_examples
+    from dongu.data.sources import read_source
+    from dongu.data.weights import resolve_weights
+    from dongu.run.folder import RunFolder
+
+    if count is not None:
+        _train_seeds(options, count, as_json=parsed.json)
+        return
+    if config.out is not None:
+        RunFolder(Path(config.out)).refuse_if_taken()
+    data = read_examples(read_source(options.pop("data")), config)
+    resolve_weights(config, data)  # a class by a name that there is not
+    from dongu.run.console import Console
+    from dongu.training import train
+
+    console = Console(stream=sys.stderr if parsed.json else sys.stdout)
+    show_result(train(data, console=console, **options), console, as_json=parsed.json)
+
+
+def _train_seeds(options: dict[str, Any], count: int, *, as_json: bool) -> None:
+    from dongu.data.sources import read_source
+
+    source = read_source(options["data"])
+    from dongu.run.console import Console
+    from dongu.run.folder import dump_json
+    from dongu.seeds import summary_table, train_seeds
+
+    main = os.environ.get("RANK", "0") == "0"
+    console = Console(enabled=main, stream=sys.stderr if as_json else sys.stdout)
+    out, summary = train_seeds(source, count, options, console)
+    if not main:
+        return
+    if as_json:
+        print(dump_json(summary))
+        return
+    console.line(f"{counted(len(summary['seeds']), 'seed')}: mean ± standard deviation, and range")
+    for line in summary_table(summary):
+        console.line(line)
+    console.line(f"best by {summary['metric']} on validation: {out / summary['best']}; all figures in {out}/seeds.json")
+
+
+def train_options(parsed: argparse.Namespace, processes: int) -> dict[str, Any]:
+    """The recipe's options, overridden by the flags; a per-device batch size becomes the whole one.
+
+    Raises:
+        UsageError: a recipe or a batch size that cannot be used, or no DATA.
+    """
+    options = read_config(parsed.config) if parsed.config else {}
+    flags = {name: getattr(parsed, name) for name in RunConfig.model_fields}
+    per_device, accumulation = parsed.per_device_train_batch_size, parsed.gradient_accumulation_steps
+    if per_device is not None or accumulation is not None:
+        if flags["batch_size"] is not None:
+            raise UsageError(
+                "--batch-size is the whole batch already",
+                hint="give either it, or --per_device_train_batch_size and --gradient_accumulation_steps",
+            )
+        counts = [
+            whole_number(per_device, "per_device_train_batch_size", 8),
+            whole_number(accumulation, "gradient_accumulation_steps", 1),
+        ]
+        flags["batch_size"] = counts[0] * counts[1] * processes
+        if flags["micro_batch_size"] is None:
+            flags["micro_batch_size"] = counts[0]
+    options |= {name: value for name, value in flags.items() if value is not None}
+    if options.get("data") is None:
+        raise UsageError("which data?", where="dongu train", hint="dongu train DATA: a folder, a file, or glue:mrpc")
+    return options

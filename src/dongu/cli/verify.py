@@ -1,0 +1,38 @@
+"""`dongu verify`: proofs about a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="prove on this machine that a run holds what was written and comes out again",
+        description="Re-hashes what the run holds, replays a stretch between two checkpoints, evaluates the saved model"
+        " again, and splits an update in several ways: one line a proof, exit code 0 if all hold, else 1.",
+        allow_abbrev=False,
+    )
+    verify.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    verify.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+    verify.add_argument("--json", action="store_true", help="JSON on standard output, one line a proof")
+    verify.set_defaults(run=_run)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    from dongu.run.folder import RunFolder
+
+    RunFolder(parsed.folder).read_record()
+    from dongu.results.verify import verify
+
+    holds = True
+    for proof in verify(parsed.folder, parsed.data):
+        holds = holds and proof.holds
+        if os.environ.get("RANK", "0") == "0":
+            line = f"{'ok  ' if proof.holds else 'FAIL'}  {proof.name:<13} {proof.text}"
+            print(json.dumps(vars(proof), ensure_ascii=False) if parsed.json else line, flush=True)
+    return 0 if holds else 1
