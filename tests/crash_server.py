@@ -58,7 +58,20 @@ def announce(pipe: int, module: Any, name: str, phase: str) -> None:
 
 
 def break_worker(batches: Any, kind: str, index: int) -> None:
-    """Have the data worker that prepares this item die, raise or hang; a run without workers is not disturbed."""
+    """Have the data worker that prepares this item die, raise or hang; a run without workers is not disturbed.
+
+    One that `survives` loses its run before PyTorch has asked who its parent is.
+    """
+    if kind == "survives":
+        watch = torch.utils.data._utils.worker.ManagerWatchdog
+
+        def orphaned() -> Any:
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(0.2)
+            return watch()
+
+        torch.utils.data._utils.worker.ManagerWatchdog = orphaned
+        return
     inner = batches.__getitem__
 
     def broken(self: Any, item: int) -> Any:
