@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 
-from dongu.errors import StorageError
+from dongu.errors import StorageError, UsageError
 
 _LEFTOVER = re.compile(r"\.(?P<target>.+)\.\d+\.(?P<kind>tmp|old)")
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers report the system's errors
@@ -164,6 +164,24 @@ def replace_folder(target: Path, *, within: Path | None = None) -> Iterator[Path
             for path in spare:
                 with contextlib.suppress(OSError):  # what cannot be removed now is a leftover for later
                     disk.remove(path)
+
+
+def refuse_if_taken(folder: Path) -> None:
+    """
+    Raises:
+        UsageError: something is there already, or a folder of this name cannot be.
+    """
+    what = "is not empty"
+    try:
+        if not os.listdir(folder):
+            return
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        what = "is a file, or would lie in one"
+    except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a NUL
+        what = f"cannot be looked at ({getattr(error, 'strerror', None) or error})"
+    raise UsageError(what, where=f"--out {folder}", hint="choose another --out; nothing was touched")
 
 
 def is_leftover(path: Path) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from dongu.config import make_config
 from dongu.data.batches import Collator, EvalBatches, Split
 from dongu.data.columns import read_texts
-from dongu.data.examples import read_examples
+from dongu.data.examples import Examples, read_examples
 from dongu.data.flags import join_flags
 from dongu.data.labels import read_targets
 from dongu.data.sources import Source, read_source
@@ -36,15 +36,17 @@ class Classifier:
         run: the run folder.
         device: as `--device`.
         batch_size: rows a forward pass.
+        options: those of `RunConfig` that shall be others than the run's.
 
     Raises:
         InputError: the folder is no run with a model, or the model is not what was written.
     """
 
-    def __init__(self, run: str | Path, *, device: str = "auto", batch_size: int = 32) -> None:
-        record = RunFolder(Path(run)).read_record()
-        RunFolder(Path(run)).check_model()
-        options = {**record["options"], "device": device, "eval_batch_size": batch_size}
+    def __init__(self, run: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Any) -> None:
+        self.folder = RunFolder(Path(run))
+        record = self.folder.read_record()
+        self.folder.check_model()
+        options = {**record["options"], "device": device, "eval_batch_size": batch_size, **options}
         if options["task"] == "regression":
             options["precision"] = "fp32"  # answers in the unit of the labels need more digits than bf16 has
         self.config = make_config({**options, "threads": None})
@@ -52,7 +54,7 @@ class Classifier:
             record["options"]["task"], record["label_names"], self.config.data, record["metric"]
         )
         self.constant_answer: list[float] | None = record.get("constant_answer")  # which older runs lack
-        self.model, self.tokenizer = load_classifier(RunFolder(Path(run)).model)
+        self.model, self.tokenizer = load_classifier(self.folder.model)
         if (outputs := self.model.config.num_labels) != len(self.label_names):
             what = f"the model has {outputs} outputs, and run.json names {len(self.label_names)} labels"
             raise ModelError(what, where=str(run), hint="restore both from a copy")
@@ -109,16 +111,28 @@ class Classifier:
         Raises:
             DataError: the data are not there any more, have other labels now, or have no such split.
         """
-        if self.config.data is None:
-            raise DataError("the run's data were in memory", hint="give DATA")
-        data = read_examples(read_source(self.config.data), self.config)
-        if data.label_names != self.label_names:
-            raise DataError("the labels are not those of the run any more", where=self.config.data)
         return {
-            name: self._evaluate(data.splits[name].texts, targets, name)
-            for name in _chosen(data.splits, split, self.config.data)
-            if (targets := data.splits[name].targets) is not None
+            name: self._evaluate(examples.texts, examples.targets, name)
+            for name, examples in self.own_examples(split).items()
+            if examples.targets is not None
         }
+
+    def own_examples(self, split: str | None = None, source: Source | None = None) -> dict[str, Examples]:
+        """The rows of the run's own data, the held-out part cut again by the same rule.
+
+        Args:
+            split: one of the splits; all but train by default.
+            source: the data, where they lie elsewhere now.
+
+        Raises:
+            DataError: the data are not there any more, have other labels now, or have no such split.
+        """
+        if source is None and self.config.data is None:
+            raise DataError("the run's data were in memory", hint="give DATA")
+        data = read_examples(read_source(self.config.data) if source is None else source, self.config)
+        if data.label_names != self.label_names:
+            raise DataError("the labels are not those of the run any more", where=data.place or data.name)
+        return {name: data.splits[name] for name in _chosen(data.splits, split, data.place or data.name)}
 
     def evaluate_other(self, source: Source, split: str | None = None) -> dict[str, Evaluation]:
         """Metrics on other labelled rows: all splits but train, or the only one there is.
@@ -143,14 +157,15 @@ class Classifier:
         return evaluations
 
     def _evaluate(self, texts: Sequence[Sequence[str]], targets: np.ndarray, name: str) -> Evaluation:
-        return evaluate(self.model, self._batches(self._split(texts, targets, name)), self.accelerator, self.metrics)
+        return evaluate(self.model, self._batches(self.split(texts, targets, name)), self.accelerator, self.metrics)
 
     def _answers(self, texts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-        logits = predict_logits(self.model, self._batches(self._split(texts)), self.accelerator)
+        logits = predict_logits(self.model, self._batches(self.split(texts)), self.accelerator)
         threshold = model_threshold(self.accelerator.unwrap_model(self.model))
         return list(answer_rows(logits, self.metrics, threshold))
 
-    def _split(self, texts: Sequence[Sequence[str]], targets: np.ndarray | None = None, name: str = "texts") -> Split:
+    def split(self, texts: Sequence[Sequence[str]], targets: np.ndarray | None = None, name: str = "texts") -> Split:
+        """Rows, a column a text, ready for a forward pass."""
         tokens = tokenize(self.tokenizer, texts, self.config.max_length or 0, cache=False)
         return Split(name, np.arange(len(tokens)), tokens, targets)
 
@@ -166,8 +181,8 @@ def _chosen(splits: Mapping[str, Any], split: str | None, where: str) -> list[st
     return [split]
 
 
-def load(run: str | Path, *, device: str = "auto", batch_size: int = 32) -> Classifier:
-    """The classifier of a run folder.
+def load(run: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Any) -> Classifier:
+    """The classifier of a run folder; the arguments are those of `Classifier`.
 
     Raises:
         InputError: the folder is no finished run.
@@ -175,4 +190,4 @@ def load(run: str | Path, *, device: str = "auto", batch_size: int = 32) -> Clas
     if not (Path(run) / "model").is_dir():
         RunFolder(Path(run)).read_record()  # says so where it is no run at all
         raise InputError("the run has no model yet", where=str(run), hint="it is saved at the first evaluation")
-    return Classifier(run, device=device, batch_size=batch_size)
+    return Classifier(run, device=device, batch_size=batch_size, **options)

@@ -1,0 +1,118 @@
+"""A classifier as an ONNX graph: traced, made smaller, and called as the model is."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from dongu.errors import ModelError
+
+OPSET = 17  # of ONNX 1.12, which every runtime since 2022 reads
+LIMIT_BYTES = 2**31 - 2**20  # of a graph in one file, with room for all that is not a weight
+LOGITS = "logits"
+FREE = {0: "batch", 1: "tokens"}  # the axes of the inputs whose sizes are the caller's
+
+
+def write_onnx(model: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
+    """Write the model's own forward, as it answers in eval mode, in which it is left.
+
+    It is traced, the older of PyTorch's two ways: a tenth of the seconds of the newer one, no package more, and right
+    for encoders and decoders alike. A trace holds what the example made it do, so its answers are to be checked.
+
+    Args:
+        model: the classifier, on the CPU, in fp32.
+        inputs: an example with all its inputs, (batch, tokens) each, of several rows and with padding.
+        path: the file.
+
+    Raises:
+        ModelError: the weights are too many for one file, or the forward cannot be traced.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    if size > LIMIT_BYTES:
+        raise ModelError(f"has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2", where=_kind(model))
+    axes = {**dict.fromkeys(inputs, FREE), LOGITS: {0: FREE[0]}}
+    try:
+        with _quiet(), torch.no_grad():
+            torch.onnx.export(
+                _Answer(model, tuple(inputs)).eval(),
+                tuple(inputs.values()),
+                str(path),
+                input_names=list(inputs),
+                output_names=[LOGITS],
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except (RuntimeError, ValueError, TypeError) as error:  # what has no ONNX form; the system's errors pass
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(f"cannot be written as ONNX ({reason})", where=_kind(model)) from error
+
+
+def write_int8(graph: Path, path: Path) -> None:
+    """The same graph with weights of eight bits, each column with its own scale; activations are scaled as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet():
+        quantize_dynamic(graph, path, weight_type=QuantType.QInt8, per_channel=True)
+
+
+class OnnxModel(nn.Module):
+    """An ONNX file at work on the CPU, called as the model that it was made of.
+
+    Args:
+        path: the file.
+        config: of that model.
+    """
+
+    def __init__(self, path: Path, config: Any) -> None:
+        import onnxruntime
+
+        super().__init__()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.config = config
+
+    def forward(self, **inputs: Tensor) -> SequenceClassifierOutput:
+        """Logits, (batch, labels), for inputs of (batch, tokens) each."""
+        wanted = [each.name for each in self.session.get_inputs()]
+        [logits] = self.session.run([LOGITS], {name: inputs[name].numpy() for name in wanted})
+        return SequenceClassifierOutput(logits=torch.from_numpy(logits))
+
+
+class _Answer(nn.Module):
+    """The model with inputs by their places, as a trace wants them, and nothing but logits for an answer."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        logits: Tensor = self.model(**dict(zip(self.names, tensors, strict=True))).logits
+        return logits
+
+
+def _kind(model: nn.Module) -> str:
+    return type(model).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the advice of exporter and quantizer: what they warn of is measured afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

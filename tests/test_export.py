@@ -1,0 +1,293 @@
+"""A run as an ONNX graph: the same answers without torch, or nothing at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import io
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import dongu
+from conftest import WORDS
+from dongu.cli import export as command
+from dongu.cli.main import run as run_command
+from dongu.files import Disk
+from dongu.model.load import load_model, load_tokenizer, model_columns
+from dongu.model.onnx import OnnxModel, write_onnx
+from dongu.results import export as exporting
+
+missing = [name for name in command.PACKAGES if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(missing), reason="the extra [onnx] is not installed")
+
+HOSTILE = ('<b>"bold" `x`</b>', "class1\u2028---\tevil: true", "sınıf")  # names of classes
+LENGTH = 12  # tokens a row at most, so that long texts are cut
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_model: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """`runs(kind)`: a trained run of this kind, to be read only."""
+    folder, made = tmp_path_factory.mktemp("runs"), set()
+
+    def labelled(kind: str, row: int, text: str) -> dict[str, Any]:
+        if kind == "numbers":
+            return {"text": f"{text} word{row % 5}", "label": 2000.5 + 10 * (row % 5)}
+        if kind == "sets":
+            return {"text": f"{text} word{row % 3}", "label": ["word0", HOSTILE[0]][: row % 3]}
+        if kind == "pairs":
+            return {"one": f"{text} word{row % 2}", "other": "the film was bad", "label": "yn"[row % 2]}
+        return {"text": f"word{row % 3} {text}", "label": HOSTILE[row % 3]}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            draw = random.Random(5)
+            texts = [" ".join(draw.choices(WORDS, k=draw.randint(2, 20))) for _ in range(72)]
+            rows = [json.dumps(labelled(kind, row, text)) for row, text in enumerate(texts)]
+            (folder / f"{kind}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+            options = ["--max-length", str(LENGTH), "--lr", "5e-3", "--epochs", "2", "--device", "cpu"]
+            options += {"classes": ["--calibrate"], "pairs": ["--text-columns", "one", "other"]}.get(kind, [])
+            data, out = str(folder / f"{kind}.jsonl"), str(folder / kind)
+            assert run_command(["train", data, "--model", tiny_model(dropout=0.1), "--out", out, *options]) == 0
+            made.add(kind)
+        return folder / kind
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DONGU_CACHE", str(folder / "cache"))
+        yield make
+
+
+@pytest.fixture(scope="module")
+def exported(runs: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The run of classes, exported with int8, and what `--json` says of it."""
+    run, out = str(runs("classes")), tmp_path_factory.mktemp("exported") / "new" / "onnx"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert run_command(["export", run, "--out", str(out), "--int8", "--json"]) == 0
+    return out, json.loads(said.getvalue())
+
+
+def example_of(folder: Path) -> str:
+    [example] = re.findall(r"^```python\n(.*?)^```", (folder / "README.md").read_text("utf-8"), re.M | re.S)
+    assert set(re.findall(r"^import (\w+)", example, re.M)) == {"json", "numpy", "onnxruntime", "tokenizers"}
+    assert set(re.findall(r"^from (\w+)", example, re.M)) == {"pathlib"}
+    return str(example)
+
+
+def said_by(example: str, folder: Path) -> list[str]:
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(example, {})
+    return said.getvalue().splitlines()
+
+
+def test_the_folder_and_what_is_said_of_it(exported: tuple[Path, dict[str, Any]], runs: Callable[[str], Path]) -> None:
+    out, said = exported
+    names = {"model.onnx", "model_int8.onnx", "README.md", "config.json", "calibration.json"}
+    assert {path.name for path in out.iterdir()} == names | {"tokenizer.json", "tokenizer_config.json"}
+    assert [path.name for path in out.parent.iterdir()] == ["onnx"]
+    for name in ("config.json", "calibration.json"):
+        assert (out / name).read_bytes() == (runs("classes") / "model" / name).read_bytes()
+    model, graph, small = (said["forms"][name] for name in ("model", "model.onnx", "model_int8.onnx"))
+    assert 0 < graph["difference"] <= 1e-5 < 1e-4 < small["difference"], "int8 is another model, and is measured"
+    assert graph["size_bytes"] == (out / "model.onnx").stat().st_size
+    assert small["size_bytes"] < graph["size_bytes"]
+    written = json.loads((runs("classes") / "results.json").read_text(encoding="utf-8"))["validation"]
+    for metric in ("loss", "accuracy", "macro_f1"):
+        for form in (model, graph):
+            assert form["results"][metric]["value"] == pytest.approx(written[metric]["value"], rel=1e-5)
+            assert form["results"][metric]["low"] == pytest.approx(written[metric]["low"], rel=1e-5)
+    assert said["rows"] == model["same"] == graph["same"]
+    assert all(form["rows_a_second"] > 0 for form in said["forms"].values())
+    readme = (out / "README.md").read_text(encoding="utf-8")
+    assert f"| accuracy | {written['accuracy']['value']:.4f} (" in readme
+    assert not any(line in readme for label in HOSTILE for line in label.splitlines())
+
+
+def test_the_graph_answers_as_predict_does(exported: tuple[Path, dict[str, Any]], runs: Callable[[str], Path]) -> None:
+    """Any number of rows of any length: cut, padded, one alone; with the temperature in the head."""
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    out, _ = exported
+    classifier = dongu.load(runs("classes"), device="cpu")
+    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    labels = json.loads((out / "config.json").read_text(encoding="utf-8"))["id2label"]
+    for texts in (["good"], ["word1 " * 90, "word0 a", "unheard of"], ["bad"] * 7, ["the film was bad", "a film was"]):
+        rows = tokenizer.encode_batch(texts)
+        assert max(len(row.ids) for row in rows) <= LENGTH
+        columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+        inputs = {name: np.array([getattr(row, field) for row in rows]) for name, field in columns.items()}
+        [logits] = session.run(None, inputs)
+        probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        for row, answer in zip(probabilities, classifier.predict(texts), strict=True):
+            found = {labels[str(i)]: float(value) for i, value in enumerate(row)}
+            assert found == pytest.approx(answer["probabilities"], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["classes", "pairs", "sets", "numbers"])
+def test_the_example_of_the_readme_runs(
+    kind: str, runs: Callable[[str], Path], exported: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = exported[0] if kind == "classes" else runs(kind) / "onnx"
+    if kind != "classes":
+        capsys.readouterr()
+        assert run_command(["export", str(runs(kind))]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert re.match(r"model\.onnx: 0\.1 MB; on \d rows of validation its \w+ are at most [0-9.e-]+ from", said[0])
+        assert said[-1] == f"wrote {out}; its README.md shows how to use it"
+    example = example_of(out)
+    assert len([line for line in example.splitlines() if line and "import" not in line]) <= 10
+    texts: list[Any] = ["a text", "another text"]
+    if kind == "pairs":
+        texts = [("one text", "another text"), ("a third", "a fourth")]
+    shown = said_by(example, out)
+    for line, answer in zip(shown, dongu.load(runs(kind), device="cpu").predict(texts), strict=True):
+        given = answer["prediction"]
+        if kind == "numbers":
+            assert 1990 < float(line) == pytest.approx(given, rel=1e-6) < 2060
+        elif kind == "sets":
+            assert line.startswith(f"{given} [")
+        else:
+            assert line.startswith(f"{given} ")
+            assert float(line.split()[-1]) == pytest.approx(answer["probabilities"][given], abs=1e-5)
+
+
+@pytest.mark.parametrize("family", ["distilbert", "roberta", "mpnet", "modernbert", "gpt2", "llama"])
+def test_families(family: str, tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    """Rows of other numbers and lengths than those of the trace, with padding and without."""
+    path = tiny_model(family, 0.1)
+    tokenizer = load_tokenizer(path)
+    pad = tokenizer.pad_token_id
+    model = load_model(path, label_names=["a", "b", "c"], task="single-label", pad_token_id=pad, seed=1).eval()
+
+    def rows(*lengths: int) -> dict[str, torch.Tensor]:
+        ids = torch.full((len(lengths), max(lengths)), pad)
+        for row, length in enumerate(lengths):
+            ids[row, :length] = torch.arange(5 + row, 5 + row + length) % 60 + 1
+        inputs = {"input_ids": ids, "attention_mask": (ids != pad).long(), "token_type_ids": torch.zeros_like(ids)}
+        return {name: inputs[name] for name in model_columns(model) if name in tokenizer.model_input_names}
+
+    write_onnx(model, rows(3, 5), tmp_path / "model.onnx")
+    assert not model.training
+    graph = OnnxModel(tmp_path / "model.onnx", model.config)
+    for lengths in ((3, 5), (1,), (40, 2, 17), (8, 8, 8, 8), (60,)):
+        with torch.no_grad():
+            expected = model(**rows(*lengths)).logits
+        assert expected.abs().max() > 0.05
+        torch.testing.assert_close(graph(**rows(*lengths)).logits, expected, rtol=0, atol=5e-6)
+
+
+def test_a_window_of_attention_is_in_the_graph(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    """ModernBERT's local layers see so many tokens, and the rows of the trace are shorter."""
+    folder = shutil.copytree(tiny_model("modernbert"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"local_attention": 8, "sliding_window": 8, "global_attn_every_n_layers": 2}
+    config["layer_types"] = ["full_attention", "sliding_attention"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    model = load_model(str(folder), label_names=["a", "b"], task="single-label", pad_token_id=0, seed=1).eval()
+    ids = torch.arange(5, 45)[None]
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    example = {"input_ids": ids[:, :4].repeat(2, 1), "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])}
+    write_onnx(model, example, tmp_path / "model.onnx")
+    with torch.no_grad():
+        answer = model(**inputs).logits
+        model.config.sliding_window = model.config.local_attention = 128
+    torch.testing.assert_close(OnnxModel(tmp_path / "model.onnx", model.config)(**inputs).logits, answer)
+
+
+def test_a_graph_that_answers_otherwise_is_refused(
+    runs: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = OnnxModel.forward
+
+    def wrong(self: OnnxModel, **inputs: torch.Tensor) -> Any:
+        answer = forward(self, **inputs)
+        answer.logits[0, 0] += 2e-3
+        return answer
+
+    monkeypatch.setattr(OnnxModel, "forward", wrong)
+    assert run_command(["export", str(runs("classes")), "--out", str(tmp_path / "onnx")]) == 2
+    what, hint = capsys.readouterr().err.splitlines()
+    assert "BertForSequenceClassification as ONNX: the graph's logits are up to 2.0e-03 from the model's" in what
+    assert hint.startswith("nothing was written")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_traced_is_said(tmp_path: Path) -> None:
+    class Odd(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor) -> Any:
+            raise RuntimeError("no such operator\nand much more")
+
+    with pytest.raises(dongu.DonguError, match=r"Odd: cannot be written as ONNX \(no such operator\)$"):
+        write_onnx(Odd(), {"input_ids": torch.ones(1, 1)}, tmp_path / "model.onnx")
+    huge = torch.nn.Module()
+    huge.register_buffer("weights", torch.empty(0).expand(2**30, 0))
+    huge.weights = torch.empty(1).expand(2**30)  # four gigabytes that take no memory
+    with pytest.raises(dongu.DonguError, match=r"has 4\.3 GB of weights"):
+        write_onnx(huge, {}, tmp_path / "model.onnx")
+
+
+def test_nothing_is_overwritten_and_nothing_left(
+    runs: Callable[[str], Path],
+    exported: tuple[Path, dict[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, (out, _) = str(runs("classes")), exported
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for taken in (out, out / "model.onnx"):
+        assert run_command(["export", run, "--out", str(taken)]) == 2
+        assert "nothing was touched" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    write = Disk.write
+
+    def full(self: Disk, path: Path, content: bytes) -> None:
+        if path.name == "README.md":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(self, path, content)
+
+    monkeypatch.setattr(Disk, "write", full)
+    assert run_command(["export", run, "--out", str(tmp_path / "onnx")]) == 6
+    assert "No space left" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+
+    def slow(*arguments: Any) -> None:
+        (tmp_path / "onnx").mkdir()
+        (tmp_path / "onnx" / "mine").touch()
+
+    monkeypatch.setattr(exporting, "_copy_settings", slow)
+    assert run_command(["export", run, "--out", str(tmp_path / "onnx")]) == 2
+    assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["mine"], "somebody came meanwhile"
+
+
+def test_bad_input(
+    runs: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = str(runs("pairs"))
+    for arguments, said in {
+        (str(tmp_path),): "is not a run: it has no run.json",
+        (run, "--format", "tflite"): "invalid choice: 'tflite'",
+        (run, "missing.csv", "--out", str(tmp_path / "x")): "missing.csv: no such file or folder",
+        (run, str(runs("numbers").with_suffix(".jsonl")), "--out", str(tmp_path / "x")): "one",
+        (run, "--out", str(tmp_path / "\0")): "cannot be looked at",
+    }.items():
+        assert run_command(["export", *arguments]) == 2, arguments
+        assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    assert run_command(["export", run]) == 2
+    what, hint = capsys.readouterr().err.splitlines()
+    assert what == "dongu: error: dongu export: onnxruntime not installed"
+    assert hint == 'install what it needs with: pip install "dongu[onnx]"'
