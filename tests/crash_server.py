@@ -63,14 +63,15 @@ def break_worker(batches: Any, kind: str, index: int) -> None:
     One that `survives` loses its run before PyTorch has asked who its parent is.
     """
     if kind == "survives":
-        watch = torch.utils.data._utils.worker.ManagerWatchdog
+        module: Any = torch.utils.data._utils.worker
+        watch = module.ManagerWatchdog
 
         def orphaned() -> Any:
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(0.2)
             return watch()
 
-        torch.utils.data._utils.worker.ManagerWatchdog = orphaned
+        module.ManagerWatchdog = orphaned
         return
     inner = batches.__getitem__
 
