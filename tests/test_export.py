@@ -90,6 +90,8 @@ def said_by(example: str, folder: Path) -> list[str]:
 
 
 def test_the_folder_and_what_is_said_of_it(exported: tuple[Path, dict[str, Any]], runs: Callable[[str], Path]) -> None:
+    import onnx
+
     out, said = exported
     names = {"model.onnx", "model_int8.onnx", "README.md", "config.json", "calibration.json"}
     assert {path.name for path in out.iterdir()} == names | {"tokenizer.json", "tokenizer_config.json"}
@@ -99,7 +101,8 @@ def test_the_folder_and_what_is_said_of_it(exported: tuple[Path, dict[str, Any]]
     model, graph, small = (said["forms"][name] for name in ("model", "model.onnx", "model_int8.onnx"))
     assert 0 < graph["difference"] <= 1e-5 < 1e-4 < small["difference"], "int8 is another model, and is measured"
     assert graph["size_bytes"] == (out / "model.onnx").stat().st_size
-    assert small["size_bytes"] < graph["size_bytes"]
+    kinds = {tensor.data_type for tensor in onnx.load(out / "model_int8.onnx").graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds, "a tiny file is not made smaller by it"
     written = json.loads((runs("classes") / "results.json").read_text(encoding="utf-8"))["validation"]
     for metric in ("loss", "accuracy", "macro_f1"):
         for form in (model, graph):
@@ -143,7 +146,7 @@ def test_the_example_of_the_readme_runs(
         capsys.readouterr()
         assert run_command(["export", str(runs(kind))]) == 0
         said = capsys.readouterr().out.splitlines()
-        assert re.match(r"model\.onnx: 0\.1 MB; on \d rows of validation its \w+ are at most [0-9.e-]+ from", said[0])
+        assert re.match(r"model\.onnx: 0\.1 MB; on \d rows of validation its \w+ are at most [0-9.e+-]+ from", said[0])
         assert said[-1] == f"wrote {out}; its README.md shows how to use it"
     example = example_of(out)
     assert len([line for line in example.splitlines() if line and "import" not in line]) <= 10
@@ -225,7 +228,7 @@ def test_a_graph_that_answers_otherwise_is_refused(
 
 def test_what_cannot_be_traced_is_said(tmp_path: Path) -> None:
     class Odd(torch.nn.Module):
-        def forward(self, input_ids: torch.Tensor) -> Any:
+        def forward(self, **_: torch.Tensor) -> Any:
             raise RuntimeError("no such operator\nand much more")
 
     with pytest.raises(dongu.DonguError, match=r"Odd: cannot be written as ONNX \(no such operator\)$"):

@@ -173,7 +173,7 @@ def refuse_if_taken(folder: Path) -> None:
     """
     what = "is not empty"
     try:
-        if not os.listdir(folder):
+        if not any(folder.iterdir()):
             return
     except FileNotFoundError:
         return

@@ -26,9 +26,7 @@ def add(commands: Any) -> None:
     export.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
     export.add_argument("--format", choices=("onnx",), default="onnx", help="onnx, the only one there is (onnx)")
     export.add_argument("--out", metavar="FOLDER", type=Path, help="folder to write (default: RUN/onnx)")
-    export.add_argument(
-        "--int8", action="store_true", help="write a graph with weights of eight bits too, and measure it"
-    )
+    export.add_argument("--int8", action="store_true", help="a graph of eight bits a weight too, with what it loses")
     export.add_argument("--json", action="store_true", help="JSON on standard output")
     export.set_defaults(run=_run)
 

@@ -57,7 +57,7 @@ def write_onnx(model: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
 
 
 def write_int8(graph: Path, path: Path) -> None:
-    """The same graph with weights of eight bits, each column with its own scale; activations are scaled as they come."""
+    """The same graph with weights of eight bits, each column by its own scale; activations are scaled as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _quiet():

@@ -92,7 +92,7 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
     largest = float(np.abs(truth).max())
     if not differences[GRAPH] <= TOLERANCE * largest:
         raise ModelError(
-            f"the graph's logits are up to {differences[GRAPH]:.1e} from the model's, the largest of which is {largest:.3g}",
+            f"the graph's logits are up to {differences[GRAPH]:.1e} from the model's, which reach {largest:.3g}",
             where=f"{type(model).__name__} as ONNX",
             hint="nothing was written; this kind of model cannot be exported",
         )

@@ -48,7 +48,7 @@ class Export:
         logits = "numbers" if task == "regression" else "logits"
         yield (
             f"{GRAPH}: {_megabytes(plain)}; on {counted(self.rows, 'row')} of validation its {logits} are at most "
-            f"{plain.difference:.1e} from the model's, the largest of which is {self.largest:.3g}; "
+            f"{plain.difference:.1e} from the model's, which reach {self.largest:.3g}; "
             f"{plain.rows_a_second / self.forms[MODEL].rows_a_second:.1f} times as fast as PyTorch"
         )
         if small := self.forms.get(GRAPH_INT8):
@@ -75,7 +75,7 @@ class Export:
 It needs two packages: `pip install onnxruntime tokenizers`. In this folder:
 
 ```python
-{_example(task, pair=pair, max_length=max_length)}```
+{_example(task, pair=pair)}```
 
 `tokenizer.json` cuts at {max_length} tokens, the longer text of a pair first, and pads. `config.json` has the names of
 the labels. The graph answers anything; dongu would refuse a text in which nothing is visible.
@@ -92,7 +92,7 @@ Written with {with_versions}.
 """
 
 
-def _example(task: Task, *, pair: bool, max_length: int) -> str:
+def _example(task: Task, *, pair: bool) -> str:
     texts = '("one text", "another text"), ("a third", "a fourth")' if pair else '"a text", "another text"'
     answers = {
         "single-label": """\
