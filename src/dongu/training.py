@@ -318,9 +318,7 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
     if per_class:
         results["per_class"] = per_class  # a table: each value of results that is an object is a split
     if main:
-        card = write_card(
-            loop.config, loop.metrics, name=loop.data.name, results=results, version=software_versions()["dongu"]
-        )
+        card = write_card(loop, results, software_versions()["dongu"])
         write_file(folder.model / "README.md", card.encode(), within=folder.path)
     journal.phase("judging", time.perf_counter() - began, loop.number)
     return results

@@ -38,6 +38,11 @@ def add(commands: Any) -> None:
     train.add_argument(
         "--seeds", metavar="N", help="train N times, with the seeds from --seed on, in OUT/seed-42 and so on"
     )
+    train.add_argument(
+        *spellings("push_to_hub"),
+        metavar="OWNER/NAME",
+        help="upload the model at the end, to a repository of the Hub that is private unless it is there already",
+    )
     for flag in ("per_device_train_batch_size", "gradient_accumulation_steps"):
         train.add_argument(*spellings(flag), dest=flag, default=None, help=argparse.SUPPRESS)
     train.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
@@ -53,6 +58,8 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.weights import resolve_weights
     from dongu.run.folder import RunFolder
 
+    if parsed.push_to_hub is not None:
+        _check_push(parsed.push_to_hub, count)
     if count is not None:
         _train_seeds(options, count, as_json=parsed.json)
         return
@@ -64,7 +71,21 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.training import train
 
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
-    show_result(train(data, console=console, **options), console, as_json=parsed.json)
+    result = train(data, console=console, **options)
+    show_result(result, console, as_json=parsed.json)
+    if parsed.push_to_hub is not None and os.environ.get("RANK", "0") == "0":
+        from dongu.results.hub import push
+
+        console.line(f"pushed to {push(result.path, parsed.push_to_hub)}")
+
+
+def _check_push(name: str, count: int | None) -> None:
+    from dongu.results.hub import check_access
+
+    if count is not None:
+        hint = "push the best of them afterwards: dongu push RUN OWNER/NAME"
+        raise UsageError("several runs have several models", where="--push-to-hub", hint=hint)
+    check_access(name)
 
 
 def _train_seeds(options: dict[str, Any], count: int, *, as_json: bool) -> None:

@@ -114,17 +114,23 @@ def _choose_splits(stems: dict[Any, str], where: str, present: Iterable[Any]) ->
     return chosen
 
 
-def _read_hub(name: str) -> Source:
+def hub_parts(name: str) -> tuple[str, str | None]:
+    """Repository and configuration of a Hub data set: `glue:mrpc` → `nyu-mll/glue` and `mrpc`."""
     repository, _, config = name.partition(":")
+    return "nyu-mll/glue" if repository == "glue" else repository, config or None
+
+
+def _read_hub(name: str) -> Source:
+    repository, config = hub_parts(name)
     short = "-".join(filter(None, [repository.rpartition("/")[2], config]))
-    if repository == "glue":
+    if name.partition(":")[0] == "glue":
         if config not in GLUE:
-            raise data_error(name, f"GLUE has no task {config!r}", f"its tasks are {', '.join(GLUE)}")
-        repository, short = "nyu-mll/glue", config
+            raise data_error(name, f"GLUE has no task {config or ''!r}", f"its tasks are {', '.join(GLUE)}")
+        short = config
     try:
         import datasets
 
-        loaded = datasets.load_dataset(repository, config or None)
+        loaded = datasets.load_dataset(repository, config)
     except Exception as error:  # failures of the network, the cache and the format share no other base
         what = f"the data set cannot be loaded from the Hub ({type(error).__name__}: {reason_of(error)})"
         hint = "check the name and the network; a local folder or file works offline"

