@@ -114,7 +114,7 @@ def _limits(loop: Loop, results: Mapping[str, Any]) -> str:
         "It knows the language and the labels of its training rows, and nothing of others: whatever the text, it gives"
         " one of its own answers, also to another kind of text, and often a sure one."
     ]
-    if not [split for split in results if split not in ("validation", "per_class") and split in loop.splits]:
+    if {split for split, *_ in _entries(results)} == {"validation"}:
         limits.append("No rows but those that chose its step were there to judge it: new ones will be harder.")
     rare = [row for row in results.get("per_class", ()) if row["split"] == "validation" and row["rows"] < FEW_ROWS]
     if rare:
