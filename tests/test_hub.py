@@ -159,8 +159,9 @@ def test_a_failure_keeps_the_run_and_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("owner/a b", "", "can be no name on the Hub"),
-        ("reviews", "", "names no owner"),
+        ("owner/a b", "", "can be no name of a model on the Hub"),
+        ("owner/a--b", "", "can be no name of a model on the Hub"),
+        ("reviews", "", "can be no name of a model on the Hub"),
         (NAME, "no token", "there is no token for the Hub"),
         (NAME, "other token", "the Hub does not let us in"),
         (NAME, "offline", "the Hub does not let us in"),

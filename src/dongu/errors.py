@@ -7,7 +7,7 @@
     │   └── ModelError             a model or a tokenizer
     ├── CheckpointError         4  checkpoints exist, and none can be used
     ├── NonFiniteError          5  a NaN or an infinity, before it reached the weights
-    ├── StorageError            6  a file could not be written
+    ├── StorageError            6  a file could not be written, or a model not be pushed
     ├── LockedError             7  another process writes to the run folder
     ├── WorkerError             8  a process that prepares batches died, failed or hangs
     └── StoppedError      129-143  a signal ended the run; its state is saved
@@ -73,7 +73,7 @@ class NonFiniteError(DonguError):
 
 
 class StorageError(DonguError):
-    """A file could not be written."""
+    """A file could not be written, or a model not be pushed to the Hub."""
 
     exit_code = 6
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from dongu.errors import InputError, StorageError, UsageError
 from dongu.run.folder import RunFolder
+
+_NAME = re.compile(r"(?!.*(--|\.\.))\w[\w.-]*/\w[\w.-]{0,95}(?<![.-])", re.ASCII)
 
 
 def check_access(name: str) -> None:
@@ -15,15 +18,10 @@ def check_access(name: str) -> None:
         UsageError: there can be no such repository, there is no token, or the Hub does not take it or is out of reach.
     """
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
 
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise UsageError("can be no name on the Hub", where=name, hint="give OWNER/NAME") from error
-    if "/" not in name:
-        raise UsageError("names no owner", where=name, hint="give OWNER/NAME, with your own name or an organization's")
+    if not _NAME.fullmatch(name):
+        hint = "give OWNER/NAME, with your own name or an organization's for OWNER"
+        raise UsageError("can be no name of a model on the Hub", where=name, hint=hint)
     if get_token() is None:
         raise UsageError("there is no token for the Hub", where=name, hint="`hf auth login`, or set HF_TOKEN")
     try:
