@@ -17,6 +17,12 @@ from dongu.results.compare_words import letter, sentence
 from dongu.results.paired import Difference, holm, mcnemar, paired_differences
 
 
+@pytest.fixture
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for what is asked, and quick."""
+    monkeypatch.setattr("dongu.results.paired.RESAMPLES", 1000)
+
+
 def classes(targets: np.ndarray, given: np.ndarray, labels: int = 2) -> Answers:
     names = tuple(f"c{i}" for i in range(labels))
     return Answers("single-label", names, np.arange(len(targets)), targets, given, (given != targets).astype(float))
@@ -78,18 +84,19 @@ def test_a_bootstrap_of_cells_is_one_of_rows() -> None:
     metrics = MetricSet.of("single-label", ("a", "b", "c"), None, "matthews_correlation")
     found = paired_differences(classes(targets, one, 3), classes(targets, two, 3), metrics.names, 0)
     drawn: dict[str, list[float]] = {name: [] for name in metrics.names}
-    for _ in range(1500):
+    for _ in range(800):
         rows = random.integers(0, 300, 300)
         low, high = (metrics.compute(np.eye(3)[given[rows]], targets[rows]) for given in (one, two))
         for name, values in drawn.items():
             values.append(high[name] - low[name])
     for name, values in drawn.items():
         low, high = np.quantile(values, [0.025, 0.975])
-        assert found[name].low == pytest.approx(low, abs=0.015)
-        assert found[name].high == pytest.approx(high, abs=0.015)
+        assert found[name].low == pytest.approx(low, abs=0.02)
+        assert found[name].high == pytest.approx(high, abs=0.02)
         assert found[name].low < found[name].value < found[name].high
 
 
+@pytest.mark.usefixtures("fewer_resamples")
 @pytest.mark.parametrize("name", ["pearson", "spearman", "loss"])
 def test_numbers_against_a_plain_resampling(name: str) -> None:
     from scipy.stats import pearsonr, spearmanr
@@ -104,7 +111,7 @@ def test_numbers_against_a_plain_resampling(name: str) -> None:
     }[name]
     found = paired_differences(numbers(targets, one), numbers(targets, two), [name], 0)[name]
     drawn = []
-    for _ in range(600):
+    for _ in range(400):
         rows = random.integers(0, 120, 120)
         drawn.append(statistic(two[rows], targets[rows]) - statistic(one[rows], targets[rows]))
     spread = float(np.std(drawn))
@@ -112,6 +119,7 @@ def test_numbers_against_a_plain_resampling(name: str) -> None:
     assert [found.low, found.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]).tolist(), abs=0.35 * spread)
 
 
+@pytest.mark.usefixtures("fewer_resamples")
 def test_several_labels_against_a_plain_resampling() -> None:
     random = np.random.default_rng(2)
     targets = (random.random((80, 3)) < 0.4).astype(float)
@@ -119,7 +127,7 @@ def test_several_labels_against_a_plain_resampling() -> None:
     names = ["average_precision", "macro_f1", "micro_f1", "loss"]
     found = paired_differences(sets(targets, one), sets(targets, two), names, 0)
     drawn: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(400):
+    for _ in range(200):
         rows = random.integers(0, 80, 80)
         first, second = sets(targets[rows], one[rows]), sets(targets[rows], two[rows])
         for name in names:
@@ -130,6 +138,7 @@ def test_several_labels_against_a_plain_resampling() -> None:
         assert [found[name].low, found[name].high] == pytest.approx(expected, abs=0.5 * spread), name
 
 
+@pytest.mark.usefixtures("fewer_resamples")
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     """150 pairs of runs, one of them 8 points better: about 95% of the intervals hold that."""
     random = np.random.default_rng(3)
@@ -145,6 +154,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.2 < shown / 150 < 0.8
 
 
+@pytest.mark.usefixtures("fewer_resamples")
 def test_equal_runs_are_seldom_told_apart() -> None:
     random = np.random.default_rng(4)
     shown = {"accuracy": 0, "f1": 0, "loss": 0}
@@ -184,6 +194,7 @@ def test_a_constant_answer_has_no_correlation() -> None:
         assert "undefined" in sentence(name, difference, difference.p, 20, "A", "B")
 
 
+@pytest.mark.usefixtures("fewer_resamples")
 def test_a_seed_and_its_numbers() -> None:
     random = np.random.default_rng(5)
     targets = random.integers(0, 2, 80)

@@ -24,7 +24,7 @@ from dongu.model.device import describe_device
 RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy")
 # Options that change where things lie or how often the state is saved, and not one bit of the result. The device is
 # not among them; it is recorded as the hardware that it stands for.
-HARMLESS = frozenset({"data", "out", "workers", "save_steps", "keep", "device", "strict"})
+HARMLESS = frozenset({"data", "out", "workers", "save_steps", "keep", "device", "strict", "track"})
 
 DIGESTED_TOKENS = 1 << 20  # at a time
 
