@@ -77,19 +77,26 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 def _pair_lines(comparison: Comparison, pair: Pair, first: str, second: str) -> Iterator[str]:
     for name in comparison.names:
         yield sentence(name, pair.differences[name], pair.p[name], comparison.rows, first, second)
-    words = {
-        "both": "both are right on {}",
-        "only_first": f"only {first} on {{}}",
-        "only_second": f"only {second} on {{}}",
-        "neither": "neither on {}",
-        "first_nearer": f"{first} is nearer on {{}} rows",
-        "second_nearer": f"{second} on {{}}",
-        "as_near": "as near on {}",
+    tally = {kind: f"{count:,}" for kind, count in pair.tally.items()}
+    if "both" in tally:
+        yield (
+            f"both are right on {tally['both']}, only {first} on {tally['only_first']},"
+            f" only {second} on {tally['only_second']}, neither on {tally['neither']}"
+        )
+    else:
+        yield (
+            f"{first} is nearer on {tally['first_nearer']}, {second} on {tally['second_nearer']},"
+            f" as near on {tally['as_near']}"
+        )
+    heads = {
+        "only_first": f"only {first} is right",
+        "only_second": f"only {second} is right",
+        "first_nearer": f"{first} is nearer",
+        "second_nearer": f"{second} is nearer",
     }
-    yield ", ".join(text.format(f"{pair.tally[kind]:,}") for kind, text in words.items() if kind in pair.tally)
     for kind, examples in pair.examples.items():
         if examples:
-            yield f"{words[kind].format(f'{pair.tally[kind]:,}')}, and furthest apart on these:"
+            yield f"{heads[kind]}, {len(examples)} of {tally[kind]} rows:"
             for example in examples:
                 yield from _example_lines(example, first, second)
 
