@@ -100,7 +100,7 @@ def test_two_runs_for_a_machine(runs: dict[str, Path], capsys: pytest.CaptureFix
     for example in pair["examples"]["only_second"]:
         assert example["id"] in only
         assert example["label"] == lines[0][example["id"]]["label"] == example["answers"][1] != example["answers"][0]
-        assert example["text"] == text_of(104 + example["id"])
+        assert example["texts"] == [text_of(104 + example["id"])]
 
 
 def test_two_runs_for_a_person(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,8 +140,8 @@ def test_what_is_read_back_is_what_was_answered(task: Any, tmp_path: Path) -> No
     names = ("a", "b", "c") if task == "multi-label" else ("score",)
     metrics = MetricSet.of(task, names)
     logits = random.normal(size=(30, len(names))).astype(np.float32) * 3
-    targets = (random.random((30, 3)) < 0.5) if task == "multi-label" else random.normal(size=30)
-    targets = targets.astype(np.float32)
+    drawn = (random.random((30, 3)) < 0.5) if task == "multi-label" else random.normal(size=30)
+    targets = drawn.astype(np.float32)
     losses = row_losses(task, torch.from_numpy(logits), torch.from_numpy(targets)).numpy()
     values = {"loss": float(losses.mean()), **metrics.compute(logits, targets, 0.3)}
     evaluation = Evaluation("test", np.arange(30), logits, targets, losses, values, 0.3)
@@ -171,7 +171,10 @@ def test_runs_that_cannot_be_compared(
     said = refused(capsys, low, other)
     assert "its test (" in said
     assert f"is not that of {low}" in said
-    assert compared(capsys, low, other, "--split", "validation")["split"] == "validation"
+    change(other / "run.json", lambda record: record["data"]["train"].update(texts="1", rows=7))
+    found = compared(capsys, low, other, "--split", "validation")
+    assert found["split"] == "validation"
+    assert found["differs"]["train"][1] == "7 rows, sha256 1", "other train rows are a difference, and no obstacle"
 
     change(other / "run.json", lambda record: record.update(label_names=["no", "yes"]))
     assert "has other labels" in refused(capsys, low, other)
@@ -205,7 +208,9 @@ def test_damaged_predictions(
     path.unlink()
     assert "test.jsonl: is missing" in refused(capsys, low, other)
 
-    change(other / "results.json", lambda results: results["test"].pop("f1"))
+    change(other / "results.json", lambda results: results["test"]["loss"].update(low="0.1"))
+    assert "is damaged: it holds no interval of loss on test" in refused(capsys, low, other)
+    change(other / "results.json", lambda results: results["test"].pop("loss"))
     assert "says nothing of test that could be compared" in refused(capsys, low, other)
 
 

@@ -64,7 +64,9 @@ class Fake:
     fails_at: ClassVar[int | str] = ""
 
     def __init__(self, **arguments: Any) -> None:
-        self.arguments, self.logged, self.options = arguments, [], None  # type: ignore[var-annotated]
+        self.arguments = arguments
+        self.logged: list[tuple[int, dict[str, float]]] = []
+        self.options: dict[str, Any] = {}
         self.tracker = SimpleNamespace(info=SimpleNamespace(run_id="run-7"))
         self.finished = 0
         Fake.made.append(self)
@@ -74,7 +76,7 @@ class Fake:
             raise ValueError("no key")
 
     def store_init_configuration(self, values: dict[str, Any]) -> None:
-        self.options = values  # type: ignore[assignment]
+        self.options = values
 
     def log(self, values: dict[str, float], step: int) -> None:
         if step == Fake.fails_at:
@@ -178,7 +180,6 @@ def test_what_a_tracker_is_told(begin: Callable[..., dongu.RunResult], tmp_path:
     for tracker in fake.made:
         assert tracker.logged == expected
         assert tracker.finished == 1
-        assert tracker.options is not None
         assert (tracker.options["learning_rate"], tracker.options["text_columns"]) == (2e-3, '["text"]')
         assert all(isinstance(value, bool | int | float | str) for value in tracker.options.values())
     known = json.loads((run / "tracking.json").read_text(encoding="utf-8"))
@@ -213,7 +214,7 @@ def test_a_resumed_run_has_its_name_again(
     wandb, mlflow, wandb_again, mlflow_again = fake.made
     assert wandb_again.arguments == wandb.arguments
     assert mlflow_again.arguments == {**mlflow.arguments, "run_id": "run-7"}
-    assert wandb_again.options is None, "told once"
+    assert not wandb_again.options, "told once"
     assert [step for step, values in wandb_again.logged if "train/loss" in values] == [4, 5, 6]
 
 

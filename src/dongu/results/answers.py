@@ -17,8 +17,9 @@ from dongu.metrics import CLASS_METRICS, NUMBER_METRICS, SET_METRICS, confusion_
 from dongu.multi_label import DEFAULT_THRESHOLD, Ranking
 from dongu.run.folder import RunFolder
 
-TOLERANCE = 1e-6  # of a metric that is computed again: softmax and its logarithm round the loss
-LEAST = 2.0**-53  # a probability below, or as near to 1, has no logarithm that can be told from the rest
+TOLERANCE = 1e-6  # of a metric that is computed again
+LOSS_TOLERANCE = 1e-2  # a row that is wrong and very sure has a probability with few digits left, or none
+LEAST = 2.0**-53  # what such a row's probability counts as
 RESTORE = "restore the run from a copy, or train it again"
 
 
@@ -83,10 +84,13 @@ def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], resul
         raise InputError(f"has {len(lines):,} rows, and run.json says {rows:,}", where=str(path), hint=RESTORE)
     try:
         answers = _answers(lines, task, names, results.get("threshold", DEFAULT_THRESHOLD))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"holds no predictions of a {task} task ({error})", where=str(path), hint=RESTORE) from error
     for name, value in written.items():
-        if not _same(found := answers.metric(name), math.nan if value is None else value):
+        found, tolerance = answers.metric(name), LOSS_TOLERANCE if name == "loss" else TOLERANCE
+        if not (
+            math.isnan(found) if value is None else math.isclose(found, value, rel_tol=tolerance, abs_tol=tolerance)
+        ):
             what = f"does not belong to results.json: its {name} is {found:.6f}, and not {value}"
             raise InputError(what, where=str(path), hint=RESTORE)
     return answers
@@ -112,9 +116,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def _answers(lines: list[dict[str, Any]], task: Task, names: tuple[str, ...], threshold: float) -> Answers:
     """
     Raises:
-        KeyError, TypeError, ValueError: a line is not what such a run writes.
+        KeyError, TypeError, ValueError, OverflowError: a line is not what such a run writes.
     """
     ids = np.array([line["id"] for line in lines], np.int64)
+    targets: np.ndarray
+    given: np.ndarray
     if task == "regression":
         targets, given = (np.array([line[key] for line in lines], np.float64) for key in ("label", "prediction"))
         return Answers(task, names, ids, targets, given, (given - targets) ** 2)
@@ -129,9 +135,5 @@ def _answers(lines: list[dict[str, Any]], task: Task, names: tuple[str, ...], th
         losses = -np.log(likely.clip(LEAST)).mean(-1)
         return Answers(task, names, ids, targets, given, losses, Ranking.of(probabilities, targets, threshold))
     targets, given = (np.array([place[line[key]] for line in lines], np.int64) for key in ("label", "prediction"))
-    losses = -np.log(probabilities[np.arange(len(lines)), targets])
+    losses = -np.log(probabilities[np.arange(len(lines)), targets].clip(LEAST))
     return Answers(task, names, ids, targets, given, losses)
-
-
-def _same(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE) or (math.isnan(one) and math.isnan(other))

@@ -14,13 +14,14 @@ from dongu.config import RunConfig, make_config
 from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import read_source
 from dongu.errors import InputError, UsageError
-from dongu.results.answers import Answers, read_answers
+from dongu.results.answers import RESTORE, Answers, read_answers
 from dongu.results.paired import Difference, holm, paired_differences
 from dongu.run.folder import RunFolder
 from dongu.text import excerpt
 
 SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.json
 PLACES = ("data", "out")  # options that say where things lie, and nothing of what they are
+SEED = 0  # of all draws: the same runs give the same numbers
 EXAMPLES = 3  # rows that are shown of each kind
 SPLITS = ("test", "validation")  # the first that all runs have metrics of is compared
 
@@ -53,12 +54,12 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Example:
-    """A row that two runs answer differently: its number, its truth, the two answers, the beginning of its text."""
+    """A row that two runs answer differently: its number, its truth, the two answers, the beginning of its texts."""
 
     id: int
     label: Any
     answers: tuple[Any, Any]
-    text: str | None
+    texts: tuple[str, ...]  # none where the data are gone
 
 
 @dataclass(frozen=True)
@@ -102,21 +103,21 @@ def compare(paths: Sequence[Path], split: str | None = None) -> Comparison:
     """
     if len(paths) < 2:
         raise UsageError("one run alone cannot be compared", where="dongu compare", hint="dongu compare RUN RUN")
-    for one, other in combinations(paths, 2):
-        if one.resolve() == other.resolve():
-            raise UsageError("is given twice", where=str(other), hint="give two different runs")
+    for one, two in combinations(paths, 2):
+        if one.resolve() == two.resolve():
+            raise UsageError("is given twice", where=str(two), hint="give two different runs")
     runs = tuple(_read(path) for path in paths)
     _refuse_other_tasks(runs)
     split = _choose_split(runs, split)
     _refuse_other_rows(runs, split)
     answers = [read_answers(RunFolder(run.path), split, run.record, run.results) for run in runs]
     first, *others = answers
-    for run, other in zip(runs[1:], others, strict=True):
-        if not (np.array_equal(first.ids, other.ids) and np.array_equal(first.targets, other.targets)):
+    for run, answer in zip(runs, answers, strict=True):
+        if not (np.array_equal(first.ids, answer.ids) and np.array_equal(first.targets, answer.targets)):
             where = str(run.path / "predictions" / f"{split}.jsonl")
             raise InputError(f"has other rows or labels than that of {runs[0].path}", where=where)
     main, names = _metrics(runs, split)
-    differences = [paired_differences(first, other, names, runs[0].record["options"]["seed"]) for other in others]
+    differences = [paired_differences(first, other, names, SEED) for other in others]
     corrected = {name: holm([found[name].p for found in differences]) for name in names}
     kinds = [_kinds(first, other) for other in others]
     chosen = [_most_telling(first, other, kind) for other, kind in zip(others, kinds, strict=True)]
@@ -141,7 +142,17 @@ def _read(path: Path) -> FinishedRun:
     record = folder.read_record()
     if not (path / "results.json").exists():
         raise UsageError("the run has not ended", where=str(path), hint=f"go on with it: dongu resume {path}")
-    return FinishedRun(path, record, folder.read_json("results.json"))
+    run = FinishedRun(path, record, folder.read_json("results.json"))
+    for split in run.splits:
+        for name, entry in run.results[split].items():
+            if not (isinstance(entry, Mapping) and all(_is_number(entry.get(key)) for key in ("value", "low", "high"))):
+                what = f"is damaged: it holds no interval of {name} on {split}"
+                raise InputError(what, where=str(path / "results.json"), hint=RESTORE)
+    return run
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _refuse_other_tasks(runs: Sequence[FinishedRun]) -> None:
@@ -186,9 +197,9 @@ def _refuse_other_rows(runs: Sequence[FinishedRun], split: str) -> None:
 
 def _metrics(runs: Sequence[FinishedRun], split: str) -> tuple[str, tuple[str, ...]]:
     """The main metric of the first run, and all that the runs share, that one first; a run may have one more."""
-    main = runs[0].record["metric"]
+    asked = runs[0].results.get("metric")
     shared = [name for name in ("loss", *runs[0].record["metrics"]) if all(name in run.results[split] for run in runs)]
-    main = main if main in shared else shared[-1]
+    main = next((name for name in shared if name == asked), shared[-1])
     return main, (main, *(name for name in shared if name != main))
 
 
@@ -197,8 +208,8 @@ def _differing(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
     options = [run.record["options"] for run in runs]
     names = [name for name in RunConfig.model_fields if name not in PLACES]
     columns = {name.replace("_", "-"): [option.get(name) for option in options] for name in names}
-    train = [run.record["data"]["train"] for run in runs]
-    columns["train rows"] = [f"{part['rows']:,}, sha256 {str(part['texts'])[:8]}" for part in train]
+    train = [(str(run.fingerprint("train"))[:8], run.record["data"]["train"].get("rows")) for run in runs]
+    columns["train"] = [f"{rows} rows, sha256 {digest}" for digest, rows in train]
     for key in ("versions", "hardware"):
         parts = [run.record.get(key, {}) for run in runs]
         columns |= {name: [part.get(name) for part in parts] for name in dict.fromkeys(n for p in parts for n in p)}
@@ -230,7 +241,7 @@ def _most_telling(first: Answers, second: Answers, kinds: Mapping[str, np.ndarra
     }
 
 
-def _texts(runs: Sequence[FinishedRun], split: str, rows: set[int]) -> tuple[dict[int, str], str]:
+def _texts(runs: Sequence[FinishedRun], split: str, rows: set[int]) -> tuple[dict[int, tuple[str, ...]], str]:
     """The beginning of some rows' texts, from the data of the first run; or why there are none."""
     if not rows:
         return {}, ""
@@ -244,12 +255,12 @@ def _texts(runs: Sequence[FinishedRun], split: str, rows: set[int]) -> tuple[dic
         return {}, " ".join(str(error).splitlines())
     if examples is None or digest_of(examples) != runs[0].fingerprint(split):
         return {}, f"{config.data} holds other rows now"
-    return {row: excerpt(" | ".join(column[row] for column in examples.texts)) for row in rows}, ""
+    return {row: tuple(excerpt(column[row]) for column in examples.texts) for row in rows}, ""
 
 
-def _example(first: Answers, second: Answers, row: int, texts: Mapping[int, str]) -> Example:
+def _example(first: Answers, second: Answers, row: int, texts: Mapping[int, tuple[str, ...]]) -> Example:
     label, *given = (_name(side, first, row) for side in (first.targets, first.given, second.given))
-    return Example(int(first.ids[row]), label, (given[0], given[1]), texts.get(row))
+    return Example(int(first.ids[row]), label, (given[0], given[1]), texts.get(row, ()))
 
 
 def _name(cells: np.ndarray, answers: Answers, row: int) -> Any:

@@ -138,8 +138,8 @@ def letter(number: int) -> str:
 def _example_lines(example: Example, first: str, second: str) -> Iterator[str]:
     one, two = (_answer(answer) for answer in example.answers)
     yield f"  row {example.id}  {_answer(example.label)}; {first} says {one}, {second} says {two}"
-    if example.text is not None:
-        yield f"    {printable(example.text)}"
+    for text in example.texts:
+        yield f"    {printable(text)}"
 
 
 def _answer(answer: Any) -> str:

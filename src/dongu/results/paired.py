@@ -210,7 +210,7 @@ def _of_correlations(first: Answers, second: Answers) -> Statistic:
 
     def statistic(weights: np.ndarray) -> np.ndarray:
         of_first, of_second = (_correlation((weights @ parts).T / len(truth)) for parts in terms)
-        return of_second - of_first
+        return np.asarray(of_second - of_first)
 
     return statistic
 
@@ -226,7 +226,7 @@ def _of_rank_correlations(first: Answers, second: Answers) -> Statistic:
             _correlation(np.stack([np.einsum("dr,dr->d", shares, term) for term in _terms(column, truth)]))
             for column in (one, two)
         )
-        return of_second - of_first
+        return np.asarray(of_second - of_first)
 
     return statistic
 
