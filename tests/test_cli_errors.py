@@ -96,6 +96,7 @@ sys.exit(code)
         (["train", "--help"], 0, "--batch-size"),
         (["evaluate", "--help"], 0, "--split"),
         (["predict", "--help"], 0, "--data"),
+        (["compare", "--help"], 0, "--split"),
         (["demo", "--help"], 0, "--seed"),
         (["train", "x", "--batch-size", "0"], 2, ""),
     ],

@@ -49,6 +49,7 @@ OPTIONS = [
     "save_steps",
     "keep",
     "patience",
+    "track",
     "strict",
 ]
 

@@ -23,7 +23,7 @@ STOREYS = [
     ["dongu.errors"],
     ["dongu.config", "dongu.files"],
     ["dongu.data"],
-    ["dongu.model", "dongu.multi_label", "dongu.metrics", "dongu.calibration"],
+    ["dongu.model", "dongu.multi_label", "dongu.metrics", "dongu.calibration", "dongu.bootstrap"],
     ["dongu.evaluate", "dongu.confidence", "dongu.doctor"],
     ["dongu.loop"],
     ["dongu.run"],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
+from dongu.bootstrap import chunks, middle, missed_share
 from dongu.calibration import Calibration, binned_error, bins_of, confidence
 from dongu.config import Task
 from dongu.evaluate import Evaluation
@@ -21,7 +22,6 @@ CONSTANT_ANSWERS: dict[Task, str] = {  # what an answer without reading is calle
 }
 RARE = 1e-6  # the least share of a label, and the least lack of it, that a constant answer says: its loss is finite
 RESAMPLES = 1000
-TAIL = 0.025  # on either side: 95% are between
 DRAWN_CELLS = 1_000_000  # rows, or cells of confusion matrices, that are drawn at a time: 8 MB an array
 
 # The value of a metric on each of many resamples, (draws,), from their rows' numbers, (draws, rows).
@@ -46,7 +46,7 @@ def verdict(
     drawn = _draw(_statistics(metrics, evaluation, targets, losses), len(targets), metrics, seed)
     entries = {}
     for name, value in evaluation.metrics.items():
-        low, high = _middle(drawn[name])
+        low, high = middle(drawn[name])
         if low == high and metrics.task == "single-label" and name in CLASS_METRICS:
             confusion = confusion_matrix(evaluation.logits.argmax(-1), targets, len(metrics.label_names))
             low, high = _unseen(CLASS_METRICS[name], confusion)
@@ -156,26 +156,11 @@ def _draw(statistics: dict[str, Statistic], rows: int, metrics: MetricSet, seed:
     """Each statistic on each resample, (RESAMPLES,): the bootstrap. All see the same resamples."""
     random = np.random.default_rng([seed, 0xB007])
     values: dict[str, list[np.ndarray]] = {name: [] for name in statistics}
-    for draws in _chunks(max(rows, len(metrics.label_names) ** 2)):
+    for draws in chunks(RESAMPLES, DRAWN_CELLS // max(rows, len(metrics.label_names) ** 2)):
         drawn = random.integers(0, rows, (draws, rows))
         for name, statistic in statistics.items():
             values[name].append(statistic(drawn))
     return {name: np.concatenate(parts) for name, parts in values.items()}
-
-
-def _chunks(cells: int) -> Iterator[int]:
-    """How many resamples of so many cells are drawn at a time."""
-    size = max(1, DRAWN_CELLS // cells)
-    for start in range(0, RESAMPLES, size):
-        yield min(size, RESAMPLES - start)
-
-
-def _middle(sample: np.ndarray) -> tuple[float, float]:
-    """The ends of the middle 95% of a sample; NaN where all of it is."""
-    if np.isnan(sample).all():
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(sample, [TAIL, 1 - TAIL])
-    return float(low), float(high)
 
 
 def _unseen(metric: ConfusionMetric, confusion: np.ndarray) -> tuple[float, float]:
@@ -185,7 +170,7 @@ def _unseen(metric: ConfusionMetric, confusion: np.ndarray) -> tuple[float, floa
     as so many rows may well miss were right, or wrong, spread over the classes.
     """
     same = np.eye(len(confusion))
-    share = _missed_share(int(confusion.sum()))
+    share = missed_share(int(confusion.sum()))
     seen = (1 - share) * confusion / confusion.sum()
     ends = [float(metric(seen + share * other / other.sum())) for other in (same, 1 - same)]
     value = float(metric(confusion))
@@ -200,7 +185,7 @@ def _unseen_sets(
     The rows stand there twice, with their own labels and with those, and count by the shares.
     """
     rows = len(truth)
-    share = _missed_share(rows)
+    share = missed_share(rows)
     weights = np.repeat([1 - share, share], rows)[None]
     given = (probabilities >= threshold).astype(truth.dtype)
     ends = [
@@ -209,11 +194,6 @@ def _unseen_sets(
     ]
     value = float(metric(Ranking.of(probabilities, truth, threshold), np.ones((1, rows)))[0])
     return min(value, *ends), max(value, *ends)
-
-
-def _missed_share(rows: int) -> float:
-    """The largest share of a kind that so many rows miss with a probability of 2.5%: near 3.7 / rows."""
-    return float(1 - TAIL ** (1 / rows))
 
 
 def _calibration_entry(logits: np.ndarray, targets: np.ndarray, drawn: np.ndarray, seed: int) -> dict[str, float]:
@@ -226,14 +206,15 @@ def _calibration_entry(logits: np.ndarray, targets: np.ndarray, drawn: np.ndarra
     bins = bins_of(sure)
     value = float(binned_error(bins, sure - right))
     random = np.random.default_rng([seed, 0xCA1B])
+    sizes = chunks(RESAMPLES, DRAWN_CELLS // len(targets))
     by_chance = np.concatenate(
-        [binned_error(bins, sure - (random.random((draws, len(targets))) < sure)) for draws in _chunks(len(targets))]
+        [binned_error(bins, sure - (random.random((draws, len(targets))) < sure)) for draws in sizes]
     )
-    low, high = (end - 2 * (float(drawn.mean()) - value) for end in _middle(drawn))
-    if value <= _middle(by_chance)[1]:
+    low, high = (end - 2 * (float(drawn.mean()) - value) for end in middle(drawn))
+    if value <= middle(by_chance)[1]:
         low = 0.0
     if right.all():
-        high = max(high, _missed_share(len(targets)) - value)
+        high = max(high, missed_share(len(targets)) - value)
     return {
         "value": value,
         "low": min(max(low, 0.0), value),

@@ -57,10 +57,11 @@ Metric = Literal[
     "pearson",
     "spearman",
 ]
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 def _names(value: Any) -> Any:
-    """One column name is as good as a list of one."""
+    """One name is as good as a list of one."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -180,6 +181,11 @@ class RunConfig(BaseModel):
     save_steps: Count | None = Field(None, description="checkpoint every N updates, besides the one at each evaluation")
     keep: Count = Field(2, description="checkpoints to keep, besides the best one's")
     patience: Count | None = Field(None, description="stop after N evaluations without a better one (default: never)")
+    track: Annotated[tuple[Tracker, ...] | None, BeforeValidator(_names)] = Field(
+        None,
+        min_length=1,
+        description="hand the numbers on to tensorboard (in the run folder), wandb, mlflow or trackio",
+    )
     strict: bool = Field(False, description="do not start where `dongu inspect` has a warning about the data")
 
 
@@ -269,6 +275,8 @@ def _contradictions(config: RunConfig) -> list[str]:
         problems.append(f"--label-column: `{config.label_column}` is a text column too")
     if config.text_columns and len(set(config.text_columns)) != len(config.text_columns):
         problems.append(f"--text-columns: `{config.text_columns[0]}` is named twice")
+    if config.track and len(set(config.track)) != len(config.track):
+        problems.append(f"--track: {', '.join(config.track)} names one twice")
     if config.task is not None:
         problems += task_problems(config, config.task)
     return problems

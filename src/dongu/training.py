@@ -12,7 +12,7 @@ from typing import Any
 
 from dongu.calibration import Calibration, fit_temperature
 from dongu.confidence import constant_answer, verdict
-from dongu.config import RunConfig
+from dongu.config import RunConfig, make_config
 from dongu.data.batches import EvalBatches
 from dongu.doctor.checkup import examine, refuse_findings
 from dongu.doctor.finding import Finding
@@ -41,6 +41,7 @@ from dongu.run.identity import differences, identity, refuse, software_versions
 from dongu.run.journal import Journal, logged_steps
 from dongu.run.plan import Plan
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
+from dongu.run.trackers import Trackers, check_trackers
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
     started = time.perf_counter()
     if (out := options.get("out")) is not None:
         RunFolder(Path(out)).refuse_if_taken()  # before minutes of tokenizing
+    check_trackers(make_config(options))  # before the data are read, as in `resume`
     loop = Loop(data, **options)
     if "validation" not in loop.splits or loop.splits["validation"].targets is None:
         raise InputError("validation has no labels", hint="a best model cannot be chosen without")
@@ -88,14 +90,16 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
         if main:
             folder.refuse_if_used()  # another process may have come and gone
             folder.clean()
-            folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
-            folder.write_json("run.json", describe_run(loop, folder, state))
         console = _console_of(loop, console)
-        console.fields([*describe(loop), ("run", str(folder.path))])
-        inspection = f"dongu inspect {loop.config.data}" if loop.config.data else str(folder.path / FINDINGS)
-        for warning in warnings_before_a_run(findings, inspection):
-            console.line(warning)
-        return run(loop, folder, state, console, started)
+        with Trackers(loop, folder, console, step=0) as trackers:
+            if main:
+                folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
+                folder.write_json("run.json", describe_run(loop, folder, state))
+            console.fields([*describe(loop), ("run", str(folder.path))])
+            inspection = f"dongu inspect {loop.config.data}" if loop.config.data else str(folder.path / FINDINGS)
+            for warning in warnings_before_a_run(findings, inspection):
+                console.line(warning)
+            return run(loop, folder, state, console, trackers, started)
 
 
 def resume(
@@ -125,6 +129,7 @@ def resume(
     record = folder.read_record()
     if (folder.path / "results.json").exists():
         raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to go on with")
+    check_trackers(make_config({**record["options"], **options}))
     folder.refuse_if_locked()
     loop = folder.reopen(data, **options)
     _check_calibration(loop)
@@ -153,17 +158,20 @@ def resume(
         state = RunState() if checkpoint is None else checkpoint.restore(loop)
         state.identity = now
         checkpoints.check_room(loop)
-        if loop.accelerator.is_main_process:
-            folder.clean()
-            if found or options:
-                new = [{"step": state.step, "changes": [difference.text for difference in found]}] if found else []
-                changes = [*record.get("changes", ()), *new]
-                folder.write_json("run.json", {**describe_run(loop, folder, state), "changes": changes})
-        console.line(f"going on after step {state.step:,} of {loop.total_steps:,} in {folder.path}")
-        return run(loop, folder, state, console, started)
+        with Trackers(loop, folder, console, step=state.step) as trackers:
+            if loop.accelerator.is_main_process:
+                folder.clean()
+                if found or options:
+                    new = [{"step": state.step, "changes": [difference.text for difference in found]}] if found else []
+                    changes = [*record.get("changes", ()), *new]
+                    folder.write_json("run.json", {**describe_run(loop, folder, state), "changes": changes})
+            console.line(f"going on after step {state.step:,} of {loop.total_steps:,} in {folder.path}")
+            return run(loop, folder, state, console, trackers, started)
 
 
-def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, started: float) -> RunResult:
+def run(
+    loop: Loop, folder: RunFolder, state: RunState, console: Console, trackers: Trackers, started: float
+) -> RunResult:
     """The rest of a run: every step recorded, evaluations, checkpoints, the best model, the verdict."""
     main, config, metrics = loop.accelerator.is_main_process, loop.config, loop.metrics
     plan = _plan(loop)
@@ -180,6 +188,7 @@ def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, starte
         for step in _boundaries(loop, signals):
             if step is not None:
                 journal.step(step)
+                trackers.step(step)
                 progress.step(step)
                 effort.add(step)
                 state.step = step.number
@@ -187,7 +196,7 @@ def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, starte
             stop = signals.agreed(loop.accelerator)
 
             if not stop and plan.evaluates(state.step) and state.evaluated_step < state.step:
-                stop = not _evaluate(loop, folder, state, journal, console, signals)
+                stop = not _evaluate(loop, folder, state, journal, console, trackers, signals)
 
             new = saved != (state.step, state.evaluated_step)
             if main and new and (stop or plan.saves(state.step)):
@@ -233,7 +242,13 @@ def _boundaries(loop: Loop, signals: StopSignals) -> Iterator[Step | None]:
 
 
 def _evaluate(
-    loop: Loop, folder: RunFolder, state: RunState, journal: Journal, console: Console, signals: StopSignals
+    loop: Loop,
+    folder: RunFolder,
+    state: RunState,
+    journal: Journal,
+    console: Console,
+    trackers: Trackers,
+    signals: StopSignals,
 ) -> bool:
     """Evaluate, record, keep the model if it is the best; False where a signal cut it off, and nothing was recorded."""
     began = time.perf_counter()
@@ -243,6 +258,7 @@ def _evaluate(
     except Stop:
         return False  # it is the first thing that `resume` does
     journal.evaluation(state.step, evaluation)
+    trackers.evaluation(state.step, evaluation)
     console.line(_evaluation_line(loop, state.step, evaluation))
     journal.phase("evaluation", time.perf_counter() - began, state.step)
     if state.record(loop.metrics, evaluation) and loop.accelerator.is_main_process:

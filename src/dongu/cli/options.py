@@ -8,7 +8,11 @@ from typing import Any, NoReturn, get_args
 from dongu.config import ALIASES, RunConfig, option_flag
 from dongu.errors import UsageError
 
-SEVERAL = {"text_columns": ("A", "B"), "class_weights": ("NAME=NUMBER", "...")}  # options of more than one value
+SEVERAL = {  # options of more than one value
+    "text_columns": ("A", "B"),
+    "class_weights": ("NAME=NUMBER", "..."),
+    "track": ("TRACKER", "..."),
+}
 SET_ONCE = ("data", "out", "strict")  # options that a run that goes on cannot have otherwise
 
 

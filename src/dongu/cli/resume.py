@@ -36,10 +36,11 @@ def add(commands: Any) -> None:
 
 def _run(parsed: argparse.Namespace) -> None:
     from dongu.run.folder import RunFolder
+    from dongu.run.trackers import check_trackers
 
     options = {name: getattr(parsed, name) for name in RunConfig.model_fields if name not in SET_ONCE}
     given = {name: value for name, value in options.items() if value is not None}
-    make_config({**RunFolder(parsed.folder).read_record()["options"], **given})
+    check_trackers(make_config({**RunFolder(parsed.folder).read_record()["options"], **given}))
     from dongu.run.console import Console
     from dongu.training import resume
 

@@ -57,9 +57,11 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.sources import read_source
     from dongu.data.weights import resolve_weights
     from dongu.run.folder import RunFolder
+    from dongu.run.trackers import check_trackers
 
     if parsed.push_to_hub is not None:
         _check_push(parsed.push_to_hub, count)
+    check_trackers(config)
     if count is not None:
         _train_seeds(options, count, as_json=parsed.json)
         return

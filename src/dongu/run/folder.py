@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # a folder is looked at before torch is loaded
 LOCK = ".lock"
 RESOLVED = {"text_columns", "label_column", "task"}  # options that have a value in every run.json
 FINDINGS = "findings.json"  # what the data doctor said; the last file before run.json, with which a run begins
+TRACKING, TENSORBOARD = "tracking.json", "tensorboard"  # what trackers call the run; TensorBoard's files
 CALIBRATION = "calibration.json"  # in the model's folder: a calibrated model comes with it or not at all
 
 
@@ -71,7 +72,9 @@ class RunFolder:
         Raises:
             UsageError: the folder holds something already.
         """
-        unused = {LOCK, FINDINGS} if (self.path / LOCK).exists() else set()  # without a lock they are the user's own
+        unused = (
+            {LOCK, FINDINGS, TRACKING, TENSORBOARD} if (self.path / LOCK).exists() else set()
+        )  # without a lock they are the user's own
         if self.path.is_dir() and not all(path.name in unused or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
             if (self.path / "results.json").exists():

@@ -1,0 +1,39 @@
+"""`dongu compare`: finished runs side by side."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dongu.text import printable
+
+
+def add(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare",
+        usage="dongu compare RUN RUN ... [options]",
+        help="what differs between finished runs, and whether their rows can show who is better",
+        description="Sets finished runs side by side, each against the first: options that differ, metrics with"
+        " intervals, a paired test on the same rows, and the rows that one run has right and the other wrong.",
+        allow_abbrev=False,
+    )
+    compare.add_argument("folders", metavar="RUN", type=Path, nargs="+", help="run folders, two or more")
+    compare.add_argument(
+        "--split", default=None, help="rows to compare on (default: test if it has labels, or else validation)"
+    )
+    compare.add_argument("--json", action="store_true", help="JSON on standard output")
+    compare.set_defaults(run=_run)
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from dongu.results.compare import compare
+    from dongu.results.compare_words import as_json, report
+    from dongu.run.folder import dump_json
+
+    comparison = compare(parsed.folders, parsed.split)
+    if parsed.json:
+        print(dump_json(as_json(comparison)))
+        return
+    for line in report(comparison):
+        print(printable(line))

@@ -1,0 +1,131 @@
+"""A run's numbers, handed on to trackers through Accelerate; to none unless asked."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from importlib.util import find_spec
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from dongu.config import RunConfig
+from dongu.errors import UsageError
+from dongu.run.folder import TENSORBOARD, TRACKING, RunFolder
+
+if TYPE_CHECKING:  # whether a tracker is installed is asked before torch is loaded
+    from dongu.evaluate import Evaluation
+    from dongu.loop import Loop, Step
+    from dongu.run.console import Console
+
+
+def check_trackers(config: RunConfig) -> None:
+    """
+    Raises:
+        UsageError: the package of a tracker is not installed.
+    """
+    for name in config.track or ():
+        found = find_spec(name)
+        if found is None or found.origin is None:  # a folder of that name, as wandb leaves one, is no package
+            raise UsageError("its package is not installed", where=f"--track {name}", hint=f"pip install {name}")
+
+
+class Trackers:
+    """Those of a run; none on any but the main process. One that fails is left out from then on, and the run goes on.
+
+    Args:
+        loop: the run, whose options are what trackers call hyperparameters.
+        folder: where TensorBoard's files go.
+        console: where a failure is said.
+        step: the last step that was made before: what a tracker has of later ones is of a run that was killed.
+
+    Raises:
+        UsageError: a tracker cannot be started.
+    """
+
+    def __init__(self, loop: Loop, folder: RunFolder, console: Console, *, step: int) -> None:
+        self._console = console
+        self._trackers: list[Any] = []
+        names = loop.config.track or () if loop.accelerator.is_main_process else ()
+        if not names:
+            return
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        new = {"id": uuid.uuid4().hex, "trackers": []}
+        known = folder.read_json(TRACKING) if (folder.path / TRACKING).exists() else new
+        # TensorBoard comes last: it writes into the run folder, which stays empty where another one cannot be started.
+        for name in sorted(names, key=lambda name: name == "tensorboard"):
+            try:
+                tracker = LOGGER_TYPE_TO_CLASS[name](**_identity(name, loop, folder, known, step))
+                tracker.start()
+                if name not in known["trackers"]:
+                    tracker.store_init_configuration(_hyperparameters(loop.config))
+            except Exception as error:  # each tracker has errors of its own
+                self.close()
+                what = f"cannot be started ({type(error).__name__}: {error})"
+                raise UsageError(what, where=f"--track {name}", hint="leave it out, or mend what it says") from error
+            self._trackers.append(tracker)
+            if name == "mlflow":  # it names its runs itself
+                known["mlflow"] = tracker.tracker.info.run_id
+        known["trackers"] = sorted({*known["trackers"], *names})
+        folder.write_json(TRACKING, known)
+
+    def step(self, step: Step) -> None:
+        """One update."""
+        self._log(
+            {
+                "train/loss": step.loss,
+                "train/learning_rate": step.learning_rate,
+                "train/grad_norm": step.grad_norm,
+                "train/epoch": step.epoch,
+            },
+            step.number,
+        )
+
+    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+        """One evaluation."""
+        self._log({f"{evaluation.split}/{name}": value for name, value in evaluation.metrics.items()}, step)
+
+    def close(self) -> None:
+        """Write or send what is left."""
+        for tracker in self._trackers:
+            try:
+                tracker.finish()
+            except Exception as error:  # noqa: BLE001 - the run is what counts, not who looks on
+                self._console.line(f"WARNING: {tracker.name} did not end well ({type(error).__name__}: {error})")
+        self._trackers = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _log(self, values: dict[str, float], step: int) -> None:
+        for tracker in [*self._trackers]:
+            try:
+                tracker.log(values, step=step)
+            except Exception as error:  # noqa: BLE001 - the run is what counts, not who looks on
+                self._trackers.remove(tracker)
+                what = f"{tracker.name} failed at step {step:,} ({type(error).__name__}: {error})"
+                self._console.line(f"WARNING: {what}; the run goes on without it")
+
+
+def _identity(name: str, loop: Loop, folder: RunFolder, known: dict[str, Any], step: int) -> dict[str, Any]:
+    """What a tracker wants to know to open a run, or to open it again: a project a data set, a run a run folder."""
+    project, run = loop.data.name, folder.path.resolve().name
+    arguments: dict[str, dict[str, Any]] = {
+        # Files of its own, RUN/tensorboard; points from `purge_step` on, of a run that was killed, are not shown again.
+        "tensorboard": {"run_name": TENSORBOARD, "logging_dir": folder.path, "purge_step": step + 1},
+        "wandb": {"run_name": project, "name": run, "id": known["id"], "resume": "allow"},
+        "mlflow": {"experiment_name": project, "run_name": run, "run_id": known.get("mlflow")},
+        "trackio": {"run_name": project, "name": f"{run}-{known['id'][:8]}", "resume": "allow"},
+    }
+    return arguments[name]
+
+
+def _hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:
+    """Options that have a value; several of them as JSON."""
+    options = config.model_dump(mode="json", exclude_none=True)
+    return {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in options.items()}
