@@ -15,10 +15,11 @@ import dongu
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.errors import UsageError
+from dongu.extras import require_extras
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.run.journal import Journal
-from dongu.run.trackers import Trackers, check_trackers
+from dongu.run.trackers import Trackers
 
 OPTIONS: dict[str, Any] = {"max_steps": 6, "batch_size": 8, "lr": 2e-3, "eval_steps": 3, "threads": 1}
 
@@ -94,7 +95,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
 
     for name in ("wandb", "mlflow", "trackio"):
         monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, name, Fake)
-    monkeypatch.setattr("dongu.run.trackers.find_spec", lambda name: SimpleNamespace(origin=name))
+    monkeypatch.setattr("dongu.extras.find_spec", lambda name: SimpleNamespace(origin=name))
     monkeypatch.setattr(Fake, "made", [])
     monkeypatch.setattr(Fake, "fails_at", "")
     return Fake
@@ -258,7 +259,7 @@ def test_a_missing_package_is_said_before_the_data_are_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dongu.run.trackers.find_spec", lambda _: None)
+    monkeypatch.setattr("dongu.extras.find_spec", lambda _: None)
     assert run_command(["train", "no-such-file.csv", "--track", "wandb"]) == 2
     said = capsys.readouterr().err
     assert "--track wandb: its package is not installed" in said
@@ -271,7 +272,7 @@ def test_a_folder_of_that_name_is_no_package(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "trackio").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(UsageError, match="not installed"):
-        check_trackers(make_config({"data": "x", "track": "trackio"}))
+        require_extras(make_config({"data": "x", "track": "trackio"}))
 
 
 def test_options_that_name_no_tracker(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dongu.calibration import Calibration, fit_temperature
 from dongu.confidence import constant_answer, verdict
-from dongu.config import RunConfig, make_config
+from dongu.config import RunConfig
 from dongu.data.batches import EvalBatches
 from dongu.doctor.checkup import examine, refuse_findings
 from dongu.doctor.finding import Finding
@@ -31,6 +31,7 @@ from dongu.files import disk, replace_folder, write_file
 from dongu.loop import CHECKED_ROWS, Loop, Step
 from dongu.model.head import check_head, divide_head
 from dongu.model.load import load_classifier, quiet_transformers, usual_length
+from dongu.model.lora import plain_weights
 from dongu.results.card import write_card
 from dongu.results.predictions import prediction_lines
 from dongu.run.checkpoint import Checkpoints, RunState
@@ -41,7 +42,7 @@ from dongu.run.identity import differences, identity, refuse, software_versions
 from dongu.run.journal import Journal, logged_steps
 from dongu.run.plan import Plan
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
-from dongu.run.trackers import Trackers, check_trackers
+from dongu.run.trackers import Trackers
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
     started = time.perf_counter()
     if (out := options.get("out")) is not None:
         RunFolder(Path(out)).refuse_if_taken()  # before minutes of tokenizing
-    check_trackers(make_config(options))  # before the data are read, as in `resume`
     loop = Loop(data, **options)
     if "validation" not in loop.splits or loop.splits["validation"].targets is None:
         raise InputError("validation has no labels", hint="a best model cannot be chosen without")
@@ -129,7 +129,6 @@ def resume(
     record = folder.read_record()
     if (folder.path / "results.json").exists():
         raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to go on with")
-    check_trackers(make_config({**record["options"], **options}))
     folder.refuse_if_locked()
     loop = folder.reopen(data, **options)
     _check_calibration(loop)
@@ -349,7 +348,8 @@ def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None) -
     tokenizer.backend_tokenizer.no_padding()
     numbers = loop.data.task == "regression"
     with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers():
-        loop.model.save_pretrained(stage, state_dict=loop.loss.scale.undone(loop.model) if numbers else None)
+        weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
+        loop.model.save_pretrained(stage, state_dict=weights)
         tokenizer.save_pretrained(stage)
         if temperature is not None:
             disk.write(stage / CALIBRATION, dump_json({"temperature": temperature}).encode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,17 +15,6 @@ if TYPE_CHECKING:  # whether a tracker is installed is asked before torch is loa
     from dongu.evaluate import Evaluation
     from dongu.loop import Loop, Step
     from dongu.run.console import Console
-
-
-def check_trackers(config: RunConfig) -> None:
-    """
-    Raises:
-        UsageError: the package of a tracker is not installed.
-    """
-    for name in config.track or ():
-        found = find_spec(name)
-        if found is None or found.origin is None:  # a folder of that name, as wandb leaves one, is no package
-            raise UsageError("its package is not installed", where=f"--track {name}", hint=f"pip install {name}")
 
 
 class Trackers:
