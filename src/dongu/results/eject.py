@@ -35,7 +35,7 @@ LINE = 120  # characters, as ruff formats the house
 Function = Callable[..., Any]
 METRICS: dict[str, dict[str, tuple[str, tuple[Function, ...]]]] = {  # what a script calls, and what that takes
     "single-label": {
-        "accuracy": ("accuracy(truth, predicted)", (plain.accuracy,)),
+        "accuracy": ("float((truth == predicted).mean())", ()),
         "f1": ("f1(truth, predicted)", (plain.f1,)),
         "macro_f1": ("macro_f1(np.eye(len(LABELS))[truth], np.eye(len(LABELS))[predicted])", (plain.macro_f1,)),
         "matthews_correlation": ("matthews_correlation(truth, predicted)", (plain.matthews_correlation,)),
@@ -103,7 +103,7 @@ def eject(run: str | Path, name: str = "train.py") -> str:
     facts = {**_data_facts(loop), **_model_facts(loop, config), **_run_facts(loop, config, record)}
     body = _environment().get_template("eject.jinja").render(o=config, out=f"{folder.path.name}-plain", **facts)
     head = _head(record, facts, loop, folder, name)
-    return f'"""{head}\n"""\n\n{_imports(body)}\n\n{body.rstrip()}\n'
+    return f'"""{head}\n"""\n\n{_imports(body)}\n\n{body.strip()}\n'
 
 
 def _data_facts(loop: Loop) -> dict[str, Any]:
@@ -296,7 +296,7 @@ def _sources(functions: Iterable[Function]) -> list[str]:
 
 
 def _imports(body: str) -> str:
-    lines = [line for mark, line in IMPORTS if not mark or re.search(rf"(?<![\w.]){re.escape(mark)}", body)]
+    lines = [line for mark, line in IMPORTS if re.search(rf"(?<![\w.]){re.escape(mark)}", body) or not mark]
     return "\n".join(lines)
 
 

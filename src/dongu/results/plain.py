@@ -75,11 +75,6 @@ def batches_by_length(lengths: list[int], room: int) -> list[list[int]]:
 # --- metrics of one label a row: (rows,) classes
 
 
-def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """The share of the rows that are right."""
-    return float((truth == predicted).mean())
-
-
 def f1(truth: np.ndarray, predicted: np.ndarray) -> float:
     """F1 of the second class, the positive one."""
     right = ((truth == 1) & (predicted == 1)).sum()
