@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dongu.model.load import PROBLEM_TYPES, quiet_transformers, reads_last_token
 from dongu.model.place import PACKAGED, find_model
 from dongu.model.scale import UNSCALED
 from dongu.results import plain
-from dongu.results.reading import Reading, find_reading
+from dongu.results.reading import find_reading
 from dongu.run.folder import RunFolder
 from dongu.run.identity import differences, identity
 from dongu.text import counted, one_line
@@ -107,7 +108,7 @@ def eject(run: str | Path, name: str = "train.py") -> str:
 
 
 def _data_facts(loop: Loop) -> dict[str, Any]:
-    reading = find_reading(loop)
+    reading = find_reading(loop.data)
     config, names = loop.config, loop.data.label_names
     functions: list[Function] = [*dict.fromkeys(reading.readers.values())]
     functions += [plain.joined] if "joined(" in reading.text_of else []
@@ -125,7 +126,9 @@ def _data_facts(loop: Loop) -> dict[str, Any]:
         "labels": literals(names, before="LABELS = ") if listed else None,
         "labels_rule": reading.label_names,
         "held_out": loop.data.held_out,
-        "evaluated": literals([name for name, e in loop.data.splits.items() if name != "train" and e.targets is not None]),
+        "evaluated": literals(
+            [name for name, e in loop.data.splits.items() if name != "train" and e.targets is not None]
+        ),
         "pool_batches": order.POOL_BATCHES,
         "data_functions": _sources(functions),
     }
@@ -150,7 +153,7 @@ def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
         "pad_in_config": hasattr(base, "pad_token_id") and base.pad_token_id != model.config.pad_token_id,
         "types_wanted": "token_type_ids" in loop.collate.columns or "token_type_ids" not in tokenizer.model_input_names,
         "layers": _layers(model) if config.layer_decay < 1 else None,
-        "has_dropout": any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()),
+        "has_dropout": any("drop" in key and isinstance(p, float) and p > 0 for key, p in base.to_dict().items()),
         "problem_type": PROBLEM_TYPES[loop.data.task],
         "numbers": loop.data.task == "regression",
         "several": loop.data.task == "multi-label",
@@ -193,7 +196,9 @@ def _layers(model: Any) -> dict[str, str]:
     below = {name for name, depth in depths.items() if depth == 0}
     starts = {".".join(name.split(".")[:i]) + "." for name in below for i in range(1, name.count(".") + 1)}
     pure = {start for start in starts if all(name in below for name in depths if name.startswith(start))}
-    lowest = tuple(sorted(start for start in pure if not any(start != other and start.startswith(other) for other in pure)))
+    lowest = tuple(
+        sorted(start for start in pure if not any(start != other and start.startswith(other) for other in pure))
+    )
     for name, module in model.named_modules():
         prefix = f"{name}."
         if isinstance(module, nn.ModuleList) and depths == {
@@ -202,7 +207,10 @@ def _layers(model: Any) -> dict[str, str]:
             else (0 if name.startswith(lowest) else count)
             for name in depths
         }:
-            return {"prefix": prefix, "lowest": literal(lowest[0]) if len(lowest) == 1 else repr(lowest).replace("'", '"')}
+            return {
+                "prefix": prefix,
+                "lowest": literal(lowest[0]) if len(lowest) == 1 else repr(lowest).replace("'", '"'),
+            }
     what = f"the names of the parameters of `{model.config.model_type}` do not tell its layers"
     raise ModelError(what, where="--layer-decay", hint="train without it, and eject that")
 
@@ -243,34 +251,62 @@ def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict
 
 
 def _head(record: Mapping[str, Any], facts: Mapping[str, Any], loop: Loop, folder: RunFolder, name: str) -> str:
-    """What the script does, what comes out the same, what does not, and what is not here."""
+    """What the script does, and what comes out the same."""
     options, versions = record["options"], record["versions"]
     processes, threads = counted(record["processes"], "process", "processes"), counted(options["threads"], "thread")
     machine = f"{record['hardware']['device']}, {processes}" + (f" of {threads}" if facts["on_cpu"] else "")
     launch = f"torchrun --nproc-per-node {record['processes']}" if facts["distributed"] else "python"
-    same = (
-        f"On the machine of the run ({machine}; torch {versions['torch']}, transformers {versions['transformers']})"
-        " metrics.jsonl comes out as the run's, byte for byte, and results.json with its metrics, digit for digit."
-    )
-    if differences := _differences(record, facts, folder):
-        same = " ".join(["It does not come out digit for digit.", *differences])
     paragraphs = [
         f"Fine-tune {options['model']} on {loop.data.name}: all that the run {folder.path.name} did, in one file.",
         f"    {launch} {name}",
-        f"It writes metrics.jsonl, results.json and the best model. {same}",
-        "Not here, and in `dongu train`: checkpoints to go on from, a look at the data, the answer to each row, and how"
-        " far a metric can be trusted.",
+        "It writes metrics.jsonl, results.json and the best model; checkpoints and the look at the data are left to"
+        f" `dongu train`. The run: {machine}; torch {versions['torch']}, transformers {versions['transformers']}.",
+        " ".join(_promises(options, facts, folder)),
     ]
     safe = (one_line(text).replace("\\", "\\\\").replace('"', "'") for text in paragraphs)
     return "\n\n".join(textwrap.fill(text, LINE - 3, break_long_words=False) for text in safe)
 
 
-def _differences(record: Mapping[str, Any], facts: Mapping[str, Any], folder: RunFolder) -> list[str]:
-    """What the run did in another way, and what that comes to."""
-    found = []
-    if record["options"]["engine"] == "packed":
-        found.append("TODO")
-    return found
+def _promises(options: Mapping[str, Any], facts: Mapping[str, Any], folder: RunFolder) -> Iterator[str]:
+    """A sentence each: what is equal on the same machine, and what is not and by how much."""
+    if options["engine"] == "packed":
+        yield "The run left padding out (--engine packed), and this script does not; to compare digits, train with"
+        yield "--engine plain."
+        if facts["has_dropout"]:
+            yield "Dropout is drawn in another way too: losses and metrics differ as those of two seeds do."
+        else:
+            yield "Sums round otherwise: the losses of 20 updates differed by 1e-6 of their size on MRPC."
+    elif _memory_ran_out(folder):
+        yield "Memory ran out on the way, and the run went on with smaller micro-batches than the script has from the"
+        yield "first step on: other draws of dropout, and other rounding."
+    elif options["calibrate"]:
+        yield "On that machine metrics.jsonl comes out as the run's, byte for byte."
+    else:
+        yield "On that machine metrics.jsonl comes out as the run's, byte for byte, and results.json with its metrics,"
+        yield "digit for digit."
+    if options["calibrate"]:
+        yield "The run divided the last layer of its best model by a temperature (--calibrate), which is not done here:"
+        yield "the answers are the same, their probabilities and the loss in results.json are not"
+        yield _calibrated(folder)
+    if not facts["on_cpu"]:
+        yield "(As far as the device repeats itself: some of its sums have no fixed order.)"
+
+
+def _memory_ran_out(folder: RunFolder) -> bool:
+    states = [path.relative_to(folder.path).as_posix() for path in folder.checkpoints.glob("*/state.json")]
+    return any(folder.read_json(name).get("micro_batch_size") for name in states)
+
+
+def _calibrated(folder: RunFolder) -> str:
+    """What a temperature did to the loss on validation, if the run is over."""
+    if not (folder.path / "results.json").exists():
+        return "."
+    results = folder.read_json("results.json")
+    lines = map(json.loads, folder.metrics.read_text(encoding="utf-8").splitlines())
+    [before] = [
+        line["loss"] for line in lines if line["event"] == "evaluation" and line["step"] == results["best_step"]
+    ]
+    return f"({before:.4f} on validation, {results['validation']['loss']['value']:.4f} after the division)."
 
 
 def literal(value: Any) -> str:
@@ -284,7 +320,7 @@ def number(value: float) -> str:
     return str(int(value)) if value == int(value) else re.sub("e-0", "e-", repr(value))
 
 
-def literals(values: Iterable[Any], *, before: str = "", after: str = "") -> str:
+def literals(values: Iterable[Any], *, before: str = "") -> str:
     """A list, one item a line where it has no room on its own."""
     words = [literals(value) if isinstance(value, list) else literal(value) for value in values]
     line = f"[{', '.join(words)}]"

@@ -12,9 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dongu.data.columns import parts_of
-from dongu.data.examples import Examples
+from dongu.data.examples import Examples, TextData
 from dongu.errors import DataError
-from dongu.loop import Loop
 from dongu.results import plain
 
 MANY_LABELS = 12  # above which a script takes their names from the rows
@@ -87,13 +86,12 @@ class Reading:
     label_names: str | None  # how they follow from the rows, where there are too many to list
 
 
-def find_reading(loop: Loop) -> Reading:
-    """The simplest words that give a script the rows of the run.
+def find_reading(data: TextData) -> Reading:
+    """The simplest words that give a script the rows of a run.
 
     Raises:
         DataError: none of them reads the data as the run did.
     """
-    data, label = loop.data, loop.config.label_column or ""
     splits = {name: examples for name, examples in data.splits.items() if examples.targets is not None}
     own = [name for name in splits if not (data.held_out and name == "validation")]
     if data.hub_name is None:
@@ -105,27 +103,34 @@ def find_reading(loop: Loop) -> Reading:
         paths = {name: splits[name].origin.removeprefix(f"{data.hub_name} ") for name in own}
         rows = _load(hub, paths)
     if sum(map(len, rows.values())) != sum(map(len, splits.values())):
-        raise _unlike(loop, "rows")
+        raise _unlike(data, "rows")
     used = {name: [rows[name if name in own else "train"][i] for i in splits[name].ids] for name in splits}
 
-    names = [*(loop.config.text_columns or ())]
+    names = [*data.columns.texts]
     parts = [[*(parts_of(name, [*rows["train"][0]]) or ())] for name in names]
-    for text_of, text in TEXT_RULES.items():
-        texts = parts if text is plain.joined else names
-        if all(_texts_agree(text, texts, used[name], examples) for name, examples in splits.items()):
-            break
-    else:
-        raise _unlike(loop, "texts")
-    for label_of, answer in LABEL_RULES[data.task].items():
-        known = label, data.label_names
-        if all(_targets_agree(answer, *known, used[name], examples.targets) for name, examples in splits.items()):
-            break
-    else:
-        raise _unlike(loop, "labels")
-    return Reading(hub, paths, readers, texts, text_of, label_of, _label_names(loop, rows["train"]))
+    columns = {words: parts if text is plain.joined else names for words, text in TEXT_RULES.items()}
+    text_of = next(
+        (
+            words
+            for words, text in TEXT_RULES.items()
+            if all(_same_texts(text, columns[words], used[name], splits[name]) for name in splits)
+        ),
+        None,
+    )
+    label_of = next(
+        (
+            words
+            for words, answer in LABEL_RULES[data.task].items()
+            if all(_same_targets(answer, data, used[name], splits[name]) for name in splits)
+        ),
+        None,
+    )
+    if text_of is None or label_of is None:
+        raise _unlike(data, "texts" if text_of is None else "labels")
+    return Reading(hub, paths, readers, columns[text_of], text_of, label_of, _label_names(data, rows["train"]))
 
 
-def _texts_agree(text: TextRule, columns: Sequence[Any], rows: Sequence[Row], examples: Examples) -> bool:
+def _same_texts(text: TextRule, columns: Sequence[Any], rows: Sequence[Row], examples: Examples) -> bool:
     try:
         return all(
             [text(row, column) for row in rows] == [*read] for column, read in zip(columns, examples.texts, strict=True)
@@ -134,19 +139,20 @@ def _texts_agree(text: TextRule, columns: Sequence[Any], rows: Sequence[Row], ex
         return False
 
 
-def _targets_agree(answer: LabelRule, label: str, names: Sequence[str], rows: Sequence[Row], targets: Any) -> bool:
+def _same_targets(answer: LabelRule, data: TextData, rows: Sequence[Row], examples: Examples) -> bool:
+    targets = np.asarray(examples.targets)
     try:
-        return np.array_equal(np.array([answer(row, label, names) for row in rows], targets.dtype), targets)
+        told = [answer(row, data.columns.label, data.label_names) for row in rows]
+        return np.array_equal(np.array(told, targets.dtype), targets)
     except NOT_SO:
         return False
 
 
-def _label_names(loop: Loop, rows: Sequence[Row]) -> str | None:
-    names, label = [*loop.data.label_names], loop.config.label_column or ""
-    if len(names) > MANY_LABELS and loop.data.task == "single-label":
+def _label_names(data: TextData, rows: Sequence[Row]) -> str | None:
+    if len(data.label_names) > MANY_LABELS and data.task == "single-label":
         for words, rule in NAME_RULES.items():
             with contextlib.suppress(*NOT_SO):
-                if rule(rows, label) == names:
+                if rule(rows, data.columns.label) == [*data.label_names]:
                     return words
     return None
 
@@ -181,9 +187,9 @@ def _load(hub: tuple[str, ...], splits: Mapping[str, str]) -> dict[str, Sequence
     return {name: loaded[key].to_list() for name, key in splits.items()}
 
 
-def _unlike(loop: Loop, what: str) -> DataError:
+def _unlike(data: TextData, what: str) -> DataError:
     return DataError(
         f"a plain script would read other {what} than the run did",
-        where=loop.data.place or loop.data.name,
+        where=data.place or data.name,
         hint="write the data as csv or jsonl, a text and a label a row, and train on that",
     )
