@@ -146,7 +146,7 @@ def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
     if base.get_text_config() is not base:
         what = f"`{base.model_type}` has a model of texts within it, which a plain script does not set up"
         raise ModelError(what, where=f"--model {config.model}")
-    facts = {
+    facts: dict[str, Any] = {
         "model": words,
         "pads_with_end": tokenizer.pad_token is None,
         "reads_last_token": reads_last_token(base),
@@ -239,7 +239,7 @@ def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict
         "cut": cut,
         "evaluates": f"step % {every} == 0{at_the_end}",
         "device": device,
-        "weights": literals((config.class_weights or {}).values(), before="CLASS_WEIGHTS = np.array()"),
+        "weights": literals((record["options"]["class_weights"] or {}).values(), before="CLASS_WEIGHTS = np.array()"),
         "device_type": device.split(":")[0],
         "on_cpu": device.startswith("cpu"),
         "bf16": config.precision == "bf16",

@@ -18,7 +18,7 @@ from dongu.results import plain
 
 MANY_LABELS = 12  # above which a script takes their names from the rows
 
-Row: TypeAlias = Mapping[str, Any]
+Row: TypeAlias = dict[str, Any]
 TextRule: TypeAlias = Callable[[Row, Any], Any]
 LabelRule: TypeAlias = Callable[[Row, str, Sequence[str]], Any]
 
@@ -62,7 +62,6 @@ NAME_RULES: dict[str, Callable[[Sequence[Row], str], list[str]]] = {
     ),
 }
 NOT_SO = (AttributeError, KeyError, TypeError, ValueError)  # a rule for data of another kind
-
 
 READERS: dict[str, Callable[[str], Sequence[Row]]] = {
     ".csv": plain.read_csv,
