@@ -231,6 +231,7 @@ def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict
     threshold = plain.best_micro_threshold if record["metric"] == "micro_f1" else plain.best_macro_threshold
     if loop.data.task == "multi-label":
         functions[threshold] = None
+    weights = literals((record["options"]["class_weights"] or {}).values(), before="CLASS_WEIGHTS = np.array()")
     return {
         "distributed": processes > 1,
         "short": min(config.batch_size, (rows - 1) % config.batch_size + 1) < processes,
@@ -239,7 +240,7 @@ def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict
         "cut": cut,
         "evaluates": f"step % {every} == 0{at_the_end}",
         "device": device,
-        "weights": literals((record["options"]["class_weights"] or {}).values(), before="CLASS_WEIGHTS = np.array()"),
+        "weights": f"\n{textwrap.indent(weights, '    ')}\n" if "\n" in weights else weights,
         "device_type": device.split(":")[0],
         "on_cpu": device.startswith("cpu"),
         "bf16": config.precision == "bf16",
@@ -257,7 +258,7 @@ def _head(record: Mapping[str, Any], facts: Mapping[str, Any], loop: Loop, folde
     machine = f"{record['hardware']['device']}, {processes}" + (f" of {threads}" if facts["on_cpu"] else "")
     launch = f"torchrun --nproc-per-node {record['processes']}" if facts["distributed"] else "python"
     paragraphs = [
-        f"Fine-tune {options['model']} on {loop.data.name}: all that the run {folder.path.name} did, in one file.",
+        f"Fine-tune {options['model']} on {loop.data.name}: all that the run `{folder.path.name}` did, in one file.",
         f"    {launch} {name}",
         "It writes metrics.jsonl, results.json and the best model; checkpoints and the look at the data are left to"
         f" `dongu train`. The run: {machine}; torch {versions['torch']}, transformers {versions['transformers']}.",
@@ -286,8 +287,7 @@ def _promises(options: Mapping[str, Any], facts: Mapping[str, Any], folder: RunF
         yield "digit for digit."
     if options["calibrate"]:
         yield "The run divided the last layer of its best model by a temperature (--calibrate), which is not done here:"
-        yield "the answers are the same, their probabilities and the loss in results.json are not"
-        yield _calibrated(folder)
+        yield f"answers are the same, their probabilities and the loss in results.json are not{_calibrated(folder)}."
     if not facts["on_cpu"]:
         yield "(As far as the device repeats itself: some of its sums have no fixed order.)"
 
@@ -300,13 +300,13 @@ def _memory_ran_out(folder: RunFolder) -> bool:
 def _calibrated(folder: RunFolder) -> str:
     """What a temperature did to the loss on validation, if the run is over."""
     if not (folder.path / "results.json").exists():
-        return "."
+        return ""
     results = folder.read_json("results.json")
     lines = map(json.loads, folder.metrics.read_text(encoding="utf-8").splitlines())
     [before] = [
         line["loss"] for line in lines if line["event"] == "evaluation" and line["step"] == results["best_step"]
     ]
-    return f"({before:.4f} on validation, {results['validation']['loss']['value']:.4f} after the division)."
+    return f" ({before:.4f} on validation, {results['validation']['loss']['value']:.4f} after the division)"
 
 
 def literal(value: Any) -> str:
