@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 DEFAULT_THRESHOLD = 0.5  # before any validation
+ROUNDING = 1e-12  # sums in another order differ by less, and scores that differ at all by more
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -35,7 +36,8 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray, metric: str) ->
     else:
         scores = _macro_f1_by_cut(label, hit, truth.sum(0))
     distinct = np.append(descending[1:] < descending[:-1], True)  # a cut between equal probabilities is none
-    cut = int(np.where(distinct, scores, -1.0).argmax())
+    scores = np.where(distinct, scores, -1.0)
+    cut = int((scores >= scores.max() - ROUNDING).argmax())
     below = float(descending[cut + 1]) if cut + 1 < len(descending) else 0.0
     return (float(descending[cut]) + below) / 2
 

@@ -59,7 +59,7 @@ def load_tokenizer(path: str) -> Any:
         if tokenizer.eos_token_id is None:
             raise ModelError("has a tokenizer without a padding token", where=f"--model {path}")
         tokenizer.pad_token = tokenizer.eos_token  # decoders have none; the attention mask hides it
-    if _reads_last_token(config):
+    if reads_last_token(config):
         # What comes after a row changes nothing for a decoder; what comes before it shifts learnt positions, and is
         # what the head reads of a row that holds nothing but the padding token.
         tokenizer.padding_side = "right"
@@ -86,7 +86,7 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
         config.problem_type = PROBLEM_TYPES[task]
         if task == "multi-label":
             config.threshold = DEFAULT_THRESHOLD  # of the probability from which on a label is given
-        if _reads_last_token(config):
+        if reads_last_token(config):
             decoder = config.get_text_config()
             decoder.pad_token_id = pad_token_id  # whatever it was: by this one the head finds the last token
             decoder.use_cache = False  # keys and values for tokens to come, which nobody generates
@@ -131,7 +131,7 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
     return _own_memory(model), tokenizer
 
 
-def _reads_last_token(config: Any) -> bool:
+def reads_last_token(config: Any) -> bool:
     """Whether it is a decoder, whose head reads the last token of a row that is not the padding token."""
     classifier = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     return "use_cache" in inspect.signature(classifier.forward).parameters and not config.is_encoder_decoder

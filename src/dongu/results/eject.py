@@ -1,0 +1,348 @@
+"""A run as one plain script, with the run's own values and without `dongu`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
+
+from dongu.config import RunConfig, make_config
+from dongu.data import order
+from dongu.errors import DataError, ModelError, UsageError
+from dongu.loop import CHECKED_ROWS, Loop
+from dongu.model.head import head_of
+from dongu.model.layers import layer_depths
+from dongu.model.load import PROBLEM_TYPES, quiet_transformers, reads_last_token
+from dongu.model.place import PACKAGED, find_model
+from dongu.model.scale import UNSCALED
+from dongu.results import plain
+from dongu.results.reading import find_reading
+from dongu.run.folder import RunFolder
+from dongu.run.identity import differences, identity
+from dongu.text import counted, one_line
+
+LINE = 120  # characters, as ruff formats the house
+
+Function = Callable[..., Any]
+METRICS: dict[str, dict[str, tuple[str, tuple[Function, ...]]]] = {  # what a script calls, and what that takes
+    "single-label": {
+        "accuracy": ("float((truth == predicted).mean())", ()),
+        "f1": ("f1(truth, predicted)", (plain.f1,)),
+        "macro_f1": ("macro_f1(np.eye(len(LABELS))[truth], np.eye(len(LABELS))[predicted])", (plain.macro_f1,)),
+        "matthews_correlation": ("matthews_correlation(truth, predicted)", (plain.matthews_correlation,)),
+    },
+    "multi-label": {
+        "average_precision": ("average_precision(truth, probabilities)", (plain.average_precision,)),
+        "macro_f1": ("macro_f1(truth, given)", (plain.macro_f1,)),
+        "micro_f1": ("micro_f1(truth, given)", (plain.micro_f1,)),
+    },
+    "regression": {
+        "pearson": ("pearson(truth, answers)", (plain.pearson,)),
+        "spearman": ("spearman(truth, answers)", (plain.pearson, plain.ranks, plain.spearman)),
+    },
+}
+IMPORTS = (  # in ruff's order, and what shows that a script needs them
+    ("contextlib.", "import contextlib"),
+    ("csv.", "import csv"),
+    ("json.", "import json"),
+    ("math.", "import math"),
+    ("zlib.", "import zlib"),
+    ("Path(", "from pathlib import Path"),
+    ("", ""),
+    *((f"{package}.", f"import {package}") for package in PACKAGED.values()),
+    ("np.", "import numpy as np"),
+    ("torch.", "import torch"),
+    ("F.", "import torch.nn.functional as F"),
+    ("Accelerator(", "from accelerate import Accelerator"),
+    ("load_dataset(", "from datasets import load_dataset"),
+    ("parquet.", "from pyarrow import parquet"),
+    ("DataLoader(", "from torch.utils.data import DataLoader"),
+    ("tqdm(", "from tqdm import tqdm"),
+    (
+        "AutoTokenizer.",
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding,"
+        " get_scheduler",
+    ),
+)
+
+
+def eject(run: str | Path, name: str = "train.py") -> str:
+    """The script that repeats a run, finished or not.
+
+    Args:
+        run: the run folder.
+        name: of the file that it will be in.
+
+    Raises:
+        InputError: the folder is no run, its data or its model are not there any more or are not what they were, or
+            there is something about them that a plain script cannot do.
+    """
+    folder = RunFolder(Path(run))
+    record = folder.read_record()
+    if record["options"].get("data") is None:
+        hint = "write the rows to a file and train on it: a script reads files"
+        raise UsageError("the run's data were in memory", where=str(folder.path), hint=hint)
+    if changes := record.get("changes"):
+        what = f"was changed after step {changes[0]['step']:,}: {changes[0]['changes'][0]}"
+        hint = f"`dongu train --config {folder.path}/run.json --out NEW` makes a run of one piece, which can be ejected"
+        raise UsageError(what, where=str(folder.path), hint=hint)
+    loop = folder.reopen(device="cpu", engine="plain")
+    config = make_config(record["options"])
+    for difference in differences(record, identity(loop), loop, str(folder.path / "run.json")):
+        if difference.name == "data":
+            raise DataError(difference.text, where=str(folder.path), hint="put the data back as the run read them")
+    facts = {**_data_facts(loop), **_model_facts(loop, config), **_run_facts(loop, config, record)}
+    body = _environment().get_template("eject.jinja").render(o=config, out=f"{folder.path.name}-plain", **facts)
+    head = _head(record, facts, loop, folder, name)
+    return f'"""{head}\n"""\n\n{_imports(body)}\n\n{body.strip()}\n'
+
+
+def _data_facts(loop: Loop) -> dict[str, Any]:
+    reading = find_reading(loop.data)
+    config, names = loop.config, loop.data.label_names
+    functions: list[Function] = [*dict.fromkeys(reading.readers.values())]
+    functions += [plain.joined] if "joined(" in reading.text_of else []
+    functions += [plain.hold_out] if loop.data.held_out else []
+    functions += [order.grouped_order] if config.group_by_length else []
+    listed = loop.data.task != "regression" and reading.label_names is None
+    return {
+        "hub": reading.hub and literals(reading.hub, before="HUB = "),
+        "paths": reading.paths,
+        "readers": {split: reader.__name__ for split, reader in reading.readers.items()},
+        "texts": literals(reading.texts, before="TEXTS = "),
+        "text_of": reading.text_of,
+        "label": config.label_column if "LABEL]" in reading.label_of else None,
+        "label_of": reading.label_of,
+        "labels": literals(names, before="LABELS = ") if listed else None,
+        "labels_rule": reading.label_names,
+        "held_out": loop.data.held_out,
+        "evaluated": literals(
+            [name for name, e in loop.data.splits.items() if name != "train" and e.targets is not None]
+        ),
+        "pool_batches": order.POOL_BATCHES,
+        "data_functions": _sources(functions),
+    }
+
+
+def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
+    place, model = find_model(config.model), loop.model
+    if package := PACKAGED.get(config.model):
+        words = f'Path({package}.__file__).parent / "model"'
+    else:
+        words = literal(str(Path(place).absolute()) if Path(place).is_dir() else place)
+    with quiet_transformers():
+        base = AutoConfig.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place, model_max_length=config.max_length)
+    if base.get_text_config() is not base:
+        what = f"`{base.model_type}` has a model of texts within it, which a plain script does not set up"
+        raise ModelError(what, where=f"--model {config.model}")
+    facts: dict[str, Any] = {
+        "model": words,
+        "pads_with_end": tokenizer.pad_token is None,
+        "reads_last_token": reads_last_token(base),
+        "pad_in_config": hasattr(base, "pad_token_id") and base.pad_token_id != model.config.pad_token_id,
+        "types_wanted": "token_type_ids" in loop.collate.columns or "token_type_ids" not in tokenizer.model_input_names,
+        "layers": _layers(model) if config.layer_decay < 1 else None,
+        "has_dropout": any("drop" in key and isinstance(p, float) and p > 0 for key, p in base.to_dict().items()),
+        "problem_type": PROBLEM_TYPES[loop.data.task],
+        "numbers": loop.data.task == "regression",
+        "several": loop.data.task == "multi-label",
+        "scaled": loop.loss.scale != UNSCALED,
+    }
+    if facts["scaled"] and (head := head_of(model)) is not None:
+        facts |= {"head": head[0], "head_has_bias": head[1].bias is not None}
+    if facts["pads_with_end"]:
+        tokenizer.pad_token = tokenizer.eos_token
+    if facts["reads_last_token"]:
+        tokenizer.padding_side = "right"
+    _check_inputs(loop, tokenizer, types_wanted=facts["types_wanted"])
+    return facts
+
+
+def _check_inputs(loop: Loop, tokenizer: Any, *, types_wanted: bool) -> None:
+    """Make a batch as the script will, beside the run's own.
+
+    Raises:
+        ModelError: they are not the same.
+    """
+    rows = np.arange(min(CHECKED_ROWS, len(loop.splits["train"])))
+    texts = [column[: len(rows)] for column in loop.data.splits["train"].texts]
+    encoded = tokenizer(*texts, truncation=True, **({} if types_wanted else {"return_token_type_ids": False}))
+    ours = DataCollatorWithPadding(tokenizer)([{name: column[i] for name, column in encoded.items()} for i in rows])
+    theirs = loop.collate(loop.splits["train"], rows)
+    theirs.pop("labels")
+    if ours.keys() != theirs.keys() or not all(ours[name].equal(tensor) for name, tensor in theirs.items()):
+        what = f"its tokenizer gives a plain script {', '.join(ours)}, and the run had other inputs"
+        raise ModelError(what, where=f"--model {loop.config.model}")
+
+
+def _layers(model: Any) -> dict[str, str]:
+    """The names by which a script tells the layers of parameters: those of a layer, and those below the first.
+
+    Raises:
+        ModelError: names do not tell them.
+    """
+    depths, count = layer_depths(model)
+    below = {name for name, depth in depths.items() if depth == 0}
+    starts = {".".join(name.split(".")[:i]) + "." for name in below for i in range(1, name.count(".") + 1)}
+    pure = {start for start in starts if all(name in below for name in depths if name.startswith(start))}
+    lowest = tuple(
+        sorted(start for start in pure if not any(start != other and start.startswith(other) for other in pure))
+    )
+    for name, module in model.named_modules():
+        prefix = f"{name}."
+        if isinstance(module, nn.ModuleList) and depths == {
+            name: int(name.removeprefix(prefix).split(".")[0]) + 1
+            if name.startswith(prefix)
+            else (0 if name.startswith(lowest) else count)
+            for name in depths
+        }:
+            return {
+                "prefix": prefix,
+                "lowest": literal(lowest[0]) if len(lowest) == 1 else repr(lowest).replace("'", '"'),
+            }
+    what = f"the names of the parameters of `{model.config.model_type}` do not tell its layers"
+    raise ModelError(what, where="--layer-decay", hint="train without it, and eject that")
+
+
+def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict[str, Any]:
+    rows, processes, steps = len(loop.splits["train"]), record["processes"], loop.total_steps
+    an_epoch, device = loop.steps_per_epoch, record["device"]
+    if config.max_steps:
+        epochs, cut = "math.ceil(MAX_STEPS / steps_per_epoch)", "MAX_STEPS:"
+    elif config.epochs == int(config.epochs):
+        epochs, cut = "EPOCHS", None
+    else:
+        epochs, cut = "math.ceil(EPOCHS)", "math.ceil(EPOCHS * steps_per_epoch) :"
+    every = "EVAL_STEPS" if config.eval_steps else "steps_per_epoch"
+    at_the_end = "" if steps % (config.eval_steps or an_epoch) == 0 else " or step == len(updates)"
+    metrics = {name: METRICS[loop.data.task][name] for name in record["metrics"]}
+    functions = dict.fromkeys(function for _, needed in metrics.values() for function in needed)
+    threshold = plain.best_micro_threshold if record["metric"] == "micro_f1" else plain.best_macro_threshold
+    if loop.data.task == "multi-label":
+        functions[threshold] = None
+    weights = literals((record["options"]["class_weights"] or {}).values(), before="CLASS_WEIGHTS = np.array()")
+    return {
+        "distributed": processes > 1,
+        "short": min(config.batch_size, (rows - 1) % config.batch_size + 1) < processes,
+        "accumulates": config.micro_batch_size < math.ceil(min(config.batch_size, rows) / processes),
+        "epochs": epochs,
+        "cut": cut,
+        "evaluates": f"step % {every} == 0{at_the_end}",
+        "device": device,
+        "weights": f"\n{textwrap.indent(weights, '    ')}\n" if "\n" in weights else weights,
+        "device_type": device.split(":")[0],
+        "on_cpu": device.startswith("cpu"),
+        "bf16": config.precision == "bf16",
+        "metric": record["metric"],
+        "metrics": {name: call for name, (call, _) in metrics.items()},
+        "metric_functions": _sources([plain.batches_by_length, *functions]),
+        "threshold": threshold.__name__,
+    }
+
+
+def _head(record: Mapping[str, Any], facts: Mapping[str, Any], loop: Loop, folder: RunFolder, name: str) -> str:
+    """What the script does, and what comes out the same."""
+    options, versions = record["options"], record["versions"]
+    processes, threads = counted(record["processes"], "process", "processes"), counted(options["threads"], "thread")
+    machine = f"{record['hardware']['device']}, {processes}" + (f" of {threads}" if facts["on_cpu"] else "")
+    launch = f"torchrun --nproc-per-node {record['processes']}" if facts["distributed"] else "python"
+    paragraphs = [
+        f"Fine-tune {options['model']} on {loop.data.name}: all that the run `{folder.path.name}` did, in one file.",
+        f"    {launch} {name}",
+        "It writes metrics.jsonl, results.json and the best model; checkpoints and the look at the data are left to"
+        f" `dongu train`. The run: {machine}; torch {versions['torch']}, transformers {versions['transformers']}.",
+        " ".join(_promises(options, facts, folder)),
+    ]
+    safe = (one_line(text).replace("\\", "\\\\").replace('"', "'") for text in paragraphs)
+    return "\n\n".join(textwrap.fill(text, LINE - 3, break_long_words=False) for text in safe)
+
+
+def _promises(options: Mapping[str, Any], facts: Mapping[str, Any], folder: RunFolder) -> Iterator[str]:
+    """A sentence each: what is equal on the same machine, and what is not and by how much."""
+    if options["engine"] == "packed":
+        yield "The run left padding out (--engine packed), and this script does not; to compare digits, train with"
+        yield "--engine plain."
+        if facts["has_dropout"]:
+            yield "Dropout is drawn in another way too: losses and metrics differ as those of two seeds do."
+        else:
+            yield "Sums round otherwise: the losses of 20 updates differed by 1e-6 of their size on MRPC."
+    elif _memory_ran_out(folder):
+        yield "Memory ran out on the way, and the run went on with smaller micro-batches than the script has from the"
+        yield "first step on: other draws of dropout, and other rounding."
+    elif options["calibrate"]:
+        yield "On that machine metrics.jsonl comes out as the run's, byte for byte."
+    else:
+        yield "On that machine metrics.jsonl comes out as the run's, byte for byte, and results.json with its metrics,"
+        yield "digit for digit."
+    if options["calibrate"]:
+        yield "The run divided the last layer of its best model by a temperature (--calibrate), which is not done here:"
+        yield f"answers are the same, their probabilities and the loss in results.json are not{_calibrated(folder)}."
+    if not facts["on_cpu"]:
+        yield "(As far as the device repeats itself: some of its sums have no fixed order.)"
+
+
+def _memory_ran_out(folder: RunFolder) -> bool:
+    states = [path.relative_to(folder.path).as_posix() for path in folder.checkpoints.glob("*/state.json")]
+    return any(folder.read_json(name).get("micro_batch_size") for name in states)
+
+
+def _calibrated(folder: RunFolder) -> str:
+    """What a temperature did to the loss on validation, if the run is over."""
+    if not (folder.path / "results.json").exists():
+        return ""
+    results = folder.read_json("results.json")
+    lines = map(json.loads, folder.metrics.read_text(encoding="utf-8").splitlines())
+    [before] = [
+        line["loss"] for line in lines if line["event"] == "evaluation" and line["step"] == results["best_step"]
+    ]
+    return f" ({before:.4f} on validation, {results['validation']['loss']['value']:.4f} after the division)"
+
+
+def literal(value: Any) -> str:
+    """Python's spelling, in double quotes where that saves none."""
+    words = repr(value)
+    return f'"{words[1:-1]}"' if isinstance(value, str) and words[0] == "'" and '"' not in value else words
+
+
+def number(value: float) -> str:
+    """`3` for 3.0, `5e-5` for 5e-05."""
+    return str(int(value)) if value == int(value) else re.sub("e-0", "e-", repr(value))
+
+
+def literals(values: Iterable[Any], *, before: str = "") -> str:
+    """A list, one item a line where it has no room on its own."""
+    words = [literals(value) if isinstance(value, list) else literal(value) for value in values]
+    line = f"[{', '.join(words)}]"
+    return line if len(before + line) <= LINE else "[\n" + "".join(f"    {word},\n" for word in words) + "]"
+
+
+def _sources(functions: Iterable[Function]) -> list[str]:
+    return [inspect.getsource(function).strip() for function in functions]
+
+
+def _imports(body: str) -> str:
+    lines = [line for mark, line in IMPORTS if re.search(rf"(?<![\w.]){re.escape(mark)}", body) or not mark]
+    return "\n".join(lines)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dongu.results", "."),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - it is Python, and each value is a literal
+    )
+    environment.filters |= {"literal": literal, "number": number}
+    return environment
