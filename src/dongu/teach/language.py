@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 Language = Literal["en", "tr"]
@@ -20,4 +20,4 @@ def language_of(environment: Mapping[str, str]) -> Language:
 
 def read_words(name: str, language: Language) -> dict[str, Any]:
     """The table NAME.LANGUAGE.toml beside this file."""
-    return tomllib.loads(files("dongu.teach").joinpath(f"{name}.{language}.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(Path(__file__).with_name(f"{name}.{language}.toml").read_text(encoding="utf-8"))
