@@ -125,9 +125,9 @@ class Pool:
             return list(threads.map(with_driver, items))
 
     def check_nothing_lives_on(self) -> None:
-        """PyTorch's workers look every five seconds whether their parent is there."""
+        """A data worker ends with its run, were it killed or not."""
         for _ in range(self._size):
-            assert self._free.get().ask(orphans=10)["orphans"] == 0
+            assert self._free.get().ask(orphans=5)["orphans"] == 0
 
 
 @pytest.fixture
@@ -509,6 +509,20 @@ def test_a_worker_that_fails_is_an_error_and_costs_no_byte(
         recipe.check(run)
 
     make_pool(4).map(one_run, range(len(FAULTS)))
+
+
+def test_a_worker_whose_run_was_killed_while_it_started_does_not_live_on(
+    make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe()
+
+    def one_run(driver: Driver, run: Path) -> None:
+        arguments = [*recipe.train, "--workers", "1", "--out", str(run)]
+        answer = driver.ask(arguments=arguments, fault={"in": "training", "kind": "survives", "index": 0})
+        assert answer["code"] == -signal.SIGKILL, answer["output"]
+        recipe.finish(driver, run)
+
+    make_pool(1).map(one_run, [recipe.folder / "run"])  # and the pool sees that nothing lives on
 
 
 def test_a_worker_killed_at_any_time_is_an_error_and_costs_no_byte(

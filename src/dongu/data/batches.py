@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import multiprocessing
+import os
 import signal
 import threading
 import zlib
@@ -308,14 +310,22 @@ def make_dataloader(dataset: Dataset[Any], indices: Sequence[int], *, workers: i
         pin_memory=pin_memory,
         collate_fn=_as_it_is,
         timeout=WORKER_TIMEOUT_SECONDS if workers else 0,
-        worker_init_fn=_leave_signals_to_the_run,
+        worker_init_fn=_belong_to_the_run,
     )
 
 
-def _leave_signals_to_the_run(_: int) -> None:
-    """A worker goes on until the run, which gets the same signal, has come to the end of its step."""
+def _belong_to_the_run(_: int) -> None:
+    """A worker waits until the run, which gets the same signals, has come to the end of its step; it ends with it."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+
+def _end_with_the_run() -> None:
+    """PyTorch's worker asks only after its start who its parent is: had that been killed before, it would wait on."""
+    if (run := multiprocessing.parent_process()) is not None:
+        run.join()
+        os._exit(1)
 
 
 def _as_it_is(item: Any) -> Any:
