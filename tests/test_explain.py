@@ -22,8 +22,8 @@ from dongu.cli.main import run
 from dongu.loop import Step
 from dongu.model.loss import row_losses
 from dongu.run.console import Console
-from dongu.teach.explain import EXPLAINED_STEPS, WIDTH, explained
-from dongu.teach.language import LANGUAGES, language_of, read_words
+from dongu.teach.explain import EXPLAINED_STEPS, explained
+from dongu.teach.language import LANGUAGES, WIDTH, language_of, read_words
 from dongu.teach.watch import Watch
 
 NAMES = ("rude", "funny", "sad")

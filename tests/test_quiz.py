@@ -11,8 +11,8 @@ import pytest
 
 from conftest import ROOT
 from dongu.cli.main import run
-from dongu.teach.language import LANGUAGES, Language, read_words
-from dongu.teach.quiz import LESSONS, WIDTH, Quiz
+from dongu.teach.language import LANGUAGES, WIDTH, Language, read_words
+from dongu.teach.quiz import LESSONS, Quiz
 
 LETTERS = "abc"
 

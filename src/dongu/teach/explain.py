@@ -16,7 +16,7 @@ from dongu.data.batches import Update
 from dongu.loop import Loop, Step
 from dongu.model.loss import row_losses
 from dongu.run.console import Console
-from dongu.teach.language import Language, read_words
+from dongu.teach.language import WIDTH, Language, read_words
 from dongu.teach.watch import Gradients, Watch
 from dongu.text import excerpt
 
@@ -25,7 +25,6 @@ SHOWN_ROWS = 3
 SHOWN_LABELS = 3
 TOP_PARTS = 3
 SHOWN_CHARACTERS = 20  # of the name of a label
-WIDTH = 88  # characters of a line
 INDENT = "    "
 BARS = "▁▂▃▄▅▆▇█"
 KINDS = {"single-label": "", "multi-label": "_multi", "regression": "_regression"}

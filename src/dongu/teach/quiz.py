@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any
 
-from dongu.teach.language import Language, read_words
+from dongu.teach.language import WIDTH, Language, read_words
 
 LESSONS = ("order", "adamw", "accumulation", "padding", "eval_mode", "no_grad", "prepare")  # in their order
-WIDTH = 88  # characters of a line
 
 
 @dataclass(frozen=True)
