@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dongu.data.batches import Update
 from dongu.loop import Loop, Step
@@ -61,13 +61,13 @@ class Lesson:
     def in_full(self, step: Step, seen: Watch) -> Iterator[str]:
         """Each line of the loop, and what it did."""
         update = self._loop.updates[step.number - 1]
-        seen.logits = seen.logits[-len(update.micro_batches) :]  # the first ones may have run out of memory
+        logits = seen.logits[-len(update.micro_batches) :]  # those before may be of a try that ran out of memory
         yield ""
         yield self._title(step)
         yield from self._part("for update in train_dataloader:", "data", self._data(step, update))
-        yield from self._part("logits = model(**inputs).logits", "forward", self._forward(update, seen))
+        yield from self._part("logits = model(**inputs).logits", "forward", self._forward(update, logits[0]))
         name = LOSSES[self._loop.data.task]
-        yield from self._part(f"loss = {name}(logits, labels)", "loss", self._loss(step, update, seen))
+        yield from self._part(f"loss = {name}(logits, labels)", "loss", self._loss(step, update, logits))
         yield from self._part("loss.backward()", "backward", self._backward(step, seen.gradients))
         yield from self._part("optimizer.step()", "step", self._step(step, seen))
         yield from self._part("lr_scheduler.step()", "schedule", self._schedule(step))
@@ -135,8 +135,8 @@ class Lesson:
                 self._say("micro", count=len(others) + 1, size=size, shapes=shapes, examples=step.examples)
             )
 
-    def _forward(self, update: Update, seen: Watch) -> Iterator[str]:
-        loop, task, logits = self._loop, self._loop.data.task, seen.logits[0]
+    def _forward(self, update: Update, logits: Tensor) -> Iterator[str]:
+        loop, task = self._loop, self._loop.data.task
         dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in loop.model.modules())
         yield from self._wrapped(
             self._say(
@@ -155,7 +155,7 @@ class Lesson:
             line = f"{INDENT}{INDENT}{name:<10} {self._answer(numbers, label)}"
             yield line
 
-    def _answer(self, logits: torch.Tensor, label: torch.Tensor) -> str:
+    def _answer(self, logits: Tensor, label: Tensor) -> str:
         """The logits of a row, (labels,), and what they say of its label."""
         loop, task = self._loop, self._loop.data.task
         if task == "regression":
@@ -173,14 +173,14 @@ class Lesson:
         said = self._say("answer" + KINDS[task], share=self._percent(share), label=name, has=has)
         return f"{numbers}   {said}"
 
-    def _loss(self, step: Step, update: Update, seen: Watch) -> Iterator[str]:
+    def _loss(self, step: Step, update: Update, logits: Sequence[Tensor]) -> Iterator[str]:
         loop, task = self._loop, self._loop.data.task
         if isinstance(loop.config.class_weights, dict) or loop.config.label_smoothing:
             yield from self._wrapped(self._say("losses_weighed", examples=step.examples, loss=_loss(step.loss)))
             return
-        logits = torch.from_numpy(loop.loss.scale.undo(torch.cat(seen.logits).numpy()))
+        answers = torch.from_numpy(loop.loss.scale.undo(torch.cat(list(logits)).numpy()))  # (batch, labels)
         labels = torch.cat([micro_batch.tensors["labels"] for micro_batch in update.micro_batches])
-        losses = row_losses(task, logits, labels).tolist()
+        losses = row_losses(task, answers, labels).tolist()
         shown = ", ".join(f"{loss:.3g}" for loss in losses[:SHOWN_ROWS]) + (", …" if len(losses) > SHOWN_ROWS else "")
         yield from self._wrapped(
             self._say(
@@ -188,7 +188,7 @@ class Lesson:
                 losses=shown,
                 examples=step.examples,
                 loss=_loss(step.loss),
-                classes=logits.shape[1],
+                classes=answers.shape[1],
                 reference=_loss(self._ignorance()),
             )
         )
@@ -260,7 +260,7 @@ class Lesson:
         return self._say("percent", f"{number:.0f}" if number >= 10 else f"{number:.2g}")
 
 
-def _shape(tensor: torch.Tensor) -> str:
+def _shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
 
 
