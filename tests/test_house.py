@@ -27,7 +27,7 @@ STOREYS = [
     ["dongu.evaluate", "dongu.confidence", "dongu.doctor"],
     ["dongu.loop"],
     ["dongu.run"],
-    ["dongu.results"],
+    ["dongu.results", "dongu.teach"],
     ["dongu.training", "dongu.seeds"],
     ["dongu.demo"],
     ["dongu.cli"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ from dongu.run.journal import Journal, logged_steps
 from dongu.run.plan import Plan
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.run.trackers import Trackers
+from dongu.teach.explain import explained
+from dongu.teach.language import Language
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,15 @@ class RunResult:
     results: dict[str, Any]
 
 
-def train(data: Any = None, *, console: Console | None = None, **options: Any) -> RunResult:
+def train(
+    data: Any = None, *, console: Console | None = None, explain: Language | None = None, **options: Any
+) -> RunResult:
     """Fine-tune and write a run folder, as `dongu train` does.
 
     Args:
         data: a folder, a file, a Hub name, or rows in memory; see `Loop`.
         console: where to print; nowhere by default.
+        explain: the language in which the first steps are shown as a lesson, if they shall be.
         options: those of `RunConfig` by name.
 
     Raises:
@@ -99,7 +104,8 @@ def train(data: Any = None, *, console: Console | None = None, **options: Any) -
             inspection = f"dongu inspect {loop.config.data}" if loop.config.data else str(folder.path / FINDINGS)
             for warning in warnings_before_a_run(findings, inspection):
                 console.line(warning)
-            return run(loop, folder, state, console, trackers, started)
+            steps = explained(loop, console, explain) if explain is not None and main else loop
+            return run(loop, folder, state, console, trackers, started, steps)
 
 
 def resume(
@@ -165,11 +171,17 @@ def resume(
                     changes = [*record.get("changes", ()), *new]
                     folder.write_json("run.json", {**describe_run(loop, folder, state), "changes": changes})
             console.line(f"going on after step {state.step:,} of {loop.total_steps:,} in {folder.path}")
-            return run(loop, folder, state, console, trackers, started)
+            return run(loop, folder, state, console, trackers, started, loop)
 
 
 def run(
-    loop: Loop, folder: RunFolder, state: RunState, console: Console, trackers: Trackers, started: float
+    loop: Loop,
+    folder: RunFolder,
+    state: RunState,
+    console: Console,
+    trackers: Trackers,
+    started: float,
+    steps: Iterable[Step],
 ) -> RunResult:
     """The rest of a run: every step recorded, evaluations, checkpoints, the best model, the verdict."""
     main, config, metrics = loop.accelerator.is_main_process, loop.config, loop.metrics
@@ -184,7 +196,7 @@ def run(
     ):
         journal.phase("setup", time.perf_counter() - started, state.step)
         saved, effort = (state.step, state.evaluated_step), Effort()
-        for step in _boundaries(loop, signals):
+        for step in _boundaries(steps, signals):
             if step is not None:
                 journal.step(step)
                 trackers.step(step)
@@ -229,11 +241,11 @@ def run(
     return RunResult(folder.path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
 
 
-def _boundaries(loop: Loop, signals: StopSignals) -> Iterator[Step | None]:
+def _boundaries(steps: Iterable[Step], signals: StopSignals) -> Iterator[Step | None]:
     """Where the run stands now, perhaps with its evaluation still to come; then each step that follows."""
     yield None
     try:
-        yield from loop
+        yield from steps
     except WorkerError:
         if signals.received is None:
             raise

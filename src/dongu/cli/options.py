@@ -7,6 +7,7 @@ from typing import Any, NoReturn, get_args
 
 from dongu.config import ALIASES, RunConfig, option_flag
 from dongu.errors import UsageError
+from dongu.teach.language import LANGUAGES
 
 SEVERAL = {  # options of more than one value
     "text_columns": ("A", "B"),
@@ -57,6 +58,10 @@ def add_compute_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", default="32", metavar="N", help="rows a forward pass (32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
+
+
+def add_language(parser: Any, what: str) -> None:
+    parser.add_argument("--language", choices=LANGUAGES, help=f"{what} (default: that of the locale, or en)")
 
 
 def whole_number(value: str | None, name: str, default: int) -> int:

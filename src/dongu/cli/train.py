@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dongu.cli.options import add_option, spellings, whole_number
+from dongu.cli.options import add_language, add_option, spellings, whole_number
 from dongu.cli.results import show_result
 from dongu.config import RunConfig, make_config, read_config
 from dongu.errors import UsageError
 from dongu.extras import require_extras
+from dongu.teach.language import language_of
 from dongu.text import counted
 
 LAUNCHERS = """\
@@ -44,6 +45,8 @@ def add(commands: Any) -> None:
         metavar="OWNER/NAME",
         help="upload the model at the end, to a repository of the Hub that is private unless it is there already",
     )
+    train.add_argument("--explain", action="store_true", help="show the first steps as a lesson, line by line")
+    add_language(train, "language of --explain")
     for flag in ("per_device_train_batch_size", "gradient_accumulation_steps"):
         train.add_argument(*spellings(flag), dest=flag, default=None, help=argparse.SUPPRESS)
     train.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
@@ -53,6 +56,11 @@ def add(commands: Any) -> None:
 def _run(parsed: argparse.Namespace) -> None:
     options = train_options(parsed, processes=int(os.environ.get("WORLD_SIZE", "1")))
     count = None if parsed.seeds is None else whole_number(parsed.seeds, "seeds", 1)
+    language = parsed.language or language_of(os.environ)
+    if parsed.language is not None and not parsed.explain:
+        raise UsageError("the language of what?", where="--language", hint="it is that of --explain")
+    if parsed.explain and count is not None:
+        raise UsageError("--explain shows one run", where="--seeds", hint="give one of the two")
     config = make_config(options)  # first whatever may be wrong and needs no torch, which takes seconds to load
     require_extras(config)
     from dongu.data.examples import read_examples
@@ -75,7 +83,7 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.training import train
 
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
-    result = train(data, console=console, **options)
+    result = train(data, console=console, explain=language if parsed.explain else None, **options)
     show_result(result, console, as_json=parsed.json)
     if parsed.push_to_hub is not None and os.environ.get("RANK", "0") == "0":
         from dongu.results.hub import push
