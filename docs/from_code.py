@@ -42,6 +42,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return fill(markdown)
 
 
+def on_page_content(content: str, **_: Any) -> str:
+    """Mark the flags, so that the style sheet can keep `--` and the word behind it on one line."""
+    return re.sub(r"<code>(--[\w-]+)</code>", r'<code class="flag">\1</code>', content)
+
+
 def fill(markdown: str) -> str:
     """
     Raises:
@@ -265,13 +270,18 @@ def _page_of(name: str) -> str:
 
 def _sentence(text: str | None) -> str:
     """A help text as a sentence of a page."""
-    words = html.escape(text or "", quote=False)
+    words = _with_flags(html.escape(text or "", quote=False))
     return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
 def _cell(text: str | None) -> str:
     """A help text in a table: `%%` is argparse's, `|` would end the cell."""
-    return html.escape((text or "").replace("%%", "%"), quote=False).replace("|", "\\|")
+    words = html.escape((text or "").replace("%%", "%"), quote=False).replace("|", "\\|")
+    return _with_flags(words)
+
+
+def _with_flags(text: str) -> str:
+    return re.sub(r"(?<![\w`-])(--[a-z][\w-]+)", r"`\1`", text)
 
 
 def _room(name: str) -> str:
