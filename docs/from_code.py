@@ -10,6 +10,7 @@ import argparse
 import ast
 import html
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -105,7 +106,7 @@ def harmless() -> str:
 
 def errors() -> str:
     """The tree of errors as its module draws it."""
-    drawn = (dongu.errors.__doc__ or "").split("\n\n")[1]
+    drawn = textwrap.dedent((dongu.errors.__doc__ or "").split("\n\n")[1])
     return f"```text\n{drawn}\n```"
 
 
@@ -155,12 +156,13 @@ def source(path: str, name: str) -> str:
 
 
 def literal(path: Path, name: str) -> Any:
-    """The value of a constant, read from the file without importing what the file imports."""
+    """The value of a constant, or what `frozenset(…)` is given, without importing what its file imports."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
-        if isinstance(node, ast.Assign | ast.AnnAssign) and any(ast.unparse(target) == name for target in targets):
-            value = node.value.args[0] if isinstance(node.value, ast.Call) else node.value  # frozenset({...})
-            return ast.literal_eval(value)
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if name in map(ast.unparse, targets):
+            return ast.literal_eval(node.value.args[0] if isinstance(node.value, ast.Call) else node.value)
     raise KeyError(f"{path} has no constant {name}")
 
 

@@ -453,7 +453,26 @@ def test_a_sample_line_is_like_a_real_one(sample: str, file: str, quick_start: B
     assert any(list(line) == list(shown) and line.get("event") == shown.get("event") for line in lines)
 
 
+def test_the_end_of_a_run_looks_as_shown(quick_start: Bench) -> None:
+    def words(line: str) -> str:
+        return re.sub(r"[\d.,]+", "N", line)
+
+    shown = (RECIPES / "samples" / "end-of-train.txt").read_text(encoding="utf-8").splitlines()
+    real = {words(line) for line in quick_start.output.splitlines()}
+    assert len(shown) > 3
+    assert not [line for line in shown if words(line) not in real]
+
+
 # --- the site
+
+
+def test_lessons_have_a_place_where_there_are_some(tmp_path: Path) -> None:
+    for page in ("en/lessons/02-padding.md", "en/lessons/index.md"):
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / page).touch()
+    config: dict[str, Any] = {"docs_dir": str(tmp_path), "nav": []}
+    from_code.on_config(config)
+    assert config["nav"] == [{"Lessons": ["en/lessons/index.md", "en/lessons/02-padding.md"]}]
 
 
 class Addresses(HTMLParser):
