@@ -26,7 +26,6 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 
 docs: $(VENV)/installed  ## the reference site, into site/; a warning fails it
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 parity: $(VENV)/installed  ## step for step beside the plain loop and Trainer; needs the real MRPC (DONGU_DATA)
@@ -40,7 +39,7 @@ startup: $(VENV)/installed  ## seconds until --help answers
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[offline,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[offline,dev,docs]"
 	@touch $@
 
 clean:

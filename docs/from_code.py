@@ -25,17 +25,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "dongu"
 PLACE = re.compile(r"^<!-- from the code: (\w+)((?: [\w./]+)*) -->$", re.MULTILINE)
 ANY_COUNT = 2**31  # what a limit is where there is none to speak of
-LESSONS = {"en": "Lessons", "tr": "Lessons in Turkish (Dersler)"}  # folder of docs/ → heading in the navigation
+LESSONS = {"en": "Lessons", "tr": "Dersler"}  # folder of docs/ → heading in the navigation
 
 
 def on_config(config: Any) -> None:
-    """Add the lessons to the navigation: the files that there are, the index first."""
-    docs = Path(config["docs_dir"])
+    """Add the lessons to the navigation, in the order in which their index names them."""
     for language, heading in LESSONS.items():
-        folder = docs / language / "lessons"
-        pages = sorted(folder.glob("*.md"), key=lambda page: (page.name != "index.md", page.name))
-        if pages:
-            config["nav"].append({heading: [page.relative_to(docs).as_posix() for page in pages]})
+        folder = Path(language, "lessons")
+        index = Path(config["docs_dir"]) / folder / "index.md"
+        if index.is_file():
+            pages = ["index.md", *re.findall(r"\]\((\w+\.md)\)", index.read_text(encoding="utf-8"))]
+            config["nav"].append({heading: [(folder / page).as_posix() for page in pages]})
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
