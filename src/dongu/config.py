@@ -179,7 +179,9 @@ class RunConfig(BaseModel):
         "packed", description="how a batch is computed: without padding where the model allows it, or its own forward"
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the matrix products")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="where to compute: auto, cpu, cuda, cuda:N or mps"
+    )
     threads: Annotated[Count, Field(le=1024)] | None = Field(
         None, description="CPU threads a process (default: PyTorch's choice)"
     )
