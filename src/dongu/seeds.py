@@ -10,13 +10,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 from dongu.config import RunConfig, make_config, option_flag
-from dongu.data.examples import read_examples
+from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import Source
 from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover, write_file
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder, dump_json
-from dongu.run.identity import HARMLESS, digest_of
+from dongu.run.identity import HARMLESS
 from dongu.training import resume, train
 
 SUMMARY = "seeds.json"

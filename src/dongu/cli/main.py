@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from dongu import __version__
-from dongu.cli import demo, evaluate, inspect, predict, resume, train, verify
+from dongu.cli import demo, evaluate, inspect, predict, report, resume, train, verify
 from dongu.cli.options import Parser
 from dongu.config import did_you_mean
 from dongu.errors import DonguError, StoppedError, UsageError
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 
-COMMANDS = (train, resume, evaluate, predict, inspect, verify, demo)  # in the order of --help
+COMMANDS = (train, resume, evaluate, predict, inspect, report, verify, demo)  # in the order of --help
 
 
 def run(arguments: Sequence[str]) -> int:

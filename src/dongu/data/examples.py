@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -9,7 +10,7 @@ from itertools import compress
 import numpy as np
 
 from dongu.config import RunConfig, Task, task_problems
-from dongu.data.cells import column_of
+from dongu.data.cells import column_of, json_of
 from dongu.data.columns import Columns, choose_columns, parts_of, read_texts
 from dongu.data.flags import join_flags
 from dongu.data.glue import glue_task
@@ -124,3 +125,17 @@ def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:
     several = examples.targets.ndim == 2
     counts = examples.targets.sum(0) if several else np.bincount(examples.targets, minlength=len(names))
     return {name: int(count) for name, count in zip(names, counts, strict=True)}
+
+
+def digest_of(examples: Examples) -> str:
+    """Texts, targets and row numbers of a split as it was read."""
+    digest = hashlib.sha256()
+    for number, column in enumerate(examples.texts):
+        digest.update(b", " if number else b"[")
+        for part in json_of(column):
+            digest.update(part)
+    digest.update(b"]")
+    digest.update(np.ascontiguousarray(examples.ids, dtype=np.int64).tobytes())
+    if examples.targets is not None:
+        digest.update(examples.targets.tobytes())
+    return digest.hexdigest()

@@ -53,6 +53,16 @@ class RunFolder:
         """The clock's side of `metrics.jsonl`."""
         return self.path / "timing.jsonl"
 
+    @property
+    def dynamics(self) -> Path:
+        """The loss of every training row at each of its uses."""
+        return self.path / "dynamics.bin"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows all of it."""
+        return self.path / "report.html"
+
     def refuse_if_taken(self) -> None:
         """
         Raises:
@@ -142,7 +152,7 @@ class RunFolder:
     def finish(self, results: Mapping[str, Any]) -> None:
         """The last two files: the digests of all that depends on the run alone, then `results.json`."""
         content = (dump_json(results, indent=2) + "\n").encode()
-        kept = [self.metrics, *self.model.rglob("*"), *(self.path / "predictions").glob("*.jsonl")]
+        kept = [self.metrics, self.dynamics, *self.model.rglob("*"), *(self.path / "predictions").glob("*.jsonl")]
         files = sorted(path for path in kept if path.is_file())
         entries = {path.relative_to(self.path).as_posix(): entry_of(path.read_bytes()) for path in files}
         write_file(

@@ -16,8 +16,7 @@ import torch
 
 from dongu.config import RunConfig, option_flag
 from dongu.data.batches import Split
-from dongu.data.cells import json_of
-from dongu.data.examples import Examples
+from dongu.data.examples import digest_of
 from dongu.errors import CheckpointError, UsageError
 from dongu.loop import Loop
 from dongu.model.device import describe_device
@@ -117,20 +116,6 @@ def refuse(found: Collection[Difference], allowed: Collection[str], where: str) 
 def software_versions() -> dict[str, str]:
     """The packages whose version may change a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in RECORDED_VERSIONS}}
-
-
-def digest_of(examples: Examples) -> str:
-    """Texts, targets and row numbers of a split as it was read."""
-    digest = hashlib.sha256()
-    for number, column in enumerate(examples.texts):
-        digest.update(b", " if number else b"[")
-        for part in json_of(column):
-            digest.update(part)
-    digest.update(b"]")
-    digest.update(np.ascontiguousarray(examples.ids, dtype=np.int64).tobytes())
-    if examples.targets is not None:
-        digest.update(examples.targets.tobytes())
-    return digest.hexdigest()
 
 
 def _digest_of_tokens(split: Split) -> str:

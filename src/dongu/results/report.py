@@ -1,0 +1,651 @@
+"""`report.html`: what a run did, on one page that asks for nothing.
+
+The page is a function of the run folder, of the finished runs beside it and of the data: the same bytes each time. It
+has no script and no address, and allows itself none: its policy forbids all but its own style sheet. Whatever comes
+from data, names or paths is escaped where it is written, by the template's engine or by `charts`.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from dongu.config import RunConfig, Task, make_config, option_flag
+from dongu.data.examples import Examples, TextData, digest_of, read_examples
+from dongu.data.sources import read_source
+from dongu.doctor.finding import worst_first
+from dongu.errors import DonguError
+from dongu.files import write_file
+from dongu.results import charts
+from dongu.results.answers import Answers, class_rows, most_confused, reliability
+from dongu.results.charts import Axis, Chart, Interval, Plot, format_number, words
+from dongu.results.suspects import Dynamics, learnt
+from dongu.results.trace import Earlier, Entries, Trace, previous_run, read_trace
+from dongu.run.folder import RunFolder
+from dongu.text import counted, percent
+
+SHOWN_ROWS = 20  # of the hardest, and of those that may be mislabelled
+SHOWN_CLASSES = 40  # in the table of classes, those with most rows first
+MATRIX_CLASSES = 16  # above, the matrix is a list of what is confused most
+TEXT_LIMIT = 320  # characters of a text
+BUCKETS = 80  # of the steps, of which a mean and a range are drawn
+CONSTANTS: dict[Task, str] = {
+    "single-label": "majority class",
+    "multi-label": "label shares",
+    "regression": "mean of train",
+}
+METRIC_NAMES = {"f1": "F1", "macro_f1": "macro F1", "micro_f1": "micro F1", "matthews_correlation": "Matthews’ r"}
+PHASES = {
+    "setup": "set-up: data, tokens, model",
+    "steps": "steps",
+    "evaluation": "evaluations",
+    "checkpoint": "checkpoints",
+    "judging": "judging: the best model on all splits",
+    "report": "this page, at each evaluation",
+}
+LOCAL = ("/", ".", "~")  # how the name of a place on this machine begins
+
+
+def write_report(folder: RunFolder, data: TextData | None = None) -> None:
+    """Write the page of a run into its folder. Without `data`, rows are shown by their numbers.
+
+    Raises:
+        InputError: the folder is no run, or one of its files is damaged.
+        StorageError: the page could not be written.
+    """
+    write_file(folder.report, make_report(folder, data), within=folder.path)
+
+
+def make_report(folder: RunFolder, data: TextData | None) -> bytes:
+    """The page.
+
+    Raises:
+        InputError: as `write_report`.
+    """
+    trace = read_trace(folder)
+    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    page = _environment().get_template("report.html.jinja")
+    return page.render(
+        style=Markup(style),  # noqa: S704 - a file of this package
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        trace=trace,
+        verdict=_verdict(trace, previous_run(folder, trace)),
+        facts=_facts(trace),
+        curves=_curves(trace),
+        answers=_answers(trace),
+        hardest=_hardest(trace, data),
+        suspects=_suspects(trace, data),
+        no_texts=data is None,
+        findings=worst_first(trace.findings),
+        here=_here,
+        data_charts=_data_charts(trace),
+        time=_time(trace),
+        origin=_origin(trace),
+    ).encode("utf-8", "replace")  # a name on the disk may be no UTF-8
+
+
+def read_data(folder: RunFolder) -> TextData | None:
+    """The rows of a run as they are read today; None where they are gone, or are not what they were."""
+    record = folder.read_record()
+    options = record["options"]
+    if options["data"] is None:
+        return None
+    try:
+        data = read_examples(read_source(options["data"]), make_config({**options, "out": None}))
+        known = {name: entry["texts"] for name, entry in record["data"].items()}
+    except (DonguError, KeyError, TypeError, AttributeError):
+        return None
+    return data if known == {name: digest_of(examples) for name, examples in data.splits.items()} else None
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: words(value, 4000) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": format_number, "percent": percent, "counted": counted, "metric": metric_name}
+    return environment
+
+
+def metric_name(name: str) -> str:
+    """A metric as a person writes it."""
+    return METRIC_NAMES.get(name, name.replace("_", " "))
+
+
+# --- the verdict
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The main metric, held against an answer without reading and against the run before."""
+
+    headline: str
+    value: str
+    sentences: Sequence[str]
+    chart: Chart | None
+    splits: Mapping[str, Entries]
+
+
+def _verdict(trace: Trace, earlier: Earlier | None) -> Verdict | None:
+    if not trace.splits:
+        return _so_far(trace)
+    split = _judged(trace)
+    name, metric = metric_name(trace.metric), trace.metric
+    entry = trace.splits[split].get(metric)
+    if entry is None:
+        return None
+    value, low, high = entry["value"], entry["low"], entry["high"]
+    rows = [Interval("this run", value, low, high)]
+    rows_judged = counted(len(trace.answers[split]), "row") if split in trace.answers else "rows"
+    sentences = [
+        f"On {rows_judged} of {split}, 95% interval {format_number(low, 3)} to {format_number(high, 3)}."
+    ]
+    if math.isfinite(baseline := entry.get("baseline", math.nan)):
+        constant = CONSTANTS[trace.task]
+        rows.append(Interval(f"without reading: {constant}", baseline, kind=2))
+        sentences.append(f"{_against(metric, low, high, baseline)} {constant} ({format_number(baseline, 3)}).")
+    if earlier is not None and (before := earlier.splits.get(split, {}).get(metric)) is not None:
+        rows.append(Interval(f"previous run: {earlier.name}", before["value"], before["low"], before["high"], kind=1))
+        change = value - before["value"]
+        apart = low > before["high"] or high < before["low"]
+        sentences.append(
+            f"{format_number(abs(change), 3)} {'above' if change > 0 else 'below'} the previous run on these data, "
+            + (f"{earlier.name}; the intervals lie apart." if apart else f"{earlier.name}; the intervals overlap.")
+            if change
+            else f"Equal to the previous run on these data, {earlier.name}."
+        )
+    if split.startswith("validation"):
+        sentences.append("These rows chose the model, so the figure flatters it a little.")
+    chart = charts.intervals(f"{name} on {split}", rows, f"{name} on {split}, 95% intervals")
+    return Verdict(f"{name} on {split}", format_number(value, 3), sentences, chart, trace.splits)
+
+
+def _against(metric: str, low: float, high: float, baseline: float) -> str:
+    better, worse = (high < baseline, low > baseline) if metric == "loss" else (low > baseline, high < baseline)
+    return "Clearly better than the" if better else "Clearly worse than the" if worse else "Not clearly better than the"
+
+
+def _so_far(trace: Trace) -> Verdict | None:
+    """Of a run that has not ended."""
+    known = [line for line in trace.evaluations if math.isfinite(line.get(trace.metric, math.nan))]
+    if not known:
+        return None
+    choose = min if trace.metric == "loss" else max
+    best = choose(known, key=lambda line: line[trace.metric])
+    sentences = [
+        f"The best so far, at step {best['step']:,.0f} of {_whole(trace.record.get('total_steps'))}.",
+        "Intervals and baselines come at the end of the run.",
+    ]
+    name = metric_name(trace.metric)
+    return Verdict(f"{name} on validation", format_number(best[trace.metric], 3), sentences, None, {})
+
+
+def _judged(trace: Trace) -> str:
+    """The split that the verdict is of: rows that chose nothing, where there are some with labels."""
+    return next((split for split in trace.splits if split.startswith("test")), next(iter(trace.splits)))
+
+
+def _facts(trace: Trace) -> list[tuple[str, str]]:
+    """A few words that place the run."""
+    options, data = trace.record["options"], trace.record.get("data", {})
+    splits = " · ".join(f"{entry['rows']:,} {name}" for name, entry in data.items())
+    done = int(trace.steps["step"][-1]) if len(trace.steps["step"]) else 0
+    total = trace.record.get("total_steps")
+    epochs = f", {trace.steps['epoch'][-1]:.3g} epochs" if done else ""
+    steps = f"{done:,}{epochs}" if trace.results else f"{done:,} of {_whole(total)}"
+    facts = [
+        ("model", _place(str(options.get("model")))),
+        ("data", f"{_place(str(options.get('data') or 'rows in memory'))}"),
+        ("rows", splits),
+        ("task", f"{trace.task}, {counted(len(trace.label_names), 'label')}" if trace.task != "regression" else trace.task),
+        ("steps", steps),
+    ]
+    if trace.results:
+        facts.append(("best model", f"step {_whole(trace.results.get('best_step'))}"))
+    return facts
+
+
+# --- the training
+
+
+def _curves(trace: Trace) -> list[tuple[Chart, str]]:
+    """Charts over the steps, each with a sentence on how to read it."""
+    steps = trace.steps["step"]
+    if len(steps) == 0:
+        return []
+    axis = Axis.between(0, float(steps[-1]), "step", exact=True)
+    evaluated = np.array([line["step"] for line in trace.evaluations])
+    best = (trace.results or {}).get("best_step")
+    return [
+        (_loss_curve(trace, axis, evaluated), "Validation that rises while train falls is the mark of learning by heart."),
+        *_metric_curve(trace, axis, evaluated, best),
+        (
+            Plot("Learning rate", axis, Axis.of(trace.steps["learning_rate"], "learning rate", zero=True))
+            .line("learning rate", steps, trace.steps["learning_rate"], 0)
+            .chart(),
+            "What each update used.",
+        ),
+        (_norm_curve(trace, axis), "Before clipping. Single peaks are batches that surprise; a rise that stays is a warning."),
+    ]
+
+
+def _loss_curve(trace: Trace, axis: Axis, evaluated: np.ndarray) -> Chart:
+    steps, losses = trace.steps["step"], trace.steps["loss"]
+    validation = np.array([line["loss"] for line in trace.evaluations])
+    places, means, lows, highs = _bucketed(steps, losses)
+    plot = Plot("Loss", axis, Axis.of([*lows, *highs, *means, *validation], "loss", zero=True))
+    if len(places) < len(steps):
+        plot.band("9 of 10 steps", places, lows, highs)
+    plot.line("train", places, means, 0)
+    return plot.line("validation", evaluated, validation, 1, markers=len(evaluated) <= BUCKETS).chart()
+
+
+def _metric_curve(trace: Trace, axis: Axis, evaluated: np.ndarray, best: Any) -> Iterator[tuple[Chart, str]]:
+    names = [trace.metric, *(str(name) for name in trace.record.get("metrics", ()) if name != trace.metric)]
+    values = {name: np.array([line.get(name, math.nan) for line in trace.evaluations]) for name in names if name != "loss"}
+    values = dict(list({name: each for name, each in values.items() if np.isfinite(each).any()}.items())[:3])
+    if not values:
+        return
+    plot = Plot("Validation", axis, Axis.of(np.concatenate(list(values.values())), "metric"))
+    for kind, (name, each) in enumerate(values.items()):
+        plot.line(metric_name(name), evaluated, each, kind, markers=len(evaluated) <= BUCKETS)
+    said = "One point an evaluation."
+    if best is not None:
+        plot.rule("", (best, best), (plot.y.low, plot.y.high))
+        said = f"One point an evaluation. The thin upright line is step {best:,}, whose model was kept."
+    yield plot.chart(), said
+
+
+def _norm_curve(trace: Trace, axis: Axis) -> Chart:
+    steps, norms = trace.steps["step"], trace.steps["grad_norm"]
+    places, means, lows, highs = _bucketed(steps, norms)
+    plot = Plot("Gradient norm", axis, Axis.of([*lows, *highs], "gradient norm", zero=True, log=True))
+    if len(places) < len(steps):
+        plot.band("9 of 10 steps", places, lows, highs)
+    plot.line("mean", places, means, 0)
+    if (limit := trace.record["options"].get("max_grad_norm")) is not None and plot.y.low <= limit <= plot.y.high:
+        plot.rule("clipped above", (axis.low, axis.high), (limit, limit))
+    return plot.chart()
+
+
+def _bucketed(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Places, means, and the ends of the middle nine tenths of runs of steps; the steps themselves where they are few."""
+    if len(steps) <= 2 * BUCKETS:
+        return steps, values, values, values
+    parts = np.array_split(np.arange(len(steps)), BUCKETS)
+    lows, highs = np.array([np.quantile(values[part], [0.05, 0.95]) for part in parts]).T
+    means = np.array([values[part].mean() for part in parts])
+    return np.array([steps[part].mean() for part in parts]), means, lows, highs
+
+
+# --- the answers
+
+
+@dataclass(frozen=True)
+class AnswersShown:
+    """What the saved model says of a split."""
+
+    split: str
+    charts: Sequence[tuple[Chart, str]]
+    classes: Sequence[Any]
+    more_classes: int
+    confused: Sequence[Mapping[str, Any]]
+    calibration: str
+
+
+def _answers(trace: Trace) -> AnswersShown | None:
+    if not trace.splits or (answers := trace.answers.get(split := _judged(trace))) is None:
+        return None
+    if trace.task == "regression":
+        return AnswersShown(split, _numbers(answers), [], 0, [], "")
+    names = trace.label_names
+    rows = class_rows(answers, names)
+    shown = rows if len(rows) <= SHOWN_CLASSES else sorted(rows, key=lambda row: -row.rows)[:SHOWN_CLASSES]
+    drawn, confused, calibration = [], [], ""
+    if trace.task == "single-label":
+        confusion = answers.confusion(len(names))
+        confused = most_confused(confusion, names, SHOWN_ROWS) if len(names) > 2 else []
+        if len(names) <= MATRIX_CLASSES:
+            said = "Each row is a label, each column an answer; the diagonal is right. Percent are of the label’s rows."
+            drawn.append((charts.matrix(f"What was confused on {split}", confusion, names), said))
+        drawn.append(_reliability(trace, answers))
+        calibration = _calibration(trace, split)
+    return AnswersShown(split, drawn, shown, len(rows) - len(shown), confused, calibration)
+
+
+def _numbers(answers: Answers) -> list[tuple[Chart, str]]:
+    """Of a regression: answers against labels, and what is left."""
+    both = Axis.of(np.concatenate([answers.truth, answers.given]), "label")
+    scatter = Plot("Answer and label", both, Axis(both.low, both.high, both.ticks, "answer"))
+    scatter.rule("answer = label", (both.low, both.high), (both.low, both.high))
+    scatter.points("rows", answers.truth, answers.given)
+    errors = answers.given - answers.truth
+    reach = float(np.abs(errors).max()) or 1.0
+    counts, edges = np.histogram(errors, bins=25, range=(-reach, reach))
+    tips = [f"{low:.3g} to {high:.3g}: {counted(int(n), 'row')}" for low, high, n in zip(edges, edges[1:], counts, strict=False)]
+    residuals = Plot("Answer minus label", Axis.of(edges, "answer − label"), Axis.of(counts, "rows", zero=True))
+    residuals.bars(edges, counts, tips)
+    residuals.said.append(f"mean {errors.mean():.3g}, deviation {errors.std():.3g}.")
+    return [
+        (scatter.chart(), "On the line the answer is the label."),
+        (residuals.chart(), f"Mean {errors.mean():.3g}, deviation {errors.std():.3g}: a mean far from 0 is a bias."),
+    ]
+
+
+def _reliability(trace: Trace, answers: Answers) -> tuple[Chart, str]:
+    saved = reliability(answers)
+    edges = np.linspace(0, 1, len(saved.rows) + 1)
+    plot = Plot(
+        "Reliability", Axis.between(0, 1, "probability of the answer"), Axis.between(0, 1, "share that is right")
+    )
+    tips = [
+        f"{low:.0%} to {high:.0%} sure: {right:.1%} of {counted(int(rows), 'row')} right"
+        for low, high, right, rows in zip(edges, edges[1:], saved.right, saved.rows, strict=False)
+    ]
+    plot.bars(edges, np.nan_to_num(saved.right), tips)
+    plot.legend.append(("bar", "as saved"))
+    plot.rule("ideal", (0, 1), (0, 1))
+    results = trace.results or {}
+    if (temperature := results.get("temperature")) and not results.get("calibrated"):
+        other = reliability(answers, float(temperature))
+        plot.line("with temperature", other.sure, other.right, 1, markers=True)
+    plot.said.append("; ".join(tip for tip, rows in zip(tips, saved.rows, strict=True) if rows))
+    return plot.chart(), "Below the diagonal the model is surer than it is right. Each bar’s tooltip has its rows."
+
+
+def _calibration(trace: Trace, split: str) -> str:
+    entry, results = trace.splits[split].get("calibration_error"), trace.results or {}
+    if entry is None:
+        return ""
+    text = (
+        f"Expected calibration error {format_number(entry['value'], 3)} (95% interval {format_number(entry['low'], 3)} to "
+        f"{format_number(entry['high'], 3)}; chance alone would show {format_number(entry['chance'], 3)})"
+    )
+    if "before" in entry and "temperature" in results:
+        text += (
+            f". Temperature {format_number(float(results['temperature']), 3)}: "
+            f"{format_number(entry['before'], 3)} before it, {format_number(entry['after'], 3)} after"
+        )
+        text += ", and the saved model has it" if results.get("calibrated") else "; --calibrate would save it"
+    return text + "."
+
+
+# --- rows
+
+
+@dataclass(frozen=True)
+class RowShown:
+    """One row: where it stands, its texts, its label, and what was made of it."""
+
+    where: str
+    texts: Sequence[str]
+    label: str
+    answer: str
+    number: str
+    history: str = ""
+
+
+def _hardest(trace: Trace, data: TextData | None) -> list[RowShown]:
+    """The rows of validation with the highest loss: not of test, on which nothing should be tuned."""
+    answers = trace.answers.get("validation")
+    if answers is None:
+        return []
+    names = trace.label_names
+    order = np.argsort(-answers.losses, kind="stable")[:SHOWN_ROWS]
+    rows = []
+    for place in (int(each) for each in order):
+        truth, given = answers.truth[place], answers.given[place]
+        if trace.task == "regression":
+            label, answer, number = f"{truth:.4g}", f"{given:.4g}", f"{given - truth:+.3g}"
+        elif trace.task == "multi-label":
+            label, answer = (_set_of(flags, names) for flags in (truth, given))
+            number = format_number(float(answers.losses[place]), 3)
+        else:
+            label, answer = names[int(truth)], names[int(given)]
+            number = f"{answers.probabilities[place, int(truth)]:.1%}"
+        rows.append(RowShown(*_row(data, "validation", int(answers.ids[place])), label, answer, number))
+    return rows
+
+
+@dataclass(frozen=True)
+class SuspectsShown:
+    """The rows of train that were not learnt, the map of all rows, and what to make of them."""
+
+    said: str
+    rows: Sequence[RowShown]
+    chart: Chart | None
+
+
+def _suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
+    found = learnt(trace.dynamics, trace.task, len(trace.label_names))
+    if found is None:
+        return None
+    count, all_rows, numbers = int(found.suspect.sum()), len(found.ids), trace.task == "regression"
+    once = "" if len(found.values) > all_rows else " There was one pass only: a second would tell hard from wrong."
+    rule = (
+        f"the model’s error was above {format_number(found.limit, 3)}, three times the usual one,"
+        if numbers
+        else f"the model gave their own label less than {percent(found.limit)}, what guessing gives,"
+    )
+    said = (
+        f"Of {counted(all_rows, 'row')} of train, {count:,} ({percent(count / all_rows)}) were not learnt: {rule} on the "
+        f"mean of their passes after the first. A wrong label looks like this, and so does one that is only hard.{once}"
+    )
+    rows = []
+    for place in (int(each) for each in found.worst(SHOWN_ROWS)):
+        where, texts = _row(data, "train", row := int(found.ids[place]))
+        shown = (f"{value:.3g}" if numbers else f"{value:.0%}" for value in found.history(place)[-6:])
+        label = "" if data is None else _label_of(data.splits["train"], row, trace)
+        rows.append(RowShown(where, texts, label, "", _score(float(found.score[place]), numbers), " → ".join(shown)))
+    return SuspectsShown(said, rows, None if numbers else _data_map(found))
+
+
+def _score(score: float, numbers: bool) -> str:
+    return f"{score:.3g}" if numbers else f"{score:.1%}"
+
+
+def _data_map(found: Dynamics) -> Chart:
+    plot = Plot(
+        "Map of the training rows",
+        Axis.of(np.append(found.spread, 0.1), "how much it moved between passes", zero=True),
+        Axis.between(0, 1, "probability of the row’s own label"),
+    )
+    plot.points("learnt", found.spread[~found.suspect], found.score[~found.suspect])
+    plot.points("not learnt", found.spread[found.suspect], found.score[found.suspect], 1)
+    return plot.rule("guessing", (plot.x.low, plot.x.high), (found.limit, found.limit)).chart()
+
+
+def _row(data: TextData | None, split: str, row: int) -> tuple[str, list[str]]:
+    """Where a row stands, and its texts, if they are here."""
+    if data is None:
+        return f"{split}, row {row + 1:,}", []
+    examples = data.splits[split]
+    place = int(np.searchsorted(examples.ids, row))
+    return _here(examples.where(place)), [words(" ".join(column[place].split()), TEXT_LIMIT) for column in examples.texts]
+
+
+def _label_of(examples: Examples, row: int, trace: Trace) -> str:
+    if examples.targets is None:
+        return ""
+    target = examples.targets[int(np.searchsorted(examples.ids, row))]
+    if trace.task == "regression":
+        return f"{float(target):.4g}"
+    return _set_of(target, trace.label_names) if trace.task == "multi-label" else trace.label_names[int(target)]
+
+
+def _set_of(flags: np.ndarray, names: Sequence[str]) -> str:
+    return ", ".join(names[int(i)] for i in np.flatnonzero(flags)) or "none"
+
+
+# --- the data, the time, the origin
+
+
+def _data_charts(trace: Trace) -> list[tuple[Chart, str]]:
+    shown = []
+    lengths = trace.record.get("lengths", {}).get("train")
+    if lengths:
+        counts, width = np.array(lengths["counts"]), int(lengths["width"])
+        edges = np.arange(len(counts) + 1) * width
+        plot = Plot("Length of the training rows", Axis.of(edges, "tokens", zero=True), Axis.of(counts, "rows", zero=True))
+        last = edges + width - 1
+        tips = [f"{low:,} to {high:,} tokens: {counted(int(n), 'row')}" for low, high, n in zip(edges, last, counts, strict=False)]
+        plot.bars(edges, counts, tips)
+        mean, cut = lengths["tokens"] / counts.sum(), lengths["cut"]
+        plot.said.append(f"mean {mean:.1f} tokens.")
+        limit = trace.record["options"].get("max_length")
+        said = f"Mean {mean:.1f} tokens. {counted(cut, 'row')} of {counts.sum():,} cut at {limit}."
+        shown.append((plot.chart(), said))
+    tokens, padded = trace.timed["tokens"], trace.timed["padded_tokens"]
+    if len(tokens):
+        shares = 1 - tokens / padded
+        counts, edges = np.histogram(shares, bins=20, range=(0, max(0.05, float(shares.max()))))
+        plot = Plot("Padding of the steps", Axis.of(edges, "share of padding", zero=True), Axis.of(counts, "steps", zero=True))
+        tips = [f"{low:.0%} to {high:.0%}: {counted(int(n), 'step')}" for low, high, n in zip(edges, edges[1:], counts, strict=False)]
+        left_out = trace.record["options"].get("engine") == "packed"
+        said = f"{percent(1 - float(tokens.sum() / padded.sum()))} of all tokens if each row is padded to the longest of its batch"
+        plot.bars(edges, counts, tips).said.append(said)
+        shown.append((plot.chart(), f"{said}; " + ("the packed engine leaves it out." if left_out else "it was computed.")))
+    shares = trace.record.get("constant_answer")
+    if shares and trace.task != "regression" and len(shares) == len(trace.label_names):
+        ranked = sorted(zip(trace.label_names, shares, strict=True), key=lambda pair: -pair[1])[:MATRIX_CLASSES]
+        rows = [(name, float(share), percent(float(share))) for name, share in ranked]
+        more = len(shares) - len(rows)
+        shown.append((charts.bars("Labels of train", rows), f"Share of the rows of train{f'; {more} more' if more else ''}."))
+    return shown
+
+
+@dataclass(frozen=True)
+class TimeShown:
+    """Where the time went, and how fast the steps were."""
+
+    facts: Sequence[tuple[str, str]]
+    charts: Sequence[tuple[Chart, str]]
+
+
+def _time(trace: Trace) -> TimeShown | None:
+    if not trace.phases:
+        return None
+    total = math.fsum(trace.phases.values())
+    rows = [
+        (PHASES.get(name, name), seconds, f"{_duration(seconds)}, {seconds / total:.1%}")
+        for name, seconds in sorted(trace.phases.items(), key=lambda item: -item[1])
+    ]
+    shown = [(charts.bars("Where the time went", rows), f"{_duration(total)} in all.")]
+    steps, seconds, tokens = (trace.timed[name] for name in ("step", "seconds", "tokens"))
+    if len(steps):
+        places, means, lows, highs = _bucketed(steps, tokens / np.maximum(seconds, 1e-9))
+        axis = Axis.between(0, float(steps[-1]), "step", exact=True)
+        plot = Plot("Tokens a second", axis, Axis.of([*lows, *highs], "tokens/s", zero=True))
+        if len(places) < len(steps):
+            plot.band("9 of 10 steps", places, lows, highs)
+        shown.append((plot.line("mean", places, means, 0).chart(), "Real tokens of one process, padding not counted."))
+    return TimeShown(_speed(trace), shown)
+
+
+def _speed(trace: Trace) -> list[tuple[str, str]]:
+    if trace.effort is None:
+        return []
+    rates, facts = trace.effort.get("per_second", {}), []
+    if "examples" in rates:
+        facts += [("examples a second", f"{rates['examples']:,.1f}"), ("tokens a second", f"{rates['tokens']:,.0f}")]
+    if rates.get("product_flops"):
+        share = rates["model_flops"] / rates["product_flops"]
+        facts.append(("of the machine", f"{share:.0%} of {rates['product_flops'] / 1e9:,.0f} GFLOP/s"))
+    if "peak_memory_bytes" in trace.effort:
+        facts.append(("memory at most", f"{trace.effort['peak_memory_bytes'] / 1e6:,.0f} MB"))
+    return facts
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the run was made of."""
+
+    command: str
+    again: str
+    options: Sequence[tuple[str, str]]
+    versions: Mapping[str, str]
+    hardware: Mapping[str, str]
+    data: Mapping[str, Mapping[str, Any]]
+    changes: Sequence[str]
+
+
+def _origin(trace: Trace) -> Origin:
+    record, options = trace.record, trace.record["options"]
+    hardware = {str(name): str(value) for name, value in record.get("hardware", {}).items()}
+    hardware |= {"processes": str(record["processes"])} if "processes" in record else {}
+    return Origin(
+        command=_command(options),
+        again=f"dongu train --config {shlex.quote(trace.name + '/run.json')} --out {shlex.quote(trace.name + '-again')}",
+        options=[(option_flag(name), _shown(name, value)) for name, value in options.items() if value is not None],
+        versions={str(name): str(value) for name, value in record.get("versions", {}).items()},
+        hardware=hardware,
+        data=record.get("data", {}),
+        changes=[
+            f"step {change['step']:,}: {text}" for change in record.get("changes", ()) for text in change["changes"]
+        ],
+    )
+
+
+def _command(options: Mapping[str, Any]) -> str:
+    """The options that are not the defaults, as one would type them; places of this machine by their last name."""
+    words_ = ["dongu train", shlex.quote(_place(str(options.get("data") or "DATA")))]
+    fields = RunConfig.model_fields
+    derived = {"data", "out", "threads", "task", "device"} | (
+        {"micro_batch_size"} if options.get("micro_batch_size") == options.get("batch_size") else set()
+    )
+    for name, value in options.items():
+        if name in derived or name not in fields or value is None or value == fields[name].default:
+            continue
+        if isinstance(value, Mapping):
+            parts = [f"{key}={number:g}" for key, number in value.items()]
+        elif isinstance(value, list | tuple):
+            parts = [str(item) for item in value]
+        else:
+            parts = [] if value is True else [_shown(name, value)]
+        words_ += [option_flag(name), *(shlex.quote(part) for part in parts)]
+    return " ".join(words_)
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return _place(str(value)) if name in ("data", "model", "out") else str(value)
+
+
+def _place(name: str) -> str:
+    """A Hub name whole; of a place on this machine the last name alone, which says nothing of the machine."""
+    return name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(LOCAL) else name
+
+
+def _here(where: str) -> str:
+    """The place of a row without the folders above its file."""
+    return where.rsplit("/", 1)[-1]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours} h {minute:02} min" if hours else f"{minute} min {second:02} s"
+
+
+def _whole(number: Any) -> str:
+    return f"{number:,}" if isinstance(number, int) else "?"

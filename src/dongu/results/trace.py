@@ -1,0 +1,171 @@
+"""What a run has left in its folder, read once and as far as it is there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from dongu.config import Task
+from dongu.doctor.finding import Finding
+from dongu.errors import InputError
+from dongu.results.answers import Answers, read_answers
+from dongu.run.dynamics import read_dynamics
+from dongu.run.folder import FINDINGS, RunFolder
+from dongu.run.manifest import MANIFEST
+
+_FINDINGS = TypeAdapter(tuple[Finding, ...])
+STEP_NUMBERS = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+TIMED_NUMBERS = ("step", "seconds", "tokens", "padded_tokens")
+Entries = dict[str, dict[str, float]]  # metric: value, low, high, baseline
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A run as its files tell it. What is missing is empty, or None."""
+
+    name: str
+    task: Task
+    label_names: tuple[str, ...]
+    metric: str  # the main one
+    record: Mapping[str, Any]  # run.json
+    results: Mapping[str, Any] | None  # of a finished run
+    splits: Mapping[str, Entries]  # its metrics on each labelled split, NaN where JSON has null
+    steps: Mapping[str, np.ndarray]  # STEP_NUMBERS, (steps,) each
+    evaluations: Sequence[Mapping[str, float]]
+    timed: Mapping[str, np.ndarray]  # TIMED_NUMBERS, (steps,) each
+    phases: Mapping[str, float]  # seconds
+    effort: Mapping[str, Any] | None  # what the last start came to
+    findings: Sequence[Finding]
+    answers: Mapping[str, Answers]  # of each labelled split
+    dynamics: np.ndarray
+    digests: Mapping[str, str]  # sha256 of each file of a finished run
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A finished run beside this one, on the same data."""
+
+    name: str
+    splits: Mapping[str, Entries]
+
+
+def read_trace(folder: RunFolder) -> Trace:
+    """
+    Raises:
+        InputError: the folder is no run, or one of its files is damaged.
+    """
+    record = folder.read_record()
+    path = folder.path
+    with _reading(path / "run.json"):
+        task, names, metric = record["options"]["task"], tuple(record["label_names"]), str(record["metric"])
+    results = folder.read_json("results.json") if (path / "results.json").exists() else None
+    with _reading(path / "results.json"):
+        splits = _splits(results or {})
+    with _reading(folder.metrics):
+        lines = _lines(folder.metrics)
+        steps = _columns([line for line in lines if line["event"] == "step"], STEP_NUMBERS)
+        evaluations = [
+            {name: math.nan if value is None else float(value) for name, value in line.items() if name not in ("event", "split")}
+            for line in lines
+            if line["event"] == "evaluation" and line["split"] == "validation"
+        ]
+    with _reading(folder.timing):
+        lines = _lines(folder.timing)
+        timed = _columns([line for line in lines if line["event"] == "step"], TIMED_NUMBERS)
+        phases: dict[str, float] = {"steps": math.fsum(timed["seconds"])} if len(timed["step"]) else {}
+        for line in lines:
+            if line["event"] == "phase":
+                phases[str(line["phase"])] = phases.get(str(line["phase"]), 0.0) + float(line["seconds"])
+        efforts = [line for line in lines if line["event"] == "summary"]
+    with _reading(path / FINDINGS):
+        findings = _FINDINGS.validate_json((path / FINDINGS).read_bytes()) if (path / FINDINGS).is_file() else ()
+    answers = {}
+    for split in splits:
+        file = path / "predictions" / f"{split}.jsonl"
+        with _reading(file):
+            if (found := read_answers(file, task, names)) is not None:
+                answers[split] = found
+    digests = {}
+    with _reading(path / MANIFEST):
+        if results is not None and (path / MANIFEST).is_file():
+            files = json.loads((path / MANIFEST).read_bytes())["files"]
+            digests = {str(name): str(entry["sha256"]) for name, entry in files.items()}
+    return Trace(
+        name=path.absolute().name,
+        task=task,
+        label_names=names,
+        metric=metric,
+        record=record,
+        results=results,
+        splits=splits,
+        steps=steps,
+        evaluations=evaluations,
+        timed=timed,
+        phases=phases,
+        effort=efforts[-1] if efforts else None,
+        findings=findings,
+        answers=answers,
+        dynamics=read_dynamics(folder.dynamics),
+        digests=digests,
+    )
+
+
+def previous_run(folder: RunFolder, trace: Trace) -> Earlier | None:
+    """Of the finished runs beside this one, on the same data, the last that ended before this one began."""
+    began = (folder.path / "run.json").stat().st_mtime_ns
+    ended = []
+    for file in folder.path.absolute().parent.glob("*/results.json"):
+        with contextlib.suppress(OSError):  # another run may be written, or removed, at this moment
+            if file.parent.name != trace.name and (time := file.stat().st_mtime_ns) < began:
+                ended.append((time, file.parent))
+    for _, path in sorted(ended, reverse=True):
+        other = RunFolder(path)
+        with contextlib.suppress(InputError), _reading(path):  # what lies beside a run may be anything
+            if _texts(other.read_record()) == _texts(trace.record):
+                return Earlier(path.name, _splits(other.read_json("results.json")))
+    return None
+
+
+def _texts(record: Mapping[str, Any]) -> dict[str, str]:
+    """The digest of each split's rows."""
+    return {split: entry["texts"] for split, entry in record["data"].items()}
+
+
+def _splits(results: Mapping[str, Any]) -> dict[str, Entries]:
+    return {
+        split: {
+            name: {key: math.nan if number is None else float(number) for key, number in entry.items()}
+            for name, entry in entries.items()
+        }
+        for split, entries in results.items()
+        if isinstance(entries, Mapping)
+    }
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what damaged content leads to into an `InputError` that names the file."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = f"cannot be read ({type(error).__name__}: {error})"
+        raise InputError(what, where=str(path), hint="restore it from a copy, or remove it: the page does without") from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; a run that is going on, or was killed, may end in a half one."""
+    content = path.read_bytes() if path.is_file() else b""
+    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
+
+
+def _columns(lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """One array a number, NaN for null."""
+    return {name: np.array([line[name] for line in lines], dtype=np.float64) for name in names}
