@@ -21,7 +21,8 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 14, 34, 40  # what the frame of a plot leaves for
 TICKS = 5
 BUCKETS = 160  # of a long line, each drawn by its lowest and its highest value
 POINTS = 1500  # of a scatter that are drawn
-LETTER = 6.3  # mean width of a letter
+LETTER = 6.8  # mean width of a letter
+SAID_LIMIT = 4000  # letters of what is said of a drawing
 LABEL_LIMIT = 28  # letters of a name in a drawing; the whole of it is in its tooltip
 KINDS = ("a", "b", "c")  # of lines and points: solid with discs, dashed with squares, dotted with triangles
 NO_RANGE = 1e-12
@@ -142,10 +143,11 @@ class Plot:
             return self
         drawn_xs, drawn_ys = _decimated(xs, ys)
         self._add('<path class="line {}" d="{}"/>', KINDS[kind], _path(self.px(drawn_xs), self.py(drawn_ys)))
-        if markers or len(xs) == 1:
+        markers = markers or len(xs) == 1
+        if markers:
             for x, y in zip(self.px(xs), self.py(ys), strict=True):
                 self._add('<path class="mark {}" d="{}"/>', KINDS[kind], _marker(kind, float(x), float(y)))
-        self.legend.append((f"line {KINDS[kind]}", name))
+        self.legend.append((f"{'marked' if markers else 'plain'} line {KINDS[kind]}", name))
         lowest, highest = int(ys.argmin()), int(ys.argmax())
         self.said.append(
             f"{name}: from {format_number(float(ys[0]))} to {format_number(float(ys[-1]))},"
@@ -175,8 +177,8 @@ class Plot:
         self.said.append(f"{name}: {len(xs):,}{few}.")
         return self
 
-    def bars(self, edges: np.ndarray, heights: np.ndarray, tips: Sequence[str], style: str = "bar") -> Plot:
-        """Bars that stand side by side between edges, (bars + 1,)."""
+    def bars(self, edges: np.ndarray, heights: np.ndarray, tips: Sequence[str], notes: Sequence[str] = ()) -> Plot:
+        """Bars that stand side by side between edges, (bars + 1,), perhaps each with a short note above it."""
         bottom = float(self.py(max(self.y.low, 0.0)))
         lefts = self.px(edges)
         for i, (top, tip) in enumerate(zip(self.py(heights), tips, strict=True)):
@@ -185,8 +187,13 @@ class Plot:
                 height = max(0.75, bottom - float(top))
                 self._add(
                     '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>',
-                    *(style, float(lefts[i]) + 0.5, bottom - height, width, height, words(tip)),
+                    *("bar", float(lefts[i]) + 0.5, bottom - height, width, height, words(tip)),
                 )
+                if notes:
+                    middle = float(lefts[i] + lefts[i + 1]) / 2
+                    self._add(
+                        '<text class="mid small" x="{:.1f}" y="{:.1f}">{}</text>', middle, bottom - height - 3, notes[i]
+                    )
         return self
 
     def rule(self, name: str, xs: tuple[float, float], ys: tuple[float, float]) -> Plot:
@@ -252,7 +259,7 @@ def intervals(title: str, rows: Sequence[Interval], name: str) -> Chart:
         span = f", {format_number(row.low, 3)} to {format_number(row.high, 3)}" if math.isfinite(row.low) else ""
         said.append(f"{words(row.name, 80)}: {number}{span}.")
         parts.append(_fill('<text class="row" x="{}" y="{}">{}</text>', edge, y - 12, _label(row.name, 40)))
-        shown = number + span.replace(", ", "  ")
+        shown = number + span.replace(", ", " · ", 1)
         parts.append(_fill('<text class="end row" x="{}" y="{}">{}</text>', WIDTH - edge, y - 12, shown))
         if math.isfinite(row.low) and math.isfinite(row.high):
             ends = (at(row.low), y, at(row.high))
@@ -306,11 +313,24 @@ def matrix(title: str, counts: np.ndarray, names: Sequence[str]) -> Chart:
             small = "" if side >= 34 else " small"
             middle = y + tall / 2 + (0 if tall >= 40 else 4)
             parts.append(
-                _fill('<text class="mid {}{}" x="{:.1f}" y="{:.1f}">{:,}</text>', ink, small, x + side / 2, middle, int(counts[i, j]))
+                _fill(
+                    '<text class="mid {}{}" x="{:.1f}" y="{:.1f}">{:,}</text>',
+                    ink,
+                    small,
+                    x + side / 2,
+                    middle,
+                    int(counts[i, j]),
+                )
             )
             if tall >= 40:
                 parts.append(
-                    _fill('<text class="mid small {}" x="{:.1f}" y="{:.1f}">{:.0%}</text>', ink, x + side / 2, middle + 15, share)
+                    _fill(
+                        '<text class="mid small {}" x="{:.1f}" y="{:.1f}">{:.0%}</text>',
+                        ink,
+                        x + side / 2,
+                        middle + 15,
+                        share,
+                    )
                 )
     right = int(np.diagonal(counts).sum())
     said = [f"{right:,} of {int(counts.sum()):,} rows are on the diagonal, where the answer is the label."]
@@ -336,7 +356,7 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Chart:
 def _svg(title: str, said: Sequence[str], height: float, parts: Sequence[Markup], y_name: str = "") -> Chart:
     head = _fill(
         '<svg class="chart" viewBox="0 0 {} {:.0f}" role="img"><title>{}</title><desc>{}</desc>',
-        *(WIDTH, math.ceil(height), words(title), " ".join(said)),
+        *(WIDTH, math.ceil(height), words(title), words(" ".join(said), SAID_LIMIT)),
     )
     name = _fill('<text class="name" x="0" y="{}">{}</text>', HEIGHT - 5, f"↑ {y_name}") if y_name else Markup("")
     return Chart(title, head + Markup("").join(parts) + name + Markup("</svg>"))
@@ -357,7 +377,7 @@ def _legend(entries: Sequence[tuple[str, str]]) -> list[Markup]:
             parts.append(_fill('<rect class="{}" x="{:.1f}" y="6" width="12" height="10"/>', style, x + 4))
         else:
             parts.append(_fill('<path class="{}" d="M{:.1f} 11h20"/>', style, x))
-            if kind in KINDS:
+            if style.startswith("marked"):
                 shape = _marker(KINDS.index(kind), x + 10, 11)
                 parts.append(_fill('<path class="mark {}" d="{}"/>', kind, shape))
         parts.append(_fill('<text class="key" x="{:.1f}" y="15">{}</text>', x + 25, _label(name)))

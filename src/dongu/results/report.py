@@ -35,7 +35,7 @@ from dongu.results.trace import Earlier, Entries, Trace, previous_run, read_trac
 from dongu.run.folder import RunFolder
 from dongu.text import counted, percent
 
-SHOWN_ROWS = 20  # of the hardest, and of those that may be mislabelled
+SHOWN_ROWS = 12  # of the hardest, and of those that may be mislabelled
 SHOWN_CLASSES = 40  # in the table of classes, those with most rows first
 MATRIX_CLASSES = 16  # above, the matrix is a list of what is confused most
 TEXT_LIMIT = 320  # characters of a text
@@ -154,9 +154,7 @@ def _verdict(trace: Trace, earlier: Earlier | None) -> Verdict | None:
     value, low, high = entry["value"], entry["low"], entry["high"]
     rows = [Interval("this run", value, low, high)]
     rows_judged = counted(len(trace.answers[split]), "row") if split in trace.answers else "rows"
-    sentences = [
-        f"On {rows_judged} of {split}, 95% interval {format_number(low, 3)} to {format_number(high, 3)}."
-    ]
+    sentences = [f"On {rows_judged} of {split}, 95% interval {format_number(low, 3)} to {format_number(high, 3)}."]
     if math.isfinite(baseline := entry.get("baseline", math.nan)):
         constant = CONSTANTS[trace.task]
         rows.append(Interval(f"without reading: {constant}", baseline, kind=2))
@@ -214,7 +212,10 @@ def _facts(trace: Trace) -> list[tuple[str, str]]:
         ("model", _place(str(options.get("model")))),
         ("data", f"{_place(str(options.get('data') or 'rows in memory'))}"),
         ("rows", splits),
-        ("task", f"{trace.task}, {counted(len(trace.label_names), 'label')}" if trace.task != "regression" else trace.task),
+        (
+            "task",
+            f"{trace.task}, {counted(len(trace.label_names), 'label')}" if trace.task != "regression" else trace.task,
+        ),
         ("steps", steps),
     ]
     if trace.results:
@@ -234,7 +235,10 @@ def _curves(trace: Trace) -> list[tuple[Chart, str]]:
     evaluated = np.array([line["step"] for line in trace.evaluations])
     best = (trace.results or {}).get("best_step")
     return [
-        (_loss_curve(trace, axis, evaluated), "Validation that rises while train falls is the mark of learning by heart."),
+        (
+            _loss_curve(trace, axis, evaluated),
+            "Validation that rises while train falls is the mark of learning by heart.",
+        ),
         *_metric_curve(trace, axis, evaluated, best),
         (
             Plot("Learning rate", axis, Axis.of(trace.steps["learning_rate"], "learning rate", zero=True))
@@ -242,7 +246,10 @@ def _curves(trace: Trace) -> list[tuple[Chart, str]]:
             .chart(),
             "What each update used.",
         ),
-        (_norm_curve(trace, axis), "Before clipping. Single peaks are batches that surprise; a rise that stays is a warning."),
+        (
+            _norm_curve(trace, axis),
+            "Before clipping. Single peaks are batches that surprise; a rise that stays is a warning.",
+        ),
     ]
 
 
@@ -259,7 +266,9 @@ def _loss_curve(trace: Trace, axis: Axis, evaluated: np.ndarray) -> Chart:
 
 def _metric_curve(trace: Trace, axis: Axis, evaluated: np.ndarray, best: Any) -> Iterator[tuple[Chart, str]]:
     names = [trace.metric, *(str(name) for name in trace.record.get("metrics", ()) if name != trace.metric)]
-    values = {name: np.array([line.get(name, math.nan) for line in trace.evaluations]) for name in names if name != "loss"}
+    values = {
+        name: np.array([line.get(name, math.nan) for line in trace.evaluations]) for name in names if name != "loss"
+    }
     values = dict(list({name: each for name, each in values.items() if np.isfinite(each).any()}.items())[:3])
     if not values:
         return
@@ -286,7 +295,7 @@ def _norm_curve(trace: Trace, axis: Axis) -> Chart:
 
 
 def _bucketed(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Places, means, and the ends of the middle nine tenths of runs of steps; the steps themselves where they are few."""
+    """Places, means, and the ends of the middle nine tenths of groups of steps; the steps themselves where few."""
     if len(steps) <= 2 * BUCKETS:
         return steps, values, values, values
     parts = np.array_split(np.arange(len(steps)), BUCKETS)
@@ -339,7 +348,10 @@ def _numbers(answers: Answers) -> list[tuple[Chart, str]]:
     errors = answers.given - answers.truth
     reach = float(np.abs(errors).max()) or 1.0
     counts, edges = np.histogram(errors, bins=25, range=(-reach, reach))
-    tips = [f"{low:.3g} to {high:.3g}: {counted(int(n), 'row')}" for low, high, n in zip(edges, edges[1:], counts, strict=False)]
+    tips = [
+        f"{low:.3g} to {high:.3g}: {counted(int(n), 'row')}"
+        for low, high, n in zip(edges, edges[1:], counts, strict=False)
+    ]
     residuals = Plot("Answer minus label", Axis.of(edges, "answer − label"), Axis.of(counts, "rows", zero=True))
     residuals.bars(edges, counts, tips)
     residuals.said.append(f"mean {errors.mean():.3g}, deviation {errors.std():.3g}.")
@@ -353,13 +365,15 @@ def _reliability(trace: Trace, answers: Answers) -> tuple[Chart, str]:
     saved = reliability(answers)
     edges = np.linspace(0, 1, len(saved.rows) + 1)
     plot = Plot(
-        "Reliability", Axis.between(0, 1, "probability of the answer"), Axis.between(0, 1, "share that is right")
+        "Reliability",
+        Axis.between(0, 1, "probability of the answer"),
+        Axis.between(0, 1.05, "share that is right", exact=True),
     )
     tips = [
         f"{low:.0%} to {high:.0%} sure: {right:.1%} of {counted(int(rows), 'row')} right"
         for low, high, right, rows in zip(edges, edges[1:], saved.right, saved.rows, strict=False)
     ]
-    plot.bars(edges, np.nan_to_num(saved.right), tips)
+    plot.bars(edges, np.nan_to_num(saved.right), tips, [f"{rows:,}" for rows in saved.rows])
     plot.legend.append(("bar", "as saved"))
     plot.rule("ideal", (0, 1), (0, 1))
     results = trace.results or {}
@@ -367,7 +381,7 @@ def _reliability(trace: Trace, answers: Answers) -> tuple[Chart, str]:
         other = reliability(answers, float(temperature))
         plot.line("with temperature", other.sure, other.right, 1, markers=True)
     plot.said.append("; ".join(tip for tip, rows in zip(tips, saved.rows, strict=True) if rows))
-    return plot.chart(), "Below the diagonal the model is surer than it is right. Each bar’s tooltip has its rows."
+    return plot.chart(), "Below the diagonal the model is surer than it is right. The small numbers are rows."
 
 
 def _calibration(trace: Trace, split: str) -> str:
@@ -375,7 +389,8 @@ def _calibration(trace: Trace, split: str) -> str:
     if entry is None:
         return ""
     text = (
-        f"Expected calibration error {format_number(entry['value'], 3)} (95% interval {format_number(entry['low'], 3)} to "
+        f"Expected calibration error {format_number(entry['value'], 3)} (95% interval"
+        f" {format_number(entry['low'], 3)} to "
         f"{format_number(entry['high'], 3)}; chance alone would show {format_number(entry['chance'], 3)})"
     )
     if "before" in entry and "temperature" in results:
@@ -442,11 +457,12 @@ def _suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
     rule = (
         f"the model’s error was above {format_number(found.limit, 3)}, three times the usual one,"
         if numbers
-        else f"the model gave their own label less than {percent(found.limit)}, what guessing gives,"
+        else f"the model gave their own label less than {found.limit:.0%}, what guessing gives,"
     )
     said = (
-        f"Of {counted(all_rows, 'row')} of train, {count:,} ({percent(count / all_rows)}) were not learnt: {rule} on the "
-        f"mean of their passes after the first. A wrong label looks like this, and so does one that is only hard.{once}"
+        f"Of {counted(all_rows, 'row')} of train, {count:,} ({percent(count / all_rows)}) were not learnt: {rule}"
+        f" on the mean of their passes after the first. A wrong label looks like this, and so does one that is only"
+        f" hard.{once}"
     )
     rows = []
     for place in (int(each) for each in found.worst(SHOWN_ROWS)):
@@ -464,8 +480,8 @@ def _score(score: float, numbers: bool) -> str:
 def _data_map(found: Dynamics) -> Chart:
     plot = Plot(
         "Map of the training rows",
-        Axis.of(np.append(found.spread, 0.1), "how much it moved between passes", zero=True),
-        Axis.between(0, 1, "probability of the row’s own label"),
+        Axis.of(np.append(found.spread, 0.1), "spread over the passes", zero=True),
+        Axis.between(0, 1, "probability of its label"),
     )
     plot.points("learnt", found.spread[~found.suspect], found.score[~found.suspect])
     plot.points("not learnt", found.spread[found.suspect], found.score[found.suspect], 1)
@@ -478,7 +494,9 @@ def _row(data: TextData | None, split: str, row: int) -> tuple[str, list[str]]:
         return f"{split}, row {row + 1:,}", []
     examples = data.splits[split]
     place = int(np.searchsorted(examples.ids, row))
-    return _here(examples.where(place)), [words(" ".join(column[place].split()), TEXT_LIMIT) for column in examples.texts]
+    return _here(examples.where(place)), [
+        words(" ".join(column[place].split()), TEXT_LIMIT) for column in examples.texts
+    ]
 
 
 def _label_of(examples: Examples, row: int, trace: Trace) -> str:
@@ -503,9 +521,14 @@ def _data_charts(trace: Trace) -> list[tuple[Chart, str]]:
     if lengths:
         counts, width = np.array(lengths["counts"]), int(lengths["width"])
         edges = np.arange(len(counts) + 1) * width
-        plot = Plot("Length of the training rows", Axis.of(edges, "tokens", zero=True), Axis.of(counts, "rows", zero=True))
+        plot = Plot(
+            "Length of the training rows", Axis.of(edges, "tokens", zero=True), Axis.of(counts, "rows", zero=True)
+        )
         last = edges + width - 1
-        tips = [f"{low:,} to {high:,} tokens: {counted(int(n), 'row')}" for low, high, n in zip(edges, last, counts, strict=False)]
+        tips = [
+            f"{low:,} to {high:,} tokens: {counted(int(n), 'row')}"
+            for low, high, n in zip(edges, last, counts, strict=False)
+        ]
         plot.bars(edges, counts, tips)
         mean, cut = lengths["tokens"] / counts.sum(), lengths["cut"]
         plot.said.append(f"mean {mean:.1f} tokens.")
@@ -516,18 +539,28 @@ def _data_charts(trace: Trace) -> list[tuple[Chart, str]]:
     if len(tokens):
         shares = 1 - tokens / padded
         counts, edges = np.histogram(shares, bins=20, range=(0, max(0.05, float(shares.max()))))
-        plot = Plot("Padding of the steps", Axis.of(edges, "share of padding", zero=True), Axis.of(counts, "steps", zero=True))
-        tips = [f"{low:.0%} to {high:.0%}: {counted(int(n), 'step')}" for low, high, n in zip(edges, edges[1:], counts, strict=False)]
+        plot = Plot(
+            "Padding of the steps", Axis.of(edges, "share of padding", zero=True), Axis.of(counts, "steps", zero=True)
+        )
+        tips = [
+            f"{low:.0%} to {high:.0%}: {counted(int(n), 'step')}"
+            for low, high, n in zip(edges, edges[1:], counts, strict=False)
+        ]
         left_out = trace.record["options"].get("engine") == "packed"
-        said = f"{percent(1 - float(tokens.sum() / padded.sum()))} of all tokens if each row is padded to the longest of its batch"
+        padding = percent(1 - float(tokens.sum() / padded.sum()))
+        said = f"{padding} of all tokens if each row is padded to the longest of its batch"
         plot.bars(edges, counts, tips).said.append(said)
-        shown.append((plot.chart(), f"{said}; " + ("the packed engine leaves it out." if left_out else "it was computed.")))
+        shown.append(
+            (plot.chart(), f"{said}; " + ("the packed engine leaves it out." if left_out else "it was computed."))
+        )
     shares = trace.record.get("constant_answer")
     if shares and trace.task != "regression" and len(shares) == len(trace.label_names):
         ranked = sorted(zip(trace.label_names, shares, strict=True), key=lambda pair: -pair[1])[:MATRIX_CLASSES]
         rows = [(name, float(share), percent(float(share))) for name, share in ranked]
         more = len(shares) - len(rows)
-        shown.append((charts.bars("Labels of train", rows), f"Share of the rows of train{f'; {more} more' if more else ''}."))
+        shown.append(
+            (charts.bars("Labels of train", rows), f"Share of the rows of train{f'; {more} more' if more else ''}.")
+        )
     return shown
 
 
@@ -592,7 +625,7 @@ def _origin(trace: Trace) -> Origin:
     hardware |= {"processes": str(record["processes"])} if "processes" in record else {}
     return Origin(
         command=_command(options),
-        again=f"dongu train --config {shlex.quote(trace.name + '/run.json')} --out {shlex.quote(trace.name + '-again')}",
+        again=shlex.join(["dongu", "train", "--config", f"{trace.name}/run.json", "--out", f"{trace.name}-again"]),
         options=[(option_flag(name), _shown(name, value)) for name, value in options.items() if value is not None],
         versions={str(name): str(value) for name, value in record.get("versions", {}).items()},
         hardware=hardware,
@@ -624,6 +657,10 @@ def _command(options: Mapping[str, Any]) -> str:
 
 
 def _shown(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.12g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return _place(str(value)) if name in ("data", "model", "out") else str(value)

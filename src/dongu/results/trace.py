@@ -73,7 +73,11 @@ def read_trace(folder: RunFolder) -> Trace:
         lines = _lines(folder.metrics)
         steps = _columns([line for line in lines if line["event"] == "step"], STEP_NUMBERS)
         evaluations = [
-            {name: math.nan if value is None else float(value) for name, value in line.items() if name not in ("event", "split")}
+            {
+                name: math.nan if value is None else float(value)
+                for name, value in line.items()
+                if name not in ("event", "split")
+            }
             for line in lines
             if line["event"] == "evaluation" and line["split"] == "validation"
         ]
@@ -157,7 +161,9 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"cannot be read ({type(error).__name__}: {error})"
-        raise InputError(what, where=str(path), hint="restore it from a copy, or remove it: the page does without") from error
+        raise InputError(
+            what, where=str(path), hint="restore it from a copy, or remove it: the page does without"
+        ) from error
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
