@@ -2,9 +2,9 @@
 
     python benchmarks/kernels.py
 
-Products of 430 tokens by the layers of MiniLM: in PyTorch's way and by oneDNN in fp32, at a number of tokens that is
-new to the process and at one that is not. Dropout of a million values: PyTorch's own, by a mask of booleans, and by the
-derivative of a threshold as `dongu.model.dropout` has it.
+Products of 430 tokens by the layers of MiniLM: in PyTorch's way, and in fp32 by oneDNN's convolution too, at a number
+of tokens that is new to the process and at one that is not. Dropout of a million values: PyTorch's own, by a mask of
+booleans, and by the derivative of a threshold as `dongu.model.dropout` has it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dongu.model.dropout import draw, keep
+from dongu.model.products import convolve
 
 TOKENS, REPEATS = 430, 40
 LAYERS = ((384, 384), (384, 1536), (1536, 384))  # values in, values out
@@ -45,8 +46,8 @@ def products() -> None:
                 "forward": partial(forward, F.linear, hidden, weight, bias),
                 "gradient of the weights": partial(weight_gradient, hidden, gradient),
             }
-            if dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-                ways["forward by oneDNN"] = partial(forward, by_onednn, hidden, weight, bias)
+            if dtype == torch.float32:
+                ways["forward by convolution"] = partial(forward, convolve, hidden, weight, bias)
             for name, way in ways.items():
                 fresh, known = median_ms(way), median_ms(partial(always_the_first, way))
                 shape = f"{values_in} to {values_out}, {str(dtype).removeprefix('torch.')}"
@@ -55,11 +56,6 @@ def products() -> None:
 
 def forward(product: Callable[..., Tensor], hidden: list[Tensor], weight: Tensor, bias: Tensor, i: int) -> Tensor:
     return product(hidden[i], weight, bias)
-
-
-def by_onednn(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    answer: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")
-    return answer
 
 
 def weight_gradient(hidden: list[Tensor], gradient: list[Tensor], i: int) -> Tensor:

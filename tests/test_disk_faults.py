@@ -26,6 +26,7 @@ import dongu.training
 from dongu.cli.main import run as run_command
 from dongu.errors import StorageError
 from dongu.files import _HINTS, Disk, disk, is_leftover
+from dongu.run import effort
 from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoints
 from dongu.run.journal import Journal
 
@@ -320,6 +321,7 @@ def fill_and_train(data: str, model: str, mount: str, folder: str) -> None:
     """Train into a small file system whose room somebody takes at step 4, all but some pages of it."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", mount], check=True)
     job, place = Job(data, model, Path(folder)), Path(mount)
+    effort.PROBE_SECONDS = 0.0
     reference, trials = job.reference(save_steps=None), []
     step = Journal.step
     for pages in (*range(2, 20, 2), *range(20, 100, 10)):

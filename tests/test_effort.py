@@ -42,6 +42,7 @@ def test_the_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch
         now += next(seconds)
         sizes.append((one.shape, other.shape, one.dtype))
 
+    monkeypatch.setattr("dongu.run.effort.PROBE_SECONDS", 0.1)
     monkeypatch.setattr("dongu.run.effort.time.perf_counter", lambda: now)
     monkeypatch.setattr(torch, "mm", product)
     rate = product_rate(torch.device("cpu"), "bf16")

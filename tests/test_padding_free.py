@@ -31,6 +31,7 @@ from dongu.model.padding_free import (
     self_check,
     why_not,
 )
+from dongu.model.products import convolve, fast_products
 
 COVERED = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert")
 LENGTHS = {
@@ -285,6 +286,35 @@ def test_fillers_change_nothing(tiny_model: Callable[..., str]) -> None:
             gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
             results.append(torch.cat([logits.detach().flatten(), *gradients]))
         assert float((results[1] - results[0]).norm() / results[0].norm()) < 1e-6
+
+
+def test_products_by_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers, and only where nothing is learnt, in fp32, with enough tokens."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    done: list[tuple[int, ...]] = []
+
+    def noted(tokens: Tensor, *others: Any) -> Tensor:
+        done.append(tuple(tokens.shape))
+        return convolve(tokens, *others)
+
+    monkeypatch.setattr("dongu.model.products.convolve", noted)
+    layer, plain, cpu = nn.Linear(48, 80), nn.Linear(80, 24, bias=False), torch.device("cpu")
+    tokens = torch.randn(200, 60)[:, 6:54]  # not contiguous
+    with torch.no_grad():
+        wanted = plain(layer(tokens))
+        with fast_products(cpu):
+            torch.testing.assert_close(plain(layer(tokens)), wanted, rtol=1e-5, atol=1e-6)
+            layer(tokens[:20])
+            layer(tokens[None])
+        with torch.autocast("cpu", torch.bfloat16), fast_products(cpu):
+            layer(tokens)
+    with fast_products(cpu):
+        layer(tokens).sum().backward()
+    assert done == [(200, 48), (200, 80)]
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    with torch.no_grad(), fast_products(cpu):
+        layer(tokens)
+    assert len(done) == 2
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")

@@ -25,6 +25,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dongu.errors import ModelError
 from dongu.model.dropout import LEVELS, at_least_fp32, draw, drop, keep, levels, scale
+from dongu.model.products import fast_products
 
 HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # not in older PyTorch
 TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of it, a wrong layout far above
@@ -474,7 +475,8 @@ class PaddingFree(nn.Module):
         rounded = input_ids.device.type == "cpu" and torch.is_autocast_enabled("cpu")
         rows = Rows.of(lengths.tolist(), input_ids.device, rounded)
         types = None if token_type_ids is None else token_type_ids[rows.source]
-        read = self.encoder(input_ids[rows.source], types, rows)  # (batch, hidden), in order of length
+        with fast_products(input_ids.device):
+            read = self.encoder(input_ids[rows.source], types, rows)  # (batch, hidden), in order of length
         return SequenceClassifierOutput(logits=self.head(self.classifier, read)[rows.place])
 
 
