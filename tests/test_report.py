@@ -153,7 +153,6 @@ def test_the_command_makes_the_same_bytes(runs: dict[str, Path], tmp_path: Path,
         assert (tmp_path / f"{run.parts[-3]}.html").read_bytes() == before
     assert run_command(["report", str(run)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(run / "report.html")
-    assert run_command(["report", str(run), "--out", str(tmp_path / "regression0.html")]) in (0, 2)
     assert run_command(["report", str(run), "--out", str(tmp_path)]) == 2
     assert run_command(["report", str(tmp_path)]) == 2
 
@@ -471,8 +470,8 @@ def test_no_text_adds_an_element(runs: dict[str, Path], tmp_path: Path) -> None:
     """Every payload in every place: a page a payload, in which each place has another one."""
     run = runs["single-label"]
     assert len(PAYLOADS) >= 60
-    harmless = Tree(hostile_page(run, tmp_path / "harmless", lambda i: f"word{i}").decode())
-    assert all(f"word{i}" in harmless.text.replace("-", "") for i in range(PLACES)), "each place is on the page"
+    harmless = Tree(hostile_page(run, tmp_path / "harmless", lambda i: f"place{i}z").decode())
+    assert all(f"place{i}z" in harmless.text for i in range(PLACES)), "each place is on the page"
     for shift in range(len(PAYLOADS)):
         folder = tmp_path / re.sub(r"[/\0]|^\.+$", "_", PAYLOADS[shift])[:60]
         page = hostile_page(run, folder, lambda i, shift=shift: PAYLOADS[(shift + i) % len(PAYLOADS)])

@@ -20,6 +20,7 @@ WIDTH, HEIGHT = 440, 264  # units of the drawing; on a phone they are a little l
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 34, 40  # what the frame of a plot leaves for numbers and names
 TICKS = 5
 BUCKETS = 160  # of a long line, each drawn by its lowest and its highest value
+FEW_POINTS = 150  # which are drawn larger
 POINTS = 1500  # of a scatter that are drawn
 LETTER = 6.8  # mean width of a letter
 SAID_LIMIT = 4000  # letters of what is said of a drawing
@@ -37,14 +38,18 @@ def format_number(value: float, digits: int = 4) -> str:
     """So many digits after the point, fewer for what is large and more for what is small; `–` for none."""
     if not math.isfinite(value):
         return "–"
-    if value != 0 and (abs(value) < 10 ** (1 - digits) or abs(value) >= 1e7):
+    if value != 0 and (abs(value) < 10**-digits or abs(value) >= 1e7):
         return _power(value)
-    return f"{value:,.{digits}f}" if abs(value) < 100 else f"{value:,.{max(0, digits - 3)}f}"
+    return _minus(f"{value:,.{digits if abs(value) < 100 else max(0, digits - 3)}f}")
 
 
 def _power(value: float) -> str:
     mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return _minus(f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}")
+
+
+def _minus(number: str) -> str:
+    return "−" + number[1:] if number.startswith("-") else number
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,15 @@ class Axis:
     log: bool = False
 
     @staticmethod
-    def of(values: Sequence[float] | np.ndarray, name: str = "", *, zero: bool = False, log: bool = False) -> Axis:
-        """The axis that just holds these values, and 0 where it is wanted."""
+    def of(
+        values: Sequence[float] | np.ndarray,
+        name: str = "",
+        *,
+        zero: bool = False,
+        log: bool = False,
+        whole: bool = False,
+    ) -> Axis:
+        """The axis that just holds these values, and 0 where it is wanted. Of counts, ticks are whole numbers."""
         known = np.asarray(values, dtype=np.float64).ravel()
         known = known[np.isfinite(known) & ((known > 0) if log else True)]
         low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
@@ -80,14 +92,15 @@ class Axis:
         if high - low <= NO_RANGE * max(abs(low), abs(high), NO_RANGE):
             spread = abs(high) / 2 or 0.5
             low, high = low - (0 if zero and low == 0 else spread), high + spread
-        return Axis.between(low, high, name)
+        return Axis.between(low, high, name, whole=whole)
 
     @staticmethod
-    def between(low: float, high: float, name: str = "", *, exact: bool = False) -> Axis:
+    def between(low: float, high: float, name: str = "", *, exact: bool = False, whole: bool = False) -> Axis:
         """An axis from one number to another, or to the next ticks around them."""
-        rough = (high - low) / TICKS
+        rough = max((high - low) / TICKS, 1.0 if whole else 0.0)
         power = 10.0 ** math.floor(math.log10(rough))
-        unit = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+        units = (power * factor for factor in (1, 2, 2.5, 5, 10) if not whole or (power * factor).is_integer())
+        unit = next(unit for unit in units if unit >= rough * 0.999)
         first, last = math.floor(low / unit + 1e-9), math.ceil(high / unit - 1e-9)
         ticks = tuple(unit * number for number in range(first, last + 1))
         if exact:
@@ -114,7 +127,7 @@ class Axis:
         unit = min((b - a for a, b in zip(self.ticks, self.ticks[1:], strict=False)), default=largest)
         digits = max(0, -math.floor(math.log10(unit) + 1e-9))
         digits += abs(round(unit * 10**digits) - unit * 10**digits) > 1e-6
-        return [f"{tick:,.{digits}f}".replace("-0", "0") if tick == 0 else f"{tick:,.{digits}f}" for tick in self.ticks]
+        return [_minus(f"{tick or 0.0:,.{digits}f}") for tick in self.ticks]
 
 
 @dataclass
@@ -171,7 +184,8 @@ class Plot:
         places = zip(self.px(xs[::every]), self.py(ys[::every]), strict=True)
         shape = "M{:.0f} {:.0f}h0" if kind == 0 else "M{:.0f} {:.0f}m-3 -3l6 6m0 -6l-6 6"
         drawn = dict.fromkeys(shape.format(x, y) for x, y in places)
-        self._add('<path class="{} {}" d="{}"/>', "dots" if kind == 0 else "crosses", KINDS[kind], "".join(drawn))
+        style = "crosses" if kind else "dots few" if len(drawn) < FEW_POINTS else "dots"
+        self._add('<path class="{} {}" d="{}"/>', style, KINDS[kind], "".join(drawn))
         self.legend.append((f"{'dots' if kind == 0 else 'crosses'} {KINDS[kind]}", name))
         few = f" (one of {every} is drawn)" if every > 1 else ""
         self.said.append(f"{name}: {len(xs):,}{few}.")

@@ -38,6 +38,7 @@ from dongu.text import counted, percent
 SHOWN_ROWS = 12  # of the hardest, and of those that may be mislabelled
 SHOWN_CLASSES = 40  # in the table of classes, those with most rows first
 MATRIX_CLASSES = 16  # above, the matrix is a list of what is confused most
+MANY = 0.25  # of the rows, unlearnt: a sign of the model rather than of the labels
 TEXT_LIMIT = 320  # characters of a text
 BUCKETS = 80  # of the steps, of which a mean and a range are drawn
 CONSTANTS: dict[Task, str] = {
@@ -45,7 +46,14 @@ CONSTANTS: dict[Task, str] = {
     "multi-label": "label shares",
     "regression": "mean of train",
 }
-METRIC_NAMES = {"f1": "F1", "macro_f1": "macro F1", "micro_f1": "micro F1", "matthews_correlation": "Matthews’ r"}
+METRIC_NAMES = {
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "matthews_correlation": "Matthews’ r",
+    "pearson": "Pearson’s r",
+    "spearman": "Spearman’s ρ",
+}
 PHASES = {
     "setup": "set-up: data, tokens, model",
     "steps": "steps",
@@ -100,10 +108,10 @@ def read_data(folder: RunFolder) -> TextData | None:
     """The rows of a run as they are read today; None where they are gone, or are not what they were."""
     record = folder.read_record()
     options = record["options"]
-    if options["data"] is None:
+    if (place := options.get("data")) is None:
         return None
     try:
-        data = read_examples(read_source(options["data"]), make_config({**options, "out": None}))
+        data = read_examples(read_source(place), make_config(options))
         known = {name: entry["texts"] for name, entry in record["data"].items()}
     except (DonguError, KeyError, TypeError, AttributeError):
         return None
@@ -231,7 +239,7 @@ def _curves(trace: Trace) -> list[tuple[Chart, str]]:
     steps = trace.steps["step"]
     if len(steps) == 0:
         return []
-    axis = Axis.between(0, float(steps[-1]), "step", exact=True)
+    axis = Axis.between(0, float(steps[-1]), "step", exact=True, whole=True)
     evaluated = np.array([line["step"] for line in trace.evaluations])
     best = (trace.results or {}).get("best_step")
     return [
@@ -347,12 +355,15 @@ def _numbers(answers: Answers) -> list[tuple[Chart, str]]:
     scatter.points("rows", answers.truth, answers.given)
     errors = answers.given - answers.truth
     reach = float(np.abs(errors).max()) or 1.0
-    counts, edges = np.histogram(errors, bins=25, range=(-reach, reach))
+    bins = 2 * min(max(round(math.sqrt(len(errors))), 4), 14) + 1  # one of them around 0
+    counts, edges = np.histogram(errors, bins=bins, range=(-reach, reach))
     tips = [
         f"{low:.3g} to {high:.3g}: {counted(int(n), 'row')}"
         for low, high, n in zip(edges, edges[1:], counts, strict=False)
     ]
-    residuals = Plot("Answer minus label", Axis.of(edges, "answer − label"), Axis.of(counts, "rows", zero=True))
+    residuals = Plot(
+        "Answer minus label", Axis.of(edges, "answer − label"), Axis.of(counts, "rows", zero=True, whole=True)
+    )
     residuals.bars(edges, counts, tips)
     residuals.said.append(f"mean {errors.mean():.3g}, deviation {errors.std():.3g}.")
     return [
@@ -453,24 +464,30 @@ def _suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
     if found is None:
         return None
     count, all_rows, numbers = int(found.suspect.sum()), len(found.ids), trace.task == "regression"
-    once = "" if len(found.values) > all_rows else " There was one pass only: a second would tell hard from wrong."
+    share = count / all_rows
     rule = (
-        f"the model’s error was above {format_number(found.limit, 3)}, three times the usual one,"
+        f"the model’s error stayed above {format_number(found.limit, 3)}, three times the usual one"
         if numbers
-        else f"the model gave their own label less than {found.limit:.0%}, what guessing gives,"
+        else f"the model gave their own label less than {found.limit:.0%}, what guessing gives"
     )
-    said = (
-        f"Of {counted(all_rows, 'row')} of train, {count:,} ({percent(count / all_rows)}) were not learnt: {rule}"
-        f" on the mean of their passes after the first. A wrong label looks like this, and so does one that is only"
-        f" hard.{once}"
-    )
+    sentences = [
+        f"{count:,} of {counted(all_rows, 'row')} of train ({percent(share)}) stayed unlearnt."
+        if count
+        else f"None of {counted(all_rows, 'row')} of train stayed unlearnt.",
+        f"Unlearnt are rows for which {rule}, on the mean of their passes after the first.",
+        "A wrong label looks like this, and so does one that is only hard.",
+    ]
+    if len(found.values) == all_rows:
+        sentences.append("There was one pass only: a second would tell hard from wrong.")
+    if share > MANY:
+        sentences.append("With so many the model has learnt little yet, and the list says little.")
     rows = []
     for place in (int(each) for each in found.worst(SHOWN_ROWS)):
         where, texts = _row(data, "train", row := int(found.ids[place]))
         shown = (f"{value:.3g}" if numbers else f"{value:.0%}" for value in found.history(place)[-6:])
-        label = "" if data is None else _label_of(data.splits["train"], row, trace)
+        label = _label_of(data, row, trace)
         rows.append(RowShown(where, texts, label, "", _score(float(found.score[place]), numbers), " → ".join(shown)))
-    return SuspectsShown(said, rows, None if numbers else _data_map(found))
+    return SuspectsShown(" ".join(sentences), rows, None if numbers else _data_map(found))
 
 
 def _score(score: float, numbers: bool) -> str:
@@ -490,22 +507,31 @@ def _data_map(found: Dynamics) -> Chart:
 
 def _row(data: TextData | None, split: str, row: int) -> tuple[str, list[str]]:
     """Where a row stands, and its texts, if they are here."""
-    if data is None:
+    if data is None or (place := _find(data.splits[split], row)) is None:
         return f"{split}, row {row + 1:,}", []
     examples = data.splits[split]
-    place = int(np.searchsorted(examples.ids, row))
     return _here(examples.where(place)), [
         words(" ".join(column[place].split()), TEXT_LIMIT) for column in examples.texts
     ]
 
 
-def _label_of(examples: Examples, row: int, trace: Trace) -> str:
-    if examples.targets is None:
+def _label_of(data: TextData | None, row: int, trace: Trace) -> str:
+    """The label of a training row, if it is here."""
+    if data is None or (targets := data.splits["train"].targets) is None:
         return ""
-    target = examples.targets[int(np.searchsorted(examples.ids, row))]
+    if (place := _find(data.splits["train"], row)) is None:
+        return ""
     if trace.task == "regression":
-        return f"{float(target):.4g}"
-    return _set_of(target, trace.label_names) if trace.task == "multi-label" else trace.label_names[int(target)]
+        return f"{float(targets[place]):.4g}"
+    return (
+        _set_of(targets[place], trace.label_names) if trace.task == "multi-label" else trace.label_names[targets[place]]
+    )
+
+
+def _find(examples: Examples, row: int) -> int | None:
+    """The place in a split of a row by its number in the source."""
+    place = int(np.searchsorted(examples.ids, row))
+    return place if place < len(examples.ids) and examples.ids[place] == row else None
 
 
 def _set_of(flags: np.ndarray, names: Sequence[str]) -> str:
@@ -522,7 +548,9 @@ def _data_charts(trace: Trace) -> list[tuple[Chart, str]]:
         counts, width = np.array(lengths["counts"]), int(lengths["width"])
         edges = np.arange(len(counts) + 1) * width
         plot = Plot(
-            "Length of the training rows", Axis.of(edges, "tokens", zero=True), Axis.of(counts, "rows", zero=True)
+            "Length of the training rows",
+            Axis.of(edges, "tokens", zero=True, whole=True),
+            Axis.of(counts, "rows", zero=True, whole=True),
         )
         last = edges + width - 1
         tips = [
@@ -540,7 +568,9 @@ def _data_charts(trace: Trace) -> list[tuple[Chart, str]]:
         shares = 1 - tokens / padded
         counts, edges = np.histogram(shares, bins=20, range=(0, max(0.05, float(shares.max()))))
         plot = Plot(
-            "Padding of the steps", Axis.of(edges, "share of padding", zero=True), Axis.of(counts, "steps", zero=True)
+            "Padding of the steps",
+            Axis.of(edges, "share of padding", zero=True),
+            Axis.of(counts, "steps", zero=True, whole=True),
         )
         tips = [
             f"{low:.0%} to {high:.0%}: {counted(int(n), 'step')}"
@@ -584,7 +614,7 @@ def _time(trace: Trace) -> TimeShown | None:
     steps, seconds, tokens = (trace.timed[name] for name in ("step", "seconds", "tokens"))
     if len(steps):
         places, means, lows, highs = _bucketed(steps, tokens / np.maximum(seconds, 1e-9))
-        axis = Axis.between(0, float(steps[-1]), "step", exact=True)
+        axis = Axis.between(0, float(steps[-1]), "step", exact=True, whole=True)
         plot = Plot("Tokens a second", axis, Axis.of([*lows, *highs], "tokens/s", zero=True))
         if len(places) < len(steps):
             plot.band("9 of 10 steps", places, lows, highs)
