@@ -113,7 +113,12 @@ class Browser:
 
     def pdf(self, path: Path) -> None:
         """The page as it is printed on A4."""
-        sheet = {"paperWidth": 8.27, "paperHeight": 11.69, "preferCSSPageSize": True, "printBackground": False}
+        sheet: dict[str, Any] = {
+            "paperWidth": 8.27,
+            "paperHeight": 11.69,
+            "preferCSSPageSize": True,
+            "printBackground": False,
+        }
         path.write_bytes(base64.b64decode(self.ask("Page.printToPDF", **sheet)["data"]))
 
     def _read(self) -> dict[str, Any]:

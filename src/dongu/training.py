@@ -209,12 +209,12 @@ def run(loop: Loop, folder: RunFolder, state: RunState, console: Console, starte
                 results = judge(loop, folder, state, journal)
         except Stop:
             raise _stopped(loop, folder, signals) from None
-        if main:
-            folder.finish(results)
         if effort.steps:
             journal.summary(effort.close(loop), state.step)
         if main:
-            _write_report(loop, folder, console)
+            folder.write_manifest(results)
+            _write_report(loop, folder, console, results)
+            folder.finish(results)  # the last of all: what is cut off before is done again
     console.line()
     for line in (*results_table(results, metrics.task), *calibration_line(results)):
         console.line(line)
@@ -259,10 +259,10 @@ def _evaluate(
     return True
 
 
-def _write_report(loop: Loop, folder: RunFolder, console: Console) -> None:
+def _write_report(loop: Loop, folder: RunFolder, console: Console, results: Mapping[str, Any] | None = None) -> None:
     """Bring the run's page up to date. Whatever may be wrong with it, the run is worth more."""
     try:
-        write_report(folder, loop.data)
+        write_report(folder, loop.data, results)
     except Exception as error:  # noqa: BLE001 - see above
         reason = " ".join(str(error).split()) or type(error).__name__
         console.line(f"WARNING: report.html was not written ({reason}); later: dongu report {folder.path}")

@@ -40,7 +40,7 @@ class Answers:
     def losses(self) -> np.ndarray:
         """The loss of each row, (rows,)."""
         if self.task == "regression":
-            return (self.given - self.truth) ** 2
+            return np.asarray((self.given - self.truth) ** 2)
         if self.task == "multi-label":
             of_truth = np.where(self.truth > 0, self.probabilities, 1 - self.probabilities)
             return np.asarray(-np.log(np.maximum(of_truth, LEAST)).mean(-1))
@@ -59,16 +59,15 @@ def read_answers(path: Path, task: Task, names: Sequence[str]) -> Answers | None
     if not lines or "label" not in lines[0]:
         return None
     ids = np.array([line["id"] for line in lines], dtype=np.int64)
+    sides = [[line[key] for line in lines] for key in ("label", "prediction")]
     if task == "regression":
-        truth, given = (np.array([line[key] for line in lines], np.float64) for key in ("label", "prediction"))
+        truth, given = (np.array(side, np.float64) for side in sides)
         return Answers(task, ids, truth, given, np.empty((len(lines), 0)))
     probabilities = np.array([[line["probabilities"][name] for name in names] for line in lines], np.float64)
     number = {name: i for i, name in enumerate(names)}
     if task == "multi-label":
-        truth, given = (_flags([line[key] for line in lines], number) for key in ("label", "prediction"))
-    else:
-        truth, given = (np.array([number[line[key]] for line in lines], np.int64) for key in ("label", "prediction"))
-    return Answers(task, ids, truth, given, probabilities)
+        return Answers(task, ids, *(_flags(side, number) for side in sides), probabilities)
+    return Answers(task, ids, *(np.array([number[name] for name in side]) for side in sides), probabilities)
 
 
 def _flags(rows: Sequence[Sequence[str]], number: dict[str, int]) -> np.ndarray:

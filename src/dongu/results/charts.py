@@ -290,7 +290,7 @@ def matrix(title: str, counts: np.ndarray, names: Sequence[str]) -> Chart:
     size = len(counts)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     longest = min(max(len(name) for name in names), 14)
-    left, top = 22 + longest * LETTER + 8, 44
+    left, top = 22 + longest * LETTER + 8, 44.0
     side = (WIDTH - left - 6) / size
     tall = min(side, 64 if size < 4 else 46)
     height = top + tall * size + 6

@@ -65,23 +65,28 @@ PHASES = {
 LOCAL = ("/", ".", "~")  # how the name of a place on this machine begins
 
 
-def write_report(folder: RunFolder, data: TextData | None = None) -> None:
-    """Write the page of a run into its folder. Without `data`, rows are shown by their numbers.
+def write_report(folder: RunFolder, data: TextData | None, results: Mapping[str, Any] | None = None) -> None:
+    """Write the page of a run into its folder.
+
+    Args:
+        folder: the run.
+        data: its rows; without them, rows are shown by their numbers.
+        results: what `results.json` will hold, where that is yet to come.
 
     Raises:
         InputError: the folder is no run, or one of its files is damaged.
         StorageError: the page could not be written.
     """
-    write_file(folder.report, make_report(folder, data), within=folder.path)
+    write_file(folder.report, make_report(folder, data, results), within=folder.path)
 
 
-def make_report(folder: RunFolder, data: TextData | None) -> bytes:
-    """The page.
+def make_report(folder: RunFolder, data: TextData | None, results: Mapping[str, Any] | None = None) -> bytes:
+    """The page, from what `write_report` says.
 
     Raises:
         InputError: as `write_report`.
     """
-    trace = read_trace(folder)
+    trace = read_trace(folder, results)
     style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     page = _environment().get_template("report.html.jinja")

@@ -18,7 +18,7 @@ from dongu.doctor.finding import Finding
 from dongu.errors import InputError
 from dongu.results.answers import Answers, read_answers
 from dongu.run.dynamics import read_dynamics
-from dongu.run.folder import FINDINGS, RunFolder
+from dongu.run.folder import FINDINGS, RunFolder, dump_json
 from dongu.run.manifest import MANIFEST
 
 _FINDINGS = TypeAdapter(tuple[Finding, ...])
@@ -57,8 +57,9 @@ class Earlier:
     splits: Mapping[str, Entries]
 
 
-def read_trace(folder: RunFolder) -> Trace:
-    """
+def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> Trace:
+    """Read it all; `results` are those of a run that is just about to write them.
+
     Raises:
         InputError: the folder is no run, or one of its files is damaged.
     """
@@ -66,7 +67,10 @@ def read_trace(folder: RunFolder) -> Trace:
     path = folder.path
     with _reading(path / "run.json"):
         task, names, metric = record["options"]["task"], tuple(record["label_names"]), str(record["metric"])
-    results = folder.read_json("results.json") if (path / "results.json").exists() else None
+    if results is not None:
+        results = json.loads(dump_json(results))  # as they will be read
+    elif (path / "results.json").exists():
+        results = folder.read_json("results.json")
     with _reading(path / "results.json"):
         splits = _splits(results or {})
     with _reading(folder.metrics):
