@@ -31,7 +31,7 @@ from dongu.results import charts
 from dongu.results.answers import Answers, class_rows, most_confused, reliability
 from dongu.results.charts import Axis, Chart, Interval, Plot, format_number, words
 from dongu.results.suspects import Dynamics, learnt
-from dongu.results.trace import Earlier, Entries, Trace, previous_run, read_trace
+from dongu.results.trace import Earlier, Entries, Rows, Trace, previous_run, read_trace
 from dongu.run.folder import RunFolder
 from dongu.text import counted, percent
 
@@ -160,7 +160,7 @@ def _verdict(trace: Trace, earlier: Earlier | None) -> Verdict | None:
     if not trace.splits:
         return _so_far(trace)
     split = _judged(trace)
-    name, metric = metric_name(trace.metric), trace.metric
+    name, metric = metric_name(trace.record.metric), trace.record.metric
     entry = trace.splits[split].get(metric)
     if entry is None:
         return None
@@ -195,17 +195,17 @@ def _against(metric: str, low: float, high: float, baseline: float) -> str:
 
 def _so_far(trace: Trace) -> Verdict | None:
     """Of a run that has not ended."""
-    known = [line for line in trace.evaluations if math.isfinite(line.get(trace.metric, math.nan))]
+    known = [line for line in trace.evaluations if math.isfinite(line.get(trace.record.metric, math.nan))]
     if not known:
         return None
-    choose = min if trace.metric == "loss" else max
-    best = choose(known, key=lambda line: line[trace.metric])
+    choose = min if trace.record.metric == "loss" else max
+    best = choose(known, key=lambda line: line[trace.record.metric])
     sentences = [
-        f"The best so far, at step {best['step']:,.0f} of {_whole(trace.record.get('total_steps'))}.",
+        f"The best so far, at step {best['step']:,.0f} of {_whole(trace.record.total_steps)}.",
         "Intervals and baselines come at the end of the run.",
     ]
-    name = metric_name(trace.metric)
-    return Verdict(f"{name} on validation", format_number(best[trace.metric], 3), sentences, None, {})
+    name = metric_name(trace.record.metric)
+    return Verdict(f"{name} on validation", format_number(best[trace.record.metric], 3), sentences, None, {})
 
 
 def _judged(trace: Trace) -> str:
@@ -215,24 +215,25 @@ def _judged(trace: Trace) -> str:
 
 def _facts(trace: Trace) -> list[tuple[str, str]]:
     """A few words that place the run."""
-    options, data = trace.record["options"], trace.record.get("data", {})
-    splits = " · ".join(f"{entry['rows']:,} {name}" for name, entry in data.items())
+    record, options = trace.record, trace.record.options
+    splits = " · ".join(f"{entry.rows:,} {name}" for name, entry in record.data.items())
     done = int(trace.steps["step"][-1]) if len(trace.steps["step"]) else 0
-    total = trace.record.get("total_steps")
     epochs = f", {trace.steps['epoch'][-1]:.3g} epochs" if done else ""
-    steps = f"{done:,}{epochs}" if trace.results else f"{done:,} of {_whole(total)}"
+    steps = f"{done:,}{epochs}" if trace.outcome else f"{done:,} of {_whole(record.total_steps)}"
     facts = [
         ("model", _place(str(options.get("model")))),
         ("data", f"{_place(str(options.get('data') or 'rows in memory'))}"),
         ("rows", splits),
         (
             "task",
-            f"{trace.task}, {counted(len(trace.label_names), 'label')}" if trace.task != "regression" else trace.task,
+            f"{trace.task}, {counted(len(trace.record.label_names), 'label')}"
+            if trace.task != "regression"
+            else trace.task,
         ),
         ("steps", steps),
     ]
-    if trace.results:
-        facts.append(("best model", f"step {_whole(trace.results.get('best_step'))}"))
+    if trace.outcome:
+        facts.append(("best model", f"step {trace.outcome.best_step:,}"))
     return facts
 
 
@@ -246,7 +247,7 @@ def _curves(trace: Trace) -> list[tuple[Chart, str]]:
         return []
     axis = Axis.between(0, float(steps[-1]), "step", exact=True, whole=True)
     evaluated = np.array([line["step"] for line in trace.evaluations])
-    best = (trace.results or {}).get("best_step")
+    best = trace.outcome.best_step if trace.outcome else None
     return [
         (
             _loss_curve(trace, axis, evaluated),
@@ -277,8 +278,8 @@ def _loss_curve(trace: Trace, axis: Axis, evaluated: np.ndarray) -> Chart:
     return plot.line("validation", evaluated, validation, 1, markers=len(evaluated) <= BUCKETS).chart()
 
 
-def _metric_curve(trace: Trace, axis: Axis, evaluated: np.ndarray, best: Any) -> Iterator[tuple[Chart, str]]:
-    names = [trace.metric, *(str(name) for name in trace.record.get("metrics", ()) if name != trace.metric)]
+def _metric_curve(trace: Trace, axis: Axis, evaluated: np.ndarray, best: int | None) -> Iterator[tuple[Chart, str]]:
+    names = list(dict.fromkeys([trace.record.metric, *trace.record.metrics]))
     values = {
         name: np.array([line.get(name, math.nan) for line in trace.evaluations]) for name in names if name != "loss"
     }
@@ -302,7 +303,8 @@ def _norm_curve(trace: Trace, axis: Axis) -> Chart:
     if len(places) < len(steps):
         plot.band("9 of 10 steps", places, lows, highs)
     plot.line("mean", places, means, 0)
-    if (limit := trace.record["options"].get("max_grad_norm")) is not None and plot.y.low <= limit <= plot.y.high:
+    limit = trace.record.options.get("max_grad_norm")
+    if isinstance(limit, int | float) and plot.y.low <= limit <= plot.y.high:
         plot.rule("clipped above", (axis.low, axis.high), (limit, limit))
     return plot.chart()
 
@@ -337,7 +339,7 @@ def _answers(trace: Trace) -> AnswersShown | None:
         return None
     if trace.task == "regression":
         return AnswersShown(split, _numbers(answers), [], 0, [], "")
-    names = trace.label_names
+    names = trace.record.label_names
     rows = class_rows(answers, names)
     shown = rows if len(rows) <= SHOWN_CLASSES else sorted(rows, key=lambda row: -row.rows)[:SHOWN_CLASSES]
     drawn, confused, calibration = [], [], ""
@@ -392,29 +394,29 @@ def _reliability(trace: Trace, answers: Answers) -> tuple[Chart, str]:
     plot.bars(edges, np.nan_to_num(saved.right), tips, [f"{rows:,}" for rows in saved.rows])
     plot.legend.append(("bar", "as saved"))
     plot.rule("ideal", (0, 1), (0, 1))
-    results = trace.results or {}
-    if (temperature := results.get("temperature")) and not results.get("calibrated"):
-        other = reliability(answers, float(temperature))
+    outcome = trace.outcome
+    if outcome and outcome.temperature and not outcome.calibrated:
+        other = reliability(answers, outcome.temperature)
         plot.line("with temperature", other.sure, other.right, 1, markers=True)
     plot.said.append("; ".join(tip for tip, rows in zip(tips, saved.rows, strict=True) if rows))
     return plot.chart(), "Below the diagonal the model is surer than it is right. The small numbers are rows."
 
 
 def _calibration(trace: Trace, split: str) -> str:
-    entry, results = trace.splits[split].get("calibration_error"), trace.results or {}
-    if entry is None:
+    entry, outcome = trace.splits[split].get("calibration_error"), trace.outcome
+    if entry is None or outcome is None:
         return ""
     text = (
         f"Expected calibration error {format_number(entry['value'], 3)} (95% interval"
         f" {format_number(entry['low'], 3)} to "
         f"{format_number(entry['high'], 3)}; chance alone would show {format_number(entry['chance'], 3)})"
     )
-    if "before" in entry and "temperature" in results:
+    if "before" in entry and outcome.temperature is not None:
         text += (
-            f". Temperature {format_number(float(results['temperature']), 3)}: "
+            f". Temperature {format_number(outcome.temperature, 3)}: "
             f"{format_number(entry['before'], 3)} before it, {format_number(entry['after'], 3)} after"
         )
-        text += ", and the saved model has it" if results.get("calibrated") else "; --calibrate would save it"
+        text += ", and the saved model has it" if outcome.calibrated else "; --calibrate would save it"
     return text + "."
 
 
@@ -438,7 +440,7 @@ def _hardest(trace: Trace, data: TextData | None) -> list[RowShown]:
     answers = trace.answers.get("validation")
     if answers is None:
         return []
-    names = trace.label_names
+    names = trace.record.label_names
     order = np.argsort(-answers.losses, kind="stable")[:SHOWN_ROWS]
     rows = []
     for place in (int(each) for each in order):
@@ -465,7 +467,7 @@ class SuspectsShown:
 
 
 def _suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
-    found = learnt(trace.dynamics, trace.task, len(trace.label_names))
+    found = learnt(trace.dynamics, trace.task, len(trace.record.label_names))
     if found is None:
         return None
     count, all_rows, numbers = int(found.suspect.sum()), len(found.ids), trace.task == "regression"
@@ -529,7 +531,9 @@ def _label_of(data: TextData | None, row: int, trace: Trace) -> str:
     if trace.task == "regression":
         return f"{float(targets[place]):.4g}"
     return (
-        _set_of(targets[place], trace.label_names) if trace.task == "multi-label" else trace.label_names[targets[place]]
+        _set_of(targets[place], trace.record.label_names)
+        if trace.task == "multi-label"
+        else trace.record.label_names[targets[place]]
     )
 
 
@@ -548,9 +552,8 @@ def _set_of(flags: np.ndarray, names: Sequence[str]) -> str:
 
 def _data_charts(trace: Trace) -> list[tuple[Chart, str]]:
     shown = []
-    lengths = trace.record.get("lengths", {}).get("train")
-    if lengths:
-        counts, width = np.array(lengths["counts"]), int(lengths["width"])
+    if (lengths := trace.record.lengths.get("train")) is not None:
+        counts, width = np.array(lengths.counts), lengths.width
         edges = np.arange(len(counts) + 1) * width
         plot = Plot(
             "Length of the training rows",
@@ -563,9 +566,9 @@ def _data_charts(trace: Trace) -> list[tuple[Chart, str]]:
             for low, high, n in zip(edges, last, counts, strict=False)
         ]
         plot.bars(edges, counts, tips)
-        mean, cut = lengths["tokens"] / counts.sum(), lengths["cut"]
+        mean, cut = lengths.tokens / counts.sum(), lengths.cut
         plot.said.append(f"mean {mean:.1f} tokens.")
-        limit = trace.record["options"].get("max_length")
+        limit = trace.record.options.get("max_length")
         said = f"Mean {mean:.1f} tokens. {counted(cut, 'row')} of {counts.sum():,} cut at {limit}."
         shown.append((plot.chart(), said))
     tokens, padded = trace.timed["tokens"], trace.timed["padded_tokens"]
@@ -581,18 +584,18 @@ def _data_charts(trace: Trace) -> list[tuple[Chart, str]]:
             f"{low:.0%} to {high:.0%}: {counted(int(n), 'step')}"
             for low, high, n in zip(edges, edges[1:], counts, strict=False)
         ]
-        left_out = trace.record["options"].get("engine") == "packed"
+        left_out = trace.record.options.get("engine") == "packed"
         padding = percent(1 - float(tokens.sum() / padded.sum()))
         said = f"{padding} of all tokens if each row is padded to the longest of its batch"
         plot.bars(edges, counts, tips).said.append(said)
         shown.append(
             (plot.chart(), f"{said}; " + ("the packed engine leaves it out." if left_out else "it was computed."))
         )
-    shares = trace.record.get("constant_answer")
-    if shares and trace.task != "regression" and len(shares) == len(trace.label_names):
-        ranked = sorted(zip(trace.label_names, shares, strict=True), key=lambda pair: -pair[1])[:MATRIX_CLASSES]
+    names, answer = trace.record.label_names, trace.record.constant_answer
+    if answer and trace.task != "regression" and len(answer) == len(names):
+        ranked = sorted(zip(names, answer, strict=True), key=lambda pair: -pair[1])[:MATRIX_CLASSES]
         rows = [(name, float(share), percent(float(share))) for name, share in ranked]
-        more = len(shares) - len(rows)
+        more = len(answer) - len(rows)
         shown.append(
             (charts.bars("Labels of train", rows), f"Share of the rows of train{f'; {more} more' if more else ''}.")
         )
@@ -628,17 +631,18 @@ def _time(trace: Trace) -> TimeShown | None:
 
 
 def _speed(trace: Trace) -> list[tuple[str, str]]:
-    if trace.effort is None:
+    if trace.summary is None:
         return []
-    rates, facts = trace.effort.get("per_second", {}), []
-    if "examples" in rates:
-        facts += [("examples a second", f"{rates['examples']:,.1f}"), ("tokens a second", f"{rates['tokens']:,.0f}")]
-    if rates.get("product_flops"):
-        share = rates["model_flops"] / rates["product_flops"]
-        facts.append(("of the machine", f"{share:.0%} of {rates['product_flops'] / 1e9:,.0f} GFLOP/s"))
-    if "peak_memory_bytes" in trace.effort:
-        facts.append(("memory at most", f"{trace.effort['peak_memory_bytes'] / 1e6:,.0f} MB"))
-    return facts
+    rates = trace.summary.per_second
+    return [
+        ("examples a second", f"{rates.examples:,.1f}"),
+        ("tokens a second", f"{rates.tokens:,.0f}"),
+        (
+            "of the machine",
+            f"{rates.model_flops / rates.product_flops:.0%} of {rates.product_flops / 1e9:,.0f} GFLOP/s",
+        ),
+        ("memory at most", f"{trace.summary.peak_memory_bytes / 1e6:,.0f} MB"),
+    ]
 
 
 @dataclass(frozen=True)
@@ -648,26 +652,22 @@ class Origin:
     command: str
     again: str
     options: Sequence[tuple[str, str]]
-    versions: Mapping[str, str]
-    hardware: Mapping[str, str]
-    data: Mapping[str, Mapping[str, Any]]
+    machine: Mapping[str, str]  # versions and hardware
+    data: Mapping[str, Rows]
     changes: Sequence[str]
 
 
 def _origin(trace: Trace) -> Origin:
-    record, options = trace.record, trace.record["options"]
-    hardware = {str(name): str(value) for name, value in record.get("hardware", {}).items()}
-    hardware |= {"processes": str(record["processes"])} if "processes" in record else {}
+    record = trace.record
     return Origin(
-        command=_command(options),
+        command=_command(record.options),
         again=shlex.join(["dongu", "train", "--config", f"{trace.name}/run.json", "--out", f"{trace.name}-again"]),
-        options=[(option_flag(name), _shown(name, value)) for name, value in options.items() if value is not None],
-        versions={str(name): str(value) for name, value in record.get("versions", {}).items()},
-        hardware=hardware,
-        data=record.get("data", {}),
-        changes=[
-            f"step {change['step']:,}: {text}" for change in record.get("changes", ()) for text in change["changes"]
+        options=[
+            (option_flag(name), _shown(name, value)) for name, value in record.options.items() if value is not None
         ],
+        machine={**record.versions, **record.hardware, "processes": str(record.processes)},
+        data=record.data,
+        changes=[f"step {change.step:,}: {text}" for change in record.changes for text in change.changes],
     )
 
 
@@ -682,7 +682,7 @@ def _command(options: Mapping[str, Any]) -> str:
         if name in derived or name not in fields or value is None or value == fields[name].default:
             continue
         if isinstance(value, Mapping):
-            parts = [f"{key}={number:g}" for key, number in value.items()]
+            parts = [f"{key}={_shown('', number)}" for key, number in value.items()]
         elif isinstance(value, list | tuple):
             parts = [str(item) for item in value]
         else:
@@ -719,5 +719,5 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minute:02} min" if hours else f"{minute} min {second:02} s"
 
 
-def _whole(number: Any) -> str:
-    return f"{number:,}" if isinstance(number, int) else "?"
+def _whole(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"

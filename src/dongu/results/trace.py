@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dongu.config import Task
 from dongu.doctor.finding import Finding
@@ -21,10 +21,75 @@ from dongu.run.dynamics import read_dynamics
 from dongu.run.folder import FINDINGS, RunFolder, dump_json
 from dongu.run.manifest import MANIFEST
 
+_TASK: TypeAdapter[Task] = TypeAdapter(Task)
 _FINDINGS = TypeAdapter(tuple[Finding, ...])
 STEP_NUMBERS = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 TIMED_NUMBERS = ("step", "seconds", "tokens", "padded_tokens")
 Entries = dict[str, dict[str, float]]  # metric: value, low, high, baseline
+
+
+class Rows(BaseModel):
+    """A split in run.json."""
+
+    rows: int
+    texts: str  # sha256
+
+
+class Lengths(BaseModel):
+    """How long the rows of a split are, as `Tokens.summary` has it."""
+
+    tokens: int
+    cut: int
+    width: int
+    counts: list[int]
+
+
+class Change(BaseModel):
+    """What was otherwise when a run went on."""
+
+    step: int
+    changes: list[str]
+
+
+class Record(BaseModel):
+    """What a page asks of run.json."""
+
+    options: dict[str, Any]
+    label_names: tuple[str, ...]
+    metric: str  # the main one
+    metrics: list[str] = []
+    total_steps: int | None = None
+    data: dict[str, Rows] = {}
+    lengths: dict[str, Lengths] = {}
+    constant_answer: list[float] | None = None
+    versions: dict[str, str] = {}
+    hardware: dict[str, str] = {}
+    processes: int = 1
+    changes: list[Change] = []
+
+
+class Outcome(BaseModel):
+    """What a page asks of results.json beside the metrics."""
+
+    best_step: int
+    temperature: float | None = None
+    calibrated: bool = False
+
+
+class Rates(BaseModel):
+    """What the steps came to, a second."""
+
+    examples: float
+    tokens: float
+    model_flops: float
+    product_flops: float
+
+
+class Summary(BaseModel):
+    """The last line of timing.jsonl."""
+
+    per_second: Rates
+    peak_memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -33,16 +98,14 @@ class Trace:
 
     name: str
     task: Task
-    label_names: tuple[str, ...]
-    metric: str  # the main one
-    record: Mapping[str, Any]  # run.json
-    results: Mapping[str, Any] | None  # of a finished run
+    record: Record
+    outcome: Outcome | None  # of a finished run
     splits: Mapping[str, Entries]  # its metrics on each labelled split, NaN where JSON has null
     steps: Mapping[str, np.ndarray]  # STEP_NUMBERS, (steps,) each
     evaluations: Sequence[Mapping[str, float]]
     timed: Mapping[str, np.ndarray]  # TIMED_NUMBERS, (steps,) each
     phases: Mapping[str, float]  # seconds
-    effort: Mapping[str, Any] | None  # what the last start came to
+    summary: Summary | None  # of the last start
     findings: Sequence[Finding]
     answers: Mapping[str, Answers]  # of each labelled split
     dynamics: np.ndarray
@@ -63,16 +126,17 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
     Raises:
         InputError: the folder is no run, or one of its files is damaged.
     """
-    record = folder.read_record()
     path = folder.path
     with _reading(path / "run.json"):
-        task, names, metric = record["options"]["task"], tuple(record["label_names"]), str(record["metric"])
+        record = Record.model_validate(folder.read_record())
+        task: Task = _TASK.validate_python(record.options["task"])
     if results is not None:
         results = json.loads(dump_json(results))  # as they will be read
     elif (path / "results.json").exists():
         results = folder.read_json("results.json")
     with _reading(path / "results.json"):
         splits = _splits(results or {})
+        outcome = None if results is None else Outcome.model_validate(results)
     with _reading(folder.metrics):
         lines = _lines(folder.metrics)
         steps = _columns([line for line in lines if line["event"] == "step"], STEP_NUMBERS)
@@ -92,33 +156,31 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
         for line in lines:
             if line["event"] == "phase":
                 phases[str(line["phase"])] = phases.get(str(line["phase"]), 0.0) + float(line["seconds"])
-        efforts = [line for line in lines if line["event"] == "summary"]
+        summaries = [Summary.model_validate(line) for line in lines if line["event"] == "summary"]
     with _reading(path / FINDINGS):
         findings = _FINDINGS.validate_json((path / FINDINGS).read_bytes()) if (path / FINDINGS).is_file() else ()
     answers = {}
     for split in splits:
         file = path / "predictions" / f"{split}.jsonl"
         with _reading(file):
-            if (found := read_answers(file, task, names)) is not None:
+            if (found := read_answers(file, task, record.label_names)) is not None:
                 answers[split] = found
     digests = {}
     with _reading(path / MANIFEST):
-        if results is not None and (path / MANIFEST).is_file():
+        if outcome is not None and (path / MANIFEST).is_file():
             files = json.loads((path / MANIFEST).read_bytes())["files"]
             digests = {str(name): str(entry["sha256"]) for name, entry in files.items()}
     return Trace(
         name=path.absolute().name,
         task=task,
-        label_names=names,
-        metric=metric,
         record=record,
-        results=results,
+        outcome=outcome,
         splits=splits,
         steps=steps,
         evaluations=evaluations,
         timed=timed,
         phases=phases,
-        effort=efforts[-1] if efforts else None,
+        summary=summaries[-1] if summaries else None,
         findings=findings,
         answers=answers,
         dynamics=read_dynamics(folder.dynamics),
@@ -137,14 +199,14 @@ def previous_run(folder: RunFolder, trace: Trace) -> Earlier | None:
     for _, path in sorted(ended, reverse=True):
         other = RunFolder(path)
         with contextlib.suppress(InputError), _reading(path):  # what lies beside a run may be anything
-            if _texts(other.read_record()) == _texts(trace.record):
+            if _texts(Record.model_validate(other.read_record())) == _texts(trace.record):
                 return Earlier(path.name, _splits(other.read_json("results.json")))
     return None
 
 
-def _texts(record: Mapping[str, Any]) -> dict[str, str]:
+def _texts(record: Record) -> dict[str, str]:
     """The digest of each split's rows."""
-    return {split: entry["texts"] for split, entry in record["data"].items()}
+    return {split: rows.texts for split, rows in record.data.items()}
 
 
 def _splits(results: Mapping[str, Any]) -> dict[str, Entries]:
@@ -164,7 +226,11 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        what = f"cannot be read ({type(error).__name__}: {error})"
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        what = f"cannot be read ({reason})"
         raise InputError(
             what, where=str(path), hint="restore it from a copy, or remove it: the page does without"
         ) from error
