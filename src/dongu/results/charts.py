@@ -232,7 +232,8 @@ class Plot:
             _fill('<text class="end name" x="{}" y="{}">{}</text>', right, HEIGHT - 5, self.x.name),
             *_legend(self.legend),
         ]
-        return _svg(self.title, self.said, HEIGHT, [*frame, *self.parts, *names], self.y.name)
+        above = 0 if len(self.legend) > 1 else TOP - 12  # of the drawing that stays empty
+        return _svg(self.title, self.said, HEIGHT, [*frame, *self.parts, *names], self.y.name, above)
 
     def _add(self, shape: str, *values: object) -> None:
         self.parts.append(_fill(shape, *values))
@@ -367,10 +368,12 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Chart:
     return _svg(title, said, step * len(rows) + 4, parts)
 
 
-def _svg(title: str, said: Sequence[str], height: float, parts: Sequence[Markup], y_name: str = "") -> Chart:
+def _svg(
+    title: str, said: Sequence[str], height: float, parts: Sequence[Markup], y_name: str = "", above: int = 0
+) -> Chart:
     head = _fill(
-        '<svg class="chart" viewBox="0 0 {} {:.0f}" role="img"><title>{}</title><desc>{}</desc>',
-        *(WIDTH, math.ceil(height), words(title), words(" ".join(said), SAID_LIMIT)),
+        '<svg class="chart" viewBox="0 {} {} {:.0f}" role="img"><title>{}</title><desc>{}</desc>',
+        *(above, WIDTH, math.ceil(height) - above, words(title), words(" ".join(said), SAID_LIMIT)),
     )
     name = _fill('<text class="name" x="0" y="{}">{}</text>', HEIGHT - 5, f"↑ {y_name}") if y_name else Markup("")
     return Chart(title, head + Markup("").join(parts) + name + Markup("</svg>"))

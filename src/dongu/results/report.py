@@ -59,7 +59,7 @@ PHASES = {
     "steps": "steps",
     "evaluation": "evaluations",
     "checkpoint": "checkpoints",
-    "judging": "judging: the best model on all splits",
+    "judging": "judging the best model",
     "report": "this page, at each evaluation",
 }
 LOCAL = ("/", ".", "~")  # how the name of a place on this machine begins
