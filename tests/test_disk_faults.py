@@ -22,12 +22,12 @@ import pytest
 from safetensors.torch import load_file
 
 import dongu
-import dongu.training
 from dongu.cli.main import run as run_command
 from dongu.errors import StorageError
 from dongu.files import _HINTS, Disk, disk, is_leftover
 from dongu.run import effort
 from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoints
+from dongu.results.report import write_report
 from dongu.run.journal import Journal
 
 STEPS = 12
@@ -187,7 +187,7 @@ def try_fault(job: Job, at: int, number: int = errno.ENOSPC, *, forever: bool = 
     home.mkdir()
     run, faults, saved = home / "run", Faults(home, at, number, forever), []
     of_the_page: set[int] = set()  # operations
-    save, write_report = Checkpoints.save, dongu.training.write_report
+    save = Checkpoints.save
 
     def noted_save(self: Checkpoints, loop: dongu.Loop, state: RunState) -> None:
         save(self, loop, state)
@@ -203,7 +203,7 @@ def try_fault(job: Job, at: int, number: int = errno.ENOSPC, *, forever: bool = 
     error = None
     with faults.on(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "save", noted_save)
-        patch.setattr(dongu.training, "write_report", noted_report)
+        patch.setattr("dongu.training.write_report", noted_report)
         try:
             job.train(run)
         except StorageError as caught:

@@ -419,7 +419,8 @@ def infect(run: Path, words: Callable[[int], str]) -> RunFolder:
     names = [f"{words(i)}{' ' * i}" for i in range(3)]  # names differ
     old = dict(zip(record["label_names"], names, strict=True))
     record["label_names"] = names
-    record["metrics"] = [words(3), *record["metrics"]]
+    record["metrics"], main = [words(3), *record["metrics"]], record["metric"]
+    record["metric"] = words(26)
     record["options"] |= {"model": words(4), "data": words(5), "text_columns": [words(6)], "label_column": words(7)}
     record["options"]["class_weights"] = {words(8): 1.0}
     record["versions"], record["hardware"] = {words(9): words(10)}, {words(11): words(12)}
@@ -438,13 +439,18 @@ def infect(run: Path, words: Callable[[int], str]) -> RunFolder:
     timing = (run / "timing.jsonl").read_text(encoding="utf-8")
     (run / "timing.jsonl").write_text(timing.replace('"setup"', json.dumps(words(21))), encoding="utf-8")
     log = (run / "metrics.jsonl").read_text(encoding="utf-8")
-    (run / "metrics.jsonl").write_text(log.replace('"loss"', f'{json.dumps(words(3))}: 1, "loss"'), encoding="utf-8")
+    log = log.replace('"loss"', f'{json.dumps(words(3))}: 1, "loss"').replace(f'"{main}"', json.dumps(words(26)))
+    (run / "metrics.jsonl").write_text(log, encoding="utf-8")
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    for split in ("validation", "test"):
+        results[split][words(26)] = results[split].pop(main)
+    (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
     manifest = {"files": {words(22): {"size": 1, "sha256": words(23)}}}
     (run / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
     return RunFolder(run)
 
 
-PLACES = 26
+PLACES = 27
 
 
 class Texts:

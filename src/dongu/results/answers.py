@@ -61,13 +61,15 @@ def read_answers(path: Path, task: Task, names: Sequence[str]) -> Answers | None
     ids = np.array([line["id"] for line in lines], dtype=np.int64)
     sides = [[line[key] for line in lines] for key in ("label", "prediction")]
     if task == "regression":
-        truth, given = (np.array(side, np.float64) for side in sides)
-        return Answers(task, ids, truth, given, np.empty((len(lines), 0)))
+        numbers, answers = (np.array(side, np.float64) for side in sides)
+        return Answers(task, ids, numbers, answers, np.empty((len(lines), 0)))
     probabilities = np.array([[line["probabilities"][name] for name in names] for line in lines], np.float64)
     number = {name: i for i, name in enumerate(names)}
     if task == "multi-label":
-        return Answers(task, ids, *(_flags(side, number) for side in sides), probabilities)
-    return Answers(task, ids, *(np.array([number[name] for name in side]) for side in sides), probabilities)
+        truth, given = (_flags(side, number) for side in sides)
+    else:
+        truth, given = (np.array([number[name] for name in side]) for side in sides)
+    return Answers(task, ids, truth, given, probabilities)
 
 
 def _flags(rows: Sequence[Sequence[str]], number: dict[str, int]) -> np.ndarray:

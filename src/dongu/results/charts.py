@@ -282,7 +282,7 @@ def intervals(title: str, rows: Sequence[Interval], name: str) -> Chart:
             parts.append(_fill('<path class="cap {}" d="M{:.1f} {}m0 -5v10M{:.1f} {}m0 -5v10"/>', kind, *ends, y))
         if math.isfinite(row.value):
             parts.append(_fill('<path class="mark {}" d="{}"/>', kind, _marker(row.kind, at(row.value), y, 6)))
-    parts.append(_fill('<text class="end name" x="{}" y="{}">{}</text>', WIDTH - edge, height - 3, name))
+    parts.append(_fill('<text class="end name" x="{}" y="{}">{}</text>', WIDTH - edge, height - 3, _label(name, 60)))
     return _svg(title, said, height, parts)
 
 
@@ -375,7 +375,9 @@ def _svg(
         '<svg class="chart" viewBox="0 {} {} {:.0f}" role="img"><title>{}</title><desc>{}</desc>',
         *(above, WIDTH, math.ceil(height) - above, words(title), words(" ".join(said), SAID_LIMIT)),
     )
-    name = _fill('<text class="name" x="0" y="{}">{}</text>', HEIGHT - 5, f"↑ {y_name}") if y_name else Markup("")
+    name = (
+        _fill('<text class="name" x="0" y="{}">{}</text>', HEIGHT - 5, f"↑ {_label(y_name)}") if y_name else Markup("")
+    )
     return Chart(title, head + Markup("").join(parts) + name + Markup("</svg>"))
 
 
