@@ -173,6 +173,7 @@ LINES: list[tuple[list[str], list[str]]] = [
     (["train", "data.jsonl", "--model", "TINY", "--epochs", "1", "--eval-steps", "9"], ["--eval-steps", "run has 3"]),
     (["resume", "full"], ["full", "is not a run"]),
     (["verify", "missing"], ["missing", "is not a run"]),
+    (["report", "missing"], ["missing", "is not a run"]),
     (["predict", "full", "--data", "full"], ["full", "is not a run"]),
 ]
 
@@ -426,7 +427,7 @@ def flipped_weights(folder: Path) -> None:
     path.write_bytes(content)
 
 
-EVERY = ("predict", "evaluate", "resume", "verify")
+EVERY = ("predict", "evaluate", "resume", "verify", "report")
 RUNS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], list[str]]] = {
     "no record": (without("run.json"), EVERY, ["run: is not a run", "run.json"]),
     "empty record": (written("run.json", ""), EVERY, ["run/run.json", "cannot be read"]),
@@ -439,6 +440,9 @@ RUNS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], list[str]]] = {
     "nothing about the data": (with_record(data=None), EVERY, ["run/run.json", "nothing about the data"]),
     "no metric": (with_record(metric=None), EVERY, ["run/run.json", "no metric"]),
     "other label names": (with_record(label_names=["a", "b", "c"]), ("predict",), ["2 outputs", "names 3 labels"]),
+    "no metric": (with_record(metric=None), ("report",), ["run/run.json", "cannot be read"]),
+    "no data": (with_record(data=[]), ("report",), ["run/run.json", "cannot be read"]),
+    "half a log": (written("metrics.jsonl", '{"event": "step"}\n'), ("report",), ["metrics.jsonl", "cannot be read"]),
     "a bad option": (with_option(epochs="x"), ("predict", "evaluate", "resume"), ["--epochs", "`x`"]),
     "no model": (without_model, ("predict", "evaluate"), ["run: the run has no model yet"]),
     "other weights": (flipped_weights, ("predict", "evaluate"), ["model.safetensors", "restore it from a copy"]),
@@ -484,6 +488,7 @@ AT_WORK: list[tuple[list[str], list[str]]] = [
     (["predict", "RUN", "--data", "."], [".: this is a folder", "one file is needed"]),
     (["predict", "RUN", "--data", "empty.csv"], ["empty.csv", "0 bytes"]),
     (["predict", "RUN", "one", "\u200b\x01"], ["text 1"]),
+    (["report", "RUN", "--out", "old.jsonl"], ["--out old.jsonl", "exists"]),
     (["evaluate", "RUN", "--split", "tests"], ["`tests`", "train, validation"]),
     (["evaluate", "RUN", "other.csv"], ["other.csv"]),
     (["evaluate", "RUN", "holes.csv"], ["holes.csv", "no labels"]),

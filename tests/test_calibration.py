@@ -173,9 +173,8 @@ def unclear(tmp_path: Path, make_rows: Callable[..., list[dict[str, str]]]) -> s
 
 def contents(run: Path) -> dict[str, bytes]:
     """What a run may be compared in."""
-    kept = [
-        path for path in run.rglob("*") if path.is_file() and path.name not in ("timing.jsonl", "run.json", ".lock")
-    ]
+    changing = ("timing.jsonl", "run.json", "report.html", ".lock")
+    kept = [path for path in run.rglob("*") if path.is_file() and path.name not in changing]
     return {str(path.relative_to(run)): path.read_bytes() for path in kept}
 
 

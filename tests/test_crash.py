@@ -51,7 +51,7 @@ SCENARIOS: dict[str, dict[str, str]] = {
     "regression on pairs": {"--task": "regression"},
 }
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 143}
-CHANGING = {"run.json", "timing.jsonl", ".lock"}  # paths and changes, times, who wrote last
+CHANGING = {"run.json", "timing.jsonl", "report.html", ".lock"}  # paths and changes, times twice, who wrote last
 GRACE_SECONDS = 2  # after a step
 
 

@@ -98,7 +98,8 @@ def snapshot(run: Path) -> dict[str, bytes]:
 
 
 def result_of(run: Path) -> dict[str, bytes]:
-    return {name: content for name, content in snapshot(run).items() if name not in ("run.json", "timing.jsonl")}
+    changing = ("run.json", "timing.jsonl", "report.html")
+    return {name: content for name, content in snapshot(run).items() if name not in changing}
 
 
 def newest(run: Path) -> tuple[Checkpoint | None, list[CheckpointError]]:

@@ -25,6 +25,7 @@ import dongu
 from dongu.cli.main import run as run_command
 from dongu.errors import StorageError
 from dongu.files import _HINTS, Disk, disk, is_leftover
+from dongu.results.report import write_report
 from dongu.run import effort
 from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoints
 from dongu.run.journal import Journal
@@ -40,7 +41,7 @@ OPTIONS: dict[str, Any] = {
     "device": "cpu",
     "threads": 1,
 }
-NOT_REPEATED = ("timing.jsonl", "run.json", ".lock")
+NOT_REPEATED = ("timing.jsonl", "run.json", "report.html", ".lock")
 
 
 @dataclass
@@ -185,22 +186,32 @@ def try_fault(job: Job, at: int, number: int = errno.ENOSPC, *, forever: bool = 
     home = job.folder / f"trial-{at}-{number}-{forever}"
     home.mkdir()
     run, faults, saved = home / "run", Faults(home, at, number, forever), []
+    of_the_page: set[int] = set()  # operations
     save = Checkpoints.save
 
     def noted_save(self: Checkpoints, loop: dongu.Loop, state: RunState) -> None:
         save(self, loop, state)
         saved.append(state.step)
 
+    def noted_report(*arguments: Any) -> None:
+        first = len(faults.done) + 1
+        try:
+            write_report(*arguments)
+        finally:
+            of_the_page.update(range(first, len(faults.done) + 1))
+
     error = None
     with faults.on(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "save", noted_save)
+        patch.setattr("dongu.training.write_report", noted_report)
         try:
             job.train(run)
         except StorageError as caught:
             error = caught
     kind, where = faults.done[at - 1], f"operation {at}, {faults.done[at - 1]}"
     if error is None:
-        assert kind in ("remove", "exchange"), where  # litter for later, or a swap done in two steps
+        # Litter for later, a swap done in two steps, or the page, without which a run goes on.
+        assert kind in ("remove", "exchange") or at in of_the_page, where
     else:
         assert error.exit_code == 6
         assert str(home) in error.where, where

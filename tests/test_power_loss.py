@@ -328,7 +328,8 @@ def update(loop: Any) -> None:
 
 
 def log_line(step: int) -> Step:
-    return Step(step, step / 2, 1 / step, 1e-3, 0.1, 8, 100, 120, 0.01)
+    rows = np.arange(8)
+    return Step(step, step / 2, 1 / step, 1e-3, 0.1, 8, 100, 120, 0.01, rows, rows / step)
 
 
 def tell(story: Story, run: RunFolder, loop: Any) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 import dongu
 from dongu.cli.main import run as run_command
+from dongu.run.dynamics import read_dynamics
 from test_seeds import end_after
 
 LAUNCHERS = {
@@ -88,6 +89,10 @@ def test_two_processes_train_as_one(
         for name, value in a.items():
             wanted = pytest.approx(value, rel=1e-5) if name in ("loss", "grad_norm") else value
             assert b[name] == wanted, (name, a, b)
+    own, shared = (read_dynamics(tmp_path / run / "dynamics.bin") for run in ("one", "two"))
+    assert len(own) == 82  # each row's own loss, wherever it was computed
+    assert own[["step", "row"]].tolist() == shared[["step", "row"]].tolist()
+    assert shared["loss"].tolist() == pytest.approx(own["loss"].tolist(), rel=1e-4)
     for split, rows in (("validation", 13), ("test", 7)):
         alone, together = (read_lines(tmp_path / run, f"predictions/{split}.jsonl") for run in ("one", "two"))
         assert [line["id"] for line in together] == list(range(rows))

@@ -35,7 +35,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in ("timing.jsonl", "run.json", ".lock")
+        if path.is_file() and path.name not in ("timing.jsonl", "run.json", "report.html", ".lock")
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
 BINS = 15  # of the answer's probability, of equal width from 0 to 1
 HOTTEST = 100.0  # a temperature above says nothing more: every class is as likely as the next
@@ -32,6 +31,8 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     right there is none, for surer would always be better: then each counts as right by (n + 1) / (n + 2) only, which
     is what so many right answers say of the next one.
     """
+    from scipy.optimize import brentq  # a part of a second to import, and a report needs none of it
+
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     truth = np.take_along_axis(shifted, targets[:, None].astype(np.int64), axis=-1)[:, 0]
     if not truth.any():

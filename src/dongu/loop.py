@@ -10,7 +10,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,9 @@ class Step:
     tokens: int  # real ones
     padded_tokens: int  # what they are when each row is padded to the longest of its micro-batch
     seconds: float
+    # Of each example, (examples,): its row number in the source, and its own loss just before the update, with dropout.
+    ids: np.ndarray = field(compare=False)
+    row_losses: np.ndarray = field(compare=False)
 
 
 class Loop:
@@ -152,7 +155,8 @@ class Loop:
             self.engine.train()
 
             # Forward, backward.
-            loss = float(accelerator.reduce(self._gradients_in_memory(update), "sum"))  # waits for the device
+            losses = accelerator.reduce(self._gradients_in_memory(update), "sum").cpu()  # waits for the device
+            loss = float(losses[0])
             grad_norm = self._clip_gradients()
             if not (math.isfinite(loss) and math.isfinite(grad_norm)):
                 raise self._not_finite(loss, grad_norm)
@@ -174,16 +178,20 @@ class Loop:
                 tokens=sum(micro_batch.tokens for micro_batch in update.micro_batches),
                 padded_tokens=sum(micro_batch.padded_tokens for micro_batch in update.micro_batches),
                 seconds=time.perf_counter() - started,
+                ids=self.splits["train"].ids[self.updates.rows(self.number - 1)],
+                row_losses=losses[1:].numpy(),
             )
 
     def gradients(self, update: Update) -> Tensor:
-        """Forward and backward of an update: adds to the gradients, and gives this process's part of the mean loss.
+        """Forward and backward of an update: adds to the gradients, and gives its losses, (1 + examples,).
 
-        The loss of an update is the sum over its examples divided by their number, or by the sum of their weights,
-        over all micro-batches and processes: however it is split, it is the same.
+        The first is this process's part of the loss of the update, which is the sum over its examples divided by their
+        number, or by the sum of their weights, over all micro-batches and processes: however it is split, it is the
+        same. Then comes the loss of each example by itself, 0 for those of other processes: summed over all, each is
+        there once.
         """
         accelerator, engine = self.accelerator, self.engine
-        loss = torch.zeros((), device=accelerator.device)
+        losses = torch.zeros(1 + update.examples, device=accelerator.device)
         for micro_batch in update.micro_batches:
             # Dropout is a function of (seed, step, position): nothing that happens between steps can move it.
             torch.manual_seed(dropout_seed(self.config.seed, self.number + 1, micro_batch.position))
@@ -195,8 +203,11 @@ class Loop:
                 counts = float(micro_batch.examples > 0)  # a stand-in row counts nothing
                 micro_loss = self.loss.summed(logits, labels) * counts / update.weight
                 accelerator.backward(micro_loss * accelerator.num_processes)  # DDP averages; the sum is wanted
-            loss += micro_loss.detach() * self.loss.unit
-        return loss
+            losses[0] += micro_loss.detach() * self.loss.unit
+            if micro_batch.examples:
+                first = 1 + micro_batch.position
+                losses[first : first + micro_batch.examples] = self.loss.of_rows(logits.detach(), labels)
+        return losses
 
     def _gradients_in_memory(self, update: Update) -> Tensor:
         """`gradients`, of halved micro-batches from here on where the device has no memory for them.

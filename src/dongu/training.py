@@ -34,6 +34,7 @@ from dongu.model.load import load_classifier, quiet_transformers, usual_length
 from dongu.model.lora import plain_weights
 from dongu.results.card import write_card
 from dongu.results.predictions import prediction_lines
+from dongu.results.report import write_report
 from dongu.run.checkpoint import Checkpoints, RunState
 from dongu.run.console import Console, calibration_line, describe, results_table
 from dongu.run.effort import Effort
@@ -228,16 +229,19 @@ def run(
                 results = judge(loop, folder, state, journal)
         except Stop:
             raise _stopped(loop, folder, signals) from None
-        if main:
-            folder.finish(results)
         if effort.steps:
             journal.summary(effort.close(loop), state.step)
+        if main:
+            folder.write_manifest(results)
+            _write_report(loop, folder, console, results)
+            folder.finish(results)  # the last of all: what is cut off before is done again
     console.line()
     for line in (*results_table(results, metrics.task), *calibration_line(results)):
         console.line(line)
     console.line()
     console.fields(effort.lines(loop) if effort.steps else ())
     console.line(f"best model: step {state.best_step:,}, in {folder.model}")
+    console.line(f"all of it on one page: {folder.report}")
     return RunResult(folder.path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
 
 
@@ -272,9 +276,23 @@ def _evaluate(
     trackers.evaluation(state.step, evaluation)
     console.line(_evaluation_line(loop, state.step, evaluation))
     journal.phase("evaluation", time.perf_counter() - began, state.step)
-    if state.record(loop.metrics, evaluation) and loop.accelerator.is_main_process:
-        save_best(loop, folder)
+    best = state.record(loop.metrics, evaluation)
+    if loop.accelerator.is_main_process:
+        if best:
+            save_best(loop, folder)
+        began = time.perf_counter()
+        _write_report(loop, folder, console)
+        journal.phase("report", time.perf_counter() - began, state.step)
     return True
+
+
+def _write_report(loop: Loop, folder: RunFolder, console: Console, results: Mapping[str, Any] | None = None) -> None:
+    """Bring the run's page up to date. Whatever may be wrong with it, the run is worth more."""
+    try:
+        write_report(folder, loop.data, results)
+    except Exception as error:  # noqa: BLE001 - see above
+        reason = " ".join(str(error).split()) or type(error).__name__
+        console.line(f"WARNING: report.html was not written ({reason}); later: dongu report {folder.path}")
 
 
 def _plan(loop: Loop) -> Plan:
@@ -380,6 +398,7 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str,
         "total_steps": loop.total_steps,
         "warmup_steps": loop.warmup_steps,
         "device": str(loop.accelerator.device),
+        "lengths": {name: split.tokens.summary() for name, split in loop.splits.items()},
         "constant_answer": constant_answer(loop.metrics, loop.splits["train"].targets),
     }
 

@@ -12,14 +12,28 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from dongu import __version__
-from dongu.cli import compare, demo, eject, evaluate, export, inspect, predict, push, quiz, resume, train, verify
+from dongu.cli import (
+    compare,
+    demo,
+    eject,
+    evaluate,
+    export,
+    inspect,
+    predict,
+    push,
+    quiz,
+    report,
+    resume,
+    train,
+    verify,
+)
 from dongu.cli.options import Parser
 from dongu.config import did_you_mean
 from dongu.errors import DonguError, StoppedError, UsageError
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 
 # In the order of --help.
-COMMANDS = (train, resume, evaluate, predict, compare, inspect, verify, eject, export, push, quiz, demo)
+COMMANDS = (train, resume, evaluate, predict, report, compare, inspect, verify, eject, export, push, quiz, demo)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -22,6 +22,7 @@ CACHE_FORMAT = 2  # raise it when what a cache file holds changes
 PART_ROWS = 1 << 10  # tokenized together: enough for all threads; of a long row the tokenizer makes half a megabyte
 MAPPED_BYTES = 1 << 24  # a larger cache file is mapped, not read
 COPIED_BYTES = 1 << 20
+SUMMARY_BINS = 40
 DIGEST_BYTES = 32
 
 
@@ -46,6 +47,13 @@ class Tokens:
     def lengths(self) -> np.ndarray:
         """Tokens of each row, (rows,)."""
         return np.diff(self.offsets)
+
+    def summary(self) -> dict[str, Any]:
+        """How long the rows are: `counts[i]` of them have from `i * width` to `(i + 1) * width - 1` tokens."""
+        lengths = self.lengths
+        width = int(lengths.max()) // SUMMARY_BINS + 1
+        counts = np.bincount(lengths // width).tolist()
+        return {"tokens": int(lengths.sum()), "cut": int(self.truncated.sum()), "width": width, "counts": counts}
 
 
 def tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, *, cache: bool = True) -> Tokens:

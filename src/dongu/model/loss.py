@@ -51,11 +51,20 @@ class Loss:
         smoothing = self.label_smoothing
         return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=smoothing, reduction="sum")
 
+    def of_rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each example in the unit of the labels, (batch,) fp32: plain, as `row_losses` has it."""
+        known = self.scale.apply(labels) if self.task == "regression" else labels
+        return _of_rows(self.task, logits.float(), known) * self.unit
+
 
 def row_losses(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     """The loss of each example in double precision, (batch,): plain, so that runs of any weights can be compared."""
+    return _of_rows(task, logits.double(), labels).to(torch.float64)
+
+
+def _of_rows(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     if task == "regression":
-        return F.mse_loss(logits.double().squeeze(-1), labels.double(), reduction="none")
+        return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype), reduction="none")
     if task == "multi-label":
-        return F.binary_cross_entropy_with_logits(logits.double(), labels.double(), reduction="none").mean(-1)
-    return F.cross_entropy(logits.double(), labels, reduction="none").to(torch.float64)
+        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(-1)
+    return F.cross_entropy(logits, labels, reduction="none")

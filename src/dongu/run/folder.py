@@ -54,6 +54,16 @@ class RunFolder:
         """The clock's side of `metrics.jsonl`."""
         return self.path / "timing.jsonl"
 
+    @property
+    def dynamics(self) -> Path:
+        """The loss of every training row at each of its uses."""
+        return self.path / "dynamics.bin"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows all of it."""
+        return self.path / "report.html"
+
     def refuse_if_taken(self) -> None:
         """
         Raises:
@@ -140,18 +150,19 @@ class RunFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any] | Sequence[Any]) -> None:
         """One JSON file, whole or not at all."""
-        write_file(self.path / name, (dump_json(content, indent=2) + "\n").encode(), within=self.path)
+        write_file(self.path / name, _file_bytes(content), within=self.path)
 
-    def finish(self, results: Mapping[str, Any]) -> None:
-        """The last two files: the digests of all that depends on the run alone, then `results.json`."""
-        content = (dump_json(results, indent=2) + "\n").encode()
-        kept = [self.metrics, *self.model.rglob("*"), *(self.path / "predictions").glob("*.jsonl")]
+    def write_manifest(self, results: Mapping[str, Any]) -> None:
+        """The digests of all that depends on the run alone, `results.json` among them, which is yet to come."""
+        kept = [self.metrics, self.dynamics, *self.model.rglob("*"), *(self.path / "predictions").glob("*.jsonl")]
         files = sorted(path for path in kept if path.is_file())
         entries = {path.relative_to(self.path).as_posix(): entry_of(path.read_bytes()) for path in files}
-        write_file(
-            self.path / MANIFEST, manifest_bytes({**entries, "results.json": entry_of(content)}), within=self.path
-        )
-        write_file(self.path / "results.json", content, within=self.path)
+        entries["results.json"] = entry_of(_file_bytes(results))
+        write_file(self.path / MANIFEST, manifest_bytes(entries), within=self.path)
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """The last file, with which a run is finished."""
+        self.write_json("results.json", results)
 
     def check_model(self) -> None:
         """
@@ -249,6 +260,10 @@ class RunFolder:
 def dump_json(content: Any, indent: int | None = None) -> str:
     """JSON with every digit of a number; NaN and infinity, which JSON lacks, become null."""
     return json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _file_bytes(content: Any) -> bytes:
+    return (dump_json(content, indent=2) + "\n").encode()
 
 
 def _finite(value: Any) -> Any:

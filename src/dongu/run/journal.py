@@ -1,6 +1,6 @@
-"""`metrics.jsonl` and `timing.jsonl`: a line is written when its event is over.
+"""`metrics.jsonl`, `timing.jsonl` and `dynamics.bin`: what is said of an event is written when it is over.
 
-A run that goes on from a checkpoint first cuts both where they stood at it, so no line is there twice, or half.
+A run that goes on from a checkpoint first cuts all where they stood at it, so nothing is there twice, or half.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dongu.errors import CheckpointError
 from dongu.evaluate import Evaluation
 from dongu.files import disk, storage
 from dongu.loop import Step
+from dongu.run.dynamics import bytes_until, records
 from dongu.run.folder import RunFolder, dump_json
 
 
@@ -33,12 +34,12 @@ class LogMark:
 
 
 class Journal:
-    """Appends to a run's two logs; on any but the main process it does nothing.
+    """Appends to a run's logs; on any but the main process it does nothing.
 
     Args:
         folder: the run.
         enabled: whether this is the main process.
-        step: the last step whose lines stay in `timing.jsonl`.
+        step: the last step whose lines stay in `timing.jsonl`, and whose records in `dynamics.bin`.
         mark: where `metrics.jsonl` goes on.
     """
 
@@ -46,15 +47,17 @@ class Journal:
         self._folder = folder
         self._metrics: FileIO | None = None
         self._timing: FileIO | None = None
+        self._dynamics: FileIO | None = None
         self._mark = mark or LogMark()
         if enabled:
             with storage(folder.path):
                 self._metrics = _open_at(folder.metrics, self._mark.bytes)
                 self._digest = hashlib.sha256(folder.metrics.read_bytes())
                 self._timing = _open_at(folder.timing, _bytes_until(folder.timing, step))
+                self._dynamics = _open_at(folder.dynamics, bytes_until(folder.dynamics, step))
 
     def step(self, step: Step) -> None:
-        """One update: its numbers to one log, its seconds to the other."""
+        """One update: its numbers to one log, its seconds to another, the losses of its rows to the third."""
         self._write(self._metrics, step_line(step))
         self._write(
             self._timing,
@@ -66,6 +69,9 @@ class Journal:
                 "padded_tokens": step.padded_tokens,
             },
         )
+        if self._dynamics is not None:
+            with storage(self._folder.path):
+                disk.append(self._dynamics, records(step))
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         """One evaluation."""
@@ -83,11 +89,12 @@ class Journal:
         self._write(self._timing, {"event": "summary", "step": step, **sums})
 
     def mark(self) -> LogMark:
-        """Flush both logs to the disk and say how far `metrics.jsonl` has come: what a checkpoint may count on."""
+        """Flush the logs to the disk and say how far `metrics.jsonl` has come: what a checkpoint may count on."""
         if self._metrics is not None:
             with storage(self._folder.path):
                 disk.sync(self._folder.metrics)
                 disk.sync(self._folder.timing)
+                disk.sync(self._folder.dynamics)
                 disk.sync(self._folder.path)
                 self._mark = LogMark(self._metrics.tell(), self._digest.hexdigest())
         return self._mark
@@ -98,7 +105,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in (self._metrics, self._timing):
+        for file in (self._metrics, self._timing, self._dynamics):
             if file is not None:
                 file.close()
 

@@ -1,0 +1,32 @@
+"""`dynamics.bin`: the loss of every training row each time that an update used it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:  # a report is made without torch
+    from dongu.loop import Step
+
+# One after the other, 12 bytes each: `np.fromfile("dynamics.bin", dtype=RECORD)`.
+RECORD = np.dtype([("step", "<u4"), ("row", "<u4"), ("loss", "<f4")])
+
+
+def records(step: Step) -> bytes:
+    """What an update adds: a record an example, with its row number in the source, from 0."""
+    added = np.empty(step.examples, RECORD)
+    added["step"], added["row"], added["loss"] = step.number, step.ids, step.row_losses
+    return added.tobytes()
+
+
+def read_dynamics(path: Path) -> np.ndarray:
+    """The whole records of a run in the order in which they were made, (uses,); none without the file."""
+    content = path.read_bytes() if path.is_file() else b""
+    return np.frombuffer(content[: len(content) // RECORD.itemsize * RECORD.itemsize], RECORD)
+
+
+def bytes_until(path: Path, step: int) -> int:
+    """The length of the records up to those of a step."""
+    return int(np.searchsorted(read_dynamics(path)["step"], step, side="right")) * RECORD.itemsize
