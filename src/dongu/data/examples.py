@@ -139,17 +139,3 @@ def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:
     several = examples.targets.ndim == 2
     counts = examples.targets.sum(0) if several else np.bincount(examples.targets, minlength=len(names))
     return {name: int(count) for name, count in zip(names, counts, strict=True)}
-
-
-def digest_of(examples: Examples) -> str:
-    """Texts, targets and row numbers of a split as it was read."""
-    digest = hashlib.sha256()
-    for number, column in enumerate(examples.texts):
-        digest.update(b", " if number else b"[")
-        for part in json_of(column):
-            digest.update(part)
-    digest.update(b"]")
-    digest.update(np.ascontiguousarray(examples.ids, dtype=np.int64).tobytes())
-    if examples.targets is not None:
-        digest.update(examples.targets.tobytes())
-    return digest.hexdigest()
