@@ -35,7 +35,7 @@ from dongu.results.eject import eject, literal, literals, number
 from dongu.results.reading import find_reading
 
 TOPICS = ["art", "money", "sport", "war"]
-PLAIN = {"engine": "plain", "threads": 1, "device": "cpu", "batch_size": 8, "lr": 1e-3}
+PLAIN: dict[str, Any] = {"engine": "plain", "threads": 1, "device": "cpu", "batch_size": 8, "lr": 1e-3}
 RUFF = shutil.which("ruff") or shutil.which("ruff", path=str(Path(sys.executable).parent))
 
 
@@ -321,7 +321,7 @@ def test_the_functions_of_a_script_are_the_houses_own() -> None:
     """Each metric and each threshold to the last bit, with ties, labels that do not occur and answers never given."""
     for seed in range(60):
         chance = np.random.default_rng(seed)
-        rows, labels = chance.integers(2, 60), chance.integers(2, 14)
+        rows, labels = int(chance.integers(2, 60)), int(chance.integers(2, 14))
         logits = chance.normal(size=(rows, labels)).astype(np.float32).round(1)
         classes = chance.integers(0, max(1, labels - 1), rows)
         one_hot, predicted = np.eye(labels), logits.argmax(-1)
@@ -461,8 +461,13 @@ def test_data_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     loaded = datasets.DatasetDict(
         {name: datasets.Dataset.from_list(part, features=features) for name, part in parts.items()}
     )
-    asked = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda *name: asked.append(name) or loaded)
+    asked: list[tuple[str, ...]] = []
+
+    def load_dataset(*name: str) -> Any:
+        asked.append(name)
+        return loaded
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     config = make_config({"data": "glue:rte"})
     reading = find_reading(read_examples(read_source("glue:rte"), config))
     assert reading.hub == asked[-1] == ("nyu-mll/glue", "rte")
