@@ -37,16 +37,22 @@ def losses_of(folder: Path) -> list[float]:
     return [line["loss"] for line in lines if line["event"] == "step"]
 
 
-def compare(data: Path, model: Path, work: Path, steps: int) -> tuple[float, float, float]:
-    """The largest relative difference of two losses, and the accuracy of the run and of its script."""
-    dongu.train(str(data / "mrpc"), model=str(model), max_steps=steps, out=str(work / "run"))
+def save_data(source: Path, folder: Path) -> None:
+    """The training rows, and a few of validation, which is not what is looked at."""
+    folder.mkdir()
+    for split, count in (("train", None), ("validation", 16)):
+        lines = (source / f"{split}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / f"{split}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
+
+
+def largest_difference(work: Path, steps: int) -> float:
+    """Of two losses of the same update, one without padding and one by the script, as a share of them."""
+    dongu.train(str(work / "mrpc"), model=str(work / "model"), max_steps=steps, out=str(work / "run"))
     script = work / "train.py"
     script.write_text(eject(work / "run"), encoding="utf-8")
     subprocess.run([sys.executable, str(script)], cwd=work, check=True, capture_output=True)
     pairs = zip(losses_of(work / "run"), losses_of(work / "run-plain"), strict=True)
-    results = [json.loads((work / name / "results.json").read_text()) for name in ("run", "run-plain")]
-    run, plain = (result["validation"]["accuracy"] for result in results)
-    return max(abs(a - b) / a for a, b in pairs), run["value"], plain
+    return max(abs(a - b) / a for a, b in pairs)
 
 
 def main() -> None:
@@ -60,11 +66,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             work = Path(folder)
             save_model(options.model, work / "model", dropout)
-            difference, run, plain = compare(options.data, work / "model", work, options.steps)
+            save_data(options.data / "mrpc", work / "mrpc")
+            difference = largest_difference(work, options.steps)
         print(
-            f"dropout {dropout}: the losses of {options.steps} updates differ by up to {difference:.1g} of their size,"
-            f" accuracy is {run:.4f} and {plain:.4f}",
-            flush=True,
+            f"dropout {dropout}: the losses of {options.steps} updates differ by up to {difference:.1g} of their size"
         )
 
 

@@ -254,7 +254,7 @@ def test_real_pairs_with_minilm(work: Path) -> None:
     for split, count in (("train", 80), ("validation", 16)):
         lines = (REAL_DATA / "mrpc" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
         (Path("mrpc") / f"{split}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
-    script = train_and_eject("mrpc", model="minilm", max_steps=8, eval_steps=4, lr=5e-5)
+    script = train_and_eject("mrpc", model="minilm", max_steps=6, lr=5e-5)
     runpy.run_path(str(script))
     assert_repeated()
     assert_plain(script, 195)
@@ -463,11 +463,11 @@ def test_data_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     )
     asked: list[tuple[str, ...]] = []
 
-    def load(*name: str) -> datasets.DatasetDict:
+    def load_dataset(*name: str) -> Any:
         asked.append(name)
         return loaded
 
-    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     config = make_config({"data": "glue:rte"})
     reading = find_reading(read_examples(read_source("glue:rte"), config))
     assert reading.hub == asked[-1] == ("nyu-mll/glue", "rte")
