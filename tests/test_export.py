@@ -220,8 +220,11 @@ def test_what_cannot_be_traced_is_said(tmp_path: Path) -> None:
         def forward(self, **_: torch.Tensor) -> Any:
             raise RuntimeError("no such operator\nand much more")
 
-    with pytest.raises(dongu.DonguError, match=r"Odd: cannot be written as ONNX \(no such operator\)$"):
+    with pytest.raises(dongu.DonguError, match=r"^the model cannot be written as ONNX \(no such operator\)\nnothing"):
         write_onnx(Odd(), {"input_ids": torch.ones(1, 1)}, tmp_path / "model.onnx")
+    (tmp_path / "no.onnx").write_bytes(b"no graph")
+    with pytest.raises(dongu.DonguError, match="the graph cannot be read"):
+        OnnxModel(tmp_path / "no.onnx", None)
     huge = torch.nn.Module()
     huge.register_buffer("weights", torch.empty(0).expand(2**30, 0))
     huge.weights = torch.empty(1).expand(2**30)  # four gigabytes that take no memory

@@ -18,6 +18,7 @@ from dongu.errors import ModelError
 OPSET = 17  # of ONNX 1.12, which every runtime since 2022 reads
 LIMIT_BYTES = 2**31 - 2**20  # of a graph in one file, with room for all that is not a weight
 LOGITS = "logits"
+HINT = "nothing was written; this kind of model cannot be exported"
 FREE = {0: "batch", 1: "tokens"}  # the axes of the inputs whose sizes are the caller's
 
 
@@ -34,33 +35,36 @@ def write_onnx(model: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
 
     Raises:
         ModelError: the weights are too many for one file, or the forward cannot be traced.
+        OSError: the file could not be written.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     if size > LIMIT_BYTES:
-        raise ModelError(f"has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2", where=_kind(model))
+        what = f"has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2"
+        raise ModelError(what, where=type(model).__name__)
     axes = {**dict.fromkeys(inputs, FREE), LOGITS: {0: FREE[0]}}
-    try:
-        with _quiet(), torch.no_grad():
-            torch.onnx.export(
-                _Answer(model, tuple(inputs)).eval(),
-                tuple(inputs.values()),
-                str(path),
-                input_names=list(inputs),
-                output_names=[LOGITS],
-                dynamic_axes=axes,
-                opset_version=OPSET,
-                dynamo=False,
-            )
-    except (RuntimeError, ValueError, TypeError) as error:  # what has no ONNX form; the system's errors pass
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError(f"cannot be written as ONNX ({reason})", where=_kind(model)) from error
+    with _errors("the model cannot be written as ONNX"), _quiet(), torch.no_grad():
+        torch.onnx.export(
+            _Answer(model, tuple(inputs)).eval(),
+            tuple(inputs.values()),
+            str(path),
+            input_names=list(inputs),
+            output_names=[LOGITS],
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
 
 
 def write_int8(graph: Path, path: Path) -> None:
-    """The same graph with weights of eight bits, each column by its own scale; activations are scaled as they come."""
+    """The same graph with weights of eight bits, each column by its own scale; activations are scaled as they come.
+
+    Raises:
+        ModelError: the graph cannot be made smaller.
+        OSError: the file could not be written.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet():
+    with _errors("the graph cannot be made one of eight bits"), _quiet():
         quantize_dynamic(graph, path, weight_type=QuantType.QInt8, per_channel=True)
 
 
@@ -70,6 +74,9 @@ class OnnxModel(nn.Module):
     Args:
         path: the file.
         config: of that model.
+
+    Raises:
+        ModelError: the runtime does not know what is in the file, or fails on it later.
     """
 
     def __init__(self, path: Path, config: Any) -> None:
@@ -78,13 +85,15 @@ class OnnxModel(nn.Module):
         super().__init__()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        with _errors("the graph cannot be read"):
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.config = config
 
     def forward(self, **inputs: Tensor) -> SequenceClassifierOutput:
         """Logits, (batch, labels), for inputs of (batch, tokens) each."""
         wanted = [each.name for each in self.session.get_inputs()]
-        [logits] = self.session.run([LOGITS], {name: inputs[name].numpy() for name in wanted})
+        with _errors("the graph cannot be computed"):
+            [logits] = self.session.run([LOGITS], {name: inputs[name].numpy() for name in wanted})
         return SequenceClassifierOutput(logits=torch.from_numpy(logits))
 
 
@@ -101,8 +110,16 @@ class _Answer(nn.Module):
         return logits
 
 
-def _kind(model: nn.Module) -> str:
-    return type(model).__name__
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    """One kind of error for the many of exporter, quantizer and runtime; the disk's stay what they are."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(f"{what} ({reason})", hint=HINT) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dongu.data.sources import Source
 from dongu.errors import ModelError
 from dongu.evaluate import Evaluation, eval_mode, evaluate
 from dongu.files import disk, refuse_if_taken, replace_folder
-from dongu.model.onnx import OnnxModel, write_int8, write_onnx
+from dongu.model.onnx import HINT, OnnxModel, write_int8, write_onnx
 from dongu.results.exported import GRAPH, GRAPH_INT8, MODEL, Export, Form
 from dongu.results.predict import Classifier, load
 from dongu.results.predictions import answer_rows
@@ -94,7 +94,7 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
         raise ModelError(
             f"the graph's logits are up to {differences[GRAPH]:.1e} from the model's, which reach {largest:.3g}",
             where=f"{type(model).__name__} as ONNX",
-            hint="nothing was written; this kind of model cannot be exported",
+            hint=HINT,
         )
     speeds = _speeds(classifier, models, split)
     forms = {
