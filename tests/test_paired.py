@@ -23,20 +23,25 @@ def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dongu.results.paired.RESAMPLES", 1000)
 
 
+NONE = np.empty((0, 0))  # probabilities: nothing here looks at them
+
+
 def classes(targets: np.ndarray, given: np.ndarray, labels: int = 2) -> Answers:
     names = tuple(f"c{i}" for i in range(labels))
-    return Answers("single-label", names, np.arange(len(targets)), targets, given, (given != targets).astype(float))
+    return Answers(
+        "single-label", names, np.arange(len(targets)), targets, given, (given != targets).astype(float), NONE
+    )
 
 
 def numbers(targets: np.ndarray, given: np.ndarray) -> Answers:
-    return Answers("regression", ("score",), np.arange(len(targets)), targets, given, (given - targets) ** 2)
+    return Answers("regression", ("score",), np.arange(len(targets)), targets, given, (given - targets) ** 2, NONE)
 
 
 def sets(targets: np.ndarray, probabilities: np.ndarray) -> Answers:
     given, ranking = (probabilities >= 0.5).astype(float), Ranking.of(probabilities, targets, 0.5)
     names = tuple(f"l{i}" for i in range(targets.shape[1]))
     losses = -np.log(np.where(targets == 1, probabilities, 1 - probabilities)).mean(-1)
-    return Answers("multi-label", names, np.arange(len(targets)), targets, given, losses, ranking)
+    return Answers("multi-label", names, np.arange(len(targets)), targets, given, losses, NONE, ranking)
 
 
 def flipped(targets: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:

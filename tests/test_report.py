@@ -22,8 +22,9 @@ import dongu
 from browser import CHROMIUM, browsing
 from dongu.cli.main import run as run_command
 from dongu.errors import InputError
+from dongu.results.answers import Answers
 from dongu.results.charts import Axis, Plot, format_number
-from dongu.results.outcomes import Answers, Share, class_rows
+from dongu.results.outcomes import Share, class_rows
 from dongu.results.report import make_report, read_data
 from dongu.results.suspects import learnt
 from dongu.run.dynamics import RECORD, read_dynamics
@@ -566,10 +567,9 @@ def test_intervals_of_shares_hold_what_they_should() -> None:
     low, high = Share(9, 9).ends
     assert high == 1
     assert 0.6 < low < 0.8
-    answers = Answers(
-        "single-label", np.arange(4), np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), np.eye(2)[[0, 1, 1, 1]]
-    )
-    first, second = class_rows(answers, ["a", "b"])
+    targets, given = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    sure = np.eye(2)[given]
+    first, second = class_rows(Answers("single-label", ("a", "b"), np.arange(4), targets, given, 1 - sure[:, 0], sure))
     assert (first.rows, first.precision[0], first.recall[0]) == (2, 1.0, 0.5)
     assert second.f1[0] == pytest.approx(0.8)
     assert all(low < high for _, low, high in (first.f1, second.f1))

@@ -1,4 +1,4 @@
-"""What a finished run answered to the rows of a split, read back without torch and held against its results."""
+"""What a run answered to the rows of a split, read back without torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class Answers:
     """Truth and answers of a split, in the order of its rows.
 
     `targets` and `given` are (rows,) class ids, (rows,) numbers, or (rows, labels) of 0 and 1 where a row has several;
-    `ranking` has these sorted by probability; `losses` is (rows,).
+    `ranking` has these sorted by probability; `losses` is (rows,); `probabilities` is (rows, labels), without labels
+    for numbers.
     """
 
     task: Task
@@ -37,6 +38,7 @@ class Answers:
     targets: np.ndarray
     given: np.ndarray
     losses: np.ndarray
+    probabilities: np.ndarray
     ranking: Ranking | None = None
 
     def __len__(self) -> int:
@@ -48,6 +50,11 @@ class Answers:
         same = self.given == self.targets
         return np.asarray(same.all(-1) if same.ndim == 2 else same)
 
+    @property
+    def confusion(self) -> np.ndarray:
+        """Counts of (truth, answer) of classes, (labels, labels)."""
+        return confusion_matrix(self.given, self.targets, len(self.label_names))
+
     def metric(self, name: str) -> float:
         """A metric by its name, or the loss."""
         if name == "loss":
@@ -56,11 +63,11 @@ class Answers:
             return float(SET_METRICS[name](self.ranking, np.ones((1, len(self))))[0])
         if self.task == "regression":
             return float(NUMBER_METRICS[name](self.given, self.targets))
-        return float(CLASS_METRICS[name](confusion_matrix(self.given, self.targets, len(self.label_names))))
+        return float(CLASS_METRICS[name](self.confusion))
 
 
 def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], results: Mapping[str, Any]) -> Answers:
-    """The answers of a finished run to one of its labelled splits.
+    """The answers of a finished run to one of its labelled splits, held against its results.
 
     Args:
         folder: the run.
@@ -79,13 +86,9 @@ def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], resul
     except (KeyError, TypeError) as error:
         what = f"says nothing of {split} that could be compared ({error})"
         raise InputError(what, where=str(folder.path), hint=RESTORE) from error
-    lines = list(_lines(path))
-    if len(lines) != rows:
-        raise InputError(f"has {len(lines):,} rows, and run.json says {rows:,}", where=str(path), hint=RESTORE)
-    try:
-        answers = _answers(lines, task, names, results.get("threshold", DEFAULT_THRESHOLD))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"holds no predictions of a {task} task ({error})", where=str(path), hint=RESTORE) from error
+    answers = read_rows(path, task, names, results.get("threshold", DEFAULT_THRESHOLD))
+    if len(answers) != rows:
+        raise InputError(f"has {len(answers):,} rows, and run.json says {rows:,}", where=str(path), hint=RESTORE)
     for name, value in written.items():
         found, tolerance = answers.metric(name), LOSS_TOLERANCE if name == "loss" else TOLERANCE
         if not (
@@ -94,6 +97,19 @@ def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], resul
             what = f"does not belong to results.json: its {name} is {found:.6f}, and not {value}"
             raise InputError(what, where=str(path), hint=RESTORE)
     return answers
+
+
+def read_rows(path: Path, task: Task, names: tuple[str, ...], threshold: float = DEFAULT_THRESHOLD) -> Answers:
+    """The rows of a file of predictions with labels.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    lines = list(_lines(path))
+    try:
+        return _answers(lines, task, names, threshold)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"holds no predictions of a {task} task ({error})", where=str(path), hint=RESTORE) from error
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -123,7 +139,7 @@ def _answers(lines: list[dict[str, Any]], task: Task, names: tuple[str, ...], th
     given: np.ndarray
     if task == "regression":
         targets, given = (np.array([line[key] for line in lines], np.float64) for key in ("label", "prediction"))
-        return Answers(task, names, ids, targets, given, (given - targets) ** 2)
+        return Answers(task, names, ids, targets, given, (given - targets) ** 2, np.empty((len(lines), 0)))
     place = {name: i for i, name in enumerate(names)}
     probabilities = np.array([[line["probabilities"][name] for name in names] for line in lines], np.float64)
     if task == "multi-label":
@@ -133,7 +149,8 @@ def _answers(lines: list[dict[str, Any]], task: Task, names: tuple[str, ...], th
             given[row, [place[name] for name in line["prediction"]]] = 1
         likely = np.where(targets == 1, probabilities, 1 - probabilities)  # of each label being as it is
         losses = -np.log(likely.clip(LEAST)).mean(-1)
-        return Answers(task, names, ids, targets, given, losses, Ranking.of(probabilities, targets, threshold))
+        ranking = Ranking.of(probabilities, targets, threshold)
+        return Answers(task, names, ids, targets, given, losses, probabilities, ranking)
     targets, given = (np.array([place[line[key]] for line in lines], np.int64) for key in ("label", "prediction"))
     losses = -np.log(probabilities[np.arange(len(lines)), targets].clip(LEAST))
-    return Answers(task, names, ids, targets, given, losses)
+    return Answers(task, names, ids, targets, given, losses, probabilities)

@@ -1,82 +1,18 @@
-"""The answers to a split, as its file of predictions has them: what was confused, how sure, how wrong."""
+"""What answers come to: each class with its intervals, what was confused, how far probabilities are to be trusted."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dongu.calibration import BINS
-from dongu.config import Task
-from dongu.metrics import confusion_matrix
+from dongu.results.answers import LEAST, Answers
 
-LEAST = 1e-12  # a probability below has the loss of this one
 NORMAL_95 = 1.959963984540054  # standard deviations on either side that hold 95% of a normal distribution
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Truth and answer of each row.
-
-    `ids` (rows,) are row numbers in the source. Classes: `truth` and `given` (rows,) are class ids, `probabilities`
-    (rows, labels). Several labels a row: both (rows, labels), 1 for a label. Numbers: both (rows,), no probabilities.
-    """
-
-    task: Task
-    ids: np.ndarray
-    truth: np.ndarray
-    given: np.ndarray
-    probabilities: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def losses(self) -> np.ndarray:
-        """The loss of each row, (rows,)."""
-        if self.task == "regression":
-            return np.asarray((self.given - self.truth) ** 2)
-        if self.task == "multi-label":
-            of_truth = np.where(self.truth > 0, self.probabilities, 1 - self.probabilities)
-            return np.asarray(-np.log(np.maximum(of_truth, LEAST)).mean(-1))
-        return np.asarray(-np.log(np.maximum(self.probabilities[np.arange(len(self)), self.truth], LEAST)))
-
-    def confusion(self, labels: int) -> np.ndarray:
-        """Counts of (truth, answer) of classes, (labels, labels)."""
-        return confusion_matrix(self.given, self.truth, labels)
-
-
-def read_answers(path: Path, task: Task, names: Sequence[str]) -> Answers | None:
-    """The rows of a file of predictions; None where there is none, or the labels are hidden."""
-    if not path.is_file():
-        return None
-    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-    if not lines or "label" not in lines[0]:
-        return None
-    ids = np.array([line["id"] for line in lines], dtype=np.int64)
-    sides = [[line[key] for line in lines] for key in ("label", "prediction")]
-    if task == "regression":
-        numbers, answers = (np.array(side, np.float64) for side in sides)
-        return Answers(task, ids, numbers, answers, np.empty((len(lines), 0)))
-    probabilities = np.array([[line["probabilities"][name] for name in names] for line in lines], np.float64)
-    number = {name: i for i, name in enumerate(names)}
-    if task == "multi-label":
-        truth, given = (_flags(side, number) for side in sides)
-    else:
-        truth, given = (np.array([number[name] for name in side]) for side in sides)
-    return Answers(task, ids, truth, given, probabilities)
-
-
-def _flags(rows: Sequence[Sequence[str]], number: dict[str, int]) -> np.ndarray:
-    flags = np.zeros((len(rows), len(number)), np.int64)
-    for row, names in zip(flags, rows, strict=True):
-        row[[number[name] for name in names]] = 1
-    return flags
 
 
 @dataclass(frozen=True)
@@ -114,16 +50,17 @@ class ClassRow:
     f1: tuple[float, float, float]
 
 
-def class_rows(answers: Answers, names: Sequence[str]) -> list[ClassRow]:
+def class_rows(answers: Answers) -> list[ClassRow]:
     """A row a class or label.
 
     F1 is 2J / (1 + J) of the share J of right ones among the rows that have the label, are given it, or both; its
     interval is that of J, carried over.
     """
+    names = answers.label_names
     if answers.task == "multi-label":
-        truth, given = answers.truth, answers.given
+        truth, given = answers.targets, answers.given
     else:
-        truth, given = (np.eye(len(names), dtype=np.int64)[ids] for ids in (answers.truth, answers.given))
+        truth, given = (np.eye(len(names), dtype=np.int64)[ids] for ids in (answers.targets, answers.given))
     right, said, true = (truth * given).sum(0), given.sum(0), truth.sum(0)
     rows = []
     for i, name in enumerate(names):
@@ -165,7 +102,7 @@ def reliability(answers: Answers, temperature: float = 1.0) -> Reliability:
     with np.errstate(invalid="ignore"):
         means = [
             np.bincount(bins, weights=each, minlength=BINS) / rows
-            for each in (sure, (answers.given == answers.truth).astype(np.float64))
+            for each in (sure, (answers.given == answers.targets).astype(np.float64))
         ]
     return Reliability(rows, *means)
 

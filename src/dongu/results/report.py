@@ -28,8 +28,9 @@ from dongu.doctor.finding import worst_first
 from dongu.errors import DonguError
 from dongu.files import write_file
 from dongu.results import charts
+from dongu.results.answers import Answers
 from dongu.results.charts import Axis, Chart, Interval, Plot, format_number, words
-from dongu.results.outcomes import Answers, class_rows, most_confused, reliability
+from dongu.results.outcomes import class_rows, most_confused, reliability
 from dongu.results.suspects import Dynamics, learnt
 from dongu.results.trace import Earlier, Entries, Rows, Trace, previous_run, read_trace
 from dongu.run.folder import RunFolder
@@ -340,11 +341,11 @@ def _answers(trace: Trace) -> AnswersShown | None:
     if trace.task == "regression":
         return AnswersShown(split, _numbers(answers), [], 0, [], "")
     names = trace.record.label_names
-    rows = class_rows(answers, names)
+    rows = class_rows(answers)
     shown = rows if len(rows) <= SHOWN_CLASSES else sorted(rows, key=lambda row: -row.rows)[:SHOWN_CLASSES]
     drawn, confused, calibration = [], [], ""
     if trace.task == "single-label":
-        confusion = answers.confusion(len(names))
+        confusion = answers.confusion
         confused = most_confused(confusion, names, SHOWN_ROWS) if len(names) > 2 else []
         if len(names) <= MATRIX_CLASSES:
             said = "Each row is a label, each column an answer; the diagonal is right. Percent are of the label’s rows."
@@ -356,11 +357,11 @@ def _answers(trace: Trace) -> AnswersShown | None:
 
 def _numbers(answers: Answers) -> list[tuple[Chart, str]]:
     """Of a regression: answers against labels, and what is left."""
-    both = Axis.of(np.concatenate([answers.truth, answers.given]), "label")
+    both = Axis.of(np.concatenate([answers.targets, answers.given]), "label")
     scatter = Plot("Answer and label", both, Axis(both.low, both.high, both.ticks, "answer"))
     scatter.rule("answer = label", (both.low, both.high), (both.low, both.high))
-    scatter.points("rows", answers.truth, answers.given)
-    errors = answers.given - answers.truth
+    scatter.points("rows", answers.targets, answers.given)
+    errors = answers.given - answers.targets
     reach = float(np.abs(errors).max()) or 1.0
     bins = 2 * min(max(round(math.sqrt(len(errors))), 4), 14) + 1  # one of them around 0
     counts, edges = np.histogram(errors, bins=bins, range=(-reach, reach))
@@ -444,7 +445,7 @@ def _hardest(trace: Trace, data: TextData | None) -> list[RowShown]:
     order = np.argsort(-answers.losses, kind="stable")[:SHOWN_ROWS]
     rows = []
     for place in (int(each) for each in order):
-        truth, given = answers.truth[place], answers.given[place]
+        truth, given = answers.targets[place], answers.given[place]
         if trace.task == "regression":
             label, answer, number = f"{truth:.4g}", f"{given:.4g}", f"{given - truth:+.3g}"
         elif trace.task == "multi-label":

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from dongu.config import Task
 from dongu.doctor.finding import Finding
 from dongu.errors import InputError
-from dongu.results.outcomes import Answers, read_answers
+from dongu.results.answers import Answers, read_rows
 from dongu.run.dynamics import read_dynamics
 from dongu.run.folder import FINDINGS, RunFolder, dump_json
 from dongu.run.manifest import MANIFEST
@@ -159,12 +159,8 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
         summaries = [Summary.model_validate(line) for line in lines if line["event"] == "summary"]
     with _reading(path / FINDINGS):
         findings = _FINDINGS.validate_json((path / FINDINGS).read_bytes()) if (path / FINDINGS).is_file() else ()
-    answers = {}
-    for split in splits:
-        file = path / "predictions" / f"{split}.jsonl"
-        with _reading(file):
-            if (found := read_answers(file, task, record.label_names)) is not None:
-                answers[split] = found
+    files = {split: path / "predictions" / f"{split}.jsonl" for split in splits}
+    answers = {split: read_rows(file, task, record.label_names) for split, file in files.items() if file.is_file()}
     digests = {}
     with _reading(path / MANIFEST):
         if outcome is not None and (path / MANIFEST).is_file():
