@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -171,6 +172,8 @@ def test_a_run_that_was_killed_goes_on_in_the_same_curves(
 
 def test_what_a_tracker_is_told(begin: Callable[..., dongu.RunResult], tmp_path: Path, fake: type[Fake]) -> None:
     run = begin(tmp_path / "run", track=["wandb", "mlflow", "trackio"]).path
+    from accelerate.tracking import MLflowTracker, TrackioTracker, WandBTracker
+
     wandb, mlflow, trackio = fake.made
     expected = [
         (line["step"], {f"train/{name}": line[name] for name in ("loss", "learning_rate", "grad_norm", "epoch")})
@@ -189,6 +192,8 @@ def test_what_a_tracker_is_told(begin: Callable[..., dongu.RunResult], tmp_path:
     assert mlflow.arguments == {"experiment_name": project, "run_name": "run", "run_id": None}
     assert trackio.arguments["name"] == f"run-{known['id'][:8]}"
     assert known["mlflow"] == "run-7"
+    for kind, tracker in zip((WandBTracker, MLflowTracker, TrackioTracker), fake.made, strict=True):
+        inspect.signature(kind).bind(**tracker.arguments)  # a TypeError where Accelerate calls them otherwise
 
 
 def test_a_resumed_run_has_its_name_again(
