@@ -30,6 +30,7 @@ OPTIONS = [
     "learning_rate",
     "weight_decay",
     "layer_decay",
+    "lora",
     "lr_scheduler",
     "warmup",
     "max_grad_norm",

@@ -21,7 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 STOREYS = [
     ["dongu.text"],
     ["dongu.errors"],
-    ["dongu.config", "dongu.files"],
+    ["dongu.config", "dongu.files", "dongu.extras"],
     ["dongu.data"],
     ["dongu.model", "dongu.multi_label", "dongu.metrics", "dongu.calibration"],
     ["dongu.evaluate", "dongu.confidence", "dongu.doctor"],

@@ -103,6 +103,8 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+LORA_RATE = 10  # times the default learning rate, where --lora is given and no rate: few parameters have far to go
+
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, lt=2**31)]
 Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 
@@ -140,6 +142,9 @@ class RunConfig(BaseModel):
     weight_decay: Annotated[Real, Field(ge=0, le=1)] = Field(0.01, description="AdamW's decay, on all parameters")
     layer_decay: Annotated[Real, Field(gt=0, le=1)] = Field(
         1.0, description="learning rate of a layer, as a share of that of the layer above it; the head has it whole"
+    )
+    lora: Count | None = Field(
+        None, description="rank of LoRA: thin matrices beside the encoder's layers learn, and the head (default: all)"
     )
     lr_scheduler: Scheduler = Field("linear", description="shape of the learning rate over the run")
     warmup: Annotated[Real, Field(ge=0, lt=2**31)] = Field(
@@ -210,6 +215,8 @@ def make_config(options: Mapping[str, Any]) -> RunConfig:
     problems = list(_contradictions(config))
     if problems:
         raise UsageError("; ".join(problems))
+    if config.lora is not None and "learning_rate" not in given:
+        return config.model_copy(update={"learning_rate": LORA_RATE * config.learning_rate})
     return config
 
 

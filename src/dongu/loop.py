@@ -25,6 +25,7 @@ from dongu.data.tokens import check_known, tokenize
 from dongu.data.weights import resolve_weights, row_weights
 from dongu.errors import NonFiniteError, UsageError
 from dongu.evaluate import Evaluation, evaluate
+from dongu.extras import require_extras
 from dongu.metrics import MetricSet
 from dongu.model.device import make_accelerator
 from dongu.model.finite import check_finite
@@ -37,6 +38,7 @@ from dongu.model.load import (
     resolve_model,
     usual_length,
 )
+from dongu.model.lora import add_lora, load_plain_weights, merged
 from dongu.model.loss import Loss
 from dongu.model.optimizer import make_optimizer
 from dongu.model.padding_free import without_padding
@@ -81,6 +83,7 @@ class Loop:
         if isinstance(data, str | TextData):
             options["data"] = data if isinstance(data, str) else data.place
         config = make_config(options)
+        require_extras(config)
         self.data = (
             data
             if isinstance(data, TextData)
@@ -100,6 +103,8 @@ class Loop:
         )
         check_vocabulary(self.model, self.tokenizer, config.model)
         check_finite(self.model.state_dict(), f"--model {config.model}")
+        if config.lora is not None:
+            add_lora(self.model, config.lora, config.seed)
         self.config = self._resolve(config)
         self.metrics = MetricSet.of(self.data.task, self.data.label_names, self.data.hub_name, self.config.metric)
 
@@ -243,15 +248,16 @@ class Loop:
         batches = EvalBatches(self.splits[split], self.collate, self.config.eval_batch_size)
         validation, workers = split == "validation", self.config.workers
         try:
-            evaluation = evaluate(
-                self.engine,
-                batches,
-                self.accelerator,
-                self.metrics,
-                scale=self.loss.scale,
-                choose_threshold=validation,
-                workers=workers,
-            )
+            with merged(self.model):
+                evaluation = evaluate(
+                    self.engine,
+                    batches,
+                    self.accelerator,
+                    self.metrics,
+                    scale=self.loss.scale,
+                    choose_threshold=validation,
+                    workers=workers,
+                )
         except NonFiniteError as error:
             raise NonFiniteError(error.what, where=f"after step {self.number}, {error.where}") from error
         if validation and self.data.task == "multi-label":
@@ -260,7 +266,7 @@ class Loop:
 
     def take_over(self, saved: Any) -> None:
         """The weights of a saved model, and what came with them: a threshold, or answers in the unit of the labels."""
-        self.model.load_state_dict(saved.state_dict())
+        load_plain_weights(self.model, saved.state_dict())
         if self.data.task == "regression":
             self.loss = replace(self.loss, scale=UNSCALED)
             # In fp32: such answers need more digits than bf16 has.

@@ -31,6 +31,7 @@ from dongu.files import disk, replace_folder, write_file
 from dongu.loop import CHECKED_ROWS, Loop, Step
 from dongu.model.head import check_head, divide_head
 from dongu.model.load import load_classifier, quiet_transformers, usual_length
+from dongu.model.lora import plain_weights
 from dongu.results.card import write_card
 from dongu.results.predictions import prediction_lines
 from dongu.run.checkpoint import Checkpoints, RunState
@@ -335,7 +336,8 @@ def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None) -
     tokenizer.backend_tokenizer.no_padding()
     numbers = loop.data.task == "regression"
     with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers():
-        loop.model.save_pretrained(stage, state_dict=loop.loss.scale.undone(loop.model) if numbers else None)
+        weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
+        loop.model.save_pretrained(stage, state_dict=weights)
         tokenizer.save_pretrained(stage)
         if temperature is not None:
             disk.write(stage / CALIBRATION, dump_json({"temperature": temperature}).encode())

@@ -12,6 +12,7 @@ from dongu.cli.options import add_option, spellings, whole_number
 from dongu.cli.results import show_result
 from dongu.config import RunConfig, make_config, read_config
 from dongu.errors import UsageError
+from dongu.extras import require_extras
 from dongu.text import counted
 
 LAUNCHERS = """\
@@ -48,6 +49,7 @@ def _run(parsed: argparse.Namespace) -> None:
     options = train_options(parsed, processes=int(os.environ.get("WORLD_SIZE", "1")))
     count = None if parsed.seeds is None else whole_number(parsed.seeds, "seeds", 1)
     config = make_config(options)  # first whatever may be wrong and needs no torch, which takes seconds to load
+    require_extras(config)
     from dongu.data.examples import read_examples
     from dongu.data.sources import read_source
     from dongu.data.weights import resolve_weights

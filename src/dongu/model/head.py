@@ -12,12 +12,17 @@ from dongu.errors import ModelError
 CLOSE = 1e-3  # of the largest logit; a layer that the logits do not come from is off by half of it
 
 
+def is_head(model: Any, name: str) -> bool:
+    """Whether a parameter or a layer of that name is no part of the encoder: what stands behind it, and its pooler."""
+    return not name.startswith(f"{model.base_model_prefix}.") or "pooler" in name
+
+
 def head_of(model: Any) -> tuple[str, nn.Linear] | None:
     """The name and the layer that answers: the last linear one with as many outputs as there are labels, if any is."""
     found = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
+        if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels and ".lora_" not in name
     ]
     return found[-1] if found else None
 

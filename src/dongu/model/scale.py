@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from dongu.model.head import head_of
+from dongu.model.lora import plain_weights
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Scale:
 
     def undone(self, model: Any) -> dict[str, Tensor]:
         """The weights of the same model with a head that answers in the unit of the labels, as they are saved."""
-        weights: dict[str, Tensor] = model.state_dict()
+        weights = plain_weights(model)
         if (head := head_of(model)) is not None:
             name, layer = head
             weights[f"{name}.weight"] = (layer.weight.detach().double() * self.std).float()

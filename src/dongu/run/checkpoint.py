@@ -226,8 +226,9 @@ class Checkpoints:
             StorageError: there is less.
         """
         weights = sum(tensor.nbytes for tensor in state_tensors(loop)[0].values())
+        model = sum(tensor.nbytes for tensor in loop.model.state_dict().values())
         checkpoints = min(self.keep + 2, self.plan.saves_in_all)
-        needed = checkpoints * 3 * weights + 2 * weights  # two moments a weight; the best model and its successor
+        needed = checkpoints * 3 * weights + 2 * model  # two moments a weight; the best model and its successor
         run = self.folder.parent.absolute()
         held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
         free = shutil.disk_usage(next(path for path in (run, *run.parents) if path.is_dir())).free
@@ -248,10 +249,14 @@ def own_checkpoints(folder: Path) -> list[Path]:
 
 
 def state_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights by name, each shared one once, and the optimizer's moments as `PARAMETER.NAME`; on the CPU."""
+    """Weights that learn by name, each shared one once, and the optimizer's moments as `PARAMETER.NAME`; on the CPU.
+
+    Those that do not learn are the ones of `--model`, whose digest is part of the run's identity.
+    """
     model = loop.model
     kept = set(model.state_dict())
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    named = {**learning, **dict(model.named_buffers())}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items() if name in kept}
     moments = {
         f"{index}.{name}": tensor.detach().cpu().contiguous()

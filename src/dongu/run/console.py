@@ -12,11 +12,12 @@ from typing import Any, Self, TextIO
 from tqdm import tqdm
 
 from dongu.confidence import CONSTANT_ANSWERS
-from dongu.config import Task
+from dongu.config import LORA_RATE, RunConfig, Task
 from dongu.data.order import epoch_order, padding_share
 from dongu.doctor.overview import SHOWN_LABELS, describe_labels
 from dongu.loop import Loop, Step
 from dongu.model.device import describe_device
+from dongu.model.lora import count_parameters
 from dongu.text import counted, listed, printable
 
 PLAIN_LINES = 20  # progress lines of a whole run where the output is no terminal
@@ -101,7 +102,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     cut_share = sum(cut.values()) / sum(len(split) for split in splits.values())
     unused = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
     cached = ", read from the cache" if all(split.tokens.cached for split in splits.values()) else ""
-    parameters = sum(parameter.numel() for parameter in loop.model.parameters())
+    parameters, learning = count_parameters(loop.model)
     padding = _describe_padding(loop)
     processes = loop.accelerator.num_processes
     share = -(-config.batch_size // processes)
@@ -115,6 +116,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ("labels", describe_labels(data, data.splits["train"])),
         ("loss", _describe_loss(loop)),
         ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),
+        *_describe_lora(config, parameters, learning),
         (
             "tokens",
             f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {sum(cut.values()):,} of all rows "
@@ -140,6 +142,20 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ("engine", _describe_engine(loop)),
         ("metrics", _describe_metrics(loop)),
     ]
+
+
+def _describe_lora(config: RunConfig, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
+    """What learns where not all does, and that the learning rate is not the usual one."""
+    if config.lora is None:
+        return
+    usual = RunConfig.model_fields["learning_rate"].default
+    derived = config.learning_rate == LORA_RATE * usual
+    rate = f"; {LORA_RATE} times the usual learning rate, unless --learning-rate is given" if derived else ""
+    yield (
+        "lora",
+        f"rank {config.lora}: {_millions(learning)} parameters learn, {learning / parameters:.1%} of the model's"
+        f" number{rate}",
+    )
 
 
 def _describe_padding(loop: Loop) -> str:

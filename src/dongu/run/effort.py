@@ -12,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dongu.loop import Loop, Step
+from dongu.model.lora import count_parameters
 
 PROBE_SIZES = {"cpu": 768, "mps": 2048, "cuda": 4096}  # rows and columns of the product that the probe times
 PROBE_SECONDS = 0.1
@@ -41,7 +42,10 @@ class Effort:
         """The sums, with the rates and the peak of memory; times two small products to know what the machine can."""
         device, precision = loop.accelerator.device, loop.config.precision
         mean_length = max(1, round(float(loop.splits["train"].tokens.lengths.mean())))
-        flops = 3 * forward_flops(loop.model, mean_length) / mean_length * self.tokens  # backward is twice forward
+        # Backward takes as much again for the inputs of each product, and as much for the weights that learn.
+        parameters, learning = count_parameters(loop.model)
+        times = 2 + min(1, learning / parameters)
+        flops = times * forward_flops(loop.model, mean_length) / mean_length * self.tokens
         self.per_second = {
             "examples": self.examples / self.seconds,
             "tokens": self.tokens / self.seconds,

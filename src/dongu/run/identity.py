@@ -50,6 +50,7 @@ def identity(loop: Loop) -> dict[str, Any]:
         "versions": software_versions(),
         "hardware": {"device": describe_device(loop.accelerator), "cpu": torch.backends.cpu.get_cpu_capability()},
         "processes": loop.accelerator.num_processes,
+        **_frozen(loop.model),
     }
 
 
@@ -84,6 +85,8 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
             yield Difference("data", f"{split} holds other rows than it did ({origin}: {counts})")
         elif new["tokens"] != old["tokens"]:
             yield Difference("data", f"the tokenizer makes other tokens of {split}")
+    if was.get("frozen") != now.get("frozen"):
+        yield Difference("model", f"the weights of --model {loop.config.model} that do not learn are others")
     for name, old in was["versions"].items():
         if (new := now["versions"].get(name)) != old:
             yield Difference("" if name == "python" else "versions", f"{name} is {new}, and was {old}")
@@ -138,6 +141,18 @@ def _digest_of_tokens(split: Split) -> str:
     for start in range(0, len(split.tokens.input_ids), DIGESTED_TOKENS):
         digest.update(split.tokens.input_ids[start : start + DIGESTED_TOKENS].astype(np.int64).tobytes())
     return digest.hexdigest()
+
+
+def _frozen(model: Any) -> dict[str, str]:
+    """A digest of the weights that do not learn, which no checkpoint holds; nothing where all do."""
+    frozen = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    if not frozen:
+        return {}
+    digest = hashlib.sha256()
+    for name, parameter in frozen.items():
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().numpy())
+    return {"frozen": digest.hexdigest()}
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,107 @@
+"""LoRA: beside each linear layer of the encoder a product of two thin matrices, which learns in its place.
+
+peft puts the matrices there. What a run evaluates and saves is the model without them: they are added to the weights
+that they stand beside, so that a file has the names and the numbers of a plain model. Every function here takes a
+model without LoRA too, and then does nothing more than transformers and PyTorch do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from dongu.errors import UsageError
+from dongu.model.head import is_head
+
+NAME = "default"  # peft's, of the one set of matrices
+ALPHA = 2  # times the rank: the product of the two matrices counts this much, whatever the rank
+
+
+def add_lora(model: Any, rank: int, seed: int) -> None:
+    """Freeze the model but for its head, and put matrices of this rank beside every linear layer of the encoder.
+
+    One of the two is drawn by `seed` alone, the other is 0: until the first update the model answers as it did.
+
+    Raises:
+        UsageError: the encoder has no linear layer, or none that is as large as the rank.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and not is_head(model, f"{name}.")
+    }
+    if rank > (largest := max((min(module.weight.shape) for module in linear.values()), default=0)):
+        raise UsageError(
+            f"the largest weight of `{model.config.model_type}` has rank {largest}", where=f"--lora {rank}"
+        )
+    torch.manual_seed(seed)
+    transposed = any(isinstance(module, Conv1D) for module in linear.values())  # GPT-2 has (in, out)
+    inject_adapter_in_model(
+        LoraConfig(
+            r=rank, lora_alpha=ALPHA * rank, lora_dropout=0.0, target_modules=list(linear), fan_in_fan_out=transposed
+        ),
+        model,
+    )
+    for name, parameter in model.named_parameters():
+        if is_head(model, name):
+            parameter.requires_grad = True
+
+
+@contextmanager
+def merged(model: Any) -> Iterator[None]:
+    """Inside the block the model is as it is saved, LoRA in the weights; afterwards these are as before, to the bit."""
+    layers = _lora_layers(model)
+    kept = [layer.get_base_layer().weight.data for layer in layers]
+    with torch.no_grad():
+        for layer, weight in zip(layers, kept, strict=True):
+            layer.get_base_layer().weight.data = weight + layer.get_delta_weight(NAME)
+            layer.merged_adapters.append(NAME)  # its forward is the plain one's
+    try:
+        yield
+    finally:
+        for layer, weight in zip(layers, kept, strict=True):
+            layer.get_base_layer().weight.data = weight
+            layer.merged_adapters.clear()
+
+
+def plain_weights(model: Any) -> dict[str, Tensor]:
+    """The weights of the model with LoRA merged into them, under the names of a model without."""
+    with merged(model):
+        return {_plain(name): tensor for name, tensor in model.state_dict().items() if not _is_added(name)}
+
+
+def load_plain_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Take over the weights of a plain model, to which LoRA adds nothing from here on."""
+    model.load_state_dict(
+        {
+            name: torch.zeros_like(tensor) if _is_added(name) else weights[_plain(name)]
+            for name, tensor in model.state_dict().items()
+        }
+    )
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """Those of the model without LoRA, and those that learn, LoRA's among them."""
+    named = list(model.named_parameters())
+    own = sum(parameter.numel() for name, parameter in named if not _is_added(name))
+    return own, sum(parameter.numel() for _, parameter in named if parameter.requires_grad)
+
+
+def _lora_layers(model: Any) -> list[Any]:
+    return [module for module in model.modules() if hasattr(module, "lora_A")]
+
+
+def _is_added(name: str) -> bool:
+    return ".lora_" in name
+
+
+def _plain(name: str) -> str:
+    """peft moves a layer to `base_layer` of the one that it puts in its place."""
+    return name.replace(".base_layer.", ".")
