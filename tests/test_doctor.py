@@ -108,6 +108,34 @@ def test_a_pair_the_other_way_round(looked_at: Callable[..., Checkup]) -> None:
     assert places(found) == ["d/train.csv:2 d/validation.csv:4"]
 
 
+def test_one_text_of_a_pair_in_another_split(looked_at: Callable[..., Checkup]) -> None:
+    pairs = [(text, f"{text} too", label) for text, label in ENOUGH]
+    checkup = looked_at(
+        header=("sentence1", "sentence2", "label"),
+        train=pairs,
+        validation=[("one more", "b", "no"), ("and another", "b", "yes")],  # shared among themselves alone
+        test=[
+            ("x", "y", "no"),
+            ("another", "Film  the 0", "no"),
+            ("film the 0 too", "film the 0", "no"),  # a copy, which is told as one
+            ("cook the 1", "cook the 2", "yes"),  # both, of two pairs: one row
+        ],
+    )
+    found = only(checkup, "partner")
+    assert found.severity == "note"
+    assert found.what == "2 test rows of 4 (50.0%) share one text of the pair with train, beside another partner"
+    assert found.advice == "if the model will meet new texts, split the data by text, not by pair"
+    assert places(found) == ["d/train.csv:2 d/test.csv:3", "d/train.csv:11 d/test.csv:5"]
+    assert [example.text for example in found.examples] == ["Film the 0", "cook the 1"]
+
+
+def test_pairs_that_holding_out_parts(tmp_path: Path) -> None:
+    rows = [(f"question {i // 4}", f"answer {i}", ("no", "yes")[i % 2]) for i in range(40)]
+    write_csv(tmp_path / "all.csv", rows, header=("sentence1", "sentence2", "label"))
+    checkup = inspect(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
+    assert "a validation part of your own" in only(checkup, "4 validation rows of 4 .* partner").advice
+
+
 def test_copies_with_other_labels_do_not_raise_a_score(looked_at: Callable[..., Checkup]) -> None:
     checkup = looked_at(train=ENOUGH, validation=[*FRESH, ("film the 0", "yes")])
     assert "too low" in only(checkup, "1 with another label").effect
@@ -514,7 +542,7 @@ def test_a_misspelt_packaged_model(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("mrpc", []),
+        ("mrpc", ["55 validation rows of 408 (13.5%) share one text", "249 test rows of 1,725 (14.4%) share one text"]),
         ("sst2", ["2 test rows of 1,821 (0.1%) stand in train too: 2 to the letter", "9 train rows of 6,920"]),
     ],
 )

@@ -1,7 +1,7 @@
-"""The same text again: in another split, with another label, or just twice.
+"""The same text again: in another split, with another label, with another partner, or just twice.
 
-Rows are compared by 64-bit hashes of their texts, so a split costs 24 bytes a row. That two different ones of a
-million rows have the same hash happens once in thirty million data sets.
+Rows are compared by 64-bit hashes of their texts, so a split costs 24 bytes a row, 40 where they are pairs. That two
+different ones of a million rows have the same hash happens once in thirty million data sets.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Hashed:
     """The rows of a split as numbers, (rows,) int64 each, which are equal where the texts are.
 
     `exact` to the letter, `near` but for case and space, `either_way` also where a pair stands the other way round.
+    `sides`, (texts a row, rows), is `near` of each text of a pair for itself; (0, rows) where there are no pairs.
     `answers`, (rows,), are the targets, and a number a set where a row has several labels; None where they are hidden.
     """
 
@@ -35,18 +36,21 @@ class Hashed:
     exact: np.ndarray
     near: np.ndarray
     either_way: np.ndarray
+    sides: np.ndarray
 
     @staticmethod
     def of(examples: Examples, sets: dict[bytes, int]) -> Hashed:
         """Hashes for this process: Python salts them anew in the next. `sets` has the numbers of sets seen so far."""
-        hashes = np.empty((3, len(examples)), dtype=np.int64)
+        pair = len(examples.texts) == 2
+        hashes = np.empty((5 if pair else 3, len(examples)), dtype=np.int64)
         for row, texts in enumerate(zip(*examples.texts, strict=True)):
             plain = tuple(map(_plain, texts))
-            hashes[:, row] = hash(texts), hash(plain), hash(tuple(sorted(plain)))
+            sides = map(hash, plain) if pair else ()
+            hashes[:, row] = hash(texts), hash(plain), hash(tuple(sorted(plain))), *sides
         answers = examples.targets
         if answers is not None and answers.ndim == 2:
             answers = np.array([sets.setdefault(row.tobytes(), len(sets)) for row in answers])
-        return Hashed(examples, answers, *hashes)
+        return Hashed(examples, answers, *hashes[:3], hashes[3:])
 
 
 def _plain(text: str) -> str:
@@ -65,6 +69,8 @@ def check_copies(data: TextData) -> Iterator[Finding]:
         yield from _contradictions(data, rows, name)
     for name, rows in hashed.items():
         yield from _repetitions(rows, name)
+    for new in [name for name in hashed if name != "train"]:
+        yield from _other_partners(data, hashed["train"], hashed[new], new)
 
 
 def _leak(data: TextData, hashed: Mapping[str, Hashed], seen_name: str, new_name: str) -> Iterator[Finding]:
@@ -98,6 +104,32 @@ def _leak(data: TextData, hashed: Mapping[str, Hashed], seen_name: str, new_name
             example([seen.examples.where(int(first[row])), new.examples.where(int(row))], *_texts(new, int(row)))
             for row in found[:SHOWN_EXAMPLES]
         ),
+    )
+
+
+def _other_partners(data: TextData, train: Hashed, new: Hashed, new_name: str) -> Iterator[Finding]:
+    """Pairs of a split of which train has one text, in another pair."""
+    known = np.isin(new.sides, train.sides)  # (2, rows); (0, rows) where there are no pairs
+    found = np.flatnonzero(known.any(axis=0) & ~np.isin(new.either_way, train.either_way))
+    if not found.size:
+        return
+    examples = []
+    for row in found[:SHOWN_EXAMPLES]:
+        side = int(np.flatnonzero(known[:, row])[0])
+        first = int(np.flatnonzero((train.sides == new.sides[side, row]).any(axis=0))[0])
+        examples.append(example([train.examples.where(first), new.examples.where(int(row))], _texts(new, row)[side]))
+    yield Finding(
+        "note",
+        f"{counted(len(found), f'{new_name} row')} of {len(new.either_way):,} ({percent(len(found) / known.shape[1])}) "
+        f"{'shares' if len(found) == 1 else 'share'} one text of the pair with train, beside another partner",
+        f"the score on {new_name} is in part of texts that training has seen, and says less of new ones",
+        "if the model will meet new texts, "
+        + (
+            "give a validation part of your own, without texts of train"
+            if data.held_out and new_name == "validation"
+            else "split the data by text, not by pair"
+        ),
+        tuple(examples),
     )
 
 
