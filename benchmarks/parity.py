@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--steps", type=int, default=120)
     arguments = parser.parse_args()
-    from dongu.model.load import resolve_model
+    from dongu.model.place import resolve_model
 
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder)

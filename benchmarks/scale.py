@@ -72,7 +72,8 @@ def save_model(folder: Path) -> None:
     import torch
     from transformers import BertConfig, BertModel
 
-    from dongu.model.load import load_tokenizer, resolve_model
+    from dongu.model.load import load_tokenizer
+    from dongu.model.place import resolve_model
 
     tokenizer = load_tokenizer(resolve_model("minilm"))
     tokenizer.save_pretrained(folder)

@@ -499,7 +499,7 @@ def find_model(job: Job, turns: Turns) -> None:
     """Where the model is, and what this machine has."""
     import torch
 
-    from dongu.model.load import resolve_model
+    from dongu.model.place import resolve_model
 
     versions = {name: importlib.import_module(name).__version__ for name in ("torch", "transformers")}
     if find_spec("lightning"):

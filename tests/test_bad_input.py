@@ -399,6 +399,15 @@ def with_option(**changes: Any) -> Callable[[Path], None]:
     )
 
 
+def without_option(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        record = json.loads((folder / "run.json").read_text())
+        del record["options"][name]
+        (folder / "run.json").write_text(json.dumps(record))
+
+    return change
+
+
 def written(name: str, content: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         (folder / name).write_text(content)
@@ -426,6 +435,9 @@ RUNS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], list[str]]] = {
     "no options": (with_record(options=None), EVERY, ["run/run.json", "no options of a run"]),
     "options gone": (with_record(options={"data": "pairs.jsonl"}), EVERY, ["run/run.json", "no options of a run"]),
     "no label names": (with_record(label_names=None), EVERY, ["run/run.json", "no names of labels"]),
+    "no place of the data": (without_option("data"), EVERY, ["run/run.json", "no options of a run"]),
+    "nothing about the data": (with_record(data=None), EVERY, ["run/run.json", "nothing about the data"]),
+    "no metric": (with_record(metric=None), EVERY, ["run/run.json", "no metric"]),
     "other label names": (with_record(label_names=["a", "b", "c"]), ("predict",), ["2 outputs", "names 3 labels"]),
     "a bad option": (with_option(epochs="x"), ("predict", "evaluate", "resume"), ["--epochs", "`x`"]),
     "no model": (without_model, ("predict", "evaluate"), ["run: the run has no model yet"]),
@@ -477,6 +489,8 @@ AT_WORK: list[tuple[list[str], list[str]]] = [
     (["evaluate", "RUN", "holes.csv"], ["holes.csv", "no labels"]),
     (["evaluate", "RUN", "strange.csv"], ["strange.csv:3", "`maybe`", "no, yes"]),
     (["train", "pairs.jsonl", "--out", "RUN"], ["holds a finished run", "nothing was touched"]),
+    (["train", "pairs.jsonl", "--out", "missing/../RUN"], ["holds a finished run", "nothing was touched"]),
+    (["train", "pairs.jsonl", "--out", "missing/../old.jsonl"], ["old.jsonl: is a file"]),
 ]
 
 
@@ -490,7 +504,7 @@ def test_a_run_at_work(
     (tmp_path / "other.csv").write_text("text,label\na film,yes\n")
     (tmp_path / "holes.csv").write_text("sentence1,sentence2\ngood,film\nbad,\n")
     (tmp_path / "strange.csv").write_text("sentence1,sentence2,label\ngood,film,yes\nbad,film,maybe\n")
-    message = failure(capsys, *(str(trained) if word == "RUN" else word for word in arguments))
+    message = failure(capsys, *(word.replace("RUN", os.path.relpath(trained)) for word in arguments))
     for part in said:
         assert part in message
 
@@ -656,14 +670,29 @@ def test_a_process_that_is_quick_to_refuse(tmp_path: Path, arguments: list[str],
     assert not loaded & {"torch", "transformers", "datasets", "scipy"}
 
 
-def test_a_process_that_has_to_load_torch(tmp_path: Path, tiny_model: Callable[..., str]) -> None:
-    shutil.copytree(tiny_model(), tmp_path / "model")
-    pickled_only(tmp_path / "model")
+WITHOUT_TORCH = (
+    "no config", "no weights", "pickle", "no tokenizer", "remote code", "unknown kind", "cut config", "cut weights",
+)  # fmt: skip
+
+
+def test_a_bad_model_is_told_before_torch_is_loaded(tmp_path: Path, tiny_model: Callable[..., str]) -> None:
+    """All in one process, which has not loaded torch at its end: neither to look at the model nor for the data."""
+    for name in WITHOUT_TORCH:
+        shutil.copytree(tiny_model(), tmp_path / name)
+        MODELS[name][0](tmp_path / name)
     (tmp_path / "data.csv").write_text(GOOD)
     before = contents(tmp_path)
-    command = [sys.executable, "-m", "dongu", "train", "data.csv", "--model", "./model", "--out", "run"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 2
-    assert_well_said(done.stderr)
-    assert "pickled" in done.stderr
+    program = (
+        "import sys; from dongu.cli.main import run\n"
+        "for name in sys.argv[1:]: assert run(['train', 'data.csv', '--model', f'./{name}', '--out', 'run']) == 2\n"
+        "assert not {'torch', 'transformers'} & {*sys.modules}"
+    )
+    command = [sys.executable, "-c", program, *WITHOUT_TORCH]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    messages = done.stderr.split("dongu: ")[1:]
+    for name, message in zip(WITHOUT_TORCH, messages, strict=True):
+        assert_well_said(f"dongu: {message}")
+        for part in [f"--model {name}: ", *MODELS[name][1]]:
+            assert part in message
     assert contents(tmp_path) == before

@@ -106,7 +106,9 @@ def test_mnli_from_both_validations_to_both_files(
 def finished(folder: Path, data: str, predictions: list[Any]) -> str:
     """What is read of a run here: where its data were, and its answers to the test split."""
     (folder / "predictions").mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"options": {"data": data}}))
+    options = {"data": data, "text_columns": ["text"], "label_column": "label", "task": "single-label"}
+    record = {"options": options, "label_names": ["0", "1"], "metric": "accuracy", "data": {}}
+    (folder / "run.json").write_text(json.dumps(record))
     rows = [json.dumps({"id": i, "prediction": prediction}) for i, prediction in enumerate(predictions)]
     (folder / "predictions" / "test.jsonl").write_text("\n".join(rows) + "\n")
     return str(folder)
@@ -150,9 +152,17 @@ def test_what_cannot_be_handed_in(
     assert not (tmp_path / "files").exists()
     assert run(["predict", path, *arguments]) == 2
     assert "--out FOLDER" in capsys.readouterr().err
-    (tmp_path / "run" / "predictions" / "test.jsonl").unlink()
+    predictions = tmp_path / "run" / "predictions" / "test.jsonl"
+    for damage in ("{", "[]", '{"id": 0}'):
+        predictions.write_text(damage)
+        assert run(["predict", path, "--out", str(tmp_path / "files"), "--glue", "rte"]) == 2
+        assert "test.jsonl: cannot be read" in capsys.readouterr().err
+    predictions.unlink()
     assert run(["predict", path, "--out", str(tmp_path / "files"), "--glue", "rte"]) == 2
     assert "no answers for the split test" in capsys.readouterr().err
+    (tmp_path / "run" / "run.json").write_text('{"options": {"data": "glue:rte"}}')
+    assert run(["predict", path, "--out", str(tmp_path / "files"), "--glue"]) == 2
+    assert "run.json: is damaged: it holds no options of a run" in capsys.readouterr().err
 
 
 def test_a_bare_name_is_answered_with_the_whole_one(capsys: pytest.CaptureFixture[str]) -> None:

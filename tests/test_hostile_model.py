@@ -335,6 +335,14 @@ def test_attention_is_the_models_own_choice(model: Path) -> None:
     assert config._experts_implementation in safety.LOCAL_EXPERTS
 
 
+def test_what_is_known_of_transformers_without_loading_it() -> None:
+    from transformers import AttentionInterface
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    assert safety.classifiers() == dict(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES)
+    assert {"eager", *AttentionInterface().valid_keys()} == {*safety.LOCAL_ATTENTION, *safety.OTHER_ATTENTION}
+
+
 @entries
 def test_weights_in_shards_load(model: Path, entry: Callable[[Path], int]) -> None:
     from safetensors.torch import load_file

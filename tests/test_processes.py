@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+import dongu
 from dongu.cli.main import run as run_command
+from test_seeds import end_after
 
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "{port}"],
@@ -114,3 +116,25 @@ def test_an_error_is_said_once(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode != 0
     assert done.stderr.count("dongu: error:") == 1
+
+
+def test_several_seeds_on_two_processes(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one process has begun, two go on with; then they train the other seed."""
+    options = {"model": tiny_model(), "max_steps": 6, "eval_steps": 2, "lr": 1e-3, "threads": 1}
+    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    train = ["train", data_folder(test=0), *flags, "--out", str(tmp_path / "out")]
+    for seed in (42, 43):
+        dongu.train(data_folder(test=0), **options, seed=seed, out=str(tmp_path / f"alone-{seed}"))
+    with monkeypatch.context() as patch:
+        end_after(patch, steps=3)
+        assert run_command([*train, "--seeds", "2"]) == 143
+    output = launch("torchrun", *train, "--seeds", "2")
+    assert output.count("going on after step 3 of 6") == 1
+    assert output.count("2 seeds: mean") == 1, "only the main process prints"
+    assert json.loads((tmp_path / "out" / "seeds.json").read_text())["seeds"] == [42, 43]
+    for seed in (42, 43):
+        alone, together = (read_lines(tmp_path / run) for run in (f"alone-{seed}", f"out/seed-{seed}"))
+        assert [line["step"] for line in together] == [line["step"] for line in alone]
+        assert [line["loss"] for line in together] == pytest.approx([line["loss"] for line in alone], rel=1e-5)

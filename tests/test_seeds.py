@@ -39,8 +39,8 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def end_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Have SIGTERM come in a step, counted over all runs."""
+def end_after(monkeypatch: pytest.MonkeyPatch, steps: int, received: signal.Signals = signal.SIGTERM) -> None:
+    """Have a signal come in a step, counted over all runs."""
     from dongu.run.journal import Journal
 
     write, made = Journal.step, []
@@ -49,9 +49,18 @@ def end_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         write(self, one)
         made.append(one)
         if len(made) == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), received)
 
     monkeypatch.setattr(Journal, "step", step)
+
+
+def killed_after(monkeypatch: pytest.MonkeyPatch, steps: int, arguments: list[str]) -> None:
+    """Run a command in a process that SIGKILL ends in a step."""
+    if (child := os.fork()) == 0:
+        end_after(monkeypatch, steps, signal.SIGKILL)
+        run_command(arguments)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
 def test_a_run_a_seed_and_their_spread(
@@ -94,7 +103,7 @@ def test_a_run_a_seed_and_their_spread(
     assert files(out) == before
 
 
-def test_a_signal_and_the_same_command_again(
+def test_a_kill_a_signal_and_the_same_command_again(
     command: Callable[..., list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -102,10 +111,14 @@ def test_a_signal_and_the_same_command_again(
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run_command(command(whole)) == 0
+    killed_after(monkeypatch, 5, command(out))
+    assert {path.name for path in out.iterdir()} == {"seed-42"}
     with monkeypatch.context() as patch:
-        end_after(patch, steps=10)  # the fourth of seed 43
+        end_after(patch, steps=3 + 4)  # the three that are left of seed 42, and the fourth of seed 43
         assert run_command(command(out)) == 143
-    assert "the same command goes on with it" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "going on after step 3 of 6" in captured.out
+    assert "the same command goes on with it" in captured.err
     assert json.loads((out / "seeds.json").read_text(encoding="utf-8"))["seeds"] == [42]
     assert not (out / "seed-44").exists()
     kept = (out / "seed-42/results.json").stat().st_mtime_ns

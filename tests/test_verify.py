@@ -90,6 +90,14 @@ def test_damage_is_found(name: str, finished: Path, capsys: pytest.CaptureFixtur
     assert {proof.name for proof in proofs if not proof.holds} == found.keys()
 
 
+def test_a_folder_in_place_of_a_file(finished: Path) -> None:
+    (finished / "metrics.jsonl").unlink()
+    (finished / "metrics.jsonl").mkdir()
+    found = failures(finished)
+    assert found.keys() == {"files", "log", "replay"}
+    assert "metrics.jsonl cannot be read (Is a directory)" in found["replay"]
+
+
 def test_a_metric_that_the_model_does_not_have(finished: Path) -> None:
     path = finished / "results.json"
     results = json.loads(path.read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -105,6 +106,12 @@ def _no_bool(value: Any) -> Any:
 
 LORA_RATE = 10  # times the default learning rate, where --lora is given and no rate: few parameters have far to go
 
+
+def _without_detours(value: Any) -> Any:
+    """`missing/../run` is `run`: made as it stands, it would leave a folder on the way."""
+    return os.path.realpath(value) if isinstance(value, str) and ".." in Path(value).parts else value
+
+
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, lt=2**31)]
 Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 
@@ -120,7 +127,9 @@ class RunConfig(BaseModel):
         min_length=1,
         description="model to start from: a Hub name, a local folder, or `minilm` (packaged, needs no network)",
     )
-    out: str | None = Field(None, min_length=1, description="run folder to write (default: runs/NAME)")
+    out: Annotated[str | None, BeforeValidator(_without_detours)] = Field(
+        None, min_length=1, description="run folder to write (default: runs/NAME)"
+    )
     text_columns: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
         None,
         min_length=1,

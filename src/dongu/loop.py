@@ -35,13 +35,13 @@ from dongu.model.load import (
     load_tokenizer,
     model_columns,
     position_count,
-    resolve_model,
     usual_length,
 )
 from dongu.model.lora import add_lora, load_plain_weights, merged
 from dongu.model.loss import Loss
 from dongu.model.optimizer import make_optimizer
 from dongu.model.padding_free import without_padding
+from dongu.model.place import resolve_model
 from dongu.model.scale import UNSCALED, Scale
 from dongu.model.schedule import make_scheduler, total_steps, warmup_steps
 

@@ -10,6 +10,7 @@ from typing import Any
 from dongu.cli.options import SET_ONCE, add_option
 from dongu.cli.results import show_result
 from dongu.config import RunConfig, make_config
+from dongu.extras import require_extras
 
 ALLOWED = "data, versions, hardware, or an option by its name (learning-rate)"
 
@@ -35,11 +36,14 @@ def add(commands: Any) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> None:
+    from dongu.model.place import resolve_model
     from dongu.run.folder import RunFolder
 
     options = {name: getattr(parsed, name) for name in RunConfig.model_fields if name not in SET_ONCE}
     given = {name: value for name, value in options.items() if value is not None}
-    make_config({**RunFolder(parsed.folder).read_record()["options"], **given})
+    config = make_config({**RunFolder(parsed.folder).read_record()["options"], **given})
+    require_extras(config)
+    resolve_model(config.model)
     from dongu.run.console import Console
     from dongu.training import resume
 

@@ -53,8 +53,10 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.examples import read_examples
     from dongu.data.sources import read_source
     from dongu.data.weights import resolve_weights
+    from dongu.model.place import resolve_model
     from dongu.run.folder import RunFolder
 
+    resolve_model(config.model)
     if count is not None:
         _train_seeds(options, count, as_json=parsed.json)
         return

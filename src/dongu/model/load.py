@@ -21,8 +21,17 @@ from transformers import logging as transformers_logging
 
 from dongu.config import Task
 from dongu.errors import ModelError
-from dongu.model.place import find_model, hub_hint
-from dongu.model.safety import INDEX_FILE, SETTINGS_FILES, VOCABULARY_FILES, check_files, shards, use_local_kernels
+from dongu.model.place import hub_hint
+from dongu.model.safety import (
+    INDEX_FILE,
+    SETTINGS_FILES,
+    VOCABULARY_FILES,
+    check_files,
+    check_folder,
+    shards,
+    use_local_kernels,
+)
+from dongu.model.tokenizer_class import check_tokenizer_class
 from dongu.multi_label import DEFAULT_THRESHOLD
 
 HUB_FILES = [*SETTINGS_FILES, *VOCABULARY_FILES, "tokenizer.*.json", INDEX_FILE]  # all that is read but the weights
@@ -32,18 +41,6 @@ PROBLEM_TYPES: dict[Task, str] = {
     "regression": "regression",
 }
 UNKNOWN_LENGTH = 512  # where neither the tokenizer nor the model names a limit
-
-
-def resolve_model(name: str) -> str:
-    """The folder of a packaged or a local model, checked; a Hub name as it is.
-
-    Raises:
-        ModelError: the package is not installed, or the folder lacks what a model needs.
-    """
-    path = find_model(name)
-    if Path(path).is_dir():
-        _check_folder(Path(path))
-    return path
 
 
 def load_tokenizer(path: str) -> Any:
@@ -116,7 +113,7 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
     Raises:
         ModelError: the folder is no saved classifier.
     """
-    _check_folder(folder)
+    check_folder(folder)
     tokenizer = load_tokenizer(str(folder))
     with _loading(str(folder)):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
@@ -248,12 +245,14 @@ def _checked_revision(path: str, *, weights: bool = False) -> str | None:
     A branch may move between the check and the loading; a commit cannot.
     """
     if Path(path).is_dir():
-        _check_folder(Path(path))
+        check_folder(Path(path))
+        check_tokenizer_class(Path(path), f"--model {path}")
         return None
     where = f"--model {path}"
     with quiet_transformers():  # no bars for small files
         folder = Path(snapshot_download(path, allow_patterns=HUB_FILES))
     check_files(folder, where)
+    check_tokenizer_class(folder, where)
     if weights:
         index = folder / INDEX_FILE
         for name in shards(index, where) if index.exists() else ["model.safetensors"]:
@@ -265,17 +264,3 @@ def _checked_revision(path: str, *, weights: bool = False) -> str | None:
                 raise ModelError(f"has no {name}", where=where, hint="dongu loads safetensors only") from error
         check_files(folder, where)
     return folder.name
-
-
-def _check_folder(folder: Path) -> None:
-    where = f"--model {folder}"
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if "config.json" not in names:
-        raise ModelError("has no config.json", where=where, hint="a model folder is what save_pretrained writes")
-    if not any(name.endswith(".safetensors") for name in names):
-        unsafe = any(name.endswith((".bin", ".pt", ".pth")) for name in names)
-        reason = "has pickled weights only, which can run code" if unsafe else "has no model.safetensors"
-        raise ModelError(reason, where=where, hint="save it again with save_pretrained of a current transformers")
-    if not names & {*VOCABULARY_FILES} - {"merges.txt"}:
-        raise ModelError("has no tokenizer.json", where=where, hint="save the tokenizer into the same folder")
-    check_files(folder, where)

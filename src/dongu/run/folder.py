@@ -195,17 +195,21 @@ class RunFolder:
             raise
 
     def read_record(self) -> dict[str, Any]:
-        """`run.json`, whose options are those of a run that has begun, and whose labels have names.
+        """`run.json`: options of a run that has begun, names of its labels, its metric, digests of its data.
 
         Raises:
             InputError: the folder is no run, or the file is damaged.
         """
         record = self.read_json("run.json")
         options, names = record.get("options"), record.get("label_names")
-        if not (isinstance(options, dict) and options.keys() >= RESOLVED and None not in map(options.get, RESOLVED)):
+        if not (isinstance(options, dict) and "data" in options and None not in map(options.get, RESOLVED)):
             reason = "no options of a run"
         elif not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
             reason = "no names of labels"
+        elif not isinstance(record.get("metric"), str):
+            reason = "no metric"
+        elif not isinstance(record.get("data"), dict):
+            reason = "nothing about the data"
         else:
             return record
         hint = "restore it from a copy: `dongu train` wrote it"
