@@ -122,7 +122,7 @@ def test_several_seeds_on_two_processes(
     tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one process has begun, two go on with; then they train the other seed."""
-    options = {"model": tiny_model(), "max_steps": 6, "eval_steps": 2, "lr": 1e-3, "threads": 1}
+    options: dict[str, Any] = {"model": tiny_model(), "max_steps": 6, "eval_steps": 2, "lr": 1e-3, "threads": 1}
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     train = ["train", data_folder(test=0), *flags, "--out", str(tmp_path / "out")]
     for seed in (42, 43):

@@ -50,7 +50,8 @@ class Hashed:
         answers = examples.targets
         if answers is not None and answers.ndim == 2:
             answers = np.array([sets.setdefault(row.tobytes(), len(sets)) for row in answers])
-        return Hashed(examples, answers, *hashes[:3], hashes[3:])
+        exact, near, either_way = hashes[:3]
+        return Hashed(examples, answers, exact, near, either_way, hashes[3:])
 
 
 def _plain(text: str) -> str:
