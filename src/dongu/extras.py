@@ -13,5 +13,6 @@ def require_extras(config: RunConfig) -> None:
     Raises:
         UsageError: an option needs a package that is not installed.
     """
-    if config.lora is not None and find_spec("peft") is None:
+    found = find_spec("peft")
+    if config.lora is not None and (found is None or found.origin is None):  # a folder of that name is no package
         raise UsageError("needs the package peft", where="--lora", hint='install it with: pip install "dongu[lora]"')
