@@ -440,7 +440,7 @@ RUNS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], list[str]]] = {
     "nothing about the data": (with_record(data=None), EVERY, ["run/run.json", "nothing about the data"]),
     "no metric": (with_record(metric=None), EVERY, ["run/run.json", "no metric"]),
     "other label names": (with_record(label_names=["a", "b", "c"]), ("predict",), ["2 outputs", "names 3 labels"]),
-    "no data": (with_record(data=[]), ("report",), ["run/run.json", "cannot be read"]),
+    "data of another kind": (with_record(data=[]), EVERY, ["run/run.json", "nothing about the data"]),
     "half a log": (written("metrics.jsonl", '{"event": "step"}\n'), ("report",), ["metrics.jsonl", "cannot be read"]),
     "a bad option": (with_option(epochs="x"), ("predict", "evaluate", "resume"), ["--epochs", "`x`"]),
     "no model": (without_model, ("predict", "evaluate"), ["run: the run has no model yet"]),

@@ -75,6 +75,7 @@ CHANGES = {
     "metric": "f1",
     "patience": "1",
     "calibrate": "",
+    "lora": "2",
 }
 # Not changed here: another model or task cannot take the weights, and the engine has one value.
 FIXED = {"model", "text_columns", "label_column", "task", "engine", "group_by_length"}

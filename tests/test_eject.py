@@ -305,6 +305,7 @@ def test_what_no_script_can_repeat(
         return capsys.readouterr().err
 
     assert "the run's data were in memory" in refused({"options": {**record["options"], "data": None}})
+    assert "--lora has no plain script" in refused({"options": {**record["options"], "lora": 4}})
     changes = [{"step": 1, "changes": ["--batch-size is 4, and was 8"]}]
     assert "was changed after step 1: --batch-size is 4" in refused({"changes": changes})
     with (Path(data) / "train.jsonl").open("a", encoding="utf-8") as file:

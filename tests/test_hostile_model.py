@@ -364,7 +364,7 @@ def test_a_finished_run_is_checked_too(tmp_path: Path, model: Path, capsys: pyte
     run = tmp_path / "run"
     dongu.train(ROWS, model=str(model), out=str(run), max_steps=1, device="cpu")
     assert dongu.load(run).predict(["a good film"])
-    assert not list(run.rglob("*.py")) + list(run.rglob("*.bin"))
+    assert [path.name for kind in ("*.py", "*.bin", "*.pt", "*.pkl") for path in run.rglob(kind)] == ["dynamics.bin"]
     settings(auto_map=CODE)(run / "model")
     with pytest.raises(ModelError, match="bytes, not"):  # already by its digest
         dongu.load(run)

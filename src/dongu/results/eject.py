@@ -92,6 +92,9 @@ def eject(run: str | Path, name: str = "train.py") -> str:
     if record["options"].get("data") is None:
         hint = "write the rows to a file and train on it: a script reads files"
         raise UsageError("the run's data were in memory", where=str(folder.path), hint=hint)
+    if record["options"].get("lora") is not None:
+        hint = "what it saved is a plain model: RUN/model can be loaded, and trained on, without dongu"
+        raise UsageError("--lora has no plain script", where=str(folder.path), hint=hint)
     if changes := record.get("changes"):
         what = f"was changed after step {changes[0]['step']:,}: {changes[0]['changes'][0]}"
         hint = f"`dongu train --config {folder.path}/run.json --out NEW` makes a run of one piece, which can be ejected"
