@@ -11,10 +11,10 @@ demo: $(VENV)/installed  ## fine-tune the packaged model on a data set that the 
 	$(BIN)/dongu demo
 
 test: $(VENV)/installed  ## all tests but the next ones
-	$(BIN)/python -m pytest -n $(JOBS) -m "not crash"
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not crash"
 
 test-crash: $(VENV)/installed  ## kills, signals and faults by the hundred
-	$(BIN)/python -m pytest -n $(JOBS) -m crash
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m crash
 
 lint: $(VENV)/installed  ## style and types
 	$(BIN)/ruff check .

@@ -280,8 +280,7 @@ def _promises(options: Mapping[str, Any], facts: Mapping[str, Any], folder: RunF
             yield "Dropout is drawn in another way too: losses and metrics differ as those of two seeds do."
         else:
             # `benchmarks/eject.py` measures it.
-            yield "Sums round otherwise: on MRPC with MiniLM the losses of 20 updates differed by up to 2e-7 of"
-            yield "their size."
+            yield "Sums round otherwise: with MiniLM on MRPC 20 losses differed by up to 2e-7 of their size."
     elif _memory_ran_out(folder):
         yield "Memory ran out on the way, and the run went on with smaller micro-batches than the script has from the"
         yield "first step on: other draws of dropout, and other rounding."
