@@ -37,7 +37,7 @@ import dongu.run.effort
 import dongu.training
 from dongu.data.batches import EvalBatches, TrainUpdates
 from dongu.run.checkpoint import Checkpoints
-from dongu.run.signals import end_at_once
+from dongu.run.signals import EXIT_CODES, end_at_once
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>: what a killed child leaves behind becomes the driver's
 PHASES = {"u": "set-up", "r": "steps", "s": "save", "k": "retention", "e": "evaluation", "b": "export", "j": "judging"}
@@ -275,6 +275,8 @@ def serve(connection: socket.socket) -> None:
 def main() -> None:
     """Serve until standard input is closed."""
     torch.set_num_threads(1)
+    for number in EXIT_CODES:  # whatever a shell or a service has told this process to ignore
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.fsync = lambda fd: None  # noqa: ARG005 - processes are killed, the machine is not
     dongu.run.effort.PROBE_SECONDS = 0.0
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # drivers leave no zombies

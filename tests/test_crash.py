@@ -366,7 +366,7 @@ def test_a_second_signal_ends_it_at_once_and_harms_nothing(
             phase=phase,
             delay=draw.uniform(0, 0.01 if phase == "steps" else 0.003),
             signals=[first, second],
-            gap=draw.uniform(0, 0.005),
+            gap=draw.uniform(0, 0.003),
         )
         assert answer["code"] in {EXIT_CODES[first], EXIT_CODES[second]}, answer["output"]
         assert answer["seconds"] < GRACE_SECONDS

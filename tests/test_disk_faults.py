@@ -247,11 +247,11 @@ def test_a_fault_at_every_operation(job: Job) -> None:
 
 @pytest.mark.crash
 def test_everything_fails_from_some_operation_on(job: Job) -> None:
-    """The removal of what was staged too."""
-    done = operations(job)
-    for at in range(1, len(done) + 1):
+    """The removal of what was staged too; every second operation, or it would take minutes."""
+    tried = range(1, len(operations(job)) + 1, 2)
+    for at in tried:
         try_fault(job, at, forever=True)
-    report("all failed from one on", len(done))
+    report("all failed from one on", len(tried))
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES], ids=errno.errorcode.get)
