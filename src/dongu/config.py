@@ -173,7 +173,7 @@ class RunConfig(BaseModel):
         None, description="tokens a row at most; longer rows are cut (default: the model's limit)"
     )
     seed: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)] = Field(
-        42, description="decides the new head, the order of the rows and the dropout"
+        42, description="decides the new head, the order of the rows, the dropout, and which rows are held out of train"
     )
     engine: Literal["packed", "plain"] = Field(
         "packed", description="how a batch is computed: without padding where the model allows it, or its own forward"

@@ -22,8 +22,8 @@ def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
         return
     console.line()
     console.line(f"next:  dongu predict {result.path} {_example_texts(result.path)}")
-    console.line(f"       dongu evaluate {result.path}")
-    console.line(f"       dongu train --config {result.path}/run.json --out {result.path}-again")
+    console.line(f"       dongu evaluate {result.path} OTHER.csv   (its metrics on other labelled rows)")
+    console.line(f"       dongu compare {result.path} OTHER        (which of two runs is better)")
 
 
 def _example_texts(path: Path) -> str:

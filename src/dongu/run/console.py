@@ -219,7 +219,9 @@ def calibration_line(results: Mapping[str, Any]) -> Iterator[str]:
     """What the temperature is and where it went; nothing for tasks without one."""
     if "temperature" not in results:
         return
-    place = "is in the saved model" if results["calibrated"] else "is not in the saved model: --calibrate puts it there"
+    place = "is in the saved model"
+    if not results["calibrated"]:
+        place = "is not in the saved model; `dongu train ... --calibrate` saves one that has it"
     yield f"temperature {results['temperature']:.4f}, fitted on validation, {place}"
 
 
