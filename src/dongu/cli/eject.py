@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dongu.errors import UsageError
+from dongu.cli.options import refuse_existing
 
 
 def add(commands: Any) -> None:
@@ -25,8 +25,7 @@ def add(commands: Any) -> None:
 def _run(parsed: argparse.Namespace) -> None:
     from dongu.run.folder import RunFolder
 
-    if parsed.out is not None and parsed.out.exists():
-        raise UsageError("the file exists", where=f"--out {parsed.out}", hint="remove it or choose another name")
+    refuse_existing(parsed.out)
     RunFolder(parsed.folder).read_record()
     from dongu.files import write_file
     from dongu.results.eject import eject

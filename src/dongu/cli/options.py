@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from dongu.config import ALIASES, RunConfig, option_flag
@@ -70,3 +71,12 @@ def whole_number(value: str | None, name: str, default: int) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise UsageError(f"must be a whole number of at least 1, got `{value}`", where=f"--{name}")
     return int(value)
+
+
+def refuse_existing(out: Path | None) -> None:
+    """
+    Raises:
+        UsageError: `--out` names a file that is there.
+    """
+    if out is not None and out.exists():
+        raise UsageError("the file exists", where=f"--out {out}", hint="remove it or choose another name")

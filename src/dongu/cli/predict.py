@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dongu.cli.options import add_compute_options, whole_number
+from dongu.cli.options import add_compute_options, refuse_existing, whole_number
 from dongu.errors import InputError, UsageError
 from dongu.text import is_blank, printable
 
@@ -49,8 +49,7 @@ def _run(parsed: argparse.Namespace) -> None:
     if parsed.glue is not None:
         _hand_in(parsed)
         return
-    if parsed.out is not None and parsed.out.exists():
-        raise UsageError("the file exists", where=f"--out {parsed.out}", hint="remove it or choose another name")
+    refuse_existing(parsed.out)
     if parsed.out is not None and parsed.out.suffix not in ANSWER_FILES:
         raise UsageError(f"must end in {', '.join(ANSWER_FILES)}", where=f"--out {parsed.out}")
     if parsed.data is not None and parsed.texts:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dongu.errors import UsageError
+from dongu.cli.options import refuse_existing
 
 
 def add(commands: Any) -> None:
@@ -29,8 +29,7 @@ def _run(parsed: argparse.Namespace) -> None:
 
     folder = RunFolder(parsed.folder)
     folder.read_record()
-    if parsed.out is not None and parsed.out.exists():
-        raise UsageError("the file exists", where=f"--out {parsed.out}", hint="remove it or choose another name")
+    refuse_existing(parsed.out)
     data = read_data(folder)
     page = make_report(folder, data)
     write_file(parsed.out or folder.report, page, within=folder.path if parsed.out is None else None)
