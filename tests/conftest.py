@@ -7,7 +7,8 @@ import os
 import random
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,24 @@ real_data = pytest.mark.skipif(
     not (REAL_DATA / "mrpc").is_dir(),
     reason=f"the real MRPC is not at {REAL_DATA}/mrpc (set DONGU_DATA)",
 )
+
+
+@contextmanager
+def cut_off_in_step(number: int) -> Iterator[None]:
+    """Inside the block, a run ends abruptly in this step, as by a second Ctrl-C."""
+    from dongu.run.journal import Journal
+
+    write = Journal.step
+
+    def cut(self: Journal, step: Any) -> None:
+        write(self, step)
+        if step.number == number:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "step", cut)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import dongu
+from conftest import cut_off_in_step
 from dongu.cli.main import run as run_command
 from dongu.config import RunConfig
 from dongu.errors import CheckpointError, UsageError
@@ -19,24 +20,11 @@ OPTIONS: dict[str, Any] = {"max_steps": 10, "batch_size": 8, "lr": 1e-3, "save_s
 
 
 @pytest.fixture
-def stopped(
-    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def stopped(tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path) -> Path:
     """A run of 10 steps that ended abruptly in its seventh."""
-    from dongu.run.journal import Journal
-
-    write = Journal.step
-
-    def cut(self: Journal, step: dongu.Step) -> None:
-        write(self, step)
-        if step.number == 7:
-            raise KeyboardInterrupt
-
     run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "step", cut)
-        with pytest.raises(KeyboardInterrupt):
-            dongu.train(data_folder(train=40), **{**OPTIONS, "model": tiny_model(dropout=0.1), "out": str(run)})
+    with cut_off_in_step(7):
+        dongu.train(data_folder(train=40), **{**OPTIONS, "model": tiny_model(dropout=0.1), "out": str(run)})
     return run
 
 

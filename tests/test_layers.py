@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import dongu
-from conftest import FAMILIES
+from conftest import FAMILIES, cut_off_in_step
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.errors import UsageError
@@ -122,26 +122,14 @@ def test_resumed_and_proved(
     tiny_model: Callable[..., str],
     data_folder: Callable[..., str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Cut off in the seventh step and resumed, the run ends in the bytes of one that was not, and verify agrees."""
-    from dongu.run.journal import Journal
-
     options = {**OPTIONS, "model": tiny_model(dropout=0.1)}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     dongu.train(data_folder(), **options, out=str(whole))
-    write = Journal.step
-
-    def stop(self: Journal, step: dongu.Step) -> None:
-        write(self, step)
-        if step.number == 7:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            dongu.train(data_folder(), **options, out=str(cut))
+    with cut_off_in_step(7):
+        dongu.train(data_folder(), **options, out=str(cut))
     dongu.resume(cut)
     for name in ("metrics.jsonl", "results.json", "model/model.safetensors"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name

@@ -15,6 +15,7 @@ from safetensors.torch import load, load_file, save
 from transformers import AutoModelForSequenceClassification, pipeline
 
 import dongu
+from conftest import cut_off_in_step
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.errors import UsageError
@@ -121,24 +122,13 @@ def test_a_checkpoint_holds_what_learns(whole: Path) -> None:
 
 def test_resumed_and_proved(
     whole: Path, data: str, tiny_model: Callable[..., str], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """Cut off in the seventh step and resumed, the run ends in the bytes of one that was not, and verify agrees."""
-    from dongu.run.journal import Journal
-
     cut, model = tmp_path / "cut", tmp_path / "model"
     shutil.copytree(tiny_model(dropout=0.1), model)
-    write = Journal.step
-
-    def stop(self: Journal, step: dongu.Step) -> None:
-        write(self, step)
-        if step.number == 7:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            dongu.train(data, model=str(model), **OPTIONS, calibrate=True, out=str(cut))
+    with cut_off_in_step(7):
+        dongu.train(data, model=str(model), **OPTIONS, calibrate=True, out=str(cut))
 
     # The weights that no checkpoint holds must be those that the run began with.
     content = (model / "model.safetensors").read_bytes()
