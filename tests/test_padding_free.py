@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from dongu.data.batches import Collator, Split
 from dongu.data.tokens import Tokens
 from dongu.errors import ModelError
 from dongu.loop import Loop
-from dongu.model.dropout import drop
+from dongu.model import products
+from dongu.model.dropout import comparable, drop, keep
 from dongu.model.load import load_model
 from dongu.model.padding_free import (
+    CELLS_OF_PADDING,
     PaddingFree,
     Rows,
     _attend_by_nested,
@@ -31,7 +34,7 @@ from dongu.model.padding_free import (
     self_check,
     why_not,
 )
-from dongu.model.products import convolve, fast_products
+from dongu.model.products import fast_products, has_fast_products
 
 COVERED = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert")
 LENGTHS = {
@@ -251,26 +254,76 @@ def test_padding_elsewhere_is_refused(tiny_model: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("first_only", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.3])
-def test_the_backward_by_hand_is_the_derivative(share: float, first_only: bool) -> None:
-    rows = Rows.of((4, 2, 4, 1), torch.device("cpu"))
-    queries = 4 if first_only else 11
+def test_the_backward_by_hand_is_the_derivative(
+    share: float, first_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dongu.model.padding_free.CELLS_OF_PADDING", 13)
+    rows = Rows.of((4, 2, 4, 1), 2, torch.device("cpu"))
+    assert rows.blocks == ((1, 1), (3, 4))  # the second is padded
+    tokens = len(rows.source)
+    assert tokens == rows.tokens + 1
+    queries = 4 if first_only else tokens
     torch.manual_seed(0)
-    shapes = ((queries, 2, 3), (11, 2, 3), (11, 2, 3), (2, 4, 4))
+    shapes = ((queries, 2, 3), (tokens, 2, 3), (tokens, 2, 3), (2, 4, 4))
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    real = 4 if first_only else rows.tokens
 
     def answer(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         torch.manual_seed(1)  # the same draws each time
-        return drop(attend(query, key, value, rows, nn.Dropout(share), bias=bias), nn.Dropout(share))
+        return drop(attend(query, key, value, rows, nn.Dropout(share), bias=bias), nn.Dropout(share))[:real]
 
     assert torch.autograd.gradcheck(answer, inputs)
 
 
+def test_blocks_of_like_lengths() -> None:
+    """Few blocks, of little padding, whatever the lengths are; of few sizes where that is asked for."""
+
+    def blocks(*lengths: int, rounded: bool = False) -> tuple[tuple[int, int], ...]:
+        return Rows.of(lengths, 2, torch.device("cpu"), rounded).blocks
+
+    assert blocks(5, 9, 7) == ((3, 9),)
+    assert blocks(300, 20, 299, 21) == ((2, 21), (2, 300))
+    assert blocks(300, 20, 299, 21, rounded=True) == ((2, 24), (2, 304))
+    random = np.random.default_rng(3)
+    for _ in range(20):
+        lengths = random.integers(1, 513, random.integers(1, 60)).tolist()
+        found = blocks(*lengths)
+        assert sum(count for count, _ in found) == len(lengths)
+        padding = sum(count * longest**2 for count, longest in found) - sum(length**2 for length in lengths)
+        assert padding <= CELLS_OF_PADDING * len(found)
+
+
+def test_a_row_sees_no_other_and_a_window_no_nan() -> None:
+    """A block's padded cells see nothing in their window: no NaN comes of it."""
+    rows = Rows.of((3, 40), 2, torch.device("cpu"))
+    assert rows.blocks == ((2, 40),)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(len(rows.source), 2, 8, requires_grad=True) for _ in range(3))
+    answer = attend(q, k, v, rows, nn.Identity(), window=2)
+    answer[:3].sum().backward()
+    for tensor in (q, k, v):
+        assert tensor.grad is not None
+        assert bool(tensor.grad.isfinite().all())
+        assert float(tensor.grad[3:].abs().max()) == 0
+    assert v.grad is not None
+    assert float(v.grad[:3].abs().min()) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_draws_are_told_apart_in_every_precision(dtype: torch.dtype) -> None:
+    levels = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
+    for dropped in (1, 6554, 40_000):
+        kept = keep(torch.full((2**16,), -3.5, dtype=dtype), comparable(levels, dtype), dropped)
+        assert kept.unique().tolist() == [-3.5, 0.0]
+        assert int((kept == 0).sum()) == dropped
+
+
 def test_fillers_change_nothing(tiny_model: Callable[..., str]) -> None:
-    rows = Rows.of((40, 30), torch.device("cpu"), rounded=True)
+    rows = Rows.of((40, 30), 2, torch.device("cpu"), rounded=True)
     assert len(rows.source) == len(rows.position) == len(rows.row) == 72
     assert rows.offsets.tolist() == [0, 30, 70]
-    sizes = {len(Rows.of((count,), torch.device("cpu"), rounded=True).source) for count in range(256, 512)}
-    assert len(sizes) == 17
+    sizes = {len(Rows.of((count,), 2, torch.device("cpu"), rounded=True).source) for count in range(256, 512)}
+    assert sizes == set(range(272, 513, 16))
     of = Rows.of
     for family in ("roberta", "modernbert"):
         model = load(tiny_model(family))
@@ -278,7 +331,11 @@ def test_fillers_change_nothing(tiny_model: Callable[..., str]) -> None:
         for rounded in (False, True):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(
-                    Rows, "of", staticmethod(lambda lengths, device, _, rounded=rounded: of(lengths, device, rounded))
+                    Rows,
+                    "of",
+                    staticmethod(
+                        lambda lengths, heads, device, _, rounded=rounded: of(lengths, heads, device, rounded)
+                    ),
                 )
                 model.zero_grad()
                 logits = PaddingFree(model)(**inputs).logits
@@ -288,45 +345,72 @@ def test_fillers_change_nothing(tiny_model: Callable[..., str]) -> None:
         assert float((results[1] - results[0]).norm() / results[0].norm()) < 1e-6
 
 
-def test_products_by_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same numbers, and only where nothing is learnt, in fp32, with enough tokens."""
+@pytest.fixture
+def amd(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A processor of AMD's with AVX-512, as far as anybody asks."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(products, "processor_vendor", lambda: "AuthenticAMD")
+    has_fast_products.cache_clear()
+    yield
+    has_fast_products.cache_clear()
+
+
+@pytest.mark.usefixtures("amd")
+def test_products_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers and gradients, and only in fp32, with enough tokens, on a processor that gains."""
     done: list[tuple[int, ...]] = []
+    own = products.linear
 
     def noted(tokens: Tensor, *others: Any) -> Tensor:
         done.append(tuple(tokens.shape))
-        return convolve(tokens, *others)
+        return own(tokens, *others)
 
-    monkeypatch.setattr("dongu.model.products.convolve", noted)
-    layer, plain, cpu = nn.Linear(48, 80), nn.Linear(80, 24, bias=False), torch.device("cpu")
-    tokens = torch.randn(200, 60)[:, 6:54]  # not contiguous
-    with torch.no_grad():
-        wanted = plain(layer(tokens))
-        with fast_products(cpu):
-            torch.testing.assert_close(plain(layer(tokens)), wanted, rtol=1e-5, atol=1e-6)
-            layer(tokens[:20])
-            layer(tokens[None])
-        with torch.autocast("cpu", torch.bfloat16), fast_products(cpu):
-            layer(tokens)
-    with fast_products(cpu):
-        layer(tokens).sum().backward()
+    monkeypatch.setattr(products, "linear", noted)
+    layers, cpu = nn.Sequential(nn.Linear(48, 80), nn.Linear(80, 24, bias=False)), torch.device("cpu")
+    tokens = torch.randn(200, 60, requires_grad=True)
+    results = []
+    for context in (contextlib.nullcontext(), fast_products(cpu)):
+        layers.zero_grad()
+        tokens.grad = None
+        with context:
+            logits = layers(tokens[:, 6:54])  # not contiguous
+        (logits * torch.linspace(-1, 2, logits.numel()).view_as(logits)).sum().backward()
+        results.append([logits.detach(), tokens.grad, *(parameter.grad for parameter in layers.parameters())])
+    for got, wanted in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
     assert done == [(200, 48), (200, 80)]
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    with torch.no_grad(), fast_products(cpu):
-        layer(tokens)
+    with fast_products(cpu):
+        layers(tokens[:20, :48])
+        layers(tokens[None, :, :48])
+        layers.double()(tokens[:, :48].double())
+    with torch.autocast("cpu", torch.bfloat16), fast_products(cpu):
+        layers.float()(tokens[:, :48])
+    for name, other in (("processor_vendor", "GenuineIntel"), ("processor_vendor", "")):
+        has_fast_products.cache_clear()
+        monkeypatch.setattr(products, name, lambda other=other: other)
+        with fast_products(cpu):
+            layers(tokens[:, :48])
     assert len(done) == 2
+
+
+@pytest.mark.usefixtures("amd")
+def test_logits_and_gradients_by_onednn(tiny_model: Callable[..., str]) -> None:
+    """As above, with sizes rounded up and the other kernel."""
+    for family in COVERED:
+        assert_same(load(tiny_model(family)), micro_batch(load(tiny_model(family))), logits=1e-6, gradients=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
 @pytest.mark.parametrize("first_only", [False, True])
 def test_nested_attention_is_the_same(first_only: bool) -> None:
     """The path of CUDA, as far as a CPU goes."""
-    rows = Rows.of((4, 9, 1, 4), torch.device("cpu"))
+    rows = Rows.of((4, 9, 1, 4), 2, torch.device("cpu"))
     torch.manual_seed(0)
-    q, k, v = torch.randn(3, 18, 2, 8, dtype=torch.float64, requires_grad=True).unbind(0)
+    q, k, v = torch.randn(3, 19, 2, 8, dtype=torch.float64, requires_grad=True).unbind(0)
     q = q[rows.first] if first_only else q
-    wanted = attend(q, k, v, rows, nn.Identity())
-    got = _attend_by_nested(q, k, v, rows, 0.0).flatten(1)
+    wanted = attend(q, k, v, rows, nn.Identity())[:18]
+    got = _attend_by_nested(q[:18], k[:18], v[:18], rows, 0.0).flatten(1)
     assert torch.allclose(got, wanted, rtol=1e-12)
 
 
@@ -366,11 +450,12 @@ def test_a_model_that_computes_something_else_goes_on_as_it_is(
 
 
 def test_rows_lie_in_order_of_length() -> None:
-    rows = Rows.of((4, 2, 4, 1), torch.device("cpu"))
+    rows = Rows.of((4, 2, 4, 1), 2, torch.device("cpu"))
     assert rows.lengths == (1, 2, 4, 4)
-    assert rows.runs == ((1, 1), (1, 2), (2, 4))
-    assert rows.source.tolist() == [10, 4, 5, 0, 1, 2, 3, 6, 7, 8, 9]
-    assert rows.row.tolist() == [0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
-    assert rows.position.tolist() == [0, 0, 1, 0, 1, 2, 3, 0, 1, 2, 3]
+    assert rows.tokens == 11
+    assert rows.source.tolist()[:11] == [10, 4, 5, 0, 1, 2, 3, 6, 7, 8, 9]
+    assert rows.row.tolist()[:11] == [0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
+    assert rows.position.tolist()[:11] == [0, 0, 1, 0, 1, 2, 3, 0, 1, 2, 3]
+    assert len(rows.source) == len(rows.row) == len(rows.position) == 12  # a filler
     assert rows.first.tolist() == [0, 1, 3, 7]
     assert rows.place.tolist() == [2, 1, 3, 0]

@@ -26,13 +26,14 @@ class Dropout(torch.autograd.Function):
         bits = draw(hidden.numel(), hidden.device)
         ctx.save_for_backward(bits)
         ctx.dropped, ctx.dtype = dropped, hidden.dtype
-        values = at_least_fp32(hidden)
-        return keep(values, bits.to(values.dtype), dropped).mul_(scale(dropped))
+        kept = keep(hidden, comparable(bits, hidden.dtype), dropped)
+        return at_least_fp32(kept).mul_(scale(dropped))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (bits,) = ctx.saved_tensors
-        return keep(gradient, bits.to(gradient.dtype), ctx.dropped).mul_(scale(ctx.dropped)).to(ctx.dtype), None
+        gradient = (gradient * scale(ctx.dropped)).to(ctx.dtype)
+        return keep(gradient, comparable(bits, ctx.dtype), ctx.dropped), None
 
 
 def levels(module: Any) -> int:
@@ -51,16 +52,23 @@ def draw(count: int, device: torch.device) -> Tensor:
     return bits.view(torch.int16)[:count]
 
 
+def comparable(draws: Tensor, dtype: torch.dtype) -> Tensor:
+    """Draws as `keep` wants them for values of this type; as they are where these have 16 bits too."""
+    return draws if dtype.itemsize == draws.itemsize else draws.to(dtype)
+
+
 def keep(values: Tensor, draws: Tensor, dropped: int) -> Tensor:
-    """The values whose draw (in their dtype) is above the dropped levels, zero for the others; not scaled.
+    """The values whose draw (`comparable`) is above the dropped levels, zero for the others; not scaled.
 
     It is the derivative of a threshold: PyTorch computes that in full vectors, and a mask of booleans is five times
     as slow to make and to multiply with.
     """
     if dropped == 0:
         return values
-    kept: Tensor = torch.ops.aten.threshold_backward(values, draws.view(values.shape), dropped - LEVELS // 2 - 1)
-    return kept
+    # Values of 16 bits go through as whole numbers: bf16 cannot tell two neighbouring levels apart.
+    bits = values.view(draws.dtype)
+    kept: Tensor = torch.ops.aten.threshold_backward(bits, draws.view(values.shape), dropped - LEVELS // 2 - 1)
+    return kept.view(values.dtype)
 
 
 def at_least_fp32(tensor: Tensor) -> Tensor:

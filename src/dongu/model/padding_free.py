@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -24,37 +24,41 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dongu.errors import ModelError
-from dongu.model.dropout import LEVELS, at_least_fp32, draw, drop, keep, levels, scale
-from dongu.model.products import fast_products
+from dongu.model.dropout import LEVELS, comparable, draw, drop, keep, levels, scale
+from dongu.model.products import fast_products, has_fast_products
 
 HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # not in older PyTorch
+CELLS_OF_PADDING = 6000  # cost attention as much as one more block does (`benchmarks/pieces.py`)
+MASKED = -1e30  # added to a score: none of its weight is left, and where a row sees nothing at all there is no NaN
 TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of it, a wrong layout far above
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Where each row of a micro-batch lies: shorter rows first, so that rows of one length are neighbours.
+    """Where each row of a micro-batch lies: shorter rows first, so that rows of like lengths are neighbours.
 
-    Neighbours of one length are one dense block for attention, which therefore needs neither padding nor a mask.
+    After them comes at least one filler, a token that no row contains and no logit depends on. It is what attention
+    reads where a row of a block has ended; no gradient comes back to it.
     """
 
+    heads: int  # of attention
     lengths: tuple[int, ...]  # tokens of each row, in order of length
-    runs: tuple[tuple[int, int], ...]  # (rows, tokens a row) of the neighbours of one length
     source: Tensor  # (tokens,) place of each token in the caller's flat order; fillers at the end are any
     row: Tensor  # (tokens,) the row that a token belongs to
     position: Tensor  # (tokens,) from 0 in every row
     offsets: Tensor  # (batch + 1,) where rows begin, and the end
     place: Tensor  # (batch,) where the caller's rows are in the order of length
+    rounded: bool  # whether sizes are rounded up, so that few different ones occur
 
     @staticmethod
-    def of(lengths: Sequence[int], device: torch.device, rounded: bool = False) -> Rows:
+    def of(lengths: Sequence[int], heads: int, device: torch.device, rounded: bool = False) -> Rows:
         """The layout of rows with so many tokens each, all arithmetic on the host.
 
         Args:
             lengths: tokens of each row.
+            heads: of the model's attention.
             device: where the tensors are wanted.
-            rounded: whether fillers, which no row contains and no logit depends on, bring the number of tokens up to
-                one of sixteen an octave.
+            rounded: whether fillers bring the number of tokens up to one of sixteen an octave.
         """
         given = np.asarray(lengths, dtype=np.int64)
         order = np.argsort(given, kind="stable")
@@ -63,28 +67,83 @@ class Rows:
         offsets = np.concatenate([[0], np.cumsum(ordered)])
         position = np.arange(len(row)) - offsets[row]
         source = (np.cumsum(given) - given)[order][row] + position
-        fillers = -len(row) % 2 ** max(0, len(row).bit_length() - 5) if rounded else 0
+        step = 2 ** max(0, len(row).bit_length() - 5) if rounded else 1
+        fillers = 1 + -(len(row) + 1) % step
         source, row, position = (np.pad(array, (0, fillers)) for array in (source, row, position))
         arrays = (source, row, position, offsets, np.argsort(order))
         tensors = (torch.from_numpy(array).to(device, non_blocking=True) for array in arrays)
-        runs = tuple((len(list(run)), length) for length, run in groupby(ordered.tolist()))
-        return Rows(tuple(ordered.tolist()), runs, *tensors)
+        return Rows(heads, tuple(ordered.tolist()), *tensors, rounded=rounded)
+
+    @property
+    def tokens(self) -> int:
+        """Without fillers."""
+        return sum(self.lengths)
 
     @property
     def first(self) -> Tensor:
         """The first token of each row, (batch,)."""
         return self.offsets[:-1]
 
-    def split(self, flat: Tensor) -> list[Tensor]:
-        """A view for each run, of (tokens, …), of which fillers are left out, or of (batch, …)."""
-        whole = len(flat) == len(self.row)
-        sizes = [count * length if whole else count for count, length in self.runs]
-        return list(torch.split(flat, [*sizes, len(flat) - sum(sizes)]))[:-1]
+    @cached_property
+    def blocks(self) -> tuple[tuple[int, int], ...]:
+        """(rows, longest) of the neighbours that attention computes together, in the order of the rows."""
+        step = 8 if self.rounded else 1
+        blocks: list[tuple[int, int]] = []
+        spare = 0
+        for length in reversed(self.lengths):
+            if blocks and (padding := blocks[-1][1] ** 2 - length**2) <= spare:
+                spare -= padding
+                blocks[-1] = (blocks[-1][0] + 1, blocks[-1][1])
+            else:
+                spare = CELLS_OF_PADDING
+                blocks.append((1, -(-length // step) * step))
+        return tuple(reversed(blocks))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row as attention sees it."""
+        return self.blocks[-1][1]
+
+    @cached_property
+    def cells(self) -> Cells:
+        """Where attention finds the tokens."""
+        return Cells.of(self)
 
     def mean(self, hidden: Tensor) -> Tensor:
         """The mean over each row's tokens, (tokens, hidden) → (batch, hidden)."""
-        parts = zip(self.split(hidden), self.runs, strict=True)
-        return torch.cat([part.view(*run, -1).mean(1) for part, run in parts])
+        return torch.stack([part.mean(0) for part in hidden[: self.tokens].split(self.lengths)])
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The tokens of a micro-batch in dense blocks, (rows, heads, longest) each, one after the other.
+
+    Both places count a token once for each head: token * heads + head.
+    """
+
+    tokens: Tensor  # (cells,) what is in each cell; where a row has ended, the last filler
+    places: Tensor  # (tokens * heads,) the cell that each is in; of fillers any
+    masks: tuple[Tensor, ...]  # of each block, (rows * heads, 1, longest): MASKED where a row has ended, else 0
+
+    @staticmethod
+    def of(rows: Rows) -> Cells:
+        """The blocks of these rows."""
+        lengths, head = np.array(rows.lengths), np.arange(rows.heads)
+        tokens, places, masks = [], [], []
+        row = token = cell = 0
+        for count, longest in rows.blocks:
+            real = np.arange(longest) < lengths[row : row + count, None]  # (rows, longest)
+            laid = np.full(real.shape, len(rows.row) - 1)
+            laid[real] = np.arange(token, token + real.sum())
+            tokens.append((laid[:, None] * rows.heads + head[:, None]).ravel())
+            first = cell + np.arange(count)[:, None] * rows.heads * longest + np.arange(longest)  # of head 0
+            places.append((first[real][:, None] + head * longest).ravel())
+            masks.append(np.where(real, np.float32(0), np.float32(MASKED)).repeat(rows.heads, axis=0)[:, None])
+            row, token, cell = row + count, token + int(real.sum()), cell + real.size * rows.heads
+        fillers = np.zeros((len(rows.row) - token) * rows.heads, dtype=np.int64)
+        arrays = (np.concatenate(tokens), np.concatenate([*places, fillers]), *masks)
+        on_device = [torch.from_numpy(array).to(rows.row.device, non_blocking=True) for array in arrays]
+        return Cells(on_device[0], on_device[1], tuple(on_device[2:]))
 
 
 def attend(
@@ -114,95 +173,104 @@ def attend(
     first_only = len(query) < len(key)
     if query.is_cuda and bias is None and (window is None or not first_only):
         share = levels(dropout) / LEVELS
+        fillers = 0 if first_only else len(query) - rows.tokens
+        real = (query[: len(query) - fillers], key[: rows.tokens], value[: rows.tokens])
         if HAS_VARLEN and query.dtype in (torch.bfloat16, torch.float16) and share == 0:
-            return _attend_by_varlen(query, key, value, rows, window).flatten(1)
+            return F.pad(_attend_by_varlen(*real, rows, window).flatten(1), (0, 0, 0, fillers))
         if window is None:
-            return _attend_by_nested(query, key, value, rows, share).flatten(1)
+            return F.pad(_attend_by_nested(*real, rows, share).flatten(1), (0, 0, 0, fillers))
     if window is not None and window < rows.lengths[-1] - 1:
-        place = torch.arange(rows.lengths[-1], device=query.device)
+        place = torch.arange(rows.longest, device=query.device)
         far = (place[:, None] - place).abs() > window
-        bias = torch.zeros(1, *far.shape, device=query.device).masked_fill(far, -torch.inf)
+        bias = torch.zeros(rows.heads, *far.shape, device=query.device).masked_fill(far, MASKED)
     with torch.autocast(query.device.type, enabled=False):
         answer = Attention.apply(query, key, value, bias, rows, levels(dropout))  # type: ignore[no-untyped-call]
     return answer.flatten(1)  # type: ignore[no-any-return]
 
 
 class Attention(torch.autograd.Function):
-    """Softmax attention in each row, with its backward: rows of one length together, as dense products.
+    """Softmax attention in each row, with its backward: rows of like lengths together, as dense products.
 
-    In fp32 whatever the precision around it: attention is a fiftieth of the products, and bf16 gains nothing where
-    blocks are this small. By hand, because the graph of some fifteen operations for each length costs as much as they.
+    By hand, because the graph of some fifteen operations for each block costs as much as they. In the precision of
+    its input, but for softmax, which PyTorch computes in fp32 at least.
     """
 
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, rows: Rows, dropped: int
     ) -> Tensor:
-        ctx.save_for_backward(query, key, value)
-        dtype, heads = query.dtype, query.shape[1]
-        query, key, value = (at_least_fp32(x) for x in (query, key, value))
-        query = query * query.shape[-1] ** -0.5
-        answer = torch.zeros_like(query)  # fillers have none
-        asking = rows.split(query)
-        counts = (heads * len(part) * length for part, (_, length) in zip(asking, rows.runs, strict=True))
-        ctx.sizes = [count if dropped else 0 for count in counts]  # of each run's draws
+        first_only = len(query) < len(key)
+        q, k, v = query.flatten(0, 1) if first_only else lay(query, rows), lay(key, rows), lay(value, rows)
+        answer = torch.empty_like(q)
+        counts = [n * rows.heads * (1 if first_only else longest) * longest for n, longest in rows.blocks]
+        ctx.sizes = counts if dropped else [0] * len(counts)  # of each block's draws
         ctx.draws, ctx.weights = draw(sum(ctx.sizes), query.device), []
-        drawn_parts = ctx.draws.to(query.dtype).split(ctx.sizes)
-        parts = zip(rows.runs, asking, *map(rows.split, (key, value, answer)), drawn_parts, strict=True)
-        for (count, length), *q_k_v, target, drawn in parts:
-            q, k, v = (by_head(x, count) for x in q_k_v)
-            scores = torch.bmm(q, k.transpose(1, 2))  # (count * heads, asking, length)
-            if bias is not None:
-                scores.view(count, heads, -1, length).add_(bias[:, : scores.shape[1], :length])
-            weights = torch.softmax(scores, dim=-1)
-            put_by_head(torch.bmm(keep(weights, drawn, dropped), v), target, count)
+        blocks = zip(*(by_block(x, rows) for x in (q, k, v, answer)), strict=True)
+        for (q_, k_, v_, target), mask, drawn in zip(blocks, rows.cells.masks, ctx.draws.split(ctx.sizes), strict=True):
+            scores = torch.baddbmm(added(mask, bias, q_), q_, k_.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
+            weights = torch.softmax(scores, dim=-1)  # (rows * heads, asking, longest)
+            kept = keep(weights, comparable(drawn, weights.dtype), dropped)
+            torch.baddbmm(target, kept, v_, beta=0, alpha=scale(dropped), out=target)
             ctx.weights.append(weights)
-        ctx.rows, ctx.dropped = rows, dropped
-        ctx.bias_shape = bias.shape if bias is not None and ctx.needs_input_grad[3] else None
-        return answer.mul_(scale(dropped)).to(dtype)
+        ctx.save_for_backward(q, k, v)
+        ctx.rows, ctx.dropped, ctx.first_only = rows, dropped, first_only
+        ctx.bias = bias if bias is not None and ctx.needs_input_grad[3] else None
+        return answer.view(query.shape) if first_only else take_up(answer, rows)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        dtype, rows, dropped = gradient.dtype, ctx.rows, ctx.dropped
-        query, key, value = (at_least_fp32(x) for x in ctx.saved_tensors)
-        share = query.shape[-1] ** -0.5
-        query = query * share
-        to_query, to_key, to_value = (torch.zeros_like(x) for x in (query, key, value))
-        to_bias = None if ctx.bias_shape is None else query.new_zeros(ctx.bias_shape)
-        to_answer = at_least_fp32(gradient) * scale(dropped)
-        given, wanted = (query, key, value, to_answer), (to_query, to_key, to_value)
-        drawn_parts = ctx.draws.to(query.dtype).split(ctx.sizes)
-        for (count, length), weights, drawn, *parts in zip(
-            rows.runs, ctx.weights, drawn_parts, *map(rows.split, (*given, *wanted)), strict=True
+        rows, dropped = ctx.rows, ctx.dropped
+        q, k, v = ctx.saved_tensors
+        g = gradient.flatten(0, 1) if ctx.first_only else lay(gradient, rows)
+        to_q, to_k, to_v = (torch.empty_like(x) for x in (q, k, v))
+        to_bias = None if ctx.bias is None else torch.zeros_like(ctx.bias)
+        share = scale(dropped) * q.shape[-1] ** -0.5
+        blocks = zip(*(by_block(x, rows) for x in (q, k, v, g, to_q, to_k, to_v)), strict=True)
+        for (q_, k_, v_, g_, *wanted), weights, drawn in zip(
+            blocks, ctx.weights, ctx.draws.split(ctx.sizes), strict=True
         ):
-            q, k, v, g = (by_head(x, count) for x in parts[:4])
-            to_q, to_k, to_v = parts[4:]
-            to_weights = keep(torch.bmm(g, v.transpose(1, 2)), drawn, dropped)
+            to_q_, to_k_, to_v_ = wanted
+            drawn = comparable(drawn, weights.dtype)
+            to_weights = keep(torch.bmm(g_, v_.transpose(1, 2)), drawn, dropped)
             to_scores = torch.ops.aten._softmax_backward_data(to_weights, weights, -1, weights.dtype)
-            put_by_head(torch.bmm(keep(weights, drawn, dropped).transpose(1, 2), g), to_v, count)
-            put_by_head(torch.bmm(to_scores.transpose(1, 2), q), to_k, count)
-            put_by_head(torch.bmm(to_scores, k), to_q, count)
+            kept = keep(weights, drawn, dropped)
+            torch.baddbmm(to_v_, kept.transpose(1, 2), g_, beta=0, alpha=scale(dropped), out=to_v_)
+            torch.baddbmm(to_k_, to_scores.transpose(1, 2), q_, beta=0, alpha=share, out=to_k_)
+            torch.baddbmm(to_q_, to_scores, k_, beta=0, alpha=share, out=to_q_)
             if to_bias is not None:
-                asking = to_scores.shape[1]
-                to_bias[:, :asking, :length] += to_scores.view(count, -1, asking, length).sum(0)
-        return to_query.mul_(share).to(dtype), to_key.to(dtype), to_value.to(dtype), to_bias, None, None
+                asking, longest = to_scores.shape[1:]
+                by_head = to_scores.view(-1, rows.heads, asking, longest).sum(0, dtype=to_bias.dtype)
+                to_bias[:, :asking, :longest].add_(by_head, alpha=scale(dropped))
+        to_query = to_q.view(gradient.shape) if ctx.first_only else take_up(to_q, rows)
+        return to_query, take_up(to_k, rows), take_up(to_v, rows), to_bias, None, None
 
 
-def by_head(part: Tensor, count: int) -> Tensor:
-    """Rows of one length, (count * length, heads, head_dim) → (count * heads, length, head_dim); a view of one row."""
-    return part.transpose(0, 1) if count == 1 else _by_row(part, count).transpose(1, 2).flatten(0, 1)
+def lay(flat: Tensor, rows: Rows) -> Tensor:
+    """Into the cells of the blocks, (tokens, heads, head_dim) → (cells, head_dim)."""
+    return flat.flatten(0, 1).index_select(0, rows.cells.tokens)
 
 
-def put_by_head(block: Tensor, target: Tensor, count: int) -> None:
-    """The reverse of `by_head`, into the target."""
-    if count == 1:
-        target.transpose(0, 1).copy_(block)
-    else:
-        _by_row(target, count).transpose(1, 2).copy_(_by_row(block, count))
+def take_up(laid: Tensor, rows: Rows) -> Tensor:
+    """The reverse of `lay`; zero for fillers."""
+    flat = laid.index_select(0, rows.cells.places).view(-1, rows.heads, laid.shape[-1])
+    flat[rows.tokens :] = 0
+    return flat
 
 
-def _by_row(part: Tensor, count: int) -> Tensor:
-    return part.view(count, -1, *part.shape[1:])
+def by_block(laid: Tensor, rows: Rows) -> list[Tensor]:
+    """A view for each block, (rows * heads, longest, head_dim), or with one token a row where no others ask."""
+    each = len(laid) == len(rows.lengths) * rows.heads
+    shapes = [(count * rows.heads, 1 if each else longest) for count, longest in rows.blocks]
+    parts = laid.split([batch * length for batch, length in shapes])
+    return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def added(mask: Tensor, bias: Tensor | None, query: Tensor) -> Tensor:
+    """What the scores of a block begin with: its mask, and a bias of (heads, longest, longest)."""
+    if bias is not None:
+        asking, longest = query.shape[1], mask.shape[-1]
+        mask = (mask.view(-1, len(bias), 1, longest) + bias[:, :asking, :longest]).flatten(0, 1)
+    return mask.to(query.dtype)
 
 
 def _attend_by_varlen(query: Tensor, key: Tensor, value: Tensor, rows: Rows, window: int | None) -> Tensor:
@@ -298,7 +366,7 @@ class PostNormEncoder:
         hidden = self.embed(input_ids, token_type_ids, rows)
         bias = None
         if hasattr(self.base, "encoder") and hasattr(self.base.encoder, "compute_position_bias"):  # MPNet
-            bias = self.base.encoder.compute_position_bias(hidden.new_empty(1, rows.lengths[-1]))[0]
+            bias = self.base.encoder.compute_position_bias(hidden.new_empty(1, rows.longest))[0]
         for layer in self.layers[:-1]:
             hidden = layer(hidden, rows, bias)
         return self.layers[-1](hidden, rows, bias, asking=rows.first)
@@ -314,6 +382,7 @@ class PostNormEncoder:
         if (padding := own.position_embeddings.padding_idx) is not None:
             # RoBERTa's kind counts from the padding index on, and counts real tokens only.
             real = (input_ids != padding).long()
+            real[rows.tokens :] = 0
             before = real.cumsum(0) - real
             position = (before - before[rows.first][rows.row] + 1) * real + padding
         hidden = drop(own.LayerNorm(hidden + own.position_embeddings(position)), own.dropout)
@@ -471,11 +540,12 @@ class PaddingFree(nn.Module):
         Returns:
             `logits` (batch, labels), in the order of the rows.
         """
-        # For each new shape, oneDNN compiles its products in lower precision: that takes as long as the product.
-        rounded = input_ids.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        rows = Rows.of(lengths.tolist(), input_ids.device, rounded)
+        # For each new shape, oneDNN compiles its products: that takes as long as the product.
+        device = input_ids.device
+        rounded = device.type == "cpu" and (torch.is_autocast_enabled("cpu") or has_fast_products())
+        rows = Rows.of(lengths.tolist(), self.config.num_attention_heads, device, rounded)
         types = None if token_type_ids is None else token_type_ids[rows.source]
-        with fast_products(input_ids.device):
+        with fast_products(device):
             read = self.encoder(input_ids[rows.source], types, rows)  # (batch, hidden), in order of length
         return SequenceClassifierOutput(logits=self.head(self.classifier, read)[rows.place])
 

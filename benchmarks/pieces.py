@@ -1,10 +1,11 @@
 """The pieces behind three decisions of the engine without padding, each timed alone, in milliseconds.
 
-    python benchmarks/kernels.py
+    python benchmarks/pieces.py
 
-Products of 430 tokens by the layers of MiniLM: in PyTorch's way, and in fp32 by oneDNN's convolution too, at a number
-of tokens that is new to the process and at one that is not. Dropout of a million values: PyTorch's own, by a mask of
-booleans, and by the derivative of a threshold as `dongu.model.dropout` has it.
+Products of 430 tokens by the layers of MiniLM: in PyTorch's way, and in fp32 by oneDNN's too, at a number of tokens
+that is new to the process and at one that is not. Attention of eight and of 32 rows as long as MRPC's, forward and
+backward, with blocks of one length and with blocks of like lengths. Dropout of a million values: PyTorch's own, by a
+mask of booleans, and by the derivative of a threshold as `dongu.model.dropout` has it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from unittest import mock
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dongu.model.dropout import draw, keep
-from dongu.model.products import convolve
+from dongu.model import padding_free
+from dongu.model.dropout import comparable, draw, keep
+from dongu.model.padding_free import Rows, attend
+from dongu.model.products import product
 
 TOKENS, REPEATS = 430, 40
 LAYERS = ((384, 384), (384, 1536), (1536, 384))  # values in, values out
@@ -47,11 +52,12 @@ def products() -> None:
                 "gradient of the weights": partial(weight_gradient, hidden, gradient),
             }
             if dtype == torch.float32:
-                ways["forward by convolution"] = partial(forward, convolve, hidden, weight, bias)
+                ways["forward by oneDNN"] = partial(forward, product, hidden, weight, bias)
+                ways["gradient of the weights by oneDNN"] = partial(weight_gradient_by_onednn, hidden, gradient)
             for name, way in ways.items():
                 fresh, known = median_ms(way), median_ms(partial(always_the_first, way))
                 shape = f"{values_in} to {values_out}, {str(dtype).removeprefix('torch.')}"
-                print(f"{shape:<26} {name:<24} new size {fresh:6.3f}   known size {known:6.3f}")
+                print(f"{shape:<26} {name:<34} new size {fresh:6.3f}   known size {known:6.3f}")
 
 
 def forward(product: Callable[..., Tensor], hidden: list[Tensor], weight: Tensor, bias: Tensor, i: int) -> Tensor:
@@ -62,20 +68,44 @@ def weight_gradient(hidden: list[Tensor], gradient: list[Tensor], i: int) -> Ten
     return gradient[i].t() @ hidden[i]
 
 
+def weight_gradient_by_onednn(hidden: list[Tensor], gradient: list[Tensor], i: int) -> Tensor:
+    return product(gradient[i].t(), hidden[i].t())
+
+
 def always_the_first(way: Callable[[int], Tensor], _: int) -> Tensor:
     return way(0)
+
+
+def attention() -> None:
+    """Of MiniLM, with dropout."""
+    random, module = np.random.default_rng(0), torch.nn.Dropout(0.1)
+    for count in (8, 32):
+        lengths = np.clip(random.normal(53, 13, count), 20, 110).astype(int).tolist()
+        for dtype in (torch.float32, torch.bfloat16):
+            for cells in (0, padding_free.CELLS_OF_PADDING):
+                with mock.patch.object(padding_free, "CELLS_OF_PADDING", cells):
+                    rows = Rows.of(lengths, 12, torch.device("cpu"), rounded=True)
+                    shape = (len(rows.source), 12, 32)
+                    q, k, v = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3))
+                    gradient = torch.randn(shape, dtype=dtype).flatten(1)
+                    gradient[rows.tokens :] = 0
+                    took = median_ms(lambda _: attend(q, k, v, rows, module).backward(gradient))  # noqa: B023
+                    kind = f"{count} rows, {str(dtype).removeprefix('torch.')}, {len(rows.blocks)} blocks"
+                    print(f"attention of {kind:<30} {took:6.3f}")
 
 
 def dropout() -> None:
     """A share of 0.1 of a million values."""
     values, dropped = torch.randn(1_000_000), 6554
     bits = draw(values.numel(), values.device)
+    by_threshold = median_ms(lambda _: keep(values, comparable(bits, values.dtype), dropped))
     print(f"PyTorch's dropout                {median_ms(lambda _: F.dropout(values, 0.1)):6.3f}")
     print(f"drawing 16 bits a value          {median_ms(lambda _: draw(values.numel(), values.device)):6.3f}")
     print(f"applied by booleans              {median_ms(lambda _: values * (bits >= dropped - 2**15)):6.3f}")
-    print(f"applied by a threshold           {median_ms(lambda _: keep(values, bits.to(values.dtype), dropped)):6.3f}")
+    print(f"applied by a threshold           {by_threshold:6.3f}")
 
 
 if __name__ == "__main__":
     products()
+    attention()
     dropout()
