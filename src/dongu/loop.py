@@ -152,7 +152,8 @@ class Loop:
         accelerator = self.accelerator
         for update in self.train_dataloader:
             started = time.perf_counter()
-            self.engine.train()
+            if not (self.engine.training and self.model.training):  # to tell every module takes a millisecond
+                self.engine.train()
 
             # Forward, backward.
             losses = accelerator.reduce(self._gradients_in_memory(update), "sum").cpu()  # waits for the device
@@ -311,7 +312,8 @@ class Loop:
 
     def _clip_gradients(self) -> float:
         """The norm of the whole gradient, which is scaled down to `--max-grad-norm` where it is larger."""
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        groups = self.optimizer.param_groups
+        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
         norm: Tensor = torch.nn.utils.get_total_norm(p.grad for p in parameters)
         if self.config.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)

@@ -87,7 +87,7 @@ class Rows:
     @cached_property
     def blocks(self) -> tuple[tuple[int, int], ...]:
         """(rows, longest) of the neighbours that attention computes together, in the order of the rows."""
-        step = 8 if self.rounded else 1
+        step = 16 if self.rounded else 1
         blocks: list[tuple[int, int]] = []
         spare = 0
         for length in reversed(self.lengths):
@@ -320,11 +320,18 @@ class PostNormLayer:
     def __call__(self, hidden: Tensor, rows: Rows, bias: Tensor | None, asking: Tensor | None = None) -> Tensor:
         """(tokens, hidden) → the same, or (batch, hidden) for the tokens that ask."""
         queries = hidden if asking is None else hidden.index_select(0, asking)
-        q, k, v = self.query(queries), self.key(hidden), self.value(hidden)
+        given = in_autocast(hidden)
+        q, k, v = self.query(given if asking is None else queries), self.key(given), self.value(given)
         q, k, v = (x.unflatten(-1, (self.heads, -1)) for x in (q, k, v))  # (tokens, heads, head_dim)
         context = self.attention_out(attend(q, k, v, rows, self.attention_dropout, bias=bias))
         hidden = self.attention_norm(drop(context, self.attention_out_dropout) + queries)
         return self.norm(drop(self.down(self.up(hidden)), self.down_dropout) + hidden)  # type: ignore[no-any-return]
+
+
+def in_autocast(hidden: Tensor) -> Tensor:
+    """In the precision that products have here: cast once for all that take it."""
+    device = hidden.device.type
+    return hidden.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else hidden
 
 
 def bert_layer(layer: Any, heads: int) -> PostNormLayer:
