@@ -89,7 +89,7 @@ def attention() -> None:
                     q, k, v = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3))
                     gradient = torch.randn(shape, dtype=dtype).flatten(1)
                     gradient[rows.tokens :] = 0
-                    took = median_ms(lambda _: attend(q, k, v, rows, module).backward(gradient))  # noqa: B023
+                    took = median_ms(lambda _: torch.autograd.backward(attend(q, k, v, rows, module), gradient))  # noqa: B023
                     kind = f"{count} rows, {str(dtype).removeprefix('torch.')}, {len(rows.blocks)} blocks"
                     print(f"attention of {kind:<30} {took:6.3f}")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,3 +81,18 @@ def describe_device(accelerator: Any) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return str(device.type)  # not cpu:0, as a launcher calls it
+
+
+def describe_processor() -> str:
+    """What the processor's products, and so their last bits, depend on: its instructions, and who made it."""
+    return ", ".join(filter(None, [torch.backends.cpu.get_cpu_capability(), processor_vendor()]))
+
+
+def processor_vendor() -> str:
+    """Who made the processor, as it says itself; empty where Linux does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "vendor_id":
+                return value.strip()
+    return ""

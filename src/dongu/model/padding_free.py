@@ -42,13 +42,13 @@ class Rows:
     """
 
     heads: int  # of attention
+    rounded: bool  # whether sizes are rounded up, so that few different ones occur
     lengths: tuple[int, ...]  # tokens of each row, in order of length
     source: Tensor  # (tokens,) place of each token in the caller's flat order; fillers at the end are any
     row: Tensor  # (tokens,) the row that a token belongs to
     position: Tensor  # (tokens,) from 0 in every row
     offsets: Tensor  # (batch + 1,) where rows begin, and the end
     place: Tensor  # (batch,) where the caller's rows are in the order of length
-    rounded: bool  # whether sizes are rounded up, so that few different ones occur
 
     @staticmethod
     def of(lengths: Sequence[int], heads: int, device: torch.device, rounded: bool = False) -> Rows:
@@ -72,7 +72,7 @@ class Rows:
         source, row, position = (np.pad(array, (0, fillers)) for array in (source, row, position))
         arrays = (source, row, position, offsets, np.argsort(order))
         tensors = (torch.from_numpy(array).to(device, non_blocking=True) for array in arrays)
-        return Rows(heads, tuple(ordered.tolist()), *tensors, rounded=rounded)
+        return Rows(heads, rounded, tuple(ordered.tolist()), *tensors)
 
     @property
     def tokens(self) -> int:
@@ -111,7 +111,7 @@ class Rows:
 
     def mean(self, hidden: Tensor) -> Tensor:
         """The mean over each row's tokens, (tokens, hidden) → (batch, hidden)."""
-        return torch.stack([part.mean(0) for part in hidden[: self.tokens].split(self.lengths)])
+        return torch.stack([part.mean(0) for part in torch.split(hidden[: self.tokens], list(self.lengths))])
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ def by_block(laid: Tensor, rows: Rows) -> list[Tensor]:
     """A view for each block, (rows * heads, longest, head_dim), or with one token a row where no others ask."""
     each = len(laid) == len(rows.lengths) * rows.heads
     shapes = [(count * rows.heads, 1 if each else longest) for count, longest in rows.blocks]
-    parts = laid.split([batch * length for batch, length in shapes])
+    parts = torch.split(laid, [batch * length for batch, length in shapes])
     return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from dongu.model.device import processor_vendor
 
 FEWEST_TOKENS = 64  # below, the compilation for a new shape costs more than it saves
 
@@ -22,18 +23,8 @@ def has_fast_products() -> bool:
     In fp32 PyTorch's Linear calls MKL, which leaves AVX-512 alone on AMD's processors; oneDNN uses it, on twice as
     many numbers at a time (`benchmarks/pieces.py`). They round differently in the last bits.
     """
-    known = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkl.is_available()
-    return known and "AVX512" in torch.backends.cpu.get_cpu_capability() and processor_vendor() == "AuthenticAMD"
-
-
-def processor_vendor() -> str:
-    """Who made the processor, as it says itself; empty where Linux does not tell."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "vendor_id":
-                return value.strip()
-    return ""
+    both = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+    return both and "AVX512" in torch.backends.cpu.get_cpu_capability() and processor_vendor() == "AuthenticAMD"
 
 
 def fast_products(device: torch.device) -> contextlib.AbstractContextManager[Any]:

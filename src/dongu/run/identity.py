@@ -12,14 +12,13 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import torch
 
 from dongu.config import RunConfig, option_flag
 from dongu.data.batches import Split
 from dongu.data.examples import digest_of
 from dongu.errors import CheckpointError, UsageError
 from dongu.loop import Loop
-from dongu.model.device import describe_device
+from dongu.model.device import describe_device, describe_processor
 
 RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy")
 # Options that change where things lie or how often the state is saved, and not one bit of the result. The device is
@@ -47,7 +46,7 @@ def identity(loop: Loop) -> dict[str, Any]:
             for name, examples in loop.data.splits.items()
         },
         "versions": software_versions(),
-        "hardware": {"device": describe_device(loop.accelerator), "cpu": torch.backends.cpu.get_cpu_capability()},
+        "hardware": {"device": describe_device(loop.accelerator), "cpu": describe_processor()},
         "processes": loop.accelerator.num_processes,
         **_frozen(loop.model),
     }
