@@ -728,7 +728,7 @@ def test_what_is_wrong_with_a_run_or_its_rows_is_told_before_torch_is_loaded(tmp
     for arguments, said in AT_WORK:
         if arguments[0] in ("predict", "evaluate"):
             commands.append([word.replace("RUN", str(trained)) for word in arguments])
-            expected.append(said)
+            expected.append([*said])
     before = contents(tmp_path)
     program = (
         "import json, sys; from dongu.cli.main import run\n"
@@ -740,8 +740,8 @@ def test_what_is_wrong_with_a_run_or_its_rows_is_told_before_torch_is_loaded(tmp
     assert done.returncode == 0, done.stderr
     messages = done.stderr.split("dongu: ")[1:]
     assert len(messages) == len(commands) > 40
-    for message, parts in zip(messages, expected, strict=True):
-        assert_well_said(f"dongu: {message}")
+    for said_here, parts in zip(messages, expected, strict=True):
+        assert_well_said(f"dongu: {said_here}")
         for part in parts:
-            assert part in message
+            assert part in said_here
     assert contents(tmp_path) == before
