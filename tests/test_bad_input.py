@@ -735,8 +735,8 @@ def test_what_is_wrong_with_a_run_or_its_rows_is_told_before_torch_is_loaded(tmp
         "for arguments in json.loads(sys.argv[1]):\n    assert run(arguments) == 2, arguments\n"
         "    assert not {'torch', 'transformers'} & {*sys.modules}, arguments"
     )
-    command = [sys.executable, "-c", program, json.dumps(commands)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    python = [sys.executable, "-c", program, json.dumps(commands)]
+    done = subprocess.run(python, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     messages = done.stderr.split("dongu: ")[1:]
     assert len(messages) == len(commands) > 40
