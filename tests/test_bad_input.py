@@ -149,6 +149,12 @@ LINES: list[tuple[list[str], list[str]]] = [
     (["train", "data.jsonl", "--out", "run", "--epochs", "0"], ["--epochs", "greater than 0", "`0`"]),
     (["train", "data.jsonl", "--out", "run", "--epochs", "1e300"], ["--epochs", "`1e300`"]),
     (["train", "data.jsonl", "--out", "run", "--max-length", "4"], ["--max-length", "equal to 8", "`4`"]),
+    (["train", "data.jsonl", "--out", "run", "--max-length", "0"], ["--max-length", "equal to 8", "`0`"]),
+    (["train", "data.jsonl", "--out", "run", "--max-length", "-1"], ["--max-length", "equal to 8", "`-1`"]),
+    (["train", "data.jsonl", "--out", "run", "--batch-size", "abc"], ["--batch-size", "whole number", "`abc`"]),
+    (["train", "data.jsonl", "--out", "run", "--lr", "nan"], ["--learning-rate", "`nan`"]),
+    (["train", "spaced.csv", "--out", "run", "--label-column", "label"], ["spaced.csv", "did you mean `Label `?"]),
+    (["train", "leak", "--out", "run", "--model", "TINY", "--strict"], ["1 warning", "stands in train too", "remove"]),
     (["train", "data.jsonl", "--out", "run", "--threads", "100000"], ["--threads", "1024"]),
     (["train", "data.jsonl", "--out", "run", "--workers", "9999"], ["--workers", "256"]),
     (["train", "data.jsonl", "--out", "run", "--label-column", "Label"], ["`Label`", "did you mean `label`?"]),
@@ -191,6 +197,11 @@ def test_a_bad_command_line(
     (tmp_path / "typo.toml").write_text("learning-rat = 1e-4\n")
     (tmp_path / "lines.toml").write_text('"a\\nb" = 3\n')
     (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
+    (tmp_path / "spaced.csv").write_text("text,Label \n" + "a film,yes\nthe film,no\n" * 4)
+    (tmp_path / "leak").mkdir()
+    rows = [{"text": f"word{i} word{i // 9} film", "label": ("no", "yes")[i % 2]} for i in range(20)]
+    write_rows(tmp_path / "leak" / "train.jsonl", rows)
+    write_rows(tmp_path / "leak" / "validation.jsonl", [rows[3], {"text": "a good film", "label": "no"}])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     (tmp_path / "circle").symlink_to("circle")
@@ -636,8 +647,8 @@ def test_what_is_cut_is_counted(
 
 
 def test_much_at_once(trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of texts, a text of half a million characters, and none at all."""
-    for content, answers in ((b"a\tfilm\n" * 2_000, 2_000), (b"film " * 10**5 + b"\tgood\n", 1), (b"", 0)):
+    """Ten thousand texts, a text of 5 MB, and none at all."""
+    for content, answers in ((b"a\tfilm\n" * 10_000, 10_000), (b"film " * 10**6 + b"\tgood\n", 1), (b"", 0)):
         pipe(monkeypatch, content)
         capsys.readouterr()
         started = time.process_time()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dongu.cli.options import add_compute_options, whole_number
+from dongu.errors import DataError
 from dongu.text import printable
 
 
@@ -35,6 +36,9 @@ def _run(parsed: argparse.Namespace) -> None:
         examples = saved.own_examples(parsed.split)
     else:
         examples = saved.other_examples(read_source(parsed.data), parsed.split)
+    if all(split.targets is None for split in examples.values()):
+        where = next(iter(examples.values())).origin
+        raise DataError("the labels are hidden", where=where, hint="`dongu predict` answers rows without labels")
     from dongu.confidence import verdict
     from dongu.results.predict import Classifier
     from dongu.run.console import results_table
