@@ -1,7 +1,7 @@
 """What `--lora` saves and what it costs, on a part of SST-2 with MiniLM, and by which learning rate it learns best.
 
     python benchmarks/lora.py --data DATA_FOLDER    # ten minutes of one core; cells that are done are kept
-    python benchmarks/lora.py --table               # only writes the table of the cells that are done
+    python benchmarks/lora.py --table               # only writes the tables, with the cells that are done
 
 DATA_FOLDER holds sst2/train.csv and sst2/validation.csv. Each cell is a process of its own with one thread. Quality is
 that of validation after one epoch, for the usual learning rate times 1, 3 and 10 (what `--lora` takes without
@@ -153,13 +153,12 @@ def tables(done: dict[str, dict[str, float]]) -> str:
         "| --- | --: |" + " --: |" * (len(SEEDS) + 2),
     ]
     for factor in (0, *FACTORS):
-        cells = [done[f"quality-{factor}-{seed}"] for seed in SEEDS]
+        cells = [done.get(f"quality-{factor}-{seed}") for seed in SEEDS]
+        known = [cell for cell in cells if cell is not None]
         name = f"`--lora {RANK}`, × {factor}" if factor else "full fine-tuning"
-        lines.append(
-            f"| {name} | {(factor or 1) * 5e-5:g} | "
-            + " | ".join(f"{cell['accuracy']:.4f}" for cell in cells)
-            + f" | {mean(cell['accuracy'] for cell in cells):.4f} | {mean(cell['loss'] for cell in cells):.4f} |"
-        )
+        means = [f"{mean(cell[key] for cell in known):.4f}" if known == cells else "–" for key in ("accuracy", "loss")]
+        shown = ["–" if cell is None else f"{cell['accuracy']:.4f}" for cell in cells]
+        lines.append(f"| {name} | {(factor or 1) * 5e-5:g} | {' | '.join([*shown, *means])} |")
     return "\n".join(lines)
 
 
