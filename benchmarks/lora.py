@@ -1,6 +1,6 @@
 """What `--lora` saves and what it costs, on a part of SST-2 with MiniLM, and by which learning rate it learns best.
 
-    python benchmarks/lora.py --data DATA_FOLDER    # ten minutes of one core; cells that are done are kept
+    python benchmarks/lora.py --data DATA_FOLDER    # some ten minutes of one core; cells that are done are kept
     python benchmarks/lora.py --table               # only writes the tables, with the cells that are done
 
 DATA_FOLDER holds sst2/train.csv and sst2/validation.csv. Each cell is a process of its own with one thread. Quality is
