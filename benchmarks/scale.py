@@ -2,12 +2,15 @@
 
     python benchmarks/scale.py                        # 10,000 100,000 1,000,000: some minutes, 2 GB of disk
     python benchmarks/scale.py 10000 100000           # other sizes
-    python benchmarks/scale.py --kind jsonl
+    python benchmarks/scale.py --kind json            # or jsonl
     python benchmarks/scale.py --table                # only writes the table of what was measured
 
-Pairs of about MRPC's length are written as one file, from which `dongu` holds validation out. Each start is a process
-of its own with the real WordPiece tokenizer of the packaged MiniLM and a random model of two tiny layers, so that the
-data are all that grows: first with an empty token cache, then with the cache that this has left.
+Pairs of about MRPC's length are written as one file, from which `dongu` holds validation out; a json file is one array
+on one line. The rows of all files are alike: the number in each has seven digits. Each start is a process of its own
+with the real WordPiece tokenizer of the packaged MiniLM and a random model of two tiny layers, so that the data are all
+that grows: first with an empty token cache, then with the cache that this has left. Then `dongu predict` answers the
+rows, or the first 300 thousand. The second largest size is measured again after the largest, and growth is told from
+the mean of the two: other work on the machine makes the processor's seconds longer, and changes from minute to minute.
 
 A thread reads /proc/self/status fifty times a second. *Memory* is what only the process itself can give back
 (RssAnon); *mapped* is what it reads of files through memory, which the system takes back when it needs room (RssFile).
@@ -30,6 +33,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +41,7 @@ OUTPUT = ROOT / "benchmarks" / "out" / "scale.json"
 DOCUMENT = ROOT / "docs" / "scale.md"
 BEGIN, END = "<!-- scale: table -->", "<!-- /scale: table -->"
 SIZES = (10_000, 100_000, 1_000_000)
+ANSWERED_ROWS = 300_000  # at most: each is a forward pass
 SEED = 42
 SAMPLE_SECONDS = 0.02
 STAGES = ("libraries", "rows", "model", "tokens", "digests", "first step")
@@ -46,9 +51,14 @@ HEAD = (
     " digests | first step | wall seconds |\n| --: | --: | --- |" + " --: |" * 10
 )
 
+ANSWERS_HEAD = (
+    "| rows answered | file MiB | answers MiB | memory MiB | mapped MiB | CPU seconds | wall seconds |\n|"
+    + " --: |" * 7
+)
+
 
 def write_rows(path: Path, rows: int) -> None:
-    """A csv or jsonl file of so many different pairs, each text two sentences of the demonstration's and a number."""
+    """A file of so many different pairs, each text two sentences of the demonstration's and a number."""
     from dongu.demo.grammar import write_pairs
 
     chance = random.Random(SEED)
@@ -60,11 +70,15 @@ def write_rows(path: Path, rows: int) -> None:
         for number in range(rows):
             one, two, other = chance.choices(sentences, k=3)
             label = number % 2
-            first, second = f"{one} {two} {number}", f"{other if label else one} {two}"
+            first, second = f"{one} {two} {number:07d}", f"{other if label else one} {two}"
             if path.suffix == ".csv":
                 table.writerow([first, second, label])
-            else:
-                file.write(json.dumps({"sentence1": first, "sentence2": second, "label": label}) + "\n")
+                continue
+            row = json.dumps({"sentence1": first, "sentence2": second, "label": label})
+            before, after = ("", "\n") if path.suffix == ".jsonl" else (", " if number else "[", "")
+            file.write(before + row + after)
+        if path.suffix == ".json":
+            file.write("]")
 
 
 def save_model(folder: Path) -> None:
@@ -166,27 +180,50 @@ def start(data: str, model: str) -> None:
     print(json.dumps({"seconds": seconds, **peak, "loss": step.loss, "stages": stages.rows}))
 
 
+def answer(data: str, run: str) -> None:
+    """`dongu predict` for a file; prints memory and seconds as JSON."""
+    stages = Stages()
+    with stages.stage("libraries"):
+        import dongu.results.predict  # noqa: F401 - for the seconds that it takes
+        from dongu.cli.main import run as run_command
+    began = time.perf_counter()
+    with stages.stage("answers"):
+        out = Path(data).with_name("answers.csv")
+        if run_command(["predict", run, "--data", data, "--out", str(out), "--device", "cpu"]):
+            raise SystemExit(1)
+    size = out.stat().st_size / 2**20
+    out.unlink()
+    row = stages.rows["answers"]
+    print(json.dumps({"seconds": time.perf_counter() - began, "answers_mib": size, **row, "stages": stages.rows}))
+
+
 # --- all starts
 
 
 def measure(sizes: list[int], kind: str, folder: Path) -> list[dict[str, Any]]:
-    """A start with an empty cache and one with a full one for each size."""
+    """For each size a start with an empty cache, one with a full one, and the answers to its rows."""
+    import dongu
+
+    environment = {**os.environ, "DONGU_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    environment |= {"OMP_NUM_THREADS": "1"}  # of the model: threads that wait for one another count as work
     save_model(folder / "model")
-    measured = []
-    for rows in sizes:
-        data = folder / f"{rows}.{kind}"
-        write_rows(data, rows)
-        size = data.stat().st_size / 2**20
-        for cache in ("empty", "full"):
-            environment = {**os.environ, "DONGU_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
-            command = [sys.executable, __file__, "--start", str(data), "--model", str(folder / "model")]
+    write_rows(folder / f"few.{kind}", 100)
+    dongu.train(folder / f"few.{kind}", model=str(folder / "model"), out=str(folder / "run"), max_steps=1, device="cpu")
+    measured: list[dict[str, Any]] = []
+    for rows in [*sizes, *sizes[-2:-1]]:
+        data, again = folder / f"{rows}.{kind}", any(row["rows"] == rows for row in measured)
+        for cache in ("empty", "full") if again else ("empty", "full", "answers"):
+            number = min(rows, ANSWERED_ROWS) if cache == "answers" else rows
+            if not data.exists() or number < rows:
+                write_rows(data, number)
+            what, model = ("--answer", "run") if cache == "answers" else ("--start", "model")
+            command = [sys.executable, __file__, what, str(data), "--model", str(folder / model)]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SystemExit(done.stderr)
-            measured.append(
-                {"rows": rows, "file_mib": size, "cache": cache, **json.loads(done.stdout.splitlines()[-1])}
-            )
-            print(line(measured[-1]), flush=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            measured.append({"rows": number, "file_mib": data.stat().st_size / 2**20, "cache": cache, **found})
+            print((answers_line if cache == "answers" else line)(measured[-1]), flush=True)
         data.unlink()
         shutil.rmtree(folder / "cache", ignore_errors=True)
     return measured
@@ -201,32 +238,45 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
+def answers_line(row: dict[str, Any]) -> str:
+    """A row of the table of answers."""
+    return (
+        f"| {row['rows']:,} | {row['file_mib']:,.0f} | {row['answers_mib']:,.0f} | {row['own']:,.0f} |"
+        f" {row['mapped']:,.0f} | {row['cpu_seconds']:.1f} | {row['seconds']:.1f} |"
+    )
+
+
 def growth(measured: list[dict[str, Any]]) -> list[str]:
     """What the rows beyond the second largest size cost, beside what is expected."""
     lines = []
-    for cache in ("empty", "full"):
-        smaller, larger = [row for row in measured if row["cache"] == cache][-2:]
-        rows = larger["rows"] - smaller["rows"]
-        taken = (larger["own"] - smaller["own"]) * 2**20 / rows
-        spent = [sum(row["stages"][name]["cpu_seconds"] for name in STAGES[1:]) for row in (smaller, larger)]
-        kept = (
-            "as expected"
-            if taken <= BYTES_A_ROW and spent[1] / spent[0] <= larger["rows"] / smaller["rows"]
-            else ("**more than expected**")
-        )
+    for cache, name in {"empty": "empty cache", "full": "full cache", "answers": "answers"}.items():
+        rows = [row for row in measured if row["cache"] == cache]
+        sizes = sorted({row["rows"] for row in rows})[-2:]
+        of_size = [[row for row in rows if row["rows"] == size] for size in sizes]
+        own = [mean(row["own"] for row in each) for each in of_size]
+        spent = [mean(sum(stage["cpu_seconds"] for stage in stages_of(row)) for row in each) for each in of_size]
+        taken, times = (own[1] - own[0]) * 2**20 / (sizes[1] - sizes[0]), sizes[1] / sizes[0]
+        kept = taken <= BYTES_A_ROW and spent[1] / spent[0] <= times
         lines.append(
-            f"- {smaller['rows']:,} to {larger['rows']:,} rows, {cache} cache: {taken:.0f} bytes of memory a row"
-            f" (expected: at most {BYTES_A_ROW}), CPU seconds × {spent[1] / spent[0]:.1f} without the libraries"
-            f" (expected: at most × {larger['rows'] / smaller['rows']:.0f}): {kept}"
+            f"- {sizes[0]:,} to {sizes[1]:,} rows, {name}: {taken:.0f} bytes of memory a row (expected: at most"
+            f" {BYTES_A_ROW}), CPU seconds × {spent[1] / spent[0]:.1f} without the libraries"
+            f" (expected: at most × {times:.0f}): {'as expected' if kept else '**more than expected**'}"
         )
     return lines
+
+
+def stages_of(row: dict[str, Any]) -> list[dict[str, float]]:
+    """Those that grow with the rows."""
+    return [stage for name, stage in row["stages"].items() if name != "libraries"]
 
 
 def write_table(measured: list[dict[str, Any]]) -> None:
     """Between the markers of the document."""
     before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
-    table = "\n".join([BEGIN, HEAD, *map(line, measured), "", *growth(measured), END])
+    starts = [line(row) for row in measured if row["cache"] != "answers"]
+    answers = [answers_line(row) for row in measured if row["cache"] == "answers"]
+    table = "\n".join([BEGIN, HEAD, *starts, "", ANSWERS_HEAD, *answers, "", *growth(measured), END])
     DOCUMENT.write_text(before + table + after, encoding="utf-8")
 
 
@@ -234,14 +284,17 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sizes", nargs="*", type=int, default=SIZES)
-    parser.add_argument("--kind", choices=("csv", "jsonl"), default="csv")
+    parser.add_argument("--kind", choices=("csv", "jsonl", "json"), default="csv")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--start", help=argparse.SUPPRESS)
+    parser.add_argument("--answer", help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.start:
         return start(options.start, options.model)
+    if options.answer:
+        return answer(options.answer, options.model)
     if not options.table:
         with tempfile.TemporaryDirectory(prefix="dongu-scale-") as folder:
             measured = measure(list(options.sizes), options.kind, Path(folder))

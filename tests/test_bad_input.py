@@ -149,6 +149,12 @@ LINES: list[tuple[list[str], list[str]]] = [
     (["train", "data.jsonl", "--out", "run", "--epochs", "0"], ["--epochs", "greater than 0", "`0`"]),
     (["train", "data.jsonl", "--out", "run", "--epochs", "1e300"], ["--epochs", "`1e300`"]),
     (["train", "data.jsonl", "--out", "run", "--max-length", "4"], ["--max-length", "equal to 8", "`4`"]),
+    (["train", "data.jsonl", "--out", "run", "--max-length", "0"], ["--max-length", "equal to 8", "`0`"]),
+    (["train", "data.jsonl", "--out", "run", "--max-length", "-1"], ["--max-length", "equal to 8", "`-1`"]),
+    (["train", "data.jsonl", "--out", "run", "--batch-size", "abc"], ["--batch-size", "whole number", "`abc`"]),
+    (["train", "data.jsonl", "--out", "run", "--lr", "nan"], ["--learning-rate", "`nan`"]),
+    (["train", "spaced.csv", "--out", "run", "--label-column", "label"], ["spaced.csv", "did you mean `Label `?"]),
+    (["train", "leak", "--out", "run", "--model", "TINY", "--strict"], ["1 warning", "stands in train too", "remove"]),
     (["train", "data.jsonl", "--out", "run", "--threads", "100000"], ["--threads", "1024"]),
     (["train", "data.jsonl", "--out", "run", "--workers", "9999"], ["--workers", "256"]),
     (["train", "data.jsonl", "--out", "run", "--label-column", "Label"], ["`Label`", "did you mean `label`?"]),
@@ -191,6 +197,11 @@ def test_a_bad_command_line(
     (tmp_path / "typo.toml").write_text("learning-rat = 1e-4\n")
     (tmp_path / "lines.toml").write_text('"a\\nb" = 3\n')
     (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
+    (tmp_path / "spaced.csv").write_text("text,Label \n" + "a film,yes\nthe film,no\n" * 4)
+    (tmp_path / "leak").mkdir()
+    rows = [{"text": f"word{i} word{i // 9} film", "label": ("no", "yes")[i % 2]} for i in range(20)]
+    write_rows(tmp_path / "leak" / "train.jsonl", rows)
+    write_rows(tmp_path / "leak" / "validation.jsonl", [rows[3], {"text": "a good film", "label": "no"}])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     (tmp_path / "circle").symlink_to("circle")
@@ -443,6 +454,7 @@ RUNS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], list[str]]] = {
     "data of another kind": (with_record(data=[]), EVERY, ["run/run.json", "nothing about the data"]),
     "half a log": (written("metrics.jsonl", '{"event": "step"}\n'), ("report",), ["metrics.jsonl", "cannot be read"]),
     "a bad option": (with_option(epochs="x"), ("predict", "evaluate", "resume"), ["--epochs", "`x`"]),
+    "data gone": (with_option(data="gone.jsonl"), ("evaluate",), ["gone.jsonl: no such file or folder"]),
     "no model": (without_model, ("predict", "evaluate"), ["run: the run has no model yet"]),
     "other weights": (flipped_weights, ("predict", "evaluate"), ["model.safetensors", "restore it from a copy"]),
 }
@@ -484,6 +496,8 @@ AT_WORK: list[tuple[list[str], list[str]]] = [
     (["predict", "RUN", "--data", "missing.csv"], ["missing.csv"]),
     (["predict", "RUN", "--data", "other.csv"], ["other.csv", "`sentence1`", "text, label"]),
     (["predict", "RUN", "--data", "holes.csv"], ["holes.csv:3", "`sentence2` is empty"]),
+    (["predict", "RUN", "--data", "cut.jsonl"], ["cut.jsonl:2", "cut off"]),
+    (["predict", "RUN", "--data", "tabs.csv", "--out", "new.tsv"], ["new.tsv", "tab", ".csv or .jsonl"]),
     (["predict", "RUN", "--data", "."], [".: this is a folder", "one file is needed"]),
     (["predict", "RUN", "--data", "empty.csv"], ["empty.csv", "0 bytes"]),
     (["predict", "RUN", "one", "\u200b\x01"], ["text 1"]),
@@ -498,16 +512,23 @@ AT_WORK: list[tuple[list[str], list[str]]] = [
 ]
 
 
+def lay_out_work(folder: Path) -> None:
+    """What the lines of `AT_WORK` speak of."""
+    write_rows(folder / "pairs.jsonl", PAIRS)
+    (folder / "old.jsonl").write_text("mine")
+    (folder / "empty.csv").write_text("")
+    (folder / "other.csv").write_text("text,label\na film,yes\n")
+    (folder / "holes.csv").write_text("sentence1,sentence2\ngood,film\nbad,\n")
+    (folder / "strange.csv").write_text("sentence1,sentence2,label\ngood,film,yes\nbad,film,maybe\n")
+    (folder / "tabs.csv").write_text("sentence1,sentence2\ngood,film\nbad,a\tfilm\n")
+    (folder / "cut.jsonl").write_text('{"sentence1": "good", "sentence2": "film"}\n{"sentence1": "bad')
+
+
 @pytest.mark.parametrize(("arguments", "said"), AT_WORK, ids=lambda value: " ".join(value))
 def test_a_run_at_work(
     tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: list[str]
 ) -> None:
-    write_rows(tmp_path / "pairs.jsonl", PAIRS)
-    (tmp_path / "old.jsonl").write_text("mine")
-    (tmp_path / "empty.csv").write_text("")
-    (tmp_path / "other.csv").write_text("text,label\na film,yes\n")
-    (tmp_path / "holes.csv").write_text("sentence1,sentence2\ngood,film\nbad,\n")
-    (tmp_path / "strange.csv").write_text("sentence1,sentence2,label\ngood,film,yes\nbad,film,maybe\n")
+    lay_out_work(tmp_path)
     message = failure(capsys, *(word.replace("RUN", os.path.relpath(trained)) for word in arguments))
     for part in said:
         assert part in message
@@ -626,8 +647,8 @@ def test_what_is_cut_is_counted(
 
 
 def test_much_at_once(trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of texts, a text of half a million characters, and none at all."""
-    for content, answers in ((b"a\tfilm\n" * 2_000, 2_000), (b"film " * 10**5 + b"\tgood\n", 1), (b"", 0)):
+    """Ten thousand texts, a text of 5 MB, and none at all."""
+    for content, answers in ((b"a\tfilm\n" * 10_000, 10_000), (b"film " * 10**6 + b"\tgood\n", 1), (b"", 0)):
         pipe(monkeypatch, content)
         capsys.readouterr()
         started = time.process_time()
@@ -699,4 +720,39 @@ def test_a_bad_model_is_told_before_torch_is_loaded(tmp_path: Path, tiny_model: 
         assert_well_said(f"dongu: {message}")
         for part in [f"--model {name}: ", *MODELS[name][1]]:
             assert part in message
+    assert contents(tmp_path) == before
+
+
+def test_what_is_wrong_with_a_run_or_its_rows_is_told_before_torch_is_loaded(tmp_path: Path, trained: Path) -> None:
+    """`predict` and `evaluate` of every damaged run folder, and with every bad argument: in one process, as above."""
+    commands: list[list[str]] = []
+    expected: list[list[str]] = []
+    for name, (spoil, which, said) in RUNS.items():
+        for command in {"predict", "evaluate"} & {*which}:
+            folder = tmp_path / name
+            if not folder.exists():
+                shutil.copytree(trained, folder)
+                spoil(folder)
+            commands.append([command, name, *(["one", "two"] if command == "predict" else [])])
+            expected.append([part.replace("run/", f"{name}/").replace("run:", f"{name}:") for part in said])
+    lay_out_work(tmp_path)
+    for arguments, said in AT_WORK:
+        if arguments[0] in ("predict", "evaluate"):
+            commands.append([word.replace("RUN", str(trained)) for word in arguments])
+            expected.append([*said])
+    before = contents(tmp_path)
+    program = (
+        "import json, sys; from dongu.cli.main import run\n"
+        "for arguments in json.loads(sys.argv[1]):\n    assert run(arguments) == 2, arguments\n"
+        "    assert not {'torch', 'transformers'} & {*sys.modules}, arguments"
+    )
+    python = [sys.executable, "-c", program, json.dumps(commands)]
+    done = subprocess.run(python, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    messages = done.stderr.split("dongu: ")[1:]
+    assert len(messages) == len(commands) > 40
+    for said_here, parts in zip(messages, expected, strict=True):
+        assert_well_said(f"dongu: {said_here}")
+        for part in parts:
+            assert part in said_here
     assert contents(tmp_path) == before

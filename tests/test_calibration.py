@@ -15,7 +15,7 @@ import torch
 
 import dongu
 from conftest import DECODERS, FAMILIES
-from dongu.calibration import HOTTEST, Calibration, calibration_error, fit_temperature
+from dongu.calibration import NO_TEMPERATURE, Calibration, calibration_error, fit_temperature
 from dongu.cli.main import run as run_command
 from dongu.confidence import verdict
 from dongu.data.batches import EvalBatches
@@ -25,6 +25,7 @@ from dongu.metrics import MetricSet
 from dongu.model.head import check_head, divide_head
 from dongu.results.predictions import softmax
 from dongu.results.verify import verify
+from dongu.run.console import Console
 
 
 def drawn(rows: int, labels: int, temperature: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,6 +49,7 @@ def mean_loss(logits: np.ndarray, targets: np.ndarray) -> float:
 def test_the_temperature_is_found(labels: int, temperature: float) -> None:
     logits, targets = drawn(20_000, labels, temperature, seed=labels)
     found = fit_temperature(logits, targets)
+    assert found is not None
     assert found == pytest.approx(temperature, rel=0.05)
     least = mean_loss(logits / found, targets)
     for factor in (0.99, 1.01):
@@ -59,14 +61,30 @@ def test_a_temperature_that_rows_cannot_tell() -> None:
     targets = np.arange(12) % 3
     right = np.eye(3, dtype=np.float32)[targets]
     found = fit_temperature(right, targets)  # without a wrong row, surer would always be better
+    assert found is not None
     assert softmax(right / found).max(-1) == pytest.approx(13 / 14)
     assert fit_temperature(50 * right, targets) == pytest.approx(50 * found)
-    assert fit_temperature(-right, targets) == HOTTEST, "no better than guessing"
-    assert fit_temperature(np.ones((12, 3), np.float32), targets) == HOTTEST
     nearly = right.copy()
     nearly[0] = [0, 0.001, 0]
-    assert 0 < fit_temperature(nearly, targets) < 1
-    assert math.isfinite(fit_temperature(1e6 * nearly, targets))
+    found = fit_temperature(nearly, targets)
+    assert found is not None
+    assert 0 < found < 1
+    for scale in (1e-3, 1e6):
+        assert fit_temperature(scale * nearly, targets) == pytest.approx(scale * found, rel=1e-4)
+
+
+def test_no_better_than_guessing_has_no_temperature() -> None:
+    """The bound of the search is not one: the likeliest would be any that is hot enough."""
+    targets = np.arange(12) % 3
+    right = np.eye(3, dtype=np.float32)[targets]
+    assert fit_temperature(-right, targets) is None
+    assert fit_temperature(np.ones((12, 3), np.float32), targets) is None
+    hardly = np.random.default_rng(0).normal(size=(3000, 3)).astype(np.float32)
+    targets = np.where(np.arange(3000) < 120, hardly.argmax(-1), np.arange(3000) % 3)  # a few more right than by chance
+    found = fit_temperature(hardly, targets)
+    assert found is not None
+    assert found > 10
+    assert mean_loss(hardly / found, targets) < math.log(3)
 
 
 # --- the error
@@ -83,7 +101,9 @@ def test_the_calibration_error_by_hand() -> None:
 
 def test_the_temperature_mends_the_error_of_other_rows() -> None:
     logits, targets = drawn(6000, 3, 2.5, seed=0)
-    fitted = Calibration(fit_temperature(logits[:3000], targets[:3000]), applied=False)
+    temperature = fit_temperature(logits[:3000], targets[:3000])
+    assert temperature is not None
+    fitted = Calibration(temperature, applied=False)
     before, after = fitted.errors(logits[3000:], targets[3000:])
     assert before > 0.1
     assert after < 0.03
@@ -244,6 +264,28 @@ def test_a_calibrated_run(
         unclear, **{**options, "model": str(result.path / "model"), "max_steps": 1}, out=str(tmp_path / "again")
     )
     assert not (again.path / "model" / "calibration.json").exists()
+
+
+def test_a_model_that_only_guesses_is_not_calibrated(
+    tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Validation has the opposite labels: the more the model has learnt, the less likely are they."""
+    for name, labels in {"train": ("no", "yes"), "validation": ("yes", "no")}.items():
+        rows = [
+            {"text": f"{('bad', 'good')[i % 2]} film word{i % 9} {name}", "label": labels[i % 2]} for i in range(40)
+        ]
+        content = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(content, encoding="utf-8")
+    out, options = tmp_path / "run", {**OPTIONS, "max_steps": 40, "calibrate": True}
+    result = dongu.train(str(tmp_path), **options, model=tiny_model(), out=str(out), console=Console())
+    assert result.results["validation"]["accuracy"]["value"] <= 0.5
+    assert result.results["calibrated"] is False
+    assert "temperature" not in result.results
+    assert not {"before", "after"} & result.results["validation"]["calibration_error"].keys()
+    assert not (out / "model" / "calibration.json").exists()
+    assert NO_TEMPERATURE in capsys.readouterr().out
+    assert NO_TEMPERATURE in (out / "model" / "README.md").read_text(encoding="utf-8")
+    assert all(proof.holds for proof in verify(out)), list(verify(out))
 
 
 @pytest.mark.parametrize("place", ["write_predictions", "finish"])

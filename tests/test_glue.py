@@ -101,6 +101,8 @@ def test_mnli_from_both_validations_to_both_files(
     assert len({row["prediction"] for row in rows}) > 1
     assert run(["predict", str(out), "--glue", "--out", str(folder)]) == 2, "nothing is written over"
     assert "MNLI-m.tsv" in capsys.readouterr().err
+    assert run(["evaluate", str(out), "--split", "test"]) == 2
+    assert "the labels are hidden" in capsys.readouterr().err
 
 
 def finished(folder: Path, data: str, predictions: list[Any]) -> str:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dongu.data import json_rows, readers
 from dongu.data.readers import SUFFIXES, read_file
 from dongu.data.table import Table, kind_of
 from dongu.errors import DataError
@@ -268,3 +269,33 @@ def test_any_bytes_are_a_table_or_an_error(suffix: str) -> None:
         check_read(suffix, content)
 
     check()
+
+
+@examples(300)
+@given(
+    content=st.one_of(
+        tables(values).map(lambda table: json.dumps(rows_of(table), ensure_ascii=False).encode()),
+        spoilt(VALID[".json"]),
+        spoilt(json.dumps(ROWS).encode()),
+    ),
+    size=st.sampled_from([1, 2, 3, 7, 50]),
+)
+def test_an_array_is_the_same_in_small_pieces(content: bytes, size: int) -> None:
+    """Its table, or its error to the letter, for wherever the pieces end.
+
+    What is no UTF-8 is told as it is read, and may come before what is wrong on an earlier line of the same piece.
+    """
+    content = content.replace(b"\0", b" ").decode("utf-8", "replace").encode()
+
+    def found() -> Any:
+        try:
+            table = read(".json", b"[" + content)
+        except DataError as error:
+            return error.what, Path(error.where).name, error.hint
+        return table.columns, table.lines
+
+    whole = found()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(readers, "PIECE_BYTES", size)
+        patch.setattr(json_rows, "WINDOW_CHARACTERS", size)
+        assert found() == whole

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dongu.data import sources
+from dongu.data import json_rows, sources
 from dongu.data.readers import read_file
 from dongu.data.sources import read_source
 from dongu.data.table import Number
@@ -140,6 +140,27 @@ BROKEN: list[tuple[str, str | bytes, int | None, str, str]] = [
 
 def ids(cases: list[Any]) -> list[str]:
     return [f"{case[0]}-{number}" for number, case in enumerate(cases)]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_of_an_array_only_a_part_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None
+) -> None:
+    """Also where it is written on one line."""
+    rows = [{"text": f"{i} " + "é" * 90, "label": str(i % 2)} for i in range(5000)]
+    path = write(tmp_path, "a.json", json.dumps(rows, indent=indent, ensure_ascii=False))
+    sizes, decode = [], json_rows._decode
+
+    def note(text: str, start: int) -> Any:
+        sizes.append(len(text))
+        return decode(text, start)
+
+    monkeypatch.setattr(json_rows, "_decode", note)
+    table = read_file(path)
+    assert table.columns == {name: [row[name] for row in rows] for name in ("text", "label")}
+    assert table.lines == [1 if indent is None else 2 + 4 * i for i in range(5000)]
+    assert max(sizes) < 3 * json_rows.WINDOW_CHARACTERS < path.stat().st_size / 2
+    assert len(sizes) < 1.1 * len(rows)
 
 
 @pytest.mark.parametrize(("name", "content", "line", "what", "hint"), BROKEN, ids=ids(BROKEN))

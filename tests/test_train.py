@@ -14,9 +14,12 @@ import pytest
 import torch
 
 import dongu
+from dongu import files
 from dongu.cli.main import run
+from dongu.data.readers import read_file
 from dongu.errors import NonFiniteError
 from dongu.evaluate import eval_mode
+from dongu.results import predict, predictions
 
 FILES = {
     ".lock",
@@ -210,6 +213,40 @@ def test_evaluate_and_predict_on_the_command_line(
     lines = out.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "id,text,note,prediction,probability of class0,probability of class1"
     assert [line.split(",")[3] for line in lines[1:]] == [line["prediction"] for line in typed]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl"])
+def test_answers_are_written_as_they_are_made(
+    finished: dongu.RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """A few lines at a time, in the order of the rows, and the file is there when all of them are."""
+    texts = [f"word{i % 3} " * (1 + 37 * i % 11) + str(i) for i in range(50)]
+    data, whole, parts = tmp_path / "new.jsonl", tmp_path / f"whole.{suffix}", tmp_path / f"parts.{suffix}"
+    data.write_text("".join(json.dumps({"n": i, "text": text}) + "\n" for i, text in enumerate(texts)))
+    assert run(["predict", str(finished.path), "--data", str(data), "--out", str(whole)]) == 0
+    made, written = [], []
+
+    def answer_rows(*arguments: Any) -> Any:
+        for answer in predictions.answer_rows(*arguments):
+            made.append(answer)
+            yield answer
+
+    def append(disk: files.Disk, file: Any, content: bytes) -> None:
+        written.append(len(made))
+        assert not parts.exists()
+        plain_append(disk, file, content)
+
+    plain_append = files.Disk.append
+    monkeypatch.setattr(files, "LINES_A_WRITE", 7)
+    monkeypatch.setattr(predict, "ANSWERED_ROWS", 3)
+    monkeypatch.setattr(predict, "answer_rows", answer_rows)
+    monkeypatch.setattr(files.Disk, "append", append)
+    assert run(["predict", str(finished.path), "--data", str(data), "--out", str(parts)]) == 0
+    assert parts.read_bytes() == whole.read_bytes()
+    header = suffix != "jsonl"
+    assert written == [0, *range(7 - header, 50, 7), 50]
+    assert read_file(parts).columns["n"] == list(map(str, range(50)))
+    assert read_file(parts).columns["text"] == texts
 
 
 def test_pairs_are_typed_two_by_two(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 15  # of the answer's probability, of equal width from 0 to 1
-HOTTEST = 100.0  # a temperature above says nothing more: every class is as likely as the next
+NO_TEMPERATURE = "on validation the answers say nothing of the labels: no temperature would make the probabilities true"
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,15 @@ class Calibration:
         return pair[::-1] if self.applied else pair
 
 
-def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float | None:
     """The T for which softmax(logits / T) makes the true classes most likely.
 
     The mean negative log-likelihood is convex in 1/T, so the zero of its slope is the one minimum. Where all n rows are
     right there is none, for surer would always be better: then each counts as right by (n + 1) / (n + 2) only, which
     is what so many right answers say of the next one.
+
+    None where the rows are likeliest the hotter it is, as they are when the model does no better than guessing: then a
+    temperature could only take the answers away.
     """
     from scipy.optimize import brentq  # a part of a second to import, and a report needs none of it
 
@@ -44,12 +47,12 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
         expected = (weights * shifted).sum(-1) / weights.sum(-1)
         return float((expected - truth).mean())
 
-    if slope(1 / HOTTEST) >= 0:  # no better than guessing
-        return HOTTEST
+    if slope(0) >= 0:
+        return None
     above = 1.0
     while slope(above) < 0:
         above *= 2
-    return float(1 / brentq(slope, 1 / HOTTEST, above, xtol=1e-12, rtol=1e-12))
+    return float(1 / brentq(slope, 0, above, xtol=1e-12, rtol=1e-12))
 
 
 def calibration_error(logits: np.ndarray, targets: np.ndarray) -> float:

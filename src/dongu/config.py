@@ -169,7 +169,7 @@ class RunConfig(BaseModel):
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = Field(
         0.0, description="share of the truth that training spreads evenly over all answers"
     )
-    max_length: Annotated[Count, Field(ge=8)] | None = Field(
+    max_length: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, lt=2**31)] | None = Field(
         None, description="tokens a row at most; longer rows are cut (default: the model's limit)"
     )
     seed: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)] = Field(

@@ -12,12 +12,14 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 
 from dongu.errors import StorageError, UsageError
 
+LINES_A_WRITE = 1 << 12
 _LEFTOVER = re.compile(r"\.(?P<target>.+)\.\d+\.(?P<kind>tmp|old)")
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers report the system's errors
 _HINTS = {
@@ -100,11 +102,29 @@ def write_file(path: Path, content: bytes, *, within: Path | None = None) -> Non
     Raises:
         StorageError: the content could not be made durable; the old file, if any, is untouched.
     """
+    with _replacing(path, within) as staged:
+        disk.write(staged, content)
+
+
+def write_lines(path: Path, lines: Iterable[str], *, within: Path | None = None) -> None:
+    """The same for lines with their ends, of which only a few thousand are in memory."""
+    lines = iter(lines)
+    with _replacing(path, within) as staged:
+        disk.write(staged, b"")
+        with staged.open("ab", buffering=0) as file:
+            while part := "".join(islice(lines, LINES_A_WRITE)):
+                disk.append(file, part.encode())
+        disk.sync(staged)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, within: Path | None) -> Iterator[Path]:
+    """Yield a name to write to; when the block ends well, the file takes the target's place."""
     staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage(path):
         make_folder(path.parent, within)
         try:
-            disk.write(staged, content)
+            yield staged
             disk.rename(staged, path)
         finally:
             disk.remove(staged)

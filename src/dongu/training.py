@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dongu.calibration import Calibration, fit_temperature
+from dongu.calibration import NO_TEMPERATURE, Calibration, fit_temperature
 from dongu.confidence import constant_answer, verdict
 from dongu.config import RunConfig
 from dongu.data.batches import EvalBatches
@@ -238,6 +238,8 @@ def run(
     console.line()
     for line in (*results_table(results, metrics.task), *calibration_line(results)):
         console.line(line)
+    if "calibrated" in results and "temperature" not in results:
+        console.line(NO_TEMPERATURE)
     console.line()
     console.fields(effort.lines(loop) if effort.steps else ())
     console.line(f"best model: step {state.best_step:,}, in {folder.model}")
@@ -342,13 +344,15 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
     validation, calibration = loop.evaluate(), None
     if loop.metrics.task == "single-label" and validation.targets is not None:
         temperature = applied or fit_temperature(validation.logits, validation.targets)
-        if loop.config.calibrate and applied is None:
+        if loop.config.calibrate and applied is None and temperature is not None:
             divide_head(loop.model, temperature)
             if main:
                 save_best(loop, folder, temperature)
             validation, applied = loop.evaluate(), temperature
-        calibration = Calibration(temperature, applied is not None)
-        results |= {"temperature": calibration.temperature, "calibrated": calibration.applied}
+        results["calibrated"] = applied is not None
+        if temperature is not None:
+            calibration = Calibration(temperature, applied is not None)
+            results["temperature"] = temperature
     constant = constant_answer(loop.metrics, loop.splits["train"].targets)
     per_class: list[dict[str, Any]] = []
     for name in [name for name in loop.splits if name != "train"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dongu.cli.options import add_compute_options, whole_number
+from dongu.errors import DataError
 from dongu.text import printable
 
 
@@ -27,30 +28,34 @@ def add(commands: Any) -> None:
 
 def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.sources import read_source
-    from dongu.run.folder import RunFolder
+    from dongu.results.saved import SavedRun
 
     batch_size = whole_number(parsed.batch_size, "batch-size", 32)
-    RunFolder(parsed.folder).read_record()
-    source = None if parsed.data is None else read_source(parsed.data)
+    saved = SavedRun.open(parsed.folder, device=parsed.device, batch_size=batch_size)
+    if parsed.data is None:
+        examples = saved.own_examples(parsed.split)
+    else:
+        examples = saved.other_examples(read_source(parsed.data), parsed.split)
+    if all(split.targets is None for split in examples.values()):
+        where = next(iter(examples.values())).origin
+        raise DataError("the labels are hidden", where=where, hint="`dongu predict` answers rows without labels")
     from dongu.confidence import verdict
-    from dongu.results.predict import load
+    from dongu.results.predict import Classifier
     from dongu.run.console import results_table
     from dongu.run.folder import dump_json
 
-    classifier = load(parsed.folder, device=parsed.device, batch_size=batch_size)
-    evaluations = (
-        classifier.evaluate_own(parsed.split) if source is None else classifier.evaluate_other(source, parsed.split)
-    )
+    classifier = Classifier(saved)
+    evaluations = classifier.evaluate(examples)
     if not classifier.accelerator.is_main_process:
         return
     results = {
-        split: verdict(evaluation, classifier.metrics, classifier.constant_answer, classifier.config.seed)
+        split: verdict(evaluation, saved.metrics, saved.constant_answer, saved.config.seed)
         for split, evaluation in evaluations.items()
     }
     if parsed.json:
         print(dump_json({split: _flat(entries) for split, entries in results.items()}))
         return
-    for line in results_table(results, classifier.metrics.task):
+    for line in results_table(results, saved.metrics.task):
         print(printable(line))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,48 +42,50 @@ def add(commands: Any) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> None:
-    from dongu.data.columns import read_texts
-    from dongu.data.readers import read_file
-    from dongu.run.folder import RunFolder
-
     if parsed.glue is not None:
         _hand_in(parsed)
         return
+    from dongu.data.readers import read_file
+    from dongu.results.predictions import check_cells, write_answers
+    from dongu.results.saved import SavedRun
+
     refuse_existing(parsed.out)
     if parsed.out is not None and parsed.out.suffix not in ANSWER_FILES:
         raise UsageError(f"must end in {', '.join(ANSWER_FILES)}", where=f"--out {parsed.out}")
     if parsed.data is not None and parsed.texts:
         raise UsageError("give either TEXT or --data, not both")
     batch_size = whole_number(parsed.batch_size, "batch-size", 32)
-    RunFolder(parsed.folder).read_record()
-    table = None if parsed.data is None else read_file(parsed.data)
-    from dongu.results.predict import load
-    from dongu.results.predictions import write_answers
-
-    classifier = load(parsed.folder, device=parsed.device, batch_size=batch_size)
-    pair = len(classifier.text_columns) == 2
-    if table is not None:
-        texts = list(zip(*read_texts(table, classifier.text_columns), strict=True))
-        answers = classifier.predict_table(table)
-        inputs = [
-            {name: "" if cell is None else str(cell) for name, cell in zip(table.columns, cells, strict=True)}
-            for cells in zip(*table.columns.values(), strict=True)
-        ]
+    saved = SavedRun.open(parsed.folder, device=parsed.device, batch_size=batch_size)
+    texts: Sequence[Sequence[str]]
+    if parsed.data is not None:
+        table = read_file(parsed.data)
+        texts, given = saved.texts_of(table), table.columns
     else:
-        texts = list(_typed(parsed.texts, pair=pair) if parsed.texts else _piped(pair=pair))
-        answers = classifier.predict([row if pair else row[0] for row in texts])
-        inputs = [dict(zip(classifier.text_columns, row, strict=True)) for row in texts]
+        pair = len(saved.text_columns) == 2
+        texts = saved.columns_of(list(_typed(parsed.texts, pair=pair) if parsed.texts else _piped(pair=pair)))
+        given = dict(zip(saved.text_columns, texts, strict=True))
+    if parsed.out is not None:
+        check_cells(parsed.out, _rows_of(given))
+    from dongu.results.predict import Classifier
+
+    answers = Classifier(saved).answers(texts)
     # A file's own columns come back, its own id among them; without one, rows are counted from 0.
-    rows = [{"id": i, **given, **answer} for i, (given, answer) in enumerate(zip(inputs, answers, strict=True))]
+    rows = ({"id": i, **row, **answer} for i, (row, answer) in enumerate(zip(_rows_of(given), answers, strict=True)))
     if parsed.out is not None:
         write_answers(parsed.out, rows)
-        print(f"{len(rows):,} predictions in {parsed.out}", file=sys.stderr)
+        print(f"{len(texts[0]):,} predictions in {parsed.out}", file=sys.stderr)
     elif parsed.json:
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
     else:
-        for row, given in zip(rows, texts, strict=True):
-            print(printable(_answer_line(row, given)))
+        for row, shown in zip(rows, zip(*texts, strict=True), strict=True):
+            print(printable(_answer_line(row, shown)))
+
+
+def _rows_of(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, str]]:
+    """The cells of each row as text, by column."""
+    for cells in zip(*columns.values(), strict=True):
+        yield {name: "" if cell is None else str(cell) for name, cell in zip(columns, cells, strict=True)}
 
 
 def _hand_in(parsed: argparse.Namespace) -> None:

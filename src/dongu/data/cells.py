@@ -6,10 +6,12 @@ lie outside of memory when they are many, and are made into cells again as they 
 
 from __future__ import annotations
 
+import gc
 import json
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, islice, pairwise
 from typing import Any, TypeAlias, TypeVar, overload
@@ -54,6 +56,21 @@ class _Packed:
 _Page: TypeAlias = "_Packed | list[Any]"  # a list where a page holds cells of several kinds
 
 T = TypeVar("T")
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Inside the block Python does not look for circles of objects, of which rows make none.
+
+    It would after every few hundred cells, and now and then through all that torch has made: half the time of reading.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class PagedColumn(Sequence[Any]):

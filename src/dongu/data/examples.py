@@ -10,7 +10,7 @@ from itertools import compress
 import numpy as np
 
 from dongu.config import RunConfig, Task, task_problems
-from dongu.data.cells import column_of, json_of
+from dongu.data.cells import column_of, json_of, uncollected
 from dongu.data.columns import Columns, choose_columns, parts_of, read_texts
 from dongu.data.flags import join_flags
 from dongu.data.glue import glue_task
@@ -79,6 +79,7 @@ def columns_of(source: Source, config: RunConfig) -> Columns:
     return choose_columns(source.splits["train"], texts, config.label_column)
 
 
+@uncollected()
 def read_examples(source: Source, config: RunConfig) -> TextData:
     """Choose the columns and the task, check every row that will be used, hold rows out if there is no validation.
 

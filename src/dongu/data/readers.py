@@ -6,11 +6,11 @@ stripped or guessed, and what cannot be read is a `DataError` with its file and 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import difflib
 import json
-import re
 import stat
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
@@ -18,12 +18,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dongu.data.cells import Rows, table_of_objects
+from dongu.data.cells import Rows
+from dongu.data.json_rows import read_json_array, read_json_lines
 from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, reason_of
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 BATCH_ROWS = 1 << 12  # of parquet, made into cells together
 READ_BYTES = 1 << 20  # of a column of parquet, read together
+PIECE_BYTES = 1 << 16  # of a line of a JSON array, read together
 FILE_KINDS = "a file is .csv, .tsv, .json, .jsonl or .parquet"
 
 
@@ -48,9 +50,12 @@ def read_file(path: Path) -> Table:
                 raise data_error(origin, "the file is empty (0 bytes)", "write or fetch it again")
             if suffix == ".parquet":
                 return table_of_arrow(_parquet_batches(file), origin)
+            _refuse_other_formats(file, origin)
+            if suffix == ".json" and _starts_an_array(file):
+                return read_json_array(_decode_utf8(_pieces_of_lines(file), origin), origin)
             lines = _text_lines(file, origin)
             if suffix in (".json", ".jsonl"):
-                return _read_json(lines, origin, may_be_array=suffix == ".json")
+                return read_json_lines(lines, origin)
             return _read_delimited(lines, origin, "," if suffix == ".csv" else "\t")
     except OSError as error:
         raise data_error(origin, f"cannot be read ({error.strerror})", "check the permissions") from error
@@ -89,21 +94,13 @@ _OTHER_FORMATS = {
 }
 
 
-def _text_lines(file: BufferedReader, origin: str) -> Iterator[str]:
-    """The lines with their ends, each read when it is asked for, so that a file of any size takes a line's memory."""
+def _refuse_other_formats(file: BufferedReader, origin: str) -> None:
     head = file.peek(4)
     for magic, (kind, hint) in _OTHER_FORMATS.items():
         if head.startswith(magic):
             raise data_error(origin, f"the file is {kind}, not UTF-8 text", hint)
     if head.startswith(b"PAR1") and _is_parquet(file):
         raise data_error(origin, "the file is parquet, not text", "rename it to end in .parquet")
-    lines = _decode_utf8(file, origin)
-    blank = []  # at the beginning
-    for line in lines:
-        blank.append(line)
-        if line.strip():
-            return chain(blank, lines)
-    raise data_error(origin, "the file holds only blank lines", "write or fetch it again")
 
 
 def _is_parquet(file: BufferedReader) -> bool:
@@ -114,17 +111,50 @@ def _is_parquet(file: BufferedReader) -> bool:
     return end == b"PAR1"
 
 
-def _decode_utf8(lines: Iterable[bytes], origin: str) -> Iterator[str]:
-    for number, content in enumerate(lines, 1):
+def _starts_an_array(file: BufferedReader) -> bool:
+    """Whether its first character that is not blank opens an array."""
+    first = b""
+    while not first and (block := file.read(PIECE_BYTES)):
+        first = block.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n")
+    file.seek(0)
+    return first.startswith(b"[")
+
+
+def _text_lines(file: BufferedReader, origin: str) -> Iterator[str]:
+    """The lines with their ends, each read when it is asked for, so that a file of any size takes a line's memory."""
+    lines = _decode_utf8(file, origin)
+    blank = []  # at the beginning
+    for line in lines:
+        blank.append(line)
+        if line.strip():
+            return chain(blank, lines)
+    raise data_error(origin, "the file holds only blank lines", "write or fetch it again")
+
+
+def _pieces_of_lines(file: BufferedReader) -> Iterator[bytes]:
+    """Lines, and of long ones pieces that end between two characters: an array may be written on one line."""
+    while piece := file.readline(PIECE_BYTES):
+        for _ in range(3):  # a character has up to three bytes after its first
+            if not piece.endswith(b"\n") and (more := file.peek(1)[:1]) and 0x80 <= more[0] < 0xC0:
+                piece += file.read(1)
+        yield piece
+
+
+def _decode_utf8(pieces: Iterable[bytes], origin: str) -> Iterator[str]:
+    """The texts of lines, or of pieces of lines."""
+    number, mark = 1, "\ufeff"
+    for content in pieces:
         if 0 in content:
             hint = "remove it, or if it is UTF-16: iconv -f utf-16 -t utf-8"
             raise data_error(f"{origin}:{number}", "there is a NUL character", hint)
         try:
-            line = content.decode("utf-8")
+            text = content.decode("utf-8")
         except UnicodeDecodeError as error:
             hint = "save the file as UTF-8, for example: iconv -f cp1252 -t utf-8"
             raise data_error(f"{origin}:{number}", f"byte 0x{content[error.start]:02X} is not UTF-8", hint) from error
-        yield line.removeprefix("\ufeff") if number == 1 else line
+        yield text.removeprefix(mark)
+        mark = ""  # only the first one of a file is no text
+        number += content.endswith(b"\n")
 
 
 _CELL_HINTS = {
@@ -211,107 +241,6 @@ def _tsv_rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     for number, padded in enumerate(lines, 1):
         line = padded.removesuffix("\n").removesuffix("\r")
         yield number, line.split("\t") if line else []
-
-
-# --- JSON
-
-
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value: dict[str, Any] = {}
-    for key, item in pairs:
-        if key in value:
-            raise ValueError(f"the key {key!r} is given twice")
-        value[key] = item
-    return value
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not a JSON value")
-
-
-_JSON = json.JSONDecoder(object_pairs_hook=_object, parse_int=Number, parse_float=Number, parse_constant=_refuse)
-
-
-def _read_json(lines: Iterator[str], origin: str, *, may_be_array: bool) -> Table:
-    """JSON Lines; a .json file may instead be one array of objects, told by its first character."""
-    head = []
-    for line in lines:
-        head.append(line)
-        if line.strip():
-            break
-    is_array = may_be_array and head[-1].lstrip().startswith("[")
-    lines = chain(head, lines)
-    rows = _json_array("".join(lines), origin) if is_array else _json_lines(lines, origin)
-    table = table_of_objects(rows, origin, lines=True)
-    if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
-        hint = "write one object a row; a split is a file of its own (train.jsonl, validation.jsonl)"
-        raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
-    return table
-
-
-def _json_lines(lines: Iterable[str], origin: str) -> Iterator[tuple[int, Any]]:
-    blank = 0  # the first line of this kind
-    for number, padded in enumerate(lines, 1):
-        line, where = padded.strip(" \t\r\n"), f"{origin}:{number}"
-        if not line:
-            blank = blank or number
-            continue
-        if blank:
-            raise data_error(f"{origin}:{blank}", "a blank line", "remove it; blank lines are allowed only at the end")
-        value, end = _parse_json(line, 0, origin, number)
-        if end < len(line):
-            raise data_error(where, "text follows the object on its line", "write one object a line")
-        yield number, value
-
-
-def _json_array(text: str, origin: str) -> Iterator[tuple[int, Any]]:
-    """The elements one by one, for the line at which each begins."""
-    line, counted, mark = 1, 0, ","
-    position = _skip_blanks(text, text.index("[") + 1)
-    if text[position : position + 1] == "]":
-        mark, position = "]", _skip_blanks(text, position + 1)
-    while mark == ",":
-        line, counted = line + text.count("\n", counted, position), position
-        value, end = _parse_json(text, position, origin, 1)
-        yield line, value
-        end = _skip_blanks(text, end)
-        mark, position = text[end : end + 1], _skip_blanks(text, end + 1)
-    if mark != "]" or position < len(text):
-        what = "a comma or the closing ] is missing after this object"
-        what = "text follows the end of the array" if mark == "]" else what
-        raise data_error(f"{origin}:{line}", what, "write [object, object, …]; was the file cut off?")
-
-
-def _skip_blanks(text: str, position: int) -> int:
-    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
-        position += 1
-    return position
-
-
-def _parse_json(text: str, start: int, origin: str, first_line: int) -> tuple[Any, int]:
-    """The JSON value at `start` and its end; `first_line` is the line of the file at which `text` begins."""
-    try:
-        value, end = _JSON.raw_decode(text, start)
-        if _SURROGATE.search(text, start, end):
-            json.dumps(value, ensure_ascii=False).encode()
-        return value, end
-    except json.JSONDecodeError as error:
-        where = f"{origin}:{first_line + error.lineno - 1}"
-        what, hint = f"not JSON ({error.msg}, column {error.colno})", "correct this line"
-        if error.pos >= len(text) or error.msg.startswith("Unterminated"):
-            what = "the JSON ends in the middle of a value"
-            hint = "the file was cut off, or an object runs over several lines of a JSON Lines file"
-        raise data_error(where, what, hint) from error
-    except (ValueError, RecursionError) as error:
-        where, what = f"{origin}:{first_line + text.count(chr(10), 0, start)}", reason_of(error)
-        if isinstance(error, UnicodeEncodeError):
-            what = "a lone surrogate is not a character"
-        elif isinstance(error, RecursionError):
-            what = "the JSON is nested too deeply"
-        raise data_error(where, what, "no such value can be trained on: remove or replace it") from error
 
 
 # --- parquet and Arrow

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dongu.data.cells import table_of_objects
+from dongu.data.cells import table_of_objects, uncollected
 from dongu.data.glue import GLUE
 from dongu.data.readers import BATCH_ROWS, FILE_KINDS, SUFFIXES, closest_name, path_kind, read_file, table_of_arrow
 from dongu.data.table import Table, as_cell, check_names, data_error, reason_of
@@ -46,6 +46,7 @@ _IN_MEMORY = "in Python also a datasets.DatasetDict or Dataset, a pandas frame, 
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:\w[\w.+-]*)?", re.ASCII)
 
 
+@uncollected()
 def read_source(data: Any) -> Source:
     """Reads DATA: a folder, a file, a Hub name or a data set in memory. A local path wins over the Hub.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.data.cells import json_of, parts_of
+from dongu.data.cells import json_of, parts_of, uncollected
 from dongu.data.pages import Pages, cache_folder, mapped
 from dongu.errors import DataError, StorageError
 from dongu.files import write_file
@@ -56,6 +56,7 @@ class Tokens:
         return {"tokens": int(lengths.sum()), "cut": int(self.truncated.sum()), "width": width, "counts": counts}
 
 
+@uncollected()
 def tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, *, cache: bool = True) -> Tokens:
     """Tokenize the rows of one or two text columns; `max_length` counts the special tokens too.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from dongu.calibration import NO_TEMPERATURE
 from dongu.confidence import CONSTANT_ANSWERS, constant_answer
 from dongu.config import Task, option_flag
 from dongu.data.sources import hub_parts
@@ -147,8 +148,10 @@ def _last_column(task: Task) -> str:
 
 
 def _calibration(results: Mapping[str, Any]) -> str:
-    if "temperature" not in results:
+    if "calibrated" not in results:
         return ""
+    if "temperature" not in results:
+        return f" The probabilities are as they were trained: {NO_TEMPERATURE}."
     temperature = f"{results['temperature']:.4f}"
     done = (
         f"The probabilities are calibrated: the head is divided by the temperature {temperature}"

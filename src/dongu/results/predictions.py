@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dongu.data.labels import SEPARATOR
 from dongu.errors import DataError
-from dongu.evaluate import Evaluation
-from dongu.files import write_file
+from dongu.files import write_lines
 from dongu.metrics import MetricSet
 from dongu.multi_label import sigmoid
 from dongu.run.folder import dump_json
 from dongu.text import shortened
+
+if TYPE_CHECKING:  # texts are looked at before torch is loaded
+    from dongu.evaluate import Evaluation
 
 
 def prediction_lines(evaluation: Evaluation, metrics: MetricSet) -> Iterator[dict[str, Any]]:
@@ -53,23 +55,35 @@ def _label_of(target: Any, metrics: MetricSet) -> float | str | list[str]:
     return metrics.label_names[int(target)]
 
 
-def write_answers(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_answers(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSON lines for .jsonl, else a table (.tsv, .csv) whose last columns are the probabilities of the classes.
 
-    Several labels of a row stand in one cell of a table, with a `|` between them, as they are read.
+    Several labels of a row stand in one cell of a table, with a `|` between them, as they are read. The rows are
+    taken one by one.
 
     Raises:
         StorageError: the file could not be written.
         DataError: a .tsv cannot hold a text with a tab or a line break.
     """
-    if path.suffix == ".jsonl":
-        content = "".join(dump_json(row) + "\n" for row in rows)
-    else:
-        flat = [_flat(row) for row in rows]
-        lines = [list(flat[0]), *(row.values() for row in flat)] if flat else []
-        line_of = _tsv_line if path.suffix == ".tsv" else _csv_line
-        content = "".join(line_of([str(cell) for cell in line], str(path)) for line in lines)
-    write_file(path, content.encode())
+    write_lines(path, (dump_json(row) + "\n" for row in rows) if path.suffix == ".jsonl" else _table_lines(path, rows))
+
+
+def check_cells(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """
+    Raises:
+        DataError: the file is a .tsv, which cannot hold a text with a tab or a line break.
+    """
+    if path.suffix == ".tsv":
+        for row in rows:
+            _tsv_line([str(cell) for cell in row.values()], str(path))
+
+
+def _table_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    line_of = _tsv_line if path.suffix == ".tsv" else _csv_line
+    for number, row in enumerate(map(_flat, rows)):
+        if number == 0:
+            yield line_of(list(row), str(path))
+        yield line_of([str(cell) for cell in row.values()], str(path))
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dongu.errors import CheckpointError, DataError, InputError, LockedError, ModelError, UsageError
-from dongu.files import is_leftover, make_folder, remove_leftovers, storage, write_file
+from dongu.files import is_leftover, make_folder, remove_leftovers, storage, write_file, write_lines
 from dongu.run.manifest import MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
 
 if TYPE_CHECKING:  # a folder is looked at before torch is loaded
@@ -253,8 +253,8 @@ class RunFolder:
 
     def write_predictions(self, split: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """One row an evaluation example."""
-        content = "".join(dump_json(line) + "\n" for line in lines)
-        write_file(self.path / "predictions" / f"{split}.jsonl", content.encode(), within=self.path)
+        texts = (dump_json(line) + "\n" for line in lines)
+        write_lines(self.path / "predictions" / f"{split}.jsonl", texts, within=self.path)
 
 
 def dump_json(content: Any, indent: int | None = None) -> str:

@@ -1,0 +1,192 @@
+"""Rows of JSON: one object a line, or the objects of one array, each read when it is asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from dongu.data.cells import table_of_objects
+from dongu.data.table import Number, Table, data_error, reason_of
+from dongu.errors import DataError
+
+WINDOW_CHARACTERS = 1 << 16  # of an array that are read together, or more where an element is longer
+LONGEST_TOKEN = 16  # characters: of what is no string or number, and may be cut at the end of a window (`-Infinity`)
+
+_BLANKS = re.compile(r"[ \t\r\n]*")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def read_json_lines(lines: Iterable[str], origin: str) -> Table:
+    """One object a line."""
+    return _table(_json_lines(lines, origin), origin)
+
+
+def read_json_array(pieces: Iterator[str], origin: str) -> Table:
+    """The objects of one array; the text comes in pieces of any length."""
+    return _table(_json_array(_Window(pieces, origin), origin), origin)
+
+
+def _table(rows: Iterator[tuple[int, Any]], origin: str) -> Table:
+    table = table_of_objects(rows, origin, lines=True)
+    if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
+        hint = "write one object a row; a split is a file of its own (train.jsonl, validation.jsonl)"
+        raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
+    return table
+
+
+def _json_lines(lines: Iterable[str], origin: str) -> Iterator[tuple[int, Any]]:
+    blank = 0  # the first line of this kind
+    for number, padded in enumerate(lines, 1):
+        line = padded.strip(" \t\r\n")
+        if not line:
+            blank = blank or number
+            continue
+        if blank:
+            raise data_error(f"{origin}:{blank}", "a blank line", "remove it; blank lines are allowed only at the end")
+        try:
+            value, end = _decode(line, 0)
+        except (ValueError, RecursionError) as error:
+            raise _error(error, origin, line, 0, first_line=number) from error
+        if end < len(line):
+            raise data_error(f"{origin}:{number}", "text follows the object on its line", "write one object a line")
+        yield number, value
+
+
+def _json_array(window: _Window, origin: str) -> Iterator[tuple[int, Any]]:
+    """The elements one by one, with the line at which each begins."""
+    window.take()  # the bracket
+    line, mark = 1, window.take() if window.next() == "]" else ","
+    while mark == ",":
+        window.next()
+        line = window.line()
+        yield line, window.value()
+        mark = window.take()
+    if mark != "]" or window.next():
+        what = "a comma or the closing ] is missing after this object"
+        what = "text follows the end of the array" if mark == "]" else what
+        raise data_error(f"{origin}:{line}", what, "write [object, object, …]; was the file cut off?")
+
+
+class _Window:
+    """A place in a text that is read as the place moves on: what lies behind is forgotten."""
+
+    def __init__(self, pieces: Iterator[str], origin: str) -> None:
+        self._pieces, self._origin = pieces, origin
+        self._text, self._place = "", 0
+        self._first_line, self._first_column = 1, 0  # of the text at hand, in the file
+        self._line, self._counted = 1, 0  # the line of a place in the text up to which line ends were counted
+
+    def next(self) -> str:
+        """Go to the next character that is not blank; nothing at the end."""
+        while True:
+            found = _BLANKS.match(self._text, self._place)
+            self._place = self._place if found is None else found.end()
+            if self._place < len(self._text) or not self._read_on():
+                return self._text[self._place : self._place + 1]
+
+    def take(self) -> str:
+        """The same, and pass it."""
+        mark = self.next()
+        self._place += len(mark)
+        return mark
+
+    def line(self) -> int:
+        """The line of the file at this place."""
+        self._line += self._text.count("\n", self._counted, self._place)
+        self._counted = self._place
+        return self._line
+
+    def value(self) -> Any:
+        """The value at this place, which is passed."""
+        while True:
+            try:
+                value, end = _decode(self._text, self._place)
+                if end < len(self._text) or not self._read_on():  # the digits of a number may go on
+                    break
+            except (ValueError, RecursionError) as error:
+                if not (self._may_be_cut(error) and self._read_on()):
+                    raise self._error(error) from error
+        self._place = end
+        return value
+
+    def _may_be_cut(self, error: Exception) -> bool:
+        """Whether more text may be all that is missing."""
+        return isinstance(error, json.JSONDecodeError) and (
+            error.msg.startswith("Unterminated") or error.pos > len(self._text) - LONGEST_TOKEN
+        )
+
+    def _read_on(self) -> bool:
+        """Forget what was passed, and at least double the rest: then a long value is not begun anew too often."""
+        rest = self._text[self._place :]
+        parts, characters = [rest], 0
+        while characters < max(len(rest), WINDOW_CHARACTERS) and (piece := next(self._pieces, "")):
+            parts.append(piece)
+            characters += len(piece)
+        if not characters:
+            return False
+        self._first_line = self.line()
+        line_end = self._text.rfind("\n", 0, self._place)
+        self._first_column = self._place - line_end - 1 + (self._first_column if line_end < 0 else 0)
+        self._text, self._place, self._counted = "".join(parts), 0, 0
+        return True
+
+    def _error(self, error: Exception) -> DataError:
+        return _error(
+            error, self._origin, self._text, self._place, first_line=self._first_line, first_column=self._first_column
+        )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise ValueError(f"the key {key!r} is given twice")
+        value[key] = item
+    return value
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a JSON value")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_object, parse_int=Number, parse_float=Number, parse_constant=_refuse)
+
+
+def _decode(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value at `start` and its end.
+
+    Raises:
+        ValueError, RecursionError: there is none that can be used.
+    """
+    value, end = _JSON.raw_decode(text, start)
+    if _SURROGATE.search(text, start, end):
+        json.dumps(value, ensure_ascii=False).encode()
+    return value, end
+
+
+def _error(
+    error: Exception, origin: str, text: str, start: int, *, first_line: int, first_column: int = 0
+) -> DataError:
+    """What `_decode` says, for a person.
+
+    Args:
+        first_line: the line of the file at which `text` begins.
+        first_column: characters of that line before it.
+    """
+    if isinstance(error, json.JSONDecodeError):
+        where = f"{origin}:{first_line + error.lineno - 1}"
+        column = error.colno + (first_column if error.lineno == 1 else 0)
+        what, hint = f"not JSON ({error.msg}, column {column})", "correct this line"
+        if error.pos >= len(text) or error.msg.startswith("Unterminated"):
+            what = "the JSON ends in the middle of a value"
+            hint = "the file was cut off, or an object runs over several lines of a JSON Lines file"
+        return data_error(where, what, hint)
+    what = reason_of(error)
+    if isinstance(error, UnicodeEncodeError):
+        what = "a lone surrogate is not a character"
+    elif isinstance(error, RecursionError):
+        what = "the JSON is nested too deeply"
+    where = f"{origin}:{first_line + text.count(chr(10), 0, start)}"
+    return data_error(where, what, "no such value can be trained on: remove or replace it")
