@@ -8,6 +8,7 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import jinja2
 import numpy as np
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
+from transformers.pytorch_utils import Conv1D
 
 from dongu.config import RunConfig, make_config
 from dongu.data import order
@@ -23,6 +25,7 @@ from dongu.loop import CHECKED_ROWS, Loop
 from dongu.model.head import head_of
 from dongu.model.layers import layer_depths
 from dongu.model.load import PROBLEM_TYPES, quiet_transformers, reads_last_token
+from dongu.model.lora import ALPHA
 from dongu.model.place import PACKAGED, find_model
 from dongu.model.scale import UNSCALED
 from dongu.results import plain
@@ -37,6 +40,7 @@ MOST_LINES = 200
 
 Function = Callable[..., Any]
 IMPORTS = (  # in ruff's order, and what shows that a script needs them
+    ("copy.", "import copy"),
     ("json.", "import json"),
     ("math.", "import math"),
     ("zlib.", "import zlib"),
@@ -48,6 +52,7 @@ IMPORTS = (  # in ruff's order, and what shows that a script needs them
     ("F.", "import torch.nn.functional as F"),
     ("Accelerator(", "from accelerate import Accelerator"),
     ("load_dataset(", "from datasets import load_dataset"),
+    ("LoraConfig(", "from peft import LoraConfig, inject_adapter_in_model"),
     ("tqdm(", "from tqdm import tqdm"),
     (
         "AutoTokenizer.",
@@ -73,9 +78,6 @@ def eject(run: str | Path, name: str = "train.py") -> str:
     if record["options"].get("data") is None:
         hint = "write the rows to a file and train on it: a script reads files"
         raise UsageError("the run's data were in memory", where=str(folder.path), hint=hint)
-    if record["options"].get("lora") is not None:
-        hint = "what it saved is a plain model: RUN/model can be loaded, and trained on, without dongu"
-        raise UsageError("--lora has no plain script", where=str(folder.path), hint=hint)
     if changes := record.get("changes"):
         what = f"was changed after step {changes[0]['step']:,}: {changes[0]['changes'][0]}"
         hint = f"`dongu train --config {folder.path}/run.json --out NEW` makes a run of one piece, which can be ejected"
@@ -134,6 +136,10 @@ def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
         "pad_in_config": hasattr(base, "pad_token_id") and base.pad_token_id != model.config.pad_token_id,
         "types_wanted": "token_type_ids" in loop.collate.columns or "token_type_ids" not in tokenizer.model_input_names,
         "layers": _layers(model) if config.layer_decay < 1 else None,
+        "lora_layers": _lora_layers(model) if config.lora is not None else None,
+        "lora_alpha": ALPHA,
+        "encoder": f"{model.base_model_prefix}.",
+        "transposed": any(isinstance(module, Conv1D) for module in model.modules()),
         "has_dropout": any("drop" in key and isinstance(p, float) and p > 0 for key, p in base.to_dict().items()),
         "problem_type": PROBLEM_TYPES[loop.data.task],
         "numbers": loop.data.task == "regression",
@@ -166,6 +172,24 @@ def _check_inputs(loop: Loop, tokenizer: Any, *, types_wanted: bool) -> None:
     if ours.keys() != theirs.keys() or not all(ours[name].equal(tensor) for name, tensor in theirs.items()):
         what = f"its tokenizer gives a plain script {', '.join(ours)}, and the run had other inputs"
         raise ModelError(what, where=f"--model {loop.config.model}")
+
+
+def _lora_layers(model: Any) -> str:
+    """The pattern of the names of the layers that LoRA stands beside, as peft takes it.
+
+    Raises:
+        ModelError: no short one tells them from all others.
+    """
+    names = {name for name, module in model.named_modules() if ".lora_" not in name and ".base_layer" not in name}
+    beside = {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    places = zip(*(name.split(".") for name in beside), strict=False)
+    common = ".".join(parts[0] for parts in takewhile(lambda parts: len({*parts}) == 1, places))
+    last = "|".join(sorted({name.rpartition(".")[2] for name in beside}))
+    pattern = rf"{re.escape(common)}\..*\.({last})"
+    if {name for name in names if re.fullmatch(pattern, name)} != beside:
+        what = f"the names of the layers of `{model.config.model_type}` do not tell those that LoRA stands beside"
+        raise ModelError(what, where="--lora", hint="what the run saved is a plain model: RUN/model needs no dongu")
+    return f'r"{pattern}"'
 
 
 def _layers(model: Any) -> dict[str, str]:
