@@ -359,7 +359,8 @@ def tightened(body: str) -> Iterator[str]:
     yield body
     body = body.replace("\n\n# ---- Change here: how it learns ----\n", "\n")
     yield (body := re.sub(r"\n\n(?=    |steps_per_epoch)", "\n", body))
-    yield re.sub(r'\n    """.*"""(?=\n)', "", body)
+    yield (body := re.sub(r'\n    """.*"""(?=\n)', "", body))
+    yield re.sub(r"(?<!\n)\n\n(?=# ----)", "\n", body)
 
 
 def source_of(function: Function) -> str:
