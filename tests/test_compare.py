@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from dongu.cli.main import run
 from dongu.confidence import verdict
 from dongu.evaluate import Evaluation
 from dongu.metrics import MetricSet
+from dongu.results.compare import FinishedRun
+from dongu.results.compare_seeds import Recipe, seed_difference
 from dongu.results.paired import holm, mcnemar
 
 
@@ -212,6 +215,102 @@ def test_damaged_predictions(
     assert "is damaged: it holds no interval of loss on test" in refused(capsys, low, other)
     change(other / "results.json", lambda results: results["test"].pop("loss"))
     assert "says nothing of test that could be compared" in refused(capsys, low, other)
+
+
+# --- recipes: folders of several seeds
+
+
+@pytest.fixture(scope="module")
+def recipes(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., str], runs: dict[str, Path]
+) -> dict[str, Path]:
+    """The same data learnt by two recipes with the seeds 42 to 44, by the second with 50 and 51 too; and held out."""
+    folder = tmp_path_factory.mktemp("recipes")
+    data = str(runs["low"].parent / "data")
+    options = ["--model", tiny_model(), "--max-steps", "6", "--threads", "1", "--device", "cpu"]
+    asked = {
+        "slow": [data, "--lr", "1e-5", "--seeds", "3"],
+        "fast": [data, "--lr", "1e-2", "--seeds", "3"],
+        "later": [data, "--lr", "1e-2", "--seeds", "2", "--seed", "50"],
+        "held slow": [f"{data}/train.jsonl", "--lr", "1e-5", "--seeds", "2"],
+        "held fast": [f"{data}/train.jsonl", "--lr", "1e-2", "--seeds", "2"],
+        "held later": [f"{data}/train.jsonl", "--lr", "1e-2", "--seeds", "2", "--seed", "50"],
+    }
+    for name, more in asked.items():
+        assert run(["train", *more, *options, "--out", str(folder / name)]) == 0
+    return {name: folder / name for name in asked}
+
+
+def values_of(recipe: Path, split: str, name: str) -> list[float]:
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(recipe.glob("seed-*/results.json"))]
+    return [results[split][name]["value"] for results in found]
+
+
+def test_two_recipes(recipes: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    found = compared(capsys, recipes["slow"], recipes["fast"])
+    assert (found["split"], found["rows"], found["metric"]) == ("test", 50, "accuracy")
+    assert found["differs"] == {"learning-rate": [1e-5, 1e-2]}
+    [pair] = found["pairs"]
+    for name in ("accuracy", "loss"):
+        slow, fast = (np.array(values_of(recipes[recipe], "test", name)) for recipe in ("slow", "fast"))
+        difference = pair["differences"][name]
+        assert [*difference["by_seed"].values()] == pytest.approx((fast - slow).tolist(), abs=1e-12)
+        assert difference["value"] == pytest.approx((fast - slow).mean(), abs=1e-12)
+        reach = 4.302652729911275 * (fast - slow).std(ddof=1) / 3**0.5  # Student's t, two degrees of freedom
+        assert difference["low"] < difference["value"] - reach < difference["value"] + reach < difference["high"]
+    assert found["recipes"][1]["metrics"]["accuracy"]["mean"] == pytest.approx(fast.mean()) or name == "loss"
+    assert run(["compare", str(recipes["slow"]), str(recipes["fast"])]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"^(B is better than A by .* of accuracy in the mean of its seeds|no difference in accuracy)", said, re.M
+    )
+    assert "of 3 seeds" in said
+    assert "seeds 42, 43, 44" in said
+
+    unpaired = compared(capsys, recipes["slow"], recipes["later"])["pairs"][0]["differences"]["loss"]
+    assert unpaired["by_seed"] is None
+    means = [np.mean(values_of(recipes[recipe], "test", "loss")) for recipe in ("slow", "later")]
+    assert unpaired["value"] == pytest.approx(means[1] - means[0])
+
+
+def test_recipes_whose_seeds_hold_rows_out(recipes: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    found = compared(capsys, recipes["held slow"], recipes["held fast"])
+    assert (found["split"], found["rows"]) == ("validation", None)
+    assert len(found["pairs"][0]["differences"]["loss"]["by_seed"]) == 2
+    assert "the seeds are not those of" in refused(capsys, recipes["held slow"], recipes["held later"])
+    assert "is not that of" in refused(capsys, recipes["fast"], recipes["held fast"], "--split", "validation")
+
+
+def test_recipes_that_cannot_be_compared(
+    recipes: dict[str, Path], runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert "or compare it with another folder of --seeds" in refused(capsys, recipes["slow"], runs["low"])
+    assert "give two folders" in refused(capsys, recipes["slow"], recipes["slow"])
+    single = Path(shutil.copytree(recipes["fast"], tmp_path / "single"))
+    change(single / "seeds.json", lambda summary: summary.update(seeds=[42]))
+    assert "has fewer than two finished runs" in refused(capsys, recipes["slow"], single)
+
+
+def test_the_interval_of_recipes_holds_the_truth() -> None:
+    """In 95% of the cases, with three seeds, paired or not, when the seeds are all that is uncertain."""
+    chance = np.random.default_rng(5)
+
+    def recipe(values: np.ndarray, first_seed: int) -> Recipe:
+        results = [{"test": {"loss": {"value": value}}} for value in values]
+        found = {first_seed + i: FinishedRun(Path(), {}, result) for i, result in enumerate(results)}
+        return Recipe(Path(), found)
+
+    for first_seed in (42, 50):
+        held = 0
+        for _ in range(600):
+            seeds = chance.normal(0, 2, 3) * (first_seed == 42)  # what both recipes have of a seed
+            one, two = (recipe(seeds + chance.normal(mean, 1, 3), seed) for mean, seed in ((0, 42), (0.7, first_seed)))
+            found = seed_difference(one, two, "test", "loss", None)
+            held += found.low <= 0.7 <= found.high
+        assert 0.93 < held / 600 < 0.98
 
 
 def test_seeds_are_told_to_name_one(

@@ -106,10 +106,24 @@ def test_the_folder_and_what_is_said_of_it(exported: tuple[Path, dict[str, Any]]
         for form in (model, graph):
             assert form["results"][metric]["value"] == pytest.approx(written[metric]["value"], rel=1e-5)
             assert form["results"][metric]["low"] == pytest.approx(written[metric]["low"], rel=1e-5)
+    assert (model["lost"], graph["lost"]) == ({}, {})
+    assert [*small["lost"]] == [
+        "loss",
+        *(name for name in small["results"] if name in small["lost"] and name != "loss"),
+    ]
+    for metric, lost in small["lost"].items():
+        difference = small["results"][metric]["value"] - model["results"][metric]["value"]
+        assert lost["value"] == pytest.approx(difference, abs=1e-12), metric
+        assert lost["low"] <= lost["value"] <= lost["high"], metric
+    width = {
+        name: each["results"]["loss"]["high"] - each["results"]["loss"]["low"] for name, each in said["forms"].items()
+    }
+    assert 0 < small["lost"]["loss"]["high"] - small["lost"]["loss"]["low"] < width["model"], "pairs tell more"
     assert said["rows"] == model["same"] == graph["same"]
     assert all(form["rows_a_second"] > 0 for form in said["forms"].values())
     readme = (out / "README.md").read_text(encoding="utf-8")
     assert f"| accuracy | {written['accuracy']['value']:.4f} (" in readme
+    assert re.search(r"^- (no difference in accuracy that these|int8 is better|the model is better)", readme, re.M)
     assert not any(line in readme for label in HOSTILE for line in label.splitlines())
 
 

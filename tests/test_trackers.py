@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import inspect
 import json
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -100,6 +106,117 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     monkeypatch.setattr(Fake, "made", [])
     monkeypatch.setattr(Fake, "fails_at", "")
     return Fake
+
+
+# --- the others themselves, where they are installed: each keeps what it is told in a folder of its own
+
+
+def wandb_points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    protocol = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    points: dict[str, list[tuple[int, float]]] = {}
+    [path] = folder.glob("wandb/offline-run-*/*.wandb")
+    for content in wandb_records(path.read_bytes()):
+        record = protocol.Record()
+        record.ParseFromString(content)
+        values = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for name, value in values.items():
+            points.setdefault(name, []).append((values["_step"], value))
+    return points
+
+
+def wandb_records(content: bytes) -> Iterator[bytes]:
+    """Its file is a log as LevelDB writes one: blocks of parts, each with a checksum, a length and a kind."""
+    block, head, first, last = 32768, 7, 2, 4
+    place, record = head, b""  # a head of the file, as long as that of a part
+    while place + head <= len(content):
+        if block - place % block < head:
+            place += block - place % block
+            continue
+        length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        part = content[place + head : place + head + length]
+        record = part if kind in (1, first) else record + part
+        if kind in (1, last):
+            yield record
+        place += head + length
+
+
+def mlflow_points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that it imports
+        return mlflow_points_quietly(folder)
+
+
+def mlflow_points_quietly(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    mlflow = importlib.import_module("mlflow")
+    client = mlflow.MlflowClient(mlflow_at(folder))
+    [experiment] = [each for each in client.search_experiments() if each.name != "Default"]
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["batch_size"] == "8"
+    return {
+        name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+        for name in run.data.metrics
+    }
+
+
+def mlflow_at(folder: Path) -> str:
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+def trackio_points(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    import sqlite3
+
+    [path] = folder.glob("*.db")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT step, metrics FROM metrics ORDER BY step").fetchall()
+    points: dict[str, list[tuple[int, float]]] = {}
+    for step, metrics in rows:
+        for name, value in json.loads(metrics).items():
+            points.setdefault(name, []).append((step, value))
+    return points
+
+
+@pytest.mark.parametrize(
+    ("name", "points_in"), [("wandb", wandb_points), ("mlflow", mlflow_points), ("trackio", trackio_points)]
+)
+def test_a_tracker_has_every_number_and_the_run_not_a_bit_of_it(
+    name: str,
+    points_in: Callable[[Path], dict[str, list[tuple[int, float]]]],
+    begin: Callable[..., dongu.RunResult],
+    plain: Path,
+    tmp_path: Path,
+    tiny_model: Callable[..., str],
+) -> None:
+    """In a process of its own, for a tracker stays in the one that it was started in."""
+    if find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    data = json.loads((plain / "run.json").read_text(encoding="utf-8"))["options"]["data"]
+    options = {**OPTIONS, "model": tiny_model(dropout=0.1), "out": str(tmp_path / "run"), "track": name}
+    places = {
+        "WANDB_MODE": "offline",
+        "WANDB_DIR": str(kept),
+        "MLFLOW_TRACKING_URI": mlflow_at(kept),
+        "TRACKIO_DIR": str(kept),
+    }
+    program = f"import dongu; dongu.train({data!r}, **{options!r})"
+    environment = {**os.environ, **places, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=kept, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert same_bytes(tmp_path / "run", plain)
+    told = points_in(kept)
+    log = log_of(tmp_path / "run")
+    for curve, event, key in (
+        ("train/loss", "step", "loss"),
+        ("train/grad_norm", "step", "grad_norm"),
+        ("train/learning_rate", "step", "learning_rate"),
+        ("validation/accuracy", "evaluation", "accuracy"),
+        ("validation/loss", "evaluation", "loss"),
+    ):
+        assert told[curve] == [(line["step"], line[key]) for line in log if line["event"] == event], curve
 
 
 # --- TensorBoard itself

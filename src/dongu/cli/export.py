@@ -55,4 +55,6 @@ def _run(parsed: argparse.Namespace) -> None:
         print(printable(line))
     for metric, *values in made.metric_rows():
         print(f"validation  {metric:<20} {'  →  '.join(values)}")
+    for line in made.loss_lines():
+        print(printable(line))
     print(printable(f"wrote {made.path}; its README.md shows how to use it"))

@@ -7,15 +7,18 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dongu.config import Task
 from dongu.errors import InputError
-from dongu.metrics import CLASS_METRICS, NUMBER_METRICS, SET_METRICS, confusion_matrix
-from dongu.multi_label import DEFAULT_THRESHOLD, Ranking
+from dongu.metrics import CLASS_METRICS, NUMBER_METRICS, SET_METRICS, MetricSet, confusion_matrix
+from dongu.multi_label import DEFAULT_THRESHOLD, Ranking, sigmoid
 from dongu.run.folder import RunFolder
+
+if TYPE_CHECKING:  # answers of files are read without torch
+    from dongu.evaluate import Evaluation
 
 TOLERANCE = 1e-6  # of a metric that is computed again
 LOSS_TOLERANCE = 1e-2  # a row that is wrong and very sure has a probability with few digits left, or none
@@ -64,6 +67,19 @@ class Answers:
         if self.task == "regression":
             return float(NUMBER_METRICS[name](self.given, self.targets))
         return float(CLASS_METRICS[name](self.confusion))
+
+
+def answers_of(evaluation: Evaluation, metrics: MetricSet) -> Answers:
+    """The answers of a model that was just evaluated on labelled rows; their probabilities are left out."""
+    logits, truth = evaluation.logits, np.asarray(evaluation.targets)
+    ranking, given = None, logits.argmax(-1)
+    if metrics.task == "regression":
+        given, truth = logits[:, 0].astype(np.float64), truth.astype(np.float64)
+    if metrics.task == "multi-label":
+        ranking = Ranking.of(sigmoid(logits), truth, evaluation.threshold)
+        given = ranking.given
+    losses, unknown = np.asarray(evaluation.losses), np.empty((len(truth), 0))
+    return Answers(metrics.task, metrics.label_names, evaluation.ids, truth, given, losses, unknown, ranking)
 
 
 def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], results: Mapping[str, Any]) -> Answers:

@@ -106,17 +106,17 @@ def compare(paths: Sequence[Path], split: str | None = None) -> Comparison:
     for one, two in combinations(paths, 2):
         if one.resolve() == two.resolve():
             raise UsageError("is given twice", where=str(two), hint="give two different runs")
-    runs = tuple(_read(path) for path in paths)
-    _refuse_other_tasks(runs)
-    split = _choose_split(runs, split)
-    _refuse_other_rows(runs, split)
+    runs = tuple(read_run(path) for path in paths)
+    refuse_other_tasks(runs)
+    split = choose_split(runs, split)
+    refuse_other_rows(runs, split)
     answers = [read_answers(RunFolder(run.path), split, run.record, run.results) for run in runs]
     first, *others = answers
     for run, answer in zip(runs, answers, strict=True):
         if not (np.array_equal(first.ids, answer.ids) and np.array_equal(first.targets, answer.targets)):
             where = str(run.path / "predictions" / f"{split}.jsonl")
             raise InputError(f"has other rows or labels than that of {runs[0].path}", where=where)
-    main, names = _metrics(runs, split)
+    names = shared_metrics(runs, split)
     differences = [paired_differences(first, other, names, SEED) for other in others]
     corrected = {name: holm([found[name].p for found in differences]) for name in names}
     kinds = [_kinds(first, other) for other in others]
@@ -131,14 +131,19 @@ def compare(paths: Sequence[Path], split: str | None = None) -> Comparison:
         )
         for i, other in enumerate(others)
     )
-    return Comparison(split, len(first), runs, main, names, _differing(runs), pairs, no_texts)
+    return Comparison(split, len(first), runs, names[0], names, differing(runs), pairs, no_texts)
 
 
-def _read(path: Path) -> FinishedRun:
+def read_run(path: Path) -> FinishedRun:
+    """
+    Raises:
+        InputError: the folder is no run, the run has not ended, or its results are damaged.
+    """
     folder = RunFolder(path)
     if (path / SEEDS).exists() and not (path / "run.json").exists():
         inside = sorted(str(run.parent) for run in path.glob("seed-*/results.json"))
-        raise UsageError("holds a run a seed", where=str(path), hint=f"give one of them: {', '.join(inside) or 'none'}")
+        hint = f"give one of them: {', '.join(inside) or 'none'}; or compare it with another folder of --seeds"
+        raise UsageError("holds a run a seed", where=str(path), hint=hint)
     record = folder.read_record()
     if not (path / "results.json").exists():
         raise UsageError("the run has not ended", where=str(path), hint=f"go on with it: dongu resume {path}")
@@ -155,7 +160,11 @@ def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
-def _refuse_other_tasks(runs: Sequence[FinishedRun]) -> None:
+def refuse_other_tasks(runs: Sequence[FinishedRun]) -> None:
+    """
+    Raises:
+        UsageError: the runs have not all the task and the labels of the first.
+    """
     first, *others = runs
     for other in others:
         was, now = (run.record["options"]["task"] for run in (first, other))
@@ -167,7 +176,12 @@ def _refuse_other_tasks(runs: Sequence[FinishedRun]) -> None:
             raise UsageError(f"has other labels than {first.path}: {shown}", where=str(other.path))
 
 
-def _choose_split(runs: Sequence[FinishedRun], asked: str | None) -> str:
+def choose_split(runs: Sequence[FinishedRun], asked: str | None) -> str:
+    """The split that is compared.
+
+    Raises:
+        InputError: not all runs have metrics of it.
+    """
     shared = [name for name in runs[0].splits if all(name in run.splits for run in runs)]
     if asked is None:
         if found := [name for name in SPLITS if name in shared]:
@@ -180,7 +194,11 @@ def _choose_split(runs: Sequence[FinishedRun], asked: str | None) -> str:
     return asked
 
 
-def _refuse_other_rows(runs: Sequence[FinishedRun], split: str) -> None:
+def refuse_other_rows(runs: Sequence[FinishedRun], split: str) -> None:
+    """
+    Raises:
+        UsageError: the runs have not all the rows of the first.
+    """
     first, *others = runs
     for other in others:
         if other.fingerprint(split) == first.fingerprint(split):
@@ -195,15 +213,15 @@ def _refuse_other_rows(runs: Sequence[FinishedRun], split: str) -> None:
         raise UsageError(f"its {split} ({now}) is not that of {first.path} ({was})", where=str(other.path), hint=hint)
 
 
-def _metrics(runs: Sequence[FinishedRun], split: str) -> tuple[str, tuple[str, ...]]:
+def shared_metrics(runs: Sequence[FinishedRun], split: str) -> tuple[str, ...]:
     """The main metric of the first run, and all that the runs share, that one first; a run may have one more."""
     asked = runs[0].results.get("metric")
     shared = [name for name in ("loss", *runs[0].record["metrics"]) if all(name in run.results[split] for run in runs)]
     main = next((name for name in shared if name == asked), shared[-1])
-    return main, (main, *(name for name in shared if name != main))
+    return (main, *(name for name in shared if name != main))
 
 
-def _differing(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
+def differing(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
     """Options, train rows, versions and hardware that are not the same for all, a value a run."""
     options = [run.record["options"] for run in runs]
     names = [name for name in RunConfig.model_fields if name not in PLACES]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dongu.results.compare import Comparison, Example, Pair
+from dongu.results.compare_seeds import RecipeComparison, SeedDifference, tables
 from dongu.results.paired import Difference
 from dongu.text import printable, shortened
 
@@ -127,6 +128,81 @@ def sentence(name: str, difference: Difference, p: float, rows: int, first: str,
     return (
         f"{better} is better than {worse} by {abs(value):.{digits}f}{unit} of {metric};"
         f" 95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f} ({_p(p)})"
+    )
+
+
+def report_recipes(comparison: RecipeComparison) -> Iterator[str]:
+    """The lines for a person, of recipes with several seeds each."""
+    letters = [letter(i) for i in range(len(comparison.recipes))]
+    for name, recipe in zip(letters, comparison.recipes, strict=True):
+        yield f"{name}  {recipe.path}, seeds {', '.join(map(str, recipe.runs))}"
+    yield ""
+    differs = [[name, *(_shown(value) for value in values)] for name, values in comparison.differs.items()]
+    yield from _aligned([["differs", *letters], *differs]) if differs else ["no option, version or train row differs"]
+    yield ""
+    rows = "rows of its own for each seed" if comparison.rows is None else f"{comparison.rows:,} rows"
+    cells = [[name, *(f"{s['mean']:.4f} ± {s['std']:.4f}" for s in found)] for name, found in tables(comparison)]
+    yield from _aligned([[f"{comparison.split}, {rows}", *letters], *cells])
+    for name, pair in zip(letters[1:], comparison.pairs, strict=True):
+        yield ""
+        for metric, difference in pair.items():
+            yield _recipe_sentence(metric, difference, comparison, letters[0], name)
+    if len(letters) > 2:
+        yield ""
+        yield "each interval is that of its pair alone: of many pairs, one may look different by chance"
+
+
+def recipes_as_json(comparison: RecipeComparison) -> dict[str, Any]:
+    """The same for a machine. A difference is that of the recipe's mean minus the first one's."""
+    found = dict(tables(comparison))
+    return {
+        "split": comparison.split,
+        "rows": comparison.rows,
+        "metric": comparison.names[0],
+        "recipes": [
+            {
+                "recipe": str(recipe.path),
+                "seeds": [*recipe.runs],
+                "metrics": {name: spreads[i] for name, spreads in found.items()},
+            }
+            for i, recipe in enumerate(comparison.recipes)
+        ],
+        "differs": comparison.differs,
+        "pairs": [
+            {
+                "recipe": str(recipe.path),
+                "against": str(comparison.recipes[0].path),
+                "differences": {name: {**vars(each), "shown": each.shown} for name, each in pair.items()},
+            }
+            for recipe, pair in zip(comparison.recipes[1:], comparison.pairs, strict=True)
+        ],
+    }
+
+
+def _recipe_sentence(
+    name: str, difference: SeedDifference, comparison: RecipeComparison, first: str, second: str
+) -> str:
+    metric = WORDS.get(name, name)
+    factor, digits, unit = (100, 1, " points") if name in SHARES else (1, 4, "")
+    value, low, high = (factor * number for number in (difference.value, difference.low, difference.high))
+    if math.isnan(value):
+        return f"{metric} is undefined for some run"
+    by_seed, above = difference.by_seed, ""
+    if by_seed is not None:
+        above = f"; {second} is above {first} with {sum(d > 0 for d in by_seed.values())} of {len(by_seed)} seeds"
+    if not difference.shown:
+        side = "above" if value >= 0 else "below"
+        rows = "" if comparison.rows is None else f" and {comparison.rows:,} rows"
+        return (
+            f"no difference in {metric} that so many seeds{rows} can show: the mean of {second} is"
+            f" {abs(value):.{digits}f}{unit} {side} that of {first}, 95% interval {low:.{digits}f} to"
+            f" {high:.{digits}f}{above}"
+        )
+    better, worse = (second, first) if (value > 0) != (name == "loss") else (first, second)
+    ends = sorted((low, high) if value > 0 else (-low, -high))
+    return (
+        f"{better} is better than {worse} by {abs(value):.{digits}f}{unit} of {metric} in the mean of its seeds;"
+        f" 95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}{above}"
     )
 
 

@@ -19,7 +19,9 @@ from dongu.errors import ModelError
 from dongu.evaluate import Evaluation, eval_mode, evaluate
 from dongu.files import disk, refuse_if_taken, replace_folder
 from dongu.model.onnx import HINT, OnnxModel, write_int8, write_onnx
+from dongu.results.answers import answers_of
 from dongu.results.exported import GRAPH, GRAPH_INT8, MODEL, Export, Form
+from dongu.results.paired import paired_differences
 from dongu.results.predict import Classifier, load
 from dongu.results.predictions import answer_rows
 
@@ -96,6 +98,8 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
             where=f"{type(model).__name__} as ONNX",
             hint=HINT,
         )
+    answers = {name: answers_of(each, classifier.metrics) for name, each in found.items()}
+    names, seed = ("loss", *classifier.metrics.names), classifier.config.seed
     speeds = _speeds(classifier, models, split)
     forms = {
         name: Form(
@@ -103,7 +107,8 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
             rows_a_second=speeds[name],
             difference=differences[name],
             same=_same_answers(classifier, each, found[MODEL]),
-            results=verdict(each, classifier.metrics, None, classifier.config.seed),
+            results=verdict(each, classifier.metrics, None, seed),
+            lost=paired_differences(answers[MODEL], answers[name], names, seed) if name == GRAPH_INT8 else {},
         )
         for name, each in found.items()
     }

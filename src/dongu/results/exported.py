@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dongu.config import Task
+from dongu.results.compare_words import sentence
+from dongu.results.paired import Difference
 from dongu.text import counted
 
 MODEL, GRAPH, GRAPH_INT8 = "model", "model.onnx", "model_int8.onnx"  # the forms of a model
@@ -20,7 +22,8 @@ class Form:
     """One form of a model on the rows that it was checked on.
 
     `difference` is the largest between one of its logits and the model's, `same` the rows to which it gives the
-    model's answer, `results` has each metric's `value`, `low` and `high`.
+    model's answer, `results` has each metric's `value`, `low` and `high`, and `lost` how far each is above the model's,
+    on the same rows and resamples of them.
     """
 
     size_bytes: int
@@ -28,6 +31,7 @@ class Form:
     difference: float
     same: int
     results: dict[str, dict[str, float]]
+    lost: dict[str, Difference]
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,19 @@ class Export:
         for metric in self.forms[MODEL].results:
             yield [metric, *(_interval(self.forms[name].results[metric]) for name in names)]
 
+    def loss_lines(self) -> Iterator[str]:
+        """What eight bits cost: a sentence a metric."""
+        if small := self.forms.get(GRAPH_INT8):
+            for name, found in small.lost.items():
+                yield sentence(name, found, found.p, self.rows, "the model", "int8")
+
     def readme(self, task: Task, *, pair: bool, max_length: int) -> str:
         """Markdown with an example that runs in the folder."""
         files = [name for name in self.forms if name != MODEL]
         table = "\n".join(f"| {' | '.join(row)} |" for row in self.metric_rows())
         sizes = "\n".join(f"- {line}" for line in self.size_lines(task))
+        lost = "".join(f"\n- {line}" for line in self.loss_lines())
+        lost = f"\nint8 beside the model, both on the same rows (paired bootstrap):\n{lost}\n" if lost else ""
         with_versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
         return f"""# A text classifier as an ONNX graph
 
@@ -87,7 +99,7 @@ the labels. The graph answers anything; dongu would refuse a text in which nothi
 | 95% interval on {counted(self.rows, "row")} of validation | {" | ".join(files)} |
 | --- |{" --- |" * len(files)}
 {table}
-
+{lost}
 Written with {with_versions}.
 """
 

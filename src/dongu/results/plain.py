@@ -1,146 +1,40 @@
-"""Functions that stand in an ejected script word for word: they know nothing of `dongu`, and are tested here."""
+"""What stands in an ejected script word for word: it knows nothing of `dongu`, and gives the same numbers."""
 
 from __future__ import annotations
 
-import csv
-import json
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from pyarrow import parquet
-
-# --- rows of files, a dict each
 
 
-def read_csv(path: str) -> list[dict[str, str]]:
-    """The rows, a dict each: every cell a text."""
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def read_tsv(path: str) -> list[dict[str, str]]:
-    """The rows, a dict each: every cell a text, and no quotes."""
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def read_jsonl(path: str) -> list[dict[str, str]]:
-    """The rows, a dict each; numbers stay as they are written."""
-    with Path(path).open(encoding="utf-8-sig") as file:
-        return [json.loads(line, parse_int=str, parse_float=str) for line in file if line.strip()]
-
-
-def read_json(path: str) -> list[dict[str, str]]:
-    """The rows, a dict each; numbers stay as they are written."""
-    text = Path(path).read_text(encoding="utf-8-sig")
-    rows: list[dict[str, str]] = json.loads(text, parse_int=str, parse_float=str)
-    return rows
-
-
-def read_parquet(path: str) -> list[dict[str, str]]:
-    """The rows, a dict each."""
-    rows: list[dict[str, str]] = parquet.read_table(path).to_pylist()
-    return rows
-
-
-def joined(row: dict[str, str], columns: list[str]) -> str:
-    """The columns as one text, a line each; empty ones are left out."""
-    return "\n".join(row[column] for column in columns if row[column] and row[column].strip())
-
-
-# --- which rows come together
-
-
-def hold_out(strata: np.ndarray, seed: int) -> np.ndarray:
-    """A tenth of each stratum, at least one row where there are two: True for the rows held out."""
-    random = np.random.default_rng([seed, 0x5EED])
-    held = np.zeros(len(strata), dtype=bool)
-    for stratum in np.unique(strata):
-        rows = np.flatnonzero(strata == stratum)
-        if len(rows) > 1:
-            held[random.permutation(rows)[: max(1, round(len(rows) * 0.1))]] = True
-    return held
-
-
-def batches_by_length(lengths: list[int], room: int) -> list[list[int]]:
-    """Rows of like lengths, in batches that have at most `room` tokens when they are padded."""
-    batches: list[list[int]] = [[]]
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):  # the last one of a batch is its longest
-        if batches[-1] and (len(batches[-1]) + 1) * lengths[row] > room:
-            batches.append([])
-        batches[-1].append(row)
-    return batches
-
-
-# --- metrics of one label a row: (rows,) classes
-
-
-def f1(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """F1 of the second class, the positive one."""
-    right = ((truth == 1) & (predicted == 1)).sum()
-    return float(2 * right / max(1, (truth == 1).sum() + (predicted == 1).sum()))
-
-
-def matthews_correlation(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Correlation between truth and prediction; 0 where either is constant."""
-    rows = float(len(truth))
-    labels = max(truth.max(), predicted.max()) + 1
-    true, given = (np.bincount(classes, minlength=labels).astype(float) for classes in (truth, predicted))
-    covariance = (truth == predicted).sum() * rows - (true * given).sum()
-    spread = (rows**2 - (true**2).sum()) * (rows**2 - (given**2).sum())
-    return float(covariance / np.sqrt(spread)) if spread else 0.0
-
-
-# --- metrics of sets of labels: (rows, labels), 1 for a label of the row
-
-
-def macro_f1(truth: np.ndarray, given: np.ndarray) -> float:
-    """The mean F1 of the labels that occur or are given; (rows, labels) each, 1 for a label of the row."""
-    total = truth.sum(0) + given.sum(0)
-    scores = 2 * (truth * given).sum(0) / np.maximum(total, 1)
-    return float(scores.sum() / (total > 0).sum())
-
-
-def micro_f1(truth: np.ndarray, given: np.ndarray) -> float:
-    """F1 over all cells together; (rows, labels) each, 1 for a label of the row."""
-    return float(2 * (truth * given).sum() / max(1, truth.sum() + given.sum()))
-
-
-def average_precision(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """The mean over the labels that occur of the mean precision down to each row that has the label."""
-    scores = np.zeros(truth.shape[1])
-    for label in np.flatnonzero(truth.any(0)):
-        sure = np.sort(probabilities[:, label])
-        hits = np.sort(probabilities[truth[:, label] == 1, label])
+def judge_labels(truth: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    """Mean average precision, and from which probability on macro F1 is best; of equals the highest."""
+    cuts, precisions = np.append(np.unique(probabilities)[::-1], 0), np.zeros(truth.shape[1])
+    f1, present = np.zeros(len(cuts) - 1), np.zeros(len(cuts) - 1)  # sums over the labels, at each cut
+    for label, (true, sure) in enumerate(zip(truth.T, np.sort(probabilities, axis=0).T, strict=True)):
+        hits = np.sort(probabilities[true == 1, label])
+        given, right = (len(rows) - np.searchsorted(rows, cuts[:-1]) for rows in (sure, hits))
+        f1, present = f1 + 2 * right / np.maximum(given + len(hits), 1), present + (given + len(hits) > 0)
         precision = (len(hits) - np.searchsorted(hits, hits)) / (len(sure) - np.searchsorted(sure, hits))
-        scores[label] = np.cumsum(precision[::-1])[-1] / len(hits)  # the surest first
-    return float(scores.sum() / truth.any(0).sum())
+        precisions[label] = np.cumsum(precision[::-1])[-1] / len(hits) if len(hits) else 0  # the surest first
+    best = (f1 / present >= (f1 / present).max() - 1e-12).argmax()
+    return float(precisions.sum() / truth.any(0).sum()), float(cuts[best] + cuts[best + 1]) / 2
 
 
-def best_macro_threshold(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """The probability from which on labels are given that has the best macro F1; of equals the highest."""
-    cuts = np.append(np.unique(probabilities)[::-1], 0)
-    scores, present = np.zeros(len(cuts) - 1), np.zeros(len(cuts) - 1)
-    for true, sure in zip(truth.T, probabilities.T, strict=True):
-        total = true.sum() + len(sure) - np.searchsorted(np.sort(sure), cuts[:-1])
-        right = true.sum() - np.searchsorted(np.sort(sure[true == 1]), cuts[:-1])
-        scores += 2 * right / np.maximum(total, 1)
-        present += total > 0
-    best = (scores / present >= (scores / present).max() - 1e-12).argmax()
-    return float(cuts[best] + cuts[best + 1]) / 2
-
-
-def best_micro_threshold(truth: np.ndarray, probabilities: np.ndarray) -> float:
-    """The probability from which on labels are given that has the best micro F1; of equals the highest."""
-    cuts = np.append(np.unique(probabilities)[::-1], 0)
-    total = truth.sum() + probabilities.size - np.searchsorted(np.sort(probabilities, axis=None), cuts[:-1])
-    right = truth.sum() - np.searchsorted(np.sort(probabilities[truth == 1]), cuts[:-1])
-    scores = 2 * right / total
-    best = (scores >= scores.max() - 1e-12).argmax()
-    return float(cuts[best] + cuts[best + 1]) / 2
-
-
-# --- metrics of numbers: (rows,) each
+def judge_labels_together(truth: np.ndarray, probabilities: np.ndarray) -> tuple[float, float]:
+    """Mean average precision, and from which probability on micro F1 is best; of equals the highest."""
+    cuts, precisions = np.append(np.unique(probabilities)[::-1], 0), np.zeros(truth.shape[1])
+    given, right = (np.sort(sure, axis=None) for sure in (probabilities, probabilities[truth == 1]))
+    given, right = (len(sure) - np.searchsorted(sure, cuts[:-1]) for sure in (given, right))
+    for label in np.flatnonzero(truth.any(0)):
+        sure, hits = np.sort(probabilities[:, label]), np.sort(probabilities[truth[:, label] == 1, label])
+        precision = (len(hits) - np.searchsorted(hits, hits)) / (len(sure) - np.searchsorted(sure, hits))
+        precisions[label] = np.cumsum(precision[::-1])[-1] / len(hits)  # the surest first
+    f1 = 2 * right / (given + truth.sum())
+    best = (f1 >= f1.max() - 1e-12).argmax()
+    return float(precisions.sum() / truth.any(0).sum()), float(cuts[best] + cuts[best + 1]) / 2
 
 
 def pearson(truth: np.ndarray, answers: np.ndarray) -> float:
@@ -152,10 +46,62 @@ def pearson(truth: np.ndarray, answers: np.ndarray) -> float:
 def ranks(values: np.ndarray) -> np.ndarray:
     """The rank of each value from 1 on; equal ones share the mean of theirs."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    shared: np.ndarray = np.cumsum(counts) - (counts - 1) / 2
-    return shared[places]
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[places])
 
 
-def spearman(truth: np.ndarray, answers: np.ndarray) -> float:
-    """Correlation of the ranks; undefined where either is constant."""
-    return pearson(ranks(truth), ranks(answers))
+@dataclass(frozen=True)
+class Metric:
+    """How a script computes one: an expression, the lines before it, and the functions that it calls.
+
+    `truth` and `predicted` are (rows,) classes, or `truth` and `given` (rows, labels), 1 for a label of the row, and
+    the `average_precision`; or `truth` and `answers` are (rows,) numbers.
+    """
+
+    expression: str
+    lines: tuple[str, ...] = ()
+    functions: tuple[Callable[..., Any], ...] = ()
+
+
+MACRO_F1 = Metric(
+    "float(f1.sum() / (total > 0).sum())",  # over the labels that occur or are given
+    (
+        "total = truth.sum(0) + given.sum(0)  # of each label",
+        "f1 = 2 * (truth * given).sum(0) / np.maximum(total, 1)",
+    ),
+)
+METRICS: dict[str, dict[str, Metric]] = {
+    "single-label": {
+        "accuracy": Metric("float((truth == predicted).mean())"),
+        "f1": Metric("float(2 * (truth * predicted).sum() / max(1, (truth + predicted).sum()))"),
+        "macro_f1": Metric(
+            MACRO_F1.expression,
+            (
+                "total = true.sum(0) + given.sum(0)  # of each class",
+                "f1 = 2 * (true * given).sum(0) / np.maximum(total, 1)",
+            ),
+        ),
+        "matthews_correlation": Metric(
+            "float(covariance / np.sqrt(spread)) if spread else 0.0",
+            (
+                "covariance = len(rows) * (truth == predicted).sum() - (true.sum(0) * given.sum(0)).sum()",
+                "spread = np.prod([len(rows) ** 2 - (classes.sum(0) ** 2).sum() for classes in (true, given)])",
+            ),
+        ),
+    },
+    "multi-label": {
+        "average_precision": Metric("average_precision"),
+        "macro_f1": MACRO_F1,
+        "micro_f1": Metric("float(2 * (truth * given).sum() / max(1, truth.sum() + given.sum()))"),
+    },
+    "regression": {
+        "pearson": Metric("pearson(truth, answers)", functions=(pearson,)),
+        "spearman": Metric("pearson(ranks(truth), ranks(answers))", functions=(pearson, ranks)),
+    },
+}
+ONE_HOT = "true, given = np.eye(len(LABELS))[truth], np.eye(len(LABELS))[predicted]  # (rows, labels)"
+
+
+def metric_lines(task: str, names: Sequence[str]) -> list[str]:
+    """What stands before the expressions of these metrics."""
+    lines = [line for name in names for line in METRICS[task][name].lines]
+    return [ONE_HOT, *lines] if lines and task == "single-label" else lines

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,61 +15,86 @@ import numpy as np
 from dongu.data.columns import parts_of
 from dongu.data.examples import Examples, TextData
 from dongu.errors import DataError
-from dongu.results import plain
 
-MANY_LABELS = 12  # above which a script takes their names from the rows
+Rows: TypeAlias = Mapping[str, Sequence[Any]]  # a column each
+TextRule: TypeAlias = Callable[[Rows, Any], list[Any]]
+LabelRule: TypeAlias = Callable[[Rows, str, Sequence[str]], list[Any]]
 
-Row: TypeAlias = dict[str, Any]
-TextRule: TypeAlias = Callable[[Row, Any], Any]
-LabelRule: TypeAlias = Callable[[Row, str, Sequence[str]], Any]
 
 # What a script says, and what that does, from the simplest on.
 TEXT_RULES: dict[str, TextRule] = {
-    "row[name]": lambda row, name: row[name],
-    "str(row[name])": lambda row, name: str(row[name]),
-    "joined(row, name)": plain.joined,
+    "rows[name]": lambda rows, name: [*rows[name]],
+    "[str(text) for text in rows[name]]": lambda rows, name: [str(text) for text in rows[name]],
+    '["\\n".join(filter(str.strip, parts)) for parts in zip(*(rows[part] for part in name), strict=True)]': (
+        lambda rows, name: [
+            "\n".join(filter(str.strip, parts)) for parts in zip(*(rows[part] for part in name), strict=True)
+        ]
+    ),
+    '["\\n".join(filter(None, parts)) for parts in zip(*(rows[part] for part in name), strict=True)]': (
+        lambda rows, name: [
+            "\n".join(filter(None, parts)) for parts in zip(*(rows[part] for part in name), strict=True)
+        ]
+    ),
 }
 LABEL_RULES: dict[str, dict[str, LabelRule]] = {
     "single-label": {
-        "LABELS.index(row[LABEL])": lambda row, label, names: names.index(row[label]),
-        "row[LABEL]": lambda row, label, _: row[label] if type(row[label]) is int else None,
-        "LABELS.index(str(row[LABEL]))": lambda row, label, names: names.index(str(row[label])),
-        "LABELS.index(str(row[LABEL]).lower())": lambda row, label, names: names.index(str(row[label]).lower()),
+        "[LABELS.index(label) for label in rows[LABEL]]": lambda rows, label, names: [*map(names.index, rows[label])],
+        "rows[LABEL]": lambda rows, label, _: [cell if type(cell) is int else None for cell in rows[label]],
+        "[LABELS.index(str(label)) for label in rows[LABEL]]": lambda rows, label, names: [
+            names.index(str(cell)) for cell in rows[label]
+        ],
+        "[LABELS.index(str(label).lower()) for label in rows[LABEL]]": lambda rows, label, names: [
+            names.index(str(cell).lower()) for cell in rows[label]
+        ],
     },
     "multi-label": {
-        '[float(name in row[LABEL].split("|")) for name in LABELS]': lambda row, label, names: [
-            float(name in row[label].split("|")) for name in names
+        '[[float(name in label.split("|")) for name in LABELS] for label in rows[LABEL]]': lambda rows, label, names: [
+            [float(name in cell.split("|")) for name in names] for cell in rows[label]
         ],
-        '[float(name in map(str.strip, row[LABEL].split("|"))) for name in LABELS]': lambda row, label, names: [
-            float(name in map(str.strip, row[label].split("|"))) for name in names
+        '[[float(name in map(str.strip, label.split("|"))) for name in LABELS] for label in rows[LABEL]]': (
+            lambda rows, label, names: [
+                [float(name in map(str.strip, cell.split("|"))) for name in names] for cell in rows[label]
+            ]
+        ),
+        "[[float(name in label) for name in LABELS] for label in rows[LABEL]]": lambda rows, label, names: [
+            [float(name in cell) for name in names] for cell in rows[label]
         ],
-        "[float(name in row[LABEL]) for name in LABELS]": lambda row, label, names: [
-            float(name in row[label]) for name in names
+        "[[float(i in label) for i in range(len(LABELS))] for label in rows[LABEL]]": lambda rows, label, names: [
+            [float(i in cell) for i in range(len(names))] for cell in rows[label]
         ],
-        "[float(i in row[LABEL]) for i in range(len(LABELS))]": lambda row, label, names: [
-            float(i in row[label]) for i in range(len(names))
-        ],
-        "[float(row[name]) for name in LABELS]": lambda row, _, names: [float(row[name]) for name in names],
-        '[float(str(row[name]).lower() == "true") for name in LABELS]': lambda row, _, names: [
-            float(str(row[name]).lower() == "true") for name in names
-        ],
+        "[[*map(float, flags)] for flags in zip(*(rows[name] for name in LABELS), strict=True)]": (
+            lambda rows, _, names: [[*map(float, flags)] for flags in zip(*(rows[name] for name in names), strict=True)]
+        ),
+        '[[float(flag.lower() == "true") for flag in flags] for flags in zip(*map(rows.get, LABELS), strict=True)]': (
+            lambda rows, _, names: [
+                [float(flag.lower() == "true") for flag in flags] for flags in zip(*map(rows.get, names), strict=True)
+            ]
+        ),
     },
-    "regression": {"float(row[LABEL])": lambda row, label, _: float(row[label])},
+    "regression": {"[*map(float, rows[LABEL])]": lambda rows, label, _: [*map(float, rows[label])]},
 }
-NAME_RULES: dict[str, Callable[[Sequence[Row], str], list[str]]] = {
-    'sorted({row[LABEL] for row in rows["train"]})': lambda rows, label: sorted({row[label] for row in rows}),
-    'sorted({row[LABEL] for row in rows["train"]}, key=int)': (
-        lambda rows, label: sorted({row[label] for row in rows}, key=int)
+NAME_RULES: dict[str, Callable[[Any, str], Sequence[str]]] = {
+    'rows["train"].features[LABEL].names': lambda part, label: part.features[label].names,
+    'sorted(rows["train"].unique(LABEL))': lambda part, label: sorted(part.unique(label)),
+    'sorted(rows["train"].unique(LABEL), key=int)': lambda part, label: sorted(part.unique(label), key=int),
+    '[*map(str, sorted(rows["train"].unique(LABEL)))]': lambda part, label: [*map(str, sorted(part.unique(label)))],
+    'sorted({name for label in rows["train"].unique(LABEL) for name in label.split("|") if name})': (
+        lambda part, label: sorted({name for cell in part.unique(label) for name in cell.split("|") if name})
+    ),
+    'sorted({name for label in rows["train"][LABEL] for name in label})': (
+        lambda part, label: sorted({name for cell in part[label] for name in cell})
     ),
 }
-NOT_SO = (AttributeError, KeyError, TypeError, ValueError)  # a rule for data of another kind
+ROOM = 99  # characters that a line of a script has between `rows = load_dataset(` and `)`
+NOT_SO = (AttributeError, KeyError, NotImplementedError, TypeError, ValueError)  # a rule for data of another kind
 
-READERS: dict[str, Callable[[str], Sequence[Row]]] = {
-    ".csv": plain.read_csv,
-    ".tsv": plain.read_tsv,
-    ".jsonl": plain.read_jsonl,
-    ".json": plain.read_json,
-    ".parquet": plain.read_parquet,
+EVERY_CELL_A_TEXT = "usecols=[*COLUMNS], converters=COLUMNS, na_filter=False"
+FORMATS = {  # what load_dataset is told of a file, by the file's ending
+    ".csv": ("csv", EVERY_CELL_A_TEXT),
+    ".tsv": ("csv", f'{EVERY_CELL_A_TEXT}, sep="\\t", quoting=3'),
+    ".jsonl": ("json", ""),
+    ".json": ("json", ""),
+    ".parquet": ("parquet", ""),
 }
 
 
@@ -78,11 +104,48 @@ class Reading:
 
     hub: tuple[str, ...] | None  # what load_dataset is given, for data of the Hub
     paths: dict[str, str]  # split → file, or what the split is called on the Hub
-    readers: dict[str, Callable[[str], Sequence[Row]]]  # split → what reads its file
     texts: list[str] | list[list[str]]  # the columns; of each text, where it joins some
     text_of: str
     label_of: str
-    label_names: str | None  # how they follow from the rows, where there are too many to list
+    label_names: str | None  # how they follow from the rows, if they do
+
+    @property
+    def label_columns(self) -> bool:
+        """Whether each label is a column of its own."""
+        return "rows[LABEL]" not in self.label_of
+
+    @property
+    def columns(self) -> str | None:
+        """The columns of a file whose cells have no type of their own; None where none is such a file."""
+        if self.hub is not None or not any("converters" in _format(path)[1] for path in self.paths.values()):
+            return None
+        texts = "*(column for text in TEXTS for column in text)" if "join(" in self.text_of else "*TEXTS"
+        return f"dict.fromkeys([{texts}, {'*LABELS' if self.label_columns else 'LABEL'}], str)"
+
+    @property
+    def load(self) -> str:
+        """The words that read all rows."""
+        if self.hub is not None:
+            return "load_dataset(*HUB)"
+        kinds = {name: _format(path) for name, path in self.paths.items()}
+        if len({*kinds.values()}) == 1:
+            kind, options = kinds["train"]
+            call = f'"{kind}", data_files=DATA{options and f", {options}"}'
+            return f"load_dataset(\n    {call}\n)" if len(call) > ROOM else f"load_dataset({call})"
+        parts = []
+        for name, (kind, options) in kinds.items():
+            arguments = [
+                f'"{kind}"',
+                f'data_files=DATA["{name}"]',
+                'split="train"',
+                *(options.split(", ") if options else ()),
+            ]
+            parts += [f'    "{name}": load_dataset(', *(f"        {argument}," for argument in arguments), "    ),"]
+        return "\n".join(["{", *parts, "}"])
+
+
+def _format(path: str) -> tuple[str, str]:
+    return FORMATS[Path(path).suffix.lower()]
 
 
 def find_reading(data: TextData) -> Reading:
@@ -95,27 +158,16 @@ def find_reading(data: TextData) -> Reading:
     own = [name for name in splits if not (data.held_out and name == "validation")]
     if data.hub_name is None:
         hub, paths = None, {name: str(Path(splits[name].origin).absolute()) for name in own}
-        readers = {name: _reader(path) for name, path in paths.items()}
-        rows = {name: _read(readers[name], path) for name, path in paths.items()}
     else:
-        hub, readers = _hub_name(data.hub_name), {}
+        hub = _hub_name(data.hub_name)
         paths = {name: splits[name].origin.removeprefix(f"{data.hub_name} ") for name in own}
-        rows = _load(hub, paths)
-    if sum(map(len, rows.values())) != sum(map(len, splits.values())):
-        raise _unlike(data, "rows")
-    used = {name: [rows[name if name in own else "train"][i] for i in splits[name].ids] for name in splits}
-
-    names = [*data.columns.texts]
-    parts = [[*(parts_of(name, [*rows["train"][0]]) or ())] for name in names]
-    columns = {words: parts if text is plain.joined else names for words, text in TEXT_RULES.items()}
-    text_of = next(
-        (
-            words
-            for words, text in TEXT_RULES.items()
-            if all(_same_texts(text, columns[words], used[name], splits[name]) for name in splits)
-        ),
-        None,
-    )
+    with _loaded(data, hub, paths) as parts:
+        if sum(map(len, parts.values())) != sum(map(len, splits.values())):
+            raise _unlike(data, "rows")
+        whole = {name: part[:] for name, part in parts.items()}
+        label_names = _label_names(data, parts["train"])
+    used = {name: _take(whole[name if name in own else "train"], splits[name]) for name in splits}
+    text_of, texts = _text_rule(data, used, splits)
     label_of = next(
         (
             words
@@ -124,53 +176,46 @@ def find_reading(data: TextData) -> Reading:
         ),
         None,
     )
-    if text_of is None or label_of is None:
-        raise _unlike(data, "texts" if text_of is None else "labels")
-    return Reading(hub, paths, readers, columns[text_of], text_of, label_of, _label_names(data, rows["train"]))
+    if label_of is None:
+        raise _unlike(data, "labels")
+    return Reading(hub, paths, texts, text_of, label_of, label_names)
 
 
-def _same_texts(text: TextRule, columns: Sequence[Any], rows: Sequence[Row], examples: Examples) -> bool:
+def _take(rows: Rows, examples: Examples) -> Rows:
+    return {name: [column[i] for i in examples.ids] for name, column in rows.items()}
+
+
+def _text_rule(data: TextData, used: Mapping[str, Rows], splits: Mapping[str, Examples]) -> tuple[str, list[Any]]:
+    names = [*data.columns.texts]
+    parts = [[*(parts_of(name, [*used["train"]]) or ())] for name in names]
+    for words, text in TEXT_RULES.items():
+        columns = parts if "join(" in words else names
+        if all(_same_texts(text, columns, used[name], splits[name]) for name in splits):
+            return words, columns
+    raise _unlike(data, "texts")
+
+
+def _same_texts(text: TextRule, columns: Sequence[Any], rows: Rows, examples: Examples) -> bool:
     try:
-        return all(
-            [text(row, column) for row in rows] == [*read] for column, read in zip(columns, examples.texts, strict=True)
-        )
+        return all(text(rows, column) == [*read] for column, read in zip(columns, examples.texts, strict=True))
     except NOT_SO:
         return False
 
 
-def _same_targets(answer: LabelRule, data: TextData, rows: Sequence[Row], examples: Examples) -> bool:
+def _same_targets(answer: LabelRule, data: TextData, rows: Rows, examples: Examples) -> bool:
     targets = np.asarray(examples.targets)
     try:
-        told = [answer(row, data.columns.label, data.label_names) for row in rows]
-        return np.array_equal(np.array(told, targets.dtype), targets)
+        return np.array_equal(np.array(answer(rows, data.columns.label, data.label_names), targets.dtype), targets)
     except NOT_SO:
         return False
 
 
-def _label_names(data: TextData, rows: Sequence[Row]) -> str | None:
-    if len(data.label_names) > MANY_LABELS and data.task == "single-label":
-        for words, rule in NAME_RULES.items():
-            with contextlib.suppress(*NOT_SO):
-                if rule(rows, data.columns.label) == [*data.label_names]:
-                    return words
+def _label_names(data: TextData, part: Any) -> str | None:
+    for words, rule in NAME_RULES.items():
+        with contextlib.suppress(*NOT_SO):
+            if [*rule(part, data.columns.label)] == [*data.label_names]:
+                return words
     return None
-
-
-def _reader(path: str) -> Callable[[str], Sequence[Row]]:
-    """By the ending, but for a .json of JSON Lines."""
-    suffix = Path(path).suffix.lower()
-    if suffix == ".json":
-        with Path(path).open(encoding="utf-8-sig") as file:
-            first = next((line.lstrip() for line in file if line.strip()), "")
-        return plain.read_json if first.startswith("[") else plain.read_jsonl
-    return READERS[suffix]
-
-
-def _read(reader: Callable[[str], Sequence[Row]], path: str) -> Sequence[Row]:
-    try:
-        return reader(path)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"a plain script cannot read it ({error})", where=path) from error
 
 
 def _hub_name(name: str) -> tuple[str, ...]:
@@ -179,16 +224,45 @@ def _hub_name(name: str) -> tuple[str, ...]:
     return ("nyu-mll/glue" if repository == "glue" else repository, *([config] if config else []))
 
 
-def _load(hub: tuple[str, ...], splits: Mapping[str, str]) -> dict[str, Sequence[Row]]:
+@contextlib.contextmanager
+def _loaded(data: TextData, hub: tuple[str, ...] | None, paths: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The parts as a script would load them, without leaving a copy of a user's files in the cache of `datasets`."""
+    import datasets
+
+    if hub is not None:
+        loaded = datasets.load_dataset(*hub)
+        yield {name: loaded[key] for name, key in paths.items()}
+        return
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        with tempfile.TemporaryDirectory() as cache:
+            yield {name: _load(path, data, cache) for name, path in paths.items()}
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
+def _load(path: str, data: TextData, cache: str) -> Any:
     from datasets import load_dataset
 
-    loaded = load_dataset(*hub)
-    return {name: loaded[key].to_list() for name, key in splits.items()}
+    kind, words = _format(path)
+    options: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if "sep=" in words else {}
+    if "converters" in words:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            head = next(csv.reader(file, "excel-tab" if options else "excel"))
+        columns = [part for name in (*data.columns.texts, data.columns.label) for part in parts_of(name, head) or ()]
+        options |= {"usecols": columns, "converters": dict.fromkeys(columns, str), "na_filter": False}
+    try:
+        return load_dataset(kind, data_files=path, split="train", cache_dir=cache, **options)
+    except Exception as error:  # of any of the readers behind it
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise DataError(f"a plain script cannot read it ({reason})", where=path, hint=AS_ROWS) from error
+
+
+AS_ROWS = "write the data as csv or jsonl, a text and a label a row, and train on that"
 
 
 def _unlike(data: TextData, what: str) -> DataError:
-    return DataError(
-        f"a plain script would read other {what} than the run did",
-        where=data.place or data.name,
-        hint="write the data as csv or jsonl, a text and a label a row, and train on that",
-    )
+    what = f"a plain script would read other {what} than the run did"
+    return DataError(what, where=data.place or data.name, hint=AS_ROWS)
