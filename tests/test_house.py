@@ -28,6 +28,7 @@ STOREYS = [
     ["dongu.loop"],
     ["dongu.run"],
     ["dongu.results", "dongu.teach"],
+    ["dongu.page"],
     ["dongu.training", "dongu.seeds"],
     ["dongu.demo"],
     ["dongu.cli"],

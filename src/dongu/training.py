@@ -17,7 +17,7 @@ from dongu.data.batches import EvalBatches
 from dongu.doctor.checkup import examine, refuse_findings
 from dongu.doctor.finding import Finding
 from dongu.doctor.lengths import measured
-from dongu.doctor.words import warnings_before_a_run
+from dongu.doctor.words import before_a_run
 from dongu.errors import (
     CheckpointError,
     InputError,
@@ -26,22 +26,25 @@ from dongu.errors import (
     UsageError,
     WorkerError,
 )
-from dongu.evaluate import Evaluation, eval_mode
+from dongu.evaluate import eval_mode
 from dongu.files import disk, replace_folder, write_file
 from dongu.loop import CHECKED_ROWS, Loop, Step
 from dongu.model.head import check_head, divide_head
 from dongu.model.load import load_classifier, quiet_transformers, usual_length
 from dongu.model.lora import plain_weights
+from dongu.page.report import write_report
 from dongu.results.card import write_card
 from dongu.results.predictions import prediction_lines
-from dongu.results.report import write_report
+from dongu.results.verdict import Yardstick, calibration, judged, table
 from dongu.run.checkpoint import Checkpoints, RunState
-from dongu.run.console import Console, calibration_line, describe, results_table
+from dongu.run.console import Console
+from dongu.run.derived import describe
 from dongu.run.effort import Effort
 from dongu.run.folder import CALIBRATION, FINDINGS, RunFolder, dump_json
 from dongu.run.identity import differences, identity, refuse, software_versions
 from dongu.run.journal import Journal, logged_steps
 from dongu.run.plan import Plan
+from dongu.run.progress import Progress
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.run.trackers import Trackers
 from dongu.teach.explain import explained
@@ -103,8 +106,8 @@ def train(
                 folder.write_json("run.json", describe_run(loop, folder, state))
             console.fields([*describe(loop), ("run", str(folder.path))])
             inspection = f"dongu inspect {loop.config.data}" if loop.config.data else str(folder.path / FINDINGS)
-            for warning in warnings_before_a_run(findings, inspection):
-                console.line(warning)
+            for line in before_a_run(findings, inspection):
+                console.line(line)
             steps = explained(loop, console, explain) if explain is not None and main else loop
             return run(loop, folder, state, console, trackers, started, steps)
 
@@ -156,11 +159,9 @@ def resume(
         refuse(found, allow, str(folder.path))
         console = _console_of(loop, console)
         for error in damaged:
-            console.line(f"WARNING: {error.where} {error.what}; an older checkpoint is used")
+            console.warn(f"{error.where} {error.what}; an older checkpoint is used")
         for difference in found:
-            console.line(
-                f"WARNING: {difference.text}" + ("; the result will be another one" if difference.name else "")
-            )
+            console.warn(difference.text + ("; the result will be another one" if difference.name else ""))
         state = RunState() if checkpoint is None else checkpoint.restore(loop)
         state.identity = now
         checkpoints.check_room(loop)
@@ -192,7 +193,7 @@ def run(
         checkpoints.retire(state)  # a kill may have come before it
     with (
         Journal(folder, enabled=main, step=state.step, mark=state.log) as journal,
-        console.progress(loop.total_steps, done=state.step) as progress,
+        console.progress(loop.total_steps, state.step, metrics.names) as progress,
         StopSignals() as signals,
     ):
         journal.phase("setup", time.perf_counter() - started, state.step)
@@ -208,7 +209,7 @@ def run(
             stop = signals.agreed(loop.accelerator)
 
             if not stop and plan.evaluates(state.step) and state.evaluated_step < state.step:
-                stop = not _evaluate(loop, folder, state, journal, console, trackers, signals)
+                stop = not _evaluate(loop, folder, state, journal, progress, trackers, signals)
 
             new = saved != (state.step, state.evaluated_step)
             if main and new and (stop or plan.saves(state.step)):
@@ -235,14 +236,23 @@ def run(
             folder.write_manifest(results)
             _write_report(loop, folder, console, results)
             folder.finish(results)  # the last of all: what is cut off before is done again
-    console.line()
-    for line in (*results_table(results, metrics.task), *calibration_line(results)):
-        console.line(line)
-    console.line()
+    _show_results(loop, results, console)
     console.fields(effort.lines(loop) if effort.steps else ())
-    console.line(f"best model: step {state.best_step:,}, in {folder.model}")
-    console.line(f"all of it on one page: {folder.report}")
+    console.fields([("saved", f"{folder.model} (step {state.best_step:,}); all on one page: {folder.report}")])
     return RunResult(folder.path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
+
+
+def _show_results(loop: Loop, results: Mapping[str, Any], console: Console) -> None:
+    """The verdict in a sentence, then all that it rests on."""
+    metrics = loop.metrics
+    constant = constant_answer(metrics, loop.splits["train"].targets)
+    split = judged(splits := {name: entries for name, entries in results.items() if isinstance(entries, Mapping)})
+    yardstick = Yardstick(metrics.task, metrics.main, metrics.label_names, constant)
+    console.line()
+    console.wrapped(yardstick.sentence(split, splits[split][metrics.main], len(loop.splits[split])))
+    console.line()
+    for line in (*table(splits, metrics.task), *calibration(results), ""):
+        console.line(line)
 
 
 def _boundaries(steps: Iterable[Step], signals: StopSignals) -> Iterator[Step | None]:
@@ -261,7 +271,7 @@ def _evaluate(
     folder: RunFolder,
     state: RunState,
     journal: Journal,
-    console: Console,
+    progress: Progress,
     trackers: Trackers,
     signals: StopSignals,
 ) -> bool:
@@ -274,14 +284,14 @@ def _evaluate(
         return False  # it is the first thing that `resume` does
     journal.evaluation(state.step, evaluation)
     trackers.evaluation(state.step, evaluation)
-    console.line(_evaluation_line(loop, state.step, evaluation))
     journal.phase("evaluation", time.perf_counter() - began, state.step)
     best = state.record(loop.metrics, evaluation)
+    progress.evaluation(state.step, state.step / loop.steps_per_epoch, evaluation.metrics, best=best)
     if loop.accelerator.is_main_process:
         if best:
             save_best(loop, folder)
         began = time.perf_counter()
-        _write_report(loop, folder, console)
+        _write_report(loop, folder, progress.console)
         journal.phase("report", time.perf_counter() - began, state.step)
     return True
 
@@ -292,7 +302,7 @@ def _write_report(loop: Loop, folder: RunFolder, console: Console, results: Mapp
         write_report(folder, loop.data, results)
     except Exception as error:  # noqa: BLE001 - see above
         reason = " ".join(str(error).split()) or type(error).__name__
-        console.line(f"WARNING: report.html was not written ({reason}); later: dongu report {folder.path}")
+        console.warn(f"report.html was not written ({reason}); later: dongu report {folder.path}")
 
 
 def _plan(loop: Loop) -> Plan:
@@ -304,7 +314,9 @@ def _note_memory(loop: Loop, state: RunState, console: Console) -> None:
     size = loop.updates.micro_batch_size
     if size < (state.micro_batch_size or loop.config.micro_batch_size or size):
         state.micro_batch_size = size
-        console.line(f"memory ran out at step {state.step:,}: micro-batches of {size} from here on, the same updates")
+        console.wrapped(
+            f"memory ran out at step {state.step:,}: micro-batches of {size} from here on, the same updates"
+        )
 
 
 def _stopped(loop: Loop, folder: RunFolder, signals: StopSignals) -> StoppedError:
@@ -437,8 +449,3 @@ def _stopped_early(config: RunConfig, state: RunState) -> bool:
 
 def _console_of(loop: Loop, console: Console | None) -> Console:
     return console if loop.accelerator.is_main_process and console is not None else Console(enabled=False)
-
-
-def _evaluation_line(loop: Loop, step: int, evaluation: Evaluation) -> str:
-    values = "  ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
-    return f"validation at step {step:,} (epoch {step / loop.steps_per_epoch:.2f}): {values}"

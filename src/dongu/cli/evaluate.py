@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from dongu.cli.options import add_compute_options, whole_number
-from dongu.text import printable
 
 
 def add(commands: Any) -> None:
@@ -34,7 +33,8 @@ def _run(parsed: argparse.Namespace) -> None:
     source = None if parsed.data is None else read_source(parsed.data)
     from dongu.confidence import verdict
     from dongu.results.predict import load
-    from dongu.run.console import results_table
+    from dongu.results.verdict import Yardstick, judged, table
+    from dongu.run.console import Console
     from dongu.run.folder import dump_json
 
     classifier = load(parsed.folder, device=parsed.device, batch_size=batch_size)
@@ -50,8 +50,13 @@ def _run(parsed: argparse.Namespace) -> None:
     if parsed.json:
         print(dump_json({split: _flat(entries) for split, entries in results.items()}))
         return
-    for line in results_table(results, classifier.metrics.task):
-        print(printable(line))
+    metrics, split = classifier.metrics, judged(results)
+    yardstick = Yardstick(metrics.task, metrics.main, metrics.label_names, classifier.constant_answer)
+    console = Console()
+    console.wrapped(yardstick.sentence(split, results[split][metrics.main], len(evaluations[split].ids)))
+    console.line()
+    for line in table(results, metrics.task):
+        console.line(line)
 
 
 def _flat(entries: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

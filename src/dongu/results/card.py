@@ -10,6 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from dongu.calibration import HOTTEST
 from dongu.confidence import CONSTANT_ANSWERS, constant_answer
 from dongu.config import Task, option_flag
 from dongu.data.sources import hub_parts
@@ -150,11 +151,12 @@ def _calibration(results: Mapping[str, Any]) -> str:
     if "temperature" not in results:
         return ""
     temperature = f"{results['temperature']:.4f}"
-    done = (
-        f"The probabilities are calibrated: the head is divided by the temperature {temperature}"
-        if results["calibrated"]
-        else f"The probabilities are as they were trained; dividing the logits by {temperature} would calibrate them"
-    )
+    if results["calibrated"]:
+        done = f"The probabilities are calibrated: the head is divided by the temperature {temperature}"
+    elif results["temperature"] >= HOTTEST:
+        return " The probabilities say no more than guessing would, and no temperature mends that."
+    else:
+        done = f"The probabilities are as they were trained; dividing the logits by {temperature} would calibrate them"
     return f" {done}, which was fitted on validation."
 
 
