@@ -118,7 +118,7 @@ def test_the_page_of_a_run_says_it_all(runs: dict[str, Path]) -> None:
     assert f"On 9 rows of test, 95% interval {numbers[1]} to {numbers[2]}." in page.text
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     majority = record["label_names"][int(np.argmax(record["constant_answer"]))]
-    assert f"etter than always answering `{majority}` ({numbers[3]})." in page.text
+    assert f"etter than always answering “{majority}” ({numbers[3]})." in page.text
     for title in (
         *("Loss", "Validation", "Learning rate", "Gradient norm", "What was confused on test", "Reliability"),
         *("Map of the training rows", "Length of the training rows", "Padding of the steps", "Labels of train"),

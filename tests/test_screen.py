@@ -82,11 +82,11 @@ def test_a_bar_goes_when_the_table_has_said_it() -> None:
 @pytest.mark.parametrize(
     ("low", "value", "high", "said"),
     [
-        (0.71, 0.8, 0.9, "better than always answering `yes` (0.7000)."),
-        (0.69, 0.8, 0.9, "not surely better than always answering `yes` (0.7000)."),
-        (0.6, 0.7, 0.8, "not better than always answering `yes` (0.7000)."),
-        (0.5, 0.6, 0.8, "not better than always answering `yes` (0.7000)."),
-        (0.5, 0.6, 0.69, "worse than always answering `yes` (0.7000)."),
+        (0.71, 0.8, 0.9, "better than always answering “yes” (0.7000)."),
+        (0.69, 0.8, 0.9, "not surely better than always answering “yes” (0.7000)."),
+        (0.6, 0.7, 0.8, "not better than always answering “yes” (0.7000)."),
+        (0.5, 0.6, 0.8, "not better than always answering “yes” (0.7000)."),
+        (0.5, 0.6, 0.69, "worse than always answering “yes” (0.7000)."),
     ],
 )
 def test_the_verdict_on_classes(low: float, value: float, high: float, said: str) -> None:

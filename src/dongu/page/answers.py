@@ -119,5 +119,6 @@ def _calibration(trace: Trace, split: str) -> str:
     if outcome.temperature >= HOTTEST and not outcome.calibrated:
         return f"{text}. No temperature mends it: on validation the probabilities say no more than guessing would."
     change = f"{format_number(entry['before'], 3)} before it, {format_number(entry['after'], 3)} after"
-    place = "and the saved model has it" if outcome.calibrated else "and --calibrate would save it"
+    better = "and --calibrate would save it" if entry["after"] < entry["before"] else "so it would not help"
+    place = "and the saved model has it" if outcome.calibrated else better
     return f"{text}. Temperature {format_number(outcome.temperature, 3)}: {change}, {place}."

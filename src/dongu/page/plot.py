@@ -29,6 +29,7 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 14, 34, 40  # what the frame of a plot leaves for
 GROUPS = 80  # of the steps, of which a mean and a range are drawn
 BUCKETS = 160  # of a long line, each drawn by its lowest and its highest value
 FEW_POINTS = 150  # which are drawn larger
+NOTE_HEIGHT = 16  # of a bar that has room for a note
 POINTS = 1500  # of a scatter that are drawn
 
 
@@ -94,7 +95,7 @@ class Plot:
         return self
 
     def bars(self, edges: np.ndarray, heights: np.ndarray, tips: Sequence[str], notes: Sequence[str] = ()) -> Plot:
-        """Bars that stand side by side between edges, (bars + 1,), perhaps each with a short note above it."""
+        """Bars that stand side by side between edges, (bars + 1,), perhaps each with a short note at its foot."""
         bottom = float(self.py(max(self.y.low, 0.0)))
         lefts = self.px(edges)
         for i, (top, tip) in enumerate(zip(self.py(heights), tips, strict=True)):
@@ -107,9 +108,9 @@ class Plot:
                 )
                 if notes:
                     middle = float(lefts[i] + lefts[i + 1]) / 2
-                    self._add(
-                        '<text class="mid small" x="{:.1f}" y="{:.1f}">{}</text>', middle, bottom - height - 3, notes[i]
-                    )
+                    inside = height > NOTE_HEIGHT  # above the bar it would meet what else is drawn
+                    place = ("mid small on", bottom - 4) if inside else ("mid small", bottom - height - 3)
+                    self._add('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>', place[0], middle, place[1], notes[i])
         return self
 
     def rule(self, name: str, xs: tuple[float, float], ys: tuple[float, float]) -> Plot:

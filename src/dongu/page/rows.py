@@ -72,27 +72,29 @@ def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
     rule = (
         f"the model’s error stayed above {format_number(found.limit, 3)}, three times the usual one"
         if numbers
-        else f"the model gave their own label less than {percent(found.limit)}: it was as sure of another answer as it"
-        " usually is of the label"
+        else f"the model gave their own label less than {percent(found.limit)}, and so was as sure of another answer as"
+        " it usually is of the label"
     )
+    if len(found.values) == all_rows:
+        return SuspectsShown("In one pass every row is new: a second would tell wrong labels from hard ones.", [], None)
     sentences = [
-        f"{count:,} of {counted(all_rows, 'row')} of train ({percent(share)}) stayed unlearnt."
+        f"{count:,} of {counted(all_rows, 'row')} of train ({percent(share)}) stayed unlearnt: on the mean of their"
+        f" passes after the first, and at the last one, {rule}."
         if count
         else f"None of {counted(all_rows, 'row')} of train stayed unlearnt.",
-        f"Unlearnt are rows for which {rule}, on the mean of their passes after the first and at the last one.",
-        "A wrong label looks like this, and so does one that is only hard: read them before you mend them.",
+        "A wrong label looks like this, and so does one that is only hard: read them before you mend them."
+        if count and share <= MANY
+        else "",
+        "With so many the model has learnt little yet, and a list of them would say little." if share > MANY else "",
     ]
-    if len(found.values) == all_rows:
-        sentences.append("There was one pass only: a second would tell hard from wrong.")
-    if share > MANY:
-        sentences.append("With so many the model has learnt little yet, and the list says little.")
+    shown = SHOWN_ROWS if share <= MANY else 0
     rows = []
-    for place in (int(each) for each in found.worst(SHOWN_ROWS)):
+    for place in (int(each) for each in found.worst(shown)):
         where, texts = _row(data, "train", row := int(found.ids[place]))
-        shown = (f"{value:.3g}" if numbers else f"{value:.0%}" for value in found.history(place)[-6:])
+        passes = (f"{value:.3g}" if numbers else f"{value:.0%}" for value in found.history(place)[-6:])
         label = _label_of(data, row, trace)
-        rows.append(RowShown(where, texts, label, "", _score(float(found.score[place]), numbers), " → ".join(shown)))
-    return SuspectsShown(" ".join(sentences), rows, None if numbers else _data_map(found))
+        rows.append(RowShown(where, texts, label, "", _score(float(found.score[place]), numbers), " → ".join(passes)))
+    return SuspectsShown(" ".join(filter(None, sentences)), rows, None if numbers else _data_map(found))
 
 
 def _score(score: float, numbers: bool) -> str:

@@ -56,7 +56,7 @@ class Yardstick:
             return "always answering the mean", baseline
         if self.task == "multi-label" or self.metric == "loss":
             return "answering with the labels’ shares in train", baseline
-        return f"always answering `{self.label_names[self.constant.index(max(self.constant))]}`", baseline
+        return f"always answering “{self.label_names[self.constant.index(max(self.constant))]}”", baseline
 
     def standing(self, entry: Mapping[str, float]) -> str:
         """`better than always answering ...`, if the interval leaves no doubt; nothing without a baseline."""
