@@ -29,7 +29,7 @@ STOREYS = [
     ["dongu.run"],
     ["dongu.results", "dongu.teach"],
     ["dongu.page"],
-    ["dongu.training", "dongu.seeds"],
+    ["dongu.best", "dongu.training", "dongu.seeds"],
     ["dongu.demo"],
     ["dongu.cli"],
     ["dongu.__main__"],

@@ -33,7 +33,7 @@ def _run(parsed: argparse.Namespace) -> None:
     source = None if parsed.data is None else read_source(parsed.data)
     from dongu.confidence import verdict
     from dongu.results.predict import load
-    from dongu.results.verdict import Yardstick, judged, table
+    from dongu.results.verdict import Yardstick, said_of
     from dongu.run.console import Console
     from dongu.run.folder import dump_json
 
@@ -50,12 +50,9 @@ def _run(parsed: argparse.Namespace) -> None:
     if parsed.json:
         print(dump_json({split: _flat(entries) for split, entries in results.items()}))
         return
-    metrics, split = classifier.metrics, judged(results)
-    yardstick = Yardstick(metrics.task, metrics.main, metrics.label_names, classifier.constant_answer)
+    yardstick = Yardstick.of(classifier.metrics, classifier.constant_answer)
     console = Console()
-    console.wrapped(yardstick.sentence(split, results[split][metrics.main], len(evaluations[split].ids)))
-    console.line()
-    for line in table(results, metrics.task):
+    for line in said_of(results, {name: len(evaluation.ids) for name, evaluation in evaluations.items()}, yardstick):
         console.line(line)
 
 

@@ -100,26 +100,10 @@ def matrix(title: str, counts: np.ndarray, names: Sequence[str]) -> Chart:
             ink = "on" if share > 0.55 else "off"
             small = "" if side >= 34 else " small"
             middle = y + tall / 2 + (0 if tall >= 40 else 4)
-            parts.append(
-                fill(
-                    '<text class="mid {}{}" x="{:.1f}" y="{:.1f}">{:,}</text>',
-                    ink,
-                    small,
-                    x + side / 2,
-                    middle,
-                    int(counts[i, j]),
-                )
-            )
+            text, centre = '<text class="mid {}{}" x="{:.1f}" y="{:.1f}">{}</text>', x + side / 2
+            parts.append(fill(text, ink, small, centre, middle, f"{counts[i, j]:,}"))
             if tall >= 40:
-                parts.append(
-                    fill(
-                        '<text class="mid small {}" x="{:.1f}" y="{:.1f}">{:.0%}</text>',
-                        ink,
-                        x + side / 2,
-                        middle + 15,
-                        share,
-                    )
-                )
+                parts.append(fill(text, "small ", ink, centre, middle + 15, f"{share:.0%}"))
     right = int(np.diagonal(counts).sum())
     said = [f"{right:,} of {int(counts.sum()):,} rows are on the diagonal, where the answer is the label."]
     return draw(title, said, height, parts)

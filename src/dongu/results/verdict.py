@@ -10,7 +10,8 @@ from typing import Any
 from dongu.calibration import HOTTEST
 from dongu.confidence import CONSTANT_ANSWERS
 from dongu.config import Task
-from dongu.text import counted, fields
+from dongu.metrics import MetricSet
+from dongu.text import counted, fields, wrapped
 
 Entries = Mapping[str, Mapping[str, float]]  # metric: value, low, high, baseline
 METRIC_NAMES = {
@@ -44,6 +45,11 @@ class Yardstick:
     metric: str
     label_names: Sequence[str]
     constant: Sequence[float] | None  # `confidence.constant_answer`
+
+    @staticmethod
+    def of(metrics: MetricSet, constant: Sequence[float] | None) -> Yardstick:
+        """That of a task's metrics."""
+        return Yardstick(metrics.task, metrics.main, metrics.label_names, constant)
 
     def without_reading(self, entry: Mapping[str, float]) -> tuple[str, float] | None:
         """What an answer without reading is called, and what it reaches; None where that has no value."""
@@ -80,6 +86,16 @@ class Yardstick:
         if (other := self.without_reading(entry)) is not None:
             said += f": {self.standing(entry)} ({_number(other[1])})"
         return f"{said}. {CHOSE}" if split.startswith("validation") else f"{said}."
+
+
+def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yardstick) -> Iterator[str]:
+    """The verdict in a sentence, then all that it rests on; `rows` counts those of each split."""
+    splits = {name: entries for name, entries in results.items() if isinstance(entries, Mapping)}
+    split = judged(splits)
+    yield from wrapped(yardstick.sentence(split, splits[split][yardstick.metric], rows[split]))
+    yield ""
+    yield from table(splits, yardstick.task)
+    yield from calibration(results)
 
 
 def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:
