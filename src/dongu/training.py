@@ -237,7 +237,7 @@ def _say_results(loop: Loop, folder: RunFolder, results: Mapping[str, Any], effo
     yardstick = Yardstick.of(loop.metrics, constant_answer(loop.metrics, loop.splits["train"].targets))
     for line in ("", *said_of(results, {name: len(split) for name, split in loop.splits.items()}, yardstick), ""):
         console.line(line)
-    saved = f"{folder.model} (step {results['best_step']:,}); all on one page: {folder.report}"
+    saved = f"{folder.model} (step {results['best_step']:,}); on one page: {folder.report}"
     console.fields([*(effort.lines(loop) if effort.steps else ()), ("saved", saved)])
 
 
