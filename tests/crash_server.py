@@ -31,6 +31,7 @@ import torch.nn.parallel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: F401 - the same
 
 import dongu
+import dongu.best
 import dongu.cli.main
 import dongu.results.predict
 import dongu.run.effort
@@ -96,6 +97,7 @@ def child(request: dict[str, Any], pipe: int) -> int:
     announce(pipe, Checkpoints, "retire", "retention")
     announce(pipe, dongu.Loop, "evaluate", "evaluation")
     announce(pipe, dongu.training, "save_best", "export")
+    announce(pipe, dongu.best, "save_best", "export")
     announce(pipe, dongu.training, "judge", "judging")
     make_parser: Callable[[], Any] = dongu.cli.main.make_parser
 

@@ -25,7 +25,7 @@ import dongu
 from dongu.cli.main import run as run_command
 from dongu.errors import StorageError
 from dongu.files import _HINTS, Disk, disk, is_leftover
-from dongu.results.report import write_report
+from dongu.page.report import write_report
 from dongu.run import effort
 from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoints
 from dongu.run.journal import Journal

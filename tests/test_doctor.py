@@ -451,9 +451,10 @@ def test_inspect(flawed: Path, tiny_model: Callable[..., str], capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "data       train 42 · validation 9 · test 2 rows\n" in said
     assert "always `no` has an accuracy of 0.5556 on validation, 0.5000 on test\n" in said
-    assert "tokens     train       median 5, 90% up to 5, 99% up to 5, longest 5; none is cut at 64\n" in said
-    assert "of a batch of 4, 0.0% with --group-by-length" in said
-    assert "  rows   flawed/train.csv:3 and flawed/test.csv:3  cook the 0\n" in said
+    assert "tokens     train       median 5, 90% 5, 99% 5, most 5; none cut at 64\n" in said
+    assert "of a batch of 4, 0.0% with --group-by-length" in " ".join(said.split())
+    assert "  rows   train.csv:3 and test.csv:3  cook the 0\n" in said
+    assert max(map(len, said.splitlines())) <= 80
     assert said.endswith("Found: 5 warnings.\n")
     assert said.count("\nWARNING  ") == 5
     assert run_command(["inspect", "flawed", "--model", tiny_model(), "--strict"]) == 2
@@ -499,8 +500,9 @@ def test_train_warns_and_records(
     lines = capsys.readouterr().out.splitlines()
     warnings = [line for line in lines if line.startswith("WARNING: ")]
     assert len(warnings) == 3
-    assert "(flawed/train.csv:3 and flawed/validation.csv:10): their answers can be remembered" in warnings[0]
-    assert lines[lines.index(warnings[-1]) + 1] == "… and 2 more warnings: dongu inspect flawed"
+    assert "in train too: 1 to the letter: their answers can be remembered" in " ".join(" ".join(lines).split())
+    assert "and 2 warnings more: dongu inspect flawed" in lines
+    assert max(map(len, lines)) <= 80
     recorded = json.loads((flawed / "run" / "findings.json").read_text(encoding="utf-8"))
     data = read_examples(read_source("flawed"), make_config({}))
     assert recorded == json.loads(json.dumps([finding.as_json() for finding in examine(data, {})]))

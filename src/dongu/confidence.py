@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -92,7 +93,10 @@ def baseline(metrics: MetricSet, constant: Sequence[float], targets: np.ndarray)
             row = np.log(row)
     logits = np.tile(row, (len(targets), 1))  # (rows, labels)
     losses = row_losses(metrics.task, torch.from_numpy(logits), torch.from_numpy(targets)).numpy()
-    return {"loss": float(losses.mean()), **metrics.compute(logits, targets, threshold)}
+    values = metrics.compute(logits, targets, threshold)
+    if metrics.task == "regression":  # by rounding, the mean of so many equal numbers may be another
+        values = dict.fromkeys(values, math.nan)
+    return {"loss": float(losses.mean()), **values}
 
 
 def _statistics(

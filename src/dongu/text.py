@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")  # categories of Unicode: control, format, the three kinds of space
 LINE_LIMIT = 2000  # characters of a line of an error: a whole file in one cell may be what is wrong
 SHOWN_CHARACTERS = 72
+WIDTH = 80  # columns of a terminal that nobody has made wider
+NAMES = 11  # columns of the names in `fields`
 
 
 def printable(text: str) -> str:
@@ -55,3 +58,27 @@ def listed(items: Sequence[str], limit: int = 3, joint: str = ", ") -> str:
 def percent(share: float) -> str:
     """`1.2%`; a little is not nothing: `<0.1%`."""
     return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
+
+
+def wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:
+    """Lines of at most 80 columns, cut at spaces alone; the first begins with `first`, the others with `rest`."""
+    rest = " " * len(first) if rest is None else rest
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [first.rstrip()]
+
+
+def fields(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Aligned `name  text` lines, each wrapped below itself."""
+    for name, text in rows:
+        yield from wrapped(text, f"{name:<{NAMES}}")
+
+
+def file_name(where: str) -> str:
+    """The place of a row (`folder/train.csv:17`) without the folders above its file."""
+    return where.rsplit("/", 1)[-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,38 +9,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dongu.calibration import NO_TEMPERATURE, Calibration, fit_temperature
-from dongu.confidence import constant_answer, verdict
+from dongu.best import check_calibration, judge, save_best
+from dongu.confidence import constant_answer
 from dongu.config import RunConfig
-from dongu.data.batches import EvalBatches
 from dongu.doctor.checkup import examine, refuse_findings
 from dongu.doctor.finding import Finding
 from dongu.doctor.lengths import measured
-from dongu.doctor.words import warnings_before_a_run
+from dongu.doctor.words import before_a_run
 from dongu.errors import (
     CheckpointError,
     InputError,
-    NonFiniteError,
     StoppedError,
     UsageError,
     WorkerError,
 )
-from dongu.evaluate import Evaluation, eval_mode
-from dongu.files import disk, replace_folder, write_file
-from dongu.loop import CHECKED_ROWS, Loop, Step
-from dongu.model.head import check_head, divide_head
-from dongu.model.load import load_classifier, quiet_transformers, usual_length
-from dongu.model.lora import plain_weights
-from dongu.results.card import write_card
-from dongu.results.predictions import prediction_lines
-from dongu.results.report import write_report
+from dongu.loop import Loop, Step
+from dongu.model.load import usual_length
+from dongu.page.report import write_report
+from dongu.results.verdict import Yardstick, said_of
 from dongu.run.checkpoint import Checkpoints, RunState
-from dongu.run.console import Console, calibration_line, describe, results_table
+from dongu.run.console import Console
+from dongu.run.derived import describe
 from dongu.run.effort import Effort
-from dongu.run.folder import CALIBRATION, FINDINGS, RunFolder, dump_json
-from dongu.run.identity import differences, identity, refuse, software_versions
+from dongu.run.folder import FINDINGS, RunFolder
+from dongu.run.identity import differences, identity, refuse
 from dongu.run.journal import Journal, logged_steps
 from dongu.run.plan import Plan
+from dongu.run.progress import Progress
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.run.trackers import Trackers
 from dongu.teach.explain import explained
@@ -83,7 +77,7 @@ def train(
     loop = Loop(data, **options)
     if "validation" not in loop.splits or loop.splits["validation"].targets is None:
         raise InputError("validation has no labels", hint="a best model cannot be chosen without")
-    _check_calibration(loop)
+    check_calibration(loop)
     folder = RunFolder(Path(loop.config.out or f"runs/{loop.data.name}"))
     folder.refuse_if_taken()
     loop.accelerator.wait_for_everyone()  # nobody looks at the folder after the first has written to it
@@ -103,8 +97,8 @@ def train(
                 folder.write_json("run.json", describe_run(loop, folder, state))
             console.fields([*describe(loop), ("run", str(folder.path))])
             inspection = f"dongu inspect {loop.config.data}" if loop.config.data else str(folder.path / FINDINGS)
-            for warning in warnings_before_a_run(findings, inspection):
-                console.line(warning)
+            for line in before_a_run(findings, inspection):
+                console.line(line)
             steps = explained(loop, console, explain) if explain is not None and main else loop
             return run(loop, folder, state, console, trackers, started, steps)
 
@@ -138,7 +132,7 @@ def resume(
         raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to go on with")
     folder.refuse_if_locked()
     loop = folder.reopen(data, **options)
-    _check_calibration(loop)
+    check_calibration(loop)
     with folder.lock(enabled=loop.accelerator.is_main_process):
         checkpoints = Checkpoints(folder.checkpoints, loop.config.keep, _plan(loop))
         checkpoint, damaged = checkpoints.newest(folder.metrics)
@@ -155,12 +149,11 @@ def resume(
         found = list(differences(was, now, loop, str(where)))
         refuse(found, allow, str(folder.path))
         console = _console_of(loop, console)
-        for error in damaged:
-            console.line(f"WARNING: {error.where} {error.what}; an older checkpoint is used")
-        for difference in found:
-            console.line(
-                f"WARNING: {difference.text}" + ("; the result will be another one" if difference.name else "")
-            )
+        for warning in (
+            *(f"{error.where} {error.what}; an older checkpoint is used" for error in damaged),
+            *(each.text + ("; the result will be another one" if each.name else "") for each in found),
+        ):
+            console.warn(warning)
         state = RunState() if checkpoint is None else checkpoint.restore(loop)
         state.identity = now
         checkpoints.check_room(loop)
@@ -192,7 +185,7 @@ def run(
         checkpoints.retire(state)  # a kill may have come before it
     with (
         Journal(folder, enabled=main, step=state.step, mark=state.log) as journal,
-        console.progress(loop.total_steps, done=state.step) as progress,
+        console.progress(loop.total_steps, state.step, metrics.names) as progress,
         StopSignals() as signals,
     ):
         journal.phase("setup", time.perf_counter() - started, state.step)
@@ -208,7 +201,7 @@ def run(
             stop = signals.agreed(loop.accelerator)
 
             if not stop and plan.evaluates(state.step) and state.evaluated_step < state.step:
-                stop = not _evaluate(loop, folder, state, journal, console, trackers, signals)
+                stop = not _evaluate(loop, folder, state, journal, progress, trackers, signals)
 
             new = saved != (state.step, state.evaluated_step)
             if main and new and (stop or plan.saves(state.step)):
@@ -235,16 +228,17 @@ def run(
             folder.write_manifest(results)
             _write_report(loop, folder, console, results)
             folder.finish(results)  # the last of all: what is cut off before is done again
-    console.line()
-    for line in (*results_table(results, metrics.task), *calibration_line(results)):
-        console.line(line)
-    if "calibrated" in results and "temperature" not in results:
-        console.line(NO_TEMPERATURE)
-    console.line()
-    console.fields(effort.lines(loop) if effort.steps else ())
-    console.line(f"best model: step {state.best_step:,}, in {folder.model}")
-    console.line(f"all of it on one page: {folder.report}")
+    _say_results(loop, folder, results, effort, console)
     return RunResult(folder.path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
+
+
+def _say_results(loop: Loop, folder: RunFolder, results: Mapping[str, Any], effort: Effort, console: Console) -> None:
+    """The verdict, what it rests on, what it took, and where it is."""
+    yardstick = Yardstick.of(loop.metrics, constant_answer(loop.metrics, loop.splits["train"].targets))
+    for line in ("", *said_of(results, {name: len(split) for name, split in loop.splits.items()}, yardstick), ""):
+        console.line(line)
+    saved = f"{folder.model} (step {results['best_step']:,}); on one page: {folder.report}"
+    console.fields([*(effort.lines(loop) if effort.steps else ()), ("saved", saved)])
 
 
 def _boundaries(steps: Iterable[Step], signals: StopSignals) -> Iterator[Step | None]:
@@ -263,7 +257,7 @@ def _evaluate(
     folder: RunFolder,
     state: RunState,
     journal: Journal,
-    console: Console,
+    progress: Progress,
     trackers: Trackers,
     signals: StopSignals,
 ) -> bool:
@@ -276,14 +270,14 @@ def _evaluate(
         return False  # it is the first thing that `resume` does
     journal.evaluation(state.step, evaluation)
     trackers.evaluation(state.step, evaluation)
-    console.line(_evaluation_line(loop, state.step, evaluation))
     journal.phase("evaluation", time.perf_counter() - began, state.step)
     best = state.record(loop.metrics, evaluation)
+    progress.evaluation(state.step, state.step / loop.steps_per_epoch, evaluation.metrics, best=best)
     if loop.accelerator.is_main_process:
         if best:
             save_best(loop, folder)
         began = time.perf_counter()
-        _write_report(loop, folder, console)
+        _write_report(loop, folder, progress.console)
         journal.phase("report", time.perf_counter() - began, state.step)
     return True
 
@@ -294,7 +288,7 @@ def _write_report(loop: Loop, folder: RunFolder, console: Console, results: Mapp
         write_report(folder, loop.data, results)
     except Exception as error:  # noqa: BLE001 - see above
         reason = " ".join(str(error).split()) or type(error).__name__
-        console.line(f"WARNING: report.html was not written ({reason}); later: dongu report {folder.path}")
+        console.warn(f"report.html was not written ({reason}); later: dongu report {folder.path}")
 
 
 def _plan(loop: Loop) -> Plan:
@@ -306,7 +300,9 @@ def _note_memory(loop: Loop, state: RunState, console: Console) -> None:
     size = loop.updates.micro_batch_size
     if size < (state.micro_batch_size or loop.config.micro_batch_size or size):
         state.micro_batch_size = size
-        console.line(f"memory ran out at step {state.step:,}: micro-batches of {size} from here on, the same updates")
+        console.wrapped(
+            f"memory ran out at step {state.step:,}: micro-batches of {size} from here on, the same updates"
+        )
 
 
 def _stopped(loop: Loop, folder: RunFolder, signals: StopSignals) -> StoppedError:
@@ -317,76 +313,6 @@ def _stopped(loop: Loop, folder: RunFolder, signals: StopSignals) -> StoppedErro
         exit_code=EXIT_CODES[received],
         hint=hint if loop.number else f"nothing was done yet; start with: dongu resume {folder.path}",
     )
-
-
-def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> dict[str, Any]:
-    """Metrics, intervals and baselines of the best model on each labelled split; writes the predictions and the card.
-
-    The model is read back from the run folder first, so the numbers are those of the file that is kept.
-
-    Raises:
-        NonFiniteError: there is no best model.
-    """
-    if state.best_step is None:
-        raise NonFiniteError(
-            f"{loop.metrics.main} was undefined at every evaluation, so no model is the best",
-            where=str(folder.path),
-            hint="does the model give one answer to every row? try another --learning-rate or --metric loss",
-        )
-    began = time.perf_counter()
-    main = loop.accelerator.is_main_process
-    saved, _ = load_classifier(folder.model)
-    loop.take_over(saved)
-    applied = folder.temperature()  # of a run that was killed after it had calibrated the model
-    results: dict[str, Any] = {"best_step": state.best_step, "steps": state.step, "metric": loop.metrics.main}
-    if loop.data.task == "multi-label":
-        results["threshold"] = saved.config.threshold
-    validation, calibration = loop.evaluate(), None
-    if loop.metrics.task == "single-label" and validation.targets is not None:
-        temperature = applied or fit_temperature(validation.logits, validation.targets)
-        if loop.config.calibrate and applied is None and temperature is not None:
-            divide_head(loop.model, temperature)
-            if main:
-                save_best(loop, folder, temperature)
-            validation, applied = loop.evaluate(), temperature
-        results["calibrated"] = applied is not None
-        if temperature is not None:
-            calibration = Calibration(temperature, applied is not None)
-            results["temperature"] = temperature
-    constant = constant_answer(loop.metrics, loop.splits["train"].targets)
-    per_class: list[dict[str, Any]] = []
-    for name in [name for name in loop.splits if name != "train"]:
-        evaluation = validation if name == "validation" else loop.evaluate(name)
-        if main:
-            folder.write_predictions(name, prediction_lines(evaluation, loop.metrics))
-        if entries := verdict(evaluation, loop.metrics, constant, loop.config.seed, calibration):
-            results[name] = entries  # hidden labels: predictions only
-        if evaluation.targets is not None:
-            table = loop.metrics.per_class(evaluation.logits, evaluation.targets, evaluation.threshold)
-            per_class += [{"split": name, **row} for row in table]
-    if per_class:
-        results["per_class"] = per_class  # a table: each value of results that is an object is a split
-    if main:
-        card = write_card(loop, results, software_versions()["dongu"])
-        write_file(folder.model / "README.md", card.encode(), within=folder.path)
-    journal.phase("judging", time.perf_counter() - began, loop.number)
-    return results
-
-
-def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None) -> None:
-    """The model as it is now, with its tokenizer and what its head is divided by, in place of the one before."""
-    tokenizer = copy.deepcopy(loop.tokenizer)
-    tokenizer.model_max_length = loop.config.max_length
-    # What a call to it leaves set would be saved too, and there is no call where the tokens come from the cache.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    numbers = loop.data.task == "regression"
-    with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers():
-        weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
-        loop.model.save_pretrained(stage, state_dict=weights)
-        tokenizer.save_pretrained(stage)
-        if temperature is not None:
-            disk.write(stage / CALIBRATION, dump_json({"temperature": temperature}).encode())
 
 
 def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str, Any]:
@@ -417,19 +343,6 @@ def _examine(loop: Loop) -> list[Finding]:
     return examine(loop.data, lengths)
 
 
-def _check_calibration(loop: Loop) -> None:
-    """
-    Raises:
-        ModelError: --calibrate, and the model has no last layer to fold a temperature into.
-    """
-    if not loop.config.calibrate:
-        return
-    inputs = EvalBatches(loop.splits["validation"], loop.collate, CHECKED_ROWS)[0].to(loop.accelerator.device)
-    inputs.pop("labels", None)
-    with eval_mode(loop.engine):
-        check_head(loop.model, loop.accelerator.unwrap_model(loop.engine), inputs)
-
-
 def _place(data: str | None) -> str | None:
     """The path of local data from the root, so that `resume` finds them from any folder; a Hub name as it is."""
     return str(Path(data).absolute()) if data is not None and Path(data).exists() else data
@@ -441,8 +354,3 @@ def _stopped_early(config: RunConfig, state: RunState) -> bool:
 
 def _console_of(loop: Loop, console: Console | None) -> Console:
     return console if loop.accelerator.is_main_process and console is not None else Console(enabled=False)
-
-
-def _evaluation_line(loop: Loop, step: int, evaluation: Evaluation) -> str:
-    values = "  ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items())
-    return f"validation at step {step:,} (epoch {step / loop.steps_per_epoch:.2f}): {values}"

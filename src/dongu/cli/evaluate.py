@@ -9,7 +9,6 @@ from typing import Any
 
 from dongu.cli.options import add_compute_options, whole_number
 from dongu.errors import DataError
-from dongu.text import printable
 
 
 def add(commands: Any) -> None:
@@ -41,7 +40,8 @@ def _run(parsed: argparse.Namespace) -> None:
         raise DataError("the labels are hidden", where=where, hint="`dongu predict` answers rows without labels")
     from dongu.confidence import verdict
     from dongu.results.predict import Classifier
-    from dongu.run.console import results_table
+    from dongu.results.verdict import Yardstick, said_of
+    from dongu.run.console import Console
     from dongu.run.folder import dump_json
 
     classifier = Classifier(saved)
@@ -55,8 +55,10 @@ def _run(parsed: argparse.Namespace) -> None:
     if parsed.json:
         print(dump_json({split: _flat(entries) for split, entries in results.items()}))
         return
-    for line in results_table(results, saved.metrics.task):
-        print(printable(line))
+    yardstick = Yardstick.of(saved.metrics, saved.constant_answer)
+    console = Console()
+    for line in said_of(results, {name: len(evaluation.ids) for name, evaluation in evaluations.items()}, yardstick):
+        console.line(line)
 
 
 def _flat(entries: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

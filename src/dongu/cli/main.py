@@ -31,6 +31,7 @@ from dongu.cli.options import Parser
 from dongu.config import did_you_mean
 from dongu.errors import DonguError, StoppedError, UsageError
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
+from dongu.text import wrapped
 
 # In the order of --help.
 COMMANDS = (train, resume, evaluate, predict, report, compare, inspect, verify, eject, export, push, quiz, demo)
@@ -110,5 +111,8 @@ def _fail(error: DonguError, code: int, *, debug: bool) -> int:
         traceback.print_exc()
     if os.environ.get("RANK", "0") == "0":  # each process of a launcher fails alike: one says so
         kind = "" if isinstance(error, StoppedError) else "error: "
-        print(f"dongu: {kind}{error}", file=sys.stderr)
+        lines = f"dongu: {kind}{error}".splitlines()
+        if sys.stderr.isatty():  # in a file each stays one line, which can be searched for
+            lines = [part for line in lines for part in wrapped(line, "", "  ")]
+        print(*lines, sep="\n", file=sys.stderr)
     return code

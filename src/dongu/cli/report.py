@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
 
 def _run(parsed: argparse.Namespace) -> None:
     from dongu.files import write_file
-    from dongu.results.report import make_report, read_data
+    from dongu.page.report import make_report, read_data
     from dongu.run.folder import RunFolder
 
     folder = RunFolder(parsed.folder)

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dongu.text import NAMES, WIDTH
+
 if TYPE_CHECKING:
     from dongu.run.console import Console
     from dongu.training import RunResult
@@ -20,10 +22,12 @@ def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
 
         print(dump_json(result.results))
         return
+    evaluate, compare = f"dongu evaluate {result.path} OTHER.csv", f"dongu compare {result.path} OTHER"
     console.line()
-    console.line(f"next:  dongu predict {result.path} {_example_texts(result.path)}")
-    console.line(f"       dongu evaluate {result.path} OTHER.csv   (its metrics on other labelled rows)")
-    console.line(f"       dongu compare {result.path} OTHER        (which of two runs is better)")
+    console.line(f"{'next':<{NAMES}}dongu predict {result.path} {_example_texts(result.path)}")
+    for command, what in ((evaluate, "on other labelled rows"), (compare, "which of two runs is better")):
+        line = f"{'':<{NAMES}}{command:<{len(evaluate)}}   {what}"
+        console.line(line if len(line) <= WIDTH else f"{'':<{NAMES}}{command}")
 
 
 def _example_texts(path: Path) -> str:

@@ -9,13 +9,13 @@ import numpy as np
 from dongu.config import RunConfig
 from dongu.data.examples import Examples, TextData, label_counts
 from dongu.doctor.lengths import Lengths
-from dongu.text import percent
+from dongu.text import NAMES, counted, percent
 
 SHOWN_LABELS = 6
 
 
 def overview(data: TextData, lengths: Mapping[str, Lengths], config: RunConfig) -> Iterator[tuple[str, str]]:
-    """(name, text) a line; an empty name goes on with the one before."""
+    """(name, text) a line, for `text.fields`; an empty name goes on with the one before."""
     rows = " · ".join(f"{name} {len(examples):,}" for name, examples in data.splits.items())
     yield "data", f"{rows} rows" + (" (validation held out of train)" if data.held_out else "")
     unused = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
@@ -43,14 +43,16 @@ def describe_labels(data: TextData, examples: Examples) -> str:
     a_row = ""
     if data.task == "multi-label":
         labels = targets.sum(-1)
-        a_row = f"; {labels.mean():.2g} a row, none for {percent((labels == 0).mean())} of the rows"
-    return f"{len(counts):,}: {' · '.join(shown)}{more}{a_row}"
+        none = f", none for {percent((labels == 0).mean())} of the rows" if (labels == 0).any() else ""
+        a_row = f"; {labels.mean():.2g} a row{none}"
+    kind = ("label", "labels") if data.task == "multi-label" else ("class", "classes")
+    return f"{counted(len(counts), *kind)}: {' · '.join(shown)}{more}{a_row}"
 
 
 def _by_split(name: str, texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     width = max(map(len, texts))
     for split, text in texts.items():
-        yield name, f"{split:<{width}}  {text}"
+        yield f"{name:<{NAMES}}{split:<{width}}  ", text
         name = ""
 
 
@@ -71,11 +73,11 @@ def _baseline(data: TextData) -> str:
 def _describe_lengths(found: Lengths, rows: int) -> str:
     median, most, nearly_all = np.percentile(found.tokens, [50, 90, 99])
     sample = "" if len(found.rows) == rows else f" (a sample of {len(found.rows):,} rows)"
-    cut = "none is cut"
+    cut = "none cut"
     if found.cut.any():
-        cut = f"{percent(found.cut.mean())} are cut, and {percent(found.cut_share)} of all tokens lost,"
+        cut = f"{percent(found.cut.mean())} cut, and {percent(found.cut_share)} of all tokens lost,"
     return (
-        f"median {median:.0f}, 90% up to {most:.0f}, 99% up to {nearly_all:.0f}, longest {found.tokens.max():,}; "
+        f"median {median:.0f}, 90% {most:.0f}, 99% {nearly_all:.0f}, most {found.tokens.max():,}; "
         f"{cut} at {found.max_length}{sample}"
     )
 

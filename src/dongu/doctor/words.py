@@ -9,47 +9,56 @@ from dongu.config import RunConfig
 from dongu.doctor.checkup import Checkup
 from dongu.doctor.finding import Finding
 from dongu.doctor.overview import overview
-from dongu.text import counted
+from dongu.text import WIDTH, counted, excerpt, fields, file_name, wrapped
 
-WARNINGS_BEFORE_A_RUN = 3
-LOOKED_FOR = "Looked for empty cells, copies within and between the splits, texts with two labels, unknown, look-alike,"
+SHOWN_BEFORE_A_RUN = 3  # findings
+LEAST_TEXT = 24  # columns of an example's text, however long its place is
+LOOKED_FOR = (
+    "Looked for empty cells, copies within and between the splits, texts with two labels, unknown, look-alike, rare and"
+    " missing classes"
+)
 
 
 def report(checkup: Checkup, config: RunConfig) -> Iterator[str]:
     """The figures of the data, each finding with its effect, advice and rows, and the count."""
     if checkup.data is not None:
-        for name, text in overview(checkup.data, checkup.lengths, config):
-            yield f"{name:<10} {text}"
+        yield from fields(overview(checkup.data, checkup.lengths, config))
         yield ""
     for finding in checkup.findings:
         yield from _paragraph(finding)
         yield ""
-    if checkup.data is None:
-        yield "Not looked for: anything else, without rows that training could use."
-    else:
-        yield LOOKED_FOR
-        yield f"rare and missing classes{', and truncation' if checkup.lengths else ''}."
+    looked = "Not looked for: anything else, without rows that training could use."
+    if checkup.data is not None:
+        looked = f"{LOOKED_FOR}{', and truncation' if checkup.lengths else ''}."
+    yield from wrapped(looked)
     if (error := checkup.no_lengths) is not None:
-        yield f"Not looked at: lengths, truncation and padding, for {error.where} {error.what}"
-        yield f"({error.hint})."
-    counts = Counter(finding.severity for finding in checkup.findings)
-    found = [counted(counts[severity], severity) for severity in ("error", "warning", "note") if counts[severity]]
-    yield f"Found: {', '.join(found) or 'nothing'}."
+        missing = f"Not looked at: lengths, truncation and padding, for {error.where} {error.what} ({error.hint})."
+        yield from wrapped(missing)
+    yield f"Found: {', '.join(_counts(checkup.findings)) or 'nothing'}."
 
 
 def _paragraph(finding: Finding) -> Iterator[str]:
-    yield f"{finding.severity.upper():<8} {finding.what}"
-    yield f"  effect {finding.effect}"
-    yield f"  advice {finding.advice}"
+    yield from wrapped(finding.what, f"{finding.severity.upper():<9}")
+    yield from wrapped(finding.effect, "  effect ")
+    yield from wrapped(finding.advice, "  advice ")
     for i, example in enumerate(finding.examples):
-        yield f"  {'' if i else 'rows':<6} {example}"
+        places = f"  {'' if i else 'rows':<6} {' and '.join(map(file_name, example.where))}  "
+        yield places + excerpt(example.text, max(LEAST_TEXT, WIDTH - len(places)))
 
 
-def warnings_before_a_run(findings: Sequence[Finding], more: str) -> Iterator[str]:
-    """The worst few, a line each with the place of one case; `more` says where all of them are."""
-    grave = [finding for finding in findings if finding.severity != "note"]
-    for finding in grave[:WARNINGS_BEFORE_A_RUN]:
-        places = f" ({' and '.join(finding.examples[0].where)})" if finding.examples else ""
-        yield f"WARNING: {finding.what}{places}: {finding.effect}"
-    if len(grave) > WARNINGS_BEFORE_A_RUN:
-        yield f"… and {counted(len(grave) - WARNINGS_BEFORE_A_RUN, 'more warning')}: {more}"
+def before_a_run(findings: Sequence[Finding], more: str) -> Iterator[str]:
+    """The worst few: warnings with their effect, notes in short; `more` tells all, with rows and advice."""
+    for finding in findings[:SHOWN_BEFORE_A_RUN]:
+        if finding.severity == "note":
+            yield from wrapped(finding.what, "note: ")
+        else:
+            yield from wrapped(f"{finding.what}: {finding.effect}", "WARNING: ")
+    if rest := _counts(findings[SHOWN_BEFORE_A_RUN:]):
+        yield f"and {', '.join(rest)} more: {more}"
+    elif findings:
+        yield f"rows, effects and advice: {more}"
+
+
+def _counts(findings: Sequence[Finding]) -> list[str]:
+    counts = Counter(finding.severity for finding in findings)
+    return [counted(counts[severity], severity) for severity in ("error", "warning", "note") if counts[severity]]

@@ -153,11 +153,10 @@ def _calibration(results: Mapping[str, Any]) -> str:
     if "temperature" not in results:
         return f" The probabilities are as they were trained: {NO_TEMPERATURE}."
     temperature = f"{results['temperature']:.4f}"
-    done = (
-        f"The probabilities are calibrated: the head is divided by the temperature {temperature}"
-        if results["calibrated"]
-        else f"The probabilities are as they were trained; dividing the logits by {temperature} would calibrate them"
-    )
+    if results["calibrated"]:
+        done = f"The probabilities are calibrated: the head is divided by the temperature {temperature}"
+    else:
+        done = f"The probabilities are as they were trained; dividing the logits by {temperature} would calibrate them"
     return f" {done}, which was fitted on validation."
 
 

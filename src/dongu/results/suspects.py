@@ -1,8 +1,12 @@
 """Training rows whose label the model would not learn: the first to look at when some labels may be wrong.
 
 A right label is learnt in the end, and mostly early, from the many rows that are like it; a wrong one goes against them
-(Swayamdipta et al. 2020, "Dataset Cartography": low confidence in the row's own label, over the epochs). A row's first
-use counts only where there is no second: the model knew nothing then.
+(Swayamdipta et al. 2020, "Dataset Cartography": low confidence in the row's own label, over the epochs). How low is low
+depends on how much was learnt: a row is suspect where the model is as sure of other answers as it usually is of the
+label (Northcutt et al. 2021, "Confident Learning"), on the mean of its uses and at the last one: what was learnt late
+was learnt. A row's first use counts only where there is no second: the model knew nothing then.
+
+`benchmarks/suspects.py` measures how many of such rows are wrong.
 """
 
 from __future__ import annotations
@@ -59,10 +63,12 @@ def learnt(records: np.ndarray, task: Task, labels: int) -> Dynamics | None:
     sums, squares = (np.append(0.0, np.cumsum(each)) for each in (values, values**2))
     score = (sums[ends] - sums[first]) / uses
     spread = np.sqrt(np.maximum((squares[ends] - squares[first]) / uses - score**2, 0.0))
+    last = values[ends - 1]
     if task == "regression":
         limit = OUTLIER * math.sqrt(float((score**2).mean()))
-        suspect = score > limit
+        suspect = (score > limit) & (last > limit)
     else:
-        limit = 1 / labels if task == "single-label" else 0.5  # what guessing would give
-        suspect = score < limit
+        guessing = 1 / labels if task == "single-label" else 0.5
+        limit = min(guessing, 1 - float(score.mean()))
+        suspect = (score < limit) & (last < limit)
     return Dynamics(ids.astype(np.int64), score, spread, suspect, limit, values, np.append(starts, len(values)))

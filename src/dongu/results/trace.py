@@ -137,26 +137,8 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
     with _reading(path / "results.json"):
         splits = _splits(results or {})
         outcome = None if results is None else Outcome.model_validate(results)
-    with _reading(folder.metrics):
-        lines = _lines(folder.metrics)
-        steps = _columns([line for line in lines if line["event"] == "step"], STEP_NUMBERS)
-        evaluations = [
-            {
-                name: math.nan if value is None else float(value)
-                for name, value in line.items()
-                if name not in ("event", "split")
-            }
-            for line in lines
-            if line["event"] == "evaluation" and line["split"] == "validation"
-        ]
-    with _reading(folder.timing):
-        lines = _lines(folder.timing)
-        timed = _columns([line for line in lines if line["event"] == "step"], TIMED_NUMBERS)
-        phases: dict[str, float] = {"steps": math.fsum(timed["seconds"])} if len(timed["step"]) else {}
-        for line in lines:
-            if line["event"] == "phase":
-                phases[str(line["phase"])] = phases.get(str(line["phase"]), 0.0) + float(line["seconds"])
-        summaries = [Summary.model_validate(line) for line in lines if line["event"] == "summary"]
+    steps, evaluations = _read_metrics(folder.metrics)
+    timed, phases, summary = _read_timing(folder.timing)
     with _reading(path / FINDINGS):
         findings = _FINDINGS.validate_json((path / FINDINGS).read_bytes()) if (path / FINDINGS).is_file() else ()
     files = {split: path / "predictions" / f"{split}.jsonl" for split in splits}
@@ -176,12 +158,41 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
         evaluations=evaluations,
         timed=timed,
         phases=phases,
-        summary=summaries[-1] if summaries else None,
+        summary=summary,
         findings=findings,
         answers=answers,
         dynamics=read_dynamics(folder.dynamics),
         digests=digests,
     )
+
+
+def _read_metrics(path: Path) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
+    """The steps, and the evaluations of validation."""
+    with _reading(path):
+        lines = _lines(path)
+        evaluations = [
+            {
+                name: math.nan if value is None else float(value)
+                for name, value in line.items()
+                if name not in ("event", "split")
+            }
+            for line in lines
+            if line["event"] == "evaluation" and line["split"] == "validation"
+        ]
+        return _columns([line for line in lines if line["event"] == "step"], STEP_NUMBERS), evaluations
+
+
+def _read_timing(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float], Summary | None]:
+    """The steps, the seconds of each phase, and what the last start came to."""
+    with _reading(path):
+        lines = _lines(path)
+        timed = _columns([line for line in lines if line["event"] == "step"], TIMED_NUMBERS)
+        phases: dict[str, float] = {"steps": math.fsum(timed["seconds"])} if len(timed["step"]) else {}
+        for line in lines:
+            if line["event"] == "phase":
+                phases[str(line["phase"])] = phases.get(str(line["phase"]), 0.0) + float(line["seconds"])
+        summaries = [Summary.model_validate(line) for line in lines if line["event"] == "summary"]
+        return timed, phases, summaries[-1] if summaries else None
 
 
 def previous_run(folder: RunFolder, trace: Trace) -> Earlier | None:

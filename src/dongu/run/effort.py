@@ -59,25 +59,21 @@ class Effort:
         """The same for a person, after `close`."""
         config, rate = loop.config, self.per_second
         padding = 1 - self.tokens / self.padded_tokens
-        left_out = "is left out" if config.engine == "packed" else "is computed"
-        share = rate["model_flops"] / rate["product_flops"]
-        faster = rate["bf16_product_flops"] / rate["product_flops"]
-        hint = (
-            f"; bf16 products measure {faster:.1f} times as fast (--precision bf16)" if faster >= WORTH_SAYING else ""
-        )
         memory = peak_memory_bytes(loop.accelerator.device) / 1e6
-        return [
-            (
-                "speed",
-                f"{rate['examples']:,.1f} examples/s, {rate['tokens']:,.0f} tokens/s in the {self.steps:,} steps of"
-                f" this start; {padding:.1%} padding {left_out}",
-            ),
-            (
-                "machine",
-                f"{share:.0%} of the {rate['product_flops'] / 1e9:,.0f} GFLOP/s measured for {config.precision}"
-                f" products; {memory:,.0f} MB of memory at most{hint}",
-            ),
-        ]
+        left_out = "is left out" if config.engine == "packed" else "is computed"
+        speed = f"{rate['examples']:,.1f} examples/s, {rate['tokens']:,.0f} tokens/s, {memory:,.0f} MB"
+        return [("speed", f"{speed}; {padding:.1%} padding {left_out}"), ("machine", self._use(config.precision))]
+
+    def _use(self, precision: str) -> str:
+        """The share of what the machine can, as far as the probe tells."""
+        rate = self.per_second
+        probed = f"{rate['product_flops'] / 1e9:,.0f} GFLOP/s of {precision} products"
+        share = rate["model_flops"] / rate["product_flops"]
+        if share > 1:
+            return f"more than the {probed} in a probe that other load disturbed"
+        faster = rate["bf16_product_flops"] / rate["product_flops"]
+        hint = " (--precision bf16 has more)" if faster >= WORTH_SAYING else ""
+        return f"{share:.0%} of {probed}{hint}"
 
 
 def forward_flops(model: Any, length: int) -> int:

@@ -79,7 +79,7 @@ class Trackers:
             try:
                 tracker.finish()
             except Exception as error:  # noqa: BLE001 - the run is what counts, not who looks on
-                self._console.line(f"WARNING: {tracker.name} did not end well ({type(error).__name__}: {error})")
+                self._console.warn(f"{tracker.name} did not end well ({type(error).__name__}: {error})")
         self._trackers = []
 
     def __enter__(self) -> Self:
@@ -97,7 +97,7 @@ class Trackers:
             except Exception as error:  # noqa: BLE001 - the run is what counts, not who looks on
                 self._trackers.remove(tracker)
                 what = f"{tracker.name} failed at step {step:,} ({type(error).__name__}: {error})"
-                self._console.line(f"WARNING: {what}; the run goes on without it")
+                self._console.warn(f"{what}; the run goes on without it")
 
 
 def _identity(name: str, loop: Loop, folder: RunFolder, known: dict[str, Any], step: int) -> dict[str, Any]:

@@ -1,0 +1,107 @@
+"""The best model of a run: kept whenever it is found, and judged at the end as it lies on the disk."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+from dongu.calibration import Calibration, fit_temperature
+from dongu.confidence import constant_answer, verdict
+from dongu.data.batches import EvalBatches
+from dongu.errors import NonFiniteError
+from dongu.evaluate import eval_mode
+from dongu.files import disk, replace_folder, write_file
+from dongu.loop import CHECKED_ROWS, Loop
+from dongu.model.head import check_head, divide_head
+from dongu.model.load import load_classifier, quiet_transformers
+from dongu.model.lora import plain_weights
+from dongu.results.card import write_card
+from dongu.results.predictions import prediction_lines
+from dongu.run.checkpoint import RunState
+from dongu.run.folder import CALIBRATION, RunFolder, dump_json
+from dongu.run.identity import software_versions
+from dongu.run.journal import Journal
+
+
+def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None) -> None:
+    """The model as it is now, with its tokenizer and what its head is divided by, in place of the one before."""
+    tokenizer = copy.deepcopy(loop.tokenizer)
+    tokenizer.model_max_length = loop.config.max_length
+    # What a call to it leaves set would be saved too, and there is no call where the tokens come from the cache.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    numbers = loop.data.task == "regression"
+    with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers():
+        weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
+        loop.model.save_pretrained(stage, state_dict=weights)
+        tokenizer.save_pretrained(stage)
+        if temperature is not None:
+            disk.write(stage / CALIBRATION, dump_json({"temperature": temperature}).encode())
+
+
+def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> dict[str, Any]:
+    """Metrics, intervals and baselines of the best model on each labelled split; writes the predictions and the card.
+
+    The model is read back from the run folder first, so the numbers are those of the file that is kept.
+
+    Raises:
+        NonFiniteError: there is no best model.
+    """
+    if state.best_step is None:
+        raise NonFiniteError(
+            f"{loop.metrics.main} was undefined at every evaluation, so no model is the best",
+            where=str(folder.path),
+            hint="does the model give one answer to every row? try another --learning-rate or --metric loss",
+        )
+    began = time.perf_counter()
+    main = loop.accelerator.is_main_process
+    saved, _ = load_classifier(folder.model)
+    loop.take_over(saved)
+    applied = folder.temperature()  # of a run that was killed after it had calibrated the model
+    results: dict[str, Any] = {"best_step": state.best_step, "steps": state.step, "metric": loop.metrics.main}
+    if loop.data.task == "multi-label":
+        results["threshold"] = saved.config.threshold
+    validation, calibration = loop.evaluate(), None
+    if loop.metrics.task == "single-label" and validation.targets is not None:
+        temperature = applied or fit_temperature(validation.logits, validation.targets)
+        if loop.config.calibrate and applied is None and temperature is not None:
+            divide_head(loop.model, temperature)
+            if main:
+                save_best(loop, folder, temperature)
+            validation, applied = loop.evaluate(), temperature
+        results["calibrated"] = applied is not None
+        if temperature is not None:
+            calibration = Calibration(temperature, applied is not None)
+            results["temperature"] = temperature
+    constant = constant_answer(loop.metrics, loop.splits["train"].targets)
+    per_class: list[dict[str, Any]] = []
+    for name in [name for name in loop.splits if name != "train"]:
+        evaluation = validation if name == "validation" else loop.evaluate(name)
+        if main:
+            folder.write_predictions(name, prediction_lines(evaluation, loop.metrics))
+        if entries := verdict(evaluation, loop.metrics, constant, loop.config.seed, calibration):
+            results[name] = entries  # hidden labels: predictions only
+        if evaluation.targets is not None:
+            table = loop.metrics.per_class(evaluation.logits, evaluation.targets, evaluation.threshold)
+            per_class += [{"split": name, **row} for row in table]
+    if per_class:
+        results["per_class"] = per_class  # a table: each value of results that is an object is a split
+    if main:
+        card = write_card(loop, results, software_versions()["dongu"])
+        write_file(folder.model / "README.md", card.encode(), within=folder.path)
+    journal.phase("judging", time.perf_counter() - began, loop.number)
+    return results
+
+
+def check_calibration(loop: Loop) -> None:
+    """
+    Raises:
+        ModelError: --calibrate, and the model has no last layer to fold a temperature into.
+    """
+    if not loop.config.calibrate:
+        return
+    inputs = EvalBatches(loop.splits["validation"], loop.collate, CHECKED_ROWS)[0].to(loop.accelerator.device)
+    inputs.pop("labels", None)
+    with eval_mode(loop.engine):
+        check_head(loop.model, loop.accelerator.unwrap_model(loop.engine), inputs)

@@ -1,0 +1,122 @@
+"""What the saved model answers on a split: the classes, what it confuses, how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dongu.calibration import NO_TEMPERATURE
+from dongu.page import drawings
+from dongu.page.axis import Axis
+from dongu.page.plot import Plot
+from dongu.page.svg import Chart, format_number
+from dongu.results.answers import Answers
+from dongu.results.outcomes import class_rows, most_confused, reliability
+from dongu.results.trace import Trace
+from dongu.results.verdict import judged
+from dongu.text import counted
+
+SHOWN_CLASSES = 40  # in the table of classes, those with most rows first
+MATRIX_CLASSES = 16  # above, the matrix is a list of what is confused most
+MOST_CONFUSED = 12  # cells
+
+
+@dataclass(frozen=True)
+class AnswersShown:
+    """What the saved model says of a split."""
+
+    split: str
+    charts: Sequence[tuple[Chart, str]]
+    classes: Sequence[Any]
+    more_classes: int
+    confused: Sequence[Mapping[str, Any]]
+    calibration: str
+
+
+def answers_shown(trace: Trace) -> AnswersShown | None:
+    if not trace.splits or (answers := trace.answers.get(split := judged(trace.splits))) is None:
+        return None
+    if trace.task == "regression":
+        return AnswersShown(split, _numbers(answers), [], 0, [], "")
+    names = trace.record.label_names
+    rows = class_rows(answers)
+    shown = rows if len(rows) <= SHOWN_CLASSES else sorted(rows, key=lambda row: -row.rows)[:SHOWN_CLASSES]
+    drawn, confused, calibration = [], [], ""
+    if trace.task == "single-label":
+        confusion = answers.confusion
+        confused = most_confused(confusion, names, MOST_CONFUSED) if len(names) > 2 else []
+        if len(names) <= MATRIX_CLASSES:
+            said = "Each row is a label, each column an answer; the diagonal is right. Percent are of the label’s rows."
+            drawn.append((drawings.matrix(f"What was confused on {split}", confusion, names), said))
+        drawn.append(_reliability(trace, answers))
+        calibration = _calibration(trace, split)
+    return AnswersShown(split, drawn, shown, len(rows) - len(shown), confused, calibration)
+
+
+def _numbers(answers: Answers) -> list[tuple[Chart, str]]:
+    """Of a regression: answers against labels, and what is left."""
+    both = Axis.of(np.concatenate([answers.targets, answers.given]), "label")
+    scatter = Plot("Answer and label", both, Axis(both.low, both.high, both.ticks, "answer"))
+    scatter.rule("answer = label", (both.low, both.high), (both.low, both.high))
+    scatter.points("rows", answers.targets, answers.given)
+    errors = answers.given - answers.targets
+    reach = float(np.abs(errors).max()) or 1.0
+    bins = 2 * min(max(round(math.sqrt(len(errors))), 4), 14) + 1  # one of them around 0
+    counts, edges = np.histogram(errors, bins=bins, range=(-reach, reach))
+    tips = [
+        f"{low:.3g} to {high:.3g}: {counted(int(n), 'row')}"
+        for low, high, n in zip(edges, edges[1:], counts, strict=False)
+    ]
+    residuals = Plot(
+        "Answer minus label", Axis.of(edges, "answer − label"), Axis.of(counts, "rows", zero=True, whole=True)
+    )
+    residuals.bars(edges, counts, tips)
+    residuals.said.append(f"mean {errors.mean():.3g}, deviation {errors.std():.3g}.")
+    return [
+        (scatter.chart(), "On the line the answer is the label."),
+        (residuals.chart(), f"Mean {errors.mean():.3g}, deviation {errors.std():.3g}: a mean far from 0 is a bias."),
+    ]
+
+
+def _reliability(trace: Trace, answers: Answers) -> tuple[Chart, str]:
+    saved = reliability(answers)
+    edges = np.linspace(0, 1, len(saved.rows) + 1)
+    plot = Plot(
+        "Reliability",
+        Axis.between(0, 1, "probability of the answer"),
+        Axis.between(0, 1.05, "share that is right", exact=True),
+    )
+    tips = [
+        f"{low:.0%} to {high:.0%} sure: {right:.1%} of {counted(int(rows), 'row')} right"
+        for low, high, right, rows in zip(edges, edges[1:], saved.right, saved.rows, strict=False)
+    ]
+    plot.bars(edges, np.nan_to_num(saved.right), tips, [f"{rows:,}" for rows in saved.rows])
+    plot.legend.append(("bar", "as saved"))
+    plot.rule("ideal", (0, 1), (0, 1))
+    outcome = trace.outcome
+    if outcome and outcome.temperature and not outcome.calibrated:
+        other = reliability(answers, outcome.temperature)
+        plot.line("with temperature", other.sure, other.right, 1, markers=True)
+    plot.said.append("; ".join(tip for tip, rows in zip(tips, saved.rows, strict=True) if rows))
+    return plot.chart(), "Below the diagonal the model is surer than it is right. The small numbers are rows."
+
+
+def _calibration(trace: Trace, split: str) -> str:
+    entry, outcome = trace.splits[split].get("calibration_error"), trace.outcome
+    if entry is None or outcome is None:
+        return ""
+    text = (
+        f"Expected calibration error {format_number(entry['value'], 3)} (95% interval"
+        f" {format_number(entry['low'], 3)} to "
+        f"{format_number(entry['high'], 3)}; chance alone would show {format_number(entry['chance'], 3)})"
+    )
+    if outcome.temperature is None:
+        return f"{text}; {NO_TEMPERATURE}."
+    change = f"{format_number(entry['before'], 3)} before it, {format_number(entry['after'], 3)} after"
+    better = "and --calibrate would save it" if entry["after"] < entry["before"] else "so it would not help"
+    place = "and the saved model has it" if outcome.calibrated else better
+    return f"{text}. Temperature {format_number(outcome.temperature, 3)}: {change}, {place}."

@@ -1,0 +1,76 @@
+"""Where the time of a run went, and how fast its steps were."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dongu.page import drawings
+from dongu.page.axis import Axis
+from dongu.page.plot import Plot, bucketed
+from dongu.page.svg import Chart
+from dongu.results.trace import Trace
+
+PHASES = {
+    "setup": "set-up: data, tokens, model",
+    "steps": "steps",
+    "evaluation": "evaluations",
+    "checkpoint": "checkpoints",
+    "judging": "judging the best model",
+    "report": "this page, at each evaluation",
+}
+
+
+@dataclass(frozen=True)
+class TimeShown:
+    """Where the time went, and how fast the steps were."""
+
+    facts: Sequence[tuple[str, str]]
+    charts: Sequence[tuple[Chart, str]]
+
+
+def time_shown(trace: Trace) -> TimeShown | None:
+    if not trace.phases:
+        return None
+    total = math.fsum(trace.phases.values())
+    rows = [
+        (PHASES.get(name, name), seconds, f"{_duration(seconds)}, {seconds / total:.1%}")
+        for name, seconds in sorted(trace.phases.items(), key=lambda item: -item[1])
+    ]
+    shown = [(drawings.bars("Where the time went", rows), f"{_duration(total)} in all.")]
+    steps, seconds, tokens = (trace.timed[name] for name in ("step", "seconds", "tokens"))
+    if len(steps):
+        places, means, lows, highs = bucketed(steps, tokens / np.maximum(seconds, 1e-9))
+        axis = Axis.between(0, float(steps[-1]), "step", exact=True, whole=True)
+        plot = Plot("Tokens a second", axis, Axis.of([*lows, *highs], "tokens/s", zero=True))
+        if len(places) < len(steps):
+            plot.band("9 of 10 steps", places, lows, highs)
+        shown.append((plot.line("mean", places, means, 0).chart(), "Real tokens of one process, padding not counted."))
+    return TimeShown(_speed(trace), shown)
+
+
+def _speed(trace: Trace) -> list[tuple[str, str]]:
+    if trace.summary is None:
+        return []
+    rates = trace.summary.per_second
+    share, probed = rates.model_flops / rates.product_flops, f"{rates.product_flops / 1e9:,.0f} GFLOP/s"
+    return [
+        ("examples a second", f"{rates.examples:,.1f}"),
+        ("tokens a second", f"{rates.tokens:,.0f}"),
+        (
+            "of the machine",
+            f"{share:.0%} of {probed}" if share <= 1 else f"more than {probed}: other load disturbed the probe",
+        ),
+        ("memory at most", f"{trace.summary.peak_memory_bytes / 1e6:,.0f} MB"),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours} h {minute:02} min" if hours else f"{minute} min {second:02} s"

@@ -1,0 +1,66 @@
+"""The data of a run: lengths, padding, labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dongu.page import drawings
+from dongu.page.axis import Axis
+from dongu.page.plot import Plot
+from dongu.page.svg import Chart
+from dongu.results.trace import Trace
+from dongu.text import counted, percent
+
+SHOWN_LABELS = 16  # those with most rows
+
+
+def data_charts(trace: Trace) -> list[tuple[Chart, str]]:
+    shown = []
+    if (lengths := trace.record.lengths.get("train")) is not None:
+        counts, width = np.array(lengths.counts), lengths.width
+        edges = np.arange(len(counts) + 1) * width
+        plot = Plot(
+            "Length of the training rows",
+            Axis.of(edges, "tokens", zero=True, whole=True),
+            Axis.of(counts, "rows", zero=True, whole=True),
+        )
+        last = edges + width - 1
+        tips = [
+            f"{low:,} to {high:,} tokens: {counted(int(n), 'row')}"
+            for low, high, n in zip(edges, last, counts, strict=False)
+        ]
+        plot.bars(edges, counts, tips)
+        mean, cut = lengths.tokens / counts.sum(), lengths.cut
+        plot.said.append(f"mean {mean:.1f} tokens.")
+        limit = trace.record.options.get("max_length")
+        said = f"Mean {mean:.1f} tokens. {counted(cut, 'row')} of {counts.sum():,} cut at {limit}."
+        shown.append((plot.chart(), said))
+    tokens, padded = trace.timed["tokens"], trace.timed["padded_tokens"]
+    if len(tokens):
+        shares = 1 - tokens / padded
+        counts, edges = np.histogram(shares, bins=20, range=(0, max(0.05, float(shares.max()))))
+        plot = Plot(
+            "Padding of the steps",
+            Axis.of(edges, "share of padding", zero=True),
+            Axis.of(counts, "steps", zero=True, whole=True),
+        )
+        tips = [
+            f"{low:.0%} to {high:.0%}: {counted(int(n), 'step')}"
+            for low, high, n in zip(edges, edges[1:], counts, strict=False)
+        ]
+        left_out = trace.record.options.get("engine") == "packed"
+        padding = percent(1 - float(tokens.sum() / padded.sum()))
+        said = f"{padding} of all tokens if each row is padded to the longest of its batch"
+        plot.bars(edges, counts, tips).said.append(said)
+        shown.append(
+            (plot.chart(), f"{said}; " + ("the packed engine leaves it out." if left_out else "it was computed."))
+        )
+    names, answer = trace.record.label_names, trace.record.constant_answer
+    if answer and trace.task != "regression" and len(answer) == len(names):
+        ranked = sorted(zip(names, answer, strict=True), key=lambda pair: -pair[1])[:SHOWN_LABELS]
+        rows = [(name, float(share), percent(float(share))) for name, share in ranked]
+        more = len(answer) - len(rows)
+        shown.append(
+            (drawings.bars("Labels of train", rows), f"Share of the rows of train{f'; {more} more' if more else ''}.")
+        )
+    return shown

@@ -1,0 +1,102 @@
+"""What stands at the head of a page: the verdict, and a few words that place the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dongu.page import drawings
+from dongu.page.drawings import Interval
+from dongu.page.origin import place
+from dongu.page.svg import Chart, format_number
+from dongu.results.trace import Earlier, Entries, Trace
+from dongu.results.verdict import CHOSE, Yardstick, judged, metric_name
+from dongu.text import counted
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The main metric, held against an answer without reading and against the run before."""
+
+    headline: str
+    value: str
+    sentences: Sequence[str]
+    chart: Chart | None
+    splits: Mapping[str, Entries]
+
+
+def verdict(trace: Trace, earlier: Earlier | None) -> Verdict | None:
+    if not trace.splits:
+        return _so_far(trace)
+    split = judged(trace.splits)
+    name, metric = metric_name(trace.record.metric), trace.record.metric
+    entry = trace.splits[split].get(metric)
+    if entry is None:
+        return None
+    value, low, high = entry["value"], entry["low"], entry["high"]
+    rows = [Interval("this run", value, low, high)]
+    rows_judged = counted(len(trace.answers[split]), "row") if split in trace.answers else "rows"
+    sentences = [f"On {rows_judged} of {split}, 95% interval {format_number(low, 3)} to {format_number(high, 3)}."]
+    yardstick = Yardstick(trace.task, metric, trace.record.label_names, trace.record.constant_answer)
+    if (other := yardstick.without_reading(entry)) is not None:
+        rows.append(Interval(other[0], other[1], kind=2))
+        standing = yardstick.standing(entry)
+        sentences.append(f"{standing[0].upper()}{standing[1:]} ({format_number(other[1], 3)}).")
+    if earlier is not None and (before := earlier.splits.get(split, {}).get(metric)) is not None:
+        rows.append(Interval(f"previous run: {earlier.name}", before["value"], before["low"], before["high"], kind=1))
+        change = value - before["value"]
+        apart = low > before["high"] or high < before["low"]
+        sentences.append(
+            f"{format_number(abs(change), 3)} {'above' if change > 0 else 'below'} the previous run on these data, "
+            + (f"{earlier.name}; the intervals lie apart." if apart else f"{earlier.name}; the intervals overlap.")
+            if change
+            else f"Equal to the previous run on these data, {earlier.name}."
+        )
+    if split.startswith("validation"):
+        sentences.append(CHOSE)
+    chart = drawings.intervals(f"{name} on {split}", rows, f"{name} on {split}, 95% intervals")
+    return Verdict(f"{name} on {split}", format_number(value, 3), sentences, chart, trace.splits)
+
+
+def _so_far(trace: Trace) -> Verdict | None:
+    """Of a run that has not ended."""
+    known = [line for line in trace.evaluations if math.isfinite(line.get(trace.record.metric, math.nan))]
+    if not known:
+        return None
+    choose = min if trace.record.metric == "loss" else max
+    best = choose(known, key=lambda line: line[trace.record.metric])
+    sentences = [
+        f"The best so far, at step {best['step']:,.0f} of {_whole(trace.record.total_steps)}.",
+        "Intervals and baselines come at the end of the run.",
+    ]
+    name = metric_name(trace.record.metric)
+    return Verdict(f"{name} on validation", format_number(best[trace.record.metric], 3), sentences, None, {})
+
+
+def facts(trace: Trace) -> list[tuple[str, str]]:
+    """A few words that place the run."""
+    record, options = trace.record, trace.record.options
+    splits = " · ".join(f"{entry.rows:,} {name}" for name, entry in record.data.items())
+    done = int(trace.steps["step"][-1]) if len(trace.steps["step"]) else 0
+    epochs = f", {trace.steps['epoch'][-1]:.3g} epochs" if done else ""
+    steps = f"{done:,}{epochs}" if trace.outcome else f"{done:,} of {_whole(record.total_steps)}"
+    facts = [
+        ("model", place(str(options.get("model")))),
+        ("data", f"{place(str(options.get('data') or 'rows in memory'))}"),
+        ("rows", splits),
+        (
+            "task",
+            f"{trace.task}, {counted(len(trace.record.label_names), 'label')}"
+            if trace.task != "regression"
+            else trace.task,
+        ),
+        ("steps", steps),
+    ]
+    if trace.outcome:
+        facts.append(("best model", f"step {trace.outcome.best_step:,}"))
+    return facts
+
+
+def _whole(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"

@@ -1,0 +1,83 @@
+"""How it was learnt: charts over the steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from dongu.page.axis import Axis
+from dongu.page.plot import GROUPS, Plot, bucketed
+from dongu.page.svg import Chart
+from dongu.results.trace import Trace
+from dongu.results.verdict import metric_name
+
+
+def curves(trace: Trace) -> list[tuple[Chart, str]]:
+    """Charts over the steps, each with a sentence on how to read it."""
+    steps = trace.steps["step"]
+    if len(steps) == 0:
+        return []
+    axis = Axis.between(0, float(steps[-1]), "step", exact=True, whole=True)
+    evaluated = np.array([line["step"] for line in trace.evaluations])
+    best = trace.outcome.best_step if trace.outcome else None
+    return [
+        (
+            _loss_curve(trace, axis, evaluated),
+            "Validation that rises while train falls is the mark of learning by heart.",
+        ),
+        *_metric_curve(trace, axis, evaluated, best),
+        (
+            Plot("Learning rate", axis, Axis.of(trace.steps["learning_rate"], "learning rate", zero=True))
+            .line("learning rate", steps, trace.steps["learning_rate"], 0)
+            .chart(),
+            "What each update used.",
+        ),
+        (
+            _norm_curve(trace, axis),
+            "Before clipping. Single peaks are batches that surprise; a rise that stays is a warning.",
+        ),
+    ]
+
+
+def _loss_curve(trace: Trace, axis: Axis, evaluated: np.ndarray) -> Chart:
+    steps, losses = trace.steps["step"], trace.steps["loss"]
+    validation = np.array([line["loss"] for line in trace.evaluations])
+    places, means, lows, highs = bucketed(steps, losses)
+    plot = Plot("Loss", axis, Axis.of([*lows, *highs, *means, *validation], "loss", zero=True))
+    if len(places) < len(steps):
+        plot.band("9 of 10 steps", places, lows, highs)
+    plot.line("train", places, means, 0)
+    return plot.line("validation", evaluated, validation, 1, markers=len(evaluated) <= GROUPS).chart()
+
+
+def _metric_curve(trace: Trace, axis: Axis, evaluated: np.ndarray, best: int | None) -> Iterator[tuple[Chart, str]]:
+    names = list(dict.fromkeys([trace.record.metric, *trace.record.metrics]))
+    values = {
+        name: np.array([line.get(name, math.nan) for line in trace.evaluations]) for name in names if name != "loss"
+    }
+    values = dict(list({name: each for name, each in values.items() if np.isfinite(each).any()}.items())[:3])
+    if not values:
+        return
+    plot = Plot("Validation", axis, Axis.of(np.concatenate(list(values.values())), "metric"))
+    for kind, (name, each) in enumerate(values.items()):
+        plot.line(metric_name(name), evaluated, each, kind, markers=len(evaluated) <= GROUPS)
+    said = "One point an evaluation."
+    if best is not None:
+        plot.rule("", (best, best), (plot.y.low, plot.y.high))
+        said = f"One point an evaluation. The thin upright line is step {best:,}, whose model was kept."
+    yield plot.chart(), said
+
+
+def _norm_curve(trace: Trace, axis: Axis) -> Chart:
+    steps, norms = trace.steps["step"], trace.steps["grad_norm"]
+    places, means, lows, highs = bucketed(steps, norms)
+    plot = Plot("Gradient norm", axis, Axis.of([*lows, *highs], "gradient norm", zero=True, log=True))
+    if len(places) < len(steps):
+        plot.band("9 of 10 steps", places, lows, highs)
+    plot.line("mean", places, means, 0)
+    limit = trace.record.options.get("max_grad_norm")
+    if isinstance(limit, int | float) and plot.y.low <= limit <= plot.y.high:
+        plot.rule("clipped above", (axis.low, axis.high), (limit, limit))
+    return plot.chart()

@@ -1,0 +1,74 @@
+"""What a run was made of: command, options, versions, data."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dongu.config import RunConfig, option_flag
+from dongu.results.trace import Rows, Trace
+
+LOCAL = ("/", ".", "~")  # how the name of a place on this machine begins
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the run was made of."""
+
+    command: str
+    again: str
+    options: Sequence[tuple[str, str]]
+    machine: Mapping[str, str]  # versions and hardware
+    data: Mapping[str, Rows]
+    changes: Sequence[str]
+
+
+def origin(trace: Trace) -> Origin:
+    record = trace.record
+    return Origin(
+        command=_command(record.options),
+        again=shlex.join(["dongu", "train", "--config", f"{trace.name}/run.json", "--out", f"{trace.name}-again"]),
+        options=[
+            (option_flag(name), _shown(name, value)) for name, value in record.options.items() if value is not None
+        ],
+        machine={**record.versions, **record.hardware, "processes": str(record.processes)},
+        data=record.data,
+        changes=[f"step {change.step:,}: {text}" for change in record.changes for text in change.changes],
+    )
+
+
+def _command(options: Mapping[str, Any]) -> str:
+    """The options that are not the defaults, as one would type them; places of this machine by their last name."""
+    words_ = ["dongu train", shlex.quote(place(str(options.get("data") or "DATA")))]
+    fields = RunConfig.model_fields
+    derived = {"data", "out", "threads", "task", "device"} | (
+        {"micro_batch_size"} if options.get("micro_batch_size") == options.get("batch_size") else set()
+    )
+    for name, value in options.items():
+        if name in derived or name not in fields or value is None or value == fields[name].default:
+            continue
+        if isinstance(value, Mapping):
+            parts = [f"{key}={_shown('', number)}" for key, number in value.items()]
+        elif isinstance(value, list | tuple):
+            parts = [str(item) for item in value]
+        else:
+            parts = [] if value is True else [_shown(name, value)]
+        words_ += [option_flag(name), *(shlex.quote(part) for part in parts)]
+    return " ".join(words_)
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return place(str(value)) if name in ("data", "model", "out") else str(value)
+
+
+def place(name: str) -> str:
+    """A Hub name whole; of a place on this machine the last name alone, which says nothing of the machine."""
+    return name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(LOCAL) else name

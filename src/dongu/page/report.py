@@ -1,0 +1,109 @@
+"""`report.html`: what a run did, on one page that asks for nothing.
+
+The page is a function of the run folder, of the finished runs beside it and of the data: the same bytes each time. It
+has no script and no address, and allows itself none: its policy forbids all but its own style sheet. Whatever comes
+from data, names or paths is escaped where it is written, by the template's engine or by `svg`.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from dongu.config import make_config
+from dongu.data.examples import TextData, digest_of, read_examples
+from dongu.data.sources import read_source
+from dongu.doctor.finding import worst_first
+from dongu.errors import DonguError
+from dongu.files import write_file
+from dongu.page.answers import answers_shown
+from dongu.page.clock import time_shown
+from dongu.page.data import data_charts
+from dongu.page.headline import facts, verdict
+from dongu.page.learning import curves
+from dongu.page.origin import origin
+from dongu.page.rows import hardest, suspects
+from dongu.page.svg import format_number, words
+from dongu.results.trace import previous_run, read_trace
+from dongu.results.verdict import metric_name
+from dongu.run.folder import RunFolder
+from dongu.text import counted, file_name, percent
+
+
+def write_report(folder: RunFolder, data: TextData | None, results: Mapping[str, Any] | None = None) -> None:
+    """Write the page of a run into its folder.
+
+    Args:
+        folder: the run.
+        data: its rows; without them, rows are shown by their numbers.
+        results: what `results.json` will hold, where that is yet to come.
+
+    Raises:
+        InputError: the folder is no run, or one of its files is damaged.
+        StorageError: the page could not be written.
+    """
+    write_file(folder.report, make_report(folder, data, results), within=folder.path)
+
+
+def make_report(folder: RunFolder, data: TextData | None, results: Mapping[str, Any] | None = None) -> bytes:
+    """The page, from what `write_report` says.
+
+    Raises:
+        InputError: as `write_report`.
+    """
+    trace = read_trace(folder, results)
+    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    page = _environment().get_template("report.html.jinja")
+    return page.render(
+        style=Markup(style),  # noqa: S704 - a file of this package
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        trace=trace,
+        verdict=verdict(trace, previous_run(folder, trace)),
+        facts=facts(trace),
+        curves=curves(trace),
+        answers=answers_shown(trace),
+        hardest=hardest(trace, data),
+        suspects=suspects(trace, data),
+        no_texts=data is None,
+        findings=worst_first(trace.findings),
+        here=file_name,
+        data_charts=data_charts(trace),
+        time=time_shown(trace),
+        origin=origin(trace),
+    ).encode("utf-8", "replace")  # a name on the disk may be no UTF-8
+
+
+def read_data(folder: RunFolder) -> TextData | None:
+    """The rows of a run as they are read today; None where they are gone, or are not what they were."""
+    record = folder.read_record()
+    options = record["options"]
+    if (place := options.get("data")) is None:
+        return None
+    try:
+        data = read_examples(read_source(place), make_config(options))
+        known = {name: entry["texts"] for name, entry in record["data"].items()}
+    except (DonguError, KeyError, TypeError, AttributeError):
+        return None
+    return data if known == {name: digest_of(examples) for name, examples in data.splits.items()} else None
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: words(value, 4000) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": format_number, "percent": percent, "counted": counted, "metric": metric_name}
+    return environment

@@ -1,0 +1,147 @@
+"""Rows to look at: the hardest of validation, and those of train whose label was not learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dongu.data.examples import Examples, TextData
+from dongu.page.axis import Axis
+from dongu.page.plot import Plot
+from dongu.page.svg import Chart, format_number, words
+from dongu.results.suspects import Dynamics, learnt
+from dongu.results.trace import Trace
+from dongu.text import counted, file_name, percent
+
+SHOWN_ROWS = 12  # of the hardest, and of those that may be mislabelled
+MANY = 0.25  # of the rows, unlearnt: a sign of the model rather than of the labels
+TEXT_LIMIT = 320  # characters of a text
+
+
+@dataclass(frozen=True)
+class RowShown:
+    """One row: where it stands, its texts, its label, and what was made of it."""
+
+    where: str
+    texts: Sequence[str]
+    label: str
+    answer: str
+    number: str
+    history: str = ""
+
+
+def hardest(trace: Trace, data: TextData | None) -> list[RowShown]:
+    """The rows of validation with the highest loss: not of test, on which nothing should be tuned."""
+    answers = trace.answers.get("validation")
+    if answers is None:
+        return []
+    names = trace.record.label_names
+    order = np.argsort(-answers.losses, kind="stable")[:SHOWN_ROWS]
+    rows = []
+    for place in (int(each) for each in order):
+        truth, given = answers.targets[place], answers.given[place]
+        if trace.task == "regression":
+            label, answer, number = f"{truth:.4g}", f"{given:.4g}", f"{given - truth:+.3g}"
+        elif trace.task == "multi-label":
+            label, answer = (_set_of(flags, names) for flags in (truth, given))
+            number = format_number(float(answers.losses[place]), 3)
+        else:
+            label, answer = names[int(truth)], names[int(given)]
+            number = f"{answers.probabilities[place, int(truth)]:.1%}"
+        rows.append(RowShown(*_row(data, "validation", int(answers.ids[place])), label, answer, number))
+    return rows
+
+
+@dataclass(frozen=True)
+class SuspectsShown:
+    """The rows of train that were not learnt, the map of all rows, and what to make of them."""
+
+    said: str
+    rows: Sequence[RowShown]
+    chart: Chart | None
+
+
+def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
+    found = learnt(trace.dynamics, trace.task, len(trace.record.label_names))
+    if found is None:
+        return None
+    count, all_rows, numbers = int(found.suspect.sum()), len(found.ids), trace.task == "regression"
+    share = count / all_rows
+    rule = (
+        f"the model’s error stayed above {format_number(found.limit, 3)}, three times the usual one"
+        if numbers
+        else f"the model gave their own label less than {percent(found.limit)}, and so was as sure of another answer as"
+        " it usually is of the label"
+    )
+    if len(found.values) == all_rows:
+        return SuspectsShown("In one pass every row is new: a second would tell wrong labels from hard ones.", [], None)
+    sentences = [
+        f"{count:,} of {counted(all_rows, 'row')} of train ({percent(share)}) stayed unlearnt: on the mean of their"
+        f" passes after the first, and at the last one, {rule}."
+        if count
+        else f"None of {counted(all_rows, 'row')} of train stayed unlearnt.",
+        "A wrong label looks like this, and so does one that is only hard: read them before you mend them."
+        if count and share <= MANY
+        else "",
+        "With so many the model has learnt little yet, and a list of them would say little." if share > MANY else "",
+    ]
+    shown = SHOWN_ROWS if share <= MANY else 0
+    rows = []
+    for place in (int(each) for each in found.worst(shown)):
+        where, texts = _row(data, "train", row := int(found.ids[place]))
+        passes = (f"{value:.3g}" if numbers else f"{value:.0%}" for value in found.history(place)[-6:])
+        label = _label_of(data, row, trace)
+        rows.append(RowShown(where, texts, label, "", _score(float(found.score[place]), numbers), " → ".join(passes)))
+    return SuspectsShown(" ".join(filter(None, sentences)), rows, None if numbers else _data_map(found))
+
+
+def _score(score: float, numbers: bool) -> str:
+    return f"{score:.3g}" if numbers else f"{score:.1%}"
+
+
+def _data_map(found: Dynamics) -> Chart:
+    plot = Plot(
+        "Map of the training rows",
+        Axis.of(np.append(found.spread, 0.1), "spread over the passes", zero=True),
+        Axis.between(0, 1, "probability of its label"),
+    )
+    plot.points("learnt", found.spread[~found.suspect], found.score[~found.suspect])
+    plot.points("not learnt", found.spread[found.suspect], found.score[found.suspect], 1)
+    return plot.rule("suspicion", (plot.x.low, plot.x.high), (found.limit, found.limit)).chart()
+
+
+def _row(data: TextData | None, split: str, row: int) -> tuple[str, list[str]]:
+    """Where a row stands, and its texts, if they are here."""
+    if data is None or (place := _find(data.splits[split], row)) is None:
+        return f"{split}, row {row + 1:,}", []
+    examples = data.splits[split]
+    return file_name(examples.where(place)), [
+        words(" ".join(column[place].split()), TEXT_LIMIT) for column in examples.texts
+    ]
+
+
+def _label_of(data: TextData | None, row: int, trace: Trace) -> str:
+    """The label of a training row, if it is here."""
+    if data is None or (targets := data.splits["train"].targets) is None:
+        return ""
+    if (place := _find(data.splits["train"], row)) is None:
+        return ""
+    if trace.task == "regression":
+        return f"{float(targets[place]):.4g}"
+    return (
+        _set_of(targets[place], trace.record.label_names)
+        if trace.task == "multi-label"
+        else trace.record.label_names[targets[place]]
+    )
+
+
+def _find(examples: Examples, row: int) -> int | None:
+    """The place in a split of a row by its number in the source."""
+    place = int(np.searchsorted(examples.ids, row))
+    return place if place < len(examples.ids) and examples.ids[place] == row else None
+
+
+def _set_of(flags: np.ndarray, names: Sequence[str]) -> str:
+    return ", ".join(names[int(i)] for i in np.flatnonzero(flags)) or "none"

@@ -1,0 +1,129 @@
+"""What a run is going to do, and what that was derived from: all of it, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dongu.config import LORA_RATE, RunConfig
+from dongu.data.order import epoch_order, padding_share
+from dongu.doctor.overview import SHOWN_LABELS, describe_labels
+from dongu.loop import Loop
+from dongu.model.device import describe_device
+from dongu.model.load import usual_length
+from dongu.model.lora import count_parameters
+from dongu.text import counted, listed, percent
+
+
+def describe(loop: Loop) -> list[tuple[str, str]]:
+    """Everything that was read, inferred or derived, once, before the first step."""
+    config, data, splits = loop.config, loop.data, loop.splits
+    rows = " · ".join(f"{name} {len(split):,}" for name, split in splits.items())
+    held_out = " (validation held out of train)" if data.held_out else ""
+    unused = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
+    parameters, learning = count_parameters(loop.model)
+    warmup = f"{loop.warmup_steps:,} steps of warm-up" if loop.warmup_steps else "no warm-up"
+    decay = f", times {config.layer_decay:g} for each layer down from the head" if config.layer_decay < 1 else ""
+    clip = f", clipped at norm {config.max_grad_norm:g}" if config.max_grad_norm else ""
+    return [
+        ("data", f"{rows} rows{held_out}"),
+        ("columns", f"{data.columns} ({data.task}){unused}"),
+        ("labels", describe_labels(data, data.splits["train"])),
+        ("loss", _describe_loss(loop)),
+        ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),
+        *_describe_lora(config, parameters, learning),
+        ("tokens", f"{_describe_tokens(loop)}{_describe_padding(loop)}"),
+        ("steps", _describe_steps(loop)),
+        (
+            "optimizer",
+            f"AdamW, learning rate {config.learning_rate:g} ({config.lr_scheduler}, {warmup}){decay}, weight decay"
+            f" {config.weight_decay:g}{clip}",
+        ),
+        (
+            "device",
+            f"{describe_device(loop.accelerator)}, {config.precision}, {counted(config.threads or 0, 'thread')},"
+            f" seed {config.seed}; engine {_describe_engine(loop)}",
+        ),
+        ("metrics", _describe_metrics(loop)),
+    ]
+
+
+def _describe_lora(config: RunConfig, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
+    """What learns where not all does, and that the learning rate is not the usual one."""
+    if config.lora is None:
+        return
+    usual = RunConfig.model_fields["learning_rate"].default
+    derived = config.learning_rate == LORA_RATE * usual
+    rate = f"; {LORA_RATE} times the usual learning rate, unless --learning-rate is given" if derived else ""
+    yield (
+        "lora",
+        f"rank {config.lora}: {_millions(learning)} parameters learn, {learning / parameters:.1%} of the model's"
+        f" number{rate}",
+    )
+
+
+def _describe_tokens(loop: Loop) -> str:
+    splits, limit = loop.splits.values(), loop.config.max_length
+    lengths = loop.splits["train"].tokens.lengths
+    cut = sum(int(split.tokens.truncated.sum()) for split in splits)
+    which = "the model’s limit" if limit == usual_length(loop.model, loop.tokenizer) else "--max-length"
+    cached = "; from the cache" if all(split.tokens.cached for split in splits) else ""
+    how_many = f"{cut:,} of all rows ({percent(cut / sum(map(len, splits)))}) are" if cut else "none is"
+    return f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {how_many} cut at {limit}, {which}{cached}"
+
+
+def _describe_steps(loop: Loop) -> str:
+    config, epoch, processes = loop.config, loop.steps_per_epoch, loop.accelerator.num_processes
+    share = -(-config.batch_size // processes)
+    micro = min(config.micro_batch_size or share, share)
+    every = config.eval_steps or epoch
+    evaluated = "after each epoch" if every == epoch else f"every {every:,}"
+    count = f"{config.epochs:g} {'epoch' if config.epochs == 1 else 'epochs'} of {epoch:,}"
+    if config.max_steps is not None:
+        count = f"--max-steps; {epoch:,} an epoch"
+    return (
+        f"{loop.total_steps:,} ({count}), {counted(config.batch_size, 'example')} each"
+        + (f", in micro-batches of {micro}" if micro < share else "")
+        + (f", over {processes} processes" if processes > 1 else "")
+        + f"; evaluated {evaluated if every < loop.total_steps else 'at the end'}"
+    )
+
+
+def _describe_padding(loop: Loop) -> str:
+    """What grouping saves, from the order of the first epoch."""
+    if not loop.config.group_by_length:
+        return ""
+    updates = loop.updates
+    lengths, size = updates.split.tokens.lengths, min(updates.micro_batch_size, updates.batch_size)
+    grouped = padding_share(lengths, updates.order(0), size)
+    shuffled = padding_share(lengths, epoch_order(len(lengths), updates.seed, 0), size)
+    return f"; {grouped:.1%} padding instead of {shuffled:.1%}"
+
+
+def _describe_engine(loop: Loop) -> str:
+    if loop.fallback:
+        return f"plain: {loop.fallback}"
+    return "packed: real tokens only" if loop.config.engine == "packed" else "plain: the model's own forward"
+
+
+def _describe_loss(loop: Loop) -> str:
+    scale = loop.loss.scale
+    kinds = {
+        "regression": f"squared error; learnt with mean 0 and deviation 1 for {scale.mean:.4g} and {scale.std:.4g}",
+        "multi-label": "binary cross-entropy, the mean over the labels",
+    }
+    weights = loop.config.class_weights
+    shown = [f"{name} {weight:.3g}" for name, weight in weights.items()] if isinstance(weights, dict) else []
+    weighed = f"; a row counts {listed(shown, SHOWN_LABELS, ' · ')}" if shown else ""
+    smooth = f", labels smoothed by {loop.config.label_smoothing:g}" if loop.config.label_smoothing else ""
+    return f"{kinds.get(loop.data.task, 'cross-entropy')}{smooth}{weighed}"
+
+
+def _describe_metrics(loop: Loop) -> str:
+    metrics = loop.metrics
+    positive = f" (of `{metrics.label_names[1]}`)" if "f1" in metrics.names else ""
+    threshold = ", with a threshold set there" if metrics.task == "multi-label" else ""
+    return f"{', '.join(metrics.names)}{positive}; the best {metrics.main} on validation is kept{threshold}"
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number:,}"

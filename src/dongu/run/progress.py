@@ -1,0 +1,101 @@
+"""How far a run is: a table with a row an evaluation, and what comes between its rows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from tqdm import tqdm
+
+from dongu.loop import Step
+
+if TYPE_CHECKING:
+    from dongu.run.console import Console
+
+PLAIN_ROWS = 10  # between the evaluations of a whole run, at most, where the output is no terminal
+PLAIN_SECONDS = 30.0  # between two of them, at least
+WIDTH = 8  # columns of a number
+BAR = "{n_fmt}/{total_fmt} {bar} {desc}"
+
+
+class Progress:
+    """A row an evaluation: its metrics beside the mean loss of the steps since the row before.
+
+    Between them a bar, or a few rows with speed and time left where the stream is no terminal.
+    """
+
+    def __init__(self, console: Console, total_steps: int, done: int, metrics: Sequence[str]) -> None:
+        self.console = console
+        self._total_steps, self._first_step = total_steps, done
+        self._metrics = {name: max(WIDTH, len(name)) for name in ("loss", *metrics)}
+        self._wide = max(4, len(f"{total_steps:,}"))
+        self._headed = False
+        self._started = self._shown = time.perf_counter()
+        self._examples = 0
+        self._seconds = 0.0  # of steps alone: evaluations and saves would make it the speed of something else
+        self._losses: list[float] = []  # since the last row
+        terminal = console.enabled and console.stream.isatty()
+        bar = {"file": console.stream, "bar_format": BAR, "dynamic_ncols": True}
+        self._bar: Any = tqdm(total=total_steps, initial=done, **bar) if terminal else None
+
+    def step(self, step: Step) -> None:
+        """Show one update."""
+        self._examples += step.examples
+        self._seconds += step.seconds
+        self._losses.append(step.loss)
+        now = time.perf_counter()
+        left = (now - self._started) / (step.number - self._first_step) * (self._total_steps - step.number)
+        pace = f"{self._examples / self._seconds:.1f} examples/s  {clock(left)} left"
+        if self._bar is not None:
+            recent = self._losses[-25:]
+            self._bar.set_description_str(f"loss {sum(recent) / len(recent):.4f}  {pace}", refresh=False)
+            self._bar.update(step.number - self._bar.n)
+        elif self._is_tenth(step.number) and now - self._shown >= PLAIN_SECONDS:
+            self._row(step.number, step.epoch, pace)
+
+    def evaluation(self, step: int, epoch: float, metrics: Mapping[str, float], *, best: bool) -> None:
+        """Show one evaluation."""
+        values = "  ".join(f"{_number(metrics[name]):>{wide}}" for name, wide in self._metrics.items())
+        self._row(step, epoch, values + ("  kept" if best else ""))
+
+    def _is_tenth(self, number: int) -> bool:
+        return number < self._total_steps and number * PLAIN_ROWS // self._total_steps > (
+            (number - 1) * PLAIN_ROWS // self._total_steps
+        )
+
+    def _row(self, step: int, epoch: float, text: str) -> None:
+        """The head of the table goes before its first row, so that nothing stands between them."""
+        if not self._headed:
+            names = "  ".join(f"{name:>{wide}}" for name, wide in self._metrics.items())
+            self.console.line()
+            self.console.line(f"{'':>{self._wide}}  {'':>5}  {'train':>{WIDTH}} │ validation")
+            self.console.line(f"{'step':>{self._wide}}  epoch  {'loss':>{WIDTH}} │ {names}")
+            self._headed = True
+        mean = _number(sum(self._losses) / len(self._losses)) if self._losses else "–"
+        self.console.line(f"{step:>{self._wide},}  {epoch:>5.2f}  {mean:>{WIDTH}} │ {text}")
+        self._losses.clear()
+        self._shown = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.leave = False  # the table has said it all
+            self._bar.close()
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "undefined"
+
+
+def clock(seconds: float) -> str:
+    """`3:07`, or `1:02:09`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

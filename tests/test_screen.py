@@ -1,0 +1,174 @@
+"""What a person reads: of a run on one screen, of its results in a sentence, and nothing that is not so."""
+
+from __future__ import annotations
+
+import io
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import dongu
+from dongu.cli.main import run as run_command
+from dongu.config import Task
+from dongu.results.verdict import Yardstick, calibration, table
+from dongu.run.console import Console
+from dongu.run.effort import Effort
+from dongu.text import WIDTH, fields, wrapped
+
+LINES = 50  # of a screen
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("task", ["single-label", "regression", "multi-label"])
+def test_a_run_fits_a_screen(
+    task: Task,
+    tiny_model: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Data with more warnings than are shown, three epochs, and a validation and a test split."""
+    monkeypatch.chdir(tmp_path)
+    label = {"single-label": "{0}", "regression": "{0}.5", "multi-label": "l{0}|l{1}"}[task]
+    (tmp_path / "data").mkdir()
+    for split, rows in (("train", 60), ("validation", 20), ("test", 20)):
+        lines = [f"film word{i % 12}, {label.format(i % 2, 2 + i % 3)}" for i in range(rows)]
+        (tmp_path / "data" / f"{split}.csv").write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
+    shutil.copytree(tiny_model(), "model")
+    assert run_command(["train", "data", "--model", "model", "--out", "run", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    assert len(lines) <= LINES
+    assert "warning" in "\n".join(lines)
+    sentence = next(i for i, line in enumerate(lines) if " on 20 rows of test is " in line)
+    assert sentence < next(i for i, line in enumerate(lines) if "95% interval       without reading" in line)
+    assert [line[11:].split()[:2] for line in lines[-3:]] == [["dongu", c] for c in ("predict", "evaluate", "compare")]
+
+
+@pytest.mark.parametrize(("seconds", "rows"), [(0.01, 0), (1.0, 1), (100.0, 9)])
+def test_a_file_gets_a_handful_of_rows(seconds: float, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("dongu.run.progress.time.perf_counter", lambda: now)
+    stream = io.StringIO()
+    with Console(stream=stream).progress(40, 0, ["accuracy"]) as progress:
+        for number in range(1, 41):
+            now += seconds
+            progress.step(SimpleNamespace(number=number, epoch=number / 10, loss=0.5, examples=8, seconds=seconds))  # type: ignore[arg-type]
+        progress.evaluation(40, 4.0, {"loss": 0.25, "accuracy": math.nan}, best=False)
+    lines = stream.getvalue().splitlines()
+    assert lines[-1] == "  40   4.00    0.5000 │   0.2500  undefined"
+    assert sum(" left" in line for line in lines) == rows
+    if rows == 9:
+        assert lines[3] == f"   4   0.40    0.5000 │ 0.1 examples/s  {'1:00:00'} left"
+
+
+def test_a_bar_goes_when_the_table_has_said_it() -> None:
+    stream = Terminal()
+    with Console(stream=stream).progress(2, 0, ["accuracy"]) as progress:
+        progress.step(SimpleNamespace(number=1, epoch=1, loss=0.5, examples=8, seconds=1.0))  # type: ignore[arg-type]
+    assert "/2 " in stream.getvalue()
+    assert stream.getvalue().endswith("\r")
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "said"),
+    [
+        (0.71, 0.8, 0.9, "better than always answering “yes” (0.7000)."),
+        (0.69, 0.8, 0.9, "not surely better than always answering “yes” (0.7000)."),
+        (0.6, 0.7, 0.8, "not better than always answering “yes” (0.7000)."),
+        (0.5, 0.6, 0.8, "not better than always answering “yes” (0.7000)."),
+        (0.5, 0.6, 0.69, "worse than always answering “yes” (0.7000)."),
+    ],
+)
+def test_the_verdict_on_classes(low: float, value: float, high: float, said: str) -> None:
+    yardstick = Yardstick("single-label", "accuracy", ("no", "yes"), [0.3, 0.7])
+    entry = {"value": value, "low": low, "high": high, "baseline": 0.7}
+    assert yardstick.sentence("test", entry, 1725) == (
+        f"Accuracy on 1,725 rows of test is {value:.4f}, 95% interval {low:.4f} to {high:.4f}: {said}"
+    )
+    assert yardstick.sentence("validation", entry, 1).endswith("chose the model, so its figures flatter a little.")
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "entry", "said"),
+    [
+        ("regression", "spearman", {"value": 0.2, "low": 0.1, "high": 0.3}, "better than answering at random (0.0000)"),
+        ("regression", "loss", {"value": 1, "low": 0.5, "high": 2, "baseline": 3}, "better than always answering the"),
+        ("single-label", "loss", {"value": 9, "low": 8, "high": 10, "baseline": 3}, "worse than answering with the"),
+        ("multi-label", "micro_f1", {"value": 0.4, "low": 0.1, "high": 0.5, "baseline": 0.3}, "not surely better than"),
+        ("single-label", "f1", {"value": 0.4, "low": 0.1, "high": 0.5, "baseline": math.inf}, "95% interval"),
+        ("regression", "pearson", {"value": math.nan, "low": math.nan, "high": math.nan}, "is undefined"),
+    ],
+)
+def test_the_verdict_on_the_rest(task: Task, metric: str, entry: dict[str, float], said: str) -> None:
+    assert said in Yardstick(task, metric, ("a", "b"), [0.3, 0.7]).sentence("test", entry, 9)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "calibrated", "after", "said"),
+    [
+        (0.5, False, 0.05, "calibrate  --calibrate (temperature 0.5000): error on test 0.1000 → 0.0500"),
+        (0.5, False, 0.15, "calibrate  temperature 0.5000 would not help: error on test 0.1000 → 0.1500"),
+        (0.5, True, 0.05, "calibrated temperature 0.5000 in the saved head: error on test 0.1000 → 0.0500"),
+        (None, False, 0.05, "calibrate  no temperature helps: the probabilities say no more than guessing"),
+    ],
+)
+def test_what_a_temperature_mends(temperature: float | None, calibrated: bool, after: float, said: str) -> None:
+    entries = {"calibration_error": {"value": 0.1, "before": 0.1, "after": after}}
+    results: dict[str, Any] = {"calibrated": calibrated, "validation": entries, "test": entries}
+    if temperature is not None:
+        results["temperature"] = temperature
+    assert list(calibration(results)) == [said]
+    assert len(said) <= WIDTH
+    assert list(calibration({"validation": entries})) == []
+
+
+def test_the_longest_names_fit() -> None:
+    entry = {"value": 0.12345, "low": -0.5, "high": 0.9, "baseline": 0.4}
+    lines = list(table({"validation_mismatched": {"matthews_correlation": entry}}, "single-label"))
+    assert max(map(len, lines)) <= WIDTH
+    assert lines[-1].endswith("0.1235   -0.5000 to 0.9000   0.4000 majority class")
+
+
+def test_a_probe_that_was_disturbed_is_no_measure(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    loop = dongu.Loop(data_folder(), model=tiny_model(), device="cpu", max_steps=2)
+    effort = Effort()
+    for step in loop:
+        effort.add(step)
+    effort.close(loop)
+    said: dict[float, str] = {}
+    for share in (0.5, 5.71):
+        effort.per_second |= {"model_flops": share * 2e9, "product_flops": 2e9, "bf16_product_flops": 9e9}
+        said[share] = dict(effort.lines(loop))["machine"]
+    assert said[0.5].startswith("50% of 2 GFLOP/s of fp32 products (--precision bf16 has more)")
+    assert said[5.71].startswith("more than the 2 GFLOP/s of fp32 products in a probe that other load disturbed")
+
+
+def test_words_are_wrapped_below_themselves() -> None:
+    lines = list(fields([("steps", "word " * 30), ("run", "/a/path/" + "x" * 90)]))
+    assert lines[0].startswith("steps      word")
+    assert all(line.startswith(" " * 11 + "word") for line in lines[1:-1])
+    assert max(map(len, lines[:-2])) <= WIDTH
+    assert wrapped("", "run") == ["run"]
+
+
+def test_an_error_is_wrapped_where_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {}
+    for stream in (io.StringIO(), Terminal()):
+        monkeypatch.setattr("sys.stderr", stream)
+        assert run_command(["train", "no-such-folder"]) == 2
+        shown[stream.isatty()] = stream.getvalue()
+    assert len(shown[False].splitlines()) == 2
+    assert max(map(len, shown[True].splitlines())) <= WIDTH < max(map(len, shown[False].splitlines()))
+    assert shown[True].split() == shown[False].split()
