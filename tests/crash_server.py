@@ -28,6 +28,8 @@ import torch
 import torch._dynamo  # otherwise each child imports it anew
 import torch.distributed
 import torch.nn.parallel
+import torch.profiler._cupti_monitor
+import transformers.models.bert.modeling_bert  # noqa: F401 - the same
 from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: F401 - the same
 
 import dongu
@@ -38,6 +40,7 @@ import dongu.training
 from dongu.data.batches import EvalBatches, TrainUpdates
 from dongu.run.checkpoint import Checkpoints
 from dongu.run.signals import EXIT_CODES, end_at_once
+from forked import fork
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>: what a killed child leaves behind becomes the driver's
 PHASES = {"u": "set-up", "r": "steps", "s": "save", "k": "retention", "e": "evaluation", "b": "export", "j": "judging"}
@@ -109,7 +112,9 @@ def child(request: dict[str, Any], pipe: int) -> int:
     while time.monotonic() < request.get("start", 0.0):
         pass  # several children begin together
     end_at_once()  # as `python -m dongu` begins
-    return dongu.cli.main.run(request["arguments"])
+    code: int = dongu.cli.main.run(request["arguments"])
+    atexit._run_exitfuncs()
+    return code
 
 
 class Life:
@@ -142,20 +147,7 @@ class Life:
         self.letters = ""
         self.code: int | None = None
         self.began = time.monotonic()
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 99  # a child must never run on as its parent
-            try:
-                os.dup2(self.output, 1)
-                os.dup2(self.output, 2)
-                code = child(request, pipe)
-                atexit._run_exitfuncs()
-            except BaseException:  # noqa: BLE001 - see above
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+        self.pid = fork(lambda: child(request, pipe), self.output)
         os.close(pipe)
         self.ended = os.pidfd_open(self.pid)
 
@@ -278,7 +270,7 @@ def main() -> None:
     for number in EXIT_CODES:  # whatever a shell or a service has told this process to ignore
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.fsync = lambda fd: None  # noqa: ARG005 - processes are killed, the machine is not
-    dongu.run.effort.PROBE_SECONDS = 0.0
+    dongu.run.effort.PROBE_SECONDS, dongu.run.effort.PROBE_SIZES = 0.0, {"cpu": 64}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # drivers leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])
