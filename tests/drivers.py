@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-
 
 class Driver:
     """One connection to the crash server: one child at a time."""
@@ -40,9 +38,8 @@ class Driver:
 @contextmanager
 def serving(folder: Path) -> Iterator[Callable[[], Driver]]:
     """Gives `server()`, which makes a driver. At the end no process of any child may be left."""
-    path = os.pathsep.join([str(HERE.parent / "benchmarks"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DONGU_CACHE": str(folder / "token-cache"), "PYTHONPATH": path}
-    command = [sys.executable, str(HERE / "crash_server.py"), str(folder / "socket")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DONGU_CACHE": str(folder / "token-cache")}
+    command = [sys.executable, str(Path(__file__).with_name("crash_server.py")), str(folder / "socket")]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
         assert process.stdin is not None

@@ -59,6 +59,7 @@ class Recipe:
     folder: Path
     train: list[str]
     wanted: dict[str, bytes]
+    seconds: float  # that it took
 
     def next_command(self, run: Path) -> list[str] | None:
         """What goes on with a run; None where it is finished."""
@@ -132,7 +133,7 @@ def make_recipe(
         train = ["train", str(data), "--model", tiny_model(dropout=0.2), *flags]
         answer = server().ask(arguments=[*train, "--out", str(tmp_path / "undisturbed")])
         assert answer["code"] == 0, answer["output"]
-        return Recipe(tmp_path, train, content(tmp_path / "undisturbed"))
+        return Recipe(tmp_path, train, content(tmp_path / "undisturbed"), answer["seconds"])
 
     return make
 
@@ -171,7 +172,7 @@ def test_a_run_killed_anywhere_ends_in_the_same_bytes(
         nonlocal in_one_epoch
         run, draw = recipe.folder / f"run-{number}", random.Random(f"{scenario} {number}")
         epochs: Counter[int] = Counter()
-        for aim in kill_plan(number, draw, life_seconds=0.9):
+        for aim in kill_plan(number, draw, recipe.seconds):
             if (command := recipe.next_command(run)) is None:
                 break
             answer = driver.ask(arguments=command, signals=[signal.SIGKILL], **aim)
@@ -229,7 +230,7 @@ def test_a_signal_ends_a_run_at_a_step_boundary(
     def one_run(driver: Driver, number: int) -> None:
         run, draw = recipe.folder / f"run-{number}", random.Random(f"signals {number}")
         aims: list[dict[str, Any]] = [
-            {"phase": "set-up", "delay": draw.uniform(0, 0.8)},
+            {"phase": "set-up", "delay": draw.uniform(0, recipe.seconds)},
             {"phase": "evaluation", "occurrence": draw.choice([1, 2]), "delay": draw.uniform(0, 0.003)},
             {"phase": draw.choice(["save", "export", "steps", "judging"]), "delay": draw.uniform(0, 0.03)},
         ]
@@ -477,7 +478,7 @@ def two_processes(
     ]
     answers = pool.ranks([*train, "--out", str(tmp_path / "undisturbed")])
     assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
-    return Recipe(tmp_path, train, content(tmp_path / "undisturbed")), pool
+    return Recipe(tmp_path, train, content(tmp_path / "undisturbed"), answers[0]["seconds"]), pool
 
 
 def test_two_processes_end_together_at_a_step_boundary(two_processes: tuple[Recipe, Pool]) -> None:
