@@ -310,6 +310,23 @@ def test_a_signal_before_the_first_step_costs_nothing(
     assert before_the_run >= 6
 
 
+def test_a_signal_as_the_run_begins_is_the_runs(
+    make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe()
+
+    def one_run(driver: Driver, number: int) -> None:
+        run = recipe.folder / f"run-{number}"
+        aim = {"phase": "retention", "occurrence": 1, "signals": [signal.SIGTERM]}  # the first thing that a run does
+        answer = driver.ask(arguments=recipe.next_command(run), **aim)
+        assert answer["code"] == 143
+        assert "ended the run after step 0 of 24" in answer["output"]
+        assert f"start with: dongu resume {run}" in answer["output"]
+        recipe.finish(driver, run)
+
+    make_pool().map(one_run, range(4))
+
+
 def test_a_signal_whose_exception_is_swallowed_is_not_lost() -> None:
     with StopSignals() as command, command.at_once():
         with contextlib.suppress(BaseException):  # as Python does in a `__del__` or a weak reference's callback
