@@ -30,6 +30,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -433,14 +434,16 @@ class Watch:
         """A forward pre-hook of all modules."""
         if not isinstance(module, torch.nn.Embedding) or module.num_embeddings != len(SPECIAL) + len(WORDS):
             return
-        if not module.training:
+        tokens = [token for token in inputs[0].flatten().tolist() if token]  # without padding they come in one row
+        starts = [place for place, token in enumerate(tokens) if token == CLS]
+        if not (module.training and starts):  # no row: `dongu` counts the operations of its model
             return
         self.count += 1
         if self.count == self.faults.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.count == self.faults.nan_at:
             module.weight.data[CLS] = float("nan")  # in every row
-        rows = [zlib.crc32(bytes(token for token in row if token)) for row in inputs[0].tolist()]
+        rows = [zlib.crc32(bytes(tokens[start:end])) for start, end in pairwise([*starts, len(tokens)])]
         os.write(self.pipe, (json.dumps(rows) + "\n").encode())  # less than PIPE_BUF: whole or not at all
 
     def refuse(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
