@@ -5,7 +5,7 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-crash lint format docs parity quality startup clean
+.PHONY: demo test test-crash test-all lint format docs parity quality startup clean
 
 demo: $(VENV)/installed  ## fine-tune the packaged model on a data set that the package writes: no network
 	$(BIN)/dongu demo
@@ -15,6 +15,9 @@ test: $(VENV)/installed  ## all tests but the next ones
 
 test-crash: $(VENV)/installed  ## kills, signals and faults by the hundred
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m crash
+
+test-all: $(VENV)/installed  ## both in one call, so that no process waits for another in between
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: $(VENV)/installed  ## style and types
 	$(BIN)/ruff check .
@@ -37,9 +40,10 @@ quality: $(VENV)/installed  ## the table of docs/results.md; hours (DONGU_DATA)
 startup: $(VENV)/installed  ## seconds until --help answers
 	$(BIN)/python benchmarks/startup.py
 
+# Python compiles what is imported, when it is; pip would compile all that is installed, which takes as long again.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[offline,dev,docs]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[offline,dev,docs]"
 	@touch $@
 
 clean:

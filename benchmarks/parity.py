@@ -33,7 +33,7 @@ from transformers import (
 )
 
 import dongu
-from plain_loop import read_rows, tokenize
+from plain_loop import read_rows, tokenize, update
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH_SIZE = 8
@@ -85,16 +85,8 @@ def trace_plain(data: Path, model_folder: Path, steps: int) -> Trace:
     model = AutoModelForSequenceClassification.from_pretrained(model_folder, num_labels=2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
     lr_scheduler = get_scheduler("linear", optimizer=optimizer, num_warmup_steps=0, num_training_steps=steps)
-    losses = []
     model.train()
-    for batch in loader:
-        outputs = model(**batch)
-        loss = outputs.loss
-        loss.backward()
-        optimizer.step()
-        lr_scheduler.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+    losses = [update(model, batch, optimizer, lr_scheduler).item() for batch in loader]
     return Trace(np.array(losses), flat_weights(model))
 
 

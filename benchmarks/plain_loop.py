@@ -50,6 +50,18 @@ def tokenize(rows: list[dict[str, str]], task: str, tokenizer: Any) -> list[dict
     ]
 
 
+def update(model: Any, batch: Any, optimizer: Any, lr_scheduler: Any) -> Any:
+    """One update, in the original's statements; its loss."""
+    outputs = model(**batch)
+    loss = outputs.loss
+    loss.backward()
+
+    optimizer.step()
+    lr_scheduler.step()
+    optimizer.zero_grad()
+    return loss
+
+
 def predict(model: Any, dataloader: DataLoader[Any]) -> np.ndarray:
     """Logits in the order of the rows, (rows, labels)."""
     model.eval()
@@ -87,13 +99,7 @@ def fine_tune(data: Path, task: str, checkpoint: str, seed: int, epochs: int = 3
     model.train()
     for _ in range(epochs):
         for batch in train_dataloader:
-            outputs = model(**batch)
-            loss = outputs.loss
-            loss.backward()
-
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad()
+            update(model, batch, optimizer, lr_scheduler)
 
     results = {}
     for name in ("validation", "test"):

@@ -25,12 +25,12 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,7 +43,6 @@ import transformers.modeling_utils
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.utils import ProjectConfiguration, set_seed
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForSequenceClassification,
@@ -51,7 +50,6 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     DataCollatorWithPadding,
-    PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
     get_linear_schedule_with_warmup,
@@ -64,6 +62,8 @@ import dongu.cli.main
 import dongu.results.predict
 import dongu.training
 from dongu.files import Disk
+from forked import fork
+from word_tokenizer import CLS, SPECIAL, word_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "benchmarks" / "out" / "reliability.json"
@@ -78,8 +78,6 @@ LEARNING_RATE = 1e-3
 SEED = 42
 
 WORDS = [f"word{i}" for i in range(64)]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-CLS = SPECIAL.index("[CLS]")  # in every row
 
 NAN_STEP = 5
 SIGTERMS = 10
@@ -97,15 +95,11 @@ NOTICE = re.compile(r"warning|error|damaged|corrupt|missing|could not|cannot|fai
 
 def make_inputs(folder: Path) -> str:
     """`dropout/` and `plain/`, the same classifier with and without dropout, and `data/`; gives the folder."""
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*SPECIAL, *WORDS])}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", CLS + 1)]
-    )
+    tokenizer = word_tokenizer(WORDS, 32, "[CLS] $A [SEP]")
     for name, dropout in (("dropout", 0.1), ("plain", 0.0)):
         torch.manual_seed(SEED)
         config = BertConfig(
-            vocab_size=len(SPECIAL) + len(WORDS),
+            vocab_size=len(tokenizer),
             hidden_size=16,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -117,15 +111,7 @@ def make_inputs(folder: Path) -> str:
             classifier_dropout=dropout,
         )
         BertForSequenceClassification(config).save_pretrained(folder / name)
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            pad_token="[PAD]",
-            unk_token="[UNK]",
-            cls_token="[CLS]",
-            sep_token="[SEP]",
-            mask_token="[MASK]",
-            model_max_length=32,
-        ).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
     (folder / "data").mkdir()
     for seed, (split, count) in enumerate({"train": ROWS, "validation": 16}.items()):
         random_words = random.Random(seed)
@@ -448,14 +434,16 @@ class Watch:
         """A forward pre-hook of all modules."""
         if not isinstance(module, torch.nn.Embedding) or module.num_embeddings != len(SPECIAL) + len(WORDS):
             return
-        if not module.training:
+        tokens = [token for token in inputs[0].flatten().tolist() if token]  # without padding they come in one row
+        starts = [place for place, token in enumerate(tokens) if token == CLS]
+        if not (module.training and starts):  # no row: `dongu` counts the operations of its model
             return
         self.count += 1
         if self.count == self.faults.die_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.count == self.faults.nan_at:
-            module.weight.data[CLS] = float("nan")
-        rows = [zlib.crc32(bytes(token for token in row if token)) for row in inputs[0].tolist()]
+            module.weight.data[CLS] = float("nan")  # in every row
+        rows = [zlib.crc32(bytes(tokens[start:end])) for start, end in pairwise([*starts, len(tokens)])]
         os.write(self.pipe, (json.dumps(rows) + "\n").encode())  # less than PIPE_BUF: whole or not at all
 
     def refuse(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -470,11 +458,7 @@ def live(task: Callable[[], str], faults: Faults | None = None) -> End:
     faults = faults or Faults()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as answer:
         announced, pipe = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
-            _child(task, Watch(pipe, faults), answer.fileno())
+        pid = fork(partial(_child, task, Watch(pipe, faults), answer.fileno()), output.fileno())
         os.close(pipe)
         text, first, last, sent = "", 0.0, 0.0, faults.signal is None
         due = deadline = time.monotonic() + TIMEOUT_SECONDS
@@ -509,29 +493,19 @@ def live(task: Callable[[], str], faults: Faults | None = None) -> End:
         )
 
 
-def _child(task: Callable[[], str], watch: Watch, answer: int) -> None:
-    code = 1  # a child must never run on as its parent
-    try:
-        torch.nn.modules.module.register_module_forward_pre_hook(watch)
-        if watch.faults.full_for:
-            for owner, name in (
-                (torch, "save"),
-                (transformers.modeling_utils, "safe_save_file"),
-                (accelerate.utils.other, "safe_save_file"),
-            ):
-                setattr(owner, name, partial(watch.refuse, getattr(owner, name)))
-            write = Disk.write
-            Disk.write = lambda *arguments: watch.refuse(write, *arguments)  # type: ignore[method-assign]
-        os.write(answer, task().encode())
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
-    except BaseException:  # noqa: BLE001 - see above
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def _child(task: Callable[[], str], watch: Watch, answer: int) -> int:
+    torch.nn.modules.module.register_module_forward_pre_hook(watch)
+    if watch.faults.full_for:
+        for owner, name in (
+            (torch, "save"),
+            (transformers.modeling_utils, "safe_save_file"),
+            (accelerate.utils.other, "safe_save_file"),
+        ):
+            setattr(owner, name, partial(watch.refuse, getattr(owner, name)))
+        write = Disk.write
+        Disk.write = lambda *arguments: watch.refuse(write, *arguments)  # type: ignore[method-assign]
+    os.write(answer, task().encode())
+    return 0
 
 
 # The rows of the table. Each gives numbers for the file and a text for the cell.

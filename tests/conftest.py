@@ -7,12 +7,15 @@ import os
 import random
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from drivers import Driver, Pool, serving
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tests fork data workers
@@ -68,15 +71,27 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of a tiny run's time: nobody cuts the power of a test, nor asks how fast this machine multiplies."""
+    """Much of a tiny run's time: nobody cuts the power of a test, nor asks how fast this machine multiplies."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr("dongu.run.effort.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("dongu.run.effort.PROBE_SIZES", {"cpu": 64})
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Token caches of tests stay among themselves."""
     monkeypatch.setenv("DONGU_CACHE", str(tmp_path_factory.getbasetemp() / "token-cache"))
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder, in memory where there is such a place: for thousands of small files."""
+    memory = Path("/dev/shm")
+    if not (memory.is_dir() and os.access(memory, os.W_OK)):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="dongu-", dir=memory) as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")
@@ -146,44 +161,36 @@ def save_decoder(family: str, dropout: float, folder: Path) -> None:
 def save_encoder(family: str, dropout: float, folder: Path) -> None:
     """An encoder, whose tokenizer closes and pads as BERT's."""
     import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoModel
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {token: i for i, token in enumerate([*special, *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    from word_tokenizer import CLS, PAD, SEP, word_tokenizer
+
     single, pair = "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"
     if family == "xlnet":  # its head reads the last token
         single, pair = "$A [SEP] [CLS]:2", "$A [SEP] $B:1 [SEP]:1 [CLS]:2"
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=single, pair=pair, special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
     types = family in ("bert", "electra", "albert", "deberta-v2", "xlnet")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=64,
+    tokenizer = word_tokenizer(
+        WORDS,
+        64,
+        single,
+        pair,
         padding_side="left" if family == "xlnet" else "right",
         model_input_names=["input_ids", "attention_mask", *(["token_type_ids"] if types else [])],
-    ).save_pretrained(folder)
+    )
+    tokenizer.save_pretrained(folder)
     config = AutoConfig.for_model(
         family,
-        vocab_size=len(vocabulary),
+        vocab_size=len(tokenizer),
         hidden_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=32,
         **({"d_inner": 32, "d_head": 8} if family == "xlnet" else {"max_position_embeddings": 80}),
-        pad_token_id=0,
-        cls_token_id=2,
-        sep_token_id=3,
-        bos_token_id=2,
-        eos_token_id=3,
+        pad_token_id=PAD,
+        cls_token_id=CLS,
+        sep_token_id=SEP,
+        bos_token_id=CLS,
+        eos_token_id=SEP,
         initializer_range=0.2,  # gradients well above rounding, so that 1e-6 means something
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
@@ -244,3 +251,24 @@ def data_folder(tmp_path: Path, make_rows: Callable[..., list[dict[str, str]]]) 
         return str(folder)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Driver]]:
+    """`server()`: a driver, which starts `dongu` in milliseconds, in processes that may be killed."""
+    with serving(tmp_path_factory.mktemp("server")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def make_pool(server: Callable[[], Driver]) -> Iterator[Callable[..., Pool]]:
+    """`make_pool(size=2)`: drivers whose children have left no process behind when the test ends."""
+    pools: list[Pool] = []
+
+    def make(size: int = 2) -> Pool:
+        pools.append(Pool(server, size))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.check_nothing_lives_on()

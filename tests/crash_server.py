@@ -12,12 +12,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import select
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -28,7 +30,7 @@ import torch
 import torch._dynamo  # otherwise each child imports it anew
 import torch.distributed
 import torch.nn.parallel
-from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: F401 - the same
+from accelerate.state import AcceleratorState, GradientState
 
 import dongu
 import dongu.best
@@ -36,9 +38,11 @@ import dongu.cli.main
 import dongu.results.predict
 import dongu.run.effort
 import dongu.training
+from conftest import save_tiny_model  # and the path to `forked`
 from dongu.data.batches import EvalBatches, TrainUpdates
 from dongu.run.checkpoint import Checkpoints
 from dongu.run.signals import EXIT_CODES, end_at_once
+from forked import fork
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>: what a killed child leaves behind becomes the driver's
 PHASES = {"u": "set-up", "r": "steps", "s": "save", "k": "retention", "e": "evaluation", "b": "export", "j": "judging"}
@@ -111,7 +115,9 @@ def child(request: dict[str, Any], pipe: int) -> int:
     while time.monotonic() < request.get("start", 0.0):
         pass  # several children begin together
     end_at_once()  # as `python -m dongu` begins
-    return dongu.cli.main.run(request["arguments"])
+    code: int = dongu.cli.main.run(request["arguments"])
+    atexit._run_exitfuncs()
+    return code
 
 
 class Life:
@@ -144,20 +150,7 @@ class Life:
         self.letters = ""
         self.code: int | None = None
         self.began = time.monotonic()
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 99  # a child must never run on as its parent
-            try:
-                os.dup2(self.output, 1)
-                os.dup2(self.output, 2)
-                code = child(request, pipe)
-                atexit._run_exitfuncs()
-            except BaseException:  # noqa: BLE001 - see above
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+        self.pid = fork(lambda: child(request, pipe), self.output)
         os.close(pipe)
         self.ended = os.pidfd_open(self.pid)
 
@@ -274,13 +267,27 @@ def serve(connection: socket.socket) -> None:
             stream.flush()
 
 
+def warm_up() -> None:
+    """A run in this process: whatever a process does but once, the children find done."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_tiny_model("bert", 0.2, folder / "model")
+        rows = [{"text": f"word{i % 9} film", "label": f"class{i % 2}"} for i in range(20)]
+        options: dict[str, Any] = {"max_steps": 2, "max_grad_norm": 1.0, "device": "cpu", "threads": 1}
+        dongu.train(rows, model=str(folder / "model"), out=str(folder / "run"), **options)
+    AcceleratorState._reset_state(reset_partial_state=True)  # a child may be one of two processes
+    GradientState._reset_state()
+    gc.freeze()  # what is there now is not looked at again, and so not copied
+
+
 def main() -> None:
     """Serve until standard input is closed."""
     torch.set_num_threads(1)
     for number in EXIT_CODES:  # whatever a shell or a service has told this process to ignore
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.fsync = lambda fd: None  # noqa: ARG005 - processes are killed, the machine is not
-    dongu.run.effort.PROBE_SECONDS = 0.0
+    dongu.run.effort.PROBE_SECONDS, dongu.run.effort.PROBE_SIZES = 0.0, {"cpu": 64}
+    warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # drivers leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])

@@ -6,17 +6,14 @@ import contextlib
 import json
 import os
 import platform
-import queue
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,10 @@ import pytest
 
 from dongu.run.checkpoint import Checkpoint
 from dongu.run.signals import StopSignals
+from drivers import Driver, Pool
 
 pytestmark = pytest.mark.crash
 
-AT_ONCE = 2  # children that run at a time
 STEPS = 24  # 61 rows, 8 an update, 3 epochs; the last update of an epoch has 5 rows, so micro-batches of 3 and 2
 STEPS_PER_EPOCH = 8
 OPTIONS = {
@@ -55,95 +52,6 @@ CHANGING = {"run.json", "timing.jsonl", "report.html", ".lock"}  # paths and cha
 GRACE_SECONDS = 2  # after a step
 
 
-class Driver:
-    """One connection to the crash server: one child at a time."""
-
-    def __init__(self, address: Path) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(address))
-        self._stream = self._socket.makefile("rw", encoding="utf-8")
-
-    def ask(self, **request: Any) -> dict[str, Any]:
-        self._stream.write(json.dumps(request) + "\n")
-        self._stream.flush()
-        answer: dict[str, Any] = json.loads(self._stream.readline())
-        assert "error" not in answer, answer["error"]
-        return answer
-
-    def close(self) -> None:
-        self._stream.close()
-        self._socket.close()
-
-
-def ask(driver: Driver, request: Mapping[str, Any]) -> dict[str, Any]:
-    return driver.ask(**request)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Driver]]:
-    """`server()`: a driver. At the end no process of any child may be left."""
-    folder = tmp_path_factory.mktemp("server")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DONGU_CACHE": str(folder / "token-cache")}
-    command = [sys.executable, str(Path(__file__).parent / "crash_server.py"), str(folder / "socket")]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        drivers: list[Driver] = []
-
-        def driver() -> Driver:
-            drivers.append(Driver(folder / "socket"))
-            return drivers[-1]
-
-        yield driver
-        for each in drivers:
-            each.close()
-        process.stdin.close()
-
-
-class Pool:
-    """Some drivers, each busy with one item at a time."""
-
-    def __init__(self, driver: Callable[[], Driver], size: int) -> None:
-        self._free: queue.SimpleQueue[Driver] = queue.SimpleQueue()
-        self._size = size
-        for _ in range(size):
-            self._free.put(driver())
-
-    def map(self, function: Callable[[Driver, Any], Any], items: Sequence[Any]) -> list[Any]:
-        """`function(driver, item)` of each item, in their order."""
-
-        def with_driver(item: Any) -> Any:
-            driver = self._free.get()
-            try:
-                return function(driver, item)
-            finally:
-                self._free.put(driver)
-
-        with ThreadPoolExecutor(self._size) as threads:
-            return list(threads.map(with_driver, items))
-
-    def check_nothing_lives_on(self) -> None:
-        """A data worker ends with its run, were it killed or not."""
-        for _ in range(self._size):
-            assert self._free.get().ask(orphans=5)["orphans"] == 0
-
-
-@pytest.fixture
-def make_pool(server: Callable[[], Driver]) -> Iterator[Callable[..., Pool]]:
-    """`make_pool(size)`: drivers whose children have left no process behind when the test ends."""
-    pools: list[Pool] = []
-
-    def make(size: int = AT_ONCE) -> Pool:
-        pools.append(Pool(server, size))
-        return pools[-1]
-
-    yield make
-    for pool in pools:
-        pool.check_nothing_lives_on()
-
-
 @dataclass(frozen=True)
 class Recipe:
     """One way to train, and the bytes that it comes to when nobody disturbs it."""
@@ -151,6 +59,7 @@ class Recipe:
     folder: Path
     train: list[str]
     wanted: dict[str, bytes]
+    seconds: float  # that it took
 
     def next_command(self, run: Path) -> list[str] | None:
         """What goes on with a run; None where it is finished."""
@@ -224,7 +133,7 @@ def make_recipe(
         train = ["train", str(data), "--model", tiny_model(dropout=0.2), *flags]
         answer = server().ask(arguments=[*train, "--out", str(tmp_path / "undisturbed")])
         assert answer["code"] == 0, answer["output"]
-        return Recipe(tmp_path, train, content(tmp_path / "undisturbed"))
+        return Recipe(tmp_path, train, content(tmp_path / "undisturbed"), answer["seconds"])
 
     return make
 
@@ -263,7 +172,7 @@ def test_a_run_killed_anywhere_ends_in_the_same_bytes(
         nonlocal in_one_epoch
         run, draw = recipe.folder / f"run-{number}", random.Random(f"{scenario} {number}")
         epochs: Counter[int] = Counter()
-        for aim in kill_plan(number, draw, life_seconds=0.9):
+        for aim in kill_plan(number, draw, recipe.seconds):
             if (command := recipe.next_command(run)) is None:
                 break
             answer = driver.ask(arguments=command, signals=[signal.SIGKILL], **aim)
@@ -279,8 +188,8 @@ def test_a_run_killed_anywhere_ends_in_the_same_bytes(
     runs = 7
     pool.map(one_run, range(runs))
     while not enough(places) and runs < 14:
-        pool.map(one_run, range(runs, runs + AT_ONCE))
-        runs += AT_ONCE
+        pool.map(one_run, range(runs, runs + pool.size))
+        runs += pool.size
     report(f"kills: {scenario}", {**places, "all": places.total(), "runs": runs, "in one epoch": in_one_epoch})
     assert enough(places), places
     assert in_one_epoch >= 5
@@ -321,7 +230,7 @@ def test_a_signal_ends_a_run_at_a_step_boundary(
     def one_run(driver: Driver, number: int) -> None:
         run, draw = recipe.folder / f"run-{number}", random.Random(f"signals {number}")
         aims: list[dict[str, Any]] = [
-            {"phase": "set-up", "delay": draw.uniform(0, 0.8)},
+            {"phase": "set-up", "delay": draw.uniform(0, recipe.seconds)},
             {"phase": "evaluation", "occurrence": draw.choice([1, 2]), "delay": draw.uniform(0, 0.003)},
             {"phase": draw.choice(["save", "export", "steps", "judging"]), "delay": draw.uniform(0, 0.03)},
         ]
@@ -343,8 +252,8 @@ def test_a_signal_ends_a_run_at_a_step_boundary(
     runs = 17
     pool.map(one_run, range(runs))
     while (places.total() < 50 or places["evaluation"] < 10) and runs < 40:
-        pool.map(one_run, range(runs, runs + AT_ONCE))
-        runs += AT_ONCE
+        pool.map(one_run, range(runs, runs + pool.size))
+        runs += pool.size
     report("signals", {**places, "all": places.total(), "runs": runs})
     assert places.total() >= 50
     assert places["evaluation"] >= 10
@@ -401,6 +310,23 @@ def test_a_signal_before_the_first_step_costs_nothing(
     assert before_the_run >= 6
 
 
+def test_a_signal_as_the_run_begins_is_the_runs(
+    make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+) -> None:
+    recipe = make_recipe()
+
+    def one_run(driver: Driver, number: int) -> None:
+        run = recipe.folder / f"run-{number}"
+        aim = {"phase": "retention", "occurrence": 1, "signals": [signal.SIGTERM]}  # the first thing that a run does
+        answer = driver.ask(arguments=recipe.next_command(run), **aim)
+        assert answer["code"] == 143
+        assert "ended the run after step 0 of 24" in answer["output"]
+        assert f"start with: dongu resume {run}" in answer["output"]
+        recipe.finish(driver, run)
+
+    make_pool().map(one_run, range(4))
+
+
 def test_a_signal_whose_exception_is_swallowed_is_not_lost() -> None:
     with StopSignals() as command, command.at_once():
         with contextlib.suppress(BaseException):  # as Python does in a `__del__` or a weak reference's callback
@@ -431,7 +357,7 @@ def test_of_many_only_one_writes(make_recipe: Callable[..., Recipe], make_pool: 
     for number in range(3):
         run = recipe.folder / f"run-{number}"
         request = {"arguments": [*recipe.train, "--out", str(run)], "start": time.monotonic() + 0.3}
-        answers = pool.map(ask, [request] * 8)
+        answers = pool.map(lambda driver, asked: driver.ask(**asked), [request] * 8)
         codes = sorted(answer["code"] for answer in answers)
         assert codes == [0, *[7] * 7], [answer["output"] for answer in answers if answer["code"] not in (0, 7)]
         (writer,) = (answer["pid"] for answer in answers if answer["code"] == 0)
@@ -549,21 +475,6 @@ def test_a_worker_killed_at_any_time_is_an_error_and_costs_no_byte(
     assert killed.total() >= 8
 
 
-def ranks(driver_pool: Pool, arguments: list[str], requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One command on two processes, as a launcher starts them; their answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    common["TORCHELASTIC_RUN_ID"] = "none"
-
-    def one(driver: Driver, rank: int) -> dict[str, Any]:
-        environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        return driver.ask(arguments=arguments, environment=environment, **requests[rank])
-
-    return driver_pool.map(one, [0, 1])
-
-
 @pytest.fixture(params=[0.2])
 def two_processes(
     request: pytest.FixtureRequest,
@@ -582,9 +493,9 @@ def two_processes(
         tiny_model(dropout=request.param),
         *flags,
     ]
-    answers = ranks(pool, [*train, "--out", str(tmp_path / "undisturbed")], [{}, {}])
+    answers = pool.ranks([*train, "--out", str(tmp_path / "undisturbed")])
     assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
-    return Recipe(tmp_path, train, content(tmp_path / "undisturbed")), pool
+    return Recipe(tmp_path, train, content(tmp_path / "undisturbed"), answers[0]["seconds"]), pool
 
 
 def test_two_processes_end_together_at_a_step_boundary(two_processes: tuple[Recipe, Pool]) -> None:
@@ -595,12 +506,12 @@ def test_two_processes_end_together_at_a_step_boundary(two_processes: tuple[Reci
         run, draw = recipe.folder / f"run-{number}", random.Random(f"ranks {number}")
         aim = {"phase": phase, "delay": draw.uniform(0.05, 0.2) if phase == "steps" else draw.uniform(0, 0.003)}
         requests = [{**aim, "signals": [signal.SIGTERM]} if rank in signalled else {} for rank in (0, 1)]
-        answers = ranks(pool, [*recipe.train, "--out", str(run)], requests)
+        answers = pool.ranks([*recipe.train, "--out", str(run)], *requests)
         assert [answer["code"] for answer in answers] == [143, 143], (phase, signalled, answers[0]["output"])
         (step,) = re.findall(r"ended the run after step (\d+) of 24", answers[0]["output"])
         assert Checkpoint.read(run / "checkpoints" / f"step-{int(step):08}").state.step == int(step)
         assert logged(run) == list(range(1, int(step) + 1))
-        answers = ranks(pool, ["resume", str(run)], [{}, {}])
+        answers = pool.ranks(["resume", str(run)])
         assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
         recipe.check(run)
 
@@ -612,9 +523,9 @@ def test_two_killed_processes_go_on_to_the_same_bytes(two_processes: tuple[Recip
     for phase, delay in (("steps", 0.2), ("evaluation", 0.002), ("judging", 0.01)):
         command = recipe.next_command(run)
         assert command is not None
-        answers = ranks(pool, command, [{**kill, "phase": phase, "delay": delay}] * 2)
+        answers = pool.ranks(command, *[{**kill, "phase": phase, "delay": delay}] * 2)
         assert [answer["code"] for answer in answers] == [-9, -9], answers[0]["output"]
-    answers = ranks(pool, ["resume", str(run)], [{}, {}])
+    answers = pool.ranks(["resume", str(run)])
     assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
     recipe.check(run)
 
@@ -624,7 +535,7 @@ def test_one_process_goes_on_for_two_and_says_so(two_processes: tuple[Recipe, Po
     recipe, pool = two_processes
     run = recipe.folder / "run"
     stop = {"phase": "save", "occurrence": 2, "signals": [signal.SIGTERM]}
-    ranks(pool, [*recipe.train, "--out", str(run)], [stop, {}])
+    pool.ranks([*recipe.train, "--out", str(run)], stop, {})
     answer = server().ask(arguments=["resume", str(run)])
     assert answer["code"] == 0, answer["output"]
     assert "WARNING: there are 1 processes, and were 2" in answer["output"]
@@ -691,6 +602,6 @@ def test_a_launcher_that_is_told_to_end_saves(two_processes: tuple[Recipe, Pool]
     assert process.returncode != 0
     (step,) = re.findall(r"SIGTERM ended the run after step (\d+) of 24", output)
     assert Checkpoint.read(run / "checkpoints" / f"step-{int(step):08}").state.step == int(step)
-    answers = ranks(pool, ["resume", str(run)], [{}, {}])
+    answers = pool.ranks(["resume", str(run)])
     assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
     recipe.check(run)

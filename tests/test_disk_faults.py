@@ -236,22 +236,27 @@ def test_a_fault_here_and_there(job: Job) -> None:
         try_fault(job, at, forever=at % 28 == 1)
 
 
+PARTS = 4  # of a long test, so that two processes which share the tests end at nearly the same time
+
+
 @pytest.mark.crash
-def test_a_fault_at_every_operation(job: Job) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_fault_at_every_operation(job: Job, part: int) -> None:
     done = operations(job)
-    kinds = [try_fault(job, at) for at in range(1, len(done) + 1)]
-    assert kinds == done
-    assert len(kinds) > 150
-    report("one operation failed", len(kinds))
+    kinds = [try_fault(job, at) for at in range(1 + part, len(done) + 1, PARTS)]
+    assert kinds == done[part::PARTS]
+    assert len(done) > 150
+    report(f"one operation failed, part {part + 1} of {PARTS}", len(kinds))
 
 
 @pytest.mark.crash
-def test_everything_fails_from_some_operation_on(job: Job) -> None:
+@pytest.mark.parametrize("part", range(PARTS // 2))
+def test_everything_fails_from_some_operation_on(job: Job, part: int) -> None:
     """The removal of what was staged too; every second operation, or it would take minutes."""
-    tried = range(1, len(operations(job)) + 1, 2)
+    tried = range(1 + 2 * part, len(operations(job)) + 1, PARTS)
     for at in tried:
         try_fault(job, at, forever=True)
-    report("all failed from one on", len(tried))
+    report(f"all failed from one on, part {part + 1} of {PARTS // 2}", len(tried))
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES], ids=errno.errorcode.get)
@@ -321,7 +326,7 @@ def fill_and_train(data: str, model: str, mount: str, folder: str) -> None:
     """Train into a small file system whose room somebody takes at step 4, all but some pages of it."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", mount], check=True)
     job, place = Job(data, model, Path(folder)), Path(mount)
-    effort.PROBE_SECONDS = 0.0
+    effort.PROBE_SECONDS, effort.PROBE_SIZES = 0.0, {"cpu": 64}
     reference, trials = job.reference(save_steps=None), []
     step = Journal.step
     for pages in (*range(2, 20, 2), *range(20, 100, 10)):

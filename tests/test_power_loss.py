@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import random
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -495,22 +494,11 @@ def report(name: str, verdict: Verdict) -> None:
 # --- the tests
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """In memory where there is such a place: thousands of pictures are put up and taken down."""
-    memory = Path("/dev/shm")
-    if not (memory.is_dir() and os.access(memory, os.W_OK)):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(prefix="dongu-", dir=memory) as name:
-        yield Path(name)
-
-
 @pytest.mark.parametrize(("exchanges", "seeds"), [(True, SEEDS), (False, SEEDS // 4)])
-def test_no_loss_of_power_breaks_a_promise(folder: Path, exchanges: bool, seeds: int) -> None:
+def test_no_loss_of_power_breaks_a_promise(in_memory: Path, exchanges: bool, seeds: int) -> None:
     """With and without a file system that can swap two folders."""
-    story = run_and_lose_power(folder / "run", seeds, exchanges=exchanges)
-    verdict = judge(story, folder / "after")
+    story = run_and_lose_power(in_memory / "run", seeds, exchanges=exchanges)
+    verdict = judge(story, in_memory / "after")
     report("as it is" if exchanges else "as it is, without an exchange of names", verdict)
     assert verdict.examples == {}
     assert (verdict.corrupt, verdict.lost, verdict.littered) == (0, 0, 0)
@@ -538,23 +526,23 @@ BROKEN: dict[str, dict[str, bool]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_protocol_is_caught(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_protocol_is_caught(name: str, in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "writing in place":
         monkeypatch.setattr(dongu.run.checkpoint, "replace_folder", in_place)
         monkeypatch.setitem(globals(), "replace_folder", in_place)
-    story = run_and_lose_power(folder / "run", 2, **BROKEN[name])  # a few are enough to see it
-    verdict = judge(story, folder / "after")
+    story = run_and_lose_power(in_memory / "run", 2, **BROKEN[name])  # a few are enough to see it
+    verdict = judge(story, in_memory / "after")
     report(name, verdict)
     assert verdict.corrupt + verdict.lost > 0
 
 
-def test_the_power_fails_again_while_the_run_recovers(folder: Path) -> None:
+def test_the_power_fails_again_while_the_run_recovers(in_memory: Path) -> None:
     """Pictures of the recovery from a picture: the same promises, whenever the run is looked at."""
-    story = run_and_lose_power(folder / "run", 1, exchanges=False)
+    story = run_and_lose_power(in_memory / "run", 1, exchanges=False)
     again = Story(truth=story.truth)
     unfinished = [loss for loss in story.losses if any(".tmp" in name or ".old" in name for name, _ in loss[0])]
     for number, (picture, promise) in enumerate(unfinished[::2]):
-        run = RunFolder(folder / str(number))
+        run = RunFolder(in_memory / str(number))
         put(dict(picture), run.path)
         again.promise = promise
         machine = Machine(run.path, photographer(again, 3))
@@ -562,7 +550,7 @@ def test_the_power_fails_again_while_the_run_recovers(folder: Path) -> None:
             recover(run)
         again.operations += machine.operations
         disk.remove(run.path)
-    verdict = judge(again, folder / "after")
+    verdict = judge(again, in_memory / "after")
     report("a second loss, in the recovery", verdict)
     assert verdict.examples == {}
     assert verdict.wrong == 0
@@ -570,12 +558,12 @@ def test_the_power_fails_again_while_the_run_recovers(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
-def test_the_process_dies_first_and_the_power_fails_while_the_run_recovers(folder: Path, exchanges: bool) -> None:
+def test_the_process_dies_first_and_the_power_fails_while_the_run_recovers(in_memory: Path, exchanges: bool) -> None:
     """What the first process did is seen by the second one, and need not be on the disk yet."""
-    story = run_and_lose_power(folder / "run", 0, exchanges=exchanges)
+    story = run_and_lose_power(in_memory / "run", 0, exchanges=exchanges)
     again = Story()
     for dies_at in range(story.operations // 4, story.operations * 3 // 4, 1 if exchanges else 2):
-        run, before = RunFolder(folder / str(dies_at)), Story()
+        run, before = RunFolder(in_memory / str(dies_at)), Story()
         run.path.mkdir()
         machine = Machine(run.path, lambda _: None, exchanges=exchanges)
         machine.dies_at = dies_at
@@ -588,22 +576,22 @@ def test_the_process_dies_first_and_the_power_fails_while_the_run_recovers(folde
         again.operations += machine.operations - dies_at
         disk.remove(run.path)
     again.truth = story.truth
-    verdict = judge(again, folder / "after")
+    verdict = judge(again, in_memory / "after")
     report(f"a kill, and a loss in the recovery{'' if exchanges else ', without an exchange'}", verdict)
     assert verdict.examples == {}
     assert verdict.wrong == 0
 
 
-def test_a_flush_that_failed_is_not_believed(folder: Path) -> None:
+def test_a_flush_that_failed_is_not_believed(in_memory: Path) -> None:
     """The disk reports an error once, the run ends with it, and then the power fails: nothing was torn down."""
-    whole = Machine(folder, lambda _: None)
-    (folder / "whole").mkdir()
+    whole = Machine(in_memory, lambda _: None)
+    (in_memory / "whole").mkdir()
     story = Story()
     with running_on(whole):
-        tell(story, RunFolder(folder / "whole"), small_loop())
+        tell(story, RunFolder(in_memory / "whole"), small_loop())
     again = Story(truth=story.truth)
     for number in range(1, whole.flushes + 1):
-        run, before = RunFolder(folder / str(number)), Story()
+        run, before = RunFolder(in_memory / str(number)), Story()
         run.path.mkdir()
 
         def shot(machine: Machine, before: Story = before) -> None:
@@ -617,18 +605,18 @@ def test_a_flush_that_failed_is_not_believed(folder: Path) -> None:
             tell(before, run, small_loop())
         again.operations += 1
         disk.remove(run.path)
-    verdict = judge(again, folder / "after")
+    verdict = judge(again, in_memory / "after")
     report("a flush that failed", verdict)
     assert verdict.examples == {}
     assert verdict.wrong == 0
 
 
-def test_a_run_goes_on_after_a_loss_of_power(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_after_a_loss_of_power(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is left over, the next save and the next best model find their place."""
-    story = run_and_lose_power(folder / "run", 1)
+    story = run_and_lose_power(in_memory / "run", 1)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     for number, (picture, _) in enumerate(list(story.losses)[::5]):
-        run, loop = RunFolder(folder / str(number)), small_loop()
+        run, loop = RunFolder(in_memory / str(number)), small_loop()
         put(dict(picture), run.path)
         checkpoint = recover(run)
         state = RunState() if checkpoint is None else checkpoint.state

@@ -34,16 +34,33 @@ class CutError(Exception):
     """Ends a run from inside, after a given number of steps."""
 
 
+@pytest.fixture(scope="module")
+def known() -> dict[str, tuple[Path, Path]]:
+    """Runs that were cut off: where each was, and a copy of it."""
+    return {}
+
+
 @pytest.fixture
 def cut_run(
-    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    known: dict[str, tuple[Path, Path]],
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Path]:
-    """`cut_run(steps)`: a run that ended abruptly after so many of its 24 steps."""
+    """`cut_run(steps)`: a run that ended abruptly after so many of its 24 steps; trained once, then copied."""
 
     def cut(steps: int, **options: Any) -> Path:
         from dongu.run.journal import Journal
 
-        path = tmp_path / "run"
+        path, name, data = tmp_path / "run", f"{steps} {options}", data_folder(train=61)
+        if name in known:
+            was, copy = known[name]
+            shutil.copytree(copy, path)
+            record = (path / "run.json").read_text(encoding="utf-8")
+            (path / "run.json").write_text(record.replace(str(was.parent), str(tmp_path)), encoding="utf-8")
+            return path
         write = Journal.step
 
         def stop(self: Journal, step: dongu.Step) -> None:
@@ -54,9 +71,9 @@ def cut_run(
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "step", stop)
             all_options = {**OPTIONS, "model": tiny_model(dropout=0.2), "out": str(path), **options}
-            data = data_folder(train=61)
             with pytest.raises(CutError):
                 dongu.train(data, **all_options)
+        known[name] = (path, Path(shutil.copytree(path, tmp_path_factory.mktemp("cut") / "run")))
         return path
 
     return cut

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,11 +56,11 @@ class Life:
 
     def live(self, actions: int) -> None:
         plant(self.home)
-        canaries = digests(self.home)
+        canaries = others(self.home)
         for action in ["save", *self.draw.choices(list(ACTIONS), list(ACTIONS.values()), k=actions)]:
             self.seen[action] += 1
             getattr(self, action)()
-            assert digests(self.home) == canaries, action
+            assert others(self.home) == canaries, action
 
     def valid(self) -> list[int]:
         found = []
@@ -191,35 +189,21 @@ def plant(home: Path) -> None:
         (folder / name).write_text(name)
 
 
-def digests(home: Path) -> dict[str, str]:
-    """Of all that is not ours."""
+def others(home: Path) -> dict[str, bytes]:
+    """The content of all that is not ours, and where links point to."""
     found = {}
-    for path in sorted(home.rglob("*")):
-        name = str(path.relative_to(home))
-        if path.is_symlink():
-            found[name] = f"link to {path.readlink()}"
-        elif path.is_file() and not is_ours(path.relative_to(home)):
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for folder, folders, files in os.walk(home):
+        # A checkpoint, or what a cut off write has left of one.
+        is_ours = Path(folder).parent == home / "checkpoints" and OURS.fullmatch(Path(folder).name)
+        for path in [Path(folder, name) for name in (*folders, *files)]:
+            if path.is_symlink():
+                found[str(path)] = os.fsencode(path.readlink())
+            elif not is_ours and path.name in files:
+                found[str(path)] = path.read_bytes()
     return found
 
 
-def is_ours(path: Path) -> bool:
-    """A file of a checkpoint, or of what a cut off write has left of one."""
-    return len(path.parts) == 3 and OURS.fullmatch(path.parts[1]) is not None
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """In memory where there is such a place."""
-    memory = Path("/dev/shm")
-    if not (memory.is_dir() and os.access(memory, os.W_OK)):
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(prefix="dongu-", dir=memory) as name:
-        yield Path(name)
-
-
-def test_a_thousand_lives(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thousand_lives(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: Counter[str] = Counter()
     lives: list[Life] = []
 
@@ -236,7 +220,7 @@ def test_a_thousand_lives(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(disk, name, guarded(name))
     monkeypatch.setattr(os, "fsync", lambda _: None)
     for seed in range(SEQUENCES):
-        home = folder / str(seed)
+        home = in_memory / str(seed)
         home.mkdir()
         lives.append(Life(home, random.Random(seed)))
         try:
@@ -251,26 +235,26 @@ def test_a_thousand_lives(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert min(seen[action] for action in ACTIONS) > SEQUENCES // 10
 
 
-def test_a_damaged_newer_checkpoint_is_no_reason_to_remove_an_older_one(folder: Path) -> None:
+def test_a_damaged_newer_checkpoint_is_no_reason_to_remove_an_older_one(in_memory: Path) -> None:
     """After a resume from step 4 the damaged 6 is still there; 2 and 4 stay until 6 is written again."""
-    checkpoints = Checkpoints(folder, 2, PLAN)
+    checkpoints = Checkpoints(in_memory, 2, PLAN)
     for step in (2, 4, 6):
         checkpoints.save(LOOP, RunState(step=step))
-    assert [step_of(path) for path in own_checkpoints(folder)] == [4, 6]
-    (folder / "step-00000006" / "state.json").unlink()
-    found, damaged = checkpoints.newest(folder / "none")
+    assert [step_of(path) for path in own_checkpoints(in_memory)] == [4, 6]
+    (in_memory / "step-00000006" / "state.json").unlink()
+    found, damaged = checkpoints.newest(in_memory / "none")
     assert found is not None
     assert (found.state.step, len(damaged)) == (4, 1)
     checkpoints.save(LOOP, RunState(step=5))  # a signal, before 6
-    assert [step_of(path) for path in own_checkpoints(folder)] == [4, 5, 6]
+    assert [step_of(path) for path in own_checkpoints(in_memory)] == [4, 5, 6]
     checkpoints.save(LOOP, RunState(step=6))
-    assert [step_of(path) for path in own_checkpoints(folder)] == [4, 6]
-    assert Checkpoint.read(folder / "step-00000006").state.step == 6
+    assert [step_of(path) for path in own_checkpoints(in_memory)] == [4, 6]
+    assert Checkpoint.read(in_memory / "step-00000006").state.step == 6
 
 
-def test_a_save_that_reads_back_differently_removes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_reads_back_differently_removes_nothing(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk says that all is well, and holds other bytes: the older ones are not retired for that."""
-    checkpoints = Checkpoints(folder, 1, PLAN)
+    checkpoints = Checkpoints(in_memory, 1, PLAN)
     checkpoints.save(LOOP, RunState(step=2))
     plain = Disk()
 
@@ -280,26 +264,26 @@ def test_a_save_that_reads_back_differently_removes_nothing(folder: Path, monkey
     monkeypatch.setattr(disk, "write", write_wrongly)
     with pytest.raises(StorageError, match="reads back differently") as caught:
         checkpoints.save(LOOP, RunState(step=4))
-    assert caught.value.where == str(folder / "step-00000004" / "moments.safetensors")
+    assert caught.value.where == str(in_memory / "step-00000004" / "moments.safetensors")
     monkeypatch.undo()
-    found, damaged = checkpoints.newest(folder / "none")
+    found, damaged = checkpoints.newest(in_memory / "none")
     assert found is not None
     assert (found.state.step, len(damaged)) == (2, 1)
     checkpoints.save(LOOP, RunState(step=4))
-    assert [step_of(path) for path in own_checkpoints(folder)] == [4]
+    assert [step_of(path) for path in own_checkpoints(in_memory)] == [4]
 
 
-def test_a_foreign_folder_with_the_name_of_a_late_step(folder: Path) -> None:
+def test_a_foreign_folder_with_the_name_of_a_late_step(in_memory: Path) -> None:
     """It is said, passed over, and never removed."""
-    checkpoints = Checkpoints(folder, 1, PLAN)
-    foreign = folder / "step-9999999999"
+    checkpoints = Checkpoints(in_memory, 1, PLAN)
+    foreign = in_memory / "step-9999999999"
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("keep me")
     for step in (2, 4, 6):
         checkpoints.save(LOOP, RunState(step=step))
-        found, damaged = checkpoints.newest(folder / "none")
+        found, damaged = checkpoints.newest(in_memory / "none")
         assert found is not None
         assert found.state.step == step
         assert [error.where for error in damaged] == [str(foreign / MANIFEST)]
-    assert [step_of(path) for path in own_checkpoints(folder)] == [6, 9999999999]
+    assert [step_of(path) for path in own_checkpoints(in_memory)] == [6, 9999999999]
     assert (foreign / "thesis.txt").read_text() == "keep me"

@@ -181,13 +181,13 @@ def run(
     main, config, metrics = loop.accelerator.is_main_process, loop.config, loop.metrics
     plan = _plan(loop)
     checkpoints = Checkpoints(folder.checkpoints, config.keep, plan)
-    if main:
-        checkpoints.retire(state)  # a kill may have come before it
     with (
+        StopSignals() as signals,
         Journal(folder, enabled=main, step=state.step, mark=state.log) as journal,
         console.progress(loop.total_steps, state.step, metrics.names) as progress,
-        StopSignals() as signals,
     ):
+        if main:
+            checkpoints.retire(state)  # a kill may have come before it
         journal.phase("setup", time.perf_counter() - started, state.step)
         saved, effort = (state.step, state.evaluated_step), Effort()
         for step in _boundaries(steps, signals):

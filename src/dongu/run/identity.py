@@ -8,7 +8,8 @@ import platform
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from dongu.errors import CheckpointError, UsageError
 from dongu.loop import Loop
 from dongu.model.device import describe_device, describe_processor
 
+version = cache(metadata.version)  # which reads a file each time
 RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy")
 # Options that change where things lie or how often the state is saved, and not one bit of the result. The device is
 # not among them; it is recorded as the hardware that it stands for.

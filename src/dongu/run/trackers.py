@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dongu.config import RunConfig
@@ -85,9 +84,7 @@ class Trackers:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _log(self, values: dict[str, float], step: int) -> None:

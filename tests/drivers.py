@@ -1,0 +1,100 @@
+"""Whoever wants `dongu` in a process of its own, and no new interpreter for it, asks `crash_server.py` from here."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Driver:
+    """One connection to the crash server: one child at a time."""
+
+    def __init__(self, address: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(address))
+        self._stream = self._socket.makefile("rw", encoding="utf-8")
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        self._stream.write(json.dumps(request) + "\n")
+        self._stream.flush()
+        answer: dict[str, Any] = json.loads(self._stream.readline())
+        assert "error" not in answer, answer["error"]
+        return answer
+
+    def close(self) -> None:
+        self._stream.close()
+        self._socket.close()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Callable[[], Driver]]:
+    """Gives `server()`, which makes a driver. At the end no process of any child may be left."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DONGU_CACHE": str(folder / "token-cache")}
+    command = [sys.executable, str(Path(__file__).with_name("crash_server.py")), str(folder / "socket")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        drivers: list[Driver] = []
+
+        def driver() -> Driver:
+            drivers.append(Driver(folder / "socket"))
+            return drivers[-1]
+
+        yield driver
+        for each in drivers:
+            each.close()
+        process.stdin.close()
+
+
+class Pool:
+    """Some drivers, each busy with one item at a time."""
+
+    def __init__(self, driver: Callable[[], Driver], size: int) -> None:
+        self._free: queue.SimpleQueue[Driver] = queue.SimpleQueue()
+        self.size = size
+        for _ in range(size):
+            self._free.put(driver())
+
+    def map(self, function: Callable[[Driver, Any], Any], items: Sequence[Any]) -> list[Any]:
+        """`function(driver, item)` of each item, in their order."""
+
+        def with_driver(item: Any) -> Any:
+            driver = self._free.get()
+            try:
+                return function(driver, item)
+            finally:
+                self._free.put(driver)
+
+        with ThreadPoolExecutor(self.size) as threads:
+            return list(threads.map(with_driver, items))
+
+    def ranks(self, arguments: Sequence[str], *requests: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One command on two processes, as a launcher starts them, and what else each is asked for; their answers."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        common["TORCHELASTIC_RUN_ID"] = "none"
+
+        def one(driver: Driver, rank: int) -> dict[str, Any]:
+            environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            more = requests[rank] if requests else {}
+            return driver.ask(arguments=list(arguments), environment=environment, **more)
+
+        return self.map(one, [0, 1])
+
+    def check_nothing_lives_on(self) -> None:
+        """A data worker ends with its run, were it killed or not."""
+        for _ in range(self.size):
+            assert self._free.get().ask(orphans=5)["orphans"] == 0
