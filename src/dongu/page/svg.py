@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
+import numpy as np
+from markupsafe import Markup, escape
 
 from dongu.text import printable, shortened
 
@@ -79,4 +80,5 @@ def label(name: str, limit: int = LABEL_LIMIT) -> str:
 
 def fill(shape: str, *values: object) -> Markup:
     """The shape with the values in it, escaped."""
-    return Markup(shape).format(*values)  # noqa: S704 - the shapes stand in this file
+    safe = (value if isinstance(value, int | float | np.number) else escape(value) for value in values)
+    return Markup(shape.format(*safe))  # noqa: S704 - the shapes stand in this file
