@@ -5,7 +5,8 @@
     python benchmarks/quality.py --data DATA_FOLDER --table   # only writes the table of the cells that are done
 
 DATA_FOLDER holds mrpc/, sst2/ and stsb/. A cell is one system, one task, one seed; its result is one JSON file under
-benchmarks/out/quality/. Two cells run at a time with one thread each, which is repeatable and uses two cores best.
+benchmarks/out/quality/, and benchmarks/quality.json keeps all of them, so that a cell is run once. Two cells run at a
+time with one thread each, which is repeatable and uses two cores best.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "benchmarks" / "out" / "quality"
+RECORD = ROOT / "benchmarks" / "quality.json"
 DOCUMENT = ROOT / "docs" / "results.md"
 BEGIN, END = "<!-- quality: begin -->", "<!-- quality: end -->"
 
@@ -48,7 +50,7 @@ SPLITS = ("validation", "test")
 def run_cell(system: str, task: str, seed: int, data: Path) -> None:
     """Train once and write the metrics of validation and test."""
     path = OUT / f"{system}-{task}-{seed}.json"
-    if path.exists():
+    if path.exists() or path.stem in read_record()["cells"]:
         return
     if system in OPTIONS:
         import dongu
@@ -124,7 +126,24 @@ def run_all(data: Path, jobs: int, systems: list[str], tasks: list[str]) -> None
         list(pool.map(start, cells))
 
 
-def make_table() -> str:
+def read_record() -> dict[str, Any]:
+    """`cells`: the metrics of each by its name. `summaries`: mean and deviation in points, of cells of which no more
+    is known."""
+    record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8"))
+    return record
+
+
+def update_record() -> dict[str, Any]:
+    """The record with what has been run since."""
+    record = read_record()
+    for path in sorted(OUT.glob("*.json")):
+        record["cells"][path.stem] = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+    record["cells"] = dict(sorted(record["cells"].items()))
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def make_table(record: dict[str, Any]) -> str:
     """Markdown: mean ± standard deviation over the seeds, in points, and how many seeds if not all."""
     lines = [
         f"| task | metric | split | {' | '.join(SYSTEMS.values())} |",
@@ -132,31 +151,35 @@ def make_table() -> str:
     ]
     for task, metrics in TASKS.items():
         for metric, split in itertools.product(metrics, SPLITS):
-            shown = [_cell([cell[split][metric] for cell in _cells(system, task)]) for system in SYSTEMS]
+            shown = [_shown(*_summary(record, f"{system}-{task}", split, metric)) for system in SYSTEMS]
             lines.append(f"| {task} | {metric} | {split} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
-def _cells(system: str, task: str) -> list[dict[str, dict[str, float]]]:
-    paths = [OUT / f"{system}-{task}-{seed}.json" for seed in SEEDS]
-    return [json.loads(path.read_text(encoding="utf-8"))["metrics"] for path in paths if path.exists()]
+def _summary(record: dict[str, Any], name: str, split: str, metric: str) -> tuple[int, float, float]:
+    """Seeds, mean and deviation in points; an earlier summary where it is of more seeds than there are cells."""
+    cells = [record["cells"].get(f"{name}-{seed}") for seed in SEEDS]
+    points = [100 * cell[split][metric] for cell in cells if cell is not None]
+    earlier = record["summaries"].get(name, {"seeds": 0})
+    if earlier["seeds"] > len(points):
+        return earlier["seeds"], *earlier[split][metric]
+    mean = float(np.mean(points)) if points else 0.0
+    return len(points), mean, float(np.std(points, ddof=1)) if len(points) > 1 else 0.0
 
 
-def _cell(values: list[float]) -> str:
-    if not values:
+def _shown(seeds: int, mean: float, deviation: float) -> str:
+    if seeds == 0:
         return "not run"
-    points = 100 * np.asarray(values)
-    spread = f" ± {np.std(points, ddof=1):.2f}" if len(points) > 1 else ""
-    seeds = "" if len(points) == len(SEEDS) else f" ({len(points)} of {len(SEEDS)} seeds)"
-    return f"{np.mean(points):.2f}{spread}{seeds}"
+    spread = f" ± {deviation:.2f}" if seeds > 1 else ""
+    return f"{mean:.2f}{spread}" + ("" if seeds == len(SEEDS) else f" ({seeds} of {len(SEEDS)} seeds)")
 
 
 def write_table() -> None:
     """Put the table between its two marks in docs/results.md."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    tail = rest.split(END)[1]
-    DOCUMENT.write_text(f"{head}{BEGIN}\n{make_table()}\n{END}{tail}", encoding="utf-8")
+    table = make_table(update_record())
+    print(table)
+    head, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
+    DOCUMENT.write_text(f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def main() -> None:
@@ -177,7 +200,6 @@ def main() -> None:
         return
     if not arguments.table:
         run_all(arguments.data, arguments.jobs, arguments.systems, arguments.tasks)
-    print(make_table())
     write_table()
 
 
