@@ -24,7 +24,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch._dynamo  # otherwise each child imports it anew
@@ -41,7 +41,7 @@ import dongu.training
 from conftest import save_tiny_model  # and the path to `forked`
 from dongu.data.batches import EvalBatches, TrainUpdates
 from dongu.run.checkpoint import Checkpoints
-from dongu.run.signals import EXIT_CODES, end_at_once
+from dongu.run.signals import EXIT_CODES, StopSignals, end_at_once
 from forked import fork
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>: what a killed child leaves behind becomes the driver's
@@ -96,7 +96,18 @@ def break_worker(batches: Any, kind: str, index: int) -> None:
 def child(request: dict[str, Any], pipe: int) -> int:
     """One command; its exit code."""
     os.environ.update(request.get("environment", {}))
-    announce(pipe, dongu.training, "run", "steps")
+
+    class Announced(StopSignals):  # from when the run's own handlers are in place until they no longer are
+        def __enter__(self) -> Self:
+            entered = super().__enter__()
+            os.write(pipe, LETTERS["steps"].encode())
+            return entered
+
+        def __exit__(self, *error: object) -> None:
+            os.write(pipe, b".")
+            super().__exit__(*error)
+
+    setattr(dongu.training, "StopSignals", Announced)  # noqa: B010 - a name of the module, and a class to mypy
     announce(pipe, Checkpoints, "save", "save")
     announce(pipe, Checkpoints, "retire", "retention")
     announce(pipe, dongu.Loop, "evaluate", "evaluation")

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from dongu.run.checkpoint import Checkpoint
+from dongu.cli.main import run as run_command
+from dongu.run.checkpoint import Checkpoint, Checkpoints
 from dongu.run.signals import StopSignals
 from drivers import Driver, Pool
 
@@ -310,21 +311,21 @@ def test_a_signal_before_the_first_step_costs_nothing(
     assert before_the_run >= 6
 
 
-def test_a_signal_as_the_run_begins_is_the_runs(
-    make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
+def test_a_signal_as_a_run_begins_is_the_runs(
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    recipe = make_recipe()
-
-    def one_run(driver: Driver, number: int) -> None:
-        run = recipe.folder / f"run-{number}"
-        aim = {"phase": "retention", "occurrence": 1, "signals": [signal.SIGTERM]}  # the first thing that a run does
-        answer = driver.ask(arguments=recipe.next_command(run), **aim)
-        assert answer["code"] == 143
-        assert "ended the run after step 0 of 24" in answer["output"]
-        assert f"start with: dongu resume {run}" in answer["output"]
-        recipe.finish(driver, run)
-
-    make_pool().map(one_run, range(4))
+    """It says how to go on, as after any step."""
+    run = tmp_path / "run"
+    monkeypatch.setattr(Checkpoints, "retire", lambda *_: signal.raise_signal(signal.SIGTERM))  # what a run does first
+    train = ["train", data_folder(), "--model", tiny_model(), "--device", "cpu", "--threads", "1", "--out", str(run)]
+    assert run_command(train) == 143
+    output = capsys.readouterr().err
+    assert "ended the run after step 0 of" in output
+    assert f"start with: dongu resume {run}" in output
 
 
 def test_a_signal_whose_exception_is_swallowed_is_not_lost() -> None:
