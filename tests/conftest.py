@@ -272,3 +272,8 @@ def make_pool(server: Callable[[], Driver]) -> Iterator[Callable[..., Pool]]:
     yield make
     for pool in pools:
         pool.check_nothing_lives_on()
+
+
+def unwrapped(output: str) -> str:
+    """What a terminal shows as one line, however it was cut to fit."""
+    return " ".join(output.split())

@@ -12,6 +12,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 import dongu
+from conftest import unwrapped
 from dongu.run.console import Console
 from dongu.run.effort import Effort, forward_flops, product_rate
 
@@ -79,7 +80,7 @@ def test_a_run_says_what_it_did(
     assert 0 < summary["per_second"]["model_flops"] < summary["per_second"]["product_flops"]
     assert summary["peak_memory_bytes"] > 5e7
     share = 1 - summary["tokens"] / summary["padded_tokens"]
-    output = capsys.readouterr().out
+    output = unwrapped(capsys.readouterr().out)
     assert f"{share:.1%} padding {'is left out' if engine == 'packed' else 'is computed'}" in output
 
 

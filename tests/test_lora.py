@@ -15,7 +15,7 @@ from safetensors.torch import load, load_file, save
 from transformers import AutoModelForSequenceClassification, pipeline
 
 import dongu
-from conftest import cut_off_in_step
+from conftest import cut_off_in_step, unwrapped
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.errors import UsageError
@@ -171,7 +171,7 @@ def test_the_learning_rate_is_ten_times_the_usual_and_said(
     assert make_config({"lora": 8, "lr": usual}).learning_rate == usual
     train = ["train", data, "--model", tiny_model(), "--lora", "2", "--max-steps", "1"]
     assert run_command([*train, "--out", str(tmp_path / "derived")]) == 0
-    output = capsys.readouterr().out
+    output = unwrapped(capsys.readouterr().out)
     assert "rank 2: 1,202 parameters learn, 16.6% of the model's number; 10 times the usual learning rate" in output
     assert "learning rate 0.0005 " in output
     assert run_command([*train, "--out", str(tmp_path / "given"), "--lr", "1e-3"]) == 0

@@ -65,10 +65,10 @@ def _describe_tokens(loop: Loop) -> str:
     splits, limit = loop.splits.values(), loop.config.max_length
     lengths = loop.splits["train"].tokens.lengths
     cut = sum(int(split.tokens.truncated.sum()) for split in splits)
-    which = "the model’s limit" if limit == usual_length(loop.model, loop.tokenizer) else "--max-length"
+    which = "" if limit == usual_length(loop.model, loop.tokenizer) else ", --max-length"
     cached = "; from the cache" if all(split.tokens.cached for split in splits) else ""
     how_many = f"{cut:,} of all rows ({percent(cut / sum(map(len, splits)))}) are" if cut else "none is"
-    return f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {how_many} cut at {limit}, {which}{cached}"
+    return f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {how_many} cut at {limit}{which}{cached}"
 
 
 def _describe_steps(loop: Loop) -> str:

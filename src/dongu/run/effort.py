@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dongu.loop import Loop, Step
 from dongu.model.lora import count_parameters
+from dongu.model.products import has_fast_products, product
 
 PROBE_SIZES = {"cpu": 768, "mps": 2048, "cuda": 4096}  # rows and columns of the product that the probe times
 PROBE_SECONDS = 0.1
@@ -90,13 +91,15 @@ def product_rate(device: torch.device, precision: str) -> float:
     size = PROBE_SIZES.get(device.type, PROBE_SIZES["cpu"])
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     one = torch.ones((size, size), dtype=dtype, device=device)
+    onednn = device.type == "cpu" and dtype == torch.float32 and has_fast_products()
+    multiply = product if onednn else torch.mm
     best = float("inf")
     with torch.no_grad():
         ending = time.perf_counter() + PROBE_SECONDS
         while best == float("inf") or time.perf_counter() < ending:
             _wait_for(device)
             started = time.perf_counter()
-            torch.mm(one, one)
+            multiply(one, one)
             _wait_for(device)
             best = min(best, time.perf_counter() - started)
     return float(2 * size**3 / best)
