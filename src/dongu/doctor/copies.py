@@ -140,8 +140,6 @@ def _effect(data: TextData, seen_name: str, new_name: str, remembered_share: flo
     if not remembered_share:
         return f"the model learns other answers to them: the score on {new_name} is too low"
     points = f", accuracy by up to {100 * remembered_share:.3g} points" if data.task == "single-label" else ""
-        f", accuracy by up to {float(f'{100 * remembered_share:.2g}'):g} points" if data.task == "single-label" else ""
-    )
     return f"their answers can be remembered: the score on {new_name} is too high{points}"
 
 
