@@ -82,7 +82,7 @@ def test_two_processes_train_as_one(
     options += ["--lr", "1e-3"]
     if launcher == "torchrun":
         # The weights of an update are those of all processes' rows, and their shares of the classes differ.
-        options += ["--micro-batch-size", "3", "--class-weights", "class1=4", "--label-smoothing", "0.1", "--calibrate"]
+        options += ["--micro-batch-size", "3", "--class-weights", "class1=2", "--label-smoothing", "0.1", "--calibrate"]
     else:
         options += ["--lora", "4"]
     train = ["train", data_folder(train=41, validation=13, test=7), *options]

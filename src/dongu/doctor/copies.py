@@ -139,7 +139,8 @@ def _effect(data: TextData, seen_name: str, new_name: str, remembered_share: flo
         return f"the best model is chosen by rows of {new_name}, whose score is then too high"
     if not remembered_share:
         return f"the model learns other answers to them: the score on {new_name} is too low"
-    points = f", accuracy by up to {100 * remembered_share:.3g} points" if data.task == "single-label" else ""
+    shown = "100" if remembered_share > 0.99 else f"{100 * remembered_share:.2g}"
+    points = f", accuracy by up to {shown} points" if data.task == "single-label" else ""
     return f"their answers can be remembered: the score on {new_name} is too high{points}"
 
 
