@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,32 @@ def run_cell(system: str, task: str, seed: int, data: Path) -> None:
         import plain_loop
 
         torch.set_num_threads(1)
+        from dongu.model.device import keep_freed_memory
+
         fine_tune = plain_loop.fine_tune if system == "plain" else fine_tune_with_trainer
-        metrics = fine_tune(data, task, str(get_model_path()), seed)
+        keep_freed_memory()
+        with same_products():
+            metrics = fine_tune(data, task, str(get_model_path()), seed)
     OUT.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"system": system, "task": task, "seed": seed, "metrics": metrics}), encoding="utf-8")
     print(path.stem, json.dumps(metrics), flush=True)
+
+
+def same_products() -> AbstractContextManager[Any]:
+    """The others' products by the kernel of `dongu`, where it has one: other rounding, and half the time."""
+    import torch.nn.functional as F
+    from torch.overrides import TorchFunctionMode
+
+    from dongu.model.products import has_fast_products, linear
+
+    class Products(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is not F.linear or args[0].dim() != 3:
+                return func(*args, **(kwargs or {}))
+            hidden, *weights = args  # (batch, tokens, values)
+            return linear(hidden.flatten(0, 1), *weights).unflatten(0, hidden.shape[:2])
+
+    return Products() if has_fast_products() else nullcontext()
 
 
 def fine_tune_with_trainer(data: Path, task: str, model_path: str, seed: int) -> dict[str, dict[str, float]]:

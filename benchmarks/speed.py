@@ -160,9 +160,9 @@ def train_plain(job: Job, turns: Turns, *, fused: bool = False, keep: bool = Fal
     from transformers import get_scheduler
 
     if keep:
-        from dongu.model.device import _keep_freed_memory
+        from dongu.model.device import keep_freed_memory
 
-        _keep_freed_memory()
+        keep_freed_memory()
     rows, tokenizer = ordered_rows(job)
     loader: Any = DataLoader(rows, batch_size=job.batch_size, collate_fn=padding(tokenizer, turns))  # type: ignore[arg-type]
     model = classifier(job)
@@ -293,9 +293,9 @@ def train_products(job: Job, turns: Turns, *, precision: str) -> None:
     import torch
     from transformers import AutoConfig
 
-    from dongu.model.device import _keep_freed_memory
+    from dongu.model.device import keep_freed_memory
 
-    _keep_freed_memory()
+    keep_freed_memory()
     rows, _ = ordered_rows(job)
     config = AutoConfig.from_pretrained(job.model)
     width, inner = config.hidden_size, config.intermediate_size

@@ -38,7 +38,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         if int(index) >= torch.cuda.device_count():
             raise UsageError(f"there are {torch.cuda.device_count()} CUDA devices", where=f"--device {config.device}")
         torch.cuda.set_device(int(index))
-    _keep_freed_memory()
+    keep_freed_memory()
     # Buffers (position ids) are the same everywhere; sending them around at each forward would change nothing.
     handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
     precision = "bf16" if config.precision == "bf16" else "no"
@@ -55,7 +55,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep large blocks instead of giving them back and faulting them in again at each step.
 
     The gradient of a word embedding is such a block. It changes speed only, and nothing where there is no glibc.
