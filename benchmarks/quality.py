@@ -91,7 +91,7 @@ def same_products() -> AbstractContextManager[Any]:
             if func is not F.linear or args[0].dim() != 3:
                 return func(*args, **(kwargs or {}))
             hidden, *weights = args  # (batch, tokens, values)
-            return linear(hidden.flatten(0, 1), *weights).unflatten(0, hidden.shape[:2])
+            return linear(hidden.flatten(0, 1), *weights).view(*hidden.shape[:2], -1)
 
     return Products() if has_fast_products() else nullcontext()
 
