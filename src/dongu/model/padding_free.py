@@ -547,9 +547,9 @@ class PaddingFree(nn.Module):
         Returns:
             `logits` (batch, labels), in the order of the rows.
         """
-        # For each new shape, oneDNN compiles its products: that takes as long as the product.
+        # Few different sizes: oneDNN compiles its products for each, and a GPU's allocator keeps memory for each.
         device = input_ids.device
-        rounded = device.type == "cpu" and (torch.is_autocast_enabled("cpu") or has_fast_products())
+        rounded = device.type != "cpu" or torch.is_autocast_enabled("cpu") or has_fast_products()
         rows = Rows.of(lengths.tolist(), self.config.num_attention_heads, device, rounded)
         types = None if token_type_ids is None else token_type_ids[rows.source]
         with fast_products(device):
