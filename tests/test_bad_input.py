@@ -82,7 +82,8 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 LINES: list[tuple[list[str], list[str]]] = [
     ([], ["COMMAND", "--help"]),
-    (["trian"], ["trian"]),
+    (["trian"], ["trian", "did you mean `dongu train`?"]),
+    (["frobnicate"], ["frobnicate", "the commands are: train, "]),
     (["train"], ["which data?", "dongu train DATA"]),
     (["train", "--epochs", "1"], ["which data?"]),
     (["train", "missing.csv"], ["missing.csv", "no such file"]),

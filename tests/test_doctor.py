@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import DECODERS, FAMILIES, REAL_DATA, real_data
+from conftest import DECODERS, FAMILIES, REAL_DATA, real_data, unwrapped
 from dongu import Loop
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
@@ -492,6 +493,34 @@ def test_inspect_leaves_torch_alone(flawed: Path, tiny_model: Callable[..., str]
     assert "Found: 5 warnings." in done.stdout
 
 
+def test_the_command_that_a_run_names_looks_as_it_did(
+    flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With columns of other names, another length and seed: it finds what the run has found."""
+    file = flawed / "named.csv"
+    file.write_text("head,queue\n" + "good film film film,yes\nbad film film film,no\n" * 9, encoding="utf-8")
+    train = ["train", "named.csv", "--model", tiny_model(), "--text-columns", "head", "--label-column", "queue"]
+    train += ["--max-length", "8", "--seed", "7", "--max-steps", "1", "--out", "named", "--device", "cpu"]
+    assert run_command(train) == 0
+    command = capsys.readouterr().out.partition("dongu inspect")[2].partition("\n\n")[0]
+    words = shlex.split(command)
+    assert set(words) >= {
+        "named.csv",
+        "--text-columns",
+        "head",
+        "--label-column",
+        "queue",
+        "--max-length",
+        "8",
+        "--seed",
+    }
+    assert run_command(["inspect", *words]) == 0
+    found = json.loads((flawed / "named" / "findings.json").read_text(encoding="utf-8"))
+    said = unwrapped(capsys.readouterr().out)
+    assert found
+    assert all(unwrapped(finding["what"]) in said for finding in found)
+
+
 def test_train_warns_and_records(
     flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -501,7 +530,8 @@ def test_train_warns_and_records(
     warnings = [line for line in lines if line.startswith("WARNING: ")]
     assert len(warnings) == 3
     assert "in train too: 1 to the letter: their answers can be remembered" in " ".join(" ".join(lines).split())
-    assert "and 2 warnings more: dongu inspect flawed" in lines
+    command = "\n".join(lines).partition("and 2 warnings more:")[2].partition("\n\n")[0]
+    assert shlex.split(command) == ["dongu", "inspect", "flawed", "--model", arguments[3]]
     assert max(map(len, lines)) <= 80
     recorded = json.loads((flawed / "run" / "findings.json").read_text(encoding="utf-8"))
     data = read_examples(read_source("flawed"), make_config({}))

@@ -92,6 +92,9 @@ def test_a_run_a_seed_and_their_spread(
     assert f"{loss['mean']:.4f} ± {loss['std']:.4f}   {loss['min']:.4f} to {loss['max']:.4f}" in shown
     assert f"best by accuracy on validation: {out}/{summary['best']}" in shown
 
+    assert run_command(["predict", str(out), "a text"]) == 2
+    assert f"give one of them: {out}/seed-42, {out}/seed-43, {out}/seed-44" in capsys.readouterr().err
+
     single = dongu.train(data_folder(), **OPTIONS, model=tiny_model(dropout=0.1), seed=43, out=str(tmp_path / "one"))
     assert files(out / "seed-43") == files(single.path), "each is an ordinary run"
 

@@ -195,6 +195,12 @@ def test_evaluate_and_predict_on_the_command_line(
             assert numbers[split][name] == entry["value"]
             assert (numbers[split][f"{name}_low"], numbers[split][f"{name}_high"]) == (entry["low"], entry["high"])
 
+    data = tmp_path / "data-96-24-20"
+    assert run(["evaluate", path, str(data / "train.jsonl")]) == 0
+    assert "the run was trained on rows of" in capsys.readouterr().out
+    assert run(["evaluate", path, str(data / "validation.jsonl")]) == 0
+    assert "trained on" not in capsys.readouterr().out
+
     texts = [f"word{i % 2} word{i % 2} word{i}" for i in range(40)]
     assert run(["predict", path, *texts, "--json"]) == 0
     typed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

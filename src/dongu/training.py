@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,8 @@ from typing import Any
 
 from dongu.best import check_calibration, judge, save_best
 from dongu.confidence import constant_answer
-from dongu.config import RunConfig
+from dongu.config import RunConfig, option_flag
+from dongu.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
 from dongu.doctor.checkup import examine, refuse_findings
 from dongu.doctor.finding import Finding
 from dongu.doctor.lengths import measured
@@ -96,11 +98,26 @@ def train(
                 folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
                 folder.write_json("run.json", describe_run(loop, folder, state))
             console.fields([*describe(loop), ("run", str(folder.path))])
-            inspection = f"dongu inspect {loop.config.data}" if loop.config.data else str(folder.path / FINDINGS)
-            for line in before_a_run(findings, inspection):
+            for line in before_a_run(findings, _inspection(loop, folder)):
                 console.line(line)
             steps = explained(loop, console, explain) if explain is not None and main else loop
             return run(loop, folder, state, console, trackers, started, steps)
+
+
+def _inspection(loop: Loop, folder: RunFolder) -> str:
+    """The command that shows these findings whole, or for rows in memory the file that holds them."""
+    config = loop.config
+    if not config.data:
+        return str(folder.path / FINDINGS)
+    length = None if config.max_length == usual_length(loop.model, loop.tokenizer) else config.max_length
+    told = {"max_length": length, **{name: getattr(config, name) for name in ("model", "batch_size", "seed")}}
+    if (config.text_columns or ()) not in TEXT_COLUMNS or config.label_column not in LABEL_COLUMNS:
+        told |= {"text_columns": config.text_columns, "label_column": config.label_column}
+    words = ["dongu", "inspect", config.data]
+    for name, value in told.items():
+        if value not in (None, RunConfig.model_fields[name].default):
+            words += [option_flag(name), *(value if isinstance(value, tuple) else [str(value)])]
+    return shlex.join(words)
 
 
 def resume(

@@ -43,6 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     _speak_utf8()
     try:
         with StopSignals() as signals, signals.at_once():  # a run that has begun waits for the end of its step
+            _check_command(arguments)
             parsed, unknown = make_parser().parse_known_args([item for item in arguments if item != "--debug"])
             if unknown:
                 raise UsageError(
@@ -67,6 +68,18 @@ def run(arguments: Sequence[str]) -> int:
         what = f"internal error: {type(error).__name__}: {error}"
         hint = "run it again with --debug for the traceback, and please report it"
         return _fail(DonguError(what, hint=hint), 70, debug=debug)
+
+
+def _check_command(arguments: Sequence[str]) -> None:
+    """
+    Raises:
+        UsageError: there is no such command.
+    """
+    names = [module.__name__.rpartition(".")[2] for module in COMMANDS]
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
+        close = get_close_matches(arguments[0], names, n=1)
+        hint = f"did you mean `dongu {close[0]}`?" if close else f"the commands are: {', '.join(names)}"
+        raise UsageError(f"there is no command {arguments[0]}", hint=hint)
 
 
 def _leave_group() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -54,9 +55,25 @@ def before_a_run(findings: Sequence[Finding], more: str) -> Iterator[str]:
         else:
             yield from wrapped(f"{finding.what}: {finding.effect}", "WARNING: ")
     if rest := _counts(findings[SHOWN_BEFORE_A_RUN:]):
-        yield f"and {', '.join(rest)} more: {more}"
+        yield from _before_a_command(f"and {', '.join(rest)} more:", more)
     elif findings:
-        yield f"rows, effects and advice: {more}"
+        yield from _before_a_command("rows, effects and advice:", more)
+
+
+def _before_a_command(said: str, command: str) -> Iterator[str]:
+    """Both on a line, or the command on lines of its own that a shell takes for one."""
+    if len(line := f"{said} {command}") <= WIDTH:
+        yield line
+        return
+    *lines, last = textwrap.wrap(
+        command,
+        WIDTH - 2,
+        initial_indent="  ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    yield from [said, *(f"{line} \\" for line in lines), last]
 
 
 def _counts(findings: Sequence[Finding]) -> list[str]:

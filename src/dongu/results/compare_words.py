@@ -187,22 +187,26 @@ def _recipe_sentence(
     value, low, high = (factor * number for number in (difference.value, difference.low, difference.high))
     if math.isnan(value):
         return f"{metric} is undefined for some run"
-    by_seed, above = difference.by_seed, ""
+    by_seed, count = difference.by_seed, ""
     if by_seed is not None:
-        above = f"; {second} is above {first} with {sum(d > 0 for d in by_seed.values())} of {len(by_seed)} seeds"
+        differences = [-d if name == "loss" else d for d in by_seed.values()]
+        wins, equal = sum(d > 0 for d in differences), sum(d == 0 for d in differences)
+        count = f"; {second} is better with {wins} of {len(differences)} seeds" + (
+            f", equal with {equal}" if equal else ""
+        )
     if not difference.shown:
         side = "above" if value >= 0 else "below"
         rows = "" if comparison.rows is None else f" and {comparison.rows:,} rows"
         return (
             f"no difference in {metric} that so many seeds{rows} can show: the mean of {second} is"
             f" {abs(value):.{digits}f}{unit} {side} that of {first}, 95% interval {low:.{digits}f} to"
-            f" {high:.{digits}f}{above}"
+            f" {high:.{digits}f}{count}"
         )
     better, worse = (second, first) if (value > 0) != (name == "loss") else (first, second)
     ends = sorted((low, high) if value > 0 else (-low, -high))
     return (
         f"{better} is better than {worse} by {abs(value):.{digits}f}{unit} of {metric} in the mean of its seeds;"
-        f" 95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}{above}"
+        f" 95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}{count}"
     )
 
 

@@ -131,6 +131,11 @@ class SavedRun:
             examples[shown] = Examples(np.arange(len(table)), self.texts_of(table), targets, table.origin)
         return examples
 
+    def learnt_from(self, data: str) -> bool:
+        """Whether these are rows that the run was trained on, by the place that they lie in."""
+        given, own = Path(data).resolve(), Path(self.config.data or "").resolve()
+        return given.is_file() and (given == own or (given.parent == own and given.stem == "train"))
+
 
 def _outputs(model: Path) -> int:
     """The labels of a saved model."""

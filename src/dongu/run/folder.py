@@ -237,12 +237,15 @@ class RunFolder:
         path = self.path / name
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(
-                f"is not a run: it has no {name}",
-                where=str(self.path),
-                hint="give the folder that `dongu train` wrote",
-            ) from None
+        except (FileNotFoundError, NotADirectoryError):
+            if runs := sorted(str(run.parent) for run in self.path.glob("seed-*/run.json")):
+                what, hint = (
+                    "holds the runs of several seeds, and is none itself",
+                    f"give one of them: {', '.join(runs)}",
+                )
+            else:
+                what, hint = f"is not a run: it has no {name}", "give the folder that `dongu train` wrote"
+            raise InputError(what, where=str(self.path), hint=hint) from None
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"cannot be read ({error})", where=str(path), hint="give the folder that `dongu train` wrote"
