@@ -502,7 +502,7 @@ def test_the_command_that_a_run_names_looks_as_it_did(
     train = ["train", "named.csv", "--model", tiny_model(), "--text-columns", "head", "--label-column", "queue"]
     train += ["--max-length", "8", "--seed", "7", "--max-steps", "1", "--out", "named", "--device", "cpu"]
     assert run_command(train) == 0
-    command = capsys.readouterr().out.partition("dongu inspect")[2].partition("\n\n")[0]
+    command = capsys.readouterr().out.partition("dongu inspect")[2].partition("\n\n")[0].replace("\\\n", "")
     words = shlex.split(command)
     assert set(words) >= {
         "named.csv",
@@ -530,7 +530,7 @@ def test_train_warns_and_records(
     warnings = [line for line in lines if line.startswith("WARNING: ")]
     assert len(warnings) == 3
     assert "in train too: 1 to the letter: their answers can be remembered" in " ".join(" ".join(lines).split())
-    command = "\n".join(lines).partition("and 2 warnings more:")[2].partition("\n\n")[0]
+    command = "\n".join(lines).partition("and 2 warnings more:")[2].partition("\n\n")[0].replace("\\\n", "")
     assert shlex.split(command) == ["dongu", "inspect", "flawed", "--model", arguments[3]]
     assert max(map(len, lines)) <= 80
     recorded = json.loads((flawed / "run" / "findings.json").read_text(encoding="utf-8"))
