@@ -60,7 +60,9 @@ def test_a_run_says_what_it_did(
     data_folder: Callable[..., str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("dongu.run.effort.PROBE_SIZES", {"cpu": 768})  # as it is outside of tests
     options: dict[str, Any] = {
         "model": tiny_model(),
         "max_steps": 7,

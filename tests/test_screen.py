@@ -38,6 +38,7 @@ def test_a_run_fits_a_screen(
 ) -> None:
     """Data with more warnings than are shown, three epochs, and a validation and a test split."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dongu.run.effort.product_rate", lambda *_: 1e12)  # however busy this machine is
     label = {"single-label": "{0}", "regression": "{0}.5", "multi-label": "l{0}|l{1}"}[task]
     (tmp_path / "data").mkdir()
     for split, rows in (("train", 60), ("validation", 20), ("test", 20)):
