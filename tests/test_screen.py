@@ -38,7 +38,9 @@ def test_a_run_fits_a_screen(
 ) -> None:
     """Data with more warnings than are shown, three epochs, and a validation and a test split."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dongu.run.effort.product_rate", lambda *_: 1e12)  # however busy this machine is
+    # However busy this machine is, and however much the tests before have left in memory.
+    monkeypatch.setattr("dongu.run.effort.product_rate", lambda *_: 1e12)
+    monkeypatch.setattr("dongu.run.effort.peak_memory_bytes", lambda *_: 2e9)
     label = {"single-label": "{0}", "regression": "{0}.5", "multi-label": "l{0}|l{1}"}[task]
     (tmp_path / "data").mkdir()
     for split, rows in (("train", 60), ("validation", 20), ("test", 20)):

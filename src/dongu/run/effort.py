@@ -62,7 +62,8 @@ class Effort:
         padding = 1 - self.tokens / self.padded_tokens
         memory = peak_memory_bytes(loop.accelerator.device) / 1e6
         left_out = "is left out" if config.engine == "packed" else "is computed"
-        speed = f"{rate['examples']:,.1f} examples/s, {rate['tokens']:,.0f} tokens/s, {memory:,.0f} MB"
+        digits = 1 if rate["examples"] < 100 else 0
+        speed = f"{rate['examples']:,.{digits}f} examples/s, {rate['tokens']:,.0f} tokens/s, {memory:,.0f} MB"
         return [("speed", f"{speed}; {padding:.1%} padding {left_out}"), ("machine", self._use(config.precision))]
 
     def _use(self, precision: str) -> str:
