@@ -56,11 +56,11 @@ def _run(parsed: argparse.Namespace) -> None:
     if parsed.json:
         print(dump_json({split: _flat(entries) for split, entries in results.items()}))
         return
-    if parsed.data is not None and saved.learnt_from(parsed.data):
-        for line in wrapped(f"the run was trained on rows of {parsed.data}: these figures are too good", "WARNING: "):
-            print(line)
     yardstick = Yardstick.of(saved.metrics, saved.constant_answer)
     console = Console()
+    if parsed.data is not None and saved.learnt_from(parsed.data):
+        for line in wrapped(f"the run was trained on rows of {parsed.data}: these figures are too good", "WARNING: "):
+            console.line(line)
     for line in said_of(results, {name: len(evaluation.ids) for name, evaluation in evaluations.items()}, yardstick):
         console.line(line)
 
