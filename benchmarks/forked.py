@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
+
+from tqdm import tqdm
 
 
 def fork(work: Callable[[], int], output: int) -> int:
@@ -14,6 +17,8 @@ def fork(work: Callable[[], int], output: int) -> int:
     if pid == 0:
         code = 1  # a child must never run on as its parent
         try:
+            # tqdm's lock is a semaphore that all children share: one killed as it prints would hold up all others.
+            tqdm.set_lock(threading.RLock())
             os.dup2(output, 1)
             os.dup2(output, 2)
             code = work()

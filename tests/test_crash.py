@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from dongu.cli.main import run as run_command
 from dongu.run.checkpoint import Checkpoint, Checkpoints
 from dongu.run.signals import StopSignals
 from drivers import Driver, Pool
+from forked import fork
 
 pytestmark = pytest.mark.crash
 
@@ -156,6 +158,23 @@ def kill_plan(number: int, draw: random.Random, life_seconds: float) -> list[dic
     )  # the first has nothing to do
     draw.shuffle(aims)
     return [*aims, {"phase": "judging", "delay": draw.uniform(0, 0.04)}]
+
+
+def test_a_child_killed_as_it_prints_holds_up_no_other(tmp_path: Path) -> None:
+    def killed() -> int:
+        tqdm.get_lock().acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    def prints() -> int:
+        signal.alarm(5)
+        tqdm.write("a line")
+        return 0
+
+    tqdm.get_lock()  # as in a process that has shown a bar
+    with (tmp_path / "output").open("wb") as output:
+        codes = [os.waitstatus_to_exitcode(os.waitpid(fork(work, output.fileno()), 0)[1]) for work in (killed, prints)]
+    assert codes == [-signal.SIGKILL, 0]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
