@@ -29,6 +29,7 @@ from dongu.extras import require_extras
 from dongu.metrics import MetricSet
 from dongu.model.device import make_accelerator
 from dongu.model.finite import check_finite
+from dongu.model.gradients import total_norm
 from dongu.model.load import (
     check_vocabulary,
     load_model,
@@ -314,7 +315,7 @@ class Loop:
         """The norm of the whole gradient, which is scaled down to `--max-grad-norm` where it is larger."""
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
-        norm: Tensor = torch.nn.utils.get_total_norm(p.grad for p in parameters)
+        norm = total_norm([p.grad for p in parameters], exactly_as_pytorch=self.config.engine == "plain")
         if self.config.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)
         return float(norm)
