@@ -1,15 +1,17 @@
-"""The pieces behind three decisions of the engine without padding, each timed alone, in milliseconds.
+"""The pieces behind four decisions of the engine without padding, each timed alone, in milliseconds.
 
     python benchmarks/pieces.py
 
 Products of 430 tokens by the layers of MiniLM: in PyTorch's way, and in fp32 by oneDNN's too, at a number of tokens
 that is new to the process and at one that is not. Attention of eight and of 32 rows as long as MRPC's, forward and
 backward, with blocks of one length and with blocks of like lengths. Dropout of a million values: PyTorch's own, by a
-mask of booleans, and by the derivative of a threshold as `dongu.model.dropout` has it.
+mask of booleans, and by the derivative of a threshold as `dongu.model.dropout` has it. The norm of a gradient, by
+PyTorch and row by row.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from dongu.model import padding_free
 from dongu.model.dropout import comparable, draw, keep
+from dongu.model.gradients import total_norm
 from dongu.model.padding_free import Rows, attend
 from dongu.model.products import product
 
@@ -105,7 +108,19 @@ def dropout() -> None:
     print(f"applied by a threshold           {by_threshold:6.3f}")
 
 
+def norm() -> None:
+    """Of a gradient of BERT-base's size."""
+    shapes = [(30_522, 768), *[(768, 768)] * 48, *[(3072, 768)] * 24]
+    gradients = [torch.randn(shape) for shape in shapes]
+    wanted = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients))
+    for name, exactly in (("PyTorch's", True), ("row by row", False)):
+        took = median_ms(lambda _: total_norm(gradients, exactly_as_pytorch=exactly))  # noqa: B023
+        error = abs(float(total_norm(gradients, exactly_as_pytorch=exactly)) / wanted - 1)
+        print(f"gradient norm, {name:<17} {took:6.3f}, relative error {error:.0e}")
+
+
 if __name__ == "__main__":
     products()
     attention()
     dropout()
+    norm()
