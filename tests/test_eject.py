@@ -76,8 +76,10 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def one_text(folder: Path) -> str:
-    """A file with three classes, without a validation part."""
-    rows = [{"text": text, "label": f"k{i % 3}"} for i, text in enumerate(make_texts(52, 1))]
+    """A file with three classes, without a validation part; some texts are there twice, in other letters."""
+    texts = make_texts(36, 1)
+    texts += [text.upper() for text in texts[::3]] + [text.replace(" ", "  ") for text in texts[:4]]
+    rows = [{"text": text, "label": f"k{i % 3}"} for i, text in enumerate(texts)]
     return write_table(folder / "kinds.csv", rows)
 
 
@@ -93,8 +95,9 @@ def several_labels(folder: Path) -> str:
 
 
 def pairs_with_numbers(folder: Path) -> str:
-    """A tab-separated file without a validation part."""
-    texts = zip(make_texts(52, 3), make_texts(52, 4), strict=True)
+    """A tab-separated file without a validation part; some pairs are there the other way round too."""
+    texts = [*zip(make_texts(40, 3), make_texts(40, 4), strict=True)]
+    texts += [(b, a) for a, b in texts[::4]] + texts[:2]
     rows = [{"sentence1": a, "sentence2": b, "score": 0.1 * (i * 7 % 50)} for i, (a, b) in enumerate(texts)]
     return write_table(folder / "scores.tsv", rows)
 
