@@ -142,6 +142,18 @@ def storeys() -> str:
     return "\n".join([*lines, "</div>"])
 
 
+def files() -> str:
+    """Every file of the package with what it is, by rooms: the first sentence of its module."""
+    rooms: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name == "__init__.py":
+            continue
+        doc, place = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "", path.relative_to(PACKAGE)
+        first = re.split(r"\n\n|(?<=\.) (?=[A-Z])", doc, maxsplit=1)[0].replace("\n", " ")
+        rooms.setdefault(place.parent.as_posix(), []).append(f"| `{place.as_posix()}` | {first} |")
+    return "\n".join(["| file | is |", "| --- | --- |", *(row for room in sorted(rooms) for row in rooms[room])])
+
+
 def source(path: str, name: str) -> str:
     """A class or a function of the package as it stands in its file: `loop.py Loop.__iter__`."""
     text = (PACKAGE / path).read_text(encoding="utf-8")
@@ -179,6 +191,7 @@ WRITERS: dict[str, Callable[..., str]] = {
         text_columns,
         glue,
         storeys,
+        files,
         source,
     )
 }

@@ -27,6 +27,7 @@ from typing import Any, get_args
 
 import pytest
 
+import dongu
 from conftest import ROOT, WORDS
 from dongu.cli.main import run
 from dongu.config import Metric, RunConfig, option_flag
@@ -301,6 +302,14 @@ def test_places_are_filled() -> None:
         assert "<!-- from the code" not in from_code.fill(text)
     with pytest.raises(KeyError):
         from_code.fill("<!-- from the code: nothing -->")
+
+
+def test_every_file_is_named_with_what_it_is() -> None:
+    rows = re.findall(r"^\| `([\w/]+\.py)` \| (.+) \|$", from_code.files(), flags=re.MULTILINE)
+    package = Path(dongu.__file__).parent
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"}
+    assert {name for name, _ in rows} == files
+    assert all(10 < len(what) < 200 for _, what in rows)
 
 
 def test_options_and_commands_are_complete() -> None:

@@ -41,12 +41,13 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", READMES)
-def test_the_tree_names_every_file(name: str) -> None:
+def test_the_tree_names_every_room(name: str) -> None:
     package = Path(dongu.__file__).parent
-    listed = set(re.findall(r"^  ([\w/]+\.py) ", (ROOT / name).read_text(encoding="utf-8"), flags=re.MULTILINE))
-    files = {str(path.relative_to(package)) for path in package.rglob("*.py")}
-    files -= {file for file in files if file.endswith("__init__.py") or file.startswith("demo/")}
-    assert listed == files
+    tree = (ROOT / name).read_text(encoding="utf-8").split("src/dongu/\n")[1].split("```")[0]
+    listed = set(re.findall(r"^  (\w+(?:/|\.py)) ", tree, flags=re.MULTILINE))
+    rooms = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert rooms <= listed
+    assert all((package / entry).exists() for entry in listed)
 
 
 @pytest.mark.parametrize("name", READMES)
