@@ -6,12 +6,13 @@ Products of 430 tokens by the layers of MiniLM: in PyTorch's way, and in fp32 by
 that is new to the process and at one that is not. Attention of eight and of 32 rows as long as MRPC's, forward and
 backward, with blocks of one length and with blocks of like lengths. Dropout of a million values: PyTorch's own, by a
 mask of booleans, and by the derivative of a threshold as `dongu.model.dropout` has it. The norm of a gradient, by
-PyTorch and row by row.
+PyTorch and row by row. Where there is a C++ compiler, what `torch.compile` makes of the elementwise parts of a layer.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dongu.model import padding_free
-from dongu.model.dropout import comparable, draw, keep
+from dongu.model.dropout import comparable, draw, drop, keep
 from dongu.model.gradients import total_norm
 from dongu.model.padding_free import Rows, attend
 from dongu.model.products import product
@@ -119,8 +120,40 @@ def norm() -> None:
         print(f"gradient norm, {name:<17} {took:6.3f}, relative error {error:.0e}")
 
 
+def compiled() -> None:
+    """What `torch.compile` makes of the elementwise parts of a layer, forward and backward, of 1,720 tokens in bf16."""
+    if shutil.which("g++") is None:
+        print("no compiler is installed: torch.compile is left out")
+        return
+    module, norm = torch.nn.Dropout(0.1), torch.nn.LayerNorm(384)
+
+    def usual(hidden: Tensor, residual: Tensor) -> Tensor:
+        answer: Tensor = norm(F.dropout(hidden.float(), 0.1) + residual)
+        return answer
+
+    def ours(hidden: Tensor, residual: Tensor) -> Tensor:
+        answer: Tensor = norm(drop(hidden, module) + residual)
+        return answer
+
+    def activate(x: Tensor) -> Tensor:
+        return F.gelu(x)
+
+    hidden, wide = (torch.randn(1720, size, dtype=torch.bfloat16, requires_grad=True) for size in (384, 1536))
+    residual = torch.randn(1720, 384, requires_grad=True)
+    made: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
+        "dropout, sum and norm": (ours, (hidden, residual)),
+        "dropout, sum and norm, compiled": (torch.compile(usual), (hidden, residual)),
+        "GELU": (F.gelu, (wide,)),
+        "GELU, compiled": (torch.compile(activate), (wide,)),
+    }
+    for name, (function, given) in made.items():
+        gradient = torch.randn_like(function(*given))
+        print(f"{name:<32} {median_ms(lambda _: torch.autograd.backward(function(*given), gradient)):6.3f}")  # noqa: B023
+
+
 if __name__ == "__main__":
     products()
     attention()
     dropout()
     norm()
+    compiled()
