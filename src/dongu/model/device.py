@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import mmap
 import os
 import platform
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,6 @@ from accelerate.state import AcceleratorState, PartialState
 
 from dongu.config import RunConfig
 from dongu.errors import UsageError
-
-GIB = 1 << 30
-HEAP_GIB = 4  # of addresses that get huge pages
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
@@ -61,39 +56,15 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed, in huge pages, instead of giving it back and faulting it in again at each step.
+    """Have glibc keep large blocks instead of giving them back and faulting them in again at each step.
 
-    The gradient of a word embedding is such a block; and in pages of 4 KiB, every pass over the weights waits for
-    their addresses. It changes speed only, and nothing where there is no glibc.
+    The gradient of a word embedding is such a block. It changes speed only, and nothing where there is no glibc.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    trim_threshold, mmap_threshold = -1, -3  # mallopt(3)
-    libc.mallopt(mmap_threshold, GIB)
-    libc.mallopt(trim_threshold, -1)  # never
-    if not _addresses_are_free():
-        return
-    # Addresses for the heap to grow into, for which the kernel is asked for huge pages. No memory is touched here.
-    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    libc.free.argtypes = [ctypes.c_void_p]
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    size = GIB - mmap.PAGESIZE
-    blocks = [block for _ in range(HEAP_GIB) if (block := libc.malloc(size))]
-    if blocks and max(blocks) - min(blocks) < HEAP_GIB * GIB:  # in one piece
-        begin = min(blocks) - min(blocks) % -mmap.PAGESIZE
-        libc.madvise(begin, max(blocks) + size - begin, mmap.MADV_HUGEPAGE)
-    for block in blocks:
-        libc.free(block)
-
-
-def _addresses_are_free() -> bool:
-    """Whether asking for addresses costs nothing: no limit on them, and no promise of memory behind each."""
-    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-    with contextlib.suppress(OSError):
-        promised = Path("/proc/sys/vm/overcommit_memory").read_text(encoding="ascii").strip() == "2"
-        return not promised and all(limit == resource.RLIM_INFINITY for limit in limits)
-    return False
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        trim_threshold, mmap_threshold = -1, -3  # mallopt(3)
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def _forget_earlier_accelerator() -> None:
