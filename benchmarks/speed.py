@@ -851,7 +851,8 @@ def profile_table(results: dict[str, Any]) -> str:
             shares.append(spent / section["wall"])
             rest[name] -= shares[-1]
         lines.append(f"| {part} | {' | '.join(f'{share:.0%}' for share in shares)} |")
-    lines.append(f"| the rest: Python, autograd, dropout's draws, the profiler | {' | '.join(f'{x:.0%}' for x in rest.values())} |")
+    shares = [f"{share:.0%}" for share in rest.values()]
+    lines.append(f"| the rest: Python, autograd, dropout's draws, the profiler | {' | '.join(shares)} |")
     return "\n".join(lines)
 
 
