@@ -28,6 +28,7 @@ from dongu.doctor import lengths as lengths_module
 from dongu.doctor.checkup import Checkup, examine, inspect
 from dongu.doctor.finding import Finding
 from dongu.doctor.lengths import load_plain_tokenizer, measure
+from dongu.doctor.words import _before_a_command
 from dongu.errors import ModelError
 
 Row = tuple[str, str]
@@ -494,7 +495,7 @@ def test_inspect_leaves_torch_alone(flawed: Path, tiny_model: Callable[..., str]
 
 
 def test_the_command_that_a_run_names_looks_as_it_did(
-    flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With columns of other names, another length and seed: it finds what the run has found."""
     file = flawed / "named.csv"
@@ -519,6 +520,26 @@ def test_the_command_that_a_run_names_looks_as_it_did(
     said = unwrapped(capsys.readouterr().out)
     assert found
     assert all(unwrapped(finding["what"]) in said for finding in found)
+
+
+@pytest.mark.parametrize("name", ["the reviews of all our shops in the north.csv", "what it's like in each shop.csv"])
+def test_a_command_over_several_lines_keeps_a_name_with_spaces(name: str) -> None:
+    for folder in ("a", "a folder of some length", "a folder of some more length for the data"):
+        words = [
+            "dongu",
+            "inspect",
+            f"{folder}/{name}",
+            "--model",
+            "minilm",
+            "--text-columns",
+            "the head",
+            "--seed",
+            "7",
+        ]
+        said, *lines = _before_a_command("and 2 warnings more:", shlex.join(words))
+        assert said == "and 2 warnings more:"
+        assert len(lines) > 1
+        assert shlex.split("\n".join(lines).replace("\\\n", "")) == words
 
 
 def test_train_warns_and_records(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -65,15 +66,16 @@ def _before_a_command(said: str, command: str) -> Iterator[str]:
     if len(line := f"{said} {command}") <= WIDTH:
         yield line
         return
+    whole = re.sub(r"'[^']*'|\"[^\"]*\"", lambda quoted: quoted[0].replace(" ", "\0"), command)  # no break within
     *lines, last = textwrap.wrap(
-        command,
+        whole,
         WIDTH - 2,
         initial_indent="  ",
         subsequent_indent="    ",
         break_long_words=False,
         break_on_hyphens=False,
     )
-    yield from [said, *(f"{line} \\" for line in lines), last]
+    yield from (line.replace("\0", " ") for line in [said, *(f"{line} \\" for line in lines), last])
 
 
 def _counts(findings: Sequence[Finding]) -> list[str]:
