@@ -11,8 +11,8 @@ from torch import Tensor
 def total_norm(gradients: Sequence[Tensor], *, exactly_as_pytorch: bool) -> Tensor:
     """The 2-norm of all gradients together, ().
 
-    On a CPU row by row, in half the time of PyTorch's, which takes a whole tensor in one thread and one long sum; that
-    of a word embedding comes out some ten thousandths too small (`benchmarks/pieces.py`).
+    On a CPU row by row, in half the time of PyTorch's, which takes a whole tensor in one thread and one long sum,
+    which is off by some ten thousandths for a model of BERT-base's size (`benchmarks/pieces.py`).
 
     Args:
         gradients: one or more, of any shapes.
