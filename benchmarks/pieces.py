@@ -88,7 +88,7 @@ def attention() -> None:
         for dtype in (torch.float32, torch.bfloat16):
             for cells in (0, padding_free.CELLS_OF_PADDING):
                 with mock.patch.object(padding_free, "CELLS_OF_PADDING", cells):
-                    rows = Rows.of(lengths, 12, torch.device("cpu"), rounded=True)
+                    rows = Rows.of(lengths, 12, rounded=True)
                     shape = (len(rows.source), 12, 32)
                     q, k, v = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3))
                     gradient = torch.randn(shape, dtype=dtype).flatten(1)

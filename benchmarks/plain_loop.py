@@ -67,9 +67,10 @@ def predict(model: Any, dataloader: DataLoader[Any]) -> np.ndarray:
     model.eval()
     logits = []
     for batch in dataloader:
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         with torch.no_grad():
             logits.append(model(**batch).logits)
-    return torch.cat(logits).numpy()
+    return torch.cat(logits).cpu().numpy()
 
 
 def score(task: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -3,6 +3,7 @@
     python benchmarks/speed.py                         # batches of 8 and 32; needs an idle machine
     python benchmarks/speed.py --base --rounds 4       # a random model of BERT-base's size, batches of 8
     python benchmarks/speed.py --evaluate | --startup | --profile
+    python benchmarks/speed.py --device cuda --warm-up 60 --rounds 6 --steps 8     # on a GPU, with or without --base
     python benchmarks/speed.py --table                 # only writes the tables of what was measured
 
 Every peer is a process of its own, so no setting and no allocator leaks into another, and all of them live at once and
@@ -11,7 +12,8 @@ the gradient norm where the peer computes one, optimizer, schedule, log and prog
 update, which finds the caches full of another peer's data, does not count. All train
 the same MRPC pairs from the same weights, in the same order unless they group by length; a turn counts as seconds a
 real token, and ratios are taken inside a round. Peak memory is that of the process. The peers named `products` run
-nothing but the matrix products of a step on its real tokens: the share of the machine that a step reaches.
+nothing but the matrix products of a step on its real tokens: the share of the machine that a step reaches. On a GPU
+a turn ends when the device has done all that it was asked for, and memory is the device's.
 
 Where others use the machine, `OMP_NUM_THREADS=1` with `--clock cpu` counts what the processor did for the peer.
 The numbers go to benchmarks/out/speed.json, the tables to docs/performance.md.
@@ -63,6 +65,7 @@ class Job:
     warm_up: int
     clock: str
     uncounted: int = 0  # updates at the beginning of each turn, 0 or 1
+    device: str = "cpu"  # or cuda
     began: float = 0.0  # when the process was asked for, seconds since the epoch
 
 
@@ -96,17 +99,26 @@ class Turns:
             self.begin(self.count)
         if self.left:
             return
+        peak = self.peak_mib()  # waits for a GPU
         seconds = CLOCKS[self.job.clock]() - self.since
         tokens = sum(self.tokens[self.done : self.done + self.count])
         self.done += self.count
-        # ru_maxrss is in KiB, but in bytes on macOS.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
         mean = {"seconds": seconds, "tokens": tokens, "operations": self.operations}
         self.say({**{name: value / self.count for name, value in mean.items()}, "peak_mib": peak})
         word = sys.stdin.readline().strip()
         if not word:  # the controller has no more turns, or is gone
             os._exit(0)
         self.begin(int(word), self.job.uncounted)
+
+    def peak_mib(self) -> float:
+        """The most memory that the process has used, or that it has used of its GPU, when that has nothing to do."""
+        if self.job.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+            return torch.cuda.max_memory_allocated() / 2**20
+        # ru_maxrss is in KiB, but in bytes on macOS.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
     def say(self, message: dict[str, Any]) -> None:
         """One line to the controller."""
@@ -149,7 +161,7 @@ def classifier(job: Job) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     torch.manual_seed(SEED)
-    return AutoModelForSequenceClassification.from_pretrained(job.model, num_labels=2)
+    return AutoModelForSequenceClassification.from_pretrained(job.model, num_labels=2).to(job.device)
 
 
 def train_plain(job: Job, turns: Turns, *, fused: bool = False, keep: bool = False) -> None:
@@ -172,6 +184,7 @@ def train_plain(job: Job, turns: Turns, *, fused: bool = False, keep: bool = Fal
     progress_bar = tqdm(range(job.steps))
     model.train()
     for batch in loader:
+        batch = {name: tensor.to(job.device) for name, tensor in batch.items()}
         outputs = model(**batch)
         loss = outputs.loss
         loss.backward()
@@ -206,7 +219,7 @@ def train_trainer(job: Job, turns: Turns, **flags: Any) -> None:
         job.folder,
         per_device_train_batch_size=job.batch_size,
         num_train_epochs=1,
-        use_cpu=True,
+        use_cpu=job.device == "cpu",
         report_to="none",
         **{"train_sampling_strategy": "sequential", **flags},
     )
@@ -247,7 +260,7 @@ def train_lightning(job: Job, turns: Turns) -> None:
     rows, tokenizer = ordered_rows(job)
     loader: Any = DataLoader(rows, batch_size=job.batch_size, collate_fn=padding(tokenizer, turns))  # type: ignore[arg-type]
     trainer = lightning.Trainer(
-        accelerator="cpu",
+        accelerator="cpu" if job.device == "cpu" else "gpu",
         devices=1,
         precision="bf16-mixed",
         max_epochs=1,
@@ -281,6 +294,7 @@ def train_dongu(job: Job, turns: Turns, **options: Any) -> None:
         batch_size=job.batch_size,
         epochs=1,
         seed=SEED,
+        device=job.device,
         **options,
     )
 
@@ -340,7 +354,7 @@ def evaluate_dongu(job: Job, turns: Turns, **options: Any) -> None:
     """`Loop.evaluate`, at its defaults."""
     import dongu
 
-    loop = dongu.Loop(job.data, model=job.model, seed=SEED, **options)
+    loop = dongu.Loop(job.data, model=job.model, seed=SEED, device=job.device, **options)
     for _ in range(job.steps):
         loop.evaluate("validation")
         turns.tokens.append(int(loop.splits["validation"].tokens.lengths.sum()))
@@ -505,7 +519,9 @@ def find_model(job: Job, turns: Turns) -> None:
     versions = {name: importlib.import_module(name).__version__ for name in ("torch", "transformers")}
     if find_spec("lightning"):
         versions["lightning"] = importlib.import_module("lightning").__version__
-    turns.say({"path": resolve_model(job.model), "threads": torch.get_num_threads(), "versions": versions})
+    name = torch.cuda.get_device_name() if job.device == "cuda" else "CPU"
+    threads = torch.get_num_threads()
+    turns.say({"path": resolve_model(job.model), "threads": threads, "versions": versions, "device": name})
 
 
 BEST: dict[str, Any] = {"bf16": True, "optim": "adamw_torch_fused", "train_sampling_strategy": "group_by_length"}
@@ -604,7 +620,11 @@ def compare(names: list[str], job: Job, rounds: int, steps: int, scratch: Path) 
             folder.mkdir()
             mine = Job(**{**asdict(job), "peer": name, "folder": str(folder)})
             processes[name] = Process(mine, folder.with_suffix(".log"))
-            processes[name].hear()
+            if job.device == "cpu":  # of which all want all; a GPU's start in parallel
+                processes[name].hear()
+        for name, process in processes.items():
+            if job.device != "cpu":
+                process.hear()
             print(f"{name} is ready", file=sys.stderr, flush=True)
         for turn in range(rounds):
             for name, process in processes.items():
@@ -680,12 +700,12 @@ def title(name: str) -> str:
     return ", ".join([words, f"batches of {batch}", *more])
 
 
-def training_table(results: dict[str, Any]) -> str:
+def training_table(results: dict[str, Any], *, on_gpu: bool = False) -> str:
     """A row a peer: milliseconds a step, ratio to the plain loop, memory."""
     blocks = []
     for name, section in results.items():
         peers = section.get("peers", {})
-        if "plain" not in peers:
+        if "plain" not in peers or (section.get("device", "CPU") != "CPU") != on_gpu:
             continue
         lines = [
             f"**{title(name)}**, {section['rounds']} rounds of {section['steps']} steps, "
@@ -701,7 +721,9 @@ def training_table(results: dict[str, Any]) -> str:
             took = statistics.median(1000 * turn["seconds"] / turn["tokens"] * tokens for turn in peers[peer])
             peak, base = peers[peer][-1]["peak_mib"], peers["plain"][-1]["peak_mib"]
             memory = "| |" if peer.startswith("products") else f"| {peak:,.0f} | {peak / base:.2f} |"
-            lines.append(f"| {label} | {took:,.0f} | {written(ratios(section, 'plain', peer))} {memory}")
+            lines.append(
+                f"| {label} | {took:,.{1 if on_gpu else 0}f} | {written(ratios(section, 'plain', peer))} {memory}"
+            )
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
@@ -804,9 +826,16 @@ def products_line(results: dict[str, Any]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def evaluation_table(results: dict[str, Any]) -> str:
+def gpu_table(results: dict[str, Any]) -> str:
+    """Training and evaluation on a GPU."""
+    evaluations = [name for name in results if name.startswith("evaluate/8/")]
+    tables = [f"**Evaluation**, {name.split('/')[2]}\n\n{evaluation_table(results, name)}" for name in evaluations]
+    return "\n\n".join([training_table(results, on_gpu=True) or "not measured", *tables])
+
+
+def evaluation_table(results: dict[str, Any], name: str = "evaluate/8") -> str:
     """Rows a second, and the ratio."""
-    section = results.get("evaluate/8")
+    section = results.get(name)
     if section is None:
         return "not measured"
     lines = ["| | seconds | times the plain loop (quartiles) |", "| --- | --: | --: |"]
@@ -859,6 +888,7 @@ def profile_table(results: dict[str, Any]) -> str:
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "targets": target_table,
     "training": training_table,
+    "gpu": gpu_table,
     "products": products_line,
     "evaluation": evaluation_table,
     "startup": startup_table,
@@ -889,9 +919,13 @@ def keep(name: str, section: dict[str, Any], facts: dict[str, Any]) -> None:
 
 def measure(options: argparse.Namespace, scratch: Path) -> None:
     """What the command line asks for."""
-    job = Job("", str(options.data / "mrpc"), "minilm", str(scratch), 8, 1, options.warm_up, options.clock)
+    job = Job(
+        "", str(options.data / "mrpc"), "minilm", str(scratch), 8, 1, options.warm_up, options.clock,
+        device=options.device,
+    )  # fmt: skip
     found = ask(Job(**{**asdict(job), "peer": "find-model"}), scratch)
-    facts = {"threads": found["threads"], "versions": found["versions"], "machine": platform.machine()}
+    facts = {name: found[name] for name in ("threads", "versions", "device")} | {"machine": platform.machine()}
+    where = "" if options.device == "cpu" else f"/{found['device']}"
     job = Job(**{**asdict(job), "model": found["path"]})
     name = "minilm"
     if options.base:
@@ -909,16 +943,18 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
             continue
         if options.evaluate:
             mine = Job(**{**asdict(job), "batch_size": size, "steps": options.rounds + 2, "warm_up": 1})
-            keep(f"evaluate/{size}", compare(list(EVALUATION), mine, options.rounds, 1, scratch), facts)
+            keep(f"evaluate/{size}{where}", compare(list(EVALUATION), mine, options.rounds, 1, scratch), facts)
             continue
-        names = options.only or [peer for peer in TRAINING if peer not in NOT_BY_DEFAULT]
+        names = options.only or [
+            peer for peer in TRAINING if peer not in NOT_BY_DEFAULT and not (where and peer.startswith("products"))
+        ]
         if "lightning" in names and find_spec("lightning") is None:
             print("lightning: left out, it is not installed (pip install lightning)", file=sys.stderr)
             names = [peer for peer in names if peer != "lightning"]
         total = options.warm_up + options.rounds * (options.steps + 1) + 1  # the last is never asked for
         mine = Job(**{**asdict(job), "batch_size": size, "steps": total, "uncounted": 1})
         section = compare(names, mine, options.rounds, options.steps, scratch)
-        keep(f"{name}/{size}" + (f"/{options.name}" if options.name else ""), section, facts)
+        keep(f"{name}/{size}" + (f"/{options.name}" if options.name else "") + where, section, facts)
 
 
 def main() -> None:
@@ -933,6 +969,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=3, help="updates before the first turn")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: where others use the machine, one thread")
     parser.add_argument("--only", nargs="+", choices=TRAINING, metavar="NAMES", help=", ".join(TRAINING))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--name", help="of the results, beside the usual ones")
     parser.add_argument("--base", action="store_true")
     parser.add_argument("--evaluate", action="store_true")

@@ -28,7 +28,6 @@ from dongu.model.padding_free import (
     CELLS_OF_PADDING,
     PaddingFree,
     Rows,
-    _attend_by_nested,
     attend,
     flatten,
     self_check,
@@ -258,7 +257,7 @@ def test_the_backward_by_hand_is_the_derivative(
     share: float, first_only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dongu.model.padding_free.CELLS_OF_PADDING", 13)
-    rows = Rows.of((4, 2, 4, 1), 2, torch.device("cpu"))
+    rows = Rows.of((4, 2, 4, 1), 2)
     assert rows.blocks == ((1, 1), (3, 4))  # the second is padded
     tokens = len(rows.source)
     assert tokens == rows.tokens + 1
@@ -279,7 +278,7 @@ def test_blocks_of_like_lengths() -> None:
     """Few blocks, of little padding, whatever the lengths are; of few sizes where that is asked for."""
 
     def blocks(*lengths: int, rounded: bool = False) -> tuple[tuple[int, int], ...]:
-        return Rows.of(lengths, 2, torch.device("cpu"), rounded).blocks
+        return Rows.of(lengths, 2, rounded).blocks
 
     assert blocks(5, 9, 7) == ((3, 9),)
     assert blocks(300, 20, 299, 21) == ((2, 21), (2, 300))
@@ -295,7 +294,7 @@ def test_blocks_of_like_lengths() -> None:
 
 def test_a_row_sees_no_other_and_a_window_no_nan() -> None:
     """A block's padded cells see nothing in their window: no NaN comes of it."""
-    rows = Rows.of((3, 40), 2, torch.device("cpu"))
+    rows = Rows.of((3, 40), 2)
     assert rows.blocks == ((2, 40),)
     torch.manual_seed(0)
     q, k, v = (torch.randn(len(rows.source), 2, 8, requires_grad=True) for _ in range(3))
@@ -319,10 +318,10 @@ def test_draws_are_told_apart_in_every_precision(dtype: torch.dtype) -> None:
 
 
 def test_fillers_change_nothing(tiny_model: Callable[..., str]) -> None:
-    rows = Rows.of((40, 30), 2, torch.device("cpu"), rounded=True)
+    rows = Rows.of((40, 30), 2, rounded=True)
     assert len(rows.source) == len(rows.position) == len(rows.row) == 72
     assert rows.offsets.tolist() == [0, 30, 70]
-    sizes = {len(Rows.of((count,), 2, torch.device("cpu"), rounded=True).source) for count in range(256, 512)}
+    sizes = {len(Rows.of((count,), 2, rounded=True).source) for count in range(256, 512)}
     assert sizes == set(range(272, 513, 16))
     of = Rows.of
     for family in ("roberta", "modernbert"):
@@ -333,9 +332,7 @@ def test_fillers_change_nothing(tiny_model: Callable[..., str]) -> None:
                 patch.setattr(
                     Rows,
                     "of",
-                    staticmethod(
-                        lambda lengths, heads, device, _, rounded=rounded: of(lengths, heads, device, rounded)
-                    ),
+                    staticmethod(lambda lengths, heads, _, rounded=rounded: of(lengths, heads, rounded)),
                 )
                 model.zero_grad()
                 logits = PaddingFree(model)(**inputs).logits
@@ -401,19 +398,6 @@ def test_logits_and_gradients_by_onednn(tiny_model: Callable[..., str]) -> None:
         assert_same(load(tiny_model(family)), micro_batch(load(tiny_model(family))), logits=1e-6, gradients=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
-@pytest.mark.parametrize("first_only", [False, True])
-def test_nested_attention_is_the_same(first_only: bool) -> None:
-    """The path of CUDA, as far as a CPU goes."""
-    rows = Rows.of((4, 9, 1, 4), 2, torch.device("cpu"))
-    torch.manual_seed(0)
-    q, k, v = torch.randn(3, 19, 2, 8, dtype=torch.float64, requires_grad=True).unbind(0)
-    q = q[rows.first] if first_only else q
-    wanted = attend(q, k, v, rows, nn.Identity())[:18]
-    got = _attend_by_nested(q[:18], k[:18], v[:18], rows, 0.0).flatten(1)
-    assert torch.allclose(got, wanted, rtol=1e-12)
-
-
 def test_a_flat_collator_lays_down_what_a_padding_one_surrounds() -> None:
     lengths = np.array([4, 1, 6, 2])
     random = np.random.default_rng(0)
@@ -450,7 +434,7 @@ def test_a_model_that_computes_something_else_goes_on_as_it_is(
 
 
 def test_rows_lie_in_order_of_length() -> None:
-    rows = Rows.of((4, 2, 4, 1), 2, torch.device("cpu"))
+    rows = Rows.of((4, 2, 4, 1), 2)
     assert rows.lengths == (1, 2, 4, 4)
     assert rows.tokens == 11
     assert rows.source.tolist()[:11] == [10, 4, 5, 0, 1, 2, 3, 6, 7, 8, 9]

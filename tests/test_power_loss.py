@@ -29,6 +29,7 @@ from dongu.errors import CheckpointError, StorageError
 from dongu.evaluate import Evaluation
 from dongu.files import Disk, disk, is_leftover, replace_folder, write_file
 from dongu.loop import Step
+from dongu.model.arrival import Arrival
 from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoints, state_tensors
 from dongu.run.folder import RunFolder
 from dongu.run.journal import Journal, check_log
@@ -328,7 +329,10 @@ def update(loop: Any) -> None:
 
 def log_line(step: int) -> Step:
     rows = np.arange(8)
-    return Step(step, step / 2, 1 / step, 1e-3, 0.1, 8, 100, 120, 0.01, rows, rows / step)
+    arrival = Arrival(torch.device("cpu"))
+    arrival.send(torch.tensor([0.1, 1 / step, *(rows / step)]))
+    arrival.close()
+    return Step(step, step / 2, 1e-3, 8, 100, 120, rows, arrival)
 
 
 def tell(story: Story, run: RunFolder, loop: Any) -> None:

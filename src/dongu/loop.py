@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,9 @@ from dongu.errors import NonFiniteError, UsageError
 from dongu.evaluate import Evaluation, evaluate
 from dongu.extras import require_extras
 from dongu.metrics import MetricSet
+from dongu.model.arrival import Arrival
 from dongu.model.device import make_accelerator
+from dongu.model.dropout import seed_draws
 from dongu.model.finite import check_finite
 from dongu.model.gradients import total_norm
 from dongu.model.load import (
@@ -40,7 +42,7 @@ from dongu.model.load import (
 )
 from dongu.model.lora import add_lora, load_plain_weights, merged
 from dongu.model.loss import Loss
-from dongu.model.optimizer import make_optimizer
+from dongu.model.optimizer import make_optimizer, skip_on_gpu
 from dongu.model.padding_free import without_padding
 from dongu.model.place import resolve_model
 from dongu.model.scale import UNSCALED, Scale
@@ -51,20 +53,60 @@ CHECKED_ROWS = 8  # that both engines compute before the first step
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer update, after it was made. Counts are over all processes, tokens over this one."""
+    """One optimizer update, after it was made. Counts are over all processes, tokens over this one.
+
+    A GPU may still be at it: then reading its loss, its norm or its seconds waits, and raises `NonFiniteError` where
+    the update was not made.
+    """
 
     number: int  # from 1
     epoch: float  # passes over the training rows so far
-    loss: float  # mean over the examples of the update
     learning_rate: float  # that the update used; under --layer-decay that of the head
-    grad_norm: float  # before clipping
     examples: int
     tokens: int  # real ones
     padded_tokens: int  # what they are when each row is padded to the longest of its micro-batch
-    seconds: float
-    # Of each example, (examples,): its row number in the source, and its own loss just before the update, with dropout.
-    ids: np.ndarray = field(compare=False)
-    row_losses: np.ndarray = field(compare=False)
+    ids: np.ndarray = field(compare=False)  # (examples,), the row number of each in the source
+    arrival: Arrival = field(compare=False, repr=False)  # of the norm, the loss, and the loss of each example
+
+    @property
+    def loss(self) -> float:
+        """The mean over the examples of the update."""
+        return float(self._numbers[1])
+
+    @property
+    def grad_norm(self) -> float:
+        """Before clipping."""
+        return float(self._numbers[0])
+
+    @property
+    def row_losses(self) -> np.ndarray:
+        """(examples,), the loss of each just before the update, with dropout."""
+        return self._numbers[2:]
+
+    @property
+    def seconds(self) -> float:
+        """That the device was at it."""
+        return self.arrival.seconds
+
+    def check(self) -> None:
+        """
+        Raises:
+            NonFiniteError: the loss or the gradient is not finite.
+        """
+        norm, loss = map(float, self.arrival.numbers[:2])
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {norm}"
+        raise NonFiniteError(
+            f"{what}; the update was not made",
+            where=f"step {self.number}, train rows {', '.join(map(str, self.ids[:32].tolist()))}",
+            hint="try a lower --learning-rate, some --warmup or --max-grad-norm 1, and look at these rows",
+        )
+
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        self.check()
+        return self.arrival.numbers
 
 
 class Loop:
@@ -116,6 +158,7 @@ class Loop:
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
         check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
+        self.not_recorded: str | None = None  # why a GPU's steps are no replays, where that was tried
         engine, self.fallback = self._choose_engine()
         self.loss, weights = self._make_loss()
         self.updates = TrainUpdates(
@@ -138,6 +181,7 @@ class Loop:
         self.engine = self.accelerator.prepare_model(engine)
         self.optimizer = make_optimizer(self.model, self.config)
         self.lr_scheduler = make_scheduler(self.optimizer, self.config, self.total_steps)
+        self._skip = skip_on_gpu(self.optimizer, self.accelerator.device)
 
     @property
     def train_dataloader(self) -> Any:
@@ -150,19 +194,30 @@ class Loop:
         )
 
     def __iter__(self) -> Iterator[Step]:
-        accelerator = self.accelerator
+        accelerator, before = self.accelerator, None
         for update in self.train_dataloader:
-            started = time.perf_counter()
+            arrival = Arrival(accelerator.device)
             if not (self.engine.training and self.model.training):  # to tell every module takes a millisecond
                 self.engine.train()
 
             # Forward, backward.
-            losses = accelerator.reduce(self._gradients_in_memory(update), "sum").cpu()  # waits for the device
-            loss = float(losses[0])
+            losses = accelerator.reduce(self._gradients_in_memory(update), "sum")
             grad_norm = self._clip_gradients()
-            if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                raise self._not_finite(loss, grad_norm)
-            learning_rate = max(self.lr_scheduler.get_last_lr())
+            arrival.send(torch.cat([grad_norm.reshape(1), losses]))
+            step = Step(
+                number=self.number + 1,
+                epoch=(self.number + 1) / self.steps_per_epoch,
+                learning_rate=max(self.lr_scheduler.get_last_lr()),
+                examples=update.examples,
+                tokens=sum(micro_batch.tokens for micro_batch in update.micro_batches),
+                padded_tokens=sum(micro_batch.padded_tokens for micro_batch in update.micro_batches),
+                ids=self.splits["train"].ids[self.updates.rows(self.number)],
+                arrival=arrival,
+            )
+            if self._skip is None:
+                step.check()
+            else:  # on the GPU, which is not waited for: from the first number that is not finite on
+                torch.maximum(self._skip, (losses[0] + grad_norm).isfinite().logical_not(), out=self._skip)
 
             # Step, schedule, zero the gradients.
             self.optimizer.step()
@@ -170,19 +225,13 @@ class Loop:
             self.optimizer.zero_grad()
 
             self.number += 1
-            yield Step(
-                number=self.number,
-                epoch=self.number / self.steps_per_epoch,
-                loss=loss,
-                learning_rate=learning_rate,
-                grad_norm=grad_norm,
-                examples=update.examples,
-                tokens=sum(micro_batch.tokens for micro_batch in update.micro_batches),
-                padded_tokens=sum(micro_batch.padded_tokens for micro_batch in update.micro_batches),
-                seconds=time.perf_counter() - started,
-                ids=self.splits["train"].ids[self.updates.rows(self.number - 1)],
-                row_losses=losses[1:].numpy(),
-            )
+            arrival.close()
+            if before is not None:
+                before.check()  # has arrived, while the GPU is at this one
+            yield step
+            before = step
+        if before is not None:
+            before.check()
 
     def gradients(self, update: Update) -> Tensor:
         """Forward and backward of an update: adds to the gradients, and gives its losses, (1 + examples,).
@@ -196,7 +245,7 @@ class Loop:
         losses = torch.zeros(1 + update.examples, device=accelerator.device)
         for micro_batch in update.micro_batches:
             # Dropout is a function of (seed, step, position): nothing that happens between steps can move it.
-            torch.manual_seed(dropout_seed(self.config.seed, self.number + 1, micro_batch.position))
+            seed_draws(accelerator.device, dropout_seed(self.config.seed, self.number + 1, micro_batch.position))
             inputs = micro_batch.to(accelerator.device)  # (batch, tokens) each
             labels = inputs.pop("labels")  # (batch,)
             last = micro_batch is update.micro_batches[-1]
@@ -296,6 +345,9 @@ class Loop:
         device = self.accelerator.device
         inputs = {name: tensor.to(device) for name, tensor in sample.items()}
         engine, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side)
+        if reason is None and device.type == "cuda" and self.accelerator.num_processes == 1:  # DDP wants its hooks
+            with self.accelerator.autocast():
+                self.not_recorded = engine.record(inputs)
         self.collate = replace(self.collate, flat=reason is None)
         self.config = self.config if reason is None else self.config.model_copy(update={"engine": "plain"})
         return engine, reason
@@ -311,23 +363,14 @@ class Loop:
         weights = torch.tensor(list(by_class.values()), dtype=torch.float32, device=self.accelerator.device)
         return replace(loss, class_weights=weights), row_weights(by_class, targets)
 
-    def _clip_gradients(self) -> float:
-        """The norm of the whole gradient, which is scaled down to `--max-grad-norm` where it is larger."""
+    def _clip_gradients(self) -> Tensor:
+        """The norm of the whole gradient, (), which is scaled down to `--max-grad-norm` where it is larger."""
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
         norm = total_norm([p.grad for p in parameters], exactly_as_pytorch=self.config.engine == "plain")
         if self.config.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)
-        return float(norm)
-
-    def _not_finite(self, loss: float, grad_norm: float) -> NonFiniteError:
-        rows = self.splits["train"].ids[self.updates.rows(self.number)].tolist()
-        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {grad_norm}"
-        return NonFiniteError(
-            f"{what}; the update was not made",
-            where=f"step {self.number + 1}, train rows {', '.join(map(str, rows[:32]))}",
-            hint="try a lower --learning-rate, some --warmup or --max-grad-norm 1, and look at these rows",
-        )
+        return norm
 
     def _resolve(self, config: RunConfig) -> RunConfig:
         """Every option with the value that the run uses."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -207,15 +208,24 @@ def run(
             checkpoints.retire(state)  # a kill may have come before it
         journal.phase("setup", time.perf_counter() - started, state.step)
         saved, effort = (state.step, state.evaluated_step), Effort()
-        for step in _boundaries(steps, signals):
-            if step is not None:
+        made: deque[Step] = deque()  # and not recorded yet
+
+        def record(steps: Iterable[Step]) -> None:
+            for step in steps:
                 journal.step(step)
                 trackers.step(step)
                 progress.step(step)
                 effort.add(step)
+
+        for step in _boundaries(steps, signals):
+            if step is not None:
+                made.append(step)
                 state.step = step.number
                 _note_memory(loop, state, console)
+            record(_arrived(made, waiting=1))
             stop = signals.agreed(loop.accelerator)
+            if stop or plan.evaluates(state.step) or plan.saves(state.step):
+                record(_arrived(made, waiting=0))
 
             if not stop and plan.evaluates(state.step) and state.evaluated_step < state.step:
                 stop = not _evaluate(loop, folder, state, journal, progress, trackers, signals)
@@ -233,6 +243,7 @@ def run(
                 console.line(f"stopped early: no better {metrics.main} in {state.evaluations_since_best} evaluations")
                 break
 
+        record(_arrived(made, waiting=0))
         loop.accelerator.wait_for_everyone()  # the model is whole on disk before anybody reads it
         try:
             with signals.at_once(enabled=loop.accelerator.num_processes == 1):
@@ -267,6 +278,13 @@ def _boundaries(steps: Iterable[Step], signals: StopSignals) -> Iterator[Step | 
         if signals.received is None:
             raise
         yield None  # a signal to all processes ended the workers too: no reason to lose the steps since the last save
+
+
+def _arrived(made: deque[Step], *, waiting: int) -> Iterator[Step]:
+    """Take out the steps that can be read, but for so many that a GPU is still at: to read one would wait for it, and
+    then it would have nothing to do."""
+    while made and (len(made) > waiting or made[0].arrival.is_there):
+        yield made.popleft()
 
 
 def _evaluate(

@@ -61,16 +61,22 @@ class MicroBatch:
     padded_tokens: int  # when each row is padded to the longest
 
     def to(self, device: torch.device) -> dict[str, Tensor]:
-        """The tensors on the device, but for `lengths`; the copy overlaps with computing where the memory is pinned."""
+        """The tensors on the device; the copy overlaps with computing where the memory is pinned.
+
+        Of flat ones the labels alone: the padding-free form lays the others out on the host, and sends them itself.
+        """
         return {
-            name: tensor if name == "lengths" else tensor.to(device, non_blocking=True)
+            name: tensor.to(device, non_blocking=True) if self._travels(name) else tensor
             for name, tensor in self.tensors.items()
         }
 
     def pin_memory(self) -> MicroBatch:
         """For `DataLoader(pin_memory=True)`."""
-        pinned = {name: tensor.pin_memory() for name, tensor in self.tensors.items()}
+        pinned = {name: tensor.pin_memory() if self._travels(name) else tensor for name, tensor in self.tensors.items()}
         return replace(self, tensors=pinned)
+
+    def _travels(self, name: str) -> bool:
+        return name == "labels" or "lengths" not in self.tensors
 
 
 @dataclass(frozen=True)

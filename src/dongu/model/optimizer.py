@@ -26,6 +26,17 @@ def make_optimizer(model: Any, config: RunConfig) -> torch.optim.AdamW:
     )
 
 
+def skip_on_gpu(optimizer: torch.optim.AdamW, device: torch.device) -> torch.Tensor | None:
+    """A flag on the GPU, (), fp32: while it is 1, the optimizer's steps change nothing, which no host has to know.
+
+    It is what a gradient scaler tells the fused optimizer. None where steps are not fused, or not on CUDA.
+    """
+    if device.type != "cuda" or not optimizer.defaults["fused"]:
+        return None
+    optimizer.found_inf = torch.zeros((), device=device)  # type: ignore[attr-defined]
+    return optimizer.found_inf  # type: ignore[attr-defined, no-any-return]
+
+
 def _parameter_groups(model: Any, config: RunConfig) -> list[dict[str, Any]]:
     """One group, or with --layer-decay one for each run of parameters of one depth.
 

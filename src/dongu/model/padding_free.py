@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from dongu.errors import ModelError
-from dongu.model.dropout import LEVELS, comparable, draw, drop, keep, levels, scale
+from dongu.errors import DonguError, ModelError
+from dongu.model.dropout import comparable, draw, drop, keep, levels, scale
+from dongu.model.graphs import Graphs, Shape
 from dongu.model.products import fast_products, has_fast_products
 
-HAS_VARLEN = find_spec("torch.nn.attention.varlen") is not None  # not in older PyTorch
+HALF = (torch.bfloat16, torch.float16)
+SIZES_AN_OCTAVE = {"cpu": 16, "cuda": 8}  # of the numbers of tokens that occur, where few shall occur
+REACH_STEP = 128  # tokens that a block of flash attention takes at a time
+FILLERS_A_ROW = 64  # more would be attention's longest rows
 CELLS_OF_PADDING = 6000  # cost attention as much as one more block does (`benchmarks/pieces.py`)
 MASKED = -1e30  # added to a score: none of its weight is left, and where a row sees nothing at all there is no NaN
 TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of it, a wrong layout far above
@@ -43,22 +46,24 @@ class Rows:
 
     heads: int  # of attention
     rounded: bool  # whether sizes are rounded up, so that few different ones occur
-    lengths: tuple[int, ...]  # tokens of each row, in order of length
-    source: Tensor  # (tokens,) place of each token in the caller's flat order; fillers at the end are any
+    lengths: tuple[int, ...]  # tokens of each row, in order of length; () where nothing may depend on them
+    reach: int  # tokens of the longest row, or some more
+    spare: int  # a filler, or a token of the caller's last row
+    source: Tensor  # (tokens,) place of each token in the caller's flat order; of fillers, the one after all
     row: Tensor  # (tokens,) the row that a token belongs to
     position: Tensor  # (tokens,) from 0 in every row
     offsets: Tensor  # (batch + 1,) where rows begin, and the end
     place: Tensor  # (batch,) where the caller's rows are in the order of length
 
     @staticmethod
-    def of(lengths: Sequence[int], heads: int, device: torch.device, rounded: bool = False) -> Rows:
-        """The layout of rows with so many tokens each, all arithmetic on the host.
+    def of(lengths: Sequence[int], heads: int, rounded: bool = False, fillers: int | None = None) -> Rows:
+        """The layout of rows with so many tokens each, on the host.
 
         Args:
             lengths: tokens of each row.
             heads: of the model's attention.
-            device: where the tensors are wanted.
-            rounded: whether fillers bring the number of tokens up to one of sixteen an octave.
+            rounded: whether fillers bring the number of tokens up to one of `SIZES_AN_OCTAVE`.
+            fillers: their number, if it is not the least; at 0 the last row must be one that no logit depends on.
         """
         given = np.asarray(lengths, dtype=np.int64)
         order = np.argsort(given, kind="stable")
@@ -67,12 +72,22 @@ class Rows:
         offsets = np.concatenate([[0], np.cumsum(ordered)])
         position = np.arange(len(row)) - offsets[row]
         source = (np.cumsum(given) - given)[order][row] + position
-        step = 2 ** max(0, len(row).bit_length() - 5) if rounded else 1
-        fillers = 1 + -(len(row) + 1) % step
-        source, row, position = (np.pad(array, (0, fillers)) for array in (source, row, position))
-        arrays = (source, row, position, offsets, np.argsort(order))
-        tensors = (torch.from_numpy(array).to(device, non_blocking=True) for array in arrays)
-        return Rows(heads, rounded, tuple(ordered.tolist()), *tensors)
+        place = np.argsort(order)
+        spare = int(offsets[place[-1]])
+        if fillers is None:
+            fillers = 1 + -(len(row) + 1) % (step_of(len(row), "cpu") if rounded else 1)
+            spare = len(row) + fillers - 1
+        source = np.pad(source, (0, fillers), constant_values=len(row))
+        row, position = (np.pad(array, (0, fillers)) for array in (row, position))
+        tensors = map(torch.from_numpy, (source, row, position, offsets, place))
+        reach = min(-(-int(ordered[-1]) // REACH_STEP) * REACH_STEP, len(row))
+        return Rows(heads, rounded, tuple(ordered.tolist()), reach, spare, *tensors)
+
+    def to(self, device: torch.device) -> Rows:
+        """With its tensors there."""
+        tensors = (self.source, self.row, self.position, self.offsets, self.place)
+        there = (tensor.to(device) for tensor in tensors)
+        return Rows(self.heads, self.rounded, self.lengths, self.reach, self.spare, *there)
 
     @property
     def tokens(self) -> int:
@@ -85,8 +100,19 @@ class Rows:
         return self.offsets[:-1]
 
     @cached_property
+    def ends(self) -> Tensor:
+        """`offsets` as a GPU's attention takes them, int32."""
+        return self.offsets.int()
+
+    @cached_property
     def blocks(self) -> tuple[tuple[int, int], ...]:
-        """(rows, longest) of the neighbours that attention computes together, in the order of the rows."""
+        """(rows, longest) of the neighbours that attention computes together, in the order of the rows.
+
+        Raises:
+            ModelError: nothing may depend on the lengths.
+        """
+        if not self.lengths:
+            raise ModelError("its attention is laid out anew for each micro-batch")
         step = 16 if self.rounded else 1
         blocks: list[tuple[int, int]] = []
         spare = 0
@@ -111,7 +137,16 @@ class Rows:
 
     def mean(self, hidden: Tensor) -> Tensor:
         """The mean over each row's tokens, (tokens, hidden) → (batch, hidden)."""
-        return torch.stack([part.mean(0) for part in torch.split(hidden[: self.tokens], list(self.lengths))])
+        count = self.offsets.diff()[:, None]  # (batch, 1)
+        place = torch.arange(len(hidden), device=hidden.device)
+        inside = (place >= self.first[:, None]) & (place < self.offsets[1:, None])  # (batch, tokens)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return (inside / count).to(hidden.dtype) @ hidden
+
+
+def step_of(tokens: int, device: str) -> int:
+    """From one of the sizes near this number of tokens to the next, where `SIZES_AN_OCTAVE` occur."""
+    return int(2 ** max(0, tokens.bit_length() - SIZES_AN_OCTAVE[device].bit_length()))
 
 
 @dataclass(frozen=True)
@@ -133,7 +168,7 @@ class Cells:
         row = token = cell = 0
         for count, longest in rows.blocks:
             real = np.arange(longest) < lengths[row : row + count, None]  # (rows, longest)
-            laid = np.full(real.shape, len(rows.row) - 1)
+            laid = np.full(real.shape, rows.spare)
             laid[real] = np.arange(token, token + real.sum())
             tokens.append((laid[:, None] * rows.heads + head[:, None]).ravel())
             first = cell + np.arange(count)[:, None] * rows.heads * longest + np.arange(longest)  # of head 0
@@ -170,16 +205,13 @@ def attend(
     Returns:
         (tokens, heads * head_dim), or (batch, heads * head_dim).
     """
-    first_only = len(query) < len(key)
-    if query.is_cuda and bias is None and (window is None or not first_only):
-        share = levels(dropout) / LEVELS
-        fillers = 0 if first_only else len(query) - rows.tokens
-        real = (query[: len(query) - fillers], key[: rows.tokens], value[: rows.tokens])
-        if HAS_VARLEN and query.dtype in (torch.bfloat16, torch.float16) and share == 0:
-            return F.pad(_attend_by_varlen(*real, rows, window).flatten(1), (0, 0, 0, fillers))
-        if window is None:
-            return F.pad(_attend_by_nested(*real, rows, share).flatten(1), (0, 0, 0, fillers))
-    if window is not None and window < rows.lengths[-1] - 1:
+    if query.is_cuda and bias is None:
+        share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+        if has_flash(query) and (window is None or len(query) == len(key)):
+            return flash_attention(query, key, value, rows, share, window).flatten(1)
+        if query.dtype != torch.float64 and window is None:
+            return efficient_attention(query, key, value, rows, share).flatten(1)
+    if window is not None and window < rows.longest - 1:
         place = torch.arange(rows.longest, device=query.device)
         far = (place[:, None] - place).abs() > window
         bias = torch.zeros(rows.heads, *far.shape, device=query.device).masked_fill(far, MASKED)
@@ -273,31 +305,35 @@ def added(mask: Tensor, bias: Tensor | None, query: Tensor) -> Tensor:
     return mask.to(query.dtype)
 
 
-def _attend_by_varlen(query: Tensor, key: Tensor, value: Tensor, rows: Rows, window: int | None) -> Tensor:
-    """Flash attention over rows of any length, without dropout: half precision on CUDA."""
-    from torch.nn.attention.varlen import varlen_attn
+def has_flash(query: Tensor) -> bool:
+    """Whether flash attention takes such queries on this GPU."""
+    modern = torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return modern and query.dtype in HALF and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
 
-    ends = rows.offsets.int()
-    longest = rows.lengths[-1]
+
+def flash_attention(query: Tensor, key: Tensor, value: Tensor, rows: Rows, share: float, window: int | None) -> Tensor:
+    """PyTorch's flash attention over rows of any length; `varlen_attn` is the same without dropout."""
     first_only = len(query) < len(key)
-    starts = torch.arange(len(ends), dtype=torch.int32, device=ends.device) if first_only else ends
-    reach = (-1, -1) if window is None else (window, window)
-    answer = varlen_attn(query, key, value, starts, ends, 1 if first_only else longest, longest, window_size=reach)
-    return answer if isinstance(answer, Tensor) else answer[0]
+    answer, *_ = torch.ops.aten._flash_attention_forward(
+        query, key, value, _asked(rows, first_only), rows.ends, 1 if first_only else rows.reach, rows.reach, share,
+        False, False, window_size_left=window, window_size_right=window,
+    )  # fmt: skip
+    return answer  # type: ignore[no-any-return]
 
 
-def _attend_by_nested(query: Tensor, key: Tensor, value: Tensor, rows: Rows, share: float) -> Tensor:
-    """PyTorch's attention on nested tensors: any precision, with dropout."""
-    each = torch.arange(len(rows.offsets), device=query.device)
-    layouts = {len(key): (rows.offsets, rows.lengths[0], rows.lengths[-1]), len(rows.lengths): (each, 1, 1)}
+def efficient_attention(query: Tensor, key: Tensor, value: Tensor, rows: Rows, share: float) -> Tensor:
+    """PyTorch's memory-efficient attention over rows of any length: fp32 too, and older GPUs."""
+    first_only = len(query) < len(key)
+    answer, *_ = torch.ops.aten._efficient_attention_forward(
+        query[None], key[None], value[None], None, _asked(rows, first_only), rows.ends,
+        1 if first_only else rows.reach, rows.reach, share, 0, True,
+    )  # fmt: skip
+    return answer[0]  # type: ignore[no-any-return]
 
-    def nested(flat: Tensor) -> Tensor:
-        offsets, shortest, longest = layouts[len(flat)]
-        jagged = torch.nested.nested_tensor_from_jagged(flat, offsets, min_seqlen=shortest, max_seqlen=longest)
-        return jagged.transpose(1, 2)
 
-    answer = F.scaled_dot_product_attention(nested(query), nested(key), nested(value), dropout_p=share)
-    return answer.transpose(1, 2).values()
+def _asked(rows: Rows, first_only: bool) -> Tensor:
+    """Where the queries of each row begin, and the end, int32."""
+    return torch.arange(len(rows.ends), dtype=torch.int32, device=rows.ends.device) if first_only else rows.ends
 
 
 @dataclass(frozen=True)
@@ -388,8 +424,7 @@ class PostNormEncoder:
         position = rows.position
         if (padding := own.position_embeddings.padding_idx) is not None:
             # RoBERTa's kind counts from the padding index on, and counts real tokens only.
-            real = (input_ids != padding).long()
-            real[rows.tokens :] = 0
+            real = (input_ids != padding).long()  # fillers are padding
             before = real.cumsum(0) - real
             position = (before - before[rows.first][rows.row] + 1) * real + padding
         hidden = drop(own.LayerNorm(hidden + own.position_embeddings(position)), own.dropout)
@@ -528,6 +563,10 @@ class PaddingFree(nn.Module):
         self.classifier = classifier
         family = FAMILIES[classifier.config.model_type]
         self.encoder, self.head = family.encoder(classifier.base_model), family.head
+        self.graphs: Graphs | None = None
+        # What fillers are. No logit depends on it, but RoBERTa's kind of positions tells real tokens by it.
+        positions = getattr(classifier.base_model.embeddings, "position_embeddings", None)
+        self._padding = getattr(positions, "padding_idx", None) or 0
 
     @property
     def config(self) -> Any:
@@ -540,21 +579,70 @@ class PaddingFree(nn.Module):
         """Logits of each row.
 
         Args:
-            input_ids: (tokens,), the rows one after the other.
+            input_ids: (tokens,), the rows one after the other; best on the host, whatever the model's device.
             lengths: (batch,), tokens of each row; on the host, or the device is waited for.
-            token_type_ids: (tokens,).
+            token_type_ids: (tokens,), like `input_ids`.
 
         Returns:
-            `logits` (batch, labels), in the order of the rows.
+            `logits` (batch, labels), in the order of the rows, on the model's device.
         """
-        # Few different sizes: oneDNN compiles its products for each, and a GPU's allocator keeps memory for each.
-        device = input_ids.device
-        rounded = device.type != "cpu" or torch.is_autocast_enabled("cpu") or has_fast_products()
-        rows = Rows.of(lengths.tolist(), self.config.num_attention_heads, device, rounded)
-        types = None if token_type_ids is None else token_type_ids[rows.source]
+        device = self.classifier.device
+        if device.type == "cuda":
+            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            numbers, shape, rows = self._as_one_tensor(input_ids.cpu(), types.cpu(), lengths)
+            if self.graphs is not None and self.training and torch.is_grad_enabled():
+                return SequenceClassifierOutput(logits=self.graphs(numbers, shape))
+            return SequenceClassifierOutput(logits=self._compute(numbers.to(device, non_blocking=True), shape, rows))
+        # Few different sizes: oneDNN compiles its products for each.
+        rounded = torch.is_autocast_enabled("cpu") or has_fast_products()
+        rows = Rows.of(lengths.tolist(), self.config.num_attention_heads, rounded).to(device)
+        ids = F.pad(input_ids, (0, 1), value=self._padding)[rows.source]
+        kinds = None if token_type_ids is None else F.pad(token_type_ids, (0, 1))[rows.source]
         with fast_products(device):
-            read = self.encoder(input_ids[rows.source], types, rows)  # (batch, hidden), in order of length
+            read = self.encoder(ids, kinds, rows)  # (batch, hidden), in order of length
         return SequenceClassifierOutput(logits=self.head(self.classifier, read)[rows.place])
+
+    def _as_one_tensor(self, input_ids: Tensor, types: Tensor, lengths: Tensor) -> tuple[Tensor, Shape, Rows]:
+        """What a GPU needs to know of a micro-batch: (numbers,) int64 to send in one piece, and its shape.
+
+        Fillers are short rows after the others, so that attention has no tokens besides those of rows.
+        """
+        step = step_of(len(input_ids), "cuda")
+        more = -(-step // FILLERS_A_ROW)
+        fillers = more + -(len(input_ids) + more) % step
+        added = [len(part) for part in np.array_split(np.empty(fillers), more)]
+        rows = Rows.of([*lengths.tolist(), *added], self.config.num_attention_heads, rounded=True, fillers=0)
+        parts = (
+            F.pad(input_ids, (0, fillers), value=self._padding), F.pad(types, (0, fillers)), rows.source, rows.row,
+            rows.position % lengths.max(),  # which the model has
+            rows.offsets, rows.place,
+        )  # fmt: skip
+        return torch.cat(parts).pin_memory(), (len(rows.row), len(lengths), more, rows.reach), rows
+
+    def _compute(self, numbers: Tensor, shape: Shape, known: Rows | None = None) -> Tensor:
+        """(batch, labels) of what `_as_one_tensor` made, on its device; from its shape alone if not more is known."""
+        tokens, batch, more, reach = shape
+        input_ids, types, *layout = torch.split(numbers, [tokens] * 5 + [batch + more + 1, batch + more])
+        lengths, spare = ((), 0) if known is None else (known.lengths, known.spare)
+        rows = Rows(self.config.num_attention_heads, True, lengths, reach, spare, *layout)
+        read = self.encoder(input_ids[rows.source], types[rows.source], rows)
+        return self.head(self.classifier, read)[rows.place[:batch]]  # type: ignore[no-any-return]
+
+    def record(self, inputs: Mapping[str, Tensor]) -> str | None:
+        """Replay training steps from recordings from here on; or what keeps this model from it, in a few words.
+
+        Args:
+            inputs: padded ones of some rows, which are tried.
+        """
+        parameters = [parameter for parameter in self.classifier.parameters() if parameter.requires_grad]
+        self.graphs = Graphs(self._compute, parameters)
+        self.train()
+        try:
+            self(**flatten(inputs))
+        except (DonguError, RuntimeError) as error:
+            self.graphs = None
+            return (str(error) or type(error).__name__).splitlines()[0]
+        return None
 
 
 def flatten(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -566,7 +654,7 @@ def flatten(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     real = inputs["attention_mask"].bool()
     if not bool(real[:, 0].all()) or bool((real[:, 1:] & ~real[:, :-1]).any()):
         raise ValueError("padding is expected on the right of each row")
-    flat = {name: tensor[real] for name, tensor in inputs.items() if name in ("input_ids", "token_type_ids")}
+    flat = {name: tensor[real].cpu() for name, tensor in inputs.items() if name in ("input_ids", "token_type_ids")}
     return {**flat, "lengths": real.sum(1).cpu()}
 
 

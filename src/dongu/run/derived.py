@@ -102,7 +102,9 @@ def _describe_padding(loop: Loop) -> str:
 def _describe_engine(loop: Loop) -> str:
     if loop.fallback:
         return f"plain: {loop.fallback}"
-    return "packed: real tokens only" if loop.config.engine == "packed" else "plain: the model's own forward"
+    if loop.config.engine == "plain":
+        return "plain: the model's own forward"
+    return "packed: real tokens only" + (f"; not replayed: {loop.not_recorded}" if loop.not_recorded else "")
 
 
 def _describe_loss(loop: Loop) -> str:

@@ -1,0 +1,62 @@
+"""What a device made of an update, on its way to the host."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Arrival:
+    """Numbers that a device computes, and the seconds that it was at it; only reading waits for the device.
+
+    A GPU works through what it was asked for while Python goes on. On other devices all is there at once.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._began: Any = self._now()
+        self._ended: Any = None
+
+    def send(self, numbers: Tensor) -> None:
+        """These are the numbers, (count,) fp32."""
+        self._numbers = numbers.detach()
+        if self._on_gpu:
+            room = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._numbers = room.copy_(self._numbers, non_blocking=True)
+            self._sent = self._now()
+
+    def close(self) -> None:
+        """The work ends here."""
+        self._ended = self._now()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether reading would not wait."""
+        return not self._on_gpu or bool(self._ended.query())
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """(count,) fp32."""
+        if self._on_gpu:
+            self._sent.synchronize()
+        return self._numbers.cpu().numpy()
+
+    @cached_property
+    def seconds(self) -> float:
+        """From the beginning of the work to its end, on the device."""
+        if self._on_gpu:
+            self._ended.synchronize()
+            return float(self._began.elapsed_time(self._ended)) / 1000
+        return float(self._ended - self._began)
+
+    def _now(self) -> Any:
+        if not self._on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event

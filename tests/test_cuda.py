@@ -1,0 +1,268 @@
+"""What only a CUDA GPU can show: the same numbers, the same bytes after a stop, and no waiting in between."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dongu
+from dongu.errors import NonFiniteError
+from dongu.model.load import load_model
+from dongu.model.padding_free import PaddingFree, Rows, attend, flatten
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
+
+CUDA = torch.device("cuda")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert")
+REPLAYED = tuple(family for family in FAMILIES if family not in ("mpnet", "modernbert"))
+LENGTHS = (7, 30, 3, 30, 1, 12, 9)
+OPTIONS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "lr": 1e-3, "device": "cuda"}
+
+
+@pytest.fixture
+def _all_memory_afterwards() -> Iterator[None]:
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def load(path: str) -> Any:
+    names = ("a", "b", "c")
+    return load_model(path, label_names=names, task="single-label", pad_token_id=0, seed=5).to(CUDA)
+
+
+def micro_batch(model: Any, lengths: tuple[int, ...] = LENGTHS, seed: int = 0) -> dict[str, Tensor]:
+    """Padded inputs with random tokens, on the GPU."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(lengths), max(lengths))
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    inputs = {"input_ids": torch.randint(4, 60, shape, generator=generator) * mask, "attention_mask": mask}
+    if getattr(model.config, "type_vocab_size", 0) > 1:
+        inputs["token_type_ids"] = torch.randint(0, 2, shape, generator=generator) * mask
+    return {name: tensor.to(CUDA) for name, tensor in inputs.items()}
+
+
+def outcome(model: Any, run: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits, and the gradients of the model."""
+    model.zero_grad()
+    logits = run(**inputs).logits.float()
+    (logits * torch.linspace(-1, 2, logits.numel(), device=CUDA).view_as(logits)).sum().backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_near(got: Any, wanted: Any, tolerance: float) -> None:
+    """Logits relative to the largest, gradients to their own size, or a thousandth of all together."""
+    assert float((got[0] - wanted[0]).abs().max()) <= tolerance * float(wanted[0].abs().max())
+    assert got[1].keys() == wanted[1].keys()
+    whole = float(torch.stack([g.norm() for g in wanted[1].values()]).norm())
+    for name, gradient in wanted[1].items():
+        bound = 10 * tolerance * max(float(gradient.norm()), 1e-3 * whole)
+        assert float((got[1][name] - gradient).norm()) <= bound, name
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_and_gradients(family: str, recorded: bool, tiny_model: Callable[..., str]) -> None:
+    model = load(tiny_model(family)).train()
+    packed = PaddingFree(model)
+    if recorded:
+        reason = packed.record(micro_batch(model))
+        assert (reason is None) == (family in REPLAYED), reason
+    for seed in range(3):  # the second and the third are other rows of the same shape
+        inputs = micro_batch(model, seed=seed)
+        assert_near(outcome(model, packed, flatten(inputs)), outcome(model, model, inputs), 2e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision(family: str, tiny_model: Callable[..., str]) -> None:
+    """Flash attention. All is rounded; the model's own padded forward says by how much."""
+    model = load(tiny_model(family)).train()
+    inputs = micro_batch(model)
+    (exact, exact_gradients), packed = outcome(model, model, inputs), PaddingFree(model)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        packed.record(inputs)
+        padded, padded_gradients = outcome(model, model, inputs)
+        got, gradients = outcome(model, packed, flatten(inputs))
+    assert float((got - exact).norm()) <= 2 * float((padded - exact).norm()) + 1e-3 * float(exact.norm())
+    error, usual = (
+        torch.stack([(each[name] - exact_gradients[name]).norm() for name in exact_gradients]).norm()
+        for each in (gradients, padded_gradients)
+    )
+    assert float(error) <= 2 * float(usual)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("first_only", [False, True])
+def test_dropout_of_attention_keeps_the_mean(first_only: bool, dtype: torch.dtype) -> None:
+    rows = Rows.of((4, 9, 1, 40), 2, fillers=0).to(CUDA)
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 54, 2, 16, device=CUDA, dtype=dtype).unbind(0)
+    q = q[rows.first] if first_only else q
+    wanted = attend(q, k, v, rows, nn.Dropout(0.1).eval()).float()
+    draws = torch.stack([attend(q, k, v, rows, nn.Dropout(0.1)).float() for _ in range(4000)])
+    deviation = draws.std(0)
+    apart = (draws.mean(0) - wanted).abs() / (deviation / 4000**0.5 + 1e-2 * wanted.abs() + 1e-4)
+    assert float(apart.max()) < 6
+    # A weight w that is kept with probability 0.9 and divided by it has variance w² * 0.1 / 0.9.
+    alone = rows.first[0]  # the row of one token: its only weight is 1
+    spread = deviation[0 if first_only else alone] / v[alone].flatten().float().abs()
+    assert torch.allclose(spread, torch.full_like(spread, (0.1 / 0.9) ** 0.5), rtol=0.1)
+
+
+def make_loop(path: str, data: str, **options: Any) -> dongu.Loop:
+    return dongu.Loop(data, **{**OPTIONS, "model": path, **options})
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_a_hundred_steps_are_those_of_the_plain_engine(
+    family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    data = data_folder(train=160)
+    steps = {
+        engine: list(make_loop(tiny_model(family), data, engine=engine, max_steps=100, epochs=None, lr=5e-5))
+        for engine in ("plain", "packed")
+    }
+    for plain, packed in zip(steps["plain"], steps["packed"], strict=True):
+        assert packed.loss == pytest.approx(plain.loss, rel=1e-5)
+        assert packed.grad_norm == pytest.approx(plain.grad_norm, rel=1e-4)
+
+
+def test_a_replay_is_what_python_asks_for(tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:
+    """With dropout, to the bit: the draws of a step depend on nothing else."""
+    data, weights = data_folder(train=48), []
+    for replayed in (True, False):
+        loop = make_loop(tiny_model(dropout=0.1), data)
+        assert loop.not_recorded is None
+        if not replayed:
+            loop.accelerator.unwrap_model(loop.engine).graphs = None
+        list(loop)
+        weights.append(torch.cat([p.detach().flatten() for p in loop.model.parameters()]))
+    assert torch.equal(*weights)
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_no_step_waits_for_the_gpu(
+    precision: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    data = data_folder(train=48)
+    loop = make_loop(tiny_model(dropout=0.1), data, precision=precision, max_grad_norm=1.0, batch_size=48, epochs=20)
+    try:
+        for step in loop:
+            if step.number == 2:  # all updates have the same shape, which is recorded
+                torch.cuda.set_sync_debug_mode("error")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite([step.loss, step.grad_norm, step.seconds]).all()
+    assert step.number == 20
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_that_went_on_has_the_bytes_of_one_that_never_stopped(
+    precision: str, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    from dongu.run.journal import Journal
+
+    options = {**OPTIONS, "model": tiny_model(dropout=0.1), "precision": precision, "save_steps": 4}
+    data = data_folder(train=48)
+    dongu.train(data, out=str(tmp_path / "whole"), **options)
+    write = Journal.step
+
+    def cut(self: Journal, step: dongu.Step) -> None:
+        write(self, step)
+        if step.number == 7:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "step", cut)
+        with pytest.raises(KeyboardInterrupt):
+            dongu.train(data, out=str(tmp_path / "cut"), **options)
+    dongu.resume(tmp_path / "cut")
+    for name in ("metrics.jsonl", "results.json", "model/model.safetensors", "dynamics.bin"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    lines = (tmp_path / "whole/timing.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [line["step"] for line in map(json.loads, lines) if line["event"] == "step"] == list(range(1, 19))
+
+
+def test_an_update_that_is_not_finite_is_not_made(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    loop = make_loop(tiny_model(), data_folder(train=48))
+    steps = iter(loop)
+    assert [next(steps).number for _ in range(3)] == [1, 2, 3]
+    good = [p.detach().clone() for p in loop.model.parameters()]
+    bias = loop.model.classifier.bias
+    with torch.no_grad():
+        kept = bias.clone()
+        bias[0] = float("nan")
+    step = next(steps)  # it is asked for, and not waited for
+    with torch.no_grad():
+        bias.copy_(kept)
+    with pytest.raises(NonFiniteError, match="the loss is nan") as caught:
+        _ = step.loss
+    assert caught.value.where.startswith("step 4, train rows ")
+    with pytest.raises(NonFiniteError):
+        next(steps)
+    assert all(torch.equal(p, before) for p, before in zip(loop.model.parameters(), good, strict=True))
+
+
+@pytest.mark.parametrize("size", [3, 1])
+def test_a_split_update_has_the_same_gradient(
+    size: int, tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    whole, split = (
+        list(make_loop(tiny_model(), data_folder(train=48), micro_batch_size=rows, lr=1e-4)) for rows in (8, size)
+    )
+    for one, other in zip(whole, split, strict=True):
+        assert other.loss == pytest.approx(one.loss, rel=1e-5)
+        assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
+
+
+@pytest.mark.usefixtures("_all_memory_afterwards")
+def test_memory_that_runs_out_halves_the_micro_batches(
+    tiny_model: Callable[..., str], make_rows: Callable[..., Any]
+) -> None:
+    rows, few = make_rows(4096), make_rows(8)
+    options = {**OPTIONS, "model": tiny_model(), "batch_size": 4096, "max_steps": 3, "epochs": None, "lr": 1e-4}
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    wanted = list(dongu.Loop({"train": rows, "validation": few}, **options))
+    needed = torch.cuda.max_memory_reserved()
+    gc.collect()
+    torch.cuda.empty_cache()
+    left = torch.cuda.memory_reserved()
+    whole = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((left + (needed - left) / 2) / whole)
+    loop = dongu.Loop({"train": rows, "validation": few}, **options)
+    got = list(loop)
+    assert loop.updates.micro_batch_size < 4096
+    for one, other in zip(got, wanted, strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_an_evaluation_is_that_of_the_plain_engine(
+    family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    data = data_folder(train=48)
+    plain, packed = (make_loop(tiny_model(family), data, engine=engine).evaluate() for engine in ("plain", "packed"))
+    assert packed.logits == pytest.approx(plain.logits, rel=1e-5, abs=1e-6)
+
+
+def test_lora_and_layer_decay(tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    data = data_folder(train=48)
+    for more in ({"lora": 2}, {"layer_decay": 0.8}):
+        plain, packed = (
+            list(make_loop(tiny_model(), data, engine=engine, lr=1e-4, **more)) for engine in ("plain", "packed")
+        )
+        for one, other in zip(plain, packed, strict=True):
+            assert other.loss == pytest.approx(one.loss, rel=1e-5)
