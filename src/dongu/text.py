@@ -38,6 +38,11 @@ def is_blank(text: str) -> bool:
     return all(unicodedata.category(character) in INVISIBLE for character in text)
 
 
+def plain(text: str) -> str:
+    """What is left of a text without case, width and space: equal where a reader sees the same words."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
 def excerpt(text: str, limit: int = SHOWN_CHARACTERS) -> str:
     """The beginning of a text, on one line."""
     line = " ".join(text[: limit + 1].split())

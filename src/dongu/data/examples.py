@@ -110,7 +110,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         whole = splits["train"]
         if whole.targets is None:
             raise DataError("the training rows have no labels", where=whole.origin)
-        held = hold_out(whole.targets, task, names, seed=config.seed, origin=whole.origin)
+        held = hold_out(whole.texts, whole.targets, task, names, seed=config.seed, origin=whole.origin)
         splits = {"train": whole.take(~held), "validation": whole.take(held)} | {
             name: examples for name, examples in splits.items() if name != "train"
         }

@@ -6,7 +6,6 @@ different ones of a million rows have the same hash happens once in thirty milli
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from dongu.data.examples import Examples, TextData
 from dongu.data.labels import SEPARATOR
 from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
-from dongu.text import counted, percent
+from dongu.text import counted, percent, plain
 
 MANY_COPIES = 0.01  # of a split's rows, from which they weigh on the result
 SPREAD = 0.1  # of the range of the numbers, by which two copies are taken to differ
@@ -44,18 +43,14 @@ class Hashed:
         pair = len(examples.texts) == 2
         hashes = np.empty((5 if pair else 3, len(examples)), dtype=np.int64)
         for row, texts in enumerate(zip(*examples.texts, strict=True)):
-            plain = tuple(map(_plain, texts))
-            sides = map(hash, plain) if pair else ()
-            hashes[:, row] = hash(texts), hash(plain), hash(tuple(sorted(plain))), *sides
+            words = tuple(map(plain, texts))
+            sides = map(hash, words) if pair else ()
+            hashes[:, row] = hash(texts), hash(words), hash(tuple(sorted(words))), *sides
         answers = examples.targets
         if answers is not None and answers.ndim == 2:
             answers = np.array([sets.setdefault(row.tobytes(), len(sets)) for row in answers])
         exact, near, either_way = hashes[:3]
         return Hashed(examples, answers, exact, near, either_way, hashes[3:])
-
-
-def _plain(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def check_copies(data: TextData) -> Iterator[Finding]:

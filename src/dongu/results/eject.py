@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from dongu.config import RunConfig, make_config
 from dongu.data import order
+from dongu.data.holdout import first_copies
 from dongu.errors import DataError, ModelError, UsageError
 from dongu.loop import CHECKED_ROWS, Loop
 from dongu.model.head import head_of
@@ -45,6 +46,7 @@ IMPORTS = (  # in ruff's order, and what shows that a script needs them
     ("math.", "import math"),
     ("zlib.", "import zlib"),
     ("Path(", "from pathlib import Path"),
+    ("normalize(", "from unicodedata import normalize"),
     ("", ""),
     *((f"{package}.", f"import {package}") for package in PACKAGED.values()),
     ("np.", "import numpy as np"),
@@ -113,8 +115,16 @@ def _data_facts(loop: Loop) -> dict[str, Any]:
         "labels": labels,
         "labels_rule": reading.label_names if labels is None and loop.data.task != "regression" else None,
         "held_out": loop.data.held_out,
+        "repeats": loop.data.held_out and _repeats(loop),
         "pool_batches": order.POOL_BATCHES,
     }
+
+
+def _repeats(loop: Loop) -> bool:
+    """Whether rows that validation was held out of have the same texts."""
+    parts = [loop.data.splits[name].texts for name in ("train", "validation")]
+    first = first_copies([[*learnt, *held] for learnt, held in zip(*parts, strict=True)])
+    return bool((first != np.arange(len(first))).any())
 
 
 def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
@@ -355,12 +365,14 @@ def mapping(values: Mapping[str, str], *, before: str) -> str:
 
 
 def tightened(body: str) -> Iterator[str]:
-    """A script of very many options in ever fewer lines: without blank ones in a block, without docstrings."""
+    """A script of very many options in ever fewer lines: without blank ones in a block, docstrings and headings."""
     yield body
     body = body.replace("\n\n# ---- Change here: how it learns ----\n", "\n")
     yield (body := re.sub(r"\n\n(?=    |steps_per_epoch)", "\n", body))
     yield (body := re.sub(r'\n    """.*"""(?=\n)', "", body))
-    yield re.sub(r"(?<!\n)\n\n(?=# ----)", "\n", body)
+    yield (body := re.sub(r"(?<!\n)\n\n(?=# ----)", "\n", body))
+    yield (body := re.sub(r"\n +# .*(?=\n)", "", body))
+    yield re.sub(r"\n# ---- (?!Change).*(?=\n)", "", body)
 
 
 def source_of(function: Function) -> str:
