@@ -1,4 +1,4 @@
-"""The pieces behind four decisions of the engine without padding, each timed alone, in milliseconds.
+"""The pieces behind some decisions of the engine without padding, each timed alone, in milliseconds.
 
     python benchmarks/pieces.py
 
@@ -6,7 +6,8 @@ Products of 430 tokens by the layers of MiniLM: in PyTorch's way, and in fp32 by
 that is new to the process and at one that is not. Attention of eight and of 32 rows as long as MRPC's, forward and
 backward, with blocks of one length and with blocks of like lengths. Dropout of a million values: PyTorch's own, by a
 mask of booleans, and by the derivative of a threshold as `dongu.model.dropout` has it. The norm of a gradient, by
-PyTorch and row by row. Where there is a C++ compiler, what `torch.compile` makes of the elementwise parts of a layer.
+PyTorch and row by row. Seeding the draws of a step. Where there is a C++ compiler, what `torch.compile` makes of the
+elementwise parts of a layer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dongu.model import padding_free
-from dongu.model.dropout import comparable, draw, drop, keep
+from dongu.model.dropout import comparable, draw, drop, keep, seed_draws
 from dongu.model.gradients import total_norm
 from dongu.model.padding_free import Rows, attend
 from dongu.model.products import product
@@ -120,6 +121,20 @@ def norm() -> None:
         print(f"gradient norm, {name:<17} {took:6.3f}, relative error {error:.0e}")
 
 
+def seeding() -> None:
+    """`torch.manual_seed`, and the same for one device, called from as deep as a step calls it."""
+    ways: dict[str, Callable[[int], object]] = {
+        "torch.manual_seed": torch.manual_seed,
+        "of the device alone": partial(seed_draws, torch.device("cpu")),
+    }
+
+    def from_below(depth: int, way: Callable[[int], object], seed: int) -> object:
+        return from_below(depth - 1, way, seed) if depth else way(seed)
+
+    for name, way in ways.items():
+        print(f"a seed, {name:<24} {median_ms(partial(from_below, 20, way)):6.3f}")
+
+
 def compiled() -> None:
     """What `torch.compile` makes of the elementwise parts of a layer, forward and backward, of 1,720 tokens in bf16."""
     if shutil.which("g++") is None:
@@ -156,4 +171,5 @@ if __name__ == "__main__":
     attention()
     dropout()
     norm()
+    seeding()
     compiled()
