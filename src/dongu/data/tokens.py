@@ -108,20 +108,20 @@ def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -
         ids.add(content)
         digest.update(content)
 
+    # What a call of the tokenizer asks of `tokenizers`, but for where in the text each token was, and all that is made
+    # of the answer: a third of the time.
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+    backend.encode_special_tokens = tokenizer.split_special_tokens
     for texts_of_part in zip(*(parts_of(column, PART_ROWS) for column in texts), strict=True):
-        encoded = tokenizer(
-            *texts_of_part,
-            truncation=True,
-            max_length=max_length,
-            padding=False,
-            return_attention_mask=False,  # all ones before padding
-            return_token_type_ids=types_wanted,
-        )
-        lengths.extend(map(len, encoded["input_ids"]))
-        add(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32).tobytes())
+        rows = list(texts_of_part[0] if len(texts_of_part) == 1 else zip(*texts_of_part, strict=True))
+        encodings = backend.encode_batch_fast(rows)
+        lengths.extend(map(len, encodings))
+        add(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32).tobytes())
         if types_wanted:
-            types.add(np.fromiter(chain.from_iterable(encoded["token_type_ids"]), np.uint8).tobytes())
-        truncated.extend(bool(encoding.overflowing) for encoding in encoded.encodings)
+            types.add(np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.uint8).tobytes())
+        truncated.extend(bool(encoding.overflowing) for encoding in encodings)
     tokens = ids.size // np.dtype(np.int32).itemsize
     add(lengths.tobytes())
     for start in range(0, types.size, COPIED_BYTES):
