@@ -676,7 +676,12 @@ def without_padding(model: Any, inputs: Mapping[str, Tensor], padding_side: str)
     reason = why_not(model, padding_side)
     if reason is None:
         packed = PaddingFree(model)
-        difference = self_check(packed, inputs)
+        try:
+            difference = self_check(packed, inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # a kernel that this device has not
+            return model, f"it cannot be computed so here ({(str(error) or type(error).__name__).splitlines()[0]})"
         if difference <= TOLERANCE:  # not so where it is no number
             return packed, None
         reason = f"its logits would differ by {difference:.1g} of their size"
