@@ -40,8 +40,8 @@ TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of 
 class Rows:
     """Where each row of a micro-batch lies: shorter rows first, so that rows of like lengths are neighbours.
 
-    After them comes at least one filler, a token that no row contains and no logit depends on. It is what attention
-    reads where a row of a block has ended; no gradient comes back to it.
+    After them comes at least one filler, a token that no row contains and no logit depends on; on CUDA fillers are rows
+    of their own. A filler is what attention reads where a row of a block has ended; no gradient comes back to it.
     """
 
     heads: int  # of attention
@@ -596,8 +596,8 @@ class PaddingFree(nn.Module):
         # Few different sizes: oneDNN compiles its products for each.
         rounded = torch.is_autocast_enabled("cpu") or has_fast_products()
         rows = Rows.of(lengths.tolist(), self.config.num_attention_heads, rounded).to(device)
-        ids = F.pad(input_ids, (0, 1), value=self._padding)[rows.source]
-        kinds = None if token_type_ids is None else F.pad(token_type_ids, (0, 1))[rows.source]
+        ids = F.pad(input_ids.to(device), (0, 1), value=self._padding)[rows.source]
+        kinds = None if token_type_ids is None else F.pad(token_type_ids.to(device), (0, 1))[rows.source]
         with fast_products(device):
             read = self.encoder(ids, kinds, rows)  # (batch, hidden), in order of length
         return SequenceClassifierOutput(logits=self.head(self.classifier, read)[rows.place])
