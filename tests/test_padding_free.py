@@ -21,7 +21,7 @@ from dongu.data.batches import Collator, Split
 from dongu.data.tokens import Tokens
 from dongu.errors import ModelError
 from dongu.loop import Loop
-from dongu.model import products
+from dongu.model import padding_free, products
 from dongu.model.dropout import comparable, drop, keep
 from dongu.model.load import load_model
 from dongu.model.padding_free import (
@@ -431,6 +431,43 @@ def test_a_model_that_computes_something_else_goes_on_as_it_is(
     assert loop.engine is loop.model
     assert "attention_mask" in loop.updates[0].micro_batches[0].tensors
     assert Loop(data, model=tiny_model(), device="cpu", engine="plain").fallback is None
+
+
+def test_a_kernel_that_is_wrong_in_bf16_alone(
+    tiny_model: Callable[..., str], make_rows: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"train": make_rows(9), "validation": make_rows(4)}
+    right = padding_free.attend
+
+    def wrong(query: Tensor, *given: Any, **options: Any) -> Tensor:
+        answer = right(query, *given, **options)
+        return answer.flip(0) if answer.dtype == torch.bfloat16 else answer
+
+    monkeypatch.setattr(padding_free, "attend", wrong)
+    assert Loop(data, model=tiny_model(), device="cpu").fallback is None
+    loop = Loop(data, model=tiny_model(), device="cpu", precision="bf16")
+    assert "differ" in (loop.fallback or "")
+    assert loop.engine is not None
+    assert loop.config.engine == "plain"
+
+
+def test_a_device_without_the_kernel(
+    tiny_model: Callable[..., str], make_rows: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: Any, **__: Any) -> Tensor:
+        raise RuntimeError("no kernel image is available\nfor execution")
+
+    monkeypatch.setattr(padding_free, "attend", missing)
+    loop = Loop({"train": make_rows(9), "validation": make_rows(4)}, model=tiny_model(), device="cpu")
+    assert loop.fallback == "it cannot be computed so here (no kernel image is available)"
+    assert loop.config.engine == "plain"
+
+
+@pytest.mark.parametrize("family", COVERED)
+def test_rounding_is_far_from_the_self_check_in_bf16(family: str, tiny_model: Callable[..., str]) -> None:
+    model = load(tiny_model(family))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert self_check(PaddingFree(model), micro_batch(model)) < padding_free.TOLERANCE_IN_HALF / 4
 
 
 def test_rows_lie_in_order_of_length() -> None:

@@ -344,7 +344,8 @@ class Loop:
         sample.pop("labels", None)
         device = self.accelerator.device
         inputs = {name: tensor.to(device) for name, tensor in sample.items()}
-        engine, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side)
+        autocast = self.accelerator.autocast() if self.config.precision == "bf16" else None
+        engine, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side, autocast)
         if reason is None and device.type == "cuda" and self.accelerator.num_processes == 1:  # DDP wants its hooks
             with self.accelerator.autocast():
                 self.not_recorded = engine.record(inputs)

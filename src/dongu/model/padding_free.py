@@ -12,6 +12,7 @@ its modules are called by the names that its checkpoint has. Nothing in transfor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,6 +35,7 @@ FILLERS_A_ROW = 64  # more would be attention's longest rows
 CELLS_OF_PADDING = 6000  # cost attention as much as one more block does (`benchmarks/pieces.py`)
 MASKED = -1e30  # added to a score: none of its weight is left, and where a row sees nothing at all there is no NaN
 TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of it, a wrong layout far above
+TOLERANCE_IN_HALF = 0.2  # of that in bf16, where rounding may be some hundredths
 
 
 @dataclass(frozen=True)
@@ -671,18 +673,27 @@ def self_check(model: PaddingFree, inputs: Mapping[str, Tensor]) -> float:
     return float((got - wanted).abs().max() / wanted.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
 
 
-def without_padding(model: Any, inputs: Mapping[str, Tensor], padding_side: str) -> tuple[Any, str | None]:
-    """The model in its padding-free form, or as it is and the reason, after a comparison on padded inputs."""
-    reason = why_not(model, padding_side)
-    if reason is None:
-        packed = PaddingFree(model)
+def without_padding(
+    model: Any, inputs: Mapping[str, Tensor], padding_side: str, autocast: AbstractContextManager[Any] | None = None
+) -> tuple[Any, str | None]:
+    """The model in its padding-free form, or as it is and the reason, after a comparison on padded inputs.
+
+    It is made in fp32, and again in the precision of `autocast`, where other kernels may compute.
+    """
+    if reason := why_not(model, padding_side):
+        return model, reason
+    packed = PaddingFree(model)
+    tries: list[tuple[AbstractContextManager[Any], float]] = [(nullcontext(), TOLERANCE)]
+    if autocast is not None:
+        tries.append((autocast, TOLERANCE_IN_HALF))
+    for precision, tolerance in tries:
         try:
-            difference = self_check(packed, inputs)
+            with precision:
+                difference = self_check(packed, inputs)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # a kernel that this device has not
             return model, f"it cannot be computed so here ({(str(error) or type(error).__name__).splitlines()[0]})"
-        if difference <= TOLERANCE:  # not so where it is no number
-            return packed, None
-        reason = f"its logits would differ by {difference:.1g} of their size"
-    return model, reason
+        if not difference <= tolerance:  # or it is no number
+            return model, f"its logits would differ by {difference:.1g} of their size"
+    return packed, None
