@@ -1,0 +1,18 @@
+"""What two texts are compared by."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+
+import pytest
+
+from dongu.text import plain
+
+
+@pytest.mark.parametrize("pattern", ["{}", "a{}b", "{}a", "a{}", "a {}b", "a{}{}b"])
+def test_every_character_in_every_place(pattern: str) -> None:
+    for code in range(sys.maxunicode + 1):
+        text = pattern.replace("{}", chr(code))
+        # Surrogates too: a reader refuses them, and a comparison must not fail before.
+        assert plain(text) == " ".join(unicodedata.normalize("NFKC", text).casefold().split()), hex(code)
