@@ -10,7 +10,7 @@ import pytest
 from dongu.text import plain
 
 
-@pytest.mark.parametrize("pattern", ["{}", "a{}b", "{}a", "a{}", "a {}b", "a{}{}b"])
+@pytest.mark.parametrize("pattern", ["{}", "a{} b", "{}a{}{}b"])
 def test_every_character_in_every_place(pattern: str) -> None:
     for code in range(sys.maxunicode + 1):
         text = pattern.replace("{}", chr(code))

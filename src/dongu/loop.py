@@ -226,12 +226,26 @@ class Loop:
 
             self.number += 1
             arrival.close()
-            if before is not None:
-                before.check()  # has arrived, while the GPU is at this one
+            self._settle(before)  # has arrived, while the GPU is at this one
             yield step
             before = step
-        if before is not None:
-            before.check()
+        self._settle(before)
+
+    def _settle(self, step: Step | None) -> None:
+        """Wait for a step. Where its update was not made, be where it had not been tried, as the weights are.
+
+        Raises:
+            NonFiniteError: see `Step.check`.
+        """
+        if step is None:
+            return
+        try:
+            step.check()
+        except NonFiniteError:
+            self.go_to(step.number - 1)
+            if self._skip is not None:
+                self._skip.zero_()
+            raise
 
     def gradients(self, update: Update) -> Tensor:
         """Forward and backward of an update: adds to the gradients, and gives its losses, (1 + examples,).

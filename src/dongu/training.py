@@ -209,6 +209,8 @@ def run(
         journal.phase("setup", time.perf_counter() - started, state.step)
         saved, effort = (state.step, state.evaluated_step), Effort()
         made: deque[Step] = deque()  # and not recorded yet
+        # What has arrived may differ between GPUs, and all processes have to learn of an error at the same place.
+        all_as_one = loop.accelerator.num_processes == 1 or loop.accelerator.device.type != "cuda"
 
         def record(steps: Iterable[Step]) -> None:
             for step in steps:
@@ -222,9 +224,10 @@ def run(
                 made.append(step)
                 state.step = step.number
                 _note_memory(loop, state, console)
-            record(_arrived(made, waiting=1))
+            if all_as_one:
+                record(_arrived(made, waiting=1))
             stop = signals.agreed(loop.accelerator)
-            if stop or plan.evaluates(state.step) or plan.saves(state.step):
+            if not all_as_one or stop or plan.evaluates(state.step) or plan.saves(state.step):
                 record(_arrived(made, waiting=0))
 
             if not stop and plan.evaluates(state.step) and state.evaluated_step < state.step:

@@ -47,18 +47,18 @@ def scale(dropped: int) -> float:
 
 
 def seed_draws(device: torch.device, seed: int) -> None:
-    """`torch.manual_seed` for this device alone.
+    """`torch.manual_seed` for this device and the host alone.
 
     That also tells every kind of device that this machine might have, and notes where it was called for each that it
     has not: a fifth of a millisecond (`benchmarks/pieces.py`).
     """
+    if device.type not in ("cpu", "cuda"):
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)  # on CUDA too: a model may drop whole layers by it
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
-    elif device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
 
 
 def draw(count: int, device: torch.device) -> Tensor:

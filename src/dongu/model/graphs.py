@@ -33,35 +33,59 @@ class Graphs:
 
     Args:
         compute: gives logits, and may depend on the shape and on what is in the numbers, but wait for neither.
-        parameters: those that learn. Their `grad` after backward is memory of the recordings, which the next one
-            overwrites; a sum over several micro-batches is moved out of its way.
+        parameters: of the model. The `grad` of those that learn is, after backward, memory of the recordings, which the
+            next one overwrites; a sum over several micro-batches is moved out of its way. Where others learn than
+            before, or a parameter lies elsewhere, all is recorded anew.
     """
 
     def __init__(self, compute: Callable[[Tensor, Shape], Tensor], parameters: Sequence[nn.Parameter]) -> None:
-        self.parameters = list(parameters)
-        self.gradients: list[Tensor] = []  # of the parameters that the logits depend on
+        self.needed: list[nn.Parameter] = []  # that learn, and that the logits depend on
+        self.gradients: list[Tensor] = []  # of these
+        self.lent = False  # whether a `grad` is memory of the recordings
+        self.turn = 0
         self._compute = compute
+        self._parameters = parameters
+        self._known: list[tuple[int, bool]] = []
         self._recordings: dict[Shape, Recording] = {}
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()  # one for all: no two of them are in use at a time
         self._anchor = torch.zeros((), device=parameters[0].device, requires_grad=True)
-        self.lent = False  # whether a `grad` is a recording's memory
 
     def __call__(self, numbers: Tensor, shape: Shape) -> Tensor:
         """Logits of the numbers, (count,) int64, on the host or on the device.
 
         Raises:
-            torch.OutOfMemoryError: there is no memory for a recording; all of them are gone then.
+            torch.OutOfMemoryError: there is no memory for this recording alone.
         """
         if self.lent:
-            for parameter in self.parameters:
+            for parameter in self.needed:
                 parameter.grad = None if parameter.grad is None else parameter.grad.clone()
             self.lent = False
-        recording = self._recordings.get(shape)
-        if recording is None:
-            recording = self._recordings[shape] = self._record(numbers, shape)
+        if (now := [(each.data_ptr(), each.requires_grad) for each in self._parameters]) != self._known:
+            self._forget()
+            self._known = now
+        if shape not in self._recordings:
+            recording = self._try_to_record(numbers, shape)
+            if recording is None:  # what others hold may be enough
+                self._forget()
+                torch.cuda.empty_cache()
+                recording = self._record(numbers, shape)
+            self._recordings[shape] = recording
+        recording = self._recordings[shape]
         recording.given.copy_(numbers, non_blocking=True)
+        self.turn += 1
         return Replay.apply(self._anchor, self, recording)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _forget(self) -> None:
+        self._recordings.clear()
+        self.needed, self.gradients = [], []
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def _try_to_record(self, numbers: Tensor, shape: Shape) -> Recording | None:
+        try:
+            return self._record(numbers, shape)
+        except torch.OutOfMemoryError:
+            return None
 
     def _record(self, numbers: Tensor, shape: Shape) -> Recording:
         device = self._anchor.device
@@ -71,14 +95,14 @@ class Graphs:
         try:
             # The first once as it is, for what libraries set up at first use. All steps are replays, so that a run that
             # goes on, and records later, computes the same.
-            if not self._recordings:
+            if not self.needed:
+                learning = [parameter for parameter in self._parameters if parameter.requires_grad]
                 with torch.cuda.stream(self._stream):
                     logits = self._forward(given, shape)
-                    found = torch.autograd.grad(logits, self.parameters, torch.zeros_like(logits), allow_unused=True)
-                needed = [gradient is not None for gradient in found]
-                self.parameters = [p for p, depends in zip(self.parameters, needed, strict=True) if depends]
+                    found = torch.autograd.grad(logits, learning, torch.zeros_like(logits), allow_unused=True)
+                self.needed = [p for p, gradient in zip(learning, found, strict=True) if gradient is not None]
                 del found
-                self.gradients = self.gradients or [torch.zeros_like(p) for p in self.parameters]
+                self.gradients = [torch.zeros_like(parameter) for parameter in self.needed]
             torch.cuda.synchronize(device)
             forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
             with self._recorded(forward):
@@ -87,8 +111,7 @@ class Graphs:
             with self._recorded(backward):
                 self._backward(logits, to_logits)
         except torch.OutOfMemoryError:
-            self._recordings.clear()
-            self._pool = torch.cuda.graph_pool_handle()
+            self._forget()
             raise
         finally:
             torch.cuda.set_rng_state(draws, device)
@@ -102,15 +125,15 @@ class Graphs:
 
     def _backward(self, logits: Tensor, to_logits: Tensor) -> None:
         """Into `gradients`, one by one as they come, so that no second copy of all is ever there."""
-        kept = [parameter.grad for parameter in self.parameters]
+        kept = [parameter.grad for parameter in self.needed]
         try:
-            for parameter, gradient in zip(self.parameters, self.gradients, strict=True):
+            for parameter, gradient in zip(self.needed, self.gradients, strict=True):
                 parameter.grad = gradient
             torch._foreach_zero_(self.gradients)
             with torch.autocast("cuda", enabled=False):
-                torch.autograd.backward(logits, to_logits, inputs=self.parameters)
+                torch.autograd.backward(logits, to_logits, inputs=self.needed)
         finally:
-            for parameter, former in zip(self.parameters, kept, strict=True):
+            for parameter, former in zip(self.needed, kept, strict=True):
                 parameter.grad = former
 
     @contextlib.contextmanager
@@ -132,16 +155,18 @@ class Replay(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, graphs: Graphs, recording: Recording) -> Tensor:  # noqa: ARG004
-        ctx.graphs, ctx.recording = graphs, recording
+        ctx.graphs, ctx.recording, ctx.turn = graphs, recording, graphs.turn
         recording.forward.replay()
         return recording.logits.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
         graphs, recording = ctx.graphs, ctx.recording
+        if graphs.turn != ctx.turn:
+            raise RuntimeError("another forward has come in between, and its values lie where those of this one did")
         recording.to_logits.copy_(gradient)
         recording.backward.replay()
-        for parameter, new in zip(graphs.parameters, graphs.gradients, strict=True):
+        for parameter, new in zip(graphs.needed, graphs.gradients, strict=True):
             if parameter.grad is None:
                 parameter.grad, graphs.lent = new, True
             else:

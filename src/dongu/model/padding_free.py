@@ -211,7 +211,7 @@ def attend(
         share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
         if has_flash(query) and (window is None or len(query) == len(key)):
             return flash_attention(query, key, value, rows, share, window).flatten(1)
-        if query.dtype != torch.float64 and window is None:
+        if query.dtype == torch.float32 and window is None:
             return efficient_attention(query, key, value, rows, share).flatten(1)
     if window is not None and window < rows.longest - 1:
         place = torch.arange(rows.longest, device=query.device)
@@ -324,7 +324,7 @@ def flash_attention(query: Tensor, key: Tensor, value: Tensor, rows: Rows, share
 
 
 def efficient_attention(query: Tensor, key: Tensor, value: Tensor, rows: Rows, share: float) -> Tensor:
-    """PyTorch's memory-efficient attention over rows of any length: fp32 too, and older GPUs."""
+    """PyTorch's memory-efficient attention over rows of any length, which has fp32."""
     first_only = len(query) < len(key)
     answer, *_ = torch.ops.aten._efficient_attention_forward(
         query[None], key[None], value[None], None, _asked(rows, first_only), rows.ends,
@@ -591,8 +591,8 @@ class PaddingFree(nn.Module):
         device = self.classifier.device
         if device.type == "cuda":
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            numbers, shape, rows = self._as_one_tensor(input_ids.cpu(), types.cpu(), lengths)
-            if self.graphs is not None and self.training and torch.is_grad_enabled():
+            numbers, shape, rows = self._as_one_tensor(input_ids.cpu(), types.cpu(), lengths.cpu())  # DDP moves all
+            if self.graphs is not None and self.classifier.training and torch.is_grad_enabled():
                 return SequenceClassifierOutput(logits=self.graphs(numbers, shape))
             return SequenceClassifierOutput(logits=self._compute(numbers.to(device, non_blocking=True), shape, rows))
         # Few different sizes: oneDNN compiles its products for each.
@@ -636,14 +636,16 @@ class PaddingFree(nn.Module):
         Args:
             inputs: padded ones of some rows, which are tried.
         """
-        parameters = [parameter for parameter in self.classifier.parameters() if parameter.requires_grad]
-        self.graphs = Graphs(self._compute, parameters)
+        self.graphs = Graphs(self._compute, list(self.classifier.parameters()))
+        training = self.classifier.training
         self.train()
         try:
             self(**flatten(inputs))
         except (DonguError, RuntimeError) as error:
             self.graphs = None
             return (str(error) or type(error).__name__).splitlines()[0]
+        finally:
+            self.train(training)
         return None
 
 

@@ -121,7 +121,7 @@ class Watch:
         weight = self._sampled[name]
         group = next(group for group in optimizer.param_groups if any(weight is other for other in group["params"]))
         state, (first, second) = optimizer.state[weight], group["betas"]
-        steps = float(state["step"])
+        steps = max(1.0, float(state["step"]))  # 0 where the update was not made, which the step says when it is read
         mean = float(state["exp_avg"][index]) / (1 - first**steps)
         square = float(state["exp_avg_sq"][index]) / (1 - second**steps)
         self.weight = Weight(
