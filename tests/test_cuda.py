@@ -87,7 +87,8 @@ def test_half_precision(family: str, tiny_model: Callable[..., str]) -> None:
     inputs = micro_batch(model)
     (exact, exact_gradients), packed = outcome(model, model, inputs), PaddingFree(model)
     with torch.autocast("cuda", dtype=torch.bfloat16):
-        packed.record(inputs)
+        reason = packed.record(inputs)
+        assert (reason is None) == (family in REPLAYED), reason
         padded, padded_gradients = outcome(model, model, inputs)
         got, gradients = outcome(model, packed, flatten(inputs))
     assert float((got - exact).norm()) <= 2 * float((padded - exact).norm()) + 1e-3 * float(exact.norm())
@@ -210,6 +211,7 @@ def test_an_update_that_is_not_finite_is_not_made(
     assert caught.value.where.startswith("step 4, train rows ")
     with pytest.raises(NonFiniteError):
         next(steps)
+    assert loop.number == 3
     assert all(torch.equal(p, before) for p, before in zip(loop.model.parameters(), good, strict=True))
 
 
@@ -266,3 +268,13 @@ def test_lora_and_layer_decay(tiny_model: Callable[..., str], data_folder: Calla
         )
         for one, other in zip(plain, packed, strict=True):
             assert other.loss == pytest.approx(one.loss, rel=1e-5)
+
+
+def test_verify_finds_nothing_wrong(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dongu.cli.main import run
+
+    dongu.train(data_folder(train=48), out=str(tmp_path / "run"), **{**OPTIONS, "model": tiny_model(dropout=0.1)})
+    assert run(["verify", str(tmp_path / "run")]) == 0
+    assert "FAIL" not in capsys.readouterr().out
