@@ -108,8 +108,8 @@ def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -
         ids.add(content)
         digest.update(content)
 
-    # What a call of the tokenizer asks of `tokenizers`, but for where in the text each token was, and all that is made
-    # of the answer: a third of the time.
+    # What a call of the tokenizer asks of `tokenizers`, but for where in the text each token was, and without all that
+    # Python makes of the answer.
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
