@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +12,11 @@ import pytest
 import torch
 
 import dongu
+from dongu.errors import NonFiniteError
 from dongu.model.arrival import Arrival
 from dongu.model.dropout import seed_draws
-from dongu.training import _arrived
+from dongu.run.journal import Journal
+from dongu.run.recorder import Recorder
 
 
 def step(number: int, there: bool) -> Any:
@@ -36,9 +37,14 @@ def step(number: int, there: bool) -> Any:
     ],
 )
 def test_what_is_read_and_what_is_left(there: list[bool], waiting: int, taken: list[int]) -> None:
-    made = deque(step(number, ready) for number, ready in enumerate(there))
-    assert [each.number for each in _arrived(made, waiting=waiting)] == taken
-    assert [each.number for each in made] == [number for number in range(len(there)) if number not in taken]
+    seen: list[Any] = []
+    recorder = Recorder(seen.append)
+    for number, ready in enumerate(there):
+        recorder.add(step(number, ready))
+    recorder.catch_up(behind=waiting)
+    assert [each.number for each in seen] == taken
+    recorder.catch_up(behind=0)
+    assert [each.number for each in seen] == list(range(len(there)))
 
 
 def test_a_run_whose_numbers_come_late_writes_the_same(
@@ -52,10 +58,47 @@ def test_a_run_whose_numbers_come_late_writes_the_same(
     dongu.train(data, out=str(tmp_path / "at once"), **options)
     monkeypatch.setattr(Arrival, "is_there", property(lambda _: False))
     dongu.train(data, out=str(tmp_path / "late"), **options)
+    write = Journal.step
+
+    def cut(self: Journal, step: dongu.Step) -> None:
+        write(self, step)
+        if step.number == 4:  # the checkpoint of step 3 has all that was made before it
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "step", cut)
+        with pytest.raises(KeyboardInterrupt):
+            dongu.train(data, out=str(tmp_path / "cut"), **options)
+    dongu.resume(tmp_path / "cut")
     for name in ("metrics.jsonl", "dynamics.bin", "results.json", "model/model.safetensors"):
-        assert (tmp_path / "late" / name).read_bytes() == (tmp_path / "at once" / name).read_bytes(), name
+        for run in ("late", "cut"):
+            assert (tmp_path / run / name).read_bytes() == (tmp_path / "at once" / name).read_bytes(), (run, name)
     lines = (tmp_path / "late/timing.jsonl").read_text(encoding="utf-8").splitlines()
     assert [line["step"] for line in map(json.loads, lines) if line["event"] == "step"] == list(range(1, 11))
+
+
+def test_where_nobody_waits_an_update_that_is_not_finite_is_not_made_either(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    """The flag that a GPU's optimizer reads; a CPU's fused one reads it too."""
+    loop = dongu.Loop(data_folder(train=40), model=tiny_model(), epochs=2, batch_size=8, device="cpu", threads=1)
+    loop._skip = loop.optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+    steps = iter(loop)
+    for _ in range(3):
+        next(steps)
+    good = [parameter.detach().clone() for parameter in loop.model.parameters()]
+    bias = loop.model.classifier.bias
+    kept, bias.data[0] = bias.data.clone(), float("nan")
+    bad = next(steps)
+    bias.data.copy_(kept)
+    with pytest.raises(NonFiniteError, match="the loss is nan"):
+        _ = bad.loss
+    with pytest.raises(NonFiniteError, match="the update was not made"):
+        next(steps)
+    assert loop.number == 3
+    assert all(torch.equal(now, before) for now, before in zip(loop.model.parameters(), good, strict=True))
+    assert next(iter(loop)).number == 4
+    assert not torch.equal(bias, kept), "and from here on updates are made again"
 
 
 def test_a_seed_is_that_of_pytorch() -> None:

@@ -158,7 +158,7 @@ class Loop:
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
         check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
-        self.not_recorded: str | None = None  # why a GPU's steps are no replays, where that was tried
+        self.not_recorded: str | None = None  # why a GPU's steps are no replays
         engine, self.fallback = self._choose_engine()
         self.loss, weights = self._make_loss()
         self.updates = TrainUpdates(
@@ -360,9 +360,11 @@ class Loop:
         inputs = {name: tensor.to(device) for name, tensor in sample.items()}
         autocast = self.accelerator.autocast() if self.config.precision == "bf16" else None
         engine, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side, autocast)
-        if reason is None and device.type == "cuda" and self.accelerator.num_processes == 1:  # DDP wants its hooks
-            with self.accelerator.autocast():
-                self.not_recorded = engine.record(inputs)
+        if reason is None and device.type == "cuda":
+            self.not_recorded = "several processes add up their gradients"  # by hooks, which a replay does not call
+            if self.accelerator.num_processes == 1:
+                with self.accelerator.autocast():
+                    self.not_recorded = engine.record(inputs)
         self.collate = replace(self.collate, flat=reason is None)
         self.config = self.config if reason is None else self.config.model_copy(update={"engine": "plain"})
         return engine, reason

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import signal
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ from dongu.run.identity import differences, identity, refuse
 from dongu.run.journal import Journal, logged_steps
 from dongu.run.plan import Plan
 from dongu.run.progress import Progress
+from dongu.run.recorder import Recorder
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.run.trackers import Trackers
 from dongu.teach.explain import explained
@@ -208,27 +208,19 @@ def run(
             checkpoints.retire(state)  # a kill may have come before it
         journal.phase("setup", time.perf_counter() - started, state.step)
         saved, effort = (state.step, state.evaluated_step), Effort()
-        made: deque[Step] = deque()  # and not recorded yet
+        recorder = Recorder(journal.step, trackers.step, progress.step, effort.add)
         # What has arrived may differ between GPUs, and all processes have to learn of an error at the same place.
         all_as_one = loop.accelerator.num_processes == 1 or loop.accelerator.device.type != "cuda"
-
-        def record(steps: Iterable[Step]) -> None:
-            for step in steps:
-                journal.step(step)
-                trackers.step(step)
-                progress.step(step)
-                effort.add(step)
-
         for step in _boundaries(steps, signals):
             if step is not None:
-                made.append(step)
+                recorder.add(step)
                 state.step = step.number
                 _note_memory(loop, state, console)
             if all_as_one:
-                record(_arrived(made, waiting=1))
+                recorder.catch_up(behind=1)
             stop = signals.agreed(loop.accelerator)
             if not all_as_one or stop or plan.evaluates(state.step) or plan.saves(state.step):
-                record(_arrived(made, waiting=0))
+                recorder.catch_up(behind=0)
 
             if not stop and plan.evaluates(state.step) and state.evaluated_step < state.step:
                 stop = not _evaluate(loop, folder, state, journal, progress, trackers, signals)
@@ -246,7 +238,7 @@ def run(
                 console.line(f"stopped early: no better {metrics.main} in {state.evaluations_since_best} evaluations")
                 break
 
-        record(_arrived(made, waiting=0))
+        recorder.catch_up(behind=0)
         loop.accelerator.wait_for_everyone()  # the model is whole on disk before anybody reads it
         try:
             with signals.at_once(enabled=loop.accelerator.num_processes == 1):
@@ -281,13 +273,6 @@ def _boundaries(steps: Iterable[Step], signals: StopSignals) -> Iterator[Step | 
         if signals.received is None:
             raise
         yield None  # a signal to all processes ended the workers too: no reason to lose the steps since the last save
-
-
-def _arrived(made: deque[Step], *, waiting: int) -> Iterator[Step]:
-    """Take out the steps that can be read, but for so many that a GPU is still at: to read one would wait for it, and
-    then it would have nothing to do."""
-    while made and (len(made) > waiting or made[0].arrival.is_there):
-        yield made.popleft()
 
 
 def _evaluate(

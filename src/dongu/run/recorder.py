@@ -1,0 +1,34 @@
+"""Hands each step of a run to those who record it, once it can be read."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from dongu.loop import Step
+
+
+class Recorder:
+    """The steps that were made and are not recorded yet, in their order.
+
+    To read one that a GPU is still at would wait for it, and leave the GPU with nothing to do afterwards.
+    """
+
+    def __init__(self, *observers: Callable[[Step], None]) -> None:
+        self._observers = observers
+        self._made: deque[Step] = deque()
+
+    def add(self, step: Step) -> None:
+        """One more step, which need not have arrived."""
+        self._made.append(step)
+
+    def catch_up(self, *, behind: int) -> None:
+        """Record what has arrived, and wait for the others but so many.
+
+        Raises:
+            NonFiniteError: the update of one of them was not made.
+        """
+        while self._made and (len(self._made) > behind or self._made[0].arrival.is_there):
+            step = self._made.popleft()
+            for observe in self._observers:
+                observe(step)
