@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 
 import dongu
+import encoders
 from dongu.errors import NonFiniteError
-from dongu.model.load import load_model
 from dongu.model.padding_free import PaddingFree, Rows, attend, flatten
+from encoders import COVERED, micro_batch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 
 CUDA = torch.device("cuda")
-FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert")
-REPLAYED = tuple(family for family in FAMILIES if family not in ("mpnet", "modernbert"))
-LENGTHS = (7, 30, 3, 30, 1, 12, 9)
+REPLAYED = tuple(family for family in COVERED if family not in ("mpnet", "modernbert"))
 OPTIONS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "lr": 1e-3, "device": "cuda"}
 
 
@@ -34,19 +33,7 @@ def _all_memory_afterwards() -> Iterator[None]:
 
 
 def load(path: str) -> Any:
-    names = ("a", "b", "c")
-    return load_model(path, label_names=names, task="single-label", pad_token_id=0, seed=5).to(CUDA)
-
-
-def micro_batch(model: Any, lengths: tuple[int, ...] = LENGTHS, seed: int = 0) -> dict[str, Tensor]:
-    """Padded inputs with random tokens, on the GPU."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (len(lengths), max(lengths))
-    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    inputs = {"input_ids": torch.randint(4, 60, shape, generator=generator) * mask, "attention_mask": mask}
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        inputs["token_type_ids"] = torch.randint(0, 2, shape, generator=generator) * mask
-    return {name: tensor.to(CUDA) for name, tensor in inputs.items()}
+    return encoders.load(path).to(CUDA)
 
 
 def outcome(model: Any, run: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -68,7 +55,7 @@ def assert_near(got: Any, wanted: Any, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("recorded", [False, True])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", COVERED)
 def test_logits_and_gradients(family: str, recorded: bool, tiny_model: Callable[..., str]) -> None:
     model = load(tiny_model(family)).train()
     packed = PaddingFree(model)
@@ -80,7 +67,7 @@ def test_logits_and_gradients(family: str, recorded: bool, tiny_model: Callable[
         assert_near(outcome(model, packed, flatten(inputs)), outcome(model, model, inputs), 2e-6)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", COVERED)
 def test_half_precision(family: str, tiny_model: Callable[..., str]) -> None:
     """Flash attention. All is rounded; the model's own padded forward says by how much."""
     model = load(tiny_model(family)).train()

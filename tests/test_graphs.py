@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dongu.model.graphs import Graphs, Recording
-from dongu.model.load import load_model
 from dongu.model.padding_free import PaddingFree
-
-LENGTHS = (7, 30, 3, 30, 1, 12, 9)
+from encoders import COVERED, RAGGED, load
 
 
 class Recomputed(Graphs):
@@ -34,11 +32,7 @@ class Recomputed(Graphs):
         self.recorded += 1
         given = numbers.clone()
         if not self.needed:
-            learning = [parameter for parameter in self._parameters if parameter.requires_grad]
-            logits = self._compute(given, shape)
-            found = torch.autograd.grad(logits, learning, torch.zeros_like(logits), allow_unused=True)
-            self.needed = [p for p, gradient in zip(learning, found, strict=True) if gradient is not None]
-            self.gradients = [torch.zeros_like(parameter) for parameter in self.needed]
+            self._find_needed(given, shape)
         logits = self._compute(given, shape).detach()
         to_logits = torch.zeros_like(logits)
 
@@ -133,15 +127,14 @@ def test_memory_is_asked_for_twice(make: Callable[[nn.Module], Recomputed]) -> N
     assert add_up(model, graphs, [1, 2, 3]).keys() == wanted.keys(), "and smaller ones are recorded anew"
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "mpnet", "modernbert"])
+@pytest.mark.parametrize("family", COVERED)
 def test_fillers_that_are_rows(family: str, tiny_model: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The layout that a GPU gets, with a CPU's attention."""
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
-    path = tiny_model(family)
-    model = load_model(path, label_names=("a", "b", "c"), task="single-label", pad_token_id=0, seed=5).train()
+    model = load(tiny_model(family)).train()
     packed, generator = PaddingFree(model), torch.Generator().manual_seed(1)
-    ids = torch.randint(4, 60, (sum(LENGTHS),), generator=generator)
-    types, lengths = torch.zeros_like(ids), torch.tensor(LENGTHS)
+    ids = torch.randint(4, 60, (sum(RAGGED),), generator=generator)
+    types, lengths = torch.zeros_like(ids), torch.tensor(RAGGED)
     results = []
     for compute in (
         lambda: packed(ids, lengths, types).logits,
@@ -159,4 +152,4 @@ def test_fillers_that_are_rows(family: str, tiny_model: Callable[..., str], monk
     numbers, shape, rows = packed._as_one_tensor(ids, types, lengths)
     assert shape[0] % 8 == 0
     assert len(numbers) == 5 * shape[0] + 2 * len(rows.place) + 1
-    assert int(rows.position[rows.row >= 0].max()) >= max(LENGTHS) - 1
+    assert int(rows.position[rows.row >= 0].max()) >= max(RAGGED) - 1

@@ -23,7 +23,6 @@ from dongu.errors import ModelError
 from dongu.loop import Loop
 from dongu.model import padding_free, products
 from dongu.model.dropout import comparable, drop, keep
-from dongu.model.load import load_model
 from dongu.model.padding_free import (
     CELLS_OF_PADDING,
     PaddingFree,
@@ -34,29 +33,14 @@ from dongu.model.padding_free import (
     why_not,
 )
 from dongu.model.products import fast_products, has_fast_products
+from encoders import COVERED, RAGGED, load, micro_batch
 
-COVERED = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet", "modernbert")
 LENGTHS = {
-    "ragged": (7, 30, 3, 30, 1, 12, 9),
+    "ragged": RAGGED,
     "equal": (9, 9, 9, 9),
     "three tokens": (3, 3, 17),
     "one row": (11,),
 }
-
-
-def load(path: str) -> Any:
-    return load_model(path, label_names=("a", "b", "c"), task="single-label", pad_token_id=0, seed=5)
-
-
-def micro_batch(model: Any, lengths: tuple[int, ...] = LENGTHS["ragged"], seed: int = 0) -> dict[str, Tensor]:
-    """Padded inputs with random tokens, and token types where the model has them."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (len(lengths), max(lengths))
-    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
-    inputs = {"input_ids": torch.randint(4, 60, shape, generator=generator) * mask, "attention_mask": mask}
-    if getattr(model.config, "type_vocab_size", 0) > 1:
-        inputs["token_type_ids"] = torch.randint(0, 2, shape, generator=generator) * mask
-    return inputs
 
 
 def both(model: Any, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor], dict[str, Tensor]]:

@@ -41,7 +41,7 @@ def is_blank(text: str) -> bool:
 def plain(text: str) -> str:
     """What is left of a text without case, width and space: equal where a reader sees the same words."""
     text = unicodedata.normalize("NFKC", text).casefold()
-    # Of all space only " " is printable. Most texts are as they should be, which takes half as long to tell.
+    # Of all space only " " is printable. Most texts are as they should be, which is sooner told.
     if text.isprintable() and "  " not in text and text == text.strip():
         return text
     return " ".join(text.split())

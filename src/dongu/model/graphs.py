@@ -96,13 +96,8 @@ class Graphs:
             # The first once as it is, for what libraries set up at first use. All steps are replays, so that a run that
             # goes on, and records later, computes the same.
             if not self.needed:
-                learning = [parameter for parameter in self._parameters if parameter.requires_grad]
                 with torch.cuda.stream(self._stream):
-                    logits = self._forward(given, shape)
-                    found = torch.autograd.grad(logits, learning, torch.zeros_like(logits), allow_unused=True)
-                self.needed = [p for p, gradient in zip(learning, found, strict=True) if gradient is not None]
-                del found
-                self.gradients = [torch.zeros_like(parameter) for parameter in self.needed]
+                    self._find_needed(given, shape)
             torch.cuda.synchronize(device)
             forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
             with self._recorded(forward):
@@ -116,6 +111,13 @@ class Graphs:
         finally:
             torch.cuda.set_rng_state(draws, device)
         return Recording(given, logits.detach(), to_logits, forward, backward)
+
+    def _find_needed(self, given: Tensor, shape: Shape) -> None:
+        learning = [parameter for parameter in self._parameters if parameter.requires_grad]
+        logits = self._forward(given, shape)
+        found = torch.autograd.grad(logits, learning, torch.zeros_like(logits), allow_unused=True)
+        self.needed = [p for p, gradient in zip(learning, found, strict=True) if gradient is not None]
+        self.gradients = [torch.zeros_like(parameter) for parameter in self.needed]
 
     def _forward(self, given: Tensor, shape: Shape) -> Tensor:
         # Weights in lower precision that autocast has kept from before would be those of that time at each replay.
