@@ -158,7 +158,7 @@ class Cells:
     Both places count a token once for each head: token * heads + head.
     """
 
-    tokens: Tensor  # (cells,) what is in each cell; where a row has ended, the last filler
+    tokens: Tensor  # (cells,) what is in each cell; where a row has ended, the spare one
     places: Tensor  # (tokens * heads,) the cell that each is in; of fillers any
     masks: tuple[Tensor, ...]  # of each block, (rows * heads, 1, longest): MASKED where a row has ended, else 0
 
