@@ -307,6 +307,10 @@ def test_wrong_labels_are_the_suspects() -> None:
     assert found.score[5] < found.limit < found.history(5)[-1]
     assert found.limit == pytest.approx(1 - found.score.mean())
     assert learnt(records[:0], "single-label", 2) is None
+    early = learnt(records[records["step"] < 2], "single-label", 2)  # of two passes one counts: too few to accuse
+    assert early is not None
+    assert not early.judged.any()
+    assert len(early.worst(5)) == 0
     records["loss"][records["row"] == 4] = 400
     numbers = learnt(records, "regression", 1)
     assert numbers is not None

@@ -6,7 +6,7 @@ import copy
 import time
 from typing import Any
 
-from dongu.calibration import Calibration, fit_temperature
+from dongu.calibration import Calibration, fit_temperature, is_advised
 from dongu.confidence import constant_answer, verdict
 from dongu.data.batches import EvalBatches
 from dongu.errors import NonFiniteError
@@ -62,7 +62,7 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
     results: dict[str, Any] = {"best_step": state.best_step, "steps": state.step, "metric": loop.metrics.main}
     if loop.data.task == "multi-label":
         results["threshold"] = saved.config.threshold
-    validation, calibration = loop.evaluate(), None
+    validation, temperature = loop.evaluate(), None
     if loop.metrics.task == "single-label" and validation.targets is not None:
         temperature = applied or fit_temperature(validation.logits, validation.targets)
         if loop.config.calibrate and applied is None and temperature is not None:
@@ -71,20 +71,26 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
                 save_best(loop, folder, temperature)
             validation, applied = loop.evaluate(), temperature
         results["calibrated"] = applied is not None
-        if temperature is not None:
-            calibration = Calibration(temperature, applied is not None)
-            results["temperature"] = temperature
+    calibration = None if applied is None else Calibration(applied, applied=True)
     constant = constant_answer(loop.metrics, loop.splits["train"].targets)
     per_class: list[dict[str, Any]] = []
-    for name in [name for name in loop.splits if name != "train"]:
+    for name in ["validation", *(name for name in loop.splits if name not in ("train", "validation"))]:
         evaluation = validation if name == "validation" else loop.evaluate(name)
         if main:
             folder.write_predictions(name, prediction_lines(evaluation, loop.metrics))
-        if entries := verdict(evaluation, loop.metrics, constant, loop.config.seed, calibration):
-            results[name] = entries  # hidden labels: predictions only
-        if evaluation.targets is not None:
-            table = loop.metrics.per_class(evaluation.logits, evaluation.targets, evaluation.threshold)
-            per_class += [{"split": name, **row} for row in table]
+        if evaluation.targets is None:
+            continue  # hidden labels: predictions only
+        entries = verdict(evaluation, loop.metrics, constant, loop.config.seed)
+        error = entries.get("calibration_error", {})
+        if name == "validation" and calibration is None and temperature is not None:
+            advised = is_advised(len(evaluation.targets), error)
+            calibration = Calibration(temperature, applied=False) if advised else None
+        if calibration is not None:
+            results["temperature"] = calibration.temperature
+            error |= calibration.errors(evaluation.logits, evaluation.targets)
+        results[name] = entries
+        table = loop.metrics.per_class(evaluation.logits, evaluation.targets, evaluation.threshold)
+        per_class += [{"split": name, **row} for row in table]
     if per_class:
         results["per_class"] = per_class  # a table: each value of results that is an object is a split
     if main:

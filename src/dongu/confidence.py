@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dongu.bootstrap import chunks, middle, missed_share
-from dongu.calibration import Calibration, binned_error, bins_of, confidence
+from dongu.calibration import binned_error, bins_of, confidence
 from dongu.config import Task
 from dongu.evaluate import Evaluation
 from dongu.metrics import CLASS_METRICS, SET_METRICS, ConfusionMetric, MetricSet, SetMetric, confusion_matrix, pearson
@@ -34,12 +34,11 @@ def verdict(
     metrics: MetricSet,
     constant: Sequence[float] | None,
     seed: int,
-    calibration: Calibration | None = None,
 ) -> dict[str, dict[str, float]]:
     """What `results.json` says of a split: each metric's `value`, `low` and `high`, and its `baseline`.
 
     Classes have a `calibration_error` too, with what `chance` would show of it on as many rows if every probability
-    were true, and, given the calibration, the error `before` and `after` the temperature. Empty for hidden labels.
+    were true. Empty for hidden labels.
     """
     targets, losses = evaluation.targets, evaluation.losses
     if targets is None or losses is None:
@@ -58,10 +57,9 @@ def verdict(
         for name, value in baseline(metrics, constant, targets).items():
             entries[name]["baseline"] = value
     if metrics.task == "single-label":
-        entry = _calibration_entry(evaluation.logits, targets, drawn["calibration_error"], seed)
-        if calibration is not None:
-            entry["before"], entry["after"] = calibration.errors(evaluation.logits, targets)
-        entries["calibration_error"] = entry
+        entries["calibration_error"] = _calibration_entry(
+            evaluation.logits, targets, drawn["calibration_error"], seed
+        )
     return entries
 
 

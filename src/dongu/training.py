@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dongu.best import check_calibration, judge, save_best
+from dongu.calibration import NO_TEMPERATURE
 from dongu.confidence import constant_answer
 from dongu.config import RunConfig, option_flag
 from dongu.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
@@ -260,6 +261,8 @@ def _say_results(loop: Loop, folder: RunFolder, results: Mapping[str, Any], effo
     yardstick = Yardstick.of(loop.metrics, constant_answer(loop.metrics, loop.splits["train"].targets))
     for line in ("", *said_of(results, {name: len(split) for name, split in loop.splits.items()}, yardstick), ""):
         console.line(line)
+    if loop.config.calibrate and not results["calibrated"]:
+        console.warn(f"--calibrate: {NO_TEMPERATURE}")
     saved = f"{folder.model} (step {results['best_step']:,}); on one page: {folder.report}"
     console.fields([*(effort.lines(loop) if effort.steps else ()), ("saved", saved)])
 

@@ -51,13 +51,15 @@ def run_demo(out: Path | None, seed: int) -> None:
         f"{100 * (ours['value'] - majority):+.1f} over the majority class"
     )
     console.line()
-    console.line("What it says of two pairs it has not seen, a paraphrase and a pair that differs:")
+    console.line("What it says of the first pair of each class in test, none of which it has seen:")
     classifier = load(run)
     for label in classifier.label_names[::-1]:
         row = next(row for row in splits["test"] if row["label"] == label)
         [answer] = classifier.predict([(row["sentence1"], row["sentence2"])])
+        given = answer["prediction"]
+        truth = "right" if given == label else f"wrong: the pair is labelled {label}"
         console.line(f'$ dongu predict {run} "{row["sentence1"]}" "{row["sentence2"]}"')
-        console.line(f"{answer['prediction']}  {answer['probabilities'][answer['prediction']]:.4f}")
+        console.line(f"{given}  {answer['probabilities'][given]:.4f}   ({truth})")
 
 
 def bag_of_words_accuracy(splits: Mapping[str, Sequence[Mapping[str, str]]]) -> float:

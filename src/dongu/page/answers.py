@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from dongu.calibration import NO_TEMPERATURE
 from dongu.page import drawings
 from dongu.page.axis import Axis
 from dongu.page.plot import Plot
@@ -115,7 +114,7 @@ def _calibration(trace: Trace, split: str) -> str:
         f"{format_number(entry['high'], 3)}; chance alone would show {format_number(entry['chance'], 3)})"
     )
     if outcome.temperature is None:
-        return f"{text}; {NO_TEMPERATURE}."
+        return f"{text}."
     change = f"{format_number(entry['before'], 3)} before it, {format_number(entry['after'], 3)} after"
     better = "and --calibrate would save it" if entry["after"] < entry["before"] else "so it would not help"
     place = "and the saved model has it" if outcome.calibrated else better

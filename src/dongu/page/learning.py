@@ -25,7 +25,7 @@ def curves(trace: Trace) -> list[tuple[Chart, str]]:
     return [
         (
             _loss_curve(trace, axis, evaluated),
-            "Validation that rises while train falls is the mark of learning by heart.",
+            "Validation that rises while train falls is the mark of overfitting.",
         ),
         *_metric_curve(trace, axis, evaluated, best),
         (
@@ -36,7 +36,7 @@ def curves(trace: Trace) -> list[tuple[Chart, str]]:
         ),
         (
             _norm_curve(trace, axis),
-            "Before clipping. Single peaks are batches that surprise; a rise that stays is a warning.",
+            "Before clipping. It may rise while the loss falls; where both rise, try a lower learning rate.",
         ),
     ]
 

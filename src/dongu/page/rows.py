@@ -11,7 +11,7 @@ from dongu.data.examples import Examples, TextData
 from dongu.page.axis import Axis
 from dongu.page.plot import Plot
 from dongu.page.svg import Chart, format_number, words
-from dongu.results.suspects import Dynamics, learnt
+from dongu.results.suspects import PASSES, Dynamics, learnt
 from dongu.results.trace import Trace
 from dongu.text import counted, file_name, percent
 
@@ -75,8 +75,9 @@ def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
         else f"the model gave their own label less than {percent(found.limit)}, and so was as sure of another answer as"
         " it usually is of the label"
     )
-    if len(found.values) == all_rows:
-        return SuspectsShown("In one pass every row is new: a second would tell wrong labels from hard ones.", [], None)
+    if 2 * int(found.judged.sum()) < all_rows:
+        few = f"Most rows were used fewer than {PASSES} times, from which wrong labels cannot be told from hard ones."
+        return SuspectsShown(few, [], None)
     sentences = [
         f"{count:,} of {counted(all_rows, 'row')} of train ({percent(share)}) stayed unlearnt: on the mean of their"
         f" passes after the first, and at the last one, {rule}."

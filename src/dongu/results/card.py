@@ -10,7 +10,6 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from dongu.calibration import NO_TEMPERATURE
 from dongu.confidence import CONSTANT_ANSWERS, constant_answer
 from dongu.config import Task, option_flag
 from dongu.data.sources import hub_parts
@@ -151,7 +150,7 @@ def _calibration(results: Mapping[str, Any]) -> str:
     if "calibrated" not in results:
         return ""
     if "temperature" not in results:
-        return f" The probabilities are as they were trained: {NO_TEMPERATURE}."
+        return " The probabilities are as they were trained."
     temperature = f"{results['temperature']:.4f}"
     if results["calibrated"]:
         done = f"The probabilities are calibrated: the head is divided by the temperature {temperature}"

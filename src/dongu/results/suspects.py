@@ -4,9 +4,10 @@ A right label is learnt in the end, and mostly early, from the many rows that ar
 (Swayamdipta et al. 2020, "Dataset Cartography": low confidence in the row's own label, over the epochs). How low is low
 depends on how much was learnt: a row is suspect where the model is as sure of other answers as it usually is of the
 label (Northcutt et al. 2021, "Confident Learning"), on the mean of its uses and at the last one: what was learnt late
-was learnt. A row's first use counts only where there is no second: the model knew nothing then.
+was learnt. A row's first use does not count where there is another: the model knew nothing then. A row with fewer uses
+than `PASSES` is never suspect.
 
-`benchmarks/suspects.py` measures how many of such rows are wrong.
+`benchmarks/suspects.py` measures how many of such rows are wrong, over three passes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from dongu.config import Task
 
+PASSES = 3  # of a row, from which on its label can be called suspect: what the benchmark was made with
 OUTLIER = 3.0  # typical errors, from which on a number is far off
 
 
@@ -32,7 +34,8 @@ class Dynamics:
     ids: np.ndarray
     score: np.ndarray
     spread: np.ndarray
-    suspect: np.ndarray  # whether the label may well be wrong
+    judged: np.ndarray  # whether the row had `PASSES` uses
+    suspect: np.ndarray  # whether the label may well be wrong; no row that is not judged
     limit: float  # of the score, where suspicion begins
     values: np.ndarray  # (uses,) the score at each use, row after row
     ends: np.ndarray  # (rows + 1,) where the uses of a row begin and end
@@ -63,7 +66,7 @@ def learnt(records: np.ndarray, task: Task, labels: int) -> Dynamics | None:
     sums, squares = (np.append(0.0, np.cumsum(each)) for each in (values, values**2))
     score = (sums[ends] - sums[first]) / uses
     spread = np.sqrt(np.maximum((squares[ends] - squares[first]) / uses - score**2, 0.0))
-    last = values[ends - 1]
+    last, judged = values[ends - 1], ends - starts >= PASSES
     if task == "regression":
         limit = OUTLIER * math.sqrt(float((score**2).mean()))
         suspect = (score > limit) & (last > limit)
@@ -71,4 +74,5 @@ def learnt(records: np.ndarray, task: Task, labels: int) -> Dynamics | None:
         guessing = 1 / labels if task == "single-label" else 0.5
         limit = min(guessing, 1 - float(score.mean()))
         suspect = (score < limit) & (last < limit)
-    return Dynamics(ids.astype(np.int64), score, spread, suspect, limit, values, np.append(starts, len(values)))
+    starts = np.append(starts, len(values))
+    return Dynamics(ids.astype(np.int64), score, spread, judged, judged & suspect, limit, values, starts)

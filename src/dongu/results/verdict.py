@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dongu.calibration import ADVISED_ROWS
 from dongu.confidence import CONSTANT_ANSWERS
 from dongu.config import Task
 from dongu.metrics import MetricSet
@@ -94,7 +95,7 @@ def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yard
     yield from wrapped(yardstick.sentence(split, splits[split][yardstick.metric], rows[split]))
     yield ""
     yield from table(splits, yardstick.task)
-    yield from calibration(results)
+    yield from calibration(results, rows)
 
 
 def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:
@@ -118,18 +119,23 @@ def _beside(name: str, entry: Mapping[str, float], task: Task) -> str:
     return ""
 
 
-def calibration(results: Mapping[str, Any]) -> Iterator[str]:
-    """What the temperature mends and where it is; nothing for tasks without one."""
-    if "calibrated" not in results:
+def calibration(results: Mapping[str, Any], rows: Mapping[str, int]) -> Iterator[str]:
+    """What the temperature mends and where it is; nothing for tasks without one, or where there is none to advise.
+
+    Args:
+        results: what `results.json` holds.
+        rows: how many each split has.
+    """
+    if "temperature" not in results:
         return
-    if (temperature := results.get("temperature")) is None:
-        yield from fields([("calibrate", "no temperature helps: the probabilities say no more than guessing")])
-        return
+    temperature = results["temperature"]
     split = judged({name: entries for name, entries in results.items() if isinstance(entries, Mapping)})
     before, after = (results[split]["calibration_error"][key] for key in ("before", "after"))
     change = f"error on {split} {_number(before)} → {_number(after)}"
     if results["calibrated"]:
         said = f"temperature {_number(temperature)} in the saved head: {change}"
+        if rows["validation"] < ADVISED_ROWS:
+            said += f"; fitted on {counted(rows['validation'], 'row')} only, which is too few to trust it"
     elif after < before:
         said = f"--calibrate (temperature {_number(temperature)}): {change}"
     else:

@@ -165,7 +165,9 @@ def _results(folder: RunFolder, loop: Loop) -> str:
         raise _Broken(f"the saved model's head is divided by {folder.temperature()}, and results.json says otherwise")
     for split in splits:
         evaluation = loop.evaluate(split)
-        entries = verdict(evaluation, loop.metrics, constant, loop.config.seed, calibration)
+        entries = verdict(evaluation, loop.metrics, constant, loop.config.seed)
+        if calibration is not None and evaluation.targets is not None:
+            entries["calibration_error"] |= calibration.errors(evaluation.logits, evaluation.targets)
         for name, entry in json.loads(dump_json(entries)).items():
             for key, number in entry.items():
                 if number != (written := results[split][name][key]):
