@@ -57,9 +57,7 @@ def verdict(
         for name, value in baseline(metrics, constant, targets).items():
             entries[name]["baseline"] = value
     if metrics.task == "single-label":
-        entries["calibration_error"] = _calibration_entry(
-            evaluation.logits, targets, drawn["calibration_error"], seed
-        )
+        entries["calibration_error"] = _calibration_entry(evaluation.logits, targets, drawn["calibration_error"], seed)
     return entries
 
 

@@ -29,7 +29,7 @@ from dongu.errors import (
 from dongu.loop import Loop, Step
 from dongu.model.load import usual_length
 from dongu.page.report import write_report
-from dongu.results.verdict import Yardstick, said_of
+from dongu.results.verdict import Yardstick, advice, said_of
 from dongu.run.checkpoint import Checkpoints, RunState
 from dongu.run.console import Console
 from dongu.run.derived import describe
@@ -260,6 +260,8 @@ def _say_results(loop: Loop, folder: RunFolder, results: Mapping[str, Any], effo
     """The verdict, what it rests on, what it took, and where it is."""
     yardstick = Yardstick.of(loop.metrics, constant_answer(loop.metrics, loop.splits["train"].targets))
     for line in ("", *said_of(results, {name: len(split) for name, split in loop.splits.items()}, yardstick), ""):
+        console.line(line)
+    for line in advice(results, yardstick):
         console.line(line)
     if loop.config.calibrate and not results["calibrated"]:
         console.warn(f"--calibrate: {NO_TEMPERATURE}")

@@ -29,6 +29,13 @@ PIECE_BYTES = 1 << 16  # of a line of a JSON array, read together
 FILE_KINDS = "a file is .csv, .tsv, .json, .jsonl or .parquet"
 
 
+_OTHER_KINDS = {  # what to do with files that people have
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "unpack it first (gunzip, bunzip2, unxz, unzstd, unzip)"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as csv, in UTF-8"),
+    **dict.fromkeys((".arrow", ".feather"), "in Python: dongu.train(datasets.Dataset.from_file(PATH))"),
+}
+
+
 def read_file(path: Path) -> Table:
     """Reads one csv, tsv, json, jsonl or parquet file; the ending, in any case, says which.
 
@@ -40,10 +47,11 @@ def read_file(path: Path) -> Table:
         raise data_error(origin, "no such file or folder", closest_name(path) or "check the path")
     if path_kind(path) == "folder":
         raise data_error(origin, "this is a folder, and one file is needed", FILE_KINDS)
-    if suffix not in SUFFIXES:
-        raise data_error(origin, f"files ending in {suffix or 'nothing'} are not read", FILE_KINDS)
     if path_kind(path) == "device":  # reading it might never end
         raise data_error(origin, "this is a pipe or a device, and a file is needed", "write its content to a file")
+    if suffix not in SUFFIXES:
+        what = f"files ending in {suffix} are not read" if suffix else "a file without an ending is not read"
+        raise data_error(origin, what, _OTHER_KINDS.get(suffix, FILE_KINDS))
     try:
         with path.open("rb") as file:
             if not file.peek(1):

@@ -83,7 +83,7 @@ def _read_folder(path: Path) -> dict[str, Table]:
         stems = {e.name: e.stem.lower() for e in entries if e.suffix.lower() in SUFFIXES and e.is_file()}
     except OSError as error:
         raise data_error(str(path), f"cannot be read ({error.strerror})", "check the permissions") from error
-    chosen = _choose_splits(stems, str(path), [entry.name for entry in entries])
+    chosen = _choose_splits(stems, str(path), [entry.name for entry in entries], _folder_hint(entries))
     for split, name in chosen.items():
         if split != "train" and _same_bytes(path / name, path / chosen["train"]):
             what = f"holds the same bytes as {chosen['train']}: to measure on what was learnt says nothing"
@@ -98,7 +98,19 @@ def _same_bytes(one: Path, other: Path) -> bool:
         return False
 
 
-def _choose_splits(stems: dict[Any, str], where: str, present: Iterable[Any]) -> dict[str, Any]:
+def _folder_hint(entries: list[Path]) -> str:
+    """What to do with a folder that has no train split, by what it has."""
+    names = {entry.name for entry in entries}
+    if names & {"dataset_info.json", "dataset_dict.json"}:  # what `save_to_disk` writes
+        return "in Python: dongu.train(datasets.load_from_disk(FOLDER))"
+    if any(re.fullmatch(r"(?i).*-\d+-of-\d+\..+", name) for name in names) or "data" in names:
+        return "shards are not read: join those of a split to one file, train.parquet, or give the Hub's name"
+    if entries and all(entry.is_dir() for entry in entries):
+        return "folders by class are not read: write one csv with the columns text and label"
+    return f"name it train (in a folder, train.csv); {FILE_KINDS}"
+
+
+def _choose_splits(stems: dict[Any, str], where: str, present: Iterable[Any], hint: str) -> dict[str, Any]:
     """Split to the one key of `stems` that stands for it."""
     chosen: dict[str, Any] = {}
     for split, aliases in _ALIASES.items():
@@ -110,7 +122,6 @@ def _choose_splits(stems: dict[Any, str], where: str, present: Iterable[Any]) ->
     if "train" not in chosen:
         names = [str(name) for name in present]
         listing = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        hint = f"name it train (in a folder, train.csv); {FILE_KINDS}"
         raise data_error(where, f"there is no train split; there is {listing or 'nothing'}", hint)
     return chosen
 
@@ -140,7 +151,7 @@ def _read_hub(name: str) -> Source:
 
 
 def _read_splits(data: dict[Any, Any], origin: str) -> dict[str, Table]:
-    chosen = _choose_splits({key: str(key).lower() for key in data}, origin, data)
+    chosen = _choose_splits({key: str(key).lower() for key in data}, origin, data, "one of them is called train")
     return {split: _from_memory(data[key], f"{origin} {key}") for split, key in chosen.items()}
 
 

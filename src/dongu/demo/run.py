@@ -56,10 +56,15 @@ def run_demo(out: Path | None, seed: int) -> None:
     for label in classifier.label_names[::-1]:
         row = next(row for row in splits["test"] if row["label"] == label)
         [answer] = classifier.predict([(row["sentence1"], row["sentence2"])])
-        given = answer["prediction"]
-        truth = "right" if given == label else f"wrong: the pair is labelled {label}"
         console.line(f'$ dongu predict {run} "{row["sentence1"]}" "{row["sentence2"]}"')
-        console.line(f"{given}  {answer['probabilities'][given]:.4f}   ({truth})")
+        console.line(judged_answer(answer, label))
+
+
+def judged_answer(answer: Mapping[str, Any], label: str) -> str:
+    """An answer with its probability, and whether it is the label that the row has."""
+    given = answer["prediction"]
+    truth = "right" if given == label else f"wrong: its label is {label}"
+    return f"{given}  {answer['probabilities'][given]:.4f}   {truth}"
 
 
 def bag_of_words_accuracy(splits: Mapping[str, Sequence[Mapping[str, str]]]) -> float:

@@ -1,0 +1,93 @@
+"""What is said is true, and fits what the user did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dongu
+from dongu.cli.main import run as run_command
+from dongu.demo.run import judged_answer
+from dongu.page.rows import suspects
+from dongu.results.verdict import Yardstick, advice
+
+
+@pytest.mark.found("demo-answers")
+def test_the_demonstration_says_whether_an_answer_is_right() -> None:
+    answer = {"prediction": "paraphrase", "probabilities": {"different": 0.1581, "paraphrase": 0.8419}}
+    assert judged_answer(answer, "paraphrase") == "paraphrase  0.8419   right"
+    assert judged_answer(answer, "different") == "paraphrase  0.8419   wrong: its label is different"
+
+
+@pytest.mark.found("few-passes")
+@pytest.mark.parametrize(("epochs", "claims"), [(1, False), (1.3, False), (2, False), (3, True)])
+def test_no_row_is_accused_after_fewer_passes_than_it_takes(
+    epochs: float, claims: bool, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    loop = dongu.Loop(data_folder(train=16, validation=8), model=tiny_model(), epochs=epochs, device="cpu")
+    records = [(s.number, row, loss) for s in loop for row, loss in zip(s.ids, s.row_losses, strict=True)]
+    found = suspects(_trace(records), None)
+    assert found is not None
+    assert ("cannot be told from hard ones" not in found.said) == claims
+    assert (found.chart is not None) == claims
+
+
+def _trace(records: list[tuple[int, int, float]]) -> Any:
+    from types import SimpleNamespace
+
+    from dongu.run.dynamics import RECORD
+
+    record = SimpleNamespace(label_names=("no", "yes"))
+    return SimpleNamespace(dynamics=np.array(records, RECORD), task="single-label", record=record)
+
+
+@pytest.mark.found("advice")
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["pos/1.txt", "neg/1.txt"], "folders by class are not read: write one csv"),
+        (["dataset_info.json", "data-00000-of-00001.arrow"], "datasets.load_from_disk(FOLDER)"),
+        (["dataset_dict.json", "train/state.json"], "datasets.load_from_disk(FOLDER)"),
+        (["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"], "join those of a split"),
+        (["data/train-00000-of-00001.parquet"], "join those of a split"),
+        (["reviews.csv"], "name it train"),
+    ],
+)
+def test_a_folder_without_train(
+    names: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in names:
+        path = tmp_path / "data-set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("text,label\na,b\n", encoding="utf-8")
+    assert run_command(["inspect", str(tmp_path / "data-set")]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.found("advice")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rows.csv.gz", "unpack it first"),
+        ("rows.xlsx", "save the sheet as csv"),
+        ("rows.arrow", "datasets.Dataset.from_file"),
+        ("rows", "without an ending"),
+    ],
+)
+def test_a_file_of_another_kind(name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / name).write_bytes(b"\x1f\x8b" * 9)
+    assert run_command(["inspect", str(tmp_path / name)]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.found("advice")
+@pytest.mark.parametrize(("low", "high", "advised"), [(0.4, 0.8, True), (0.2, 0.4, True), (0.6, 0.8, False)])
+def test_a_model_that_learnt_nothing_gets_advice(low: float, high: float, advised: bool) -> None:
+    yardstick = Yardstick("single-label", "accuracy", ("no", "yes"), [0.5, 0.5])
+    entry = {"value": min(0.5, high), "low": low, "high": high, "baseline": 0.5}
+    lines = " ".join(advice({"best_step": 3, "test": {"accuracy": entry}}, yardstick))
+    assert ("--epochs" in lines) == advised
