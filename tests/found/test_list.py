@@ -16,7 +16,7 @@ FOUND = {
     "labels-soft": "shares that sum to one are refused as soft labels, with the row",
     "labels-list-as-text": "a list written as text in a cell is several labels",
     "labels-separator": "several labels in a cell, with a separator: inferred where the parts recur, and said",
-    "labels-whole-floats": "0.0 in one file and 0 in another are one class; classes that are numbers are in their order",
+    "labels-whole-floats": "0.0 in one file and 0 in another are one class; numbers that are classes keep their order",
     "labels-decimal-comma": "`3,5` is a number where all cells are, or it is refused; never a class in silence",
     "labels-unlabelled": "rows with -1 for a label are named as rows without a label, and left out on demand",
     "objects-as-text": "bytes, sets, enums and other objects are read by their meaning or refused, never by str()",
