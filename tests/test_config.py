@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dongu.cli.main import make_parser
@@ -228,6 +230,49 @@ def test_warm_up_that_the_schedule_would_ignore() -> None:
     assert "--warmup" in message
     assert "constant_with_warmup" in message
     assert make_config({"lr_scheduler": "constant_with_warmup", "warmup": 10}).warmup == 10
+
+
+# --- the model that is validated is where options are checked and derived
+
+VALID = {
+    "data": st.text(max_size=5),
+    "out": st.sampled_from(["runs/a", "a/../b", "../c"]),
+    "text_columns": st.sampled_from(["text", ["a", "b"], ("a+c", "b")]),
+    "label_column": st.sampled_from(["label", ["rude", "sad"]]),
+    "task": st.sampled_from(["single-label"]),
+    "epochs": st.floats(0, 1e6, exclude_min=True),
+    "max_steps": st.integers(1, 2**31 - 1),
+    "learning_rate": st.floats(0, 1, exclude_min=True),
+    "lora": st.integers(1, 64),
+    "warmup": st.integers(0, 1000) | st.floats(0, 1, exclude_max=True),
+    "max_grad_norm": st.floats(0.1, 1e300),
+    "class_weights": st.sampled_from(["balanced", ["balanced"], ["spam=5", "a=b=0.5"], {"1": 2}]),
+    "label_smoothing": st.floats(0, 1, exclude_max=True),
+    "threads": st.integers(1, 1024),
+    "metric": st.sampled_from(["loss", "f1"]),
+    "patience": st.integers(1, 9),
+    "track": st.sampled_from(["wandb", ["tensorboard", "mlflow"]]),
+    "strict": st.booleans(),
+}
+
+
+@pytest.mark.found("config-identity")
+@given(st.fixed_dictionaries({}, optional={name: values | st.none() for name, values in VALID.items()}))
+def test_a_dump_gives_the_same_config_again(options: dict[str, Any]) -> None:
+    config = RunConfig(**options)
+    assert config == make_config(options)
+    assert RunConfig(**config.model_dump()) == config
+    assert RunConfig(**json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+@pytest.mark.found("config-identity")
+def test_the_model_refuses_what_make_config_refuses() -> None:
+    for options in ({"warmup": 2.5}, {"lr_scheduler": "constant", "warmup": 9}, {"track": ["wandb", "wandb"]}):
+        with pytest.raises(ValidationError) as caught:
+            RunConfig(**options)  # type: ignore[arg-type]  # what a user's own code may hand in
+        assert problem(**options) in str(caught.value)
+    assert RunConfig(lora=8).learning_rate == make_config({"lora": 8}).learning_rate == pytest.approx(5e-4)
+    assert RunConfig(lora=8, learning_rate=1e-3).learning_rate == 1e-3
 
 
 # --- names

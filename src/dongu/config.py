@@ -9,9 +9,17 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from dongu.errors import UsageError
 from dongu.text import shortened
@@ -118,7 +126,10 @@ Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 
 
 class RunConfig(BaseModel):
-    """The options of one run. Frozen: a run's options do not change while it runs."""
+    """The options of one run. Frozen: a run's options do not change while it runs.
+
+    `None` means "not given". `RunConfig(**config.model_dump())` is `config`, also through JSON.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -204,6 +215,22 @@ class RunConfig(BaseModel):
     )
     strict: bool = Field(False, description="do not start where `dongu inspect` has a warning about the data")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, options: Any) -> Any:
+        if not isinstance(options, dict):
+            return options
+        given = {name: value for name, value in options.items() if value is not None}
+        if "lora" in given:
+            given.setdefault("learning_rate", LORA_RATE * cls.model_fields["learning_rate"].default)
+        return given
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if problems := list(_contradictions(self)):
+            raise ValueError("; ".join(problems))
+        return self
+
 
 def option_flag(name: str) -> str:
     """`batch_size` → `--batch-size`; DATA is the one that is no flag."""
@@ -223,18 +250,12 @@ def make_config(options: Mapping[str, Any]) -> RunConfig:
         option = ALIASES.get(name, name)
         if option not in RunConfig.model_fields:
             raise UsageError(f"there is no option {option_flag(name)}", hint=did_you_mean(name))
-        if value is not None:
+        if value is not None:  # an alias that is not given hides nothing
             given[option] = value
     try:
-        config = RunConfig(**given)
+        return RunConfig(**given)
     except ValidationError as error:
         raise UsageError("; ".join(_problem(item) for item in error.errors())) from None
-    problems = list(_contradictions(config))
-    if problems:
-        raise UsageError("; ".join(problems))
-    if config.lora is not None and "learning_rate" not in given:
-        return config.model_copy(update={"learning_rate": LORA_RATE * config.learning_rate})
-    return config
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -273,8 +294,10 @@ def did_you_mean(name: str) -> str:
 
 
 def _problem(item: Any) -> str:
-    name = str(item["loc"][0]) if item["loc"] else "options"
-    message = item["msg"].removeprefix("Value error, ")
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not item["loc"]:
+        return message  # of several options, which it names
+    name = str(item["loc"][0])
     message = message.replace("Input should be", "must be").replace("valid integer", "whole number")
     message = message.replace("String should have at least 1 character", "must not be empty")
     message = message.split(", unable to parse")[0].split(", got a number with")[0]
