@@ -14,7 +14,7 @@ import torch
 from dongu.data.batches import EvalBatches, make_dataloader
 from dongu.errors import DonguError, NonFiniteError
 from dongu.metrics import MetricSet
-from dongu.model.load import PROBLEM_TYPES
+from dongu.model.head import PROBLEM_TYPES
 from dongu.model.loss import row_losses
 from dongu.model.scale import UNSCALED, Scale
 from dongu.multi_label import DEFAULT_THRESHOLD

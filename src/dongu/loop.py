@@ -32,6 +32,7 @@ from dongu.model.device import make_accelerator
 from dongu.model.dropout import seed_draws
 from dongu.model.finite import check_finite
 from dongu.model.gradients import total_norm
+from dongu.model.head import declared_labels
 from dongu.model.load import (
     check_vocabulary,
     load_model,
@@ -147,6 +148,7 @@ class Loop:
             pad_token_id=self.tokenizer.pad_token_id,
             seed=config.seed,
         )
+        self.data = self.data.in_order_of(declared_labels(self.model.config))
         check_vocabulary(self.model, self.tokenizer, config.model)
         check_finite(self.model.state_dict(), f"--model {config.model}")
         if config.lora is not None:
@@ -159,8 +161,8 @@ class Loop:
         check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
         self.not_recorded: str | None = None  # why a GPU's steps are no replays
-        engine, self.fallback = self._choose_engine()
         self.loss, weights = self._make_loss()
+        engine, self.fallback = self._choose_engine()
         self.updates = TrainUpdates(
             self.splits["train"],
             self.collate,
@@ -374,7 +376,10 @@ class Loop:
         by_class, targets = self.config.class_weights, self.data.splits["train"].targets
         loss = Loss(self.data.task, label_smoothing=self.config.label_smoothing)
         if self.data.task == "regression" and targets is not None:
-            return replace(loss, scale=Scale.of(targets, self.model)), None
+            scale = Scale.of(targets, self.model)
+            if self.model.new_head is None:
+                scale.enter(self.model)
+            return replace(loss, scale=scale), None
         if not isinstance(by_class, dict) or targets is None:
             return loss, None
         weights = torch.tensor(list(by_class.values()), dtype=torch.float32, device=self.accelerator.device)

@@ -128,8 +128,10 @@ def _refuse_other_use(out: Path, config: RunConfig) -> None:
 
 
 def _refuse_other_rows(folder: RunFolder, source: Source, config: RunConfig) -> None:
-    was = {name: entry["texts"] for name, entry in folder.read_record()["data"].items()}
-    if was != {name: digest_of(examples) for name, examples in read_examples(source, config).splits.items()}:
+    record = folder.read_record()
+    was = {name: entry["texts"] for name, entry in record["data"].items()}
+    now = read_examples(source, config).in_order_of(record["label_names"]).splits
+    if was != {name: digest_of(examples) for name, examples in now.items()}:
         raise UsageError(
             "was trained on other rows than DATA has now",
             where=str(folder.path),

@@ -348,7 +348,7 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str,
     return {
         **state.identity,
         "options": {**loop.config.model_dump(mode="json"), "data": _place(loop.config.data), "out": str(folder.path)},
-        "label_names": loop.data.label_names,
+        "new_head": loop.model.new_head and loop.model.new_head.why,
         **({"scale": asdict(loop.loss.scale)} if loop.data.task == "regression" else {}),
         "metrics": loop.metrics.names,
         "metric": loop.metrics.main,

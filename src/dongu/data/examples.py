@@ -67,6 +67,23 @@ class TextData:
     unused_columns: tuple[str, ...]  # that train has and the run does not read
     held_out: bool  # whether validation was cut from train
 
+    def in_order_of(self, names: Sequence[str]) -> TextData:
+        """The same rows with class ids in the order of these names, where they are the data's own; else as they are."""
+        own = self.label_names
+        if own == tuple(names) or sorted(own) != sorted(names):
+            return self
+        old_ids = np.array([own.index(name) for name in names])  # new id → old id
+        new_ids = np.argsort(old_ids)
+
+        def moved(targets: np.ndarray) -> np.ndarray:
+            return targets[:, old_ids] if targets.ndim == 2 else new_ids[targets]
+
+        splits = {
+            name: examples if examples.targets is None else replace(examples, targets=moved(examples.targets))
+            for name, examples in self.splits.items()
+        }
+        return replace(self, label_names=tuple(names), splits=splits)
+
 
 def columns_of(source: Source, config: RunConfig) -> Columns:
     """The columns of the texts and the label: as asked for, as GLUE has them, or by the names they usually have.

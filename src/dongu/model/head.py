@@ -2,14 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dongu.config import Task
 from dongu.errors import ModelError
+from dongu.text import listed, shortened
 
+PROBLEM_TYPES: dict[Task, str] = {
+    "single-label": "single_label_classification",
+    "multi-label": "multi_label_classification",
+    "regression": "regression",
+}
 CLOSE = 1e-3  # of the largest logit; a layer that the logits do not come from is off by half of it
+
+
+@dataclass(frozen=True)
+class NewHead:
+    """That the last layer of a model was drawn anew, and why. `replaced`: one of the same size was in the file."""
+
+    why: str
+    replaced: bool
+
+
+def declared_labels(config: Any) -> tuple[str, ...]:
+    """The names of the labels that a model answers, in the order of its outputs."""
+    return tuple(str(config.id2label[i]) for i in sorted(config.id2label))
+
+
+def why_other(config: Any, label_names: Sequence[str], task: Task) -> str | None:
+    """Why the head that a model's config.json describes is not for these labels; None where it is.
+
+    It is where its labels have the same names, in any order, and its task is the same.
+    """
+    own = declared_labels(config)
+    if sorted(own) != sorted(label_names):
+        return f"the model's own is for other labels ({listed([shortened(name, 40) for name in own])})"
+    usual = "regression" if len(own) == 1 else PROBLEM_TYPES["single-label"]  # as transformers infers it
+    if (declared := config.problem_type or usual) != PROBLEM_TYPES[task]:
+        return f"the model's own is for another task ({declared})"
+    return None
+
+
+def draw_head(model: Any, seed: int) -> None:
+    """Draw the last layer anew, by `seed` alone.
+
+    Raises:
+        ModelError: there is no such layer.
+    """
+    if (head := head_of(model)) is None:
+        what = (
+            f"has a head for other labels, and `{model.config.model_type}` has no last layer that could be drawn anew"
+        )
+        raise ModelError(what, where=f"--model {model.name_or_path}", hint="start from the model without its head")
+    torch.manual_seed(seed)
+    nn.init.normal_(head[1].weight, std=initial_std(model))
+    if head[1].bias is not None:
+        nn.init.zeros_(head[1].bias)
+
+
+def initial_std(model: Any) -> float:
+    """The deviation of the weights that the model's kind begins with."""
+    return float(getattr(model.config.get_text_config(), "initializer_range", None) or 0.02)
 
 
 def is_head(model: Any, name: str) -> bool:

@@ -21,6 +21,7 @@ from transformers import logging as transformers_logging
 
 from dongu.config import Task
 from dongu.errors import ModelError
+from dongu.model.head import PROBLEM_TYPES, NewHead, declared_labels, draw_head, head_of, why_other
 from dongu.model.place import hub_hint
 from dongu.model.safety import (
     INDEX_FILE,
@@ -35,11 +36,6 @@ from dongu.model.tokenizer_class import check_tokenizer_class
 from dongu.multi_label import DEFAULT_THRESHOLD
 
 HUB_FILES = [*SETTINGS_FILES, *VOCABULARY_FILES, "tokenizer.*.json", INDEX_FILE]  # all that is read but the weights
-PROBLEM_TYPES: dict[Task, str] = {
-    "single-label": "single_label_classification",
-    "multi-label": "multi_label_classification",
-    "regression": "regression",
-}
 UNKNOWN_LENGTH = 512  # where neither the tokenizer nor the model names a limit
 
 
@@ -67,13 +63,19 @@ def load_tokenizer(path: str) -> Any:
 
 
 def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_id: int, seed: int) -> Any:
-    """`AutoModelForSequenceClassification` in fp32 with a head for these labels, which `seed` alone decides.
+    """`AutoModelForSequenceClassification` in fp32 with a head for these labels.
+
+    A classifier of the same labels and task keeps its head, and with it the order of its labels: `config.id2label` has
+    it. Every other head is a new one, which `seed` alone decides; then `model.new_head` says why, and else it is None.
 
     Raises:
         ModelError: the model cannot be loaded safely, or knows no sequence classification.
     """
     with _loading(path):
         revision = _checked_revision(path, weights=True)
+        saved = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        if (other := why_other(saved, label_names, task)) is None:
+            label_names = declared_labels(saved)
         config = AutoConfig.from_pretrained(
             path,
             revision=revision,
@@ -84,7 +86,7 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
         )
         use_local_kernels(config)
         config.problem_type = PROBLEM_TYPES[task]
-        if task == "multi-label":
+        if task == "multi-label" and (other or not hasattr(config, "threshold")):
             config.threshold = DEFAULT_THRESHOLD  # of the probability from which on a label is given
         if reads_last_token(config):
             decoder = config.get_text_config()
@@ -104,7 +106,21 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
             output_loading_info=True,
         )
     _check_encoder_is_whole(model, found, path)
+    model.new_head = _renew_head(model, found, other, seed)
     return _own_memory(model)
+
+
+def _renew_head(model: Any, found: Any, other: str | None, seed: int) -> NewHead | None:
+    """See to it that a head for other labels is new, also one of the same size; say what became of the head."""
+    head = head_of(model)
+    missing = {key if isinstance(key, str) else key[0] for key in (*found["missing_keys"], *found["mismatched_keys"])}
+    if head is not None and f"{head[0]}.weight" in missing:
+        absent = f"{head[0]}.weight" in found["missing_keys"]
+        return NewHead("the model has none" if absent else other or "the model's own has another size", replaced=False)
+    if other is None:
+        return None
+    draw_head(model, seed)
+    return NewHead(other, replaced=True)
 
 
 def load_classifier(folder: Path) -> tuple[Any, Any]:

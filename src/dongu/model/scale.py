@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dongu.model.head import head_of
@@ -40,6 +41,15 @@ class Scale:
             return answers
         values: np.ndarray = answers.astype(np.float64) * self.std + self.mean
         return values.astype(np.float32)
+
+    def enter(self, model: Any) -> None:
+        """Change a head that answers in the unit of the labels into one in training, whose answers mean the same."""
+        if (head := head_of(model)) is not None:
+            layer = head[1]
+            with torch.no_grad():
+                layer.weight.copy_(layer.weight.double() / self.std)
+                if layer.bias is not None:
+                    layer.bias.copy_((layer.bias.double() - self.mean) / self.std)
 
     def undone(self, model: Any) -> dict[str, Tensor]:
         """The weights of the same model with a head that answers in the unit of the labels, as they are saved."""

@@ -268,7 +268,8 @@ def _texts(runs: Sequence[FinishedRun], split: str, rows: set[int]) -> tuple[dic
         return {}, "the data were in memory"
     try:
         config = make_config(options)
-        examples = read_examples(read_source(config.data), config).splits.get(split)
+        data = read_examples(read_source(config.data), config).in_order_of(runs[0].record["label_names"])
+        examples = data.splits.get(split)
     except InputError as error:
         return {}, " ".join(str(error).splitlines())
     if examples is None or digest_of(examples) != runs[0].fingerprint(split):

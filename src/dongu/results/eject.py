@@ -20,12 +20,14 @@ from transformers.pytorch_utils import Conv1D
 
 from dongu.config import RunConfig, make_config
 from dongu.data import order
+from dongu.data.examples import read_examples
 from dongu.data.holdout import first_copies
+from dongu.data.sources import read_source
 from dongu.errors import DataError, ModelError, UsageError
 from dongu.loop import CHECKED_ROWS, Loop
-from dongu.model.head import head_of
+from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
 from dongu.model.layers import layer_depths
-from dongu.model.load import PROBLEM_TYPES, quiet_transformers, reads_last_token
+from dongu.model.load import quiet_transformers, reads_last_token
 from dongu.model.lora import ALPHA
 from dongu.model.place import PACKAGED, find_model
 from dongu.model.scale import UNSCALED
@@ -116,8 +118,16 @@ def _data_facts(loop: Loop) -> dict[str, Any]:
         "labels_rule": reading.label_names if labels is None and loop.data.task != "regression" else None,
         "held_out": loop.data.held_out,
         "repeats": loop.data.held_out and _repeats(loop),
+        "own_ids": loop.data.held_out and loop.data.task != "regression" and _own_ids(loop),
         "pool_batches": order.POOL_BATCHES,
     }
+
+
+def _own_ids(loop: Loop) -> list[int] | None:
+    """By the class id of a model whose order of the labels is not the data's: the class's place in the data's order,
+    by which rows were held out."""
+    own = read_examples(read_source(loop.config.data), loop.config).label_names
+    return None if own == loop.data.label_names else [own.index(name) for name in loop.data.label_names]
 
 
 def _repeats(loop: Loop) -> bool:
@@ -156,8 +166,11 @@ def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
         "several": loop.data.task == "multi-label",
         "scaled": loop.loss.scale != UNSCALED,
         "scale": loop.loss.scale,
+        "replaces_head": model.new_head is not None and model.new_head.replaced,
+        "keeps_head": model.new_head is None,
+        "initial_std": initial_std(model),
     }
-    if facts["scaled"] and (head := head_of(model)) is not None:
+    if (head := head_of(model)) is not None:
         facts |= {"head": head[0], "head_has_bias": head[1].bias is not None}
     if facts["pads_with_end"]:
         tokenizer.pad_token = tokenizer.eos_token

@@ -111,6 +111,7 @@ class SavedRun:
         if source is None and self.config.data is None:
             raise DataError("the run's data were in memory", hint="give DATA")
         data = read_examples(read_source(self.config.data) if source is None else source, self.config)
+        data = data.in_order_of(self.label_names)  # of a run that went on from a classifier: the model's own
         if data.label_names != self.label_names:
             raise DataError("the labels are not those of the run any more", where=data.place or data.name)
         return {name: data.splits[name] for name in _chosen(data.splits, split, data.place or data.name)}

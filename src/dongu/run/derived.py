@@ -30,6 +30,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ("labels", describe_labels(data, data.splits["train"])),
         ("loss", _describe_loss(loop)),
         ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),
+        ("head", _describe_head(loop)),
         *_describe_lora(config, parameters, learning),
         ("tokens", f"{_describe_tokens(loop)}{_describe_padding(loop)}"),
         ("steps", _describe_steps(loop)),
@@ -45,6 +46,14 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ),
         ("metrics", _describe_metrics(loop)),
     ]
+
+
+def _describe_head(loop: Loop) -> str:
+    """Whether what the model has learnt of labels goes on, or is drawn anew."""
+    if (new := loop.model.new_head) is not None:
+        return f"new, drawn by --seed {loop.config.seed}: {new.why}"
+    kept = "in its own unit" if loop.data.task == "regression" else "with its labels in its own order"
+    return f"the model's own, {kept}"
 
 
 def _describe_lora(config: RunConfig, parameters: int, learning: int) -> Iterator[tuple[str, str]]:

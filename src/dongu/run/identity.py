@@ -49,6 +49,7 @@ def identity(loop: Loop) -> dict[str, Any]:
         },
         "versions": software_versions(),
         "hardware": {"device": describe_device(loop.accelerator), "cpu": describe_processor()},
+        "label_names": [*loop.data.label_names],
         "processes": loop.accelerator.num_processes,
         **_frozen(loop.model),
     }
@@ -75,6 +76,8 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
     for name, old in was["options"].items():
         if name not in HARMLESS and (new := now["options"].get(name)) != old:
             yield Difference(name.replace("_", "-"), f"{option_flag(name)} is {_shown(new)}, and was {_shown(old)}")
+    if (names := was.get("label_names", now["label_names"])) != now["label_names"]:
+        yield Difference("model", f"the labels are {_shown(now['label_names'])}, and were {_shown(names)}")
     for split, old in was["data"].items():
         if split not in now["data"]:
             yield Difference("data", f"the split {split} is gone")
