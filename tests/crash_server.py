@@ -35,6 +35,7 @@ from accelerate.state import AcceleratorState, GradientState
 import dongu
 import dongu.best
 import dongu.cli.main
+import dongu.model.processes
 import dongu.results.predict
 import dongu.run.effort
 import dongu.training
@@ -298,6 +299,7 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.fsync = lambda fd: None  # noqa: ARG005 - processes are killed, the machine is not
     dongu.run.effort.PROBE_SECONDS, dongu.run.effort.PROBE_SIZES = 0.0, {"cpu": 64}
+    dongu.model.processes.SEEN_SECONDS = 0.5
     warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # drivers leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:

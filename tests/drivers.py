@@ -90,7 +90,7 @@ class Pool:
         def one(driver: Driver, rank: int) -> dict[str, Any]:
             environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             more = requests[rank] if requests else {}
-            return driver.ask(arguments=list(arguments), environment=environment, **more)
+            return driver.ask(**{"arguments": list(arguments), "environment": environment, **more})
 
         return self.map(one, [0, 1])
 

@@ -63,10 +63,14 @@ def test_a_signal_outside_of_the_steps(
     assert signal.getsignal(signal.Signals[name]) == signal.SIG_DFL
 
 
-def test_one_of_many_processes_speaks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_only_process_speaks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever number it has; several are in tests/found/test_ranks.py."""
     monkeypatch.setenv("RANK", "1")
     assert run_command(["train"]) == 2
-    assert capsys.readouterr().err == ""
+    assert "which data?" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "some")
+    assert run_command(["train", "data.csv"]) == 2
+    assert "WORLD_SIZE: must be a whole number, got `some`" in capsys.readouterr().err
 
 
 LIGHT = """

@@ -21,7 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 STOREYS = [
     ["dongu.text"],
     ["dongu.errors"],
-    ["dongu.config", "dongu.files", "dongu.extras"],
+    ["dongu.config", "dongu.files", "dongu.extras", "dongu.launch"],
     ["dongu.data"],
     ["dongu.model", "dongu.multi_label", "dongu.metrics", "dongu.calibration", "dongu.bootstrap"],
     ["dongu.evaluate", "dongu.confidence", "dongu.doctor"],

@@ -107,6 +107,8 @@ def test_two_processes_train_as_one(
         assert [line["id"] for line in together] == list(range(rows))
         for a, b in zip(alone, together, strict=True):
             assert b["probabilities"] == pytest.approx(a["probabilities"], abs=1e-3)
+    if launcher == "accelerate":  # without --calibrate so few rows have no temperature
+        return
     temperature = json.loads((tmp_path / "two" / "results.json").read_text(encoding="utf-8"))["temperature"]
     assert temperature < 0.8 or temperature > 1.2, "else a process that does not calibrate would not be noticed"
 

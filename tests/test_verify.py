@@ -62,7 +62,7 @@ def test_a_run_that_has_not_ended(
     proofs = list(verify(run))
     assert [proof.name for proof in proofs] == [name for name in ALL if name != "results"]
     assert "has not ended" in proofs[0].text
-    assert all(proof.holds for proof in proofs), proofs
+    assert [proof.name for proof in proofs if not proof.holds] == ["files"], proofs  # which was not looked at
 
 
 DAMAGES: dict[str, tuple[str, bytes, bytes, set[str]]] = {

@@ -9,7 +9,7 @@
     ├── NonFiniteError          5  a NaN or an infinity, before it reached the weights
     ├── StorageError            6  a file could not be written, or a model not be pushed
     ├── LockedError             7  another process writes to the run folder
-    ├── WorkerError             8  a process that prepares batches died, failed or hangs
+    ├── WorkerError             8  a process that prepares batches, or another one of the run, has ended
     └── StoppedError      129-143  a signal ended the run; its state is saved
 
 The number is the exit code of the command. Each error says what happened, where, and what to do, a line each.
@@ -85,7 +85,7 @@ class LockedError(DonguError):
 
 
 class WorkerError(DonguError):
-    """A process that prepares batches died, failed or hangs."""
+    """A process that prepares batches died, failed or hangs, or another process of the run has ended."""
 
     exit_code = 8
 

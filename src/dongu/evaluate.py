@@ -13,6 +13,7 @@ import torch
 
 from dongu.data.batches import EvalBatches, make_dataloader
 from dongu.errors import DonguError, NonFiniteError
+from dongu.launch import among_processes
 from dongu.metrics import MetricSet
 from dongu.model.head import PROBLEM_TYPES
 from dongu.model.loss import row_losses
@@ -87,6 +88,7 @@ def model_threshold(model: Any) -> float:
     return float(model.config.threshold) if several else DEFAULT_THRESHOLD
 
 
+@among_processes()
 def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, workers: int = 0) -> np.ndarray:
     """Logits of every row, (rows, labels) fp32, on every process.
 
@@ -96,6 +98,7 @@ def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, worker
     Raises:
         DonguError: some row was not computed exactly once.
         NonFiniteError: the model has a NaN or an infinity for some row.
+        WorkerError: another process has ended.
     """
     device = accelerator.device
     own = range(accelerator.process_index, len(batches), accelerator.num_processes)

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from dongu.config import RunConfig
 from dongu.errors import UsageError
 
+RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy")  # of each run
+
 
 def require_extras(config: RunConfig) -> None:
     """

@@ -46,6 +46,7 @@ from dongu.model.loss import Loss
 from dongu.model.optimizer import make_optimizer, skip_on_gpu
 from dongu.model.padding_free import without_padding
 from dongu.model.place import resolve_model
+from dongu.model.processes import compare, facts_of
 from dongu.model.scale import UNSCALED, Scale
 from dongu.model.schedule import make_scheduler, total_steps, warmup_steps
 
@@ -159,6 +160,8 @@ class Loop:
         with self.accelerator.main_process_first():  # the first one fills the token cache, the others read it
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
         check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
+        if processes > 1:
+            compare(self.accelerator, facts_of(self.config, self.data, self.splits, self.model))
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
         self.not_recorded: str | None = None  # why a GPU's steps are no replays
         self.loss, weights = self._make_loss()
@@ -269,7 +272,7 @@ class Loop:
                 logits = engine(**inputs).logits  # (batch, labels)
                 counts = float(micro_batch.examples > 0)  # a stand-in row counts nothing
                 micro_loss = self.loss.summed(logits, labels) * counts / update.weight
-                accelerator.backward(micro_loss * accelerator.num_processes)  # DDP averages; the sum is wanted
+                (micro_loss * accelerator.num_processes).backward()  # DDP averages; the sum is wanted
             losses[0] += micro_loss.detach() * self.loss.unit
             if micro_batch.examples:
                 first = 1 + micro_batch.position

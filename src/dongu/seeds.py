@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from dongu import launch
 from dongu.config import RunConfig, make_config, option_flag
 from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import Source
@@ -47,7 +47,7 @@ def train_seeds(
     for config in configs:
         if config.seed in begun:
             _refuse_other_rows(folders[config.seed], source, config)
-    main = os.environ.get("RANK", "0") == "0"
+    main = launch.rank() == 0
     given = {name: value for name, value in options.items() if name not in GIVEN_ONCE}
     for config in configs:
         seed, folder = config.seed, folders[config.seed]

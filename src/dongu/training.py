@@ -26,8 +26,10 @@ from dongu.errors import (
     UsageError,
     WorkerError,
 )
+from dongu.launch import among_processes
 from dongu.loop import Loop, Step
 from dongu.model.load import usual_length
+from dongu.model.processes import check_shared, compare
 from dongu.page.report import write_report
 from dongu.results.verdict import Yardstick, advice, said_of
 from dongu.run.checkpoint import Checkpoints, RunState
@@ -55,6 +57,7 @@ class RunResult:
     results: dict[str, Any]
 
 
+@among_processes()
 def train(
     data: Any = None, *, console: Console | None = None, explain: Language | None = None, **options: Any
 ) -> RunResult:
@@ -72,7 +75,7 @@ def train(
         LockedError: another process writes to the run folder.
         NonFiniteError: a loss, a gradient or a weight was not finite; the update was not made.
         StorageError: a file could not be written, or there is no room for all that the run will keep.
-        WorkerError: a process that prepares batches failed.
+        WorkerError: a process that prepares batches failed, or another process of the run has ended.
         StoppedError: a signal ended the run; its state is saved.
     """
     started = time.perf_counter()
@@ -94,6 +97,7 @@ def train(
         if main:
             folder.refuse_if_used()  # another process may have come and gone
             folder.clean()
+        check_shared(folder.path, loop.accelerator)
         console = _console_of(loop, console)
         with Trackers(loop, folder, console, step=0) as trackers:
             if main:
@@ -122,6 +126,7 @@ def _inspection(loop: Loop, folder: RunFolder) -> str:
     return shlex.join(words)
 
 
+@among_processes()
 def resume(
     path: str | Path,
     data: Any = None,
@@ -153,6 +158,7 @@ def resume(
     loop = folder.reopen(data, **options)
     check_calibration(loop)
     with folder.lock(enabled=loop.accelerator.is_main_process):
+        check_shared(folder.path, loop.accelerator)
         checkpoints = Checkpoints(folder.checkpoints, loop.config.keep, _plan(loop))
         checkpoint, damaged = checkpoints.newest(folder.metrics)
         if checkpoint is None and logged_steps(folder.metrics) > _plan(loop).first_save:
@@ -161,6 +167,7 @@ def resume(
                 where=str(folder.checkpoints),
                 hint="nothing was changed; put them back, or start anew with another --out",
             )
+        compare(loop.accelerator, {"the newest checkpoint": "none" if checkpoint is None else checkpoint.path.name})
         was, where = (
             (record, folder.path / "run.json") if checkpoint is None else (checkpoint.state.identity, checkpoint.path)
         )

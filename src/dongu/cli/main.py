@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
-from dongu import __version__
+from dongu import __version__, launch
 from dongu.cli import (
     compare,
     demo,
@@ -28,6 +27,7 @@ from dongu.cli import (
     verify,
 )
 from dongu.cli.options import Parser
+from dongu.cli.output import Output, standard_streams
 from dongu.config import did_you_mean
 from dongu.errors import DonguError, StoppedError, UsageError
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
@@ -35,39 +35,72 @@ from dongu.text import wrapped
 
 # In the order of --help.
 COMMANDS = (train, resume, evaluate, predict, report, compare, inspect, verify, eject, export, push, quiz, demo)
+RUNS = ("train", "resume", "demo")  # what they say is a comment on what they write
+TOGETHER = (
+    "train",
+    "resume",
+    "evaluate",
+    "predict",
+    "verify",
+)  # what the processes of a launcher share; else the first
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; what went wrong goes to standard error."""
     debug = "--debug" in arguments
-    _speak_utf8()
-    try:
-        with StopSignals() as signals, signals.at_once():  # a run that has begun waits for the end of its step
-            _check_command(arguments)
-            parsed, unknown = make_parser().parse_known_args([item for item in arguments if item != "--debug"])
-            if unknown:
-                raise UsageError(
-                    f"there is no option {unknown[0]}", hint=_suggest(parsed.parser, parsed.command, unknown[0])
-                )
-            command: Callable[[argparse.Namespace], int | None] = parsed.run
-            code = command(parsed) or 0
-        _leave_group()
-        return code
-    except DonguError as error:
-        return _fail(error, error.exit_code, debug=debug)
-    except KeyboardInterrupt as stop:
-        received = stop.number if isinstance(stop, Stop) else signal.SIGINT
-        more = " during the set-up; nothing was lost" if {"train", "resume"} & {*arguments[:2]} else ""
-        print(f"dongu: stopped by {received.name}{more}", file=sys.stderr)
-        return EXIT_CODES[received]
-    except BrokenPipeError:
-        # The reader of a pipe (`| head`) has enough; Python would complain once more while it closes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:  # noqa: BLE001 - the last resort: a bug, said as one
-        what = f"internal error: {type(error).__name__}: {error}"
-        hint = "run it again with --debug for the traceback, and please report it"
-        return _fail(DonguError(what, hint=hint), 70, debug=debug)
+    with standard_streams() as output:
+        try:
+            return _run([item for item in arguments if item != "--debug"], output)
+        except DonguError as error:
+            return _fail(error, error.exit_code, debug=debug)
+        except KeyboardInterrupt as stop:
+            received = stop.number if isinstance(stop, Stop) else signal.SIGINT
+            more = " during the set-up; nothing was lost" if {"train", "resume"} & {*arguments[:2]} else ""
+            if launch.rank() == 0:
+                print(f"dongu: stopped by {received.name}{more}", file=sys.stderr)
+            return EXIT_CODES[received]
+        except Exception as error:  # noqa: BLE001 - the last resort: a bug, said as one
+            what = f"internal error: {type(error).__name__}: {error}"
+            hint = "run it again with --debug for the traceback, and please report it"
+            return _fail(DonguError(what, hint=hint), 70, debug=debug)
+
+
+def _run(arguments: Sequence[str], output: Output | None) -> int:
+    with StopSignals() as signals, signals.at_once():  # a run that has begun waits for the end of its step
+        try:
+            parsed = _parse(arguments)
+        except SystemExit:  # after --help
+            sys.stdout.flush()
+            raise
+        if output is not None:  # a run lies in its folder, whoever listens; the answer of another command is lost
+            output.needed = parsed.command not in RUNS or getattr(parsed, "json", False)
+        if parsed.command not in TOGETHER and not launch.alone():
+            return 0
+        command: Callable[[argparse.Namespace], int | None] = parsed.run
+        code = command(parsed) or 0
+    sys.stdout.flush()
+    _leave_group()
+    return code
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """
+    Raises:
+        UsageError: there is no such command or option, or an argument too many.
+    """
+    _check_command(arguments)
+    parsed, unknown = make_parser().parse_known_args(arguments)
+    flags = [item for item in unknown if item.startswith("-")]
+    if flags:
+        hint = _suggest(parsed.parser, parsed.command, flags[0])
+        raise UsageError(f"there is no option {flags[0]}", hint=hint)
+    if unknown:
+        kind = "path" if Path(unknown[0]).exists() else "argument"
+        hint = f"`dongu {parsed.command} --help` shows what it takes"
+        if kind == "path" and hasattr(parsed, "data"):
+            hint = "DATA is one file, or one folder with train.*, validation.* and test.*; a shell makes many of *"
+        raise UsageError(f"there is an extra {kind}", where=f"dongu {parsed.command} … {unknown[0]}", hint=hint)
+    return parsed
 
 
 def _check_command(arguments: Sequence[str]) -> None:
@@ -87,13 +120,6 @@ def _leave_group() -> None:
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-def _speak_utf8() -> None:
-    """Texts are UTF-8, whatever the locale says: under LC_ALL=C the first `·` would end the run."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="replace")
 
 
 def make_parser() -> Parser:
@@ -122,10 +148,13 @@ def _suggest(parser: Parser, command: str, flag: str) -> str:
 def _fail(error: DonguError, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    if os.environ.get("RANK", "0") == "0":  # each process of a launcher fails alike: one says so
-        kind = "" if isinstance(error, StoppedError) else "error: "
-        lines = f"dongu: {kind}{error}".splitlines()
-        if sys.stderr.isatty():  # in a file each stays one line, which can be searched for
-            lines = [part for line in lines for part in wrapped(line, "", "  ")]
-        print(*lines, sep="\n", file=sys.stderr)
+    kind = "" if isinstance(error, StoppedError) else "error: "
+    lines = f"dongu: {kind}{error}".splitlines()
+    if sys.stderr.isatty():  # in a file each stays one line, which can be searched for
+        lines = [part for line in lines for part in wrapped(line, "", "  ")]
+    rank = launch.rank()
+    if rank == 0:
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+    if launch.tell(str(error)):  # what all of them meet, the first one says
+        print(*(f"[rank {rank}] {line}" for line in lines), sep="\n", file=sys.stderr, flush=True)
     return code

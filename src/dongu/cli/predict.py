@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dongu import launch
 from dongu.cli.options import add_compute_options, refuse_existing, whole_number
 from dongu.errors import InputError, UsageError
 from dongu.text import is_blank, printable
@@ -42,6 +43,8 @@ def add(commands: Any) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> None:
+    if parsed.data is None and not parsed.texts and not launch.alone():
+        return  # standard input is read once, and GLUE's files are written once
     if parsed.glue is not None:
         _hand_in(parsed)
         return
@@ -69,6 +72,9 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.results.predict import Classifier
 
     answers = Classifier(saved).answers(texts)
+    if launch.rank() > 0:
+        next(answers, None)  # its part of all rows
+        return
     # A file's own columns come back, its own id among them; without one, rows are counted from 0.
     rows = ({"id": i, **row, **answer} for i, (row, answer) in enumerate(zip(_rows_of(given), answers, strict=True)))
     if parsed.out is not None:

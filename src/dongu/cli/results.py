@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dongu import launch
 from dongu.text import NAMES, WIDTH
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
-    if os.environ.get("RANK", "0") != "0":
+    if launch.rank() > 0:
         return
     if as_json:
         from dongu.run.folder import dump_json

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dongu import launch
 from dongu.cli.options import add_language, add_option, spellings, whole_number
 from dongu.cli.results import show_result
 from dongu.config import RunConfig, make_config, read_config
@@ -54,7 +55,7 @@ def add(commands: Any) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> None:
-    options = train_options(parsed, processes=int(os.environ.get("WORLD_SIZE", "1")))
+    options = train_options(parsed, processes=launch.processes())
     count = None if parsed.seeds is None else whole_number(parsed.seeds, "seeds", 1)
     language = parsed.language or language_of(os.environ)
     if parsed.language is not None and not parsed.explain:
@@ -85,7 +86,7 @@ def _run(parsed: argparse.Namespace) -> None:
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
     result = train(data, console=console, explain=language if parsed.explain else None, **options)
     show_result(result, console, as_json=parsed.json)
-    if parsed.push_to_hub is not None and os.environ.get("RANK", "0") == "0":
+    if parsed.push_to_hub is not None and launch.rank() == 0:
         from dongu.results.hub import push
 
         console.line(f"pushed to {push(result.path, parsed.push_to_hub)}")
@@ -108,7 +109,7 @@ def _train_seeds(options: dict[str, Any], count: int, *, as_json: bool) -> None:
     from dongu.run.folder import dump_json
     from dongu.seeds import summary_table, train_seeds
 
-    main = os.environ.get("RANK", "0") == "0"
+    main = launch.rank() == 0
     console = Console(enabled=main, stream=sys.stderr if as_json else sys.stdout)
     out, summary = train_seeds(source, count, options, console)
     if not main:

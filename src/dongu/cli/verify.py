@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from dongu import launch
+
+SHOWN = {True: "ok  ", False: "FAIL", None: "skip"}
 
 
 def add(commands: Any) -> None:
@@ -14,7 +17,7 @@ def add(commands: Any) -> None:
         "verify",
         help="prove on this machine that a run holds what was written and comes out again",
         description="Re-hashes what the run holds, replays a stretch between two checkpoints, evaluates the saved model"
-        " again, and splits an update in several ways: one line a proof, exit code 0 if all hold, else 1.",
+        " again, and splits an update in several ways: one line a proof, exit code 1 if one does not hold, else 0.",
         allow_abbrev=False,
     )
     verify.add_argument("folder", metavar="RUN", type=Path, help="run folder")
@@ -31,8 +34,8 @@ def _run(parsed: argparse.Namespace) -> int:
 
     holds = True
     for proof in verify(parsed.folder, parsed.data):
-        holds = holds and proof.holds
-        if os.environ.get("RANK", "0") == "0":
-            line = f"{'ok  ' if proof.holds else 'FAIL'}  {proof.name:<13} {proof.text}"
+        holds = holds and proof.holds is not False
+        if launch.rank() == 0:
+            line = f"{SHOWN[proof.holds]}  {proof.name:<13} {proof.text}"
             print(json.dumps(vars(proof), ensure_ascii=False) if parsed.json else line, flush=True)
     return 0 if holds else 1

@@ -6,6 +6,8 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,61 @@ from accelerate.state import AcceleratorState, PartialState
 
 from dongu.config import RunConfig
 from dongu.errors import UsageError
+from dongu.launch import among_processes, meet, processes
+
+OFF = frozenset({"", "0", "false", "no", "n", "off", "f"})  # as Accelerate reads a switch
+_WHOLE = "every process holds the whole model: start without it (torchrun, or accelerate launch --multi_gpu)"
+# What Accelerate would take from the environment that changes the arithmetic: a name, values that change nothing, and
+# what to do about others. `accelerate launch` sets some of them always. All others of FSDP_…, MEGATRON_LM_…,
+# ACCELERATE_DEEPSPEED_… and ACCELERATE_DYNAMO_… are read only where one of these is set.
+SETTINGS = (
+    ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", {"1"}, "an update is split by --micro-batch-size: unset it"),
+    ("ACCELERATE_GRADIENT_CLIPPING", {"none"}, "give --max-grad-norm, and unset it"),
+    ("ACCELERATE_USE_(FSDP|DEEPSPEED|MEGATRON_LM|PARALLELISM_CONFIG)", OFF, _WHOLE),
+    (r"PARALLELISM_CONFIG_\w+_SIZE", {"1"}, _WHOLE),
+    ("ACCELERATE_SAGEMAKER_DISTRIBUTED_TYPE", {"no"}, _WHOLE),
+    ("ACCELERATE_DYNAMO_BACKEND", {"no"}, "nothing is compiled: start without --dynamo_backend, or unset it"),
+    (r"ACCELERATE_FP8_\w+", OFF, "give --precision bf16, and unset it"),
+    ("ACCELERATE_DOWNCAST_BF16", OFF, "give --precision bf16, and unset it"),
+    ("ACCELERATE_TORCH_DEVICE", OFF, "give --device, and unset it"),
+)
+
+
+def refuse_settings(config: RunConfig, environment: Mapping[str, str]) -> None:
+    """
+    Raises:
+        UsageError: the environment asks Accelerate for another arithmetic than the options, which the run would not do.
+    """
+    wanted = {name: value.strip() for name, value in environment.items() if value.strip()}
+    refused = [
+        (name, hint)
+        for pattern, harmless, hint in SETTINGS
+        for name in wanted
+        if re.fullmatch(pattern, name) and wanted[name].lower() not in harmless
+    ]
+    precision = wanted.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if precision not in ("no", config.precision):
+        known = f"give --precision {precision}, or" if precision == "bf16" else "--precision is fp32 or bf16:"
+        hint = f"{known} start without --mixed_precision, or with no"
+        refused.append(("ACCELERATE_MIXED_PRECISION", hint))
+    if wanted.get("ACCELERATE_USE_CPU", "no").lower() not in OFF and config.device not in ("auto", "cpu"):
+        refused.append(
+            ("ACCELERATE_USE_CPU", f"unset it (accelerate launch --cpu), or leave --device {config.device} out")
+        )
+    for name, hint in refused:
+        raise UsageError(
+            "the environment asks Accelerate for what is not done", where=f"{name}={wanted[name]}", hint=hint
+        )
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
     """One `Accelerator` for the options: alone, or one of the processes of `torchrun` or `accelerate launch`.
 
     Raises:
-        UsageError: the device is not there.
+        UsageError: the device is not there, or the environment asks for another arithmetic.
+        WorkerError: another process of the launcher has ended.
     """
+    refuse_settings(config, os.environ)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     kind, _, index = config.device.partition(":")
@@ -45,8 +94,11 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     # Said outright, or Accelerate would leave the processes of a launcher on a machine without a GPU alone, each of
     # them believing that it is the only one.
     on_cpu = kind == "cpu" or (kind == "auto" and not any(available.values()))
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
-    if accelerator.num_processes != (launched := int(os.environ.get("WORLD_SIZE", "1"))):
+    with among_processes():
+        if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+            meet()
+        accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
+    if accelerator.num_processes != (launched := processes()):
         raise UsageError(
             f"the launcher started {launched} processes, and they work as {accelerator.num_processes}",
             where=f"--device {config.device}",

@@ -24,16 +24,17 @@ from dongu.run.folder import RunFolder, dump_json
 from dongu.run.identity import differences, identity
 from dongu.run.journal import check_log, step_line
 from dongu.run.manifest import read_listed, read_manifest
+from dongu.text import counted
 
 TOLERANCE = 1e-6  # of gradients, relative; what is left is the rounding of the loss, which is fp32
 
 
 @dataclass(frozen=True)
 class Proof:
-    """One line: what was looked at, whether it holds, and what was seen."""
+    """One line: what was looked at, whether it holds (None: it was not looked at), and what was seen, or why not."""
 
     name: str
-    holds: bool
+    holds: bool | None
     text: str
 
 
@@ -53,13 +54,13 @@ def verify(run: str | Path, data: Any = None) -> Iterator[Proof]:
     if finished:
         yield _proof("files", lambda: _files(folder))
     else:
-        yield Proof("files", True, "the run has not ended: its model and results are not looked at")
+        yield Proof("files", None, "the run has not ended: its model and results are not looked at")
     states, damaged = _read_checkpoints(folder)
     yield _proof("checkpoints", lambda: _all_checkpoints(states, damaged))
     yield _proof("log", lambda: _log(folder, states))
     loop = folder.reopen(data)
     yield _proof("inputs", lambda: _inputs(folder, record, loop, states))
-    yield _proof("replay", lambda: _replay(folder, loop, states))
+    yield _proof("replay", lambda: _replay(folder, record, loop, states))
     if finished:
         yield _proof("results", lambda: _results(folder, loop))
     yield _proof("accumulation", lambda: _accumulation(folder.reopen(data, precision="fp32")))
@@ -69,11 +70,17 @@ class _Broken(Exception):  # noqa: N818 - it carries what was seen to `_proof`, 
     """A proof that does not hold."""
 
 
+class _Skipped(Exception):  # noqa: N818 - as the one above
+    """A proof that cannot be looked at here."""
+
+
 def _proof(name: str, look: Callable[[], str]) -> Proof:
     try:
         return Proof(name, True, look())
     except _Broken as broken:
         return Proof(name, False, str(broken))
+    except _Skipped as skipped:
+        return Proof(name, None, f"not looked at: {skipped}")
     except DonguError as error:
         return Proof(name, False, f"{error.where} {error.what}".strip())
     except OSError as error:  # a folder where a file is expected, no permission
@@ -125,19 +132,29 @@ def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
     was, where = record, folder.path / "run.json"
     for path, state in states.items():  # the newest knows best
         was, where = state.identity, path
-    if found := [difference.text for difference in differences(was, identity(loop), loop, str(where))]:
-        raise _Broken("; ".join(found))
+    found = list(differences(was, identity(loop), loop, str(where)))
+    if any(difference.name for difference in found):
+        raise _Broken("; ".join(difference.text for difference in found))
     rows = sum(len(examples) for examples in loop.data.splits.values())
     changes = "".join(f"; changed at step {change['step']:,}" for change in record.get("changes", ()))
-    return f"{rows:,} rows, options, versions and hardware are what they were{changes}"
+    harmless = "".join(f"; {difference.text}" for difference in found)
+    return f"{rows:,} rows, options, versions and hardware are what they were{harmless}{changes}"
 
 
-def _replay(folder: RunFolder, loop: Loop, states: Mapping[Path, RunState]) -> str:
-    """From one checkpoint to the next, over the shortest stretch that the run still holds."""
+def _replay(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mapping[Path, RunState]) -> str:
+    """From one checkpoint to the next, over the shortest stretch that the run still holds and nothing changed in."""
     if not states:
         raise _Broken("there is no checkpoint to arrive at")
     places = {0: None, **{state.step: path for path, state in states.items()}}
-    start, end = min(pairwise(places), key=lambda pair: (pair[1] - pair[0], -pair[1]))
+    *_, newest = states.values()
+    processes = newest.identity.get("processes", 1)
+    if processes != loop.accelerator.num_processes:  # sums over other parts of the rows round otherwise
+        raise _Skipped(f"needs {counted(processes, 'process', 'processes')}, as the run had: start it with torchrun")
+    last = max((change["step"] for change in record.get("changes", ())), default=0)
+    stretches = [(start, end) for start, end in pairwise(places) if start >= last]
+    if not stretches:
+        raise _Skipped(f"what the run depends on changed at step {last:,}, and no two checkpoints are of later ones")
+    start, end = min(stretches, key=lambda pair: (pair[1] - pair[0], -pair[1]))
     if (path := places[start]) is not None:
         Checkpoint.read(path).restore(loop)
     logged = _logged_steps(folder)

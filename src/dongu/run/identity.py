@@ -18,11 +18,11 @@ from dongu.config import RunConfig, option_flag
 from dongu.data.batches import Split
 from dongu.data.examples import digest_of
 from dongu.errors import CheckpointError, UsageError
+from dongu.extras import RECORDED_VERSIONS
 from dongu.loop import Loop
 from dongu.model.device import describe_device, describe_processor
 
 version = cache(metadata.version)  # which reads a file each time
-RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy")
 # Options that change where things lie or how often the state is saved, and not one bit of the result. The device is
 # not among them; it is recorded as the hardware that it stands for.
 HARMLESS = frozenset({"data", "out", "workers", "save_steps", "keep", "device", "strict", "track"})

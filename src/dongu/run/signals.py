@@ -89,4 +89,5 @@ class StopSignals:
         if self._raises:
             raise Stop(number)
         # Not print: the signal may have come in the middle of one.
-        os.write(2, f"\n{self.received.name}: ending after this step (once more: at once)\n".encode())
+        with contextlib.suppress(OSError):  # nobody can be told
+            os.write(2, f"\n{self.received.name}: ending after this step (once more: at once)\n".encode())

@@ -1,0 +1,223 @@
+"""Several processes: what a launcher sets, who speaks, and what ends where the processes are not of one run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import pytest
+
+import dongu
+from dongu.cli.main import run as run_command
+from dongu.config import make_config
+from dongu.errors import UsageError
+from dongu.model.device import SETTINGS, refuse_settings
+from drivers import Pool
+
+# What `accelerate launch` sets whatever it is told, and what changes nothing.
+HARMLESS = [
+    {"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO", "ACCELERATE_DYNAMO_MODE": "default"},
+    {"ACCELERATE_DYNAMO_USE_FULLGRAPH": "False", "ACCELERATE_USE_CPU": "False", "ACCELERATE_USE_FSDP": "false"},
+    {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1", "ACCELERATE_CPU_AFFINITY": "1", "ACCELERATE_USE_CPU": "true"},
+    {"ACCELERATE_MIXED_PRECISION": "bf16", "--precision": "bf16"},
+    {"ACCELERATE_MIXED_PRECISION": "no", "--precision": "bf16"},
+]
+REFUSED = [
+    {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"},
+    {"ACCELERATE_MIXED_PRECISION": "bf16"},
+    {"ACCELERATE_MIXED_PRECISION": "fp16", "--precision": "bf16"},
+    {"ACCELERATE_MIXED_PRECISION": "fp8"},
+    {"ACCELERATE_FP8_BACKEND": "TE"},
+    {"ACCELERATE_USE_FSDP": "true"},
+    {"ACCELERATE_USE_DEEPSPEED": "true"},
+    {"ACCELERATE_USE_MEGATRON_LM": "True"},
+    {"ACCELERATE_USE_PARALLELISM_CONFIG": "true"},
+    {"PARALLELISM_CONFIG_TP_SIZE": "2"},
+    {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"},
+    {"ACCELERATE_TORCH_DEVICE": "cuda:1"},
+    {"ACCELERATE_USE_CPU": "true", "--device": "cuda"},
+]
+# Read only with one of the settings above, or by no part of Accelerate that is used, or of no influence on numbers.
+ELSEWHERE = re.compile(
+    "ACCELERATE_(DEEPSPEED_.*|CONFIG_DS_FIELDS|DYNAMO_.*|DEBUG_.*|CPU_AFFINITY|LOG_LEVEL|ALLOW_CP_STANDALONE|USE_SAGEMAKER"
+    "|INIT_INCLUDE_BUFFERS|BYPASS_DEVICE_MAP|ENABLE_RICH|DISABLE_RICH|LAUNCHER.*|NUM_PROCESSES|TPU.*|FP8_?|USE_)"
+)
+
+
+def options_of(case: dict[str, str]) -> dict[str, Any]:
+    return {name[2:]: value for name, value in case.items() if name.startswith("--")}
+
+
+@pytest.mark.found("accelerate-environment")
+@pytest.mark.parametrize("case", [*HARMLESS, *REFUSED], ids=str)
+def test_a_setting_is_honoured_or_refused(case: dict[str, str]) -> None:
+    config = make_config({"data": "x.csv", **options_of(case)})
+    environment = {name: value for name, value in case.items() if not name.startswith("--")}
+    if case in HARMLESS:
+        refuse_settings(config, environment)
+        return
+    with pytest.raises(UsageError) as caught:
+        refuse_settings(config, environment)
+    assert caught.value.where in {f"{name}={value}" for name, value in environment.items()}
+    assert caught.value.hint
+
+
+@pytest.mark.found("accelerate-environment")
+def test_no_setting_of_accelerate_is_undecided() -> None:
+    """A new version of Accelerate may read more."""
+    package = Path(accelerate.__file__).parent
+    paths = [*package.glob("*.py"), *package.glob("utils/*.py")]
+    names = {
+        name for path in paths for name in re.findall(r"[\"'](ACCELERATE_[A-Z0-9_]+)[\"']", path.read_text("utf-8"))
+    }
+    assert len(names) > 20
+    known = {"ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU"}
+    patterns = [pattern for pattern, *_ in SETTINGS]
+    decided = {name for name in names if ELSEWHERE.fullmatch(name) or any(re.fullmatch(p, name) for p in patterns)}
+    assert names - decided - known == set()
+
+
+@pytest.mark.found("accelerate-environment")
+def test_a_gradient_is_never_divided(tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:
+    norms = []
+    for steps in (1, 4):
+        loop = dongu.Loop(data_folder(), model=tiny_model(), threads=1)
+        loop.accelerator.gradient_accumulation_steps = steps
+        norms.append(next(iter(loop)).grad_norm)
+    assert norms[0] == norms[1]
+
+
+@pytest.mark.found("accelerate-environment")
+def test_a_setting_ends_a_command(
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    assert run_command(["train", data_folder(), "--model", tiny_model(), "--out", str(tmp_path / "run")]) == 2
+    assert "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+class Ranks:
+    """Two processes of one `dongu train`, which may be given other things."""
+
+    def __init__(self, pool: Pool, model: str, data: str, out: Path) -> None:
+        self.pool, self.model, self.data, self.out = pool, model, data, out
+
+    def train(self, *more: str, data: str | None = None, out: str | None = None) -> list[str]:
+        options = ["--model", self.model, "--threads", "1", "--max-steps", "4", "--save-steps", "2"]
+        return ["train", data or self.data, *options, "--out", out or str(self.out), *more]
+
+    def both(self, first: list[str], second: list[str]) -> tuple[list[int], list[str]]:
+        """Their exit codes and what they printed."""
+        answers = self.pool.ranks(first, {"arguments": first}, {"arguments": second})
+        return [answer["code"] for answer in answers], [own_lines(answer["output"]) for answer in answers]
+
+
+def own_lines(output: str) -> str:
+    """Without what PyTorch has to say of itself."""
+    lines = output.splitlines(keepends=True)
+    return "".join(line for line in lines if "FutureWarning" not in line and "DistributedDataParallel" not in line)
+
+
+@pytest.fixture
+def ranks(
+    make_pool: Callable[..., Pool], tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> Ranks:
+    return Ranks(make_pool(), tiny_model(), data_folder(train=20, validation=8, test=0), tmp_path / "run")
+
+
+@pytest.mark.found("processes-compared")
+def test_processes_of_different_runs(ranks: Ranks, data_folder: Callable[..., str], tmp_path: Path) -> None:
+    flipped = tmp_path / "flipped"
+    flipped.mkdir()
+    for path in Path(ranks.data).iterdir():
+        text = path.read_text(encoding="utf-8")
+        text = text.replace("class0", "x").replace("class1", "class0").replace("x", "class1")
+        (flipped / path.name).write_text(text, encoding="utf-8")
+    cases = {
+        "--learning-rate is 0.01 on rank 1, and 5e-05 on rank 0": ranks.train("--lr", "1e-2"),
+        "--seed is 43 on rank 1, and 42 on rank 0": ranks.train("--seed", "43"),
+        "train is 20 rows": ranks.train(data=str(flipped)),
+        "train is 35 rows": ranks.train(data=data_folder(train=35, validation=8, test=0)),
+    }
+    for text, other in cases.items():
+        codes, said = ranks.both(ranks.train(), other)
+        assert codes == [2, 2], said
+        assert text in said[0]
+        assert "the processes are not of one run" in said[0]
+        assert said[1] == "", "what all meet is said once"
+        assert not ranks.out.exists()
+
+
+@pytest.mark.found("node-local-folder")
+def test_a_folder_that_not_all_see(ranks: Ranks, tmp_path: Path) -> None:
+    codes, said = ranks.both(ranks.train(), ranks.train(out=str(tmp_path / "other")))
+    assert codes == [2, 2], said
+    assert "is not one folder for all processes: rank 1 does not see" in said[0]
+    assert [path.name for path in ranks.out.iterdir()] == [".lock"]
+
+
+@pytest.mark.found("ranks-speak")
+def test_each_process_says_what_it_met(ranks: Ranks, tmp_path: Path) -> None:
+    missing = ranks.train(data=str(tmp_path / "missing.csv"))
+    codes, said = ranks.both(ranks.train(), missing)
+    assert codes == [8, 2], said
+    assert f"[rank 1] dongu: error: {tmp_path}/missing.csv: no such file" in said[1]
+    assert "another process of the run has ended (rank 1) before the run began" in said[0]
+    codes, said = ranks.both(missing, missing)
+    assert codes == [2, 2]
+    assert "dongu: error: " in said[0]
+    assert said[1] == "", "what all meet is said once"
+
+
+@pytest.mark.found("ranks-speak")
+def test_a_process_that_is_killed(ranks: Ranks) -> None:
+    ranks.train()
+    killed = {"phase": "evaluation", "signals": [signal.SIGKILL]}
+    mine, other = ranks.pool.ranks(ranks.train("--eval-steps", "2"), {}, killed)
+    assert (mine["code"], other["code"]) == (8, -signal.SIGKILL), mine["output"]
+    assert "dongu: error: another process of the run has ended" in mine["output"]
+    assert "internal error" not in mine["output"]
+
+
+@pytest.mark.found("verify-processes")
+@pytest.mark.found("commands-on-processes")
+def test_a_run_of_two_processes_afterwards(ranks: Ranks, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes, said = ranks.both(ranks.train(), ranks.train())
+    assert codes == [0, 0], said
+    assert run_command(["verify", str(ranks.out), "--json"]) == 0
+    proofs = {line["name"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert {name for name, proof in proofs.items() if proof["holds"] is not True} == {"replay"}
+    assert proofs["replay"]["holds"] is None
+    assert proofs["replay"]["text"].startswith("not looked at: needs 2 processes")
+    assert "there are 1 processes, and were 2" in proofs["inputs"]["text"]
+
+    run, csv, script = str(ranks.out), str(tmp_path / "answers.csv"), str(tmp_path / "script.py")
+    rows, copy = f"{ranks.data}/validation.jsonl", str(tmp_path / "copy")
+    shutil.copytree(run, copy)
+    commands = {
+        ("verify", run): "ok    replay",
+        ("predict", run, "a film", "the film"): "\tthe film\n",
+        ("predict", run, "--data", rows, "--out", csv): "8 predictions in",
+        ("evaluate", run): "accuracy",
+        ("report", run): "report.html",
+        ("compare", run, copy): "accuracy",
+        ("eject", run, "--out", script): "",
+        ("inspect", ranks.data): "rows",
+    }
+    for command, text in commands.items():
+        codes, said = ranks.both([*command], [*command])
+        assert codes == [0, 0], (command, said)
+        assert text in said[0], (command, said[0])
+        assert said[1] == "", (command, said[1])
+    assert len(Path(csv).read_text(encoding="utf-8").splitlines()) == 9
