@@ -71,8 +71,12 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Much of a tiny run's time: nobody cuts the power of a test, nor asks how fast this machine multiplies."""
+    """Much of a tiny run's time: nobody cuts the power of a test, nor asks how fast this machine multiplies.
+
+    So a run says the same on every processor.
+    """
     monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr("dongu.run.derived.precision_seconds", lambda _: {"fp32": 1.0, "bf16": 1.0})
     monkeypatch.setattr("dongu.run.effort.PROBE_SECONDS", 0.0)
     monkeypatch.setattr("dongu.run.effort.PROBE_SIZES", {"cpu": 64})
 

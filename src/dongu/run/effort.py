@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dongu.loop import Loop, Step
 from dongu.model.lora import count_parameters
-from dongu.model.products import has_fast_products, product
+from dongu.model.products import FEWEST_TOKENS, has_fast_products, product
 
 PROBE_SIZES = {"cpu": 768, "mps": 2048, "cuda": 4096}  # rows and columns of the product that the probe times
 PROBE_SECONDS = 0.1
-WORTH_SAYING = 1.5  # times as fast in bf16
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+COMPARED_OPERATIONS = 2e7  # of the product by which they are compared: a few milliseconds even where bf16 is emulated
+COMPARED_ROUNDS = 3
+WORTH_SAYING = 1.5  # times as fast
 
 
 @dataclass
@@ -90,12 +96,8 @@ def forward_flops(model: Any, length: int) -> int:
 def product_rate(device: torch.device, precision: str) -> float:
     """Floating-point operations a second of the product of two square matrices; the best of a few."""
     size = PROBE_SIZES.get(device.type, PROBE_SIZES["cpu"])
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    one = torch.ones((size, size), dtype=dtype, device=device)
-    onednn = device.type == "cpu" and dtype == torch.float32 and has_fast_products()
-    multiply = product if onednn else torch.mm
-    if onednn:
-        product(one, one)  # compiles it
+    one = torch.ones((size, size), dtype=PRECISIONS[precision], device=device)
+    multiply = _multiply(one)
     best = float("inf")
     with torch.no_grad():
         ending = time.perf_counter() + PROBE_SECONDS
@@ -106,6 +108,59 @@ def product_rate(device: torch.device, precision: str) -> float:
             _wait_for(device)
             best = min(best, time.perf_counter() - started)
     return float(2 * size**3 / best)
+
+
+def precision_seconds(loop: Loop) -> dict[str, float]:
+    """Processor seconds of the products of the model's largest layer, forward and backward, in each precision.
+
+    They are the best of a few, by the clock of the process and on one thread, so that what else the machine does counts
+    little. Tokens, and then outputs of the layer, are as many as take milliseconds.
+    """
+    lengths, config = loop.splits["train"].tokens.lengths, loop.config
+    tokens = min(FEWEST_TOKENS, round(float(lengths.mean()) * (config.micro_batch_size or config.batch_size)))
+    layers = [m for m in loop.model.modules() if not isinstance(m, nn.Embedding)]
+    weights = [m.weight for m in layers if isinstance(getattr(m, "weight", None), Tensor) and m.weight.dim() == 2]
+    outputs, inputs = max((weight.shape for weight in weights), key=math.prod)
+    outputs = min(outputs, max(1, int(COMPARED_OPERATIONS / (6 * tokens * inputs))))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return {name: _layer_seconds(tokens, inputs, outputs, dtype) for name, dtype in PRECISIONS.items()}
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _layer_seconds(tokens: int, inputs: int, outputs: int, dtype: torch.dtype) -> float:
+    given, weight = torch.ones((tokens, inputs), dtype=dtype), torch.ones((outputs, inputs), dtype=dtype)
+    gradient = torch.ones((tokens, outputs), dtype=dtype)
+    multiply, seconds = _multiply(given), []
+    for _ in range(1 + COMPARED_ROUNDS):  # the first compiles, and fills the caches
+        started = time.process_time()
+        multiply(given, weight.t())
+        multiply(gradient, weight)
+        multiply(gradient.t(), given)
+        seconds.append(time.process_time() - started)
+    return min(seconds[1:])
+
+
+def precision_advice(precision: str, seconds: Mapping[str, float]) -> str | None:
+    """What to say of the chosen precision, where the other one is faster by far."""
+    times = seconds["bf16"] / seconds["fp32"]
+    if precision == "bf16" and times >= WORTH_SAYING:
+        return f"products in bf16 take {times:.2g} times as long as in fp32 on this processor: give --precision fp32"
+    if precision == "fp32" and 1 / times >= WORTH_SAYING:
+        return f"products in bf16 are {1 / times:.2g} times as fast as in fp32 on this processor: try --precision bf16"
+    return None
+
+
+def _multiply(left: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The matrix product by which a model computes Linears of such inputs, (tokens, in); it is compiled."""
+    fast = left.device.type == "cpu" and left.dtype == torch.float32 and has_fast_products()
+    if not fast or len(left) < FEWEST_TOKENS:
+        return torch.mm
+    by_onednn = lambda one, other: product(one, other.t())  # noqa: E731
+    by_onednn(left, left.t())
+    return by_onednn
 
 
 def peak_memory_bytes(device: torch.device) -> int:
