@@ -30,7 +30,9 @@ def test_the_operations_of_a_forward_pass(length: int, layers: int) -> None:
     )
     a_layer = 2 * length * (4 * hidden * hidden + 2 * hidden * inner) + 2 * 2 * length * length * hidden
     head = 2 * (hidden * hidden + hidden * 2)  # pooler and classifier, for one token
-    assert forward_flops(BertForSequenceClassification(config), length) == layers * a_layer + head
+    row = torch.ones((1, length), dtype=torch.int64)
+    inputs = {"input_ids": row, "attention_mask": row}
+    assert forward_flops(BertForSequenceClassification(config), inputs) == layers * a_layer + head
 
 
 def test_the_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from dongu.config import Task
 from dongu.data.batches import EvalBatches, make_dataloader
-from dongu.errors import DonguError, NonFiniteError
+from dongu.errors import DonguError, ModelError, NonFiniteError
 from dongu.launch import among_processes
 from dongu.metrics import MetricSet
 from dongu.model.head import PROBLEM_TYPES
 from dongu.model.loss import row_losses
 from dongu.model.scale import UNSCALED, Scale
 from dongu.multi_label import DEFAULT_THRESHOLD
+from dongu.text import one_line
+
+LOOKED_THROUGH = 64  # rows
+TOGETHER = 4
+ROUNDING = 1e-4  # of the largest logit, in fp32; it is a hundredth of that
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,42 @@ def evaluate(
         threshold = metrics.best_threshold(logits, split.targets)
     values = {"loss": math.fsum(losses) / len(losses), **metrics.compute(logits, split.targets, threshold)}
     return Evaluation(split.name, split.ids, logits, split.targets, losses, values, threshold)
+
+
+def difference_alone(model: Any, collate: Any, split: Any, device: torch.device, task: Task) -> float:
+    """How far the answers to short rows are from those to the same rows in a batch, in probability; 0 for rounding.
+
+    Of numbers it is in the unit that the model answers in. Two rows are asked alone, the shortest, which have the most
+    padding beside others. No random state moves, whatever the model draws.
+
+    Raises:
+        ModelError: the model cannot compute a batch of rows.
+    """
+    lengths = split.tokens.lengths[:LOOKED_THROUGH]
+    rows = np.unique(lengths, return_index=True)[1][:TOGETHER]  # of different lengths, the shortest first
+    logits = []
+    with eval_mode(model), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for asked in (rows, rows[:1], rows[1:2]):
+            if len(asked):
+                inputs = {name: tensor.to(device) for name, tensor in collate(split, asked).items()}
+                inputs.pop("labels", None)
+                try:
+                    logits.append(model(**inputs).logits.float())
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception as error:  # each model refuses in its own way
+                    raise ModelError(
+                        f"`{model.config.model_type}` cannot compute such rows ({one_line(str(error))})",
+                        where=f"train rows {', '.join(map(str, split.ids[asked].tolist()))}",
+                        hint="transformers' own forward says so: its config.json may not fit rows of this kind",
+                    ) from error
+    together, alone = logits[0][: len(logits) - 1], torch.cat(logits[1:])
+    if bool((together - alone).abs().max() <= ROUNDING * logits[0].abs().max()):
+        return 0.0
+    if task != "regression":
+        several = task == "multi-label"
+        together, alone = (x.sigmoid() if several else x.softmax(dim=-1) for x in (together, alone))
+    return float((together - alone).abs().max())
 
 
 def model_threshold(model: Any) -> float:

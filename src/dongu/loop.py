@@ -24,7 +24,7 @@ from dongu.data.sources import read_source
 from dongu.data.tokens import check_known, tokenize
 from dongu.data.weights import resolve_weights, row_weights
 from dongu.errors import NonFiniteError, UsageError
-from dongu.evaluate import Evaluation, evaluate
+from dongu.evaluate import Evaluation, difference_alone, evaluate
 from dongu.extras import require_extras
 from dongu.metrics import MetricSet
 from dongu.model.arrival import Arrival
@@ -39,12 +39,13 @@ from dongu.model.load import (
     load_tokenizer,
     model_columns,
     position_count,
+    reads_last_token,
     usual_length,
 )
 from dongu.model.lora import add_lora, load_plain_weights, merged
 from dongu.model.loss import Loss
 from dongu.model.optimizer import make_optimizer, skip_on_gpu
-from dongu.model.padding_free import without_padding
+from dongu.model.padding_free import FAMILIES, without_padding
 from dongu.model.place import resolve_model
 from dongu.model.processes import compare, facts_of
 from dongu.model.scale import UNSCALED, Scale
@@ -184,6 +185,7 @@ class Loop:
 
         # The model alone is prepared: Accelerate would step the schedule once a process, and deal the rows out anew.
         self.engine = self.accelerator.prepare_model(engine)
+        self.alone = self._compare_alone()  # how far an answer depends on the other rows of a batch
         self.optimizer = make_optimizer(self.model, self.config)
         self.lr_scheduler = make_scheduler(self.optimizer, self.config, self.total_steps)
         self._skip = skip_on_gpu(self.optimizer, self.accelerator.device)
@@ -373,6 +375,17 @@ class Loop:
         self.collate = replace(self.collate, flat=reason is None)
         self.config = self.config if reason is None else self.config.model_copy(update={"engine": "plain"})
         return engine, reason
+
+    def _compare_alone(self) -> float:
+        """`difference_alone`, where it can be: a decoder looks ahead to nothing, the packed engine's models are known.
+
+        A BigBird is not asked either: rows too short for its sparse attention turn it off for good.
+        """
+        config = self.model.config
+        known = reads_last_token(config) or config.model_type in FAMILIES
+        if known or getattr(config, "attention_type", None) == "block_sparse":
+            return 0.0
+        return difference_alone(self.model, self.collate, self.splits["train"], self.accelerator.device, self.data.task)
 
     def _make_loss(self) -> tuple[Loss, np.ndarray | None]:
         """The loss, and how much each training row counts in it, where not all count alike."""

@@ -43,6 +43,7 @@ from dongu.run.plan import Plan
 from dongu.run.progress import Progress
 from dongu.run.recorder import Recorder
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
+from dongu.run.spared import tried
 from dongu.run.trackers import Trackers
 from dongu.teach.explain import explained
 from dongu.teach.language import Language
@@ -318,11 +319,9 @@ def _evaluate(
 
 
 def _write_report(loop: Loop, folder: RunFolder, console: Console, results: Mapping[str, Any] | None = None) -> None:
-    """Bring the run's page up to date. Whatever may be wrong with it, the run is worth more."""
-    try:
-        write_report(folder, loop.data, results)
-    except Exception as error:  # noqa: BLE001 - see above
-        reason = " ".join(str(error).split()) or type(error).__name__
+    """Bring the run's page up to date."""
+    _, reason = tried(lambda: write_report(folder, loop.data, results))
+    if reason:
         console.warn(f"report.html was not written ({reason}); later: dongu report {folder.path}")
 
 

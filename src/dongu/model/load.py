@@ -18,6 +18,7 @@ from transformers import (
     AutoTokenizer,
 )
 from transformers import logging as transformers_logging
+from transformers.modeling_layers import GenericForSequenceClassification
 
 from dongu.config import Task
 from dongu.errors import ModelError
@@ -88,8 +89,9 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
         config.problem_type = PROBLEM_TYPES[task]
         if task == "multi-label" and (other or not hasattr(config, "threshold")):
             config.threshold = DEFAULT_THRESHOLD  # of the probability from which on a label is given
+        _check_trains(config, path)
         if reads_last_token(config):
-            decoder = config.get_text_config()
+            decoder = config.get_text_config()  # of a model of pictures too, its part for texts
             decoder.pad_token_id = pad_token_id  # whatever it was: by this one the head finds the last token
             decoder.use_cache = False  # keys and values for tokens to come, which nobody generates
         elif getattr(config, "pad_token_id", None) is None:
@@ -150,7 +152,24 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
 def reads_last_token(config: Any) -> bool:
     """Whether it is a decoder, whose head reads the last token of a row that is not the padding token."""
     classifier = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
-    return "use_cache" in inspect.signature(classifier.forward).parameters and not config.is_encoder_decoder
+    return not config.is_encoder_decoder and (
+        issubclass(classifier, GenericForSequenceClassification)
+        or "use_cache" in inspect.signature(classifier.forward).parameters
+        or config.model_type == "openai-gpt"  # the first GPT, older than either
+    )
+
+
+def _check_trains(config: Any, path: str) -> None:
+    """
+    Raises:
+        ModelError: transformers' own forward refuses the rows of an ordinary batch.
+    """
+    if config.model_type == "reformer":
+        raise ModelError(
+            "a `reformer` trains on rows of one length alone, the product of its `axial_pos_shape`",
+            where=f"--model {path}",
+            hint="longformer and big_bird take long rows of any length",
+        )
 
 
 def _check_encoder_is_whole(model: Any, found: Any, path: str) -> None:
@@ -213,13 +232,23 @@ def check_vocabulary(model: Any, tokenizer: Any, path: str) -> None:
     Raises:
         ModelError: the tokenizer makes ids that the model has no embedding for.
     """
-    rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
+    rows = _vocabulary_size(model)
+    if rows is not None and len(tokenizer) > rows:
         raise ModelError(
             f"the tokenizer has {len(tokenizer):,} ids, the model {rows:,}",
             where=f"--model {path}",
             hint="tokenizer and model do not belong together",
         )
+
+
+def _vocabulary_size(model: Any) -> int | None:
+    """Ids that the model knows; None where it hashes them, and so knows any (CANINE)."""
+    try:
+        table = model.get_input_embeddings()
+    except NotImplementedError:
+        table = None
+    size = getattr(table, "num_embeddings", None)  # not of I-BERT's table, and Perceiver gives its latents
+    return size if size is not None else getattr(model.config, "vocab_size", None)
 
 
 @contextmanager

@@ -28,26 +28,43 @@ def add_lora(model: Any, rank: int, seed: int) -> None:
     One of the two is drawn by `seed` alone, the other is 0: until the first update the model answers as it did.
 
     Raises:
-        UsageError: the encoder has no linear layer, or none that is as large as the rank.
+        UsageError: the encoder has no linear layer, or none that is as large as the rank, or two with one weight.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     linear = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and not is_head(model, f"{name}.")
+        name: module for name, module in model.named_modules() if _is_linear(module) and not is_head(model, f"{name}.")
     }
-    if rank > (largest := max((min(module.weight.shape) for module in linear.values()), default=0)):
+    shared = [id(module.weight) for module in linear.values()]
+    if len({*shared}) < len(shared):
+        raise UsageError(
+            f"layers of `{model.config.model_type}` share a weight, which cannot take in what each of them learns",
+            where=f"--lora {rank}",
+            hint="train without it",
+        )
+    if not linear:
+        raise UsageError(
+            f"the encoder of `{model.config.model_type}` has no linear layers",
+            where=f"--lora {rank}",
+            hint="train without it",
+        )
+    if rank > (largest := max(min(module.weight.shape) for module in linear.values())):
         raise UsageError(
             f"the largest weight of `{model.config.model_type}` has rank {largest}", where=f"--lora {rank}"
         )
     torch.manual_seed(seed)
     transposed = any(isinstance(module, Conv1D) for module in linear.values())  # GPT-2 has (in, out)
+    # In a module without a config: for a mixture of experts peft would take the names of its linear layers for those of
+    # the experts, which are no layers but parameters of three dimensions.
     inject_adapter_in_model(
         LoraConfig(
-            r=rank, lora_alpha=ALPHA * rank, lora_dropout=0.0, target_modules=list(linear), fan_in_fan_out=transposed
+            r=rank,
+            lora_alpha=ALPHA * rank,
+            lora_dropout=0.0,
+            target_modules=[f"model.{name}" for name in linear],
+            fan_in_fan_out=transposed,
         ),
-        model,
+        nn.ModuleDict({"model": model}),
     )
     for name, parameter in model.named_parameters():
         if is_head(model, name):
@@ -92,6 +109,25 @@ def count_parameters(model: Any) -> tuple[int, int]:
     named = list(model.named_parameters())
     own = sum(parameter.numel() for name, parameter in named if not _is_added(name))
     return own, sum(parameter.numel() for _, parameter in named if parameter.requires_grad)
+
+
+def count_beyond(model: Any) -> int:
+    """Parameters of matrices that no linear layer holds, as those of experts: they have no LoRA beside them."""
+    return sum(
+        parameter.numel()
+        for module in model.modules()
+        if not isinstance(module, nn.modules.conv._ConvNd)
+        for parameter in module.parameters(recurse=False)
+        if parameter.ndim == 3
+    )
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether it is a linear layer to its neighbours too: a router of experts may be one that answers with several."""
+    if not isinstance(module, nn.Linear) or type(module).forward is nn.Linear.forward:
+        return isinstance(module, nn.Linear | Conv1D)
+    with torch.no_grad():
+        return isinstance(module(module.weight.new_zeros(1, module.in_features)), Tensor)
 
 
 def _lora_layers(model: Any) -> list[Any]:

@@ -55,17 +55,15 @@ def time_shown(trace: Trace) -> TimeShown | None:
 def _speed(trace: Trace) -> list[tuple[str, str]]:
     if trace.summary is None:
         return []
-    rates = trace.summary.per_second
-    share, probed = rates.model_flops / rates.product_flops, f"{rates.product_flops / 1e9:,.0f} GFLOP/s"
-    return [
-        ("examples a second", f"{rates.examples:,.1f}"),
-        ("tokens a second", f"{rates.tokens:,.0f}"),
-        (
-            "of the machine",
-            f"{share:.0%} of {probed}" if share <= 1 else f"more than {probed}: other load disturbed the probe",
-        ),
-        ("memory at most", f"{trace.summary.peak_memory_bytes / 1e6:,.0f} MB"),
-    ]
+    rates, memory = trace.summary.per_second, trace.summary.peak_memory_bytes
+    shown = [("examples a second", f"{rates.examples:,.1f}"), ("tokens a second", f"{rates.tokens:,.0f}")]
+    if rates.model_flops is not None and rates.product_flops:
+        share, probed = rates.model_flops / rates.product_flops, f"{rates.product_flops / 1e9:,.0f} GFLOP/s"
+        use = f"{share:.0%} of {probed}" if share <= 1 else f"more than {probed}: other load disturbed the probe"
+        shown.append(("of the machine", use))
+    if memory is not None:
+        shown.append(("memory at most", f"{memory / 1e6:,.0f} MB"))
+    return shown
 
 
 def _duration(seconds: float) -> str:

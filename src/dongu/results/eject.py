@@ -28,7 +28,7 @@ from dongu.loop import CHECKED_ROWS, Loop
 from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
 from dongu.model.layers import layer_depths
 from dongu.model.load import quiet_transformers, reads_last_token
-from dongu.model.lora import ALPHA
+from dongu.model.lora import ALPHA, count_beyond
 from dongu.model.place import PACKAGED, find_model
 from dongu.model.scale import UNSCALED
 from dongu.results import plain
@@ -201,13 +201,17 @@ def _lora_layers(model: Any) -> str:
     """The pattern of the names of the layers that LoRA stands beside, as peft takes it.
 
     Raises:
-        ModelError: no short one tells them from all others.
+        ModelError: no short one tells them from all others, or peft takes it otherwise.
     """
     names = {name for name, module in model.named_modules() if ".lora_" not in name and ".base_layer" not in name}
     beside = {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
     places = zip(*(name.split(".") for name in beside), strict=False)
     common = ".".join(parts[0] for parts in takewhile(lambda parts: len({*parts}) == 1, places))
-    last = "|".join(sorted({name.rpartition(".")[2] for name in beside}))
+    ends = {name.rpartition(".")[2] for name in beside}
+    if count_beyond(model) and ends & {"gate_proj", "up_proj", "down_proj"}:
+        what = f"peft would put LoRA on the experts of `{model.config.model_type}` too, which the run left as they are"
+        raise ModelError(what, where="--lora", hint="what the run saved is a plain model: RUN/model needs no dongu")
+    last = "|".join(sorted(ends))
     pattern = rf"{re.escape(common)}\..*\.({last})"
     if {name for name in names if re.fullmatch(pattern, name)} != beside:
         what = f"the names of the layers of `{model.config.model_type}` do not tell those that LoRA stands beside"

@@ -77,19 +77,19 @@ class Outcome(BaseModel):
 
 
 class Rates(BaseModel):
-    """What the steps came to, a second."""
+    """What the steps came to, a second; of the machine where it could be measured."""
 
     examples: float
     tokens: float
-    model_flops: float
-    product_flops: float
+    model_flops: float | None = None
+    product_flops: float | None = None
 
 
 class Summary(BaseModel):
     """The last line of timing.jsonl."""
 
     per_second: Rates
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
 
 
 @dataclass(frozen=True)

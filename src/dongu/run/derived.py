@@ -10,9 +10,12 @@ from dongu.doctor.overview import SHOWN_LABELS, describe_labels
 from dongu.loop import Loop
 from dongu.model.device import describe_device
 from dongu.model.load import usual_length
-from dongu.model.lora import count_parameters
+from dongu.model.lora import count_beyond, count_parameters
 from dongu.run.effort import precision_advice, precision_seconds
+from dongu.run.spared import tried
 from dongu.text import counted, listed, percent
+
+LEFT_OUT = 0.01  # a share of the parameters that is worth saying
 
 
 def describe(loop: Loop) -> list[tuple[str, str]]:
@@ -32,7 +35,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ("loss", _describe_loss(loop)),
         ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),
         ("head", _describe_head(loop)),
-        *_describe_lora(config, parameters, learning),
+        *_describe_lora(loop, parameters, learning),
         ("tokens", f"{_describe_tokens(loop)}{_describe_padding(loop)}"),
         ("steps", _describe_steps(loop)),
         (
@@ -47,6 +50,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ),
         *_describe_precision(loop),
         ("metrics", _describe_metrics(loop)),
+        *_describe_alone(loop),
     ]
 
 
@@ -58,18 +62,34 @@ def _describe_head(loop: Loop) -> str:
     return f"the model's own, {kept}"
 
 
-def _describe_lora(config: RunConfig, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
+def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
     """What learns where not all does, and that the learning rate is not the usual one."""
+    config = loop.config
     if config.lora is None:
         return
     usual = RunConfig.model_fields["learning_rate"].default
     derived = config.learning_rate == LORA_RATE * usual
     rate = f"; {LORA_RATE} times the usual learning rate, unless --learning-rate is given" if derived else ""
+    share = count_beyond(loop.model) / parameters
+    left = f"; {share:.0%} of the model are in no linear layer (experts, say) and stay as they are"
+    left = left if share >= LEFT_OUT else ""
     yield (
         "lora",
         f"rank {config.lora}: {_millions(learning)} parameters learn, {learning / parameters:.1%} of the model's"
-        f" number{rate}",
+        f" number{rate}{left}",
     )
+
+
+def _describe_alone(loop: Loop) -> Iterator[tuple[str, str]]:
+    """That a row's answer depends on its batch, where it does."""
+    if loop.alone:
+        unit = "" if loop.data.task == "regression" else " in probability"
+        yield (
+            "batches",
+            f"`{loop.model.config.model_type}` answers a row otherwise alone than in a batch, here by"
+            f" {loop.alone:.1g}{unit} before training; so --eval-batch-size changes the metrics, and --micro-batch-size"
+            " the updates",
+        )
 
 
 def _describe_tokens(loop: Loop) -> str:
@@ -136,7 +156,8 @@ def _describe_precision(loop: Loop) -> Iterator[tuple[str, str]]:
     accelerator = loop.accelerator
     if accelerator.device.type != "cpu" or not accelerator.is_main_process:
         return
-    if advice := precision_advice(loop.config.precision, precision_seconds(loop)):
+    seconds, _ = tried(lambda: precision_seconds(loop))
+    if seconds and (advice := precision_advice(loop.config.precision, seconds)):
         yield "precision", advice
 
 

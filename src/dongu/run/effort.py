@@ -7,9 +7,10 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dongu.loop import Loop, Step
 from dongu.model.lora import count_parameters
 from dongu.model.products import FEWEST_TOKENS, has_fast_products, product
+from dongu.run.spared import tried
 
 PROBE_SIZES = {"cpu": 768, "mps": 2048, "cuda": 4096}  # rows and columns of the product that the probe times
 PROBE_SECONDS = 0.1
@@ -36,6 +38,7 @@ class Effort:
     padded_tokens: int = 0  # what they would be, or are, with each row padded to the longest of its micro-batch
     seconds: float = 0.0
     per_second: dict[str, float] = field(default_factory=dict)  # filled by `close`
+    not_measured: str = field(default="", init=False)  # why `per_second` says nothing of the machine
 
     def add(self, step: Step) -> None:
         """One more step."""
@@ -46,31 +49,47 @@ class Effort:
         self.seconds += step.seconds
 
     def close(self, loop: Loop) -> dict[str, Any]:
-        """The sums, with the rates and the peak of memory; times two small products to know what the machine can."""
-        device, precision = loop.accelerator.device, loop.config.precision
-        mean_length = max(1, round(float(loop.splits["train"].tokens.lengths.mean())))
+        """The sums, with the rates and the peak of memory; times two small products to know what the machine can.
+
+        What cannot be measured is left out.
+        """
+        device, seconds = loop.accelerator.device, max(self.seconds, 1e-9)  # a clock may stand still
+        self.per_second = {"examples": self.examples / seconds, "tokens": self.tokens / seconds}
+        machine, self.not_measured = tried(lambda: self._of_the_machine(loop))
+        self.per_second |= machine or {}
+        sums = {name: value for name, value in asdict(self).items() if name != "not_measured"}
+        return {**sums, "peak_memory_bytes": tried(lambda: peak_memory_bytes(device))[0]}
+
+    def _of_the_machine(self, loop: Loop) -> dict[str, float]:
+        """Operations a second that the run made, and those of products."""
+        device = loop.accelerator.device
+        lengths = loop.splits["train"].tokens.lengths
+        usual = int(np.abs(lengths - lengths.mean()).argmin())  # a real row: some models look for its last token
+        inputs = replace(loop.collate, flat=False)(loop.splits["train"], np.array([usual]))
+        inputs.pop("labels", None)
         # Backward takes as much again for the inputs of each product, and as much for the weights that learn.
         parameters, learning = count_parameters(loop.model)
         times = 2 + min(1, learning / parameters)
-        flops = times * forward_flops(loop.model, mean_length) / mean_length * self.tokens
-        self.per_second = {
-            "examples": self.examples / self.seconds,
-            "tokens": self.tokens / self.seconds,
-            "model_flops": flops / self.seconds,
-            "product_flops": product_rate(device, precision),
+        flops = times * forward_flops(loop.model, inputs) / int(lengths[usual]) * self.tokens
+        return {
+            "model_flops": flops / max(self.seconds, 1e-9),
+            "product_flops": product_rate(device, loop.config.precision),
             "bf16_product_flops": product_rate(device, "bf16"),
         }
-        return {**asdict(self), "peak_memory_bytes": peak_memory_bytes(device)}
 
     def lines(self, loop: Loop) -> list[tuple[str, str]]:
         """The same for a person, after `close`."""
+        return tried(lambda: self._lines(loop))[0] or []
+
+    def _lines(self, loop: Loop) -> list[tuple[str, str]]:
         config, rate = loop.config, self.per_second
         padding = 1 - self.tokens / self.padded_tokens
         memory = peak_memory_bytes(loop.accelerator.device) / 1e6
         left_out = "is left out" if config.engine == "packed" else "is computed"
         digits = 1 if rate["examples"] < 100 else 0
         speed = f"{rate['examples']:,.{digits}f} examples/s, {rate['tokens']:,.0f} tokens/s, {memory:,.0f} MB"
-        return [("speed", f"{speed}; {padding:.1%} padding {left_out}"), ("machine", self._use(config.precision))]
+        use = f"not measured ({self.not_measured})" if self.not_measured else self._use(config.precision)
+        return [("speed", f"{speed}; {padding:.1%} padding {left_out}"), ("machine", use)]
 
     def _use(self, precision: str) -> str:
         """The share of what the machine can, as far as the probe tells."""
@@ -84,12 +103,11 @@ class Effort:
         return f"{share:.0%} of {probed}{hint}"
 
 
-def forward_flops(model: Any, length: int) -> int:
-    """Floating-point operations of the model's own forward for one row of so many tokens."""
+def forward_flops(model: Any, inputs: Mapping[str, Tensor]) -> int:
+    """Floating-point operations of the model's own forward for these padded inputs."""
     device = next(model.parameters()).device
-    inputs = torch.ones((1, length), dtype=torch.int64, device=device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(input_ids=inputs, attention_mask=inputs)
+        model(**{name: tensor.to(device) for name, tensor in inputs.items()})
     return int(counter.get_total_flops())
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from dongu.config import RunConfig
 from dongu.errors import UsageError
 from dongu.run.folder import TENSORBOARD, TRACKING, RunFolder
+from dongu.run.spared import tried
 
 if TYPE_CHECKING:  # whether a tracker is installed is asked before torch is loaded
     from dongu.evaluate import Evaluation
@@ -75,10 +77,9 @@ class Trackers:
     def close(self) -> None:
         """Write or send what is left."""
         for tracker in self._trackers:
-            try:
-                tracker.finish()
-            except Exception as error:  # noqa: BLE001 - the run is what counts, not who looks on
-                self._console.warn(f"{tracker.name} did not end well ({type(error).__name__}: {error})")
+            _, reason = tried(tracker.finish)
+            if reason:
+                self._console.warn(f"{tracker.name} did not end well ({reason})")
         self._trackers = []
 
     def __enter__(self) -> Self:
@@ -89,12 +90,10 @@ class Trackers:
 
     def _log(self, values: dict[str, float], step: int) -> None:
         for tracker in [*self._trackers]:
-            try:
-                tracker.log(values, step=step)
-            except Exception as error:  # noqa: BLE001 - the run is what counts, not who looks on
+            _, reason = tried(partial(tracker.log, values, step=step))
+            if reason:
                 self._trackers.remove(tracker)
-                what = f"{tracker.name} failed at step {step:,} ({type(error).__name__}: {error})"
-                self._console.warn(f"{what}; the run goes on without it")
+                self._console.warn(f"{tracker.name} failed at step {step:,} ({reason}); the run goes on without it")
 
 
 def _identity(name: str, loop: Loop, folder: RunFolder, known: dict[str, Any], step: int) -> dict[str, Any]:
