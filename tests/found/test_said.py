@@ -91,3 +91,21 @@ def test_a_model_that_learnt_nothing_gets_advice(low: float, high: float, advise
     entry = {"value": min(0.5, high), "low": low, "high": high, "baseline": 0.5}
     lines = " ".join(advice({"best_step": 3, "test": {"accuracy": entry}}, yardstick))
     assert ("--epochs" in lines) == advised
+
+
+@pytest.mark.found("advice")
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 0, "A full training loop for transformer text classifiers."),
+        (["-V"], 0, dongu.__version__),
+        (["version"], 2, "dongu --version"),
+    ],
+)
+def test_what_people_type_first(arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        ended = run_command(arguments)
+    except SystemExit as end:
+        ended = int(end.code or 0)
+    assert ended == code
+    assert said in " ".join("".join(capsys.readouterr()).split())

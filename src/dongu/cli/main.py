@@ -36,13 +36,7 @@ from dongu.text import wrapped
 # In the order of --help.
 COMMANDS = (train, resume, evaluate, predict, report, compare, inspect, verify, eject, export, push, quiz, demo)
 RUNS = ("train", "resume", "demo")  # what they say is a comment on what they write
-TOGETHER = (
-    "train",
-    "resume",
-    "evaluate",
-    "predict",
-    "verify",
-)  # what the processes of a launcher share; else the first
+TOGETHER = ("train", "resume", "evaluate", "predict", "verify")  # all processes of a launcher compute; else the first
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -89,7 +83,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         UsageError: there is no such command or option, or an argument too many.
     """
     _check_command(arguments)
-    parsed, unknown = make_parser().parse_known_args(arguments)
+    parsed, unknown = make_parser().parse_known_args(arguments or ["--help"])
     flags = [item for item in unknown if item.startswith("-")]
     if flags:
         hint = _suggest(parsed.parser, parsed.command, flags[0])
@@ -109,6 +103,8 @@ def _check_command(arguments: Sequence[str]) -> None:
         UsageError: there is no such command.
     """
     names = [module.__name__.rpartition(".")[2] for module in COMMANDS]
+    if arguments[:1] == ["version"]:
+        raise UsageError("there is no command version", hint="dongu --version")
     if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
         close = get_close_matches(arguments[0], names, n=1)
         hint = f"did you mean `dongu {close[0]}`?" if close else f"the commands are: {', '.join(names)}"
@@ -129,7 +125,7 @@ def make_parser() -> Parser:
         description="A full training loop for transformer text classifiers.",
         epilog="`dongu COMMAND --help` tells the options of one. --debug shows the traceback of an error.",
     )
-    parser.add_argument("--version", action="version", version=f"dongu {__version__}")
+    parser.add_argument("--version", "-V", action="version", version=f"dongu {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for command in COMMANDS:
         command.add(commands)
