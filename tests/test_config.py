@@ -23,6 +23,8 @@ OPTIONS = [
     "out",
     "text_columns",
     "label_column",
+    "label_separator",
+    "unlabelled",
     "task",
     "epochs",
     "max_steps",

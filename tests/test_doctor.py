@@ -286,7 +286,7 @@ def test_all_that_training_refuses_at_once(looked_at: Callable[..., Checkup]) ->
     errors = [finding for finding in checkup.findings if finding.severity == "error"]
     assert [(finding.what, places(finding)) for finding in errors] == [
         ("1 train row without a text in `text`: empty", ["d/train.csv:42"]),
-        ("1 train row without a label in `label`: empty", ["d/train.csv:43"]),
+        ("1 train row without a gold label in `label`: empty", ["d/train.csv:43"]),
         ("1 validation row without a text in `text`: empty", ["d/validation.csv:2"]),
         (
             "2 validation rows with a label that train does not have: `Yes`, `what`",

@@ -151,6 +151,12 @@ class RunConfig(BaseModel):
     label_column: Annotated[str | None, BeforeValidator(_joined)] = Field(
         None, min_length=1, description="column of the label, or columns of 0 and 1, one a label: rude+funny+sad"
     )
+    label_separator: str | None = Field(
+        None, min_length=1, description="what stands between the labels of a cell (default: |, or inferred and shown)"
+    )
+    unlabelled: Literal["refuse", "drop"] = Field(
+        "refuse", description="rows without a gold label (-1, null, empty): do not start, or leave them out"
+    )
     task: Task | None = Field(None, description="what the label is (default: inferred and shown)")
     epochs: Annotated[Real, Field(gt=0, le=1e6)] = Field(3.0, description="passes over the training rows")
     max_steps: Count | None = Field(None, description="optimizer updates, instead of --epochs")

@@ -419,6 +419,7 @@ class Loop:
             update={
                 "text_columns": self.data.columns.texts,
                 "label_column": self.data.columns.label,
+                "label_separator": self.data.form.separator,
                 "task": self.data.task,
                 "class_weights": resolve_weights(config, self.data),
                 "micro_batch_size": min(config.micro_batch_size or config.batch_size, config.batch_size),

@@ -117,9 +117,12 @@ def _inspection(loop: Loop, folder: RunFolder) -> str:
     if not config.data:
         return str(folder.path / FINDINGS)
     length = None if config.max_length == usual_length(loop.model, loop.tokenizer) else config.max_length
-    told = {"max_length": length, **{name: getattr(config, name) for name in ("model", "batch_size", "seed")}}
-    if (config.text_columns or ()) not in TEXT_COLUMNS or config.label_column not in LABEL_COLUMNS:
-        told |= {"text_columns": config.text_columns, "label_column": config.label_column}
+    same = ("model", "label_separator", "unlabelled", "batch_size", "seed")
+    told = {"max_length": length, **{name: getattr(config, name) for name in same}}
+    if (config.text_columns or ()) not in TEXT_COLUMNS:
+        told["text_columns"] = config.text_columns
+    if config.label_column not in LABEL_COLUMNS:
+        told["label_column"] = config.label_column
     words = ["dongu", "inspect", config.data]
     for name, value in told.items():
         if value not in (None, RunConfig.model_fields[name].default):

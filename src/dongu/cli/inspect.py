@@ -9,7 +9,17 @@ from dongu.cli.options import add_option
 from dongu.config import RunConfig, make_config
 from dongu.text import printable
 
-INSPECTED = ("model", "text_columns", "label_column", "task", "max_length", "batch_size", "seed")
+INSPECTED = (
+    "model",
+    "text_columns",
+    "label_column",
+    "label_separator",
+    "unlabelled",
+    "task",
+    "max_length",
+    "batch_size",
+    "seed",
+)
 
 
 def add(commands: Any) -> None:

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, compress, islice, pairwise
 from typing import Any, TypeAlias, TypeVar, overload
 
 from dongu.data.pages import Pages
@@ -173,6 +173,17 @@ def _pack(cells: Sequence[Cell], pages: Pages) -> _Page:
     encoded = [cell.encode() for cell in cells if isinstance(cell, str)]
     content = array("Q", accumulate(map(len, encoded), initial=0)).tobytes() + b"".join(encoded)
     return _Packed(pages, pages.add(content), len(encoded), len(content), *kinds)
+
+
+def take_rows(table: Table, kept: Sequence[bool]) -> Table:
+    """The rows of a table that are kept, each with the place that it had."""
+    ids = range(len(table)) if table.ids is None else table.ids
+    return replace(
+        table,
+        columns={name: column_of(compress(cells, kept)) for name, cells in table.columns.items()},
+        lines=None if table.lines is None else list(compress(table.lines, kept)),
+        ids=list(compress(ids, kept)),
+    )
 
 
 def column_of(cells: Iterable[Cell]) -> Sequence[Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from dongu.data.cells import PagedColumn, column_of
-from dongu.data.table import Cell, Table, kind_of
+from dongu.data.holdout import MANY_CLASSES
+from dongu.data.table import Cell, Table, is_word, kind_of
 from dongu.errors import DataError
 from dongu.text import is_blank
 
-# In this order: the first pair, or the first single column, that the data have is taken.
+# In this order: the first pair, or the first single column, that the data have is taken. Their case does not count.
 TEXT_COLUMNS: tuple[tuple[str, ...], ...] = (
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
@@ -19,6 +21,7 @@ TEXT_COLUMNS: tuple[tuple[str, ...], ...] = (
     ("question", "sentence"),
     ("text_a", "text_b"),
     ("text1", "text2"),
+    ("text", "text_pair"),
     ("sentence",),
     ("text",),
     ("review",),
@@ -53,7 +56,7 @@ class Columns:
 
 
 def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None) -> Columns:
-    """The asked-for columns, or the usual names, or the only possible choice.
+    """The asked-for columns, or the usual names, or the only possible choice; by the names that the table has.
 
     Raises:
         DataError: a column does not exist, or which one is meant cannot be told.
@@ -61,7 +64,7 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
     available = list(table.columns)
     for joined in (*(texts or ()), *([label] if label else ())):
         if parts_of(joined, available) is None:
-            name = next((part for part in joined.split("+") if part not in available), joined)
+            name = next((part for part in joined.split("+") if parts_of(part, available) is None), joined)
             close = get_close_matches(name.strip().lower(), [item.strip().lower() for item in available], n=1)
             meant = [item for item in available if close and item.strip().lower() == close[0]]
             hint = f"did you mean `{meant[0]}`? " if meant else ""
@@ -70,16 +73,25 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
                 where=table.origin,
                 hint=f"{hint}the columns are: {', '.join(available)}",
             )
-    if label is None:
-        label = next((name for name in LABEL_COLUMNS if name in available and name not in (texts or ())), None)
+    if texts is not None:
+        texts = _as_written(texts, available)
+    if label is not None:
+        [label] = _as_written([label], available)
+    else:
+        free = [name for name in available if name not in (texts or ())]
+        label = next((parts[0] for name in LABEL_COLUMNS if (parts := parts_of(name, free))), None)
+    if texts is None:
+        free = [name for name in available if name != label]
+        texts = next((found for names in TEXT_COLUMNS if (found := _as_written(names, free))), None)
+    left = [name for name in available if name not in _all_parts(texts or (), available)]
+    if label is None and texts and len(left) == 1 and _repeats(table.columns[left[0]]):
+        [label] = left
     if label is None:
         raise DataError(
             "which column is the label cannot be told",
             where=table.origin,
             hint=f"name it with --label-column (several of 0 and 1: a+b+c); the columns are: {', '.join(available)}",
         )
-    if texts is None:
-        texts = next((names for names in TEXT_COLUMNS if set(names) <= set(available) - {label}), None)
     if texts is None:
         others = [name for name in available if name != label]
         if len(others) != 1:
@@ -92,6 +104,24 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
     if read_twice := {*_all_parts(texts, available)} & {*_all_parts([label], available)}:
         raise DataError(f"the column `{min(read_twice)}` is both text and label", where=table.origin)
     return Columns(tuple(texts), label)
+
+
+def _as_written(names: Sequence[str], available: Collection[str]) -> tuple[str, ...]:
+    """The same columns by the names that are available; nothing where one is not there."""
+    found = [parts_of(name, available) for name in names]
+    return tuple("+".join(parts) for parts in found if parts) if all(found) else ()
+
+
+def _repeats(cells: Sequence[Cell]) -> bool:
+    """Whether a column can only be a label: it holds a few values, each of them again and again."""
+    values: Counter[str] = Counter()
+    for cell in cells:
+        if not isinstance(cell, str | bool):
+            return False
+        values[str(cell)] += 1
+        if len(values) > MANY_CLASSES:
+            return False
+    return len(values) > 1 and min(values.values()) > 1
 
 
 def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
@@ -114,7 +144,7 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
         if len(parts) > 1:
             texts.append(column_of(_joined_texts(table, name, parts)))
             continue
-        column = table.columns[name]
+        column = table.columns[parts[0]]
         for row, cell in enumerate(column):
             _check_text(cell, name, table, row)
             if is_blank(str(cell)):
@@ -124,11 +154,21 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
 
 
 def parts_of(name: str, available: Collection[str]) -> tuple[str, ...] | None:
-    """The columns that a name means: the one with this name, or those that it joins by `+`; None if there are none."""
-    if name in available:
-        return (name,)
-    for column in available:  # and not `split`: a column may have a + in its own name
-        if name.startswith(f"{column}+") and (rest := parts_of(name[len(column) + 1 :], available)):
+    """The columns that a name means: the one with this name, or those that it joins by `+`; None if there are none.
+
+    Where there are none to the letter, their case does not count, if only one column can be meant.
+    """
+    if parts := _split_name(name, {column: column for column in available}):
+        return parts
+    counts = Counter(column.casefold() for column in available)
+    return _split_name(name.casefold(), {c.casefold(): c for c in available if counts[c.casefold()] == 1})
+
+
+def _split_name(name: str, columns: Mapping[str, str]) -> tuple[str, ...] | None:
+    if name in columns:
+        return (columns[name],)
+    for key, column in columns.items():  # and not `split`: a column may have a + in its own name
+        if name.startswith(f"{key}+") and (rest := _split_name(name[len(key) + 1 :], columns)):
             return (column, *rest)
     return None
 
@@ -149,5 +189,5 @@ def _joined_texts(table: Table, name: str, parts: Sequence[str]) -> Iterator[str
 
 
 def _check_text(cell: Cell, name: str, table: Table, row: int) -> None:
-    if not isinstance(cell, str):
+    if not is_word(cell):
         raise DataError(f"`{name}` is {kind_of(cell)}, not a text", where=table.where(row))

@@ -13,11 +13,16 @@ from dongu.config import RunConfig, Task, task_problems
 from dongu.data.cells import column_of, json_of, uncollected
 from dongu.data.columns import Columns, choose_columns, parts_of, read_texts
 from dongu.data.flags import join_flags
+from dongu.data.forms import Form, as_read, form_of
 from dongu.data.glue import glue_task
 from dongu.data.holdout import hold_out
-from dongu.data.labels import infer_task, name_labels, read_targets
+from dongu.data.labels import hides_labels, name_labels, read_targets
 from dongu.data.sources import Source
+from dongu.data.table import Table, is_word
 from dongu.errors import DataError, UsageError
+
+SAMPLED_ROWS = 1000  # of a column that is looked at for texts
+FEW_LETTERS = 12  # a row, which are no text: a name, a place or a date
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,9 @@ class TextData:
     splits: dict[str, Examples]
     unused_columns: tuple[str, ...]  # that train has and the run does not read
     held_out: bool  # whether validation was cut from train
+    form: Form  # how the label column is written
+    left_out: int  # rows without a gold label, of all splits
+    unused_texts: dict[str, float]  # characters a train row, of columns of text that nobody chose to leave out
 
     def in_order_of(self, names: Sequence[str]) -> TextData:
         """The same rows with class ids in the order of these names, where they are the data's own; else as they are."""
@@ -108,19 +116,17 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
     train = source.splits["train"]
     columns = columns_of(source, config)
     tables = {name: join_flags(table, columns.label) for name, table in source.splits.items()}
-    task = config.task or infer_task(tables["train"], columns.label)
+    form = form_of(tables["train"], columns.label, config.task, config.label_separator)
+    task, drop = form.task, config.unlabelled == "drop"
     if problems := task_problems(config, task):
         raise UsageError("; ".join(problems))
+    hidden = [name for name in tables if name.startswith("test") and hides_labels(tables[name], columns.label)]
+    tables |= {
+        name: as_read(table, columns.label, form, drop=drop) for name, table in tables.items() if name not in hidden
+    }
     names = name_labels(tables["train"], task, columns.label)
     splits = {
-        name: Examples(
-            ids=np.arange(len(table)),
-            texts=read_texts(table, columns.texts),
-            targets=read_targets(table, columns.label, task, names, hidden_allowed=name.startswith("test")),
-            origin=table.origin,
-            lines=None if table.lines is None else np.array(table.lines),
-        )
-        for name, table in tables.items()
+        name: _examples(table, columns, task, names, hidden_allowed=name in hidden) for name, table in tables.items()
     }
     held_out = "validation" not in splits
     if held_out:
@@ -133,7 +139,65 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         }
     used = {part for name in (*columns.texts, columns.label) for part in parts_of(name, train.columns) or ()}
     unused = tuple(name for name in train.columns if name not in used)
-    return TextData(source.name, source.place, source.hub_name, columns, task, names, splits, unused, held_out)
+    left_out = sum(len(table) - len(tables[name]) for name, table in source.splits.items())
+    unused_texts = _lengths_of_texts(train, unused) if config.text_columns is None else {}
+    return TextData(
+        source.name,
+        source.place,
+        source.hub_name,
+        columns,
+        task,
+        names,
+        splits,
+        unused,
+        held_out,
+        form,
+        left_out,
+        unused_texts,
+    )
+
+
+def read_rows(table: Table, config: RunConfig, names: Sequence[str]) -> Examples:
+    """Other rows, with labels, for the model of a run.
+
+    Args:
+        config: of the run, with all that was inferred.
+        names: the labels that the model has.
+
+    Raises:
+        DataError: as `read_examples`; `targets` are None where the labels are hidden.
+    """
+    columns = Columns(config.text_columns or (), config.label_column or "")
+    task = config.task or "single-label"
+    table = join_flags(table, columns.label)
+    if not hides_labels(table, columns.label):
+        form = form_of(table, columns.label, task, config.label_separator, names)
+        table = as_read(table, columns.label, form, drop=config.unlabelled == "drop")
+    return _examples(table, columns, task, names, hidden_allowed=True)
+
+
+def _examples(table: Table, columns: Columns, task: Task, names: Sequence[str], *, hidden_allowed: bool) -> Examples:
+    return Examples(
+        ids=np.arange(len(table)) if table.ids is None else np.array(table.ids),
+        texts=read_texts(table, columns.texts),
+        targets=read_targets(table, columns.label, task, names, hidden_allowed=hidden_allowed),
+        origin=table.origin,
+        lines=None if table.lines is None else np.array(table.lines),
+    )
+
+
+def _lengths_of_texts(table: Table, columns: Sequence[str]) -> dict[str, float]:
+    """The mean characters of those columns that hold texts of some words, most of them different."""
+    rows = range(0, len(table), max(1, len(table) // SAMPLED_ROWS))
+    found = {}
+    for name in columns:
+        cells = [table.columns[name][row] for row in rows]
+        texts = [cell for cell in cells if is_word(cell)]
+        letters = sum(sum(map(str.isalpha, text)) for text in texts)
+        words = sum(not cell.isascii() or len(cell.split()) > 1 for cell in texts)  # not every script parts its words
+        if letters >= FEW_LETTERS * len(rows) and 2 * words > len(rows) and 2 * len({*texts}) > len(rows):
+            found[name] = sum(map(len, texts)) / len(rows)
+    return found
 
 
 def digest_of(examples: Examples) -> str:

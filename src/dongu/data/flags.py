@@ -15,32 +15,39 @@ _FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "tru
 def join_flags(table: Table, name: str) -> Table:
     """The table with a column more where `name` joins several: lists of positions, and the names that they stand for.
 
-    That is how `datasets` keeps lists of classes, so nobody further on needs to know where they come from.
+    That is how `datasets` keeps lists of classes, so nobody further on needs to know where they come from. A column
+    whose name is written in other letters, such as `Label`, is there by this name too.
 
     Raises:
         DataError: a cell is neither 0 nor 1.
     """
     parts = parts_of(name, table.columns)
-    if parts is None or len(parts) == 1:
+    if parts is None or parts == (name,):
         return table
-    rows = list(zip(*(table.columns[part] for part in parts), strict=True))
-    if all(map(hides_flags, rows)):
-        cells: list[Cell] = [Number(HIDDEN_FLAG)] * len(rows)
-    else:
-        cells = [
-            [
-                Number(i)
-                for i, (part, cell) in enumerate(zip(parts, flags, strict=True))
-                if _flag(cell, part, table, row)
-            ]
-            for row, flags in enumerate(rows)
-        ]
+    if len(parts) == 1:
+        [part] = parts
+        declared = {name: table.label_names[part]} if part in table.label_names else {}
+        columns = {**table.columns, name: table.columns[part]}
+        return replace(table, columns=columns, label_names=table.label_names | declared)
+    rows = zip(*(table.columns[part] for part in parts), strict=True)
+    cells = [positions_of(flags, parts, table, row) for row, flags in enumerate(rows)]
     return replace(table, columns={**table.columns, name: cells}, label_names={**table.label_names, name: list(parts)})
+
+
+def positions_of(flags: Sequence[Cell], names: Sequence[str], table: Table, row: int) -> Cell:
+    """Where a 1 stands among a row's flags; -1 where they hide the labels.
+
+    Raises:
+        DataError: a flag is neither 0 nor 1.
+    """
+    if hides_flags(flags):
+        return Number(HIDDEN_FLAG)
+    return [Number(i) for i, (name, cell) in enumerate(zip(names, flags, strict=True)) if _flag(cell, name, table, row)]
 
 
 def hides_flags(cells: Sequence[Cell]) -> bool:
     """Whether a row says of no label that it has it or lacks it."""
-    return all(str(cell) == HIDDEN_FLAG for cell in cells)
+    return len(cells) > 0 and all(str(cell) in (HIDDEN_FLAG, f"{HIDDEN_FLAG}.0") for cell in cells)
 
 
 def is_flag(cell: Cell) -> bool:

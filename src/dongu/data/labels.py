@@ -1,38 +1,21 @@
-"""What a label column means: classes by name, several of them a row, or numbers."""
+"""What a label column means, as `forms` hands it on: classes by name, lists of them, or numbers."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from dongu.config import Task
-from dongu.data.table import BOOLEAN, Cell, Table, kind_of
+from dongu.data.flags import hides_flags
+from dongu.data.table import BOOLEAN, Cell, Table, is_word, kind_of
 from dongu.errors import DataError
-from dongu.text import is_blank, shortened
+from dongu.text import shortened
 
 HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
 HIDDEN_NUMBER = "-1.0"  # the same of STS-B, whose labels are numbers
-SEPARATOR = "|"  # between the labels of a row, where a cell is one text
-
-
-def infer_task(table: Table, column: str) -> Task:
-    """Several labels where a cell is a list or has a `|`; regression where all are numbers and some are fractions."""
-    cells = table.columns[column]
-    if any(isinstance(cell, list) for cell in cells):
-        return "multi-label"
-    if table.label_names.get(column):
-        return "single-label"
-    if any(isinstance(cell, str) and SEPARATOR in cell for cell in cells):
-        return "multi-label"
-    fractions = False
-    for cell in cells:
-        if not isinstance(cell, str) or (value := _number(cell)) is None:
-            return "single-label"
-        fractions = fractions or value != int(value)
-    return "regression" if fractions else "single-label"
+SEPARATOR = "|"  # between the labels of a row, where a cell is one text and nothing else is said
 
 
 def label_rows(table: Table, column: str, task: Task) -> list[list[str]]:
@@ -47,7 +30,8 @@ def label_rows(table: Table, column: str, task: Task) -> list[list[str]]:
 def hides_labels(table: Table, column: str) -> bool:
     """Whether there is no label in any row, as in the test splits of benchmarks."""
     return column not in table.columns or all(
-        str(cell) in (HIDDEN_LABEL, HIDDEN_NUMBER) for cell in table.columns[column]
+        hides_flags(cell) if isinstance(cell, list) else cell is None or cell in (HIDDEN_LABEL, HIDDEN_NUMBER)
+        for cell in table.columns[column]
     )
 
 
@@ -63,8 +47,8 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
         return tuple(declared)
     rows = label_rows(table, column, task)
     distinct = sorted({label for labels in rows for label in labels})
-    if all(re.fullmatch("[+-]?[0-9]+", name) for name in distinct):
-        distinct.sort(key=lambda name: (int(name), name))  # 2 before 10; 01 and 1 stay two names
+    if all(number_of(name) is not None for name in distinct):
+        distinct.sort(key=lambda name: (float(name), name))  # 2 before 10; 01 and 1 stay two names
     for reserved in (HIDDEN_LABEL, "-100"):
         if reserved in distinct:
             raise DataError(
@@ -116,33 +100,19 @@ def _read_labels(table: Table, name: str) -> Iterator[str]:
     """The label column as text, one label a row."""
     first_kind, last_type = "", None
     for row, cell in enumerate(table.columns[name]):
-        if cell is None or (isinstance(cell, str) and is_blank(cell)):
-            raise DataError(f"the label `{name}` is empty", where=table.where(row), hint="fill it in or remove the row")
         if type(cell) is not last_type:
             last_type, kind = type(cell), kind_of(cell)
             first_kind = first_kind or kind
             if kind != first_kind and BOOLEAN in (kind, first_kind):
-                raise _two_ways(table, name, row, kind, first_kind)
+                raise two_ways(table, name, row, kind, first_kind)
         yield _label_of(cell, name, table, row)
 
 
 def _read_sets(table: Table, name: str) -> list[list[str]]:
-    """The label column as sets: a list, or names with a `|` between them; an empty one is a row without a label."""
+    """The label column as sets; an empty list is a row without a label."""
     sets: list[list[str]] = []
-    first_kind = ""
     for row, cell in enumerate(table.columns[name]):
-        if cell is None:
-            hint = "write an empty list, or an empty text, for a row without a label"
-            raise DataError(f"the label `{name}` is null", where=table.where(row), hint=hint)
-        kind = "a list" if isinstance(cell, list) else "a text"
-        first_kind = first_kind or kind
-        if kind != first_kind:
-            raise _two_ways(table, name, row, kind, first_kind)
-        if isinstance(cell, list):
-            labels = [_label_of(item, name, table, row) for item in cell]
-        else:
-            text = _label_of(cell, name, table, row)
-            labels = [part.strip() for part in text.split(SEPARATOR)] if not is_blank(text) else []
+        labels = [_label_of(item, name, table, row) for item in (cell if isinstance(cell, list) else [cell])]
         if not all(labels) or len(set(labels)) < len(labels):
             what = "names a label twice" if all(labels) else "names an empty label"
             raise DataError(f"`{name}` {what}: {shortened(SEPARATOR.join(labels))}", where=table.where(row))
@@ -152,19 +122,20 @@ def _read_sets(table: Table, name: str) -> list[list[str]]:
 
 def _read_numbers(table: Table, column: str) -> Iterator[float]:
     for row, label in enumerate(_read_labels(table, column)):
-        value = _number(label)
+        value = number_of(label)
         if value is None:
-            raise DataError(f"the label `{shortened(label)}` is not a number", where=table.where(row))
+            hint = "write it with a point and without a mark between thousands" if "," in label else ""
+            raise DataError(f"the label `{shortened(label)}` is not a number", where=table.where(row), hint=hint)
         yield value
 
 
 def _label_of(cell: Cell, name: str, table: Table, row: int) -> str:
-    if not isinstance(cell, str | bool):
+    if not (is_word(cell) or isinstance(cell, bool)):
         raise DataError(f"the label `{name}` is {kind_of(cell)}, not a name or a number", where=table.where(row))
     return str(cell).lower() if isinstance(cell, bool) else str(cell)
 
 
-def _two_ways(table: Table, name: str, row: int, kind: str, first_kind: str) -> DataError:
+def two_ways(table: Table, name: str, row: int, kind: str, first_kind: str) -> DataError:
     what = f"the label `{name}` is {kind}, in earlier rows {first_kind}"
     return DataError(what, where=table.where(row), hint="write all labels in one way")
 
@@ -188,7 +159,8 @@ def _id_of(label: str, ids: Mapping[str, int], names: Sequence[str], table: Tabl
     return ids[label]
 
 
-def _number(label: str) -> float | None:
+def number_of(label: str) -> float | None:
+    """The finite number that a label writes; None where it writes none."""
     try:
         value = math.nan if "_" in label else float(label)  # Python reads 1_000
     except ValueError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, TypeAlias
+from enum import Enum
+from typing import Any, TypeAlias, TypeGuard
 
 from dongu.errors import DataError
 from dongu.text import is_blank
@@ -17,7 +18,22 @@ class Number(str):
     __slots__ = ()
 
 
-Cell: TypeAlias = str | Number | bool | list[Any] | dict[str, Any] | None
+class Other(str):
+    """What is neither a text nor a number, such as a date, in words: it is kept, and is no text and no label."""
+
+    __slots__ = ("kind",)
+    kind: str
+
+    @staticmethod
+    def of(value: Any, kind: str = "") -> Other:
+        """A value by its `str`. `kind` is what it is for a message; by default a value of its type."""
+        other = Other(value)
+        other.encode()  # as of any text
+        other.kind = kind or f"a value of the type {type(value).__name__}"
+        return other
+
+
+Cell: TypeAlias = str | Number | Other | bool | list[Any] | dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -32,13 +48,17 @@ class Table:
     """The line of the file at which each row begins (the first line is 1); None where there are no lines."""
     label_names: dict[str, list[str]] = field(default_factory=dict)
     """Column (of classes, or of lists of them) to class names in order, where the source declares them."""
+    ids: Sequence[int] | None = None
+    """The row of the source that each row is, from 0, where some were left out; None where all are there."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
     def where(self, row: int) -> str:
         """The place of a row, whose index counts from 0: `train.csv:17`, or `train.parquet, row 17`."""
-        return f"{self.origin}, row {row + 1}" if self.lines is None else f"{self.origin}:{self.lines[row]}"
+        if self.lines is not None:
+            return f"{self.origin}:{self.lines[row]}"
+        return f"{self.origin}, row {(row if self.ids is None else self.ids[row]) + 1}"
 
 
 def data_error(where: str, what: str, hint: str = "") -> DataError:
@@ -51,9 +71,20 @@ def reason_of(error: BaseException) -> str:
 
 
 def as_cell(value: Any) -> Cell:
-    """The cell for a Python, NumPy or pandas value; NaN, NaT and NA mark a missing value, None."""
+    """The cell for a Python, NumPy or pandas value; NaN, NaT and NA mark a missing value, None.
+
+    A member of an enum is its name, bytes are the text that they are in UTF-8, and a set is the list of its members in
+    an order that is the same in each process. What has no such meaning is an `Other`.
+    """
     if value is None or isinstance(value, bool | Number):
         return value
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, bytes | bytearray | memoryview):
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            return Other.of(value, "bytes that are not UTF-8")
     if isinstance(value, str):
         value.encode()  # a lone surrogate is an error here, and not after an hour of training
         return str(value)
@@ -67,9 +98,19 @@ def as_cell(value: Any) -> Cell:
         return {str(key): as_cell(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [as_cell(item) for item in value]
-    if type(value).__name__ in ("NaTType", "NAType"):
+    if isinstance(value, set | frozenset):
+        return sorted(map(as_cell, value), key=str)
+    kind = type(value).__name__
+    if kind in ("NaTType", "NAType"):
         return None
-    return as_cell(value.tolist()) if hasattr(value, "tolist") else str(value)  # NumPy's and torch's own
+    if kind in ("datetime64", "timedelta64"):  # NumPy's times, whose `tolist` may be a bare number
+        return None if str(value) == "NaT" else Other.of(value)
+    return as_cell(value.tolist()) if hasattr(value, "tolist") else Other.of(value)  # NumPy's and torch's own
+
+
+def is_word(cell: Cell) -> TypeGuard[str]:
+    """Whether a cell is a text or a number."""
+    return isinstance(cell, str) and not isinstance(cell, Other)
 
 
 def check_names(names: list[Any], where: str) -> None:
@@ -102,4 +143,6 @@ def kind_of(cell: Cell) -> str:
         return BOOLEAN
     if isinstance(cell, Number):
         return "a number"
+    if isinstance(cell, Other):
+        return cell.kind
     return {str: "a text", list: "a list", dict: "an object"}[type(cell)]

@@ -2,92 +2,95 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from itertools import compress
+from difflib import SequenceMatcher, get_close_matches
 
 import numpy as np
 
-from dongu.config import Task
-from dongu.data.cells import column_of
+from dongu.config import RunConfig
+from dongu.data.cells import take_rows
 from dongu.data.columns import Columns, parts_of
 from dongu.data.flags import hides_flags, is_flag, join_flags
+from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking
 from dongu.data.holdout import MANY_CLASSES
-from dongu.data.labels import SEPARATOR, hides_labels, infer_task, label_rows
+from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_rows
 from dongu.data.sources import Source
-from dongu.data.table import Cell, Table, kind_of
+from dongu.data.table import Cell, Table, is_word, kind_of
 from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
 from dongu.text import counted, is_blank, listed
 
 # What keeps the cells of a row from being its text or its label; empty where nothing does.
 Fault = Callable[[Sequence[Cell]], str]
+ALIKE = 0.8  # of the letters of two names, from which one may be the other misspelt
 
 
 @dataclass(frozen=True)
 class Usable:
-    """The rows of a source that training would take, and where they stood: row numbers by split."""
+    """The rows of a source that training would take, and what is wrong with the others."""
 
     source: Source
-    ids: dict[str, np.ndarray]
     findings: list[Finding]
 
     def without(self, split: str, bad: Sequence[int], finding: Finding) -> Usable:
         """Without some rows of a split, and with what is wrong with them."""
         table = self.source.splits[split]
-        kept = np.delete(np.arange(len(table)), bad)
-        mask = np.isin(np.arange(len(table)), kept).tolist()
-        columns = {name: column_of(compress(cells, mask)) for name, cells in table.columns.items()}
-        lines = None if table.lines is None else list(compress(table.lines, mask))
-        splits = {**self.source.splits, split: replace(table, columns=columns, lines=lines)}
-        ids = {**self.ids, split: self.ids[split][kept]}
-        return Usable(replace(self.source, splits=splits), ids, [*self.findings, finding])
-
-    def where(self, split: str, row: int) -> str:
-        """The place of a row that is left."""
-        table = self.source.splits[split]
-        return table.where(row if table.lines is not None else int(self.ids[split][row]))
+        mask = np.ones(len(table), dtype=bool)
+        mask[bad] = False
+        splits = {**self.source.splits, split: take_rows(table, mask.tolist())}
+        return Usable(replace(self.source, splits=splits), [*self.findings, finding])
 
 
-def set_aside(source: Source, columns: Columns, task: Task | None) -> Usable:
+def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
     """Take out the rows without a text or a label, with labels that train lacks, and those that cannot be held out.
-
-    Args:
-        task: what the label is; inferred where it is None.
 
     Raises:
         DataError: the label column is written in two ways, or a row names a label twice.
     """
-    usable = Usable(source, {name: np.arange(len(table)) for name, table in source.splits.items()}, [])
+    usable = Usable(source, [])
     train, label = source.splits["train"], columns.label
-    flags = label not in train.columns  # then its name joins several
-    label_fault: Fault = _label_fault
-    if flags or (task or infer_task(train, label)) == "multi-label":
-        label_fault = _flags_fault if flags else _labels_fault
-    for split in source.splits:
+    flags = len(parts_of(label, train.columns) or ()) > 1
+    form = Form("multi-label") if flags else form_of(train, label, config.task, config.label_separator)
+    label_fault = _flags_fault if flags else _label_fault
+    if form.task == "multi-label" and not flags:
+        label_fault = _labels_fault
+
+    def gold_fault(cells: Sequence[Cell]) -> str:
+        if len(cells) > 1:
+            return HIDDEN_LABEL if hides_flags(cells) else ""
+        several = form.task == "multi-label" and is_word(cells[0]) and is_blank(cells[0])  # such a row has none of them
+        return "" if several else lacking(cells[0], form.task)
+
+    for split, table in source.splits.items():
         for column in columns.texts:
             usable = _without_empty(usable, split, column, "text", _text_fault)
-        usable = _without_empty(usable, split, label, "label", label_fault)
+        if not (split.startswith("test") and all(_faults(table, label, gold_fault))):
+            usable = _without_empty(usable, split, label, "gold label", gold_fault, drop=config.unlabelled == "drop")
+            usable = _without_empty(usable, split, label, "label", label_fault)
     if not len(usable.source.splits["train"]):
         return usable
     tables = {name: join_flags(table, label) for name, table in usable.source.splits.items()}
-    task = task or infer_task(tables["train"], label)
-    if task == "regression":
+    if form.task == "regression":
         return usable
-    labels = {name: label_rows(table, label, task) for name, table in tables.items() if not hides_labels(table, label)}
+    labels = {
+        name: label_rows(as_read(table, label, form, drop=True), label, form.task)
+        for name, table in tables.items()
+        if not hides_labels(table, label)
+    }
     known = Counter(name for names in labels.get("train", ()) for name in names)
     if not tables["train"].label_names.get(label):
         for split in [name for name in labels if name != "train"]:
             usable = _without_unknown(usable, split, labels[split], known)
-    if "validation" not in source.splits and task == "single-label":
+    if "validation" not in source.splits and form.task == "single-label":
         usable = _without_single(usable, [name for [name] in labels.get("train", ())], label)
     return usable
 
 
 def _text_fault(cells: Sequence[Cell]) -> str:
     """Of several columns that are joined some may be empty, but not all."""
-    wrong = [cell for cell in cells if not isinstance(cell, str) and (cell is not None or len(cells) == 1)]
+    wrong = [cell for cell in cells if not is_word(cell) and (cell is not None or len(cells) == 1)]
     if wrong:
         return kind_of(wrong[0])
     return "empty" if all(cell is None or is_blank(str(cell)) for cell in cells) else ""
@@ -95,35 +98,38 @@ def _text_fault(cells: Sequence[Cell]) -> str:
 
 def _label_fault(cells: Sequence[Cell]) -> str:
     [cell] = cells
-    if not isinstance(cell, str | bool):
-        return kind_of(cell)
-    return "empty" if isinstance(cell, str) and is_blank(cell) else ""
+    return "" if is_word(cell) or isinstance(cell, bool) else kind_of(cell)
 
 
 def _labels_fault(cells: Sequence[Cell]) -> str:
-    """An empty one is a row without a label."""
-    [cell] = cells
-    return "" if isinstance(cell, str | bool | list) else kind_of(cell)
+    return "" if isinstance(cells[0], list) else _label_fault(cells)
 
 
 def _flags_fault(cells: Sequence[Cell]) -> str:
     return "" if hides_flags(cells) or all(map(is_flag, cells)) else "neither 0 nor 1"
 
 
-def _without_empty(usable: Usable, split: str, column: str, noun: str, fault: Fault) -> Usable:
-    table = usable.source.splits[split]
+def _faults(table: Table, column: str, fault: Fault) -> list[str]:
     parts = parts_of(column, table.columns) or ()
-    faults = [fault(cells) for cells in zip(*(table.columns[part] for part in parts), strict=True)]
+    return [fault(cells) for cells in zip(*(table.columns[part] for part in parts), strict=True)]
+
+
+def _without_empty(usable: Usable, split: str, column: str, noun: str, fault: Fault, *, drop: bool = False) -> Usable:
+    """Without the rows that have the fault. `drop` says that a run leaves them out too."""
+    table = usable.source.splits[split]
+    faults = _faults(table, column, fault)
     bad = [row for row, what in enumerate(faults) if what]
     if not bad:
         return usable
     state = [faults[row] for row in bad]
-    shown = [example([usable.where(split, row)], _rest_of(table, row, parts)) for row in bad[:SHOWN_EXAMPLES]]
+    parts = parts_of(column, table.columns) or ()
+    shown = [example([table.where(row)], _rest_of(table, row, parts)) for row in bad[:SHOWN_EXAMPLES]]
+    gold = noun == "gold label"
     finding = Finding(
-        "error",
+        "note" if drop else "error",
         f"{counted(len(bad), f'{split} row')} without a {noun} in `{column}`: {' or '.join(dict.fromkeys(state))}",
-        "training does not start",
-        "fill them in or remove the rows",
+        "they are left out" if drop else "training does not start",
+        "label them where they matter" if drop else WITHOUT_LABEL_ADVICE if gold else "fill them in or remove the rows",
         tuple(shown),
     )
     return usable.without(split, bad, finding)
@@ -148,7 +154,9 @@ def _without_unknown(usable: Usable, split: str, rows: Sequence[Sequence[str]], 
         f"{counted(len(bad), f'{split} row')} with a label that train does not have: {listed(_quoted(unknown))}",
         "training does not start, for such rows could only be wrong",
         f"{meant} correct them, add such rows to train, or remove these".strip(),
-        tuple(example([usable.where(split, row)], SEPARATOR.join(rows[row])) for row in bad[:SHOWN_EXAMPLES]),
+        tuple(
+            example([usable.source.splits[split].where(row)], SEPARATOR.join(rows[row])) for row in bad[:SHOWN_EXAMPLES]
+        ),
     )
     return usable.without(split, bad, finding)
 
@@ -172,7 +180,7 @@ def _without_single(usable: Usable, labels: Sequence[str], column: str) -> Usabl
         f"{counted(len(bad), 'label')} with one row only: {listed(_quoted(single))}",
         "training does not start: a row cannot be both learnt and held out",
         advice,
-        tuple(example([usable.where("train", row)], labels[row]) for row in bad[:SHOWN_EXAMPLES]),
+        tuple(example([usable.source.splits["train"].where(row)], labels[row]) for row in bad[:SHOWN_EXAMPLES]),
     )
     return usable.without("train", bad, finding)
 
@@ -188,8 +196,19 @@ def many_classes_advice(column: str) -> str:
 def _like(name: str, known: Mapping[str, int]) -> str | None:
     """The known label that reads most like it; of two that differ in case alone, the more frequent one."""
     folded = {label.strip().casefold(): label for label in sorted(known, key=lambda label: known[label])}
-    close = get_close_matches(name.strip().casefold(), list(folded)[-MANY_CLASSES:], n=1, cutoff=0.8)
-    return folded[close[0]] if close else None
+    close = get_close_matches(name.strip().casefold(), list(folded)[-MANY_CLASSES:], n=1, cutoff=ALIKE)
+    return folded[close[0]] if close and read_alike(name.strip().casefold(), close[0], ALIKE) else None
+
+
+def read_alike(one: str, other: str, ratio: float) -> bool:
+    """Whether two names have so many like letters; of names that are several words with marks between them, each.
+
+    Sets that share most of their labels, such as `a, b, c` and `a, b`, are no misspelt names.
+    """
+    parts = [re.split(f"[{SEPARATOR}{''.join(MARKS)}]", name) for name in (one, other)]
+    return len(parts[0]) == len(parts[1]) and all(
+        SequenceMatcher(None, *pair).ratio() >= ratio for pair in zip(*parts, strict=True)
+    )
 
 
 def _quoted(names: Sequence[str]) -> list[str]:

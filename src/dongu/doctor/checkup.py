@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from dongu.config import RunConfig
 from dongu.data.examples import TextData, columns_of, read_examples
 from dongu.data.sources import Source
 from dongu.doctor.cells import set_aside
 from dongu.doctor.classes import check_classes
+from dongu.doctor.columns import check_columns
 from dongu.doctor.copies import check_copies
 from dongu.doctor.finding import Finding, worst_first
 from dongu.doctor.lengths import Lengths, check_lengths, load_plain_tokenizer, measure
@@ -34,7 +34,9 @@ class Checkup:
 
 def examine(data: TextData, lengths: Mapping[str, Lengths]) -> list[Finding]:
     """Everything that can be found in data that training accepts, worst first."""
-    return worst_first([*check_copies(data), *check_lengths(data.splits, lengths), *check_classes(data)])
+    return worst_first(
+        [*check_columns(data), *check_copies(data), *check_lengths(data.splits, lengths), *check_classes(data)]
+    )
 
 
 def inspect(source: Source, config: RunConfig) -> Checkup:
@@ -43,7 +45,7 @@ def inspect(source: Source, config: RunConfig) -> Checkup:
     Raises:
         DataError: the columns cannot be told.
     """
-    usable = set_aside(source, columns_of(source, config), config.task)
+    usable = set_aside(source, columns_of(source, config), config)
     if not all(len(table) for table in usable.source.splits.values()):
         return Checkup(usable.findings, None, {})
     try:
@@ -51,18 +53,8 @@ def inspect(source: Source, config: RunConfig) -> Checkup:
     except DataError as error:
         refused = Finding("error", f"{error.where}: {error.what}", "training does not start", error.hint)
         return Checkup([*usable.findings, refused], None, {})
-    data = _with_ids(data, usable.ids)
     lengths, no_lengths = _measure(data, config)
     return Checkup(worst_first([*usable.findings, *examine(data, lengths)]), data, lengths, no_lengths)
-
-
-def _with_ids(data: TextData, ids: Mapping[str, Any]) -> TextData:
-    """The row numbers as they were before rows were set aside."""
-    splits = {
-        name: replace(examples, ids=ids["train" if data.held_out and name == "validation" else name][examples.ids])
-        for name, examples in data.splits.items()
-    }
-    return replace(data, splits=splits)
 
 
 def _measure(data: TextData, config: RunConfig) -> tuple[dict[str, Lengths], ModelError | None]:

@@ -6,13 +6,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from difflib import SequenceMatcher
 
 import numpy as np
 
 from dongu.data.examples import Examples, TextData, label_counts
 from dongu.data.holdout import MANY_CLASSES
-from dongu.doctor.cells import many_classes_advice
+from dongu.doctor.cells import many_classes_advice, read_alike
 from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
 from dongu.text import counted, listed
 
@@ -105,7 +104,7 @@ def _misspelt(names: Sequence[str], counts: np.ndarray) -> list[list[int]]:
         for i in words
         if 0 < counts[j] <= TYPO_SHARE * counts[i]
         and _plain(names[i]) != _plain(names[j])
-        and SequenceMatcher(None, _plain(names[i]), _plain(names[j])).ratio() >= TYPO_RATIO
+        and read_alike(_plain(names[i]), _plain(names[j]), TYPO_RATIO)
     ]
 
 

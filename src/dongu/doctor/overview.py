@@ -16,10 +16,8 @@ SHOWN_LABELS = 6
 
 def overview(data: TextData, lengths: Mapping[str, Lengths], config: RunConfig) -> Iterator[tuple[str, str]]:
     """(name, text) a line, for `text.fields`; an empty name goes on with the one before."""
-    rows = " · ".join(f"{name} {len(examples):,}" for name, examples in data.splits.items())
-    yield "data", f"{rows} rows" + (" (validation held out of train)" if data.held_out else "")
-    unused = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
-    yield "columns", f"{data.columns} ({data.task}){unused}"
+    yield "data", describe_rows(data)
+    yield "columns", describe_columns(data)
     yield from _by_split("labels", {name: describe_labels(data, examples) for name, examples in data.splits.items()})
     if baseline := _baseline(data):
         yield "baseline", baseline
@@ -28,6 +26,21 @@ def overview(data: TextData, lengths: Mapping[str, Lengths], config: RunConfig) 
             "tokens", {name: _describe_lengths(found, len(data.splits[name])) for name, found in lengths.items()}
         )
         yield "padding", _describe_padding(lengths["train"], config)
+
+
+def describe_rows(data: TextData) -> str:
+    """How many rows each split has, and where validation comes from."""
+    rows = " · ".join(f"{name} {len(examples):,}" for name, examples in data.splits.items())
+    held_out = " (validation held out of train)" if data.held_out else ""
+    left_out = f"; left out: {counted(data.left_out, 'row')} without a gold label" if data.left_out else ""
+    return f"{rows} rows{held_out}{left_out}"
+
+
+def describe_columns(data: TextData) -> str:
+    """Which columns are read, as what, and which are not."""
+    form = f"; {data.form.said}" if data.form.said else ""
+    unused = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
+    return f"{data.columns} ({data.task}{form}){unused}"
 
 
 def describe_labels(data: TextData, examples: Examples) -> str:

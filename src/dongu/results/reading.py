@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 
 from dongu.data.columns import parts_of
 from dongu.data.examples import Examples, TextData
+from dongu.data.labels import SEPARATOR
 from dongu.errors import DataError
 
 Rows: TypeAlias = Mapping[str, Sequence[Any]]  # a column each
@@ -48,19 +50,15 @@ LABEL_RULES: dict[str, dict[str, LabelRule]] = {
         ],
     },
     "multi-label": {
-        '[[float(name in label.split("|")) for name in LABELS] for label in rows[LABEL]]': lambda rows, label, names: [
-            [float(name in cell.split("|")) for name in names] for cell in rows[label]
-        ],
-        '[[float(name in map(str.strip, label.split("|"))) for name in LABELS] for label in rows[LABEL]]': (
-            lambda rows, label, names: [
-                [float(name in map(str.strip, cell.split("|"))) for name in names] for cell in rows[label]
-            ]
-        ),
         "[[float(name in label) for name in LABELS] for label in rows[LABEL]]": lambda rows, label, names: [
-            [float(name in cell) for name in names] for cell in rows[label]
+            [float(name in [*cell]) for name in names]  # not within a text, which happens to hold some names
+            for cell in rows[label]
         ],
         "[[float(i in label) for i in range(len(LABELS))] for label in rows[LABEL]]": lambda rows, label, names: [
             [float(i in cell) for i in range(len(names))] for cell in rows[label]
+        ],
+        "[[*map(float, label)] for label in rows[LABEL]]": lambda rows, label, _: [
+            [*map(float, cell)] for cell in rows[label]
         ],
         "[[*map(float, flags)] for flags in zip(*(rows[name] for name in LABELS), strict=True)]": (
             lambda rows, _, names: [[*map(float, flags)] for flags in zip(*(rows[name] for name in names), strict=True)]
@@ -171,7 +169,7 @@ def find_reading(data: TextData) -> Reading:
     label_of = next(
         (
             words
-            for words, answer in LABEL_RULES[data.task].items()
+            for words, answer in _label_rules(data).items()
             if all(_same_targets(answer, data, used[name], splits[name]) for name in splits)
         ),
         None,
@@ -261,6 +259,25 @@ def _load(path: str, data: TextData, cache: str) -> Any:
 
 
 AS_ROWS = "write the data as csv or jsonl, a text and a label a row, and train on that"
+
+
+def _label_rules(data: TextData) -> dict[str, LabelRule]:
+    """Those of the task; of texts with a mark between their labels first."""
+    if data.task != "multi-label":
+        return LABEL_RULES[data.task]
+    mark = data.form.separator or SEPARATOR
+    shown = json.dumps(mark, ensure_ascii=False) if mark.isprintable() else ascii(mark)
+    return {
+        f"[[float(name in label.split({shown})) for name in LABELS] for label in rows[LABEL]]": (
+            lambda rows, label, names: [[float(name in cell.split(mark)) for name in names] for cell in rows[label]]
+        ),
+        f"[[float(name in map(str.strip, label.split({shown}))) for name in LABELS] for label in rows[LABEL]]": (
+            lambda rows, label, names: [
+                [float(name in map(str.strip, cell.split(mark))) for name in names] for cell in rows[label]
+            ]
+        ),
+        **LABEL_RULES[data.task],
+    }
 
 
 def _unlike(data: TextData, what: str) -> DataError:

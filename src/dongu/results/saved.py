@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dongu.config import RunConfig, make_config
 from dongu.data.columns import read_texts
-from dongu.data.examples import Examples, read_examples
-from dongu.data.flags import join_flags
-from dongu.data.labels import read_targets
+from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table
 from dongu.errors import DataError, InputError, ModelError
@@ -122,14 +118,13 @@ class SavedRun:
         Raises:
             DataError: a column is missing, a text is empty, a label is not one of the model's or is hidden.
         """
-        label, examples = self.config.label_column or "", {}
+        examples = {}
         for name in _chosen(source.splits, split, source.name):
-            table = join_flags(source.splits[name], label)
-            targets = read_targets(table, label, self.metrics.task, self.label_names, hidden_allowed=True)
-            if targets is None:
-                raise DataError("there are no labels", where=table.origin, hint="use `dongu predict`")
+            rows = read_rows(source.splits[name], self.config, self.label_names)
+            if rows.targets is None:
+                raise DataError("there are no labels", where=rows.origin, hint="use `dongu predict`")
             shown = name if len(source.splits) > 1 else source.name  # the one table of a file is no train split
-            examples[shown] = Examples(np.arange(len(table)), self.texts_of(table), targets, table.origin)
+            examples[shown] = rows
         return examples
 
     def learnt_from(self, data: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dongu.config import LORA_RATE, RunConfig
 from dongu.data.order import epoch_order, padding_share
-from dongu.doctor.overview import SHOWN_LABELS, describe_labels
+from dongu.doctor.overview import SHOWN_LABELS, describe_columns, describe_labels, describe_rows
 from dongu.loop import Loop
 from dongu.model.device import describe_device
 from dongu.model.load import usual_length
@@ -20,17 +20,14 @@ LEFT_OUT = 0.01  # a share of the parameters that is worth saying
 
 def describe(loop: Loop) -> list[tuple[str, str]]:
     """Everything that was read, inferred or derived, once, before the first step."""
-    config, data, splits = loop.config, loop.data, loop.splits
-    rows = " · ".join(f"{name} {len(split):,}" for name, split in splits.items())
-    held_out = " (validation held out of train)" if data.held_out else ""
-    unused = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
+    config, data = loop.config, loop.data
     parameters, learning = count_parameters(loop.model)
     warmup = f"{loop.warmup_steps:,} steps of warm-up" if loop.warmup_steps else "no warm-up"
     decay = f", times {config.layer_decay:g} for each layer down from the head" if config.layer_decay < 1 else ""
     clip = f", clipped at norm {config.max_grad_norm:g}" if config.max_grad_norm else ""
     return [
-        ("data", f"{rows} rows{held_out}"),
-        ("columns", f"{data.columns} ({data.task}){unused}"),
+        ("data", describe_rows(data)),
+        ("columns", describe_columns(data)),
         ("labels", describe_labels(data, data.splits["train"])),
         ("loss", _describe_loss(loop)),
         ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),

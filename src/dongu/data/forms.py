@@ -1,0 +1,342 @@
+"""How a label column is written, as its training rows tell, and the same column as the house reads it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from dongu.config import Task
+from dongu.data.cells import column_of, take_rows
+from dongu.data.flags import hides_flags, is_flag, positions_of
+from dongu.data.labels import HIDDEN_LABEL, HIDDEN_NUMBER, SEPARATOR, number_of, two_ways
+from dongu.data.table import Cell, Number, Table, data_error, is_word
+from dongu.errors import DataError, UsageError
+from dongu.text import counted, is_blank, shortened
+
+LOOKED_AT = 1 << 16  # different cells: what more of them hold, the first ones hold too
+MARKS = (",", ";")  # that may stand between the labels of a cell, although nobody said so
+_ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|[Tt]rue|[Ff]alse)"""
+_LIST = re.compile(rf"(?:\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*(?:,\s*)?)?\]|\(\s*(?:{_ITEM}\s*,\s*)+(?:{_ITEM}\s*)?\))")
+_WHOLE = re.compile(r"([+-]?(?:0|[1-9][0-9]*))(?:\.0+)?")
+_DECIMAL = re.compile(r"\s*[+-]?[0-9]+(?:,[0-9]+)?\s*")
+_THOUSANDS = re.compile(r"\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*")
+_DIGITS = re.compile(r"\s*[+-]?[0-9][0-9.,]*\s*")
+SOFT = 1e-3  # by which shares that are rounded may miss 1, for each of them
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a label column is written. All but the task is for columns that are not written in the plainest way."""
+
+    task: Task
+    separator: str | None = None
+    """What stands between the labels of a cell, where it is not `|`."""
+    positions: int = 0
+    """How many 0 and 1 each list has, a label each."""
+    lists_in_texts: bool = False
+    whole: bool = False
+    """Whether 1.0 is the class 1."""
+    decimal_comma: bool = False
+    said: str = ""
+    """The same in words; empty where there is nothing to say."""
+    doubtful: str = ""
+    """What may stand between several labels, and is taken for a part of their names."""
+
+
+def form_of(
+    table: Table,
+    column: str,
+    task: Task | None = None,
+    separator: str | None = None,
+    names: Sequence[str] | None = None,
+) -> Form:
+    """How the label column is written.
+
+    Args:
+        task: what the label is; None where that is to be inferred.
+        separator: what stands between labels, if somebody said so.
+        names: the labels that a model has; then the rows are new ones, and what a run inferred is not inferred anew.
+
+    Raises:
+        UsageError: a separator is given, and the labels are not texts of several.
+        DataError: the labels are shares, or numbers that may be two things, or a list cannot be read.
+    """
+    cells, several = table.columns[column], task in (None, "multi-label")
+    listed = several and any(isinstance(cell, list) for cell in cells)
+    if separator is not None and names is None and (listed or not several):
+        what = "the labels are lists, or columns of 0 and 1" if listed else f"a {task} row has one label"
+        raise UsageError(what, where=f"--label-separator {separator}", hint="leave it out")
+    if listed:
+        return _form_of_lists(table, column, names)
+    if table.label_names.get(column):
+        return Form(task or "single-label")
+    words = _words(cells)
+    if words is None:  # booleans, or what is no label at all
+        return Form(task or "single-label")
+    if separator is not None:
+        return Form("multi-label", separator, said=_said_of_mark(separator))
+    if several and words and (any(map(_LIST.fullmatch, words)) or all(map(_is_bracketed, words))):
+        form = _form_of_lists(_with_lists(table, column, Form("multi-label", lists_in_texts=True)), column, names)
+        said = "; ".join(filter(None, ["lists written as text", form.said]))
+        return replace(form, lists_in_texts=True, said=said)
+    if names is not None:
+        return _form_for_names(words, task or "single-label", names)
+    if several and any(SEPARATOR in word for word in words):
+        return Form("multi-label")
+    if task != "multi-label" and (numbers := _form_of_numbers(words, task)):
+        return numbers
+    marks = [mark for mark in MARKS if several and len(words) < LOOKED_AT and _recur(words, mark)]
+    if sure := [mark for mark in marks if _recur(words, mark, surely=True)]:
+        return Form("multi-label", sure[0], said=_said_of_mark(sure[0]))
+    if task is None and any("," in word for word in words) and all(map(_DIGITS.fullmatch, words)):
+        row = next(row for row, cell in enumerate(cells) if is_word(cell) and "," in cell)
+        hint = "write it with a point and without a mark between thousands; several labels: --label-separator ,"
+        raise data_error(table.where(row), f"the label `{cells[row]}` may be more than one number", hint)
+    return Form(task or "single-label", doubtful="".join(marks[:1]))
+
+
+def _words(cells: Iterable[Cell]) -> list[str] | None:
+    """The different texts and numbers of a column, of very many the first; None where it holds anything else."""
+    found: dict[str, None] = {}
+    for cell in cells:
+        if cell is None:
+            continue
+        if not is_word(cell):
+            return None
+        if cell not in found and not is_blank(cell):
+            found[str(cell)] = None
+            if len(found) == LOOKED_AT:
+                break
+    return list(found)
+
+
+def _said_of_mark(mark: str) -> str:
+    return "" if mark == SEPARATOR else f"several labels a cell, with `{mark}` between them"
+
+
+def _form_for_names(words: Sequence[str], task: Task, names: Sequence[str]) -> Form:
+    if task == "regression":
+        return _form_of_numbers(words, task) or Form(task)
+    return Form(task, whole=all(map(_WHOLE.fullmatch, names)))
+
+
+def _form_of_numbers(words: Sequence[str], task: Task | None) -> Form | None:
+    """Numbers as they are, with a comma for the point, or whole ones that are classes; None for other words."""
+    numbers = [number_of(word) for word in words]
+    if all(number is not None for number in numbers):
+        fractions = any(number != int(number) for number in numbers if number is not None)
+        if task == "regression" or (task is None and fractions):
+            return Form("regression")
+        whole = all(map(_WHOLE.fullmatch, words))
+        floats = next((word for word in words if "." in word), "") if whole else ""
+        said = f"{floats} is the class {floats.partition('.')[0]}" if floats else ""
+        return Form("single-label", whole=whole, said=said)
+    if task == "single-label":
+        return None
+    commas = [word for word in words if "," in word]
+    if not commas or not all(map(_DECIMAL.fullmatch, words)) or all(map(_THOUSANDS.fullmatch, commas)):
+        return None
+    said = f"decimal commas: {commas[0]} is {commas[0].replace(',', '.')}"
+    return Form("regression", decimal_comma=True, said=said)
+
+
+def _recur(words: Sequence[str], mark: str, *, surely: bool = False) -> bool:
+    """Whether what a mark parts in a cell stands in other cells too: as it would between labels, and not in names.
+
+    Surely so where half of the parts stand alone somewhere, one of each cell among them, or where they are few and make
+    up many cells.
+    """
+    cells = [[part.strip() for part in word.split(mark)] for word in words if mark in word]
+    if not cells or not all(all(parts) and len({*parts}) == len(parts) for parts in cells):
+        return False
+    alone = {word.strip() for word in words if mark not in word}
+    counts = Counter(part for parts in cells for part in parts)
+    if not surely:
+        return any(count > 1 or part in alone for part, count in counts.items())
+    known = len(counts.keys() & alone)
+    with_known = all(not alone.isdisjoint(parts) for parts in cells)
+    return (known > 1 and 2 * known >= len(counts) and with_known) or 2 * len(counts) <= len(cells)
+
+
+# --- lists
+
+
+def _form_of_lists(table: Table, column: str, names: Sequence[str] | None) -> Form:
+    """Names, positions that the source declares, 0 and 1 for each label, or whole numbers that are label ids.
+
+    Raises:
+        DataError: there are numbers with a fraction.
+    """
+    if table.label_names.get(column):
+        return Form("multi-label")
+    lists = [(row, cell) for row, cell in enumerate(table.columns[column]) if isinstance(cell, list)]
+    lengths = {len(cell) for _, cell in lists}
+    flags = len(lengths) == 1 and all(hides_flags(cell) or all(map(is_flag, cell)) for _, cell in lists)
+    count = max(lengths)
+    if flags and count > 1 and (names is None or list(names) == _numbered(count)):
+        return Form("multi-label", positions=count, said="0 and 1 in a list: the labels by position")
+    numbers = False
+    for row, cell in lists:
+        values = [number_of(item) for item in cell if isinstance(item, Number)]
+        numbers = numbers or bool(values)
+        if any(value is None or value != int(value) for value in values):
+            raise _no_labels(table, row, cell, values)
+    if numbers:
+        return Form("multi-label", whole=True, said="numbers in a list: the labels by their ids")
+    return Form("multi-label")
+
+
+def _numbered(count: int) -> list[str]:
+    return [*map(str, range(count))]
+
+
+def _no_labels(table: Table, row: int, cell: Sequence[Cell], values: Sequence[float | None]) -> DataError:
+    shown = shortened(f"[{', '.join(map(str, cell))}]")
+    known = [value for value in values if value is not None and 0 <= value <= 1]
+    if len(known) == len(cell) > 1 and abs(sum(known) - 1) <= SOFT * len(cell):
+        hint = "write the label of the largest share, or 1 for each label that a row has and 0 for the others"
+        return data_error(table.where(row), f"the shares {shown} are a soft label, which is not learnt", hint)
+    hint = "write 0 and 1 for each label, or the names of the labels that a row has"
+    return data_error(table.where(row), f"the list {shown} holds a number that is no label", hint)
+
+
+def _is_bracketed(word: str) -> bool:
+    return word.strip()[:1] in ("[", "(") and word.strip()[-1:] in ("]", ")")
+
+
+def _list_of(text: str) -> list[Cell] | None:
+    """The list that a text writes as Python or JSON does; None where it writes none."""
+    if not _LIST.fullmatch(text.strip()):
+        return None
+    try:
+        return [_item_of(item) for item in re.findall(_ITEM, text)]
+    except (ValueError, SyntaxError):  # an escape that is none, or half of a character
+        return None
+
+
+def _item_of(text: str) -> Cell:
+    if text[0] not in "'\"":
+        return {"true": True, "false": False}.get(text.lower(), Number(text))
+    try:
+        item = json.loads(text)
+    except ValueError:
+        item = ast.literal_eval(text)
+    item.encode()
+    return str(item)
+
+
+def _with_lists(table: Table, column: str, form: Form) -> Table:
+    """The table with the labels of each row in a list; what can be none stays, and is refused where it is read.
+
+    Raises:
+        DataError: the column is written in two ways, or a text is no list.
+    """
+    cells: list[Cell] = []
+    first_kind = ""
+    for row, cell in enumerate(table.columns[column]):
+        if not (is_word(cell) or isinstance(cell, list | bool)):
+            cells.append(cell)
+            continue
+        kind = "a list" if isinstance(cell, list) else "a text"
+        first_kind = first_kind or kind
+        if kind != first_kind:
+            raise two_ways(table, column, row, kind, first_kind)
+        if not is_word(cell):
+            cells.append([cell] if isinstance(cell, bool) else cell)
+        elif is_blank(cell):
+            cells.append([])
+        elif not form.lists_in_texts:
+            cells.append([part.strip() for part in cell.split(form.separator or SEPARATOR)])
+        elif (items := _list_of(cell)) is not None:
+            cells.append(items)
+        else:
+            hint = 'write it as the others, such as ["a", "b"]; --task single-label takes each text as a name'
+            raise data_error(table.where(row), f"the label `{shortened(cell)}` is no list, as others are", hint)
+    return replace(table, columns={**table.columns, column: column_of(cells)})
+
+
+# --- the column as it is read
+
+
+def as_read(table: Table, column: str, form: Form, *, drop: bool) -> Table:
+    """The table with its label column in the plainest way: names, numbers, or lists of names or of positions.
+
+    Args:
+        drop: leave the rows out that have no gold label.
+
+    Raises:
+        DataError: a label is written in another way than those of train, or rows have no gold label.
+    """
+    if column not in table.columns:
+        return table
+    if form.task == "multi-label":
+        table = _with_lists(table, column, form)
+    if form.positions:
+        table = _with_positions(table, column, form.positions)
+    elif form.whole or form.decimal_comma:
+        plainest = _point_for_comma if form.decimal_comma else _without_fraction
+        cells = column_of(map(plainest, table.columns[column]))
+        table = replace(table, columns={**table.columns, column: cells})
+    return _labelled(table, column, form.task, drop=drop)
+
+
+def _with_positions(table: Table, column: str, count: int) -> Table:
+    names = _numbered(count)
+    cells: list[Cell] = []
+    for row, cell in enumerate(table.columns[column]):
+        if isinstance(cell, list):
+            if len(cell) != count:
+                what = f"the list of `{column}` has {len(cell)} numbers, and those of train have {count}"
+                raise data_error(table.where(row), what, "write 0 or 1 for each label")
+            cell = positions_of(cell, [column] * count, table, row)
+        cells.append(cell)
+    return replace(
+        table,
+        columns={**table.columns, column: column_of(cells)},
+        label_names={**table.label_names, column: names},
+    )
+
+
+def _without_fraction(cell: Cell) -> Cell:
+    if isinstance(cell, list):
+        return [_without_fraction(item) for item in cell]
+    if is_word(cell) and "." in cell and (found := _WHOLE.fullmatch(cell)):
+        return type(cell)(found[1])
+    return cell
+
+
+def _point_for_comma(cell: Cell) -> Cell:
+    return Number(cell.replace(",", ".")) if is_word(cell) and _DECIMAL.fullmatch(cell) else cell
+
+
+def lacking(cell: Cell, task: Task) -> str:
+    """What stands in a cell, as it is read, in place of a gold label; empty where one does."""
+    if cell is None:
+        return "null"
+    if is_word(cell) and is_blank(cell):
+        return "empty"
+    if task != "regression" and (cell in (HIDDEN_LABEL, HIDDEN_NUMBER) or cell in ([HIDDEN_LABEL], [HIDDEN_NUMBER])):
+        return HIDDEN_LABEL
+    return ""
+
+
+def _labelled(table: Table, column: str, task: Task, *, drop: bool) -> Table:
+    states = [lacking(cell, task) for cell in table.columns[column]]
+    if not any(states):
+        return table
+    kept = [not state for state in states]
+    if drop and any(kept):
+        return take_rows(table, kept)
+    row = kept.index(False)
+    raise data_error(
+        table.where(row),
+        f"the label `{column}` is {states[row]}: {counted(kept.count(False), 'row')} without a gold label",
+        "add the labels" if drop else WITHOUT_LABEL_ADVICE,
+    )
+
+
+WITHOUT_LABEL_ADVICE = "--unlabelled drop leaves such rows out; or label them (a class needs a name other than -1)"

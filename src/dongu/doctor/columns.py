@@ -1,0 +1,34 @@
+"""What may be read otherwise than was meant: texts that are not used, and several labels that are taken for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from dongu.data.examples import SAMPLED_ROWS, TextData
+from dongu.doctor.finding import Finding
+from dongu.text import counted, listed
+
+
+def check_columns(data: TextData) -> Iterator[Finding]:
+    """One finding for each column of text beside the one that is read, and one for marks within the labels."""
+    [first, *others] = data.splits["train"].texts
+    for name, characters in data.unused_texts.items() if not others else ():
+        used = data.columns.texts[0]
+        sample = [len(text) for text in islice(first, SAMPLED_ROWS)]
+        mean = sum(sample) / len(sample)
+        yield Finding(
+            "warning",
+            f"`{name}` is not used, and holds {characters / mean:.2g} times as much text as `{used}`:"
+            f" {characters:.0f} characters a row against {mean:.0f}",
+            "what is told there alone is neither learnt nor judged",
+            f"--text-columns {used}+{name} reads both as one text; --text-columns {used} says that it is enough",
+        )
+    if mark := data.form.doubtful:
+        marked = [f"`{name}`" for name in data.label_names if mark in name]
+        yield Finding(
+            "warning",
+            f"{counted(len(marked), 'class', 'classes')} with `{mark}` in the name: {listed(marked)}",
+            "if these are several labels, each set of them is learnt as a class of its own",
+            f'--label-separator "{mark}" reads several labels; --task single-label says that each is one name',
+        )
