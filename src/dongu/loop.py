@@ -24,7 +24,7 @@ from dongu.data.sources import read_source
 from dongu.data.tokens import check_known, tokenize
 from dongu.data.weights import resolve_weights, row_weights
 from dongu.errors import NonFiniteError, UsageError
-from dongu.evaluate import Evaluation, difference_alone, evaluate
+from dongu.evaluate import MAY_DIFFER_ALONE, Evaluation, difference_alone, evaluate
 from dongu.extras import require_extras
 from dongu.metrics import MetricSet
 from dongu.model.arrival import Arrival
@@ -39,13 +39,12 @@ from dongu.model.load import (
     load_tokenizer,
     model_columns,
     position_count,
-    reads_last_token,
     usual_length,
 )
 from dongu.model.lora import add_lora, load_plain_weights, merged
 from dongu.model.loss import Loss
 from dongu.model.optimizer import make_optimizer, skip_on_gpu
-from dongu.model.padding_free import FAMILIES, without_padding
+from dongu.model.padding_free import without_padding
 from dongu.model.place import resolve_model
 from dongu.model.processes import compare, facts_of
 from dongu.model.scale import UNSCALED, Scale
@@ -377,13 +376,8 @@ class Loop:
         return engine, reason
 
     def _compare_alone(self) -> float:
-        """`difference_alone`, where it can be: a decoder looks ahead to nothing, the packed engine's models are known.
-
-        A BigBird is not asked either: rows too short for its sparse attention turn it off for good.
-        """
-        config = self.model.config
-        known = reads_last_token(config) or config.model_type in FAMILIES
-        if known or getattr(config, "attention_type", None) == "block_sparse":
+        """`difference_alone` of a model of a type that may have one; tests know of the others that they have none."""
+        if self.model.config.model_type not in MAY_DIFFER_ALONE:
             return 0.0
         return difference_alone(self.model, self.collate, self.splits["train"], self.accelerator.device, self.data.task)
 
