@@ -168,6 +168,21 @@ class MetricSet:
             for i, name in enumerate(self.label_names)
         ]
 
+    def why_undefined(self, targets: np.ndarray) -> str | None:
+        """Why these rows' labels, (rows,) or (rows, labels), tell no model from another by the main metric, if so."""
+        if self.main == "loss" or not len(targets):
+            return None if len(targets) else "has no rows"
+        counted = targets.sum(0) if targets.ndim == 2 else np.unique(targets)
+        if self.task == "regression":
+            return f"has the label {targets[0]:g} in every row" if len(counted) < 2 else None
+        if self.task == "multi-label":
+            return "has no row with a label" if not counted.any() else None
+        if self.main == "f1" and 1 not in counted:
+            return f"has no row with the label `{self.label_names[1]}`"
+        if self.main == "matthews_correlation" and len(counted) < 2:
+            return f"has the label `{self.label_names[int(counted[0])]}` in every row"
+        return None
+
     def better(self, new: float, old: float | None) -> bool:
         """Whether a value of the main metric beats the best so far; NaN never does, an equal value does not."""
         if np.isnan(new):

@@ -21,6 +21,7 @@ from dongu.doctor.lengths import measured
 from dongu.doctor.words import before_a_run
 from dongu.errors import (
     CheckpointError,
+    DataError,
     InputError,
     StoppedError,
     UsageError,
@@ -83,8 +84,7 @@ def train(
     if (out := options.get("out")) is not None:
         RunFolder(Path(out)).refuse_if_taken()  # before minutes of tokenizing
     loop = Loop(data, **options)
-    if "validation" not in loop.splits or loop.splits["validation"].targets is None:
-        raise InputError("validation has no labels", hint="a best model cannot be chosen without")
+    _check_validation(loop)
     check_calibration(loop)
     folder = RunFolder(Path(loop.config.out or f"runs/{loop.data.name}"))
     folder.refuse_if_taken()
@@ -109,6 +109,22 @@ def train(
                 console.line(line)
             steps = explained(loop, console, explain) if explain is not None and main else loop
             return run(loop, folder, state, console, trackers, started, steps)
+
+
+def _check_validation(loop: Loop) -> None:
+    """
+    Raises:
+        InputError: no best model can be chosen by the rows of validation.
+    """
+    validation = loop.data.splits.get("validation")
+    if validation is None or validation.targets is None:
+        raise InputError("validation has no labels", hint="a best model cannot be chosen without")
+    if why := loop.metrics.why_undefined(validation.targets):
+        raise DataError(
+            f"validation {why}: {loop.metrics.main} is undefined, and no best model can be chosen",
+            where=validation.origin,
+            hint="give other rows for validation" + (", or --metric loss" if len(validation) else ""),
+        )
 
 
 def _inspection(loop: Loop, folder: RunFolder) -> str:

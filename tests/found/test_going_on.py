@@ -55,7 +55,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..
         if kind not in made:
             out = tmp_path_factory.mktemp(kind)
             data = both(numbers) if kind == "regression" else both(rows, several=kind == "multi-label")
-            options = {"label_column": "score", "task": "regression"} if kind == "regression" else {}
+            options: dict[str, Any] = {"label_column": "score", "task": "regression"} if kind == "regression" else {}
             run = dongu.train(data, model=tiny_model(), out=str(out / "run"), threads=1, epochs=8, lr=5e-3, **options)
             made[kind] = run.path / "model"
         return made[kind]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -49,7 +48,7 @@ def _run(parsed: argparse.Namespace) -> None:
         _hand_in(parsed)
         return
     from dongu.data.readers import read_file
-    from dongu.results.predictions import check_cells, write_answers
+    from dongu.results.predictions import beside, check_cells, json_of_row, write_answers
     from dongu.results.saved import SavedRun
 
     refuse_existing(parsed.out)
@@ -75,23 +74,28 @@ def _run(parsed: argparse.Namespace) -> None:
     if launch.rank() > 0:
         next(answers, None)  # its part of all rows
         return
-    # A file's own columns come back, its own id among them; without one, rows are counted from 0.
-    rows = ({"id": i, **row, **answer} for i, (row, answer) in enumerate(zip(_rows_of(given), answers, strict=True)))
-    if parsed.out is not None:
-        write_answers(parsed.out, rows)
-        print(f"{len(texts[0]):,} predictions in {parsed.out}", file=sys.stderr)
-    elif parsed.json:
+    if parsed.out is None and not parsed.json:
+        for answer, shown in zip(answers, zip(*texts, strict=True), strict=True):
+            print(printable(_answer_line(answer, shown)))
+        return
+    table = parsed.out is not None and parsed.out.suffix != ".jsonl"
+    rows = beside(_rows_of(given), answers, list(given), saved.metrics, table=table, say=_say)
+    if parsed.out is None:
         for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
-    else:
-        for row, shown in zip(rows, zip(*texts, strict=True), strict=True):
-            print(printable(_answer_line(row, shown)))
+            print(json_of_row(row))
+        return
+    write_answers(parsed.out, rows)
+    _say(f"{len(texts[0]):,} predictions in {parsed.out}")
 
 
-def _rows_of(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, str]]:
-    """The cells of each row as text, by column."""
-    for cells in zip(*columns.values(), strict=True):
-        yield {name: "" if cell is None else str(cell) for name, cell in zip(columns, cells, strict=True)}
+def _say(line: str) -> None:
+    print(printable(line), file=sys.stderr)
+
+
+def _rows_of(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """A file's own columns, its own id among them; without one, rows are counted from 0."""
+    for number, cells in enumerate(zip(*columns.values(), strict=True)):
+        yield {"id": number, **dict(zip(columns, cells, strict=True))}
 
 
 def _hand_in(parsed: argparse.Namespace) -> None:

@@ -53,16 +53,18 @@ class Classifier:
         """The columns that a row needs: one, or two for a pair."""
         return self.saved.text_columns
 
-    def predict(self, texts: Sequence[str | Sequence[str]]) -> list[dict[str, Any]]:
-        """`{"prediction": …, "probabilities": {name: …}}` for each text, in order; for numbers the prediction alone.
+    def predict(self, texts: Any) -> list[dict[str, Any]]:
+        """`{"prediction": …, "probabilities": {name: …}}` for each row, in order; for numbers the prediction alone.
 
         Where a row may have several labels, the prediction is a list, of none too.
 
         Args:
-            texts: strings, or pairs of strings where the model compares two.
+            texts: a string (a list of one answer); strings, or pairs of strings where the model compares two; or rows
+                with the text columns of the run: a frame, a `datasets.Dataset`, a dict of columns, a list of dicts.
 
         Raises:
-            DataError: a text is empty, or no pair where a pair is needed.
+            DataError: it is something else, a text column is missing, a text is empty, or no pair where a pair is
+                needed.
         """
         return list(self.answers(self.saved.columns_of(texts)))
 

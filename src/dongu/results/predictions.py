@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dongu.data.labels import SEPARATOR
+from dongu.data.table import Number
 from dongu.errors import DataError
 from dongu.files import write_lines
 from dongu.metrics import MetricSet
@@ -55,17 +56,70 @@ def _label_of(target: Any, metrics: MetricSet) -> float | str | list[str]:
     return metrics.label_names[int(target)]
 
 
-def write_answers(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """JSON lines for .jsonl, else a table (.tsv, .csv) whose last columns are the probabilities of the classes.
+def beside(
+    given: Iterable[Mapping[str, Any]],
+    answers: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    metrics: MetricSet,
+    *,
+    table: bool,
+    say: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """Each row as it was given, then its answer, under names that no column of the row has.
 
-    Several labels of a row stand in one cell of a table, with a `|` between them, as they are read. The rows are
-    taken one by one.
+    Args:
+        given: the rows.
+        answers: those of `answer_rows`.
+        columns: the names of the rows' own columns.
+        metrics: what the answers hold.
+        table: for a file of columns: each probability is one, and several labels stand in one cell.
+        say: is told of each answer that goes by another name than it usually has, because a column has that.
+    """
+    probabilities = [f"probability of {name}" for name in metrics.label_names] if table else ["probabilities"]
+    usual = ["prediction", *(probabilities if metrics.task != "regression" else [])]
+    names = _free_names(usual, columns)
+    for name, free in zip(usual, names, strict=True):
+        if name != free:
+            say(f"the rows have a column `{name}` of their own: the answer is in `{free}`")
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for row, answer in zip(given, answers, strict=True):
+            values = _flat(answer) if table else answer.values()
+            yield {**row, **dict(zip(names, values, strict=True))}
+
+    return rows()
+
+
+def _free_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
+    """The names, with `dongu_` before those that are taken."""
+    used, found = {*taken, *names}, []
+    for name in names:
+        free = name
+        while free in taken or (free != name and free in used):
+            free = f"dongu_{free}"
+        used.add(free)
+        found.append(free)
+    return found
+
+
+def _flat(answer: Mapping[str, Any]) -> list[Any]:
+    prediction = answer["prediction"]
+    joined = SEPARATOR.join(prediction) if isinstance(prediction, list) else prediction
+    return [joined, *answer.get("probabilities", {}).values()]
+
+
+def write_answers(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """JSON lines for .jsonl, else a table (.tsv, .csv). The rows are taken one by one.
+
+    In JSON lines a cell has the type that it was read with; in a table what is no text stands as JSON has it.
 
     Raises:
         StorageError: the file could not be written.
         DataError: a .tsv cannot hold a text with a tab or a line break.
     """
-    write_lines(path, (dump_json(row) + "\n" for row in rows) if path.suffix == ".jsonl" else _table_lines(path, rows))
+    write_lines(
+        path, (json_of_row(row) + "\n" for row in rows) if path.suffix == ".jsonl" else _table_lines(path, rows)
+    )
 
 
 def check_cells(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -75,22 +129,30 @@ def check_cells(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """
     if path.suffix == ".tsv":
         for row in rows:
-            _tsv_line([str(cell) for cell in row.values()], str(path))
+            _tsv_line([_cell_text(cell) for cell in row.values()], str(path))
 
 
 def _table_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     line_of = _tsv_line if path.suffix == ".tsv" else _csv_line
-    for number, row in enumerate(map(_flat, rows)):
+    for number, row in enumerate(rows):
         if number == 0:
             yield line_of(list(row), str(path))
-        yield line_of([str(cell) for cell in row.values()], str(path))
+        yield line_of([_cell_text(cell) for cell in row.values()], str(path))
 
 
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {key: value for key, value in row.items() if key != "probabilities"}
-    if isinstance(row["prediction"], list):
-        flat["prediction"] = SEPARATOR.join(row["prediction"])
-    return flat | {f"probability of {name}": value for name, value in row.get("probabilities", {}).items()}
+def _cell_text(cell: Any) -> str:
+    return "" if cell is None else str(cell) if isinstance(cell, str | float) else json_of_row(cell)
+
+
+def json_of_row(value: Any) -> str:
+    """JSON of a row, or of a cell, in which a number stands as it was written: `1.50`, or of any number of digits."""
+    if isinstance(value, Number):
+        return str(value) if value[-1:].isdigit() else "null"  # parquet has NaN and infinity
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{dump_json(str(key))}: {json_of_row(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(json_of_row, value)) + "]"
+    return dump_json(value)
 
 
 def _csv_line(cells: Sequence[str], _: str) -> str:

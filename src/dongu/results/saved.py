@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from dongu.config import RunConfig, make_config
 from dongu.data.columns import read_texts
 from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
-from dongu.data.table import Table
+from dongu.data.table import Table, as_cell
 from dongu.errors import DataError, InputError, ModelError
 from dongu.metrics import MetricSet
 from dongu.model.safety import check_folder, read_object
 from dongu.run.folder import RunFolder
 from dongu.text import is_blank
 
+EXAMPLES = ('["a text", "another"]', '[("a text", "what it is compared with")]')  # of what can be asked
 USUAL_LABELS = 2  # of a model whose config.json names none
 
 
@@ -72,19 +73,24 @@ class SavedRun:
         """The columns that a row needs: one, or two for a pair."""
         return self.config.text_columns or ()
 
-    def columns_of(self, texts: Sequence[str | Sequence[str]]) -> list[list[str]]:
-        """Texts, or pairs of them, as one column a text.
+    def columns_of(self, texts: Any) -> Sequence[Sequence[str]]:
+        """One column a text, of whatever holds texts: see `Classifier.predict`.
 
         Raises:
-            DataError: a text is empty, or no pair where a pair is needed.
+            DataError: it holds none, lacks a column, or a text is empty or no pair where a pair is needed.
         """
-        rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+        if (table := _table_of(texts)) is not None:
+            return self.texts_of(table)
         wanted = len(self.text_columns)
+        if isinstance(texts, str) or (wanted == 2 and _is_pair(texts)):
+            texts = [texts]
+        rows = [(text,) if isinstance(text, str) else text for text in _items_of(texts)]
+        form = "a text" if wanted == 1 else "a pair of texts"
         for number, row in enumerate(rows, start=1):
-            if len(row) != wanted or not all(isinstance(text, str) and not is_blank(text) for text in row):
-                form = "a text" if wanted == 1 else "a pair of texts"
-                raise DataError(f"text {number} is not {form} with something in it")
-        return [[row[i] for row in rows] for i in range(wanted)]
+            if not _is_row(row, wanted) or not all(isinstance(text, str) and not is_blank(text) for text in row):
+                hint = f"give {form} a row: {EXAMPLES[wanted - 1]}"
+                raise DataError(f"text {number} is not {form} with something in it", hint=hint)
+        return [[str(row[i]) for row in rows] for i in range(wanted)]
 
     def texts_of(self, table: Table) -> tuple[Sequence[str], ...]:
         """The texts of a file's rows, which need no label.
@@ -131,6 +137,46 @@ class SavedRun:
         """Whether these are rows that the run was trained on, by the place that they lie in."""
         given, own = Path(data).resolve(), Path(self.config.data or "").resolve()
         return given.is_file() and (given == own or (given.parent == own and given.stem == "train"))
+
+
+def _table_of(rows: Any) -> Table | None:
+    """The table of a frame, a data set, a dict of columns or of one row, or a list of dicts; None for other things."""
+    where = "the rows to predict"
+    if isinstance(rows, Sequence) and not isinstance(rows, str) and any(isinstance(row, Mapping) for row in rows):
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, Mapping) or row.keys() != rows[0].keys():
+                raise DataError("has other keys than the first", where=f"{where}, row {number}")
+        return Table(where, {str(name): [as_cell(row[name]) for row in rows] for name in rows[0]})
+    names = list(rows) if isinstance(rows, Mapping) else getattr(rows, "column_names", None)
+    names = getattr(rows, "columns", None) if names is None else names
+    if names is None:
+        return None
+    columns = {str(name): _cells_of(rows[name]) for name in names}
+    if len({*map(len, columns.values())}) > 1:
+        raise DataError("the columns are not of one length", where=where)
+    return Table(where, columns)
+
+
+def _cells_of(column: Any) -> list[Any]:
+    """The cells of a column: a list, or what frames and Arrow have in its place; a text is the cell of one row."""
+    if isinstance(column, str):
+        return [column]
+    return [as_cell(cell) for cell in (column.to_pylist() if hasattr(column, "to_pylist") else _items_of(column))]
+
+
+def _items_of(texts: Any) -> list[Any]:
+    if isinstance(texts, Iterable) and not isinstance(texts, bytes | bytearray | set | frozenset):
+        return list(texts)
+    what = f"{type(texts).__name__} holds no texts in an order"
+    raise DataError(what, hint="give a text, a list of them, a frame, or a dict of columns")
+
+
+def _is_pair(texts: Any) -> bool:
+    return isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
+
+
+def _is_row(row: Any, wanted: int) -> bool:
+    return isinstance(row, list | tuple | np.ndarray) and len(row) == wanted
 
 
 def _outputs(model: Path) -> int:
