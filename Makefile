@@ -5,7 +5,7 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-crash test-all lint format docs parity quality startup clean
+.PHONY: demo test test-crash test-all test-avx2 lint format docs parity quality startup clean
 
 demo: $(VENV)/installed  ## fine-tune the packaged model on a data set that the package writes: no network
 	$(BIN)/dongu demo
@@ -13,11 +13,19 @@ demo: $(VENV)/installed  ## fine-tune the packaged model on a data set that the 
 test: $(VENV)/installed  ## all tests but the next ones
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not crash"
 
-test-crash: $(VENV)/installed  ## kills, signals and faults by the hundred
+test-crash: $(VENV)/installed  ## kills, signals, faults by the hundred and real launchers
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m crash
 
 test-all: $(VENV)/installed  ## both in one call, so that no process waits for another in between
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+# What computes, as on a processor of 2017: no expectation may hang on the instructions of the one at hand.
+COMPUTING := accumulation export gradients lora models padding_free scale weights
+test-avx2: export ATEN_CPU_CAPABILITY := avx2
+test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
+test-avx2: export MKL_ENABLE_INSTRUCTIONS := AVX2
+test-avx2: $(VENV)/installed  ## what computes once more, without AVX-512 and bf16
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not crash" $(COMPUTING:%=tests/test_%.py)
 
 lint: $(VENV)/installed  ## style and types
 	$(BIN)/ruff check .

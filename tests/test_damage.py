@@ -417,7 +417,13 @@ STATE_CASES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [(key, value) for key, values in STATE_CASES.items() for value in values], ids=repr
+    ("key", "value"),
+    [
+        pytest.param(key, value, marks=pytest.mark.crash if i > 1 else ())
+        for key, values in STATE_CASES.items()
+        for i, value in enumerate(values)
+    ],
+    ids=repr,
 )
 def test_a_state_of_wrong_types(run: Path, key: str, value: Any, settle: Callable[..., int]) -> None:
     checkpoint = run / "checkpoints" / NEWER

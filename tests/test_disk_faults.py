@@ -259,7 +259,13 @@ def test_everything_fails_from_some_operation_on(job: Job, part: int) -> None:
     report(f"all failed from one on, part {part + 1} of {PARTS // 2}", len(tried))
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EDQUOT, errno.EACCES], ids=errno.errorcode.get)
+OTHERS = [
+    errno.EROFS,
+    *(pytest.param(number, marks=pytest.mark.crash) for number in (errno.EIO, errno.EDQUOT, errno.EACCES)),
+]
+
+
+@pytest.mark.parametrize("number", OTHERS, ids=errno.errorcode.get)
 def test_other_faults(job: Job, number: int) -> None:
     """Each kind of operation, the last one of its kind and one in the middle."""
     done = operations(job)
@@ -299,6 +305,7 @@ class Sips(FileIO):
 # --- a file system that is really full
 
 
+@pytest.mark.crash
 def test_a_file_system_that_is_full(job: Job, tmp_path: Path) -> None:
     """The writers of transformers do not go through `Disk`: here they meet the real thing."""
     (tmp_path / "mount").mkdir()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -355,14 +355,15 @@ def rows_of(kind: str, count: int, seed: int) -> list[dict[str, Any]]:
     return [{"text": text, "label": label[kind](i)} for i, text in enumerate(make_texts(count, seed))]
 
 
-def begun(data: str, processes: int, **options: Any) -> str:
-    """The script of a run that was begun, and made no step: its length is that of the finished one's."""
+def begun(data: str, **options: Any) -> Iterator[str]:
+    """The scripts of a run of one and of two processes that was begun: as long as the finished one's."""
     loop = Loop(data, **{**PLAIN, **options, "out": "run"})
     folder = RunFolder(Path("run"))
     folder.path.mkdir(exist_ok=True)
     record = describe_run(loop, folder, RunState(identity=identity(loop)))
-    folder.write_json("run.json", {**record, "processes": processes})
-    return eject("run")
+    for processes in (1, 2):
+        folder.write_json("run.json", {**record, "processes": processes})
+        yield eject("run")
 
 
 EVERYTHING: dict[str, Any] = {
@@ -371,9 +372,8 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("kind", ["two classes", "many classes", "several labels", "numbers"])
-def test_a_script_has_at_most_200_lines(kind: str, processes: int, work: Path, tiny_model: Callable[..., str]) -> None:
+def test_a_script_has_at_most_200_lines(kind: str, work: Path, tiny_model: Callable[..., str]) -> None:
     """With nothing asked for, with all that can be asked for at once, and much between the two."""
     rows = rows_of(kind, 57, 1)
     held = write_table(work / "held" / "rows.csv", rows)
@@ -399,11 +399,12 @@ def test_a_script_has_at_most_200_lines(kind: str, processes: int, work: Path, t
                     continue
                 if data == twice and name not in ("nothing", "everything", "LoRA"):
                     continue
-                path = work / f"{family}-{Path(data).stem}-{name}.py"
-                path.write_text(begun(data, processes, model=tiny_model(family, dropout=0.1), **options))
-                paths.append(path)
+                scripts = begun(data, model=tiny_model(family, dropout=0.1), **options)
+                for processes, script in enumerate(scripts, start=1):
+                    paths.append(work / f"{family}-{Path(data).stem}-{name}-{processes}.py")
+                    paths[-1].write_text(script)
     assert_plain(*paths)
-    assert len(paths) == {"two classes": 41, "several labels": 14}.get(kind, 17)
+    assert len(paths) == 2 * {"two classes": 41, "several labels": 14}.get(kind, 17)
 
 
 # --- the rows held out
@@ -417,7 +418,7 @@ def test_a_script_holds_out_the_rows_that_the_house_does(kind: str, work: Path, 
     task: Task = {"several labels": "multi-label", "numbers": "regression"}.get(kind, "single-label")  # type: ignore[assignment]
     rows = rows_of(kind, 57, 1)
     for name, table in (("once", rows), ("twice", rows + rows[:9])):
-        script = begun(write_table(work / f"{name}.csv", table), 1, model=tiny_model())
+        script = next(begun(write_table(work / f"{name}.csv", table), model=tiny_model()))
         assert ("normalize(" in script) == (name == "twice")
         lines = script.partition('train = data.pop("train")\n')[2].partition('train, data["validation"] = ')[0]
         for seed in range(60):

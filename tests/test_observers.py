@@ -91,27 +91,21 @@ def test_a_whole_run_in_other_surroundings(
     data = data_folder(train=45)
     options = ["--model", tiny_model(dropout=0.2), "--epochs", "1", "--device", "cpu", "--threads", "1"]
     command = [sys.executable, "-m", "dongu", "train", data, *options]
-    surroundings = [
-        {"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "UTC"},
-        {"PYTHONHASHSEED": "2", "LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Istanbul"},
-    ]
-    runs = []
-    for number, extra in enumerate(surroundings):
-        folder = tmp_path / f"a folder {'ğ' * number}"
-        folder.mkdir()
-        runs.append(folder / "out" / "run")
-        environment = {**os.environ, **extra}
-        subprocess.run([*command, "--out", str(runs[-1])], check=True, cwd=folder, env=environment, capture_output=True)
-    third = dongu.train(
+    folder = tmp_path / "a folder ğ"
+    folder.mkdir()
+    runs = [folder / "out" / "run"]
+    environment = {**os.environ, "PYTHONHASHSEED": "2", "LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Istanbul"}
+    subprocess.run([*command, "--out", str(runs[0])], check=True, cwd=folder, env=environment, capture_output=True)
+    here = dongu.train(
         data,
         model=tiny_model(dropout=0.2),
         epochs=1,
         device="cpu",
         threads=1,
-        out=str(tmp_path / "third"),
+        out=str(tmp_path / "here"),
         console=Console(enabled=False),
     )
-    runs.append(third.path)
+    runs.append(here.path)
     for name in ("metrics.jsonl", "results.json", "predictions/validation.jsonl", "model/config.json"):
         assert len({(run / name).read_bytes() for run in runs}) == 1, name
     assert len({weights(run) for run in runs}) == 1

@@ -38,6 +38,7 @@ from dongu.run.plan import Plan
 SAVES = 4
 KEEP = 2
 SEEDS = 20
+ALL = pytest.mark.crash  # what it marks is tried whole; beside it stands a part, which is quick
 IDENTITY: dict[str, Any] = {"options": {"seed": 3}, "data": {}, "versions": {}, "hardware": {}, "processes": 1}
 OPERATIONS = ("make_folder", "write", "append", "sync", "rename", "exchange", "remove")
 
@@ -491,14 +492,19 @@ def report(name: str, verdict: Verdict) -> None:
         counts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         mine = {"operations": verdict.operations, "losses": verdict.losses}
         mine |= {"corrupt": verdict.corrupt, "lost": verdict.lost}
-        counts.setdefault("power_loss", {})[name] = mine
+        known = counts.setdefault("power_loss", {})
+        if mine["losses"] >= known.get(name, mine)["losses"]:  # a part of the same test tells less
+            known[name] = mine
         file.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
 
 
 # --- the tests
 
 
-@pytest.mark.parametrize(("exchanges", "seeds"), [(True, SEEDS), (False, SEEDS // 4)])
+@pytest.mark.parametrize(
+    ("exchanges", "seeds"),
+    [(True, 3), (False, 2), pytest.param(True, SEEDS, marks=ALL), pytest.param(False, SEEDS // 4, marks=ALL)],
+)
 def test_no_loss_of_power_breaks_a_promise(in_memory: Path, exchanges: bool, seeds: int) -> None:
     """With and without a file system that can swap two folders."""
     story = run_and_lose_power(in_memory / "run", seeds, exchanges=exchanges)
@@ -561,12 +567,17 @@ def test_the_power_fails_again_while_the_run_recovers(in_memory: Path) -> None:
     assert verdict.losses > 500
 
 
-@pytest.mark.parametrize("exchanges", [True, False])
-def test_the_process_dies_first_and_the_power_fails_while_the_run_recovers(in_memory: Path, exchanges: bool) -> None:
+@pytest.mark.parametrize(
+    ("exchanges", "every"),
+    [(True, 12), (False, 12), pytest.param(True, 1, marks=ALL), pytest.param(False, 2, marks=ALL)],
+)
+def test_the_process_dies_first_and_the_power_fails_while_the_run_recovers(
+    in_memory: Path, exchanges: bool, every: int
+) -> None:
     """What the first process did is seen by the second one, and need not be on the disk yet."""
     story = run_and_lose_power(in_memory / "run", 0, exchanges=exchanges)
     again = Story()
-    for dies_at in range(story.operations // 4, story.operations * 3 // 4, 1 if exchanges else 2):
+    for dies_at in range(story.operations // 4, story.operations * 3 // 4, every):
         run, before = RunFolder(in_memory / str(dies_at)), Story()
         run.path.mkdir()
         machine = Machine(run.path, lambda _: None, exchanges=exchanges)
@@ -586,7 +597,8 @@ def test_the_process_dies_first_and_the_power_fails_while_the_run_recovers(in_me
     assert verdict.wrong == 0
 
 
-def test_a_flush_that_failed_is_not_believed(in_memory: Path) -> None:
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=ALL)])
+def test_a_flush_that_failed_is_not_believed(in_memory: Path, every: int) -> None:
     """The disk reports an error once, the run ends with it, and then the power fails: nothing was torn down."""
     whole = Machine(in_memory, lambda _: None)
     (in_memory / "whole").mkdir()
@@ -594,7 +606,7 @@ def test_a_flush_that_failed_is_not_believed(in_memory: Path) -> None:
     with running_on(whole):
         tell(story, RunFolder(in_memory / "whole"), small_loop())
     again = Story(truth=story.truth)
-    for number in range(1, whole.flushes + 1):
+    for number in range(1, whole.flushes + 1, every):
         run, before = RunFolder(in_memory / str(number)), Story()
         run.path.mkdir()
 

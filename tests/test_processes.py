@@ -62,9 +62,21 @@ def read_lines(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    ("launcher", "lora"),
+    [
+        (None, False),
+        (None, True),
+        *(pytest.param(name, name == "accelerate", marks=pytest.mark.crash) for name in LAUNCHERS),
+    ],
+)
 def test_two_processes_train_as_one(
-    launcher: str, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+    launcher: str | None,
+    lora: bool,
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    make_pool: Callable[..., Pool],
+    tmp_path: Path,
 ) -> None:
     # 41 rows at 8 an update: the last update of an epoch has 1 row, so one process has none.
     options = [
@@ -80,14 +92,15 @@ def test_two_processes_train_as_one(
         "1",
     ]
     options += ["--lr", "1e-3"]
-    if launcher == "torchrun":
+    if lora:
+        options += ["--lora", "4"]
+    else:
         # The weights of an update are those of all processes' rows, and their shares of the classes differ.
         options += ["--micro-batch-size", "3", "--class-weights", "class1=2", "--label-smoothing", "0.1", "--calibrate"]
-    else:
-        options += ["--lora", "4"]
     train = ["train", data_folder(train=41, validation=13, test=7), *options]
     launch(None, *train, "--out", str(tmp_path / "one"))
-    output = launch(launcher, *train, "--out", str(tmp_path / "two"))
+    train += ["--out", str(tmp_path / "two")]
+    output = launch(launcher, *train) if launcher else forked(make_pool(), *train)
     assert output.count("\nnext ") == 1, "only the main process prints"
     assert "over 2 processes" in unwrapped(output)
 
@@ -107,7 +120,7 @@ def test_two_processes_train_as_one(
         assert [line["id"] for line in together] == list(range(rows))
         for a, b in zip(alone, together, strict=True):
             assert b["probabilities"] == pytest.approx(a["probabilities"], abs=1e-3)
-    if launcher == "accelerate":  # without --calibrate so few rows have no temperature
+    if lora:  # without --calibrate so few rows have no temperature
         return
     temperature = json.loads((tmp_path / "two" / "results.json").read_text(encoding="utf-8"))["temperature"]
     assert temperature < 0.8 or temperature > 1.2, "else a process that does not calibrate would not be noticed"
@@ -126,6 +139,7 @@ def test_two_processes_evaluate_to_the_same_bits(
     assert set(alone) == {"validation", "test"}
 
 
+@pytest.mark.crash
 def test_an_error_is_said_once(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere.csv"
     command = [sys.executable, "-m", *LAUNCHERS["torchrun"][:3], "-m", "dongu", "train", str(missing)]

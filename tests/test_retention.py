@@ -21,7 +21,6 @@ from dongu.run.checkpoint import CONTENTS, Checkpoint, Checkpoints, RunState, ow
 from dongu.run.manifest import MANIFEST
 from dongu.run.plan import Plan
 
-SEQUENCES = 1000
 PLAN = Plan(total_steps=1000, eval_steps=4, save_steps=2)  # an odd step is one that a signal saved
 ACTIONS = {"save": 8, "signal": 2, "crash": 4, "damage": 2, "clock": 2, "resume": 1}
 OURS = re.compile(r"step-\d{8}|\.step-\d{8}\.\d+\.(tmp|old)")
@@ -203,7 +202,8 @@ def others(home: Path) -> dict[str, bytes]:
     return found
 
 
-def test_a_thousand_lives(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sequences", [100, pytest.param(1000, marks=pytest.mark.crash)])
+def test_many_lives(sequences: int, in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: Counter[str] = Counter()
     lives: list[Life] = []
 
@@ -219,7 +219,7 @@ def test_a_thousand_lives(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("make_folder", "write", "sync", "rename", "exchange", "remove"):
         monkeypatch.setattr(disk, name, guarded(name))
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    for seed in range(SEQUENCES):
+    for seed in range(sequences):
         home = in_memory / str(seed)
         home.mkdir()
         lives.append(Life(home, random.Random(seed)))
@@ -230,9 +230,9 @@ def test_a_thousand_lives(in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> N
         seen += lives[-1].seen
         Disk().remove(home)
     print(dict(seen))
-    assert seen["save"] > 2 * SEQUENCES
-    assert seen["killed"] > SEQUENCES // 4
-    assert min(seen[action] for action in ACTIONS) > SEQUENCES // 10
+    assert seen["save"] > 2 * sequences
+    assert seen["killed"] > sequences // 4
+    assert min(seen[action] for action in ACTIONS) > sequences // 10
 
 
 def test_a_damaged_newer_checkpoint_is_no_reason_to_remove_an_older_one(in_memory: Path) -> None:
