@@ -21,11 +21,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 STOREYS = [
     ["dongu.text"],
     ["dongu.errors"],
-    ["dongu.config", "dongu.files", "dongu.extras", "dongu.launch"],
+    ["dongu.config", "dongu.files", "dongu.extras", "dongu.launch", "dongu.interrupts"],
     ["dongu.data"],
     ["dongu.model", "dongu.multi_label", "dongu.metrics", "dongu.calibration", "dongu.bootstrap"],
     ["dongu.evaluate", "dongu.confidence", "dongu.doctor"],
-    ["dongu.loop"],
+    ["dongu.consistency", "dongu.loop"],
     ["dongu.run"],
     ["dongu.results", "dongu.teach"],
     ["dongu.page"],

@@ -565,10 +565,12 @@ def test_dict_of_splits(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     rows = [{"text": "a", "label": 1}]
     path = write(tmp_path, "a.csv", GOOD)
-    source = read_source({"test": path, "dev": pd.DataFrame(rows), "train": rows, "extra": 3})
-    assert list(source.splits) == ["train", "validation", "test"]
+    source = read_source({"hard": rows, "test": path, "dev": pd.DataFrame(rows), "train": rows})
+    assert list(source.splits) == ["train", "validation", "test", "hard"]
     assert source.splits["validation"].where(0) == "data dev, row 1"
     assert len(source.splits["test"]) == 2
+    with pytest.raises(DataError, match="data extra: int is not a data set"):
+        read_source({"train": rows, "extra": 3})
 
 
 LOOP: list[Any] = []

@@ -8,11 +8,12 @@ from typing import Any
 
 from dongu.calibration import Calibration, fit_temperature, is_advised
 from dongu.confidence import constant_answer, verdict
+from dongu.consistency import CHECKED_ROWS
 from dongu.data.batches import EvalBatches
 from dongu.errors import NonFiniteError
 from dongu.evaluate import eval_mode
 from dongu.files import disk, replace_folder, write_file
-from dongu.loop import CHECKED_ROWS, Loop
+from dongu.loop import Loop
 from dongu.model.head import check_head, divide_head
 from dongu.model.load import load_classifier, quiet_transformers
 from dongu.model.lora import plain_weights

@@ -18,6 +18,7 @@ from dongu.launch import among_processes
 from dongu.metrics import MetricSet
 from dongu.model.head import PROBLEM_TYPES
 from dongu.model.loss import row_losses
+from dongu.model.modes import kept_modes
 from dongu.model.scale import UNSCALED, Scale
 from dongu.multi_label import DEFAULT_THRESHOLD
 from dongu.text import one_line
@@ -55,14 +56,10 @@ class Evaluation:
 
 @contextmanager
 def eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Dropout off and no gradient inside the block; the mode of before after it, whatever happens."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
+    """Dropout off and no gradient inside the block; each module's own mode of before after it, whatever happens."""
+    with kept_modes(model), torch.no_grad():
+        model.eval()
+        yield
 
 
 def evaluate(

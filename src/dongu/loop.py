@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,9 +16,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dongu.config import RunConfig, make_config
+from dongu.consistency import (
+    are_same,
+    check_alone,
+    check_engine,
+    check_model,
+    check_optimizer,
+    check_rows,
+    check_schedule,
+    check_updates,
+    is_flat,
+    marks_of,
+    modules_and_weights,
+    sample_of,
+)
 from dongu.data.batches import Collator, EvalBatches, Split, TrainUpdates, Update, dropout_seed, make_dataloader
 from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
@@ -26,12 +41,14 @@ from dongu.data.weights import resolve_weights, row_weights
 from dongu.errors import NonFiniteError, UsageError
 from dongu.evaluate import MAY_DIFFER_ALONE, Evaluation, difference_alone, evaluate
 from dongu.extras import require_extras
+from dongu.interrupts import interrupts_wait
 from dongu.metrics import MetricSet
 from dongu.model.arrival import Arrival
 from dongu.model.device import make_accelerator
 from dongu.model.dropout import seed_draws
 from dongu.model.finite import check_finite
 from dongu.model.gradients import total_norm
+from dongu.model.graphs import HOOKED, has_hooks
 from dongu.model.head import declared_labels
 from dongu.model.load import (
     check_vocabulary,
@@ -44,13 +61,11 @@ from dongu.model.load import (
 from dongu.model.lora import add_lora, load_plain_weights, merged
 from dongu.model.loss import Loss
 from dongu.model.optimizer import make_optimizer, skip_on_gpu
-from dongu.model.padding_free import without_padding
+from dongu.model.padding_free import PaddingFree, why_not, without_padding
 from dongu.model.place import resolve_model
 from dongu.model.processes import compare, facts_of
 from dongu.model.scale import UNSCALED, Scale
-from dongu.model.schedule import make_scheduler, total_steps, warmup_steps
-
-CHECKED_ROWS = 8  # that both engines compute before the first step
+from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
 
 
 @dataclass(frozen=True)
@@ -139,7 +154,6 @@ class Loop:
         )
 
         self.accelerator = make_accelerator(config)
-        processes = self.accelerator.num_processes
         model_path = resolve_model(config.model)
         self.tokenizer = load_tokenizer(model_path)
         self.model = load_model(
@@ -160,34 +174,53 @@ class Loop:
         with self.accelerator.main_process_first():  # the first one fills the token cache, the others read it
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
         check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
-        if processes > 1:
+        if self.accelerator.num_processes > 1:
             compare(self.accelerator, facts_of(self.config, self.data, self.splits, self.model))
-        self.collate = Collator.of(self.tokenizer, model_columns(self.model))
-        self.not_recorded: str | None = None  # why a GPU's steps are no replays
-        self.loss, weights = self._make_loss()
-        engine, self.fallback = self._choose_engine()
+        self.loss, self.row_weights = self._make_loss()
         self.updates = TrainUpdates(
             self.splits["train"],
-            self.collate,
+            Collator.of(self.tokenizer, model_columns(self.model)),
             seed=self.config.seed,
             batch_size=self.config.batch_size,
             micro_batch_size=self.config.micro_batch_size or self.config.batch_size,
             group_by_length=self.config.group_by_length,
-            row_weights=weights,
+            row_weights=self.row_weights,
             process=self.accelerator.process_index,
-            processes=processes,
+            processes=self.accelerator.num_processes,
         )
-        self.steps_per_epoch = self.updates.steps_per_epoch
         self.total_steps = total_steps(self.config, self.steps_per_epoch)
-        self.warmup_steps = warmup_steps(self.config, self.total_steps)
         self.number = 0  # updates made
 
         # The model alone is prepared: Accelerate would step the schedule once a process, and deal the rows out anew.
+        self.not_recorded: str | None = None  # why a GPU's steps are no replays
+        engine, self.fallback = self._choose_engine()
         self.engine = self.accelerator.prepare_model(engine)
         self.alone = self._compare_alone()  # how far an answer depends on the other rows of a batch
-        self.optimizer = make_optimizer(self.model, self.config)
-        self.lr_scheduler = make_scheduler(self.optimizer, self.config, self.total_steps)
-        self._skip = skip_on_gpu(self.optimizer, self.accelerator.device)
+        self.engine.train()
+        self._modules: list[nn.Module] = []
+        self._modes: list[bool] = []  # that they trained in
+        self._know_model()
+        self.optimizer: torch.optim.Optimizer = make_optimizer(self.model, self.config)
+        self._know_optimizer()
+        self._course: Course
+        self._planned: tuple[Any, ...]
+        self._make_schedule()
+        self._under_way: list[Step] = []  # on a GPU one, which may still turn out not to be made
+        self._with_gradient = 0  # parameters, in the last update
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates that see each training row once."""
+        return self.updates.steps_per_epoch
+
+    @property
+    def collate(self) -> Any:
+        """Makes tensors of rows, for training and for evaluation: `collate(split, rows)`, as `Collator` does."""
+        return self.updates.collate
+
+    @collate.setter
+    def collate(self, collate: Any) -> None:
+        self.updates.collate = collate
 
     @property
     def train_dataloader(self) -> Any:
@@ -200,11 +233,11 @@ class Loop:
         )
 
     def __iter__(self) -> Iterator[Step]:
-        accelerator, before = self.accelerator, None
-        for update in self.train_dataloader:
+        accelerator = self.accelerator
+        for update in self._to_come():
             arrival = Arrival(accelerator.device)
-            if not (self.engine.training and self.model.training):  # to tell every module takes a millisecond
-                self.engine.train()
+            self._keep_modes()
+            self.optimizer.zero_grad()  # of what an interrupted update, or you, have left
 
             # Forward, backward.
             losses = accelerator.reduce(self._gradients_in_memory(update), "sum")
@@ -213,45 +246,160 @@ class Loop:
             step = Step(
                 number=self.number + 1,
                 epoch=(self.number + 1) / self.steps_per_epoch,
-                learning_rate=max(self.lr_scheduler.get_last_lr()),
+                learning_rate=max(float(group["lr"]) for group in self.optimizer.param_groups),
                 examples=update.examples,
                 tokens=sum(micro_batch.tokens for micro_batch in update.micro_batches),
                 padded_tokens=sum(micro_batch.padded_tokens for micro_batch in update.micro_batches),
-                ids=self.splits["train"].ids[self.updates.rows(self.number)],
+                ids=self.updates.split.ids[update.rows],
                 arrival=arrival,
             )
+            self._under_way.append(step)
             if self._skip is None:
-                step.check()
+                self._settle()
             else:  # on the GPU, which is not waited for: from the first number that is not finite on
                 torch.maximum(self._skip, (losses[0] + grad_norm).isfinite().logical_not(), out=self._skip)
 
             # Step, schedule, zero the gradients.
-            self.optimizer.step()
-            self.lr_scheduler.step()
+            with self._as_one():
+                self.optimizer.step()
+                self.lr_scheduler.step()
+                self.number += 1
             self.optimizer.zero_grad()
 
-            self.number += 1
             arrival.close()
-            self._settle(before)  # has arrived, while the GPU is at this one
+            self._settle(behind=1)  # the one before has arrived, while the GPU is at this one
             yield step
-            before = step
-        self._settle(before)
+        self._settle()
 
-    def _settle(self, step: Step | None) -> None:
-        """Wait for a step. Where its update was not made, be where it had not been tried, as the weights are.
+    def _to_come(self) -> Iterator[Update]:
+        """The updates that are still to come, after a look at who is who; looked at again where a part is another."""
+        while self.number < self.total_steps:
+            self._look()
+            marks, first = marks_of(self), self.number
+            for made, update in enumerate(self.train_dataloader, 1):
+                check_rows(self, update)
+                yield update
+                if self.number != first + made or marks_of(self) != marks:
+                    break
+
+    def _look(self) -> None:
+        """Bind anew what was put in another part's place, or refuse it: see `dongu.consistency`.
+
+        Raises:
+            UsageError: parts of the loop do not belong together.
+        """
+        self._settle()
+        if self._skip is not None:
+            self._skip.zero_()  # an interrupted update may have set it
+        check_updates(self)
+        self._look_at_engine()
+        check_optimizer(self)
+        self._look_at_schedule()
+
+    def _look_at_engine(self) -> None:
+        """What computes is `loop.model` as it is now, and passes by nobody's hook."""
+        is_packed, is_other = self.config.engine == "packed", self.model is not self._computed[0]
+        if is_other:
+            check_model(self)
+            if isinstance(self.collate, Collator):
+                self.collate = replace(self.collate, columns=model_columns(self.model) or self.collate.columns)
+        is_wrong = is_packed and (
+            not are_same(self._computed, modules_and_weights(self.model))
+            or not is_flat(self)
+            or why_not(self.model, self.tokenizer.padding_side) is not None
+        )
+        if is_other or is_wrong:
+            check_alone(self)
+            self.accelerator.free_memory()  # it keeps what it has prepared
+            engine, reason = self._choose_engine()
+            self.engine = self.accelerator.prepare_model(engine)
+            if reason is not None:
+                self.fallback, self.not_recorded = reason, None
+                warnings.warn(f"the plain engine computes from here on: {reason}", stacklevel=5)
+        self._know_model()
+        check_engine(self)
+        computing = self.accelerator.unwrap_model(self.engine)
+        if isinstance(computing, PaddingFree) and computing.graphs is not None and has_hooks(self.model.parameters()):
+            computing.graphs, self.not_recorded = None, HOOKED
+
+    def _know_model(self) -> None:
+        """Remember what the engine computes. A module that is new is in training mode, unless it says otherwise."""
+        modes = dict(zip(self._modules, self._modes, strict=True))
+        self._computed = modules_and_weights(self.model)
+        self._modules = list(self.engine.modules())
+        self._modes = [modes.get(module, True) for module in self._modules]
+
+    def _look_at_schedule(self) -> None:
+        """The schedule drives the optimizer, and the loop's own is where the loop is."""
+        if self.optimizer is not self._known_optimizer:
+            self._know_optimizer()
+        if self.lr_scheduler is not self._own_scheduler:
+            check_schedule(self)
+            if self.lr_scheduler is not self._course.scheduler:
+                self._course = Course(self.lr_scheduler, self.number)
+        elif self._planned != (self.optimizer, len(self.optimizer.param_groups), self.total_steps):
+            self._make_schedule()
+            self._course.go_to(self.number)
+        elif self.lr_scheduler.last_epoch != self.number:
+            self._course.go_to(self.number)
+
+    def _make_schedule(self) -> None:
+        """The loop's own schedule, over the optimizer and the steps that there are now."""
+        self.warmup_steps = warmup_steps(self.config, self.total_steps)
+        self.lr_scheduler = self._own_scheduler = make_scheduler(self.optimizer, self.config, self.total_steps)
+        self._course = Course(self.lr_scheduler, 0)
+        self._planned = (self.optimizer, len(self.optimizer.param_groups), self.total_steps)
+
+    def _settle(self, behind: int = 0) -> None:
+        """Wait for all steps but the last few. Where an update was not made, be where it had not been tried.
 
         Raises:
             NonFiniteError: see `Step.check`.
         """
-        if step is None:
-            return
-        try:
-            step.check()
-        except NonFiniteError:
-            self.go_to(step.number - 1)
-            if self._skip is not None:
-                self._skip.zero_()
-            raise
+        while len(self._under_way) > behind:
+            step = self._under_way[0]
+            try:
+                step.check()
+            except NonFiniteError:
+                self._under_way.clear()
+                self.optimizer.zero_grad()
+                if self._skip is not None:
+                    self._skip.zero_()
+                if self.number != step.number - 1:
+                    self._be_at(step.number - 1)
+                raise
+            self._under_way.pop(0)
+
+    @contextlib.contextmanager
+    def _as_one(self) -> Iterator[None]:
+        """Weights, schedule and count move inside the block: all of them or none, whatever interrupts."""
+        number, self._has_stepped = self.number, False
+        with interrupts_wait():
+            try:
+                yield
+            except BaseException:  # of a hook of the optimizer, say
+                if self._has_stepped:
+                    self._be_at(number + 1)
+                raise
+
+    def _know_optimizer(self) -> None:
+        """Have the optimizer say when it has stepped, before any other hook of it, and not step where it shall not."""
+        self._known_optimizer = self.optimizer
+        hook = self.optimizer.register_step_post_hook(lambda *_: setattr(self, "_has_stepped", True))
+        hooks: Any = self.optimizer._optimizer_step_post_hooks
+        hooks.move_to_end(hook.id, last=False)
+        self._skip = skip_on_gpu(self.optimizer, self.accelerator.device)
+
+    def _keep_modes(self) -> None:
+        """Each module trains in the mode that it is in, unless somebody has put the whole model in eval mode.
+
+        That is how one looks at a model; then the modes are those of the update before, or of a loop just made.
+        """
+        if self.model.training:
+            self._modes = [module.training for module in self._modules]
+        else:
+            for module, training in zip(self._modules, self._modes, strict=True):
+                module.training = training
 
     def gradients(self, update: Update) -> Tensor:
         """Forward and backward of an update: adds to the gradients, and gives its losses, (1 + examples,).
@@ -287,8 +435,6 @@ class Loop:
             UsageError: there is no memory for a single row.
         """
         while True:
-            if max(len(micro_batch.rows) for micro_batch in update.micro_batches) > self.updates.micro_batch_size:
-                update = self.updates[self.number]  # it was prepared before memory ran out
             largest = max(len(micro_batch.rows) for micro_batch in update.micro_batches)
             try:
                 return self.gradients(update)
@@ -300,20 +446,26 @@ class Loop:
                         hint="give a smaller --micro-batch-size" if largest > 1 else "give a smaller --max-length",
                     ) from error
             self.updates.micro_batch_size = largest // 2
+            update = self.updates[self.number]
             self.optimizer.zero_grad()
             if self.accelerator.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def go_to(self, number: int) -> None:
-        """Continue after update `number`, as if the loop had come there; weights and moments are the caller's."""
-        scheduler = self.lr_scheduler
-        rates = [base * share(number) for base, share in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        scheduler.load_state_dict(
-            {**scheduler.state_dict(), "last_epoch": number, "_step_count": number + 1, "_last_lr": rates}
-        )
+        """Continue after update `number`, as if the loop had come there; weights and moments are the caller's.
+
+        Raises:
+            NonFiniteError: an update that is still under way was not made.
+            UsageError: a schedule of your own was given later than that.
+        """
+        self._settle()
+        self._look_at_schedule()
+        self._be_at(number)
+
+    def _be_at(self, number: int) -> None:
+        """Count and schedule as they are after update `number`."""
         self.number = number
+        self._course.go_to(number)
 
     def evaluate(self, split: str = "validation") -> Evaluation:
         """Metrics and predictions of a split by the model as it is now, on all processes together.
@@ -326,7 +478,9 @@ class Loop:
             NonFiniteError: the model has a NaN or an infinity for some row.
         """
         if split not in self.splits:
-            raise UsageError(f"there is no split `{split}`", hint=f"the splits are: {', '.join(self.splits)}")
+            not_read = f"; not used: {', '.join(self.data.not_read)}" if self.data.not_read else ""
+            raise UsageError(f"there is no split `{split}`", hint=f"the splits are: {', '.join(self.splits)}{not_read}")
+        self._look_at_engine()
         batches = EvalBatches(self.splits[split], self.collate, self.config.eval_batch_size)
         validation, workers = split == "validation", self.config.workers
         try:
@@ -360,18 +514,19 @@ class Loop:
         """What computes a micro-batch: the padding-free form, or the model itself and why, if it was not asked for."""
         if self.config.engine == "plain":
             return self.model, None
-        sample = self.collate(self.splits["train"], np.arange(min(len(self.splits["train"]), CHECKED_ROWS)))
-        sample.pop("labels", None)
-        device = self.accelerator.device
-        inputs = {name: tensor.to(device) for name, tensor in sample.items()}
+        device, inputs = self.accelerator.device, sample_of(self)
         autocast = self.accelerator.autocast() if self.config.precision == "bf16" else None
         engine, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side, autocast)
+        is_own = not isinstance(self.collate, Collator)
+        if is_own and not is_flat(self):
+            engine, reason = self.model, "loop.collate is your own, and pads"
         if reason is None and device.type == "cuda":
             self.not_recorded = "several processes add up their gradients"  # by hooks, which a replay does not call
             if self.accelerator.num_processes == 1:
                 with self.accelerator.autocast():
                     self.not_recorded = engine.record(inputs)
-        self.collate = replace(self.collate, flat=reason is None)
+        if not is_own:
+            self.collate = replace(self.collate, flat=reason is None)
         self.config = self.config if reason is None else self.config.model_copy(update={"engine": "plain"})
         return engine, reason
 
@@ -399,6 +554,9 @@ class Loop:
         """The norm of the whole gradient, (), which is scaled down to `--max-grad-norm` where it is larger."""
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+        if len(parameters) != self._with_gradient:  # frozen or not, or no longer in the model
+            check_optimizer(self)
+            self._with_gradient = len(parameters)
         norm = total_norm([p.grad for p in parameters], exactly_as_pytorch=self.config.engine == "plain")
         if self.config.max_grad_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)

@@ -83,13 +83,18 @@ class MicroBatch:
 class Update:
     """The micro-batches of one optimizer update that fall to this process.
 
-    `examples` counts those of all processes, and `weight` is what they count in the loss: their number, or the sum of
-    their weights.
+    `rows` are those of all processes, (examples,), and `weight` is what they count in the loss: their number, or the
+    sum of their weights.
     """
 
     micro_batches: list[MicroBatch]
-    examples: int
+    rows: np.ndarray
     weight: float
+
+    @property
+    def examples(self) -> int:
+        """Of all processes."""
+        return len(self.rows)
 
     def pin_memory(self) -> Update:
         """For `DataLoader(pin_memory=True)`."""
@@ -163,8 +168,11 @@ class TrainUpdates(Dataset[Update]):
 
     An update takes the next `batch_size` rows of its epoch's order; the last one of an epoch takes what is left.
     The rows are dealt to the processes in runs of near equal length, and cut into micro-batches there. `row_weights`,
-    (rows,), says how much each row of the split counts in the loss, where it is not 1.
+    (rows,), says how much each row of the split counts in the loss, where it is not 1. What is assigned to an attribute
+    holds from the next item on, also in data workers, if the loop is asked for it: `version` counts the assignments.
     """
+
+    version = 0
 
     def __init__(
         self,
@@ -180,7 +188,7 @@ class TrainUpdates(Dataset[Update]):
         processes: int = 1,
     ) -> None:
         self.split = split
-        self.collate = collate
+        self.collate: Any = collate
         self.seed = seed
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
@@ -189,7 +197,12 @@ class TrainUpdates(Dataset[Update]):
         self.process = process
         self.processes = processes
         self.steps_per_epoch = math.ceil(len(split) / batch_size)
-        self._order = (-1, np.empty(0, dtype=np.int64))  # the last epoch asked for, so that it is drawn once
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name not in ("_order", "version"):
+            self._order = (-1, np.empty(0, dtype=np.int64))  # the last epoch asked for, so that it is drawn once
+            self.version += 1
 
     def rows(self, index: int) -> np.ndarray:
         """The rows of update `index` over all processes, (examples,)."""
@@ -211,12 +224,12 @@ class TrainUpdates(Dataset[Update]):
         weight = float(len(rows) if self.row_weights is None else self.row_weights[rows].sum())
         position = sum(len(share) for share in shares[: self.process])
         if len(own) == 0:  # every process takes part in every update: DDP waits for all
-            return Update([self._micro_batch(rows[:1], position, examples=0)], len(rows), weight)
+            return Update([self._micro_batch(rows[:1], position, examples=0)], rows, weight)
         micro_batches = [
             self._micro_batch(own[start : start + self.micro_batch_size], position + start)
             for start in range(0, len(own), self.micro_batch_size)
         ]
-        return Update(micro_batches, len(rows), weight)
+        return Update(micro_batches, rows, weight)
 
     def _micro_batch(self, rows: np.ndarray, position: int, examples: int | None = None) -> MicroBatch:
         return make_micro_batch(self.split, self.collate, rows, position, examples)

@@ -74,6 +74,7 @@ class TextData:
     form: Form  # how the label column is written
     left_out: int  # rows without a gold label, of all splits
     unused_texts: dict[str, float]  # characters a train row, of columns of text that nobody chose to leave out
+    not_read: tuple[str, ...] = ()  # files of a folder and splits of a Hub data set
 
     def in_order_of(self, names: Sequence[str]) -> TextData:
         """The same rows with class ids in the order of these names, where they are the data's own; else as they are."""
@@ -154,6 +155,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         form,
         left_out,
         unused_texts,
+        source.not_read,
     )
 
 

@@ -15,6 +15,7 @@ from dongu.data.cells import table_of_objects, uncollected
 from dongu.data.glue import GLUE
 from dongu.data.readers import BATCH_ROWS, FILE_KINDS, SUFFIXES, closest_name, path_kind, read_file, table_of_arrow
 from dongu.data.table import Table, as_cell, check_names, data_error, reason_of
+from dongu.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,14 @@ class Source:
     name: str
     """A short name for the run folder: `mrpc` for `glue:mrpc`, a folder's name, a file's stem, or `data`."""
     splits: dict[str, Table]
-    """In this order, where present: train, validation, test, then MNLI's validation_mismatched and test_mismatched."""
+    """In this order, where present: train, validation, test, then MNLI's validation_mismatched and test_mismatched, and
+    those of a name of their own."""
     hub_name: str | None = None
     """The name as given, for data from the Hub."""
     place: str | None = None
     """DATA as given, where it is a path or a name; None for rows in memory."""
+    not_read: tuple[str, ...] = ()
+    """Files of a folder that are no split, and splits of a Hub data set that are none of the usual ones."""
 
 
 _ALIASES = {
@@ -38,6 +42,8 @@ _ALIASES = {
     "validation_mismatched": ("validation_mismatched",),
     "test_mismatched": ("test_mismatched",),
 }
+_OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII | re.IGNORECASE)
+_NOT_SPLITS = ("best_step", "steps", "metric", "threshold", "calibrated", "temperature", "per_class")  # of results.json
 _DATA = (
     f"DATA is a folder with train.* and perhaps validation.* and test.*, or one file ({FILE_KINDS}), "
     "or a Hub name (glue:mrpc, owner/name, owner/name:config)"
@@ -56,7 +62,7 @@ def read_source(data: Any) -> Source:
     if isinstance(data, str | Path):
         return replace(_read_name(str(data)), place=str(data))
     if isinstance(data, dict):
-        return Source("data", _read_splits(data, "data"))
+        return Source("data", _read_splits(data, "data", own=True)[0])
     return Source("data", {"train": _from_memory(data, "data")})
 
 
@@ -68,7 +74,8 @@ def _read_name(name: str) -> Source:
     if kind is None and "://" in name:
         raise data_error(name, "an address is not read", "fetch the file first: curl -LO ADDRESS")
     if kind == "folder":
-        return Source(path.resolve().name or "data", _read_folder(path))
+        splits, not_read = _read_folder(path)
+        return Source(path.resolve().name or "data", splits, not_read=not_read)
     if kind is not None or path.suffix.lower() in SUFFIXES or name.startswith((".", "/", "~")):
         return Source(path.stem, {"train": read_file(path)})
     if name.partition(":")[0] == "glue" or _HUB_NAME.fullmatch(name):
@@ -77,7 +84,8 @@ def _read_name(name: str) -> Source:
     raise data_error("", f"{name!r} is no file or folder here, and no Hub name", f"{meant} {_DATA}".strip())
 
 
-def _read_folder(path: Path) -> dict[str, Table]:
+def _read_folder(path: Path) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """The splits, and the files that are none: other columns, or no name for a split."""
     try:
         entries = sorted(path.iterdir())
         stems = {e.name: e.stem.lower() for e in entries if e.suffix.lower() in SUFFIXES and e.is_file()}
@@ -88,7 +96,27 @@ def _read_folder(path: Path) -> dict[str, Table]:
         if split != "train" and _same_bytes(path / name, path / chosen["train"]):
             what = f"holds the same bytes as {chosen['train']}: to measure on what was learnt says nothing"
             raise data_error(str(path / name), what, "remove it, and a part of train is held out; or give other rows")
-    return {split: read_file(path / name) for split, name in chosen.items()}
+    splits = {split: read_file(path / name) for split, name in chosen.items()}
+    not_read = []
+    for name in (name for name in stems if name not in chosen.values()):
+        table = _read_other(path / name) if _is_own_name(Path(name).stem) else None
+        if table is None or Path(name).stem in splits or not splits["train"].columns.keys() <= table.columns.keys():
+            not_read.append(name)
+        else:
+            splits[Path(name).stem] = table
+    return splits, tuple(not_read)
+
+
+def _read_other(path: Path) -> Table | None:
+    with contextlib.suppress(DataError):
+        return read_file(path)
+    return None
+
+
+def _is_own_name(name: Any) -> bool:
+    """Whether a split can be called so, where it is none of the usual ones: files are named after it."""
+    usual = {alias for aliases in _ALIASES.values() for alias in aliases}
+    return bool(_OWN_NAME.fullmatch(str(name))) and str(name).lower() not in {*usual, *_NOT_SPLITS}
 
 
 def _same_bytes(one: Path, other: Path) -> bool:
@@ -147,12 +175,20 @@ def _read_hub(name: str) -> Source:
         what = f"the data set cannot be loaded from the Hub ({type(error).__name__}: {reason_of(error)})"
         hint = "check the name and the network; a local folder or file works offline"
         raise data_error(name, what, hint) from error
-    return Source(short, _read_splits(loaded if isinstance(loaded, dict) else {"train": loaded}, name), name)
+    splits, not_read = _read_splits(loaded if isinstance(loaded, dict) else {"train": loaded}, name, own=False)
+    return Source(short, splits, name, not_read=not_read)
 
 
-def _read_splits(data: dict[Any, Any], origin: str) -> dict[str, Table]:
+def _read_splits(data: dict[Any, Any], origin: str, *, own: bool) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """The splits, those of a name of their own among them if these are wanted, and the names that are left out."""
     chosen = _choose_splits({key: str(key).lower() for key in data}, origin, data, "one of them is called train")
-    return {split: _from_memory(data[key], f"{origin} {key}") for split, key in chosen.items()}
+    others = [key for key in data if key not in chosen.values()]
+    if own and (wrong := [key for key in others if not _is_own_name(key)]):
+        hint = f"a name is of letters, digits, _ and -, and none of {', '.join(_NOT_SPLITS)}"
+        raise data_error(origin, f"a split cannot be called {wrong[0]!r}", hint)
+    chosen |= {str(key): key for key in others} if own else {}
+    tables = {split: _from_memory(data[key], f"{origin} {key}") for split, key in chosen.items()}
+    return tables, () if own else tuple(map(str, others))
 
 
 def _from_memory(data: Any, origin: str) -> Table:

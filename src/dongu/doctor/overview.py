@@ -33,7 +33,8 @@ def describe_rows(data: TextData) -> str:
     rows = " · ".join(f"{name} {len(examples):,}" for name, examples in data.splits.items())
     held_out = " (validation held out of train)" if data.held_out else ""
     left_out = f"; left out: {counted(data.left_out, 'row')} without a gold label" if data.left_out else ""
-    return f"{rows} rows{held_out}{left_out}"
+    not_read = f"; not used: {', '.join(data.not_read)}" if data.not_read else ""
+    return f"{rows} rows{held_out}{left_out}{not_read}"
 
 
 def describe_columns(data: TextData) -> str:

@@ -7,7 +7,7 @@ input, its answer and its gradients are then the same memory at each replay.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]
+
+HOOKED = "a parameter has a hook, which a replay does not call"
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,26 @@ class Graphs:
     Args:
         compute: gives logits, and may depend on the shape and on what is in the numbers, but wait for neither.
         parameters: of the model. The `grad` of those that learn is, after backward, memory of the recordings, which the
-            next one overwrites; a sum over several micro-batches is moved out of its way. Where others learn than
-            before, or a parameter lies elsewhere, all is recorded anew.
+            next one overwrites; a sum over several micro-batches is moved out of its way.
+        modules: of the model. Where one is in another mode than before or drops another share, where other parameters
+            learn, or one lies elsewhere, all is recorded anew.
     """
 
-    def __init__(self, compute: Callable[[Tensor, Shape], Tensor], parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(
+        self,
+        compute: Callable[[Tensor, Shape], Tensor],
+        parameters: Sequence[nn.Parameter],
+        modules: Sequence[nn.Module] = (),
+    ) -> None:
         self.needed: list[nn.Parameter] = []  # that learn, and that the logits depend on
         self.gradients: list[Tensor] = []  # of these
         self.lent = False  # whether a `grad` is memory of the recordings
         self.turn = 0
         self._compute = compute
         self._parameters = parameters
-        self._known: list[tuple[int, bool]] = []
+        self._modules = modules
+        self._dropouts = [module for module in modules if isinstance(module, nn.Dropout)]
+        self._known: list[object] = []
         self._recordings: dict[Shape, Recording] = {}
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()  # one for all: no two of them are in use at a time
@@ -61,7 +71,10 @@ class Graphs:
             for parameter in self.needed:
                 parameter.grad = None if parameter.grad is None else parameter.grad.clone()
             self.lent = False
-        if (now := [(each.data_ptr(), each.requires_grad) for each in self._parameters]) != self._known:
+        now: list[object] = [(each.data_ptr(), each.requires_grad) for each in self._parameters]
+        now += [module.training for module in self._modules]
+        now += [dropout.p for dropout in self._dropouts]
+        if now != self._known:
             self._forget()
             self._known = now
         if shape not in self._recordings:
@@ -116,8 +129,9 @@ class Graphs:
         learning = [parameter for parameter in self._parameters if parameter.requires_grad]
         logits = self._forward(given, shape)
         found = torch.autograd.grad(logits, learning, torch.zeros_like(logits), allow_unused=True)
-        self.needed = [p for p, gradient in zip(learning, found, strict=True) if gradient is not None]
-        self.gradients = [torch.zeros_like(parameter) for parameter in self.needed]
+        needed = [p for p, gradient in zip(learning, found, strict=True) if gradient is not None]
+        self.gradients = [torch.zeros_like(parameter) for parameter in needed]
+        self.needed = needed  # last: while it is empty, an interrupted call is made again
 
     def _forward(self, given: Tensor, shape: Shape) -> Tensor:
         # Weights in lower precision that autocast has kept from before would be those of that time at each replay.
@@ -150,6 +164,11 @@ class Graphs:
                     graph.capture_end()
                 raise
             graph.capture_end()
+
+
+def has_hooks(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether one of them has a hook on its gradient."""
+    return any(each._backward_hooks or each._post_accumulate_grad_hooks for each in parameters)
 
 
 class Replay(torch.autograd.Function):

@@ -76,11 +76,11 @@ def merged(model: Any) -> Iterator[None]:
     """Inside the block the model is as it is saved, LoRA in the weights; afterwards these are as before, to the bit."""
     layers = _lora_layers(model)
     kept = [layer.get_base_layer().weight.data for layer in layers]
-    with torch.no_grad():
-        for layer, weight in zip(layers, kept, strict=True):
-            layer.get_base_layer().weight.data = weight + layer.get_delta_weight(NAME)
-            layer.merged_adapters.append(NAME)  # its forward is the plain one's
     try:
+        with torch.no_grad():
+            for layer, weight in zip(layers, kept, strict=True):
+                layer.get_base_layer().weight.data = weight + layer.get_delta_weight(NAME)
+                layer.merged_adapters.append(NAME)  # its forward is the plain one's
         yield
     finally:
         for layer, weight in zip(layers, kept, strict=True):

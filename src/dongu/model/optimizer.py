@@ -26,12 +26,12 @@ def make_optimizer(model: Any, config: RunConfig) -> torch.optim.AdamW:
     )
 
 
-def skip_on_gpu(optimizer: torch.optim.AdamW, device: torch.device) -> torch.Tensor | None:
+def skip_on_gpu(optimizer: torch.optim.Optimizer, device: torch.device) -> torch.Tensor | None:
     """A flag on the GPU, (), fp32: while it is 1, the optimizer's steps change nothing, which no host has to know.
 
     It is what a gradient scaler tells the fused optimizer. None where steps are not fused, or not on CUDA.
     """
-    if device.type != "cuda" or not optimizer.defaults["fused"]:
+    if device.type != "cuda" or not getattr(optimizer, "_step_supports_amp_scaling", False):
         return None
     optimizer.found_inf = torch.zeros((), device=device)  # type: ignore[attr-defined]
     return optimizer.found_inf  # type: ignore[attr-defined, no-any-return]

@@ -25,7 +25,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dongu.errors import DonguError, ModelError
 from dongu.model.dropout import comparable, draw, drop, keep, levels, scale
-from dongu.model.graphs import Graphs, Shape
+from dongu.model.graphs import HOOKED, Graphs, Shape, has_hooks
+from dongu.model.modes import kept_modes
 from dongu.model.products import fast_products, has_fast_products
 
 HALF = (torch.bfloat16, torch.float16)
@@ -541,9 +542,12 @@ def why_not(model: Any, padding_side: str = "right") -> str | None:
         return "it has no pooler"
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
         return "it recomputes activations (gradient checkpointing)"
+    if torch.nn.modules.module._has_any_global_hook():  # type: ignore[no-untyped-call]
+        return "somebody watches all modules (a global hook)"
     for path, module in model.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
-            return f"somebody watches or replaces the forward of `{path or family.name}`"
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        if any(hooks) or "forward" in vars(module):
+            return f"somebody watches or replaces the forward or the backward of `{path or family.name}`"
     try:
         family.encoder(model.base_model)
     except AttributeError as error:
@@ -636,16 +640,17 @@ class PaddingFree(nn.Module):
         Args:
             inputs: padded ones of some rows, which are tried.
         """
-        self.graphs = Graphs(self._compute, list(self.classifier.parameters()))
-        training = self.classifier.training
-        self.train()
-        try:
-            self(**flatten(inputs))
-        except (DonguError, RuntimeError) as error:
+        if has_hooks(self.classifier.parameters()):
             self.graphs = None
-            return (str(error) or type(error).__name__).splitlines()[0]
-        finally:
-            self.train(training)
+            return HOOKED
+        self.graphs = Graphs(self._compute, list(self.classifier.parameters()), list(self.classifier.modules()))
+        with kept_modes(self):
+            self.train()
+            try:
+                self(**flatten(inputs))
+            except (DonguError, RuntimeError) as error:
+                self.graphs = None
+                return (str(error) or type(error).__name__).splitlines()[0]
         return None
 
 
@@ -664,14 +669,10 @@ def flatten(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def self_check(model: PaddingFree, inputs: Mapping[str, Tensor]) -> float:
     """The largest difference to the model's own forward on padded inputs, relative to the largest logit; no dropout."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            wanted = model.classifier(**inputs).logits.double()
-            got = model(**flatten(inputs)).logits.double()
-    finally:
-        model.train(training)
+    with kept_modes(model), torch.no_grad():
+        model.eval()
+        wanted = model.classifier(**inputs).logits.double()
+        got = model(**flatten(inputs)).logits.double()
     return float((got - wanted).abs().max() / wanted.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
 
 

@@ -19,12 +19,13 @@ from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
 from transformers.pytorch_utils import Conv1D
 
 from dongu.config import RunConfig, make_config
+from dongu.consistency import CHECKED_ROWS
 from dongu.data import order
 from dongu.data.examples import read_examples
 from dongu.data.holdout import first_copies
 from dongu.data.sources import read_source
 from dongu.errors import DataError, ModelError, UsageError
-from dongu.loop import CHECKED_ROWS, Loop
+from dongu.loop import Loop
 from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
 from dongu.model.layers import layer_depths
 from dongu.model.load import quiet_transformers, reads_last_token

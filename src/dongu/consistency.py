@@ -1,0 +1,180 @@
+"""Whether the parts of a loop still belong together: looked at before updates are made.
+
+Between two updates everything is the user's: a part may have been put in another's place, and a hook on a module that
+the engine passes by. What a look finds is bound anew or refused, and never ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.hooks import RemovableHandle
+
+from dongu.data.batches import Collator, Update
+from dongu.errors import UsageError
+from dongu.model.load import check_vocabulary, model_columns
+from dongu.model.modes import kept_modes
+
+CHECKED_ROWS = 8  # that both engines compute, and a model that is put in another's place
+
+
+def marks_of(loop: Any) -> tuple[int, ...]:
+    """A few numbers, of which one is another where something was assigned to the loop or a hook was set.
+
+    Cheap enough to be compared before each update. They do not tell that a module was put in another's place, or an
+    attribute of one was set: that is seen by a look at all, which each `for step in loop` begins with.
+    """
+    updates = loop.updates
+    return (
+        *map(id, (loop.model, loop.engine, loop.optimizer, loop.lr_scheduler, updates, loop.splits["train"])),
+        *(updates.version, len(loop.optimizer.param_groups), loop.total_steps, loop.config.workers),
+        RemovableHandle.next_id,  # all that PyTorch has handed out
+    )
+
+
+def modules_and_weights(model: nn.Module) -> list[nn.Module | nn.Parameter]:
+    """What a model is made of."""
+    return [*model.modules(), *model.parameters()]
+
+
+def are_same(one: list[Any], other: list[Any]) -> bool:
+    """Whether they hold the same objects in the same order."""
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+
+
+def check_updates(loop: Any) -> None:
+    """
+    Raises:
+        UsageError: `loop.updates` or `loop.splits` are no longer those that the run was planned with.
+    """
+    updates, config = loop.updates, loop.config
+    for is_other, what in (
+        (
+            updates.split is not loop.splits["train"],
+            "loop.splits['train'] is not what loop.updates takes its rows from",
+        ),
+        (updates.seed != config.seed, f"loop.updates.seed is {updates.seed}, and that of dropout {config.seed}"),
+        (
+            updates.steps_per_epoch != math.ceil(len(updates.split) / updates.batch_size),
+            f"loop.updates.batch_size is {updates.batch_size}, and {updates.steps_per_epoch:,} updates an epoch were"
+            f" planned for {len(updates.split):,} rows",
+        ),
+        (updates.row_weights is not loop.row_weights, "loop.updates.row_weights is what a loss is divided by, no more"),
+    ):
+        if is_other:
+            raise UsageError(
+                what, where=f"after update {loop.number}", hint="give the rows and the options to a new Loop"
+            )
+
+
+def check_optimizer(loop: Any) -> None:
+    """
+    Raises:
+        UsageError: the optimizer does not have all that is trainable.
+    """
+    known = {id(parameter) for group in loop.optimizer.param_groups for parameter in group["params"]}
+    missing = [name for name, p in loop.model.named_parameters() if p.requires_grad and id(p) not in known]
+    if missing:
+        more = f" and {len(missing) - 1} more trainable parameters" if len(missing) > 1 else ""
+        raise UsageError(
+            f"loop.optimizer does not have `{missing[0]}`{more}",
+            where=f"after update {loop.number}",
+            hint="freeze them, give them to loop.optimizer.add_param_group, or assign"
+            f" loop.optimizer = torch.optim.AdamW(loop.model.parameters(), lr={loop.config.learning_rate:g})",
+        )
+
+
+def check_schedule(loop: Any) -> None:
+    """
+    Raises:
+        UsageError: a schedule of the user's own cannot be stepped after each update, or drives another optimizer.
+    """
+    scheduler = loop.lr_scheduler
+    hint = "assign loop.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(loop.optimizer, lambda step: …)"
+    if not isinstance(scheduler, LRScheduler) or type(scheduler).__name__ == "ReduceLROnPlateau":
+        what = f"a {type(scheduler).__name__} is no schedule that is stepped after each update"
+    elif scheduler.optimizer is not loop.optimizer:
+        what = "it drives another optimizer than loop.optimizer"
+    elif len(getattr(scheduler, "base_lrs", loop.optimizer.param_groups)) != len(loop.optimizer.param_groups):
+        what = "it does not know all parameter groups of loop.optimizer"
+    else:
+        return
+    raise UsageError(what, where="loop.lr_scheduler", hint=hint)
+
+
+def check_rows(loop: Any, update: Update) -> None:
+    """
+    Raises:
+        UsageError: a data worker, which has a copy of the data set, draws other rows than the loop would now.
+    """
+    if loop.config.workers and not np.array_equal(update.rows, loop.updates.rows(loop.number)):
+        raise UsageError(
+            f"update {loop.number + 1:,} came with other rows than loop.updates.order gives now",
+            where=f"workers={loop.config.workers}",
+            hint="what an order depends on does not reach data workers: assign loop.updates.order anew, or workers=0",
+        )
+
+
+def is_flat(loop: Any) -> bool:
+    """Whether rows are collated without padding."""
+    collate = loop.collate
+    return collate.flat if isinstance(collate, Collator) else "lengths" in collate(loop.updates.split, np.arange(1))
+
+
+def sample_of(loop: Any) -> dict[str, Tensor]:
+    """The first training rows as the model itself takes them, padded, (rows, tokens) each, on the device."""
+    columns = model_columns(loop.model) or loop.collate.columns
+    rows = np.arange(min(len(loop.updates.split), CHECKED_ROWS))
+    sample = Collator.of(loop.tokenizer, columns)(loop.updates.split, rows)
+    sample.pop("labels", None)
+    return {name: tensor.to(loop.accelerator.device) for name, tensor in sample.items()}
+
+
+def check_model(loop: Any) -> None:
+    """
+    Raises:
+        UsageError: what was put in the model's place does not answer as a classifier of these labels does.
+        ModelError: it has not as many embeddings as the tokenizer has ids.
+    """
+    model, labels = loop.model, len(loop.data.label_names)
+    hint = f"it is called as model(**inputs) and answers with .logits, (rows, {labels}); its config has num_labels"
+    if not isinstance(model, nn.Module) or getattr(getattr(model, "config", None), "num_labels", None) != labels:
+        raise UsageError(f"a {type(model).__name__} is no classifier of {labels} labels", where="loop.model", hint=hint)
+    check_vocabulary(model, loop.tokenizer, type(model).__name__)
+    inputs = sample_of(loop)
+    model.to(loop.accelerator.device)
+    with kept_modes(model), torch.no_grad():
+        model.eval()
+        answer = getattr(model(**inputs), "logits", None)
+    if not isinstance(answer, Tensor) or answer.shape != (len(inputs["input_ids"]), labels):
+        raise UsageError(f"a {type(model).__name__} does not answer as a classifier", where="loop.model", hint=hint)
+
+
+def check_engine(loop: Any) -> None:
+    """
+    Raises:
+        UsageError: the engine computes another model, or does not take rows as they are collated.
+    """
+    if not any(module is loop.model for module in loop.engine.modules()):
+        raise UsageError("it does not compute loop.model", where="loop.engine", hint="assign loop.model instead")
+    if is_flat(loop) != (loop.config.engine == "packed"):
+        what = f"rows come without padding, and the plain engine computes ({loop.fallback or '--engine plain'})"
+        raise UsageError(what, where="loop.collate", hint="give one that pads, as the collator of a tokenizer does")
+
+
+def check_alone(loop: Any) -> None:
+    """
+    Raises:
+        UsageError: several processes would have to change their engine, and each has its part in a sum of gradients.
+    """
+    if loop.accelerator.num_processes > 1:
+        raise UsageError(
+            "the model was changed, or somebody watches it, after the loop was made",
+            where=f"{loop.accelerator.num_processes} processes",
+            hint="train on one process, or with engine='plain' where only hooks are wanted",
+        )
