@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dongu.config import RunConfig, make_config
 from dongu.data.columns import read_texts
 from dongu.data.examples import Examples, read_examples, read_rows
