@@ -29,6 +29,9 @@ class NewHead:
     replaced: bool
 
 
+NO_HEAD = NewHead("the model has none", replaced=False)
+
+
 def declared_labels(config: Any) -> tuple[str, ...]:
     """The names of the labels that a model answers, in the order of its outputs."""
     return tuple(str(config.id2label[i]) for i in sorted(config.id2label))

@@ -22,7 +22,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 
 from dongu.config import Task
 from dongu.errors import ModelError
-from dongu.model.head import PROBLEM_TYPES, NewHead, declared_labels, draw_head, head_of, why_other
+from dongu.model.head import NO_HEAD, PROBLEM_TYPES, NewHead, declared_labels, draw_head, head_of, why_other
 from dongu.model.place import hub_hint
 from dongu.model.safety import (
     INDEX_FILE,
@@ -118,7 +118,7 @@ def _renew_head(model: Any, found: Any, other: str | None, seed: int) -> NewHead
     missing = {key if isinstance(key, str) else key[0] for key in (*found["missing_keys"], *found["mismatched_keys"])}
     if head is not None and f"{head[0]}.weight" in missing:
         absent = f"{head[0]}.weight" in found["missing_keys"]
-        return NewHead("the model has none" if absent else other or "the model's own has another size", replaced=False)
+        return NO_HEAD if absent else NewHead(other or "the model's own has another size", replaced=False)
     if other is None:
         return None
     draw_head(model, seed)

@@ -9,6 +9,7 @@ from dongu.data.order import epoch_order, padding_share
 from dongu.doctor.overview import SHOWN_LABELS, describe_columns, describe_labels, describe_rows
 from dongu.loop import Loop
 from dongu.model.device import describe_device
+from dongu.model.head import NO_HEAD
 from dongu.model.load import usual_length
 from dongu.model.lora import count_beyond, count_parameters
 from dongu.run.effort import precision_advice, precision_seconds
@@ -25,13 +26,14 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     warmup = f"{loop.warmup_steps:,} steps of warm-up" if loop.warmup_steps else "no warm-up"
     decay = f", times {config.layer_decay:g} for each layer down from the head" if config.layer_decay < 1 else ""
     clip = f", clipped at norm {config.max_grad_norm:g}" if config.max_grad_norm else ""
+    usual = "; a new head" if loop.model.new_head == NO_HEAD else ""
     return [
         ("data", describe_rows(data)),
         ("columns", describe_columns(data)),
         ("labels", describe_labels(data, data.splits["train"])),
         ("loss", _describe_loss(loop)),
-        ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters"),
-        ("head", _describe_head(loop)),
+        ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters{usual}"),
+        *_describe_head(loop),
         *_describe_lora(loop, parameters, learning),
         ("tokens", f"{_describe_tokens(loop)}{_describe_padding(loop)}"),
         ("steps", _describe_steps(loop)),
@@ -51,12 +53,14 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     ]
 
 
-def _describe_head(loop: Loop) -> str:
-    """Whether what the model has learnt of labels goes on, or is drawn anew."""
-    if (new := loop.model.new_head) is not None:
-        return f"new, drawn by --seed {loop.config.seed}: {new.why}"
-    kept = "in its own unit" if loop.data.task == "regression" else "with its labels in its own order"
-    return f"the model's own, {kept}"
+def _describe_head(loop: Loop) -> Iterator[tuple[str, str]]:
+    """Whether what the model has learnt of labels goes on, or is drawn anew; nothing where it had no head."""
+    new = loop.model.new_head
+    if new is None:
+        kept = "in its own unit" if loop.data.task == "regression" else "with its labels in its own order"
+        yield "head", f"the model's own, {kept}"
+    elif new != NO_HEAD:
+        yield "head", f"new, drawn by --seed {loop.config.seed}: {new.why}"
 
 
 def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
