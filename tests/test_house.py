@@ -21,6 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 STOREYS = [
     ["dongu.text"],
     ["dongu.errors"],
+    ["dongu.hub"],
     ["dongu.config", "dongu.files", "dongu.extras", "dongu.launch", "dongu.interrupts"],
     ["dongu.data"],
     ["dongu.model", "dongu.multi_label", "dongu.metrics", "dongu.calibration", "dongu.bootstrap"],

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from dongu.errors import UsageError
+from dongu.hub import join_commits
 from dongu.text import shortened
 
 # Long Hugging Face spellings, so that a command typed from memory works. `--per_device_train_batch_size` and
@@ -137,7 +138,7 @@ class RunConfig(BaseModel):
     model: str = Field(
         "bert-base-uncased",
         min_length=1,
-        description="model to start from: a Hub name, a local folder, or `minilm` (packaged, needs no network)",
+        description="model to start from: a Hub name (owner/name@revision), a local folder, or `minilm` (packaged)",
     )
     out: Annotated[str | None, BeforeValidator(_without_detours)] = Field(
         None, min_length=1, description="run folder to write (default: runs/NAME)"
@@ -272,7 +273,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        recipe = json.loads(text)["options"] if path.suffix == ".json" else tomllib.loads(text)
+        recipe = join_commits(json.loads(text)) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError("the file does not exist", where=f"--config {path}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -62,7 +62,7 @@ from dongu.model.lora import add_lora, load_plain_weights, merged
 from dongu.model.loss import Loss
 from dongu.model.optimizer import make_optimizer, skip_on_gpu
 from dongu.model.padding_free import PaddingFree, why_not, without_padding
-from dongu.model.place import resolve_model
+from dongu.model.place import pin_model, resolve_model
 from dongu.model.processes import compare, facts_of
 from dongu.model.scale import UNSCALED, Scale
 from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
@@ -154,6 +154,7 @@ class Loop:
         )
 
         self.accelerator = make_accelerator(config)
+        config = config.model_copy(update={"model": pin_model(config.model)})
         model_path = resolve_model(config.model)
         self.tokenizer = load_tokenizer(model_path)
         self.model = load_model(
@@ -569,6 +570,7 @@ class Loop:
             raise UsageError(f"the model has {positions} positions", where=f"--max-length {config.max_length}")
         return config.model_copy(
             update={
+                "data": self.data.place if config.data else None,
                 "text_columns": self.data.columns.texts,
                 "label_column": self.data.columns.label,
                 "label_separator": self.data.form.separator,

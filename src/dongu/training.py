@@ -27,6 +27,7 @@ from dongu.errors import (
     UsageError,
     WorkerError,
 )
+from dongu.hub import split_commit
 from dongu.launch import among_processes
 from dongu.loop import Loop, Step
 from dongu.model.load import usual_length
@@ -135,11 +136,12 @@ def _inspection(loop: Loop, folder: RunFolder) -> str:
     length = None if config.max_length == usual_length(loop.model, loop.tokenizer) else config.max_length
     same = ("model", "label_separator", "unlabelled", "batch_size", "seed")
     told = {"max_length": length, **{name: getattr(config, name) for name in same}}
+    told["model"] = split_commit(config.model)[0]
     if (config.text_columns or ()) not in TEXT_COLUMNS:
         told["text_columns"] = config.text_columns
     if config.label_column not in LABEL_COLUMNS:
         told["label_column"] = config.label_column
-    words = ["dongu", "inspect", config.data]
+    words = ["dongu", "inspect", split_commit(config.data)[0]]
     for name, value in told.items():
         if value not in (None, RunConfig.model_fields[name].default):
             words += [option_flag(name), *(value if isinstance(value, tuple) else [str(value)])]
@@ -370,9 +372,14 @@ def _stopped(loop: Loop, folder: RunFolder, signals: StopSignals) -> StoppedErro
 
 def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str, Any]:
     """`run.json`: what `dongu train --config` needs to repeat the run, and what it was made of."""
+    model, model_commit = split_commit(loop.config.model)
+    data, data_commit = (None, None) if loop.config.data is None else split_commit(loop.config.data)
+    options = {**loop.config.model_dump(mode="json"), "model": model, "data": _place(data), "out": str(folder.path)}
+    commits = {"model": model_commit, "data": data_commit}
     return {
         **state.identity,
-        "options": {**loop.config.model_dump(mode="json"), "data": _place(loop.config.data), "out": str(folder.path)},
+        "options": options,
+        "commits": {part: commit for part, commit in commits.items() if commit},
         "new_head": loop.model.new_head and loop.model.new_head.why,
         **({"scale": asdict(loop.loss.scale)} if loop.data.task == "regression" else {}),
         "metrics": loop.metrics.names,

@@ -67,19 +67,20 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.examples import read_examples
     from dongu.data.sources import read_source
     from dongu.data.weights import resolve_weights
-    from dongu.model.place import resolve_model
+    from dongu.model.place import pin_model, resolve_model
     from dongu.run.folder import RunFolder
 
     if parsed.push_to_hub is not None:
         _check_push(parsed.push_to_hub, count)
     resolve_model(config.model)
     if count is not None:
-        _train_seeds(options, count, as_json=parsed.json)
+        _train_seeds(options, config.model, count, as_json=parsed.json)
         return
     if config.out is not None:
         RunFolder(Path(config.out)).refuse_if_taken()
     data = read_examples(read_source(options.pop("data")), config)
     resolve_weights(config, data)  # a class by a name that there is not
+    options["model"] = pin_model(config.model)
     from dongu.run.console import Console
     from dongu.training import train
 
@@ -101,10 +102,12 @@ def _check_push(name: str, count: int | None) -> None:
     check_access(name)
 
 
-def _train_seeds(options: dict[str, Any], count: int, *, as_json: bool) -> None:
+def _train_seeds(options: dict[str, Any], model: str, count: int, *, as_json: bool) -> None:
     from dongu.data.sources import read_source
+    from dongu.model.place import pin_model
 
     source = read_source(options["data"])
+    options["model"] = pin_model(model)  # one commit for all of them
     from dongu.run.console import Console
     from dongu.run.folder import dump_json
     from dongu.seeds import summary_table, train_seeds

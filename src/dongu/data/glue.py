@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dongu.hub import split_revision
+
 
 @dataclass(frozen=True)
 class GlueTask:
@@ -73,5 +75,5 @@ GLUE = {
 
 def glue_task(data: str | None) -> GlueTask | None:
     """The task of `glue:NAME`; None for any other data."""
-    benchmark, _, name = (data or "").partition(":")
+    benchmark, _, name = split_revision(data or "")[0].partition(":")
     return GLUE.get(name) if benchmark == "glue" else None

@@ -16,6 +16,7 @@ from dongu.data.glue import GLUE
 from dongu.data.readers import BATCH_ROWS, FILE_KINDS, SUFFIXES, closest_name, path_kind, read_file, table_of_arrow
 from dongu.data.table import Table, as_cell, check_names, data_error, reason_of
 from dongu.errors import DataError
+from dongu.hub import ask_commit, asked, commit_of, out_of_reach, refusal, say_cached, split_commit, split_revision
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Source:
     """In this order, where present: train, validation, test, then MNLI's validation_mismatched and test_mismatched, and
     those of a name of their own."""
     hub_name: str | None = None
-    """The name as given, for data from the Hub."""
+    """The name as given but for its revision, for data from the Hub."""
     place: str | None = None
-    """DATA as given, where it is a path or a name; None for rows in memory."""
+    """DATA as given, where it is a path or a name; a Hub name with the commit that was read. None for rows in memory.
+    """
     not_read: tuple[str, ...] = ()
     """Files of a folder that are no split, and splits of a Hub data set that are none of the usual ones."""
 
@@ -46,10 +48,10 @@ _OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII | re.IGNORECASE)
 _NOT_SPLITS = ("best_step", "steps", "metric", "threshold", "calibrated", "temperature", "per_class")  # of results.json
 _DATA = (
     f"DATA is a folder with train.* and perhaps validation.* and test.*, or one file ({FILE_KINDS}), "
-    "or a Hub name (glue:mrpc, owner/name, owner/name:config)"
+    "or a Hub name (glue:mrpc, owner/name, owner/name:config, each perhaps with @revision)"
 )
 _IN_MEMORY = "in Python also a datasets.DatasetDict or Dataset, a pandas frame, a list of dicts, a dict of splits"
-_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:\w[\w.+-]*)?", re.ASCII)
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:\w[\w.+-]*)?(@\w[\w./-]*)?", re.ASCII)
 
 
 @uncollected()
@@ -60,7 +62,8 @@ def read_source(data: Any) -> Source:
         DataError: whatever is wrong with it.
     """
     if isinstance(data, str | Path):
-        return replace(_read_name(str(data)), place=str(data))
+        source = _read_name(str(data))
+        return source if source.place else replace(source, place=str(data))
     if isinstance(data, dict):
         return Source("data", _read_splits(data, "data", own=True)[0])
     return Source("data", {"train": _from_memory(data, "data")})
@@ -160,7 +163,8 @@ def hub_parts(name: str) -> tuple[str, str | None]:
     return "nyu-mll/glue" if repository == "glue" else repository, config or None
 
 
-def _read_hub(name: str) -> Source:
+def _read_hub(given: str) -> Source:
+    name, revision = split_revision(given)
     repository, config = hub_parts(name)
     short = "-".join(filter(None, [repository.rpartition("/")[2], config]))
     if name.partition(":")[0] == "glue":
@@ -168,15 +172,70 @@ def _read_hub(name: str) -> Source:
             raise data_error(name, f"GLUE has no task {config or ''!r}", f"its tasks are {', '.join(GLUE)}")
         short = config
     try:
-        import datasets
-
-        loaded = datasets.load_dataset(repository, config)
+        loaded, commit = _load_commit(repository, config, revision)
     except Exception as error:  # failures of the network, the cache and the format share no other base
-        what = f"the data set cannot be loaded from the Hub ({type(error).__name__}: {reason_of(error)})"
-        hint = "check the name and the network; a local folder or file works offline"
-        raise data_error(name, what, hint) from error
+        place = f"{repository}@{revision}" if revision else repository
+        what, hint = refusal(error, place, "dataset") or (
+            f"the data set cannot be loaded from the Hub ({type(error).__name__}: {reason_of(error)})",
+            "check the name and the network; a local folder or file works offline",
+        )
+        raise data_error(given, what, hint) from error
     splits, not_read = _read_splits(loaded if isinstance(loaded, dict) else {"train": loaded}, name, own=False)
-    return Source(short, splits, name, not_read=not_read)
+    return Source(short, splits, name, f"{name}@{commit}" if commit else given, not_read)
+
+
+def _load_commit(repository: str, config: str | None, revision: str | None) -> tuple[Any, str | None]:
+    """A data set of the Hub and its commit; what the cache has of it where the Hub is out of reach.
+
+    Raises:
+        Exception: whatever `datasets` and the Hub have against it.
+    """
+    import datasets
+    from huggingface_hub import is_offline_mode
+
+    if is_offline_mode() and revision is None:
+        loaded = datasets.load_dataset(repository, config)
+        return loaded, _commit_of(loaded)
+    place = f"{repository}@{revision}" if revision else repository
+    try:
+        commit = commit_of(place, "dataset") if revision else ask_commit(place, "dataset")
+    except Exception as error:
+        if revision or not out_of_reach(error):
+            raise
+        try:
+            loaded = _prepared(repository, config, "auto", "auto")  # `datasets` itself would ask again and again
+        except (ValueError, OSError):
+            raise error from None
+        say_cached(repository, error)
+        return loaded, _commit_of(loaded)
+    try:
+        return _prepared(repository, config, "0.0.0", commit), commit
+    except (ValueError, OSError):  # it was not loaded yet
+        loaded = asked(lambda: datasets.load_dataset(repository, config, revision=commit))
+    if (found := _commit_of(loaded) or commit) != commit:  # of the cache, where `datasets` did not reach the Hub
+        raise FileNotFoundError(f"commit {commit} is not to be had, and the cache has {found}")
+    return loaded, commit
+
+
+def _prepared(repository: str, config: str | None, version: str, commit: str) -> Any:
+    """A data set that `datasets` has loaded before, without a request.
+
+    Raises:
+        ValueError, OSError: it has not, or not under this name.
+    """
+    from datasets.packaged_modules.cache.cache import Cache
+
+    name = repository.rpartition("/")[2]
+    builder = Cache(repo_id=repository, dataset_name=name, config_name=config, version=version, hash=commit)
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def _commit_of(loaded: Any) -> str | None:
+    """The commit of a data set that `datasets` has prepared, which names the folder after it."""
+    part = next(iter(loaded.values()), None) if isinstance(loaded, dict) else loaded
+    files = getattr(part, "cache_files", None) or [{"filename": ""}]
+    return split_commit(f"@{Path(files[0]['filename']).parent.name}")[1]
 
 
 def _read_splits(data: dict[Any, Any], origin: str, *, own: bool) -> tuple[dict[str, Table], tuple[str, ...]]:

@@ -16,7 +16,8 @@ from dongu.data.order import epoch_order, grouped_order, padding_share
 from dongu.data.tokens import Tokens
 from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
 from dongu.errors import ModelError
-from dongu.model.place import find_model, hub_hint
+from dongu.hub import ask_commit, asked, split_revision
+from dongu.model.place import find_model, hub_error
 from dongu.text import percent
 
 SAMPLED_ROWS = 10_000  # of a split that are tokenized: a share of 1% is then known to 0.2%
@@ -26,7 +27,6 @@ FILES = ["tokenizer.json", "tokenizer_config.json", "config.json"]
 # Position tables that begin after the padding index: 514 of them hold 512 tokens.
 SHIFTED_POSITIONS = ("camembert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta")
 UNKNOWN_LENGTH = 512  # where neither the tokenizer nor the model names a limit
-REACH_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,17 @@ def load_plain_tokenizer(name: str) -> tuple[Any, int]:
 
 def _fetch(name: str) -> Path:
     """The folder of a Hub model's small files, from the cache where they are in it."""
-    from huggingface_hub import get_session, hf_hub_url, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    repository, revision = split_revision(name)
     try:
         with contextlib.suppress(LocalEntryNotFoundError):
-            return Path(snapshot_download(name, allow_patterns=FILES, local_files_only=True))
-        # Without a network the download itself would try for half a minute.
-        get_session().head(hf_hub_url(name, FILES[0]), timeout=REACH_SECONDS)
-        return Path(snapshot_download(name, allow_patterns=FILES))
+            return Path(snapshot_download(repository, revision=revision, allow_patterns=FILES, local_files_only=True))
+        commit = ask_commit(name, "model")
+        return Path(asked(lambda: snapshot_download(repository, revision=commit, allow_patterns=FILES)))
     except Exception as error:  # failures of the network, the cache and the name share no other base
-        raise ModelError("is not here, and not to be had", where=f"--model {name}", hint=hub_hint(name)) from error
+        raise hub_error(error, name) from error
 
 
 def _read_object(path: Path) -> dict[str, Any]:

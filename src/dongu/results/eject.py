@@ -25,6 +25,7 @@ from dongu.data.examples import read_examples
 from dongu.data.holdout import first_copies
 from dongu.data.sources import read_source
 from dongu.errors import DataError, ModelError, UsageError
+from dongu.hub import split_commit
 from dongu.loop import Loop
 from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
 from dongu.model.layers import layer_depths
@@ -107,6 +108,7 @@ def _data_facts(loop: Loop) -> dict[str, Any]:
     if labels is not None and "\n" in labels and reading.label_names is not None:
         labels = None  # they are many, and the rows have them
     return {
+        "data_commit": reading.commit,
         "hub": reading.hub and literals(reading.hub, before="HUB = "),
         "paths": mapping(reading.paths, before="DATA = "),
         "load": reading.load,
@@ -140,18 +142,20 @@ def _repeats(loop: Loop) -> bool:
 
 def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
     place, model = find_model(config.model), loop.model
+    name, commit = (place, None) if Path(place).is_dir() else split_commit(place)
     if package := PACKAGED.get(config.model):
         words = f'Path({package}.__file__).parent / "model"'
     else:
-        words = literal(str(Path(place).absolute()) if Path(place).is_dir() else place)
+        words = literal(str(Path(place).absolute()) if Path(place).is_dir() else name)
     with quiet_transformers():
-        base = AutoConfig.from_pretrained(place)
-        tokenizer = AutoTokenizer.from_pretrained(place, model_max_length=config.max_length)
+        base = AutoConfig.from_pretrained(name, revision=commit)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=commit, model_max_length=config.max_length)
     if base.get_text_config() is not base:
         what = f"`{base.model_type}` has a model of texts within it, which a plain script does not set up"
         raise ModelError(what, where=f"--model {config.model}")
     facts: dict[str, Any] = {
         "model": words,
+        "model_commit": commit,
         "pads_with_end": tokenizer.pad_token is None,
         "reads_last_token": reads_last_token(base),
         "pad_in_config": hasattr(base, "pad_token_id") and base.pad_token_id != model.config.pad_token_id,

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from dongu.errors import InputError, StorageError, UsageError
+from dongu.hub import asked, out_of_reach, refusal
 from dongu.run.folder import RunFolder
 
 _NAME = re.compile(r"(?!.*(--|\.\.))\w[\w.-]*/\w[\w.-]{0,95}(?<![.-])", re.ASCII)
@@ -25,10 +26,10 @@ def check_access(name: str) -> None:
     if get_token() is None:
         raise UsageError("there is no token for the Hub", where=name, hint="`hf auth login`, or set HF_TOKEN")
     try:
-        HfApi().whoami()
+        asked(HfApi().whoami)
     except Exception as error:  # failures of the network, of the token and of the service share no other base
         hint = "check the token and the network, or train without it and push later: dongu push RUN OWNER/NAME"
-        raise UsageError(f"the Hub does not let us in ({_reason(error)})", where=name, hint=hint) from error
+        raise UsageError(f"the Hub does not let us in ({_reason(error, name)})", where=name, hint=hint) from error
 
 
 def push(run: str | Path, name: str, *, public: bool = False) -> str:
@@ -51,14 +52,17 @@ def push(run: str | Path, name: str, *, public: bool = False) -> str:
     folder.check_model()
     api = HfApi()
     try:
-        address = api.create_repo(name, private=not public, exist_ok=True)
-        api.upload_folder(repo_id=name, folder_path=folder.model, commit_message="Model of dongu, with its card")
+        address = asked(lambda: api.create_repo(name, private=not public, exist_ok=True))
+        message = "Model of dongu, with its card"
+        asked(lambda: api.upload_folder(repo_id=name, folder_path=folder.model, commit_message=message))
     except Exception as error:  # as above
         hint = f"the run is whole; push it later: dongu push {run} {name}"
-        raise StorageError(f"could not be pushed ({_reason(error)})", where=name, hint=hint) from error
+        raise StorageError(f"could not be pushed ({_reason(error, name)})", where=name, hint=hint) from error
     return str(address)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, name: str) -> str:
+    if out_of_reach(error) and (told := refusal(error, name, "model")):
+        return told[0]
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

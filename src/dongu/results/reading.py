@@ -17,6 +17,7 @@ from dongu.data.columns import parts_of
 from dongu.data.examples import Examples, TextData
 from dongu.data.labels import SEPARATOR
 from dongu.errors import DataError
+from dongu.hub import split_commit
 
 Rows: TypeAlias = Mapping[str, Sequence[Any]]  # a column each
 TextRule: TypeAlias = Callable[[Rows, Any], list[Any]]
@@ -101,6 +102,7 @@ class Reading:
     """What a script says about its data."""
 
     hub: tuple[str, ...] | None  # what load_dataset is given, for data of the Hub
+    commit: str | None  # of these
     paths: dict[str, str]  # split → file, or what the split is called on the Hub
     texts: list[str] | list[list[str]]  # the columns; of each text, where it joins some
     text_of: str
@@ -124,7 +126,7 @@ class Reading:
     def load(self) -> str:
         """The words that read all rows."""
         if self.hub is not None:
-            return "load_dataset(*HUB)"
+            return f"load_dataset(*HUB{', revision=DATA_COMMIT' if self.commit else ''})"
         kinds = {name: _format(path) for name, path in self.paths.items()}
         if len({*kinds.values()}) == 1:
             kind, options = kinds["train"]
@@ -159,7 +161,8 @@ def find_reading(data: TextData) -> Reading:
     else:
         hub = _hub_name(data.hub_name)
         paths = {name: splits[name].origin.removeprefix(f"{data.hub_name} ") for name in own}
-    with _loaded(data, hub, paths) as parts:
+    commit = split_commit(data.place or "")[1]
+    with _loaded(data, hub, commit, paths) as parts:
         if sum(map(len, parts.values())) != sum(map(len, splits.values())):
             raise _unlike(data, "rows")
         whole = {name: part[:] for name, part in parts.items()}
@@ -176,7 +179,7 @@ def find_reading(data: TextData) -> Reading:
     )
     if label_of is None:
         raise _unlike(data, "labels")
-    return Reading(hub, paths, texts, text_of, label_of, label_names)
+    return Reading(hub, commit, paths, texts, text_of, label_of, label_names)
 
 
 def _take(rows: Rows, examples: Examples) -> Rows:
@@ -223,12 +226,14 @@ def _hub_name(name: str) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _loaded(data: TextData, hub: tuple[str, ...] | None, paths: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def _loaded(
+    data: TextData, hub: tuple[str, ...] | None, commit: str | None, paths: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     """The parts as a script would load them, without leaving a copy of a user's files in the cache of `datasets`."""
     import datasets
 
     if hub is not None:
-        loaded = datasets.load_dataset(*hub)
+        loaded = datasets.load_dataset(*hub, **({"revision": commit} if commit else {}))
         yield {name: loaded[key] for name, key in paths.items()}
         return
     shown = datasets.is_progress_bar_enabled()

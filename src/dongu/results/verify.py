@@ -138,7 +138,8 @@ def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
     rows = sum(len(examples) for examples in loop.data.splits.values())
     changes = "".join(f"; changed at step {change['step']:,}" for change in record.get("changes", ()))
     harmless = "".join(f"; {difference.text}" for difference in found)
-    return f"{rows:,} rows, options, versions and hardware are what they were{harmless}{changes}"
+    same = "rows, options, starting weights, versions and hardware are what they were"
+    return f"{rows:,} {same}{harmless}{changes}"
 
 
 def _replay(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mapping[Path, RunState]) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dongu.errors import CheckpointError, DataError, InputError, LockedError, ModelError, UsageError
 from dongu.files import is_leftover, make_folder, remove_leftovers, storage, write_file, write_lines
+from dongu.hub import join_commits, split_commit
 from dongu.run.manifest import MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
 
 if TYPE_CHECKING:  # a folder is looked at before torch is loaded
@@ -204,7 +205,7 @@ class RunFolder:
         try:
             return Loop(where_they_were if data is None else data, **recorded)
         except DataError as error:
-            if data is None and error.where == where_they_were:
+            if data is None and error.where == where_they_were and split_commit(error.where)[1] is None:
                 error.hint = f"these are the run's data; where are they now? dongu resume {self.path} DATA"
             raise
 
@@ -215,7 +216,11 @@ class RunFolder:
             InputError: the folder is no run, or the file is damaged.
         """
         record = self.read_json("run.json")
-        options, names = record.get("options"), record.get("label_names")
+        try:
+            record["options"] = join_commits(record)
+        except (KeyError, ValueError):  # said below
+            record["options"] = None
+        options, names = record["options"], record.get("label_names")
         if not (isinstance(options, dict) and "data" in options and None not in map(options.get, RESOLVED)):
             reason = "no options of a run"
         elif not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):

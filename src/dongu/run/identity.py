@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+import torch
 
 from dongu.config import RunConfig, option_flag
 from dongu.data.batches import Split
@@ -39,7 +40,11 @@ class Difference:
 
 
 def identity(loop: Loop) -> dict[str, Any]:
-    """Options, data, versions, hardware and processes, as JSON has them."""
+    """Options, data, versions, hardware, processes and weights, as JSON has them.
+
+    Args:
+        loop: before its first step, and before a checkpoint is put into it.
+    """
     options = loop.config.model_dump(mode="json")
     return {
         "options": {name: value for name, value in options.items() if name not in HARMLESS},
@@ -51,7 +56,7 @@ def identity(loop: Loop) -> dict[str, Any]:
         "hardware": {"device": describe_device(loop.accelerator), "cpu": describe_processor()},
         "label_names": [*loop.data.label_names],
         "processes": loop.accelerator.num_processes,
-        **_frozen(loop.model),
+        "weights": _digest_of_weights(loop.model),
     }
 
 
@@ -88,8 +93,9 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
             yield Difference("data", f"{split} holds other rows than it did ({origin}: {counts})")
         elif new["tokens"] != old["tokens"]:
             yield Difference("data", f"the tokenizer makes other tokens of {split}")
-    if was.get("frozen") != now.get("frozen"):
-        yield Difference("model", f"the weights of --model {loop.config.model} that do not learn are others")
+    same_seed = was["options"].get("seed") == now["options"]["seed"]  # another one makes another head
+    if same_seed and was.get("weights", now["weights"]) != now["weights"]:
+        yield Difference("model", f"the weights of --model {loop.config.model} are others than those of the start")
     for name, old in was["versions"].items():
         if (new := now["versions"].get(name)) != old:
             yield Difference("" if name == "python" else "versions", f"{name} is {new}, and was {old}")
@@ -132,16 +138,13 @@ def _digest_of_tokens(split: Split) -> str:
     return digest.hexdigest()
 
 
-def _frozen(model: Any) -> dict[str, str]:
-    """A digest of the weights that do not learn, which no checkpoint holds; nothing where all do."""
-    frozen = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    if not frozen:
-        return {}
+def _digest_of_weights(model: Any) -> str:
+    """Of all that a run starts with, the new head and what does not learn among it, which no checkpoint holds."""
     digest = hashlib.sha256()
-    for name, parameter in frozen.items():
+    for name, tensor in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().numpy())
-    return {"frozen": digest.hexdigest()}
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())  # numpy has no bfloat16
+    return digest.hexdigest()
 
 
 def _shown(value: Any) -> str:
