@@ -43,6 +43,7 @@ from conftest import save_tiny_model  # and the path to `forked`
 from dongu.data.batches import EvalBatches, TrainUpdates
 from dongu.run.checkpoint import Checkpoints
 from dongu.run.signals import EXIT_CODES, StopSignals, end_at_once
+from drivers import HANGS
 from forked import fork
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>: what a killed child leaves behind becomes the driver's
@@ -192,7 +193,7 @@ class Life:
         request, sent, since = self.request, 0, self.began
         at: list[str] = []
         if (phase := request.get("phase")) is not None:
-            self.wait(60, phase, request.get("occurrence", 1))
+            self.wait(HANGS, phase, request.get("occurrence", 1))
         pause = request.get("delay", 0.0)
         for number in request.get("signals", ()):
             self.wait(pause)
@@ -208,10 +209,10 @@ class Life:
                     os.kill(target, number)
             sent += bool(targets)
             pause = request.get("gap", 0.0)
-        self.wait(60)
+        self.wait(HANGS)
         if self.code is None:
             os.kill(self.pid, signal.SIGKILL)
-            self.wait(60)
+            self.wait(HANGS)
             raise TimeoutError(f"{request} did not end by itself")
         seconds = time.monotonic() - since
         self.read()

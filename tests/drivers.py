@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+HANGS = 600  # seconds that nothing here takes, however busy the machine is
+
 
 class Driver:
     """One connection to the crash server: one child at a time."""

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from drivers import HANGS
+
 BLOCKS = """
 import resource
 import torch
@@ -24,7 +26,7 @@ for _ in range(12):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no glibc here")
 def test_a_freed_block_is_used_again_and_not_faulted_in_again() -> None:
-    done = subprocess.run([sys.executable, "-c", BLOCKS], capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", BLOCKS], capture_output=True, text=True, check=True, timeout=HANGS)
     faults = [int(line) for line in done.stdout.split()]
     # The first few lie here and there, beside what else is freed.
     assert sorted(faults)[len(faults) // 2] < 100

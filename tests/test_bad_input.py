@@ -22,6 +22,7 @@ import pytest
 
 from dongu.cli.main import run as run_command
 from dongu.data.readers import read_file
+from drivers import HANGS
 from test_sources import BROKEN, ids
 
 LIMIT_SECONDS = 5  # of a command; the first one also loads torch
@@ -685,7 +686,7 @@ def test_a_process_that_is_quick_to_refuse(tmp_path: Path, arguments: list[str],
     (tmp_path / "data.csv").write_text("text,label\na,yes\nb,no\nc,\n")
     before = contents(tmp_path)
     command = [sys.executable, "-X", "importtime", "-m", "dongu", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
     assert done.returncode == 2
     message = "".join(line for line in done.stderr.splitlines(keepends=True) if not line.startswith("import time:"))
     assert message.startswith(f"dongu: error: {said}")
@@ -714,7 +715,7 @@ def test_a_bad_model_is_told_before_torch_is_loaded(tmp_path: Path, tiny_model: 
         "assert not {'torch', 'transformers'} & {*sys.modules}"
     )
     command = [sys.executable, "-c", program, *WITHOUT_TORCH]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     messages = done.stderr.split("dongu: ")[1:]
     for name, message in zip(WITHOUT_TORCH, messages, strict=True):
@@ -748,7 +749,7 @@ def test_what_is_wrong_with_a_run_or_its_rows_is_told_before_torch_is_loaded(tmp
         "    assert not {'torch', 'transformers'} & {*sys.modules}, arguments"
     )
     python = [sys.executable, "-c", program, json.dumps(commands)]
-    done = subprocess.run(python, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
+    done = subprocess.run(python, capture_output=True, text=True, check=False, timeout=HANGS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     messages = done.stderr.split("dongu: ")[1:]
     assert len(messages) == len(commands) > 40

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from dongu.cli.main import run as run_command
 from dongu.run.checkpoint import Checkpoint, Checkpoints
 from dongu.run.signals import StopSignals
-from drivers import Driver, Pool
+from drivers import HANGS, Driver, Pool
 from forked import fork
 
 pytestmark = pytest.mark.crash
@@ -445,9 +445,7 @@ def test_a_worker_that_fails_is_an_error_and_costs_no_byte(
         run = recipe.folder / f"run-{number}"
         arguments = [*recipe.train, "--workers", "1", "--out", str(run)]
         answer = driver.ask(arguments=arguments, fault=FAULTS[number])
-        since_the_last_line = time.time() - (run / "metrics.jsonl").stat().st_mtime
         assert answer["code"] == 8, (FAULTS[number], answer["output"])
-        assert since_the_last_line < 10
         assert driver.ask(orphans=0.5)["orphans"] == 0, "the error ends all workers"
         assert "dongu resume RUN --workers 0" in answer["output"]
         answer = driver.ask(arguments=["resume", str(run), "--workers", "0"])
@@ -580,7 +578,7 @@ def start(*command: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def wait_for_step(run: Path, step: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANGS
     while not (run / "metrics.jsonl").exists() or max(logged(run), default=0) < step:
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -592,7 +590,7 @@ def test_the_real_command_ends_with_its_code(make_recipe: Callable[..., Recipe],
     with start(sys.executable, "-m", "dongu", *recipe.train, "--out", str(run)) as process:
         wait_for_step(run, 3)
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=HANGS)
     assert process.returncode == 143
     assert "SIGTERM: ending after this step" in output
     assert "dongu: SIGTERM ended the run after step" in output
@@ -606,7 +604,7 @@ def test_an_ignored_signal_stays_ignored(make_recipe: Callable[..., Recipe]) -> 
     with start("nohup", sys.executable, "-m", "dongu", *recipe.train, "--out", str(run)) as process:
         wait_for_step(run, 3)
         process.send_signal(signal.SIGHUP)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=HANGS)
     assert process.returncode == 0, output
     recipe.check(run)
 
@@ -618,7 +616,7 @@ def test_a_launcher_that_is_told_to_end_saves(two_processes: tuple[Recipe, Pool]
     with start(sys.executable, *launcher, *recipe.train, "--out", str(run)) as process:
         wait_for_step(run, 3)
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=HANGS)
     assert process.returncode != 0
     (step,) = re.findall(r"SIGTERM ended the run after step (\d+) of 24", output)
     assert Checkpoint.read(run / "checkpoints" / f"step-{int(step):08}").state.step == int(step)

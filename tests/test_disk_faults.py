@@ -29,6 +29,7 @@ from dongu.page.report import write_report
 from dongu.run import effort
 from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoints
 from dongu.run.journal import Journal
+from drivers import HANGS
 
 STEPS = 12
 OPTIONS: dict[str, Any] = {
@@ -316,7 +317,10 @@ def test_a_file_system_that_is_full(job: Job, tmp_path: Path) -> None:
         pytest.skip(f"this system lets nobody mount a file system of one's own: {tried.stderr.strip()}")
     request = {"data": job.data, "model": job.model, "mount": str(tmp_path / "mount"), "folder": str(tmp_path)}
     done = subprocess.run(
-        ["unshare", "-Urm", sys.executable, __file__, json.dumps(request)], capture_output=True, text=True, timeout=300
+        ["unshare", "-Urm", sys.executable, __file__, json.dumps(request)],
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     trials = json.loads(done.stdout.splitlines()[-1])

@@ -18,7 +18,7 @@ import dongu
 from conftest import unwrapped
 from dongu.cli.main import run as run_command
 from dongu.run.dynamics import read_dynamics
-from drivers import Pool
+from drivers import HANGS, Pool
 from test_seeds import end_after
 
 LAUNCHERS = {
@@ -46,7 +46,7 @@ def launch(launcher: str | None, *arguments: str) -> str:
     # Without GPUs both launchers say so at length on standard error; only our own lines are looked at.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, *prefix, "-m", "dongu", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=HANGS)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -143,7 +143,7 @@ def test_two_processes_evaluate_to_the_same_bits(
 def test_an_error_is_said_once(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere.csv"
     command = [sys.executable, "-m", *LAUNCHERS["torchrun"][:3], "-m", "dongu", "train", str(missing)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
     assert done.returncode != 0
     assert done.stderr.count("dongu: error:") == 1
 
