@@ -476,7 +476,7 @@ def test_inspect(flawed: Path, tiny_model: Callable[..., str], capsys: pytest.Ca
 def test_inspect_says_what_it_could_not_look_at(flawed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["inspect", "flawed", "--model", "minlm"]) == 0
     said = capsys.readouterr().out
-    assert "Not looked at: lengths, truncation and padding, for --model minlm is not in the cache" in said
+    assert "Not looked at: lengths, truncation and padding, for --model minlm is not in the cache" in unwrapped(said)
     assert "did you mean `minilm`?" in said
     assert "tokens  " not in said
     assert said.endswith("Found: 5 warnings.\n")

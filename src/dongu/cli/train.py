@@ -67,7 +67,7 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.examples import read_examples
     from dongu.data.sources import read_source
     from dongu.data.weights import resolve_weights
-    from dongu.model.place import pin_model, resolve_model
+    from dongu.model.place import resolve_model
     from dongu.run.folder import RunFolder
 
     if parsed.push_to_hub is not None:
@@ -80,7 +80,6 @@ def _run(parsed: argparse.Namespace) -> None:
         RunFolder(Path(config.out)).refuse_if_taken()
     data = read_examples(read_source(options.pop("data")), config)
     resolve_weights(config, data)  # a class by a name that there is not
-    options["model"] = pin_model(config.model)
     from dongu.run.console import Console
     from dongu.training import train
 
