@@ -192,6 +192,7 @@ def test_damaged_predictions(
     runs: dict[str, Path], copied: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     low, other = runs["low"], copied("high")
+    (other / "MANIFEST.json").unlink()  # which sees all of it by itself
     path = other / "predictions" / "test.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
 

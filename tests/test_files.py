@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dongu.errors import StorageError
-from dongu.files import Disk, disk, remove_leftovers, replace_folder, write_file
+from dongu.files import Disk, disk, open_to_write, remove_leftovers, replace_folder, write_file
 
 
 def full(*_: Any, **__: Any) -> Any:
@@ -54,7 +54,7 @@ def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:
 FILE_FAULTS: list[tuple[Any, str, str]] = [
     (os, "fsync", "the content does not reach the disk"),
     (Path, "replace", "the name cannot be taken"),
-    (Path, "open", "the staged file cannot be opened"),
+    (os, "open", "the staged file cannot be opened"),
 ]
 
 
@@ -81,10 +81,10 @@ def test_a_write_that_stops_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Half of the content is in the staged file when the disk is full: nobody ever sees it."""
     target = tmp_path / "results.json"
     target.write_text("old")
-    real_open = Path.open
+    real_open = open_to_write
 
-    def open_short(path: Path, *arguments: Any, **options: Any) -> Any:
-        file = real_open(path, *arguments, **options)
+    def open_short(*arguments: Any) -> Any:
+        file = real_open(*arguments)
 
         class Short:
             def __enter__(self) -> Short:
@@ -100,7 +100,7 @@ def test_a_write_that_stops_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
         return Short()
 
-    monkeypatch.setattr(Path, "open", open_short)
+    monkeypatch.setattr("dongu.files.open_to_write", open_short)
     with pytest.raises(StorageError):
         write_file(target, b"new content")
     monkeypatch.undo()

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import dongu
-from dongu.errors import ModelError
+from dongu.errors import InputError, ModelError
 from dongu.model import safety
 from dongu.model.load import load_classifier
 
@@ -366,7 +366,7 @@ def test_a_finished_run_is_checked_too(tmp_path: Path, model: Path, capsys: pyte
     assert dongu.load(run).predict(["a good film"])
     assert [path.name for kind in ("*.py", "*.bin", "*.pt", "*.pkl") for path in run.rglob(kind)] == ["dynamics.bin"]
     settings(auto_map=CODE)(run / "model")
-    with pytest.raises(ModelError, match="bytes, not"):  # already by its digest
+    with pytest.raises(InputError, match="bytes, not"):  # already by its digest
         dongu.load(run)
     (run / "MANIFEST.json").unlink()  # whoever sends a run can send a list that fits, or none
     with pytest.raises(ModelError, match="auto_map"):

@@ -31,6 +31,7 @@ from dongu.results.outcomes import Share, class_rows
 from dongu.results.suspects import learnt
 from dongu.run.dynamics import RECORD, read_dynamics
 from dongu.run.folder import RunFolder
+from dongu.run.manifest import manifest_bytes
 
 OPTIONS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "micro_batch_size": 3, "lr": 2e-3, "threads": 1}
 LABELS: dict[str, Callable[[int, random.Random], Any]] = {
@@ -230,6 +231,7 @@ def test_the_run_before_on_the_same_data_is_the_one_compared_with(classes: Path)
     put("just-before", -10)
     results = json.loads((classes / "results.json").read_text(encoding="utf-8"))
     results["test"]["macro_f1"] |= {"value": 0.99, "low": 0.98, "high": 1.0}
+    (classes / "MANIFEST.json").unlink()
     (classes / "results.json").write_text(json.dumps(results), encoding="utf-8")
     assert "above the previous run on these data, just-before; the intervals lie apart." in made(classes).text
 
@@ -458,8 +460,7 @@ def infect(run: Path, words: Callable[[int], str]) -> RunFolder:
     for split in ("validation", "test"):
         results[split][words(26)] = results[split].pop(main)
     (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    manifest = {"files": {words(22): {"size": 1, "sha256": words(23)}}}
-    (run / "MANIFEST.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (run / "MANIFEST.json").write_bytes(manifest_bytes({words(22): {"size": 1, "sha256": words(23)}}))
     return RunFolder(run)
 
 

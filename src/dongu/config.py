@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from dongu.errors import UsageError
+from dongu.files import read_regular
 from dongu.hub import join_commits
 from dongu.text import shortened
 
@@ -272,13 +273,13 @@ def read_config(path: Path) -> dict[str, Any]:
         UsageError: the file is missing, is not TOML or JSON, or holds no options.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, follow=True).decode()
         recipe = join_commits(json.loads(text)) if path.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError("the file does not exist", where=f"--config {path}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
-            f"not a readable recipe ({error})",
+            f"not a readable recipe ({getattr(error, 'strerror', None) or error})",
             where=f"--config {path}",
             hint="give a TOML file of options (epochs = 3), or the run.json of a run",
         ) from error

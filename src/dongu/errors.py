@@ -17,6 +17,9 @@ The number is the exit code of the command. Each error says what happened, where
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from dongu.text import one_line
 
 
@@ -96,3 +99,18 @@ class StoppedError(DonguError):
     def __init__(self, what: str, *, exit_code: int, where: str = "", hint: str = "") -> None:
         super().__init__(what, where=where, hint=hint)
         self.exit_code = exit_code
+
+
+@contextmanager
+def no_panic() -> Iterator[None]:
+    """Make an exception of a panic in tokenizers or safetensors, which are written in Rust: it is no `Exception`.
+
+    Raises:
+        RuntimeError: with what the panic said.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        raise RuntimeError(" ".join(str(error).split())) from error

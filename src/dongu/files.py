@@ -2,6 +2,9 @@
 
 Stage beside the target, flush each file, rename, flush the folder. What reaches the disk goes through `Disk`, so a test
 can put another in its place that fails, or loses power, at any operation.
+
+A folder may come from somebody else. So all of its files are opened by `open_regular`: where a link, a pipe or a device
+stands in the place of a file, nothing is written through it, and nobody waits for its end.
 """
 
 from __future__ import annotations
@@ -12,15 +15,20 @@ import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from io import FileIO
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from dongu.errors import StorageError, UsageError
 
 LINES_A_WRITE = 1 << 12
-_LEFTOVER = re.compile(r"\.(?P<target>.+)\.\d+\.(?P<kind>tmp|old)")
+JSON_LIMIT = 1 << 26  # bytes of a file that holds one JSON object
+LOG_LIMIT = 1 << 32  # bytes of a file that grows with each step or row
+DENSE_BYTES = 1 << 26  # a larger log is looked at for holes
+_LEFTOVER = re.compile(r"\.(?P<target>.+)\.(?P<process>\d{1,9})\.(?P<kind>tmp|old)")
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers report the system's errors
 _HINTS = {
     errno.ENOSPC: "free some space and run the same command again",
@@ -28,6 +36,7 @@ _HINTS = {
     errno.EROFS: "the file system is read-only: choose a folder on another one",
     errno.EACCES: "the permissions of the folder do not allow it",
     errno.EIO: "the disk reports an error: look at it before you trust it again",
+    errno.ELOOP: "dongu writes neither through links nor into pipes and devices: move it out of the way",
 }
 
 
@@ -40,7 +49,7 @@ class Disk:
 
     def write(self, path: Path, content: bytes) -> None:
         """A file with this content, flushed to the disk; its name is not, before the folder is."""
-        with path.open("wb", buffering=0) as file:
+        with open_to_write(path, "wb") as file:
             self.append(file, content)
             os.fsync(file.fileno())
 
@@ -79,6 +88,70 @@ class Disk:
 disk = Disk()
 
 
+def open_regular(path: Path, flags: int, *, follow: bool = False) -> int:
+    """The descriptor of a regular file, with the mode that the umask gives where it is a new one.
+
+    Args:
+        path: the file.
+        flags: those of open(2).
+        follow: whether it may be a link to one, as in the Hub's cache.
+
+    Raises:
+        OSError: it cannot be opened, or something else has its name: a link, a pipe, a device, a folder.
+    """
+    try:
+        safely = os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)  # a pipe would wait for its other end
+        descriptor = os.open(path, flags | safely, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise _irregular(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _irregular(path)
+    return descriptor
+
+
+def _irregular(path: Path) -> OSError:
+    return OSError(errno.ELOOP, "is no regular file", str(path))
+
+
+def open_to_write(path: Path, mode: Literal["wb", "ab"]) -> FileIO:
+    """A regular file, unbuffered: emptied or made (`wb`), or to be added to (`ab`).
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    return open(path, mode, buffering=0, opener=lambda _, flags: open_regular(path, flags))
+
+
+def read_regular(path: Path, limit: int = JSON_LIMIT, *, follow: bool = False) -> bytes:
+    """The content of a regular file: read, not mapped, so that nobody can pull it away.
+
+    Raises:
+        OSError: as `open_regular`, or it has more than `limit` bytes.
+    """
+    with os.fdopen(open_regular(path, os.O_RDONLY, follow=follow), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"has {size:,} bytes, not at most {limit:,}", str(path))
+        if limit == LOG_LIMIT and size > DENSE_BYTES and os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size:
+            raise OSError(errno.EFBIG, f"has {size:,} bytes, and holes among them, which no log has", str(path))
+        file.seek(0)
+        return file.read(size)
+
+
+def read_log(path: Path) -> bytes:
+    """The content of a file that a run adds to; nothing where there is none.
+
+    Raises:
+        OSError: as `read_regular`.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return read_regular(path, LOG_LIMIT)
+    return b""
+
+
 @contextlib.contextmanager
 def storage(path: Path) -> Iterator[None]:
     """Turn what the system refuses in the block into a `StorageError` that names the path and the cause."""
@@ -111,7 +184,7 @@ def write_lines(path: Path, lines: Iterable[str], *, within: Path | None = None)
     lines = iter(lines)
     with _replacing(path, within) as staged:
         disk.write(staged, b"")
-        with staged.open("ab", buffering=0) as file:
+        with open_to_write(staged, "ab") as file:
             while part := "".join(islice(lines, LINES_A_WRITE)):
                 disk.append(file, part.encode())
         disk.sync(staged)
@@ -123,6 +196,7 @@ def _replacing(path: Path, within: Path | None) -> Iterator[Path]:
     staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with storage(path):
         make_folder(path.parent, within)
+        _remove_abandoned(path, within)
         try:
             yield staged
             disk.rename(staged, path)
@@ -132,11 +206,14 @@ def _replacing(path: Path, within: Path | None) -> Iterator[Path]:
 
 
 def make_folder(path: Path, within: Path | None = None) -> None:
-    """The folder and those above it, each with its name on the disk.
+    """The folder and those above it, each with its name on the disk; between it and `within` there is no link.
 
     Raises:
-        OSError: one could not be made.
+        OSError: one could not be made, or is a link.
     """
+    if within is not None and path != within:
+        refuse_link(path)
+        make_folder(path.parent, within)
     if not path.is_dir():
         if path == within:  # it was there, and somebody took it away
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -144,6 +221,30 @@ def make_folder(path: Path, within: Path | None = None) -> None:
         with contextlib.suppress(FileExistsError):  # another process was faster
             disk.make_folder(path)
         disk.sync(path.parent)
+
+
+def _remove_abandoned(target: Path, within: Path | None) -> None:
+    """What writes to the target have left whose process was killed; in a run folder `remove_leftovers` does it."""
+    if within is not None:
+        return
+    for path in target.parent.iterdir():
+        name = _LEFTOVER.fullmatch(path.name)
+        if name is not None and (name["target"], name["kind"]) == (target.name, "tmp") and not path.is_symlink():
+            try:
+                os.kill(int(name["process"]), 0)  # only asks
+            except ProcessLookupError:
+                disk.remove(path)
+            except OSError:
+                continue
+
+
+def refuse_link(path: Path) -> None:
+    """
+    Raises:
+        OSError: it is a link, through which files elsewhere would be written or removed.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a link", str(path))
 
 
 @contextlib.contextmanager
@@ -163,9 +264,13 @@ def replace_folder(target: Path, *, within: Path | None = None) -> Iterator[Path
         try:
             disk.remove(staged)
             make_folder(target.parent, within)
+            _remove_abandoned(target, within)
             disk.make_folder(staged)
             yield staged
+            mode = staged.stat().st_mode & 0o666  # what the umask left; safetensors hides its files from all others
             for path in sorted(staged.rglob("*")):
+                if path.is_file():
+                    path.chmod(mode)
                 disk.sync(path)
             disk.sync(staged)
             if not target.exists():

@@ -45,6 +45,9 @@ def train_seeds(
     finished = {seed for seed in begun if (folders[seed].path / "results.json").exists()}
     _refuse_other_use(out, first)
     for config in configs:
+        if folders[config.seed].path.is_symlink():
+            hint = "remove it, or choose another --out"
+            raise UsageError("is a link", where=str(folders[config.seed].path), hint=hint)
         if config.seed in begun:
             _refuse_other_rows(folders[config.seed], source, config)
     main = launch.rank() == 0
@@ -76,7 +79,7 @@ def train_seeds(
 def summarize(folders: Mapping[int, RunFolder], config: RunConfig) -> dict[str, Any]:
     """Mean, standard deviation (of a sample) and range of every metric over the finished runs, and the best of them."""
     finished = {seed: folder for seed, folder in folders.items() if (folder.path / "results.json").exists()}
-    results = [folder.read_json("results.json") for folder in finished.values()]
+    results = [folder.read_results() for folder in finished.values()]
     summary: dict[str, Any] = {"options": _recipe(config), "seeds": list(finished)}
     if not results:
         return summary

@@ -29,7 +29,7 @@ from dongu.cli import (
 from dongu.cli.options import Parser
 from dongu.cli.output import Output, standard_streams
 from dongu.config import did_you_mean
-from dongu.errors import DonguError, StoppedError, UsageError
+from dongu.errors import DonguError, StoppedError, UsageError, no_panic
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.text import wrapped
 
@@ -60,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str], output: Output | None) -> int:
-    with StopSignals() as signals, signals.at_once():  # a run that has begun waits for the end of its step
+    with no_panic(), StopSignals() as signals, signals.at_once():  # a run that has begun waits for the end of its step
         try:
             parsed = _parse(arguments)
         except SystemExit:  # after --help

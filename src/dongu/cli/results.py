@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,5 +30,7 @@ def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
 
 
 def _example_texts(path: Path) -> str:
-    columns = json.loads((path / "run.json").read_text(encoding="utf-8"))["options"]["text_columns"]
+    from dongu.run.folder import RunFolder
+
+    columns = RunFolder(path).read_record()["options"]["text_columns"]
     return '"a text"' if len(columns) == 1 else '"one text" "another text"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +16,15 @@ import numpy as np
 
 from dongu.data.cells import json_of, parts_of, uncollected
 from dongu.data.pages import Pages, cache_folder, mapped
-from dongu.errors import DataError, StorageError
-from dongu.files import write_file
+from dongu.errors import DataError, ModelError, StorageError, no_panic
+from dongu.files import open_regular, write_file
 
-CACHE_FORMAT = 2  # raise it when what a cache file holds changes
+CACHE_FORMAT = 3  # raise it when what a cache file holds changes
 PART_ROWS = 1 << 10  # tokenized together: enough for all threads; of a long row the tokenizer makes half a megabyte
 MAPPED_BYTES = 1 << 24  # a larger cache file is mapped, not read
 COPIED_BYTES = 1 << 20
 SUMMARY_BINS = 40
-DIGEST_BYTES = 32
+SIZES_BYTES, DIGEST_BYTES = 24, 32
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Tokens:
         """Tokens of each row, (rows,)."""
         return np.diff(self.offsets)
 
+    def same_as(self, other: Tokens) -> bool:
+        """Whether both hold the same tokens of the same rows, whatever they were read from."""
+        names = ("input_ids", "token_type_ids", "offsets", "truncated")
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+
     def summary(self) -> dict[str, Any]:
         """How long the rows are: `counts[i]` of them have from `i * width` to `(i + 1) * width - 1` tokens."""
         lengths = self.lengths
@@ -61,12 +67,14 @@ def tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, *,
     """Tokenize the rows of one or two text columns; `max_length` counts the special tokens too.
 
     The longer text of a pair is cut first. The cache key is the digest of the tokenizer's whole definition, the
-    length and every text, so a cached answer cannot be stale; a damaged cache file is made anew.
+    length and every text, and the digest that closes a file is one of its key too: a file that is damaged, or that was
+    made of other texts, is made anew.
     """
-    path = cache_folder() / f"{_digest(tokenizer, texts, max_length)}.tokens"
-    if cache and (content := _read_cache(path)) is not None:
+    key = _digest(tokenizer, texts, max_length)
+    path = cache_folder() / f"{key}.tokens"
+    if cache and (content := _read_cache(path, key)) is not None:
         return _tokens_of(content, cached=True)
-    content = _tokenize(tokenizer, texts, max_length)
+    content = _tokenize(tokenizer, texts, max_length, key)
     if cache:
         _write_cache(path, content)
     return _tokens_of(content, cached=False)
@@ -94,15 +102,15 @@ def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
         )
 
 
-def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> memoryview:
-    """What the cache holds, and `_tokens_of` reads: one array after the other, their sizes, and a SHA-256 of all.
+def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, key: str) -> memoryview:
+    """What the cache holds, and `_tokens_of` reads: one array after the other, their sizes, a SHA-256 of key and all.
 
     The ids (tokens,) int32; the lengths (rows,) int32; the types (tokens,) uint8, if any; what is truncated (rows,)
     uint8; rows, tokens and types, int64.
     """
     types_wanted = "token_type_ids" in tokenizer.model_input_names
     ids, types, lengths, truncated = Pages(), Pages(), array("i"), bytearray()
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(key.encode())
 
     def add(content: bytes) -> None:
         ids.add(content)
@@ -116,7 +124,7 @@ def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -
     backend.encode_special_tokens = tokenizer.split_special_tokens
     for texts_of_part in zip(*(parts_of(column, PART_ROWS) for column in texts), strict=True):
         rows = list(texts_of_part[0] if len(texts_of_part) == 1 else zip(*texts_of_part, strict=True))
-        encodings = backend.encode_batch_fast(rows)
+        encodings = encode(backend, rows, f"--model {tokenizer.name_or_path}")
         lengths.extend(map(len, encodings))
         add(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32).tobytes())
         if types_wanted:
@@ -132,9 +140,28 @@ def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -
     return ids.whole()
 
 
+def encode(backend: Any, rows: Sequence[Any], where: str) -> Sequence[Any]:
+    """What a `tokenizers.Tokenizer` makes of rows: the one place in which it is asked about texts.
+
+    Raises:
+        ModelError: it cannot, or gives up: its expressions may backtrack without end.
+    """
+    try:
+        with no_panic():
+            return list(backend.encode_batch_fast(rows))
+    except Exception as error:  # tokenizers raises Exception itself
+        hint = "the cause is in its tokenizer.json: use another --model, or mend it"
+        raise ModelError(f"its tokenizer fails on a text ({error})", where=where, hint=hint) from error
+
+
+def _sizes(content: memoryview) -> tuple[int, int, int]:
+    """Rows, tokens and types, as the file says."""
+    rows, tokens, types = np.frombuffer(content[-DIGEST_BYTES - SIZES_BYTES : -DIGEST_BYTES], np.int64).tolist()
+    return rows, tokens, types
+
+
 def _tokens_of(content: memoryview, *, cached: bool) -> Tokens:
-    sizes = np.frombuffer(content[-DIGEST_BYTES - 24 : -DIGEST_BYTES], np.int64)
-    rows, tokens, types = sizes.tolist()
+    rows, tokens, types = _sizes(content)
     lengths = np.frombuffer(content, np.int32, rows, offset=4 * tokens)
     return Tokens(
         input_ids=np.frombuffer(content, np.int32, tokens),
@@ -170,15 +197,22 @@ def _digest(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> 
     return digest.hexdigest()
 
 
-def _read_cache(path: Path) -> memoryview | None:
-    """The content, if it is what was written."""
+def _read_cache(path: Path, key: str) -> memoryview | None:
+    """The content, if it is what was written for this key."""
     try:
-        with path.open("rb") as file:
-            content = mapped(file) if path.stat().st_size > MAPPED_BYTES else memoryview(file.read())
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+            large = os.fstat(file.fileno()).st_size > MAPPED_BYTES
+            content = mapped(file) if large else memoryview(file.read())
     except OSError:
         return None
-    whole = hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]
-    return content if whole else None
+    if len(content) < SIZES_BYTES + DIGEST_BYTES:
+        return None
+    rows, tokens, types = _sizes(content)
+    if len(content) != 4 * (tokens + rows) + types + rows + SIZES_BYTES + DIGEST_BYTES:
+        return None  # before gigabytes are looked at
+    digest = hashlib.sha256(key.encode())
+    digest.update(content[:-DIGEST_BYTES])
+    return content if digest.digest() == content[-DIGEST_BYTES:] else None
 
 
 def _write_cache(path: Path, content: memoryview) -> None:

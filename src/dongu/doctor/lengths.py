@@ -13,11 +13,13 @@ import numpy as np
 
 from dongu.data.examples import Examples
 from dongu.data.order import epoch_order, grouped_order, padding_share
-from dongu.data.tokens import Tokens
+from dongu.data.tokens import Tokens, encode
 from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
-from dongu.errors import ModelError
+from dongu.errors import ModelError, no_panic
+from dongu.files import read_regular
 from dongu.hub import ask_commit, asked, split_revision
 from dongu.model.place import find_model, hub_error
+from dongu.model.safety import VOCABULARY_LIMIT
 from dongu.text import percent
 
 SAMPLED_ROWS = 10_000  # of a split that are tokenized: a share of 1% is then known to 0.2%
@@ -84,7 +86,7 @@ def _count(tokenizer: Any, examples: Examples, rows: np.ndarray) -> np.ndarray:
     for start in range(0, len(rows), CHUNK_ROWS):
         chunk = [tuple(column[row] for column in examples.texts) for row in rows[start : start + CHUNK_ROWS]]
         inputs = chunk if len(examples.texts) == 2 else [text for (text,) in chunk]
-        counts += [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(inputs)]
+        counts += [len(encoding.ids) for encoding in encode(tokenizer, inputs, "tokenizer.json")]
     return np.array(counts, dtype=np.int64)
 
 
@@ -122,7 +124,8 @@ def load_plain_tokenizer(name: str) -> tuple[Any, int]:
     from tokenizers import Tokenizer
 
     try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        with no_panic():
+            tokenizer = Tokenizer.from_buffer(read_regular(folder / "tokenizer.json", VOCABULARY_LIMIT, follow=True))
         settings, config = _read_object(folder / FILES[1]), _read_object(folder / FILES[2])
     except Exception as error:  # tokenizers raises Exception itself
         raise ModelError(f"cannot be read ({error})", where=f"--model {name}") from error
@@ -145,7 +148,7 @@ def _fetch(name: str) -> Path:
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content = json.loads(read_regular(path, follow=True)) if path.exists() else {}
     return content if isinstance(content, dict) else {}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from torch.nn.modules.module import register_module_module_registration_hook
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
@@ -22,7 +23,7 @@ from transformers import logging as transformers_logging
 from transformers.modeling_layers import GenericForSequenceClassification
 
 from dongu.config import Task
-from dongu.errors import ModelError
+from dongu.errors import ModelError, no_panic
 from dongu.hub import asked, commit_of, split_revision
 from dongu.model.head import NO_HEAD, PROBLEM_TYPES, NewHead, declared_labels, draw_head, head_of, why_other
 from dongu.model.place import hub_error
@@ -30,6 +31,7 @@ from dongu.model.safety import (
     INDEX_FILE,
     SETTINGS_FILES,
     VOCABULARY_FILES,
+    WEIGHTS_NAME,
     check_files,
     check_folder,
     shards,
@@ -39,6 +41,8 @@ from dongu.model.tokenizer_class import check_tokenizer_class
 from dongu.multi_label import DEFAULT_THRESHOLD
 
 HUB_FILES = [*SETTINGS_FILES, *VOCABULARY_FILES, "tokenizer.*.json", INDEX_FILE]  # all that is read but the weights
+NEW_WEIGHTS = 1 << 24  # of a head that the files lack, at most
+MOST_MODULES, MODULE_BYTES = 10_000, 1 << 10  # of a model whose files are small; a module more for so many bytes
 UNKNOWN_LENGTH = 512  # where neither the tokenizer nor the model names a limit
 
 
@@ -97,6 +101,7 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
             decoder.use_cache = False  # keys and values for tokens to come, which nobody generates
         elif getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = pad_token_id
+        _check_size(config, folder, f"--model {path}")
         torch.manual_seed(seed)  # the new head
         model, found = AutoModelForSequenceClassification.from_pretrained(
             folder,
@@ -136,6 +141,7 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
     with _loading(str(folder)):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
         use_local_kernels(config)
+        _check_size(config, folder, f"--model {folder}")
         model, found = AutoModelForSequenceClassification.from_pretrained(
             str(folder),
             config=config,
@@ -185,6 +191,37 @@ def _check_encoder_is_whole(model: Any, found: Any, path: str) -> None:
             where=f"--model {path}",
             hint="are config.json and the weights of the same model?",
         )
+
+
+def _check_size(config: Any, folder: Path, where: str) -> None:
+    """Build the model that config.json describes, on the device that takes no memory.
+
+    Raises:
+        ModelError: it has more weights or more parts than its files could hold.
+    """
+    held = sum(path.stat().st_size for path in folder.iterdir() if WEIGHTS_NAME.fullmatch(path.name))
+    hint = "are config.json and the weights of the same model?"
+    modules = 0
+
+    def count(*_: Any) -> None:
+        nonlocal modules
+        modules += 1
+        if modules > MOST_MODULES + held // MODULE_BYTES:
+            what = (
+                f"config.json describes a model of more than {modules - 1:,} parts, and its files have {held:,} bytes"
+            )
+            raise ModelError(what, where=where, hint=hint)
+
+    counting = register_module_module_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(config)
+    finally:
+        counting.remove()
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    if weights > held + NEW_WEIGHTS:  # a byte a weight at least; the head may be new
+        what = f"config.json describes a model of {weights:,} weights, and its files have {held:,} bytes"
+        raise ModelError(what, where=where, hint=hint)
 
 
 def _first_of(keys: Sequence[str]) -> str:
@@ -255,7 +292,7 @@ def _vocabulary_size(model: Any) -> int | None:
 def _loading(path: str) -> Iterator[None]:
     """Quiet loading, and one kind of error for the many that transformers raises."""
     try:
-        with quiet_transformers(bars=not Path(path).is_dir()):
+        with no_panic(), quiet_transformers(bars=not Path(path).is_dir()):
             yield
     except ModelError:
         raise

@@ -20,10 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from dongu.errors import ModelError
+from dongu.files import open_regular, read_regular
 
 SETTINGS_LIMIT = 8 * 2**20  # bytes of a JSON file of settings, and of the header of a safetensors file
 VOCABULARY_LIMIT = 256 * 2**20  # bytes; the largest published tokenizer.json has 35 MB
 TENSOR_LIMIT = 100_000  # in one file
+# What config.json may count, far above any published model: with more, transformers would be at it for hours.
+COUNT_LIMITS = (
+    (re.compile("layer"), 10_000),
+    (re.compile("vocab|position|size|dim|hidden|inner|ffn|width|head|expert|group|block"), 2**24),
+)
 FOLLOWED_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json")
 SETTINGS_FILES = (*FOLLOWED_FILES, "added_tokens.json", "adapter_config.json", "chat_template.jinja")
 INDEX_FILE = "model.safetensors.index.json"
@@ -127,7 +133,10 @@ def read_object(path: Path, where: str) -> dict[str, Any]:
     Raises:
         ModelError: it is none.
     """
-    return _parse_object(path.name, path.read_bytes(), where)
+    try:
+        return _parse_object(path.name, read_regular(path, SETTINGS_LIMIT, follow=True), where)
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be read ({error.strerror})", where=where) from error
 
 
 def shards(index: Path, where: str) -> list[str]:
@@ -233,6 +242,8 @@ def _check_settings(name: str, values: Mapping[str, Any], where: str) -> None:
             raise ModelError(f"{name} {reason} (`{key}`)", where=where, hint=HINTS.get(reason, ""))
         if IMPLEMENTATION_KEY.fullmatch(key):
             _check_implementation(name, key, value, where)
+        if name == "config.json":
+            _check_count(key, value, where)
         if key == "transformers_weights" and value and not _is_name(value, WEIGHTS_OR_INDEX_NAME):
             raise ModelError(f"{name} sends `{key}` to {shown(value)}", where=where, hint=_beside(".safetensors"))
     if name == "special_tokens_map.json":
@@ -250,6 +261,12 @@ def _check_settings(name: str, values: Mapping[str, Any], where: str) -> None:
             raise ModelError(
                 f"{name} sends `fast_tokenizer_files` to {shown(others)}", where=where, hint=_beside(".json")
             )
+
+
+def _check_count(key: str, value: Any, where: str) -> None:
+    limit = next((limit for form, limit in COUNT_LIMITS if form.search(key)), None)
+    if limit is not None and isinstance(value, int | float) and not -limit <= value <= limit:
+        raise ModelError(f"config.json has `{shown(key)[1:-1]}` {shown(value)}, above {limit:,}", where=where)
 
 
 def _check_implementation(name: str, key: str, value: Any, where: str) -> None:
@@ -283,8 +300,8 @@ def _check_model_type(config: Mapping[str, Any], where: str) -> None:
 
 def _check_header(name: str, path: Path, where: str) -> None:
     """The header of a safetensors file: its length as 8 bytes, then a JSON object with a tensor a key."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY, follow=True), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or 8 + length > size:
             raise ModelError(f"{name} cannot be loaded: it is cut off, or no safetensors file", where=where)

@@ -13,6 +13,7 @@ import numpy as np
 
 from dongu.config import Task
 from dongu.errors import InputError
+from dongu.files import LOG_LIMIT, read_regular
 from dongu.metrics import CLASS_METRICS, NUMBER_METRICS, SET_METRICS, MetricSet, confusion_matrix
 from dongu.multi_label import DEFAULT_THRESHOLD, Ranking, sigmoid
 from dongu.run.folder import RunFolder
@@ -130,19 +131,19 @@ def read_rows(path: Path, task: Task, names: tuple[str, ...], threshold: float =
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    content = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise InputError(f"is no JSON ({error})", where=f"{path}:{number}", hint=RESTORE) from error
-                if not isinstance(content, dict):
-                    raise InputError("holds no JSON object", where=f"{path}:{number}", hint=RESTORE)
-                yield content
+        lines = read_regular(path, LOG_LIMIT).splitlines()
     except FileNotFoundError:
         raise InputError("is missing", where=str(path), hint=RESTORE) from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read ({error})", where=str(path), hint=RESTORE) from error
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path), hint=RESTORE) from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"is no JSON ({error})", where=f"{path}:{number}", hint=RESTORE) from error
+        if not isinstance(content, dict):
+            raise InputError("holds no JSON object", where=f"{path}:{number}", hint=RESTORE)
+        yield content
 
 
 def _answers(lines: list[dict[str, Any]], task: Task, names: tuple[str, ...], threshold: float) -> Answers:

@@ -147,7 +147,8 @@ def read_run(path: Path) -> FinishedRun:
     record = folder.read_record()
     if not (path / "results.json").exists():
         raise UsageError("the run has not ended", where=str(path), hint=f"go on with it: dongu resume {path}")
-    run = FinishedRun(path, record, folder.read_json("results.json"))
+    folder.check_written("predictions/")
+    run = FinishedRun(path, record, folder.read_results())
     for split in run.splits:
         for name, entry in run.results[split].items():
             if not (isinstance(entry, Mapping) and all(_is_number(entry.get(key)) for key in ("value", "low", "high"))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -11,10 +12,11 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jinja2
 import numpy as np
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
 from transformers.pytorch_utils import Conv1D
@@ -25,7 +27,8 @@ from dongu.data import order
 from dongu.data.examples import read_examples
 from dongu.data.holdout import first_copies
 from dongu.data.sources import read_source
-from dongu.errors import DataError, ModelError, UsageError
+from dongu.errors import CheckpointError, DataError, InputError, ModelError, UsageError
+from dongu.files import read_log
 from dongu.hub import split_commit
 from dongu.loop import Loop
 from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
@@ -35,9 +38,11 @@ from dongu.model.lora import ALPHA, count_beyond
 from dongu.model.place import PACKAGED, find_model
 from dongu.model.scale import UNSCALED
 from dongu.results import plain
+from dongu.results.answers import RESTORE
 from dongu.results.reading import find_reading
+from dongu.run.checkpoint import own_checkpoints, read_state
 from dongu.run.folder import RunFolder
-from dongu.run.identity import differences, identity
+from dongu.run.identity import differences, identity, option_differences
 from dongu.text import counted, one_line
 
 LINE = 120  # characters, as ruff formats the house
@@ -82,6 +87,7 @@ def eject(run: str | Path, name: str = "train.py") -> str:
     """
     folder = RunFolder(Path(run))
     record = folder.read_record()
+    _check_record(folder, record)
     if record["options"].get("data") is None:
         hint = "write the rows to a file and train on it: a script reads files"
         raise UsageError("the run's data were in memory", where=str(folder.path), hint=hint)
@@ -100,6 +106,42 @@ def eject(run: str | Path, name: str = "train.py") -> str:
     room = MOST_LINES - head.count("\n")
     *loose, tightest = tightened(f"{body.strip()}\n")
     return head + next((script for script in loose if script.count("\n") <= room), tightest)
+
+
+class _Record(BaseModel):
+    """What a script takes from `run.json` beside the options, which `RunConfig` checks."""
+
+    device: Annotated[str, StringConstraints(pattern=r"^(cpu|mps|cuda)(:\d{1,3})?$")]
+    processes: Annotated[int, Field(ge=1)]
+    versions: dict[str, str]
+    hardware: dict[str, str]
+
+
+def _check_record(folder: RunFolder, record: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        InputError: `run.json` holds something that no run writes, or other options than the run's checkpoints.
+    """
+    where = str(folder.path / "run.json")
+    try:
+        _Record.model_validate(record, strict=True)
+        known = plain.METRICS[make_config(record["options"]).task or "single-label"]
+        unknown = {record["metric"], *record["metrics"]} - known.keys() - {"loss"}
+    except (ValidationError, UsageError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, ValidationError):
+            reason = f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
+        raise InputError(f"is damaged ({reason})", where=where, hint=RESTORE) from error
+    if unknown:
+        raise InputError(f"is damaged: there is no metric {min(unknown)}", where=where, hint=RESTORE)
+    for path in reversed(own_checkpoints(folder.checkpoints)):
+        with contextlib.suppress(CheckpointError):
+            was = read_state(path).identity.get("options")
+            found = [each.text for each in option_differences(was, record["options"])] if isinstance(was, dict) else []
+            if found:
+                what = f"is not what the run's checkpoints know: {'; '.join(found)}"
+                raise InputError(what, where=where, hint=RESTORE)
+            return
 
 
 def _data_facts(loop: Loop) -> dict[str, Any]:
@@ -339,16 +381,20 @@ def _promises(options: Mapping[str, Any], facts: Mapping[str, Any], folder: RunF
 
 
 def _memory_ran_out(folder: RunFolder) -> bool:
-    states = [path.relative_to(folder.path).as_posix() for path in folder.checkpoints.glob("*/state.json")]
-    return any(folder.read_json(name).get("micro_batch_size") for name in states)
+    for path in own_checkpoints(folder.checkpoints):
+        with contextlib.suppress(CheckpointError):
+            if read_state(path).micro_batch_size:
+                return True
+    return False
 
 
 def _calibrated(folder: RunFolder) -> str:
     """What a temperature did to the loss on validation, if the run is over."""
     if not (folder.path / "results.json").exists():
         return ""
-    results = folder.read_json("results.json")
-    lines = map(json.loads, folder.metrics.read_text(encoding="utf-8").splitlines())
+    folder.check_written("metrics.jsonl")
+    results = folder.read_results()
+    lines = map(json.loads, read_log(folder.metrics).splitlines())
     [before] = [
         line["loss"] for line in lines if line["event"] == "evaluation" and line["step"] == results["best_step"]
     ]

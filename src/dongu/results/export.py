@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +16,9 @@ from dongu.data.order import epoch_order
 from dongu.data.sources import Source
 from dongu.errors import ModelError
 from dongu.evaluate import Evaluation, eval_mode, evaluate
-from dongu.files import disk, refuse_if_taken, replace_folder
+from dongu.files import disk, read_regular, refuse_if_taken, replace_folder
 from dongu.model.onnx import HINT, OnnxModel, write_int8, write_onnx
+from dongu.model.safety import VOCABULARY_LIMIT
 from dongu.results.answers import answers_of
 from dongu.results.exported import GRAPH, GRAPH_INT8, MODEL, Export, Form
 from dongu.results.paired import paired_differences
@@ -138,7 +138,7 @@ def _copy_settings(classifier: Classifier, stage: Path) -> None:
     """Labels, threshold and temperature as the saved model has them; the tokenizer, set to cut and to pad."""
     for path in sorted(classifier.folder.model.iterdir()):
         if path.suffix == ".json" and ".safetensors" not in path.suffixes:
-            shutil.copyfile(path, stage / path.name)
+            disk.write(stage / path.name, read_regular(path, VOCABULARY_LIMIT))
     tokenizer, collate = classifier.tokenizer, classifier.collate
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.enable_truncation(classifier.config.max_length or 0, direction=tokenizer.truncation_side)

@@ -49,7 +49,7 @@ def push(run: str | Path, name: str, *, public: bool = False) -> str:
     folder.read_record()
     if not (folder.path / "results.json").exists():
         raise InputError("the run has not ended", where=str(run), hint=f"go on with it: dongu resume {run}")
-    folder.check_model()
+    folder.check_written("model/")
     api = HfApi()
     try:
         address = asked(lambda: api.create_repo(name, private=not public, exist_ok=True))

@@ -56,7 +56,7 @@ class SavedRun:
         config = make_config({**options, "threads": None})
         if not folder.model.is_dir():
             raise InputError("the run has no model yet", where=str(run), hint="it is saved at the first evaluation")
-        folder.check_model()
+        folder.check_written("model/")
         check_folder(folder.model)
         names = record["label_names"]
         if (outputs := _outputs(folder.model)) != len(names):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dongu.data.glue import GLUE, GlueTask
 from dongu.errors import InputError, UsageError
-from dongu.files import write_file
+from dongu.files import LOG_LIMIT, read_regular, write_file
 from dongu.run.folder import RunFolder
 
 HIGHEST_SCORE = 5.0  # of STS-B, whose lowest is 0
@@ -37,6 +37,7 @@ def write_submission(run: str | Path, out: str | Path, task: str | None = None) 
     for path in paths.values():
         if path.exists():
             raise UsageError("the file exists", where=str(path), hint="remove it or choose another folder")
+    folder.check_written("predictions/")
     contents = {path: "".join(_lines(folder, split, GLUE[name])) for split, path in paths.items()}
     for path, content in contents.items():
         write_file(path, content.encode())
@@ -50,7 +51,7 @@ def _lines(folder: RunFolder, split: str, task: GlueTask) -> Iterator[str]:
         raise InputError(f"there are no answers for the split {split}", where=str(path), hint=hint)
     yield "index\tprediction\n"
     try:
-        rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+        rows = [json.loads(line) for line in read_regular(path, LOG_LIMIT).splitlines()]
         answers = [(row["id"], row["prediction"]) for row in rows]
     except (OSError, ValueError, TypeError, KeyError) as error:
         hint = "`dongu verify` says what of the run is damaged"

@@ -16,10 +16,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from dongu.config import Task
 from dongu.doctor.finding import Finding
 from dongu.errors import InputError
+from dongu.files import read_log, read_regular
 from dongu.results.answers import Answers, read_rows
 from dongu.run.dynamics import read_dynamics
 from dongu.run.folder import FINDINGS, RunFolder, dump_json
-from dongu.run.manifest import MANIFEST
 
 _TASK: TypeAdapter[Task] = TypeAdapter(Task)
 _FINDINGS = TypeAdapter(tuple[Finding, ...])
@@ -133,21 +133,20 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
     if results is not None:
         results = json.loads(dump_json(results))  # as they will be read
     elif (path / "results.json").exists():
-        results = folder.read_json("results.json")
+        results = folder.read_results()
+        shown = [folder.metrics, folder.dynamics, *(path / "predictions").glob("*.jsonl")]
+        folder.check_written(*(file.relative_to(path).as_posix() for file in shown if file.exists()))
     with _reading(path / "results.json"):
         splits = _splits(results or {})
         outcome = None if results is None else Outcome.model_validate(results)
     steps, evaluations = _read_metrics(folder.metrics)
     timed, phases, summary = _read_timing(folder.timing)
     with _reading(path / FINDINGS):
-        findings = _FINDINGS.validate_json((path / FINDINGS).read_bytes()) if (path / FINDINGS).is_file() else ()
+        findings = _FINDINGS.validate_json(read_regular(path / FINDINGS)) if (path / FINDINGS).exists() else ()
     files = {split: path / "predictions" / f"{split}.jsonl" for split in splits}
-    answers = {split: read_rows(file, task, record.label_names) for split, file in files.items() if file.is_file()}
-    digests = {}
-    with _reading(path / MANIFEST):
-        if outcome is not None and (path / MANIFEST).is_file():
-            files = json.loads((path / MANIFEST).read_bytes())["files"]
-            digests = {str(name): str(entry["sha256"]) for name, entry in files.items()}
+    answers = {split: read_rows(file, task, record.label_names) for split, file in files.items() if file.exists()}
+    with _reading(folder.dynamics):
+        dynamics = read_dynamics(folder.dynamics)
     return Trace(
         name=path.absolute().name,
         task=task,
@@ -161,8 +160,8 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
         summary=summary,
         findings=findings,
         answers=answers,
-        dynamics=read_dynamics(folder.dynamics),
-        digests=digests,
+        dynamics=dynamics,
+        digests={name: entry["sha256"] for name, entry in folder.written().items()} if outcome is not None else {},
     )
 
 
@@ -207,7 +206,7 @@ def previous_run(folder: RunFolder, trace: Trace) -> Earlier | None:
         other = RunFolder(path)
         with contextlib.suppress(InputError), _reading(path):  # what lies beside a run may be anything
             if _texts(Record.model_validate(other.read_record())) == _texts(trace.record):
-                return Earlier(path.name, _splits(other.read_json("results.json")))
+                return Earlier(path.name, _splits(other.read_results()))
     return None
 
 
@@ -234,6 +233,8 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError):
+            reason = error.strerror or reason
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -245,7 +246,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log; a run that is going on, or was killed, may end in a half one."""
-    content = path.read_bytes() if path.is_file() else b""
+    content = read_log(path)
     return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
 
 

@@ -15,8 +15,11 @@ from torch import Tensor
 
 from dongu.calibration import Calibration
 from dongu.confidence import constant_answer, verdict
+from dongu.data.pages import cache_folder
+from dongu.data.tokens import tokenize
 from dongu.errors import CheckpointError, DonguError
 from dongu.evaluate import model_threshold
+from dongu.files import read_log
 from dongu.loop import Loop
 from dongu.model.load import load_classifier
 from dongu.run.checkpoint import Checkpoint, RunState, own_checkpoints, read_contents, state_tensors
@@ -115,7 +118,7 @@ def _all_checkpoints(states: Mapping[Path, RunState], damaged: Sequence[str]) ->
 def _log(folder: RunFolder, states: Mapping[Path, RunState]) -> str:
     for state in states.values():
         check_log(folder.metrics, state.log)
-    content = folder.metrics.read_bytes() if folder.metrics.exists() else b""
+    content = read_log(folder.metrics)
     if content and not content.endswith(b"\n"):
         content = content[: content.rfind(b"\n") + 1]  # a run that was killed; `resume` cuts the half line
     try:
@@ -135,6 +138,10 @@ def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
     found = list(differences(was, identity(loop), loop, str(where)))
     if any(difference.name for difference in found):
         raise _Broken("; ".join(difference.text for difference in found))
+    for name, examples in loop.data.splits.items():
+        tokens = tokenize(loop.tokenizer, examples.texts, loop.config.max_length or 0, cache=False)
+        if not tokens.same_as(loop.splits[name].tokens):
+            raise _Broken(f"the cache has other tokens of {name} than the tokenizer makes: remove {cache_folder()}")
     rows = sum(len(examples) for examples in loop.data.splits.values())
     changes = "".join(f"; changed at step {change['step']:,}" for change in record.get("changes", ()))
     harmless = "".join(f"; {difference.text}" for difference in found)
@@ -173,7 +180,7 @@ def _replay(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
 
 
 def _results(folder: RunFolder, loop: Loop) -> str:
-    results = folder.read_json("results.json")
+    results = folder.read_json("results.json")  # `files` looks at its digest
     saved, _ = load_classifier(folder.model)
     loop.take_over(saved)
     splits = [name for name in loop.splits if name in results]
@@ -232,5 +239,5 @@ def _distance(one: Tensor, other: Tensor) -> float:
 
 
 def _logged_steps(folder: RunFolder) -> dict[int, dict[str, Any]]:
-    lines = [json.loads(line) for line in folder.metrics.read_bytes().splitlines() if line.endswith(b"}")]
+    lines = [json.loads(line) for line in read_log(folder.metrics).splitlines() if line.endswith(b"}")]
     return {line["step"]: line for line in lines if line["event"] == "step"}

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dongu.errors import CheckpointError, NonFiniteError, StorageError
+from dongu.errors import CheckpointError, NonFiniteError, StorageError, no_panic
 from dongu.evaluate import Evaluation
 from dongu.files import disk, replace_folder, storage
 from dongu.loop import Loop
@@ -84,15 +84,11 @@ class Checkpoint:
         """
         contents = read_contents(path)
         try:
-            record = json.loads(contents["state.json"])
-            if record.pop("format") != FORMAT:
-                raise CheckpointError("is of another version of dongu", where=str(path / "state.json"))
-            if set(record) != {item.name for item in fields(RunState)} or set(record["log"]) != {"bytes", "sha256"}:
-                raise CheckpointError("is no state of a run", where=str(path / "state.json"))
-            state = _STATE.validate_json(json.dumps(record), strict=True)
-            weights, moments = load(contents["weights.safetensors"]), load(contents["moments.safetensors"])
+            state = _parse_state(contents["state.json"], path)
+            with no_panic():
+                weights, moments = load(contents["weights.safetensors"]), load(contents["moments.safetensors"])
             check_finite({**weights, **moments}, str(path))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"cannot be read ({str(error).splitlines()[0]})", where=str(path)) from error
         except NonFiniteError as error:
             raise CheckpointError(error.what, where=str(path)) from error
@@ -242,7 +238,7 @@ class Checkpoints:
 
 def own_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first; what has another name, or is a link, is not ours."""
-    if not folder.is_dir():
+    if not folder.is_dir() or folder.is_symlink():
         return []
     found = [path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
     return sorted((path for path in found if not path.is_symlink()), key=step_of)
@@ -274,6 +270,32 @@ def read_contents(path: Path) -> dict[str, bytes]:
     """
     entries = _entries(path)
     return {name: read_listed(path / name, entries[name]) for name in CONTENTS}
+
+
+def read_state(path: Path) -> RunState:
+    """What a checkpoint says beside its tensors, which are not read.
+
+    Raises:
+        CheckpointError: the manifest or the file is missing or damaged.
+    """
+    content = read_listed(path / "state.json", _entries(path)["state.json"])
+    try:
+        return _parse_state(content, path)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"cannot be read ({str(error).splitlines()[0]})", where=str(path)) from error
+
+
+def _parse_state(content: bytes, path: Path) -> RunState:
+    """
+    Raises:
+        CheckpointError, ValueError, TypeError, KeyError, AttributeError, RecursionError: it is none.
+    """
+    record = json.loads(content)
+    if record.pop("format") != FORMAT:
+        raise CheckpointError("is of another version of dongu", where=str(path / "state.json"))
+    if set(record) != {item.name for item in fields(RunState)} or set(record["log"]) != {"bytes", "sha256"}:
+        raise CheckpointError("is no state of a run", where=str(path / "state.json"))
+    return _STATE.validate_json(json.dumps(record), strict=True)
 
 
 def step_of(path: Path) -> int:

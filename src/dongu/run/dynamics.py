@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dongu.files import read_log
+
 if TYPE_CHECKING:  # a report is made without torch
     from dongu.loop import Step
 
@@ -22,8 +24,12 @@ def records(step: Step) -> bytes:
 
 
 def read_dynamics(path: Path) -> np.ndarray:
-    """The whole records of a run in the order in which they were made, (uses,); none without the file."""
-    content = path.read_bytes() if path.is_file() else b""
+    """The whole records of a run in the order in which they were made, (uses,); none without the file.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    content = read_log(path)
     return np.frombuffer(content[: len(content) // RECORD.itemsize * RECORD.itemsize], RECORD)
 
 

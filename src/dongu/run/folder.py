@@ -14,8 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dongu.errors import CheckpointError, DataError, InputError, LockedError, ModelError, UsageError
-from dongu.files import is_leftover, make_folder, remove_leftovers, storage, write_file, write_lines
+from dongu.errors import CheckpointError, DataError, InputError, LockedError, UsageError
+from dongu.files import (
+    is_leftover,
+    make_folder,
+    open_regular,
+    read_regular,
+    refuse_link,
+    remove_leftovers,
+    storage,
+    write_file,
+    write_lines,
+)
 from dongu.hub import join_commits, split_commit
 from dongu.run.manifest import MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
 
@@ -65,6 +75,11 @@ class RunFolder:
         """The page that shows all of it."""
         return self.path / "report.html"
 
+    @property
+    def _parts(self) -> tuple[Path, ...]:
+        """The folders in it that a run writes to."""
+        return self.model, self.path / "predictions", self.checkpoints, self.path / TENSORBOARD
+
     def refuse_if_taken(self) -> None:
         """
         Raises:
@@ -102,16 +117,19 @@ class RunFolder:
 
         Raises:
             LockedError: another process holds it; the message says which.
-            StorageError: the folder cannot be made.
+            StorageError: the folder cannot be made, or a part of it is a link.
         """
         if not enabled:
             yield
             return
         with storage(self.path):
             make_folder(self.path)
-            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = open_regular(self.path / LOCK, os.O_RDWR | os.O_CREAT)
         try:
             self._lock(descriptor)
+            with storage(self.path):
+                for part in (*self._parts, *(self.path / TENSORBOARD).rglob("*")):
+                    refuse_link(part)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}".encode(), 0)
             yield
@@ -124,8 +142,8 @@ class RunFolder:
         Raises:
             LockedError: another process writes to the folder.
         """
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            descriptor = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        with storage(self.path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            descriptor = open_regular(self.path / LOCK, os.O_RDWR)
             try:
                 self._lock(descriptor)
             finally:
@@ -146,7 +164,7 @@ class RunFolder:
 
     def clean(self) -> None:
         """Remove what writes that were cut off have left; nothing else."""
-        for folder in (self.path, self.model, self.path / "predictions", self.checkpoints):
+        for folder in (self.path, *self._parts):
             remove_leftovers(folder)
 
     def write_json(self, name: str, content: Mapping[str, Any] | Sequence[Any]) -> None:
@@ -156,8 +174,9 @@ class RunFolder:
     def write_manifest(self, results: Mapping[str, Any]) -> None:
         """The digests of all that depends on the run alone, `results.json` among them, which is yet to come."""
         kept = [self.metrics, self.dynamics, *self.model.rglob("*"), *(self.path / "predictions").glob("*.jsonl")]
-        files = sorted(path for path in kept if path.is_file())
-        entries = {path.relative_to(self.path).as_posix(): entry_of(path.read_bytes()) for path in files}
+        files = sorted(path for path in kept if path.is_file() and not path.is_symlink())
+        contents = ((path, read_regular(path, path.stat().st_size)) for path in files)
+        entries = {path.relative_to(self.path).as_posix(): entry_of(content) for path, content in contents}
         entries["results.json"] = entry_of(_file_bytes(results))
         write_file(self.path / MANIFEST, manifest_bytes(entries), within=self.path)
 
@@ -165,20 +184,48 @@ class RunFolder:
         """The last file, with which a run is finished."""
         self.write_json("results.json", results)
 
-    def check_model(self) -> None:
-        """
+    def written(self) -> dict[str, dict[str, Any]]:
+        """The sizes and digests of a finished run's files by their names, as they were written; none without a list.
+
         Raises:
-            ModelError: the run is finished, and its model is not what was written.
+            InputError: the list is damaged.
         """
-        if not (self.path / "results.json").exists() or not (self.path / MANIFEST).exists():
-            return
+        if not (self.path / MANIFEST).exists():
+            return {}
+        with self._restoring():
+            return read_manifest(self.path)
+
+    def check_written(self, *parts: str) -> None:
+        """Hold files of a finished run against its list.
+
+        Args:
+            parts: how their names begin: `model/`, `results.json`.
+
+        Raises:
+            InputError: one is not what was written.
+        """
+        if (self.path / "results.json").exists():
+            for name, entry in self.written().items():
+                if name.startswith(parts):
+                    with self._restoring():
+                        read_listed(self.path / name, entry)
+
+    @contextlib.contextmanager
+    def _restoring(self) -> Iterator[None]:
         try:
-            for name, entry in read_manifest(self.path).items():
-                if name.startswith("model/"):
-                    read_listed(self.path / name, entry)
+            yield
         except CheckpointError as error:
             hint = f"restore it from a copy; if the change is yours, remove {self.path / MANIFEST}"
-            raise ModelError(error.what, where=error.where, hint=hint) from error
+            raise InputError(error.what, where=error.where, hint=error.hint or hint) from error
+
+    def read_results(self) -> dict[str, Any]:
+        """`results.json` of a finished run.
+
+        Raises:
+            InputError: the file is missing or damaged, or is not what was written.
+        """
+        self.check_written("results.json")
+        return self.read_json("results.json")
 
     def temperature(self) -> float | None:
         """What the head of the saved model was divided by; None where it is as it was trained."""
@@ -241,7 +288,7 @@ class RunFolder:
         """
         path = self.path / name
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_regular(path).decode())
         except (FileNotFoundError, NotADirectoryError):
             if runs := sorted(str(run.parent) for run in self.path.glob("seed-*/run.json")):
                 what, hint = (
@@ -252,8 +299,9 @@ class RunFolder:
                 what, hint = f"is not a run: it has no {name}", "give the folder that `dongu train` wrote"
             raise InputError(what, where=str(self.path), hint=hint) from None
         except (OSError, ValueError, RecursionError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise InputError(
-                f"cannot be read ({error})", where=str(path), hint="give the folder that `dongu train` wrote"
+                f"cannot be read ({reason})", where=str(path), hint="give the folder that `dongu train` wrote"
             ) from error
         if not isinstance(content, dict):
             raise InputError("holds no JSON object", where=str(path))

@@ -78,9 +78,7 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
     """
     if not _is_identity(was):
         raise CheckpointError("does not say what the result depends on", where=where)
-    for name, old in was["options"].items():
-        if name not in HARMLESS and (new := now["options"].get(name)) != old:
-            yield Difference(name.replace("_", "-"), f"{option_flag(name)} is {_shown(new)}, and was {_shown(old)}")
+    yield from option_differences(was["options"], now["options"])
     if (names := was.get("label_names", now["label_names"])) != now["label_names"]:
         yield Difference("model", f"the labels are {_shown(now['label_names'])}, and were {_shown(names)}")
     for split, old in was["data"].items():
@@ -104,6 +102,13 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
             yield Difference("hardware", f"the {name} is {new}, and was {old}")
     if now["processes"] != was["processes"]:  # the order of the rows stays the same, and sums round otherwise
         yield Difference("", f"there are {now['processes']} processes, and were {was['processes']}: other rounding")
+
+
+def option_differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+    """Options that the result depends on and that are not as they were."""
+    for name, old in was.items():
+        if name not in HARMLESS and (new := now.get(name)) != old:
+            yield Difference(name.replace("_", "-"), f"{option_flag(name)} is {_shown(new)}, and was {_shown(old)}")
 
 
 def refuse(found: Collection[Difference], allowed: Collection[str], where: str) -> None:

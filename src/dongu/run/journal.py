@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from dongu.errors import CheckpointError
 from dongu.evaluate import Evaluation
-from dongu.files import disk, storage
+from dongu.files import disk, open_to_write, read_log, storage
 from dongu.loop import Step
 from dongu.run.dynamics import bytes_until, records
 from dongu.run.folder import RunFolder, dump_json
@@ -49,11 +49,13 @@ class Journal:
         self._dynamics: FileIO | None = None
         self._mark = mark or LogMark()
         if enabled:
-            with storage(folder.path):
+            with storage(folder.path), ExitStack() as opened:
+                opened.callback(self.__exit__)  # where one cannot be opened, the others are closed
                 self._metrics = _open_at(folder.metrics, self._mark.bytes)
-                self._digest = hashlib.sha256(folder.metrics.read_bytes())
+                self._digest = hashlib.sha256(read_log(folder.metrics))
                 self._timing = _open_at(folder.timing, _bytes_until(folder.timing, step))
                 self._dynamics = _open_at(folder.dynamics, bytes_until(folder.dynamics, step))
+                opened.pop_all()
 
     def step(self, step: Step) -> None:
         """One update: its numbers to one log, its seconds to another, the losses of its rows to the third."""
@@ -134,10 +136,7 @@ def check_log(metrics: Path, mark: LogMark) -> None:
         CheckpointError: the log does not begin as it stood at the checkpoint.
     """
     try:
-        with metrics.open("rb") as file:
-            content = file.read(min(mark.bytes, os.fstat(file.fileno()).st_size))
-    except FileNotFoundError:
-        content = b""
+        content = memoryview(read_log(metrics))[: mark.bytes]
     except OSError as error:
         raise CheckpointError(f"cannot be read ({error.strerror})", where=str(metrics)) from error
     if len(content) != mark.bytes:
@@ -147,9 +146,14 @@ def check_log(metrics: Path, mark: LogMark) -> None:
 
 
 def logged_steps(metrics: Path) -> int:
-    """The last step in a log; 0 without one, and what is damaged says nothing."""
+    """The last step in a log; 0 without one, and what is damaged says nothing.
+
+    Raises:
+        CheckpointError: something else than a log has its name.
+    """
     steps = [0]
-    for line in metrics.read_bytes().splitlines() if metrics.is_file() else ():
+    check_log(metrics, LogMark())
+    for line in read_log(metrics).splitlines():
         try:
             record = json.loads(line)
             steps.append(int(record["step"]))
@@ -161,7 +165,7 @@ def logged_steps(metrics: Path) -> int:
 def _bytes_until(timing: Path, step: int) -> int:
     """The length of the whole lines that come before the first one of a later step."""
     length = 0
-    for line in timing.read_bytes().splitlines(keepends=True) if timing.is_file() else ():
+    for line in read_log(timing).splitlines(keepends=True):
         try:
             if not line.endswith(b"\n") or json.loads(line)["step"] > step:
                 break
@@ -173,7 +177,7 @@ def _bytes_until(timing: Path, step: int) -> int:
 
 def _open_at(path: Path, length: int) -> FileIO:
     """Open to append after so many bytes; what stands behind them goes."""
-    file = path.open("ab", buffering=0)
+    file = open_to_write(path, "ab")
     file.truncate(length)
     file.seek(length)
     return file

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dongu.errors import CheckpointError
+from dongu.files import JSON_LIMIT, read_regular
 
 FORMAT = 2
 MANIFEST = "MANIFEST.json"
@@ -32,7 +33,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         CheckpointError: it is missing, or was not written by `manifest_bytes` of this version.
     """
     path = folder / MANIFEST
-    content = read_regular(path)
+    content = _read(path, JSON_LIMIT)
     try:
         entries = json.loads(content)["files"]
         # Any other bytes are damage, even where they mean the same.
@@ -53,7 +54,7 @@ def read_listed(path: Path, entry: Mapping[str, Any]) -> bytes:
     Raises:
         CheckpointError: it is missing, no regular file, or has another size or other bytes.
     """
-    content = read_regular(path)
+    content = _read(path, entry["size"])
     if len(content) != entry["size"]:
         raise CheckpointError(f"has {len(content):,} bytes, not {entry['size']:,}", where=str(path))
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
@@ -61,17 +62,16 @@ def read_listed(path: Path, entry: Mapping[str, Any]) -> bytes:
     return content
 
 
-def read_regular(path: Path) -> bytes:
-    """The content of a regular file: read, not mapped, so that nobody can pull it away.
-
-    Raises:
-        CheckpointError: it is missing, cannot be read, or is a link, a folder or a device.
-    """
+def _read(path: Path, limit: int) -> bytes:
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise CheckpointError("is no regular file", where=str(path))
-        return path.read_bytes()
+        return read_regular(path, limit)
     except FileNotFoundError:
         raise CheckpointError("is missing", where=str(path)) from None
+    except PermissionError as error:
+        hint = "you may not read it; who wrote it can change that: chmod -R a+rX"
+        raise CheckpointError(f"cannot be read ({error.strerror})", where=str(path), hint=hint) from error
     except OSError as error:
-        raise CheckpointError(f"cannot be read ({error.strerror})", where=str(path)) from error
+        what = f"cannot be read ({error.strerror})"
+        if error.errno in (errno.ELOOP, errno.EFBIG):
+            what = str(error.strerror)
+        raise CheckpointError(what, where=str(path)) from error
