@@ -338,7 +338,7 @@ def test_a_run_goes_on_without_its_page(
     flags = [part for name, value in OPTIONS.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     command = ["train", str(whole.parents[1] / "data"), "--model", tiny_model(dropout=0.1), *flags, "--out", str(run)]
     assert run_command(command) == 0
-    assert f"WARNING: report.html was not written (a bug in the page); later: dongu report {run}" in (
+    assert f"WARNING: report.html was not written (RuntimeError: a bug in the page); later: dongu report {run}" in (
         capsys.readouterr().out
     )
     assert not (run / "report.html").exists()
