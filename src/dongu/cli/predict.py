@@ -78,8 +78,8 @@ def _run(parsed: argparse.Namespace) -> None:
         for answer, shown in zip(answers, zip(*texts, strict=True), strict=True):
             print(printable(_answer_line(answer, shown)))
         return
-    table = parsed.out is not None and parsed.out.suffix != ".jsonl"
-    rows = beside(_rows_of(given), answers, list(given), saved.metrics, table=table, say=_say)
+    as_table = parsed.out is not None and parsed.out.suffix != ".jsonl"
+    rows = beside(_rows_of(given), answers, list(given), saved.metrics, table=as_table, say=_say)
     if parsed.out is None:
         for row in rows:
             print(json_of_row(row))
