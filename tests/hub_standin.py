@@ -81,7 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
             if fault.status:
                 return self._refuse(fault.status, "", "not now", fault.headers)
             self.close_connection = True
-            return self.connection.shutdown(socket.SHUT_RDWR)
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
         if token not in ("", TOKEN, READER):
             return self._refuse(401, "", "Invalid credentials in Authorization header")
         if path == "/api/whoami-v2":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,8 @@ def test_the_header_names_the_faster_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the probe answers is given here: `bf16` seconds against one in fp32. It moves no byte of the run."""
-    data, options = data_folder(), {"model": tiny_model(dropout=0.1), "precision": precision, "device": "cpu"}
+    data = data_folder()
+    options: dict[str, Any] = {"model": tiny_model(dropout=0.1), "precision": precision, "device": "cpu"}
     written = []
     for seconds in (1.0, bf16):
         monkeypatch.setattr("dongu.run.derived.precision_seconds", lambda _, bf16=seconds: {"fp32": 1.0, "bf16": bf16})

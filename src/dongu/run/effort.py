@@ -176,7 +176,10 @@ def _multiply(left: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     fast = left.device.type == "cpu" and left.dtype == torch.float32 and has_fast_products()
     if not fast or len(left) < FEWEST_TOKENS:
         return torch.mm
-    by_onednn = lambda one, other: product(one, other.t())  # noqa: E731
+
+    def by_onednn(one: Tensor, other: Tensor) -> Tensor:
+        return product(one, other.t())
+
     by_onednn(left, left.t())
     return by_onednn
 
