@@ -64,9 +64,10 @@ CHANGES = {
     "patience": "1",
     "calibrate": "",
     "lora": "2",
+    "unlabelled": "drop",
 }
 # Not changed here: another model or task cannot take the weights, and the engine has one value.
-FIXED = {"model", "text_columns", "label_column", "task", "engine", "group_by_length"}
+FIXED = {"model", "text_columns", "label_column", "label_separator", "task", "engine", "group_by_length"}
 
 
 def test_every_option_is_harmless_or_looked_at() -> None:

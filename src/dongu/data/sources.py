@@ -103,7 +103,8 @@ def _read_folder(path: Path) -> tuple[dict[str, Table], tuple[str, ...]]:
     not_read = []
     for name in (name for name in stems if name not in chosen.values()):
         table = _read_other(path / name) if _is_own_name(Path(name).stem) else None
-        if table is None or Path(name).stem in splits or not splits["train"].columns.keys() <= table.columns.keys():
+        # What has further columns is another file: the answers of `dongu predict`, say.
+        if table is None or Path(name).stem in splits or splits["train"].columns.keys() != table.columns.keys():
             not_read.append(name)
         else:
             splits[Path(name).stem] = table

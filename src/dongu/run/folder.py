@@ -87,6 +87,8 @@ class RunFolder:
             UsageError: it holds something already, or cannot be a folder.
         """
         try:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self.path.stat()
             self.refuse_if_locked()
             self.refuse_if_used()
         except (OSError, ValueError) as error:  # a name that is too long, a loop of links, a NUL
