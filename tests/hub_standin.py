@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(404 if token else 401, "RepoNotFound", "Repository not found")
         if name in hub.gated and token != TOKEN:
             return self._refuse(403 if token else 401, "GatedRepo", f"Access to {name} is restricted")
-        commit = known.get(revision, revision if revision in known.values() else "")
+        commit = known.get(revision, revision if revision in hub.folders else "")
         if not commit:
             return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         files = {path.name: path for path in sorted(hub.folders[commit].iterdir())}

@@ -21,6 +21,7 @@ from dongu.doctor.lengths import load_plain_tokenizer
 from dongu.errors import DataError, InputError, ModelError, UsageError
 from dongu.model.load import load_tokenizer
 from dongu.model.place import pin_model
+from dongu.results.eject import eject
 from dongu.results.hub import check_access
 from hub_standin import READER, TOKEN, Fault, Hub, standing_in
 
@@ -84,9 +85,19 @@ def test_a_repeated_run_is_made_of_the_same_commits(
     assert logs[0] == logs[1] != logs[2]
     capsys.readouterr()
     assert run_command(["verify", str(tmp_path / "one")]) == 0, capsys.readouterr().out
+    script = eject(str(tmp_path / "one"))
+    for line in (
+        f'DATA_COMMIT = "{first["data"]}"',
+        f'MODEL_COMMIT = "{first["model"]}"',
+        "load_dataset(*HUB, revision=DATA_COMMIT)",
+        "AutoTokenizer.from_pretrained(MODEL, revision=MODEL_COMMIT, ",
+        "    MODEL, revision=MODEL_COMMIT, **config, ",
+    ):
+        assert line in script
 
     # The commits are gone, here and there: it is said, and nothing else is trained on.
     shutil.rmtree(constants.HF_HUB_CACHE)
+    del published.folders[first["model"]]
     assert run_command(["train", "--config", str(tmp_path / "one/run.json"), "--out", str(tmp_path / "three")]) == 2
     told = capsys.readouterr().err.splitlines()
     assert told[-2] == f"dongu: error: --model {MODEL}@{first['model']}: has no revision {first['model']} on the Hub"
