@@ -18,7 +18,7 @@ from typing import Any
 
 from dongu.errors import UsageError, WorkerError
 
-PATIENCE_SECONDS = 5.0  # for what another process may be about to say
+PATIENCE_SECONDS = 10.0  # for what another process may be about to say; on a busy machine one is seconds behind
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 _NOBODY = (RuntimeError, ValueError, LookupError, ImportError, UsageError)  # said by a store that cannot be reached
 
@@ -83,11 +83,12 @@ def tell(error: str) -> bool:
 
     The first waits a little for those that want to know before they speak.
     """
-    me, deadline = rank(), time.monotonic() + PATIENCE_SECONDS
+    me = rank()
     try:
         if (count := processes()) == 1:
             return False
         store = _store()
+        deadline = time.monotonic() + PATIENCE_SECONDS  # to load torch may have taken as long
         store.set(f"error/{me}", error)
         if me == 0:
             _wait(store, [f"read/{other}" for other in range(1, count)], deadline)
