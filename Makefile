@@ -5,6 +5,9 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What is imported is compiled once, not again by each of the hundreds of processes that the tests start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-crash test-all test-avx2 lint format docs parity quality startup clean
 
 demo: $(VENV)/installed  ## fine-tune the packaged model on a data set that the package writes: no network
