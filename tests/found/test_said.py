@@ -20,7 +20,7 @@ from dongu.results.verdict import Yardstick, advice
 def test_the_demonstration_says_whether_an_answer_is_right() -> None:
     answer = {"prediction": "paraphrase", "probabilities": {"different": 0.1581, "paraphrase": 0.8419}}
     assert judged_answer(answer, "paraphrase") == "paraphrase  0.8419   right"
-    assert judged_answer(answer, "different") == "paraphrase  0.8419   wrong: its label is different"
+    assert judged_answer(answer, "different") == "paraphrase  0.8419   wrong: its label is “different”"
 
 
 @pytest.mark.found("few-passes")

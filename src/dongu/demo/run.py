@@ -63,7 +63,7 @@ def run_demo(out: Path | None, seed: int) -> None:
 def judged_answer(answer: Mapping[str, Any], label: str) -> str:
     """An answer with its probability, and whether it is the label that the row has."""
     given = answer["prediction"]
-    truth = "right" if given == label else f"wrong: its label is {label}"
+    truth = "right" if given == label else f"wrong: its label is “{label}”"
     return f"{given}  {answer['probabilities'][given]:.4f}   {truth}"
 
 
