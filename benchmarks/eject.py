@@ -19,8 +19,8 @@ from pathlib import Path
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 import dongu
+from dongu.eject.script import eject
 from dongu.model.place import find_model
-from dongu.results.eject import eject
 
 
 def save_model(name: str, folder: Path, dropout: float) -> None:

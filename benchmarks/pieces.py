@@ -5,7 +5,7 @@
 Products of 430 tokens by the layers of MiniLM: in PyTorch's way, and in fp32 by oneDNN's too, at a number of tokens
 that is new to the process and at one that is not. Attention of eight and of 32 rows as long as MRPC's, forward and
 backward, with blocks of one length and with blocks of like lengths. Dropout of a million values: PyTorch's own, by a
-mask of booleans, and by the derivative of a threshold as `dongu.model.dropout` has it. The norm of a gradient, by
+mask of booleans, and by the derivative of a threshold as `dongu.engine.dropout` has it. The norm of a gradient, by
 PyTorch and row by row. Seeding the draws of a step. Where there is a C++ compiler, what `torch.compile` makes of the
 elementwise parts of a layer.
 """
@@ -25,11 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dongu.model import padding_free
-from dongu.model.dropout import comparable, draw, drop, keep, seed_draws
-from dongu.model.gradients import total_norm
-from dongu.model.padding_free import Rows, attend
-from dongu.model.products import product
+from dongu.engine import packed as padding_free
+from dongu.engine.dropout import comparable, draw, drop, keep, seed_draws
+from dongu.engine.gradients import total_norm
+from dongu.engine.packed import Rows, attend
+from dongu.engine.products import product
 
 TOKENS, REPEATS = 430, 40
 LAYERS = ((384, 384), (384, 1536), (1536, 384))  # values in, values out

@@ -68,7 +68,7 @@ def run_cell(system: str, task: str, seed: int, data: Path) -> None:
         import plain_loop
 
         torch.set_num_threads(1)
-        from dongu.model.device import keep_freed_memory
+        from dongu.engine.device import keep_freed_memory
 
         fine_tune = plain_loop.fine_tune if system == "plain" else fine_tune_with_trainer
         keep_freed_memory()
@@ -84,7 +84,7 @@ def same_products() -> AbstractContextManager[Any]:
     import torch.nn.functional as F
     from torch.overrides import TorchFunctionMode
 
-    from dongu.model.products import has_fast_products, linear
+    from dongu.engine.products import has_fast_products, linear
 
     class Products(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

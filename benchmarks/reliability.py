@@ -59,8 +59,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 import dongu
 import dongu.cli.main
-import dongu.results.predict
 import dongu.training
+import dongu.use.classifier
 from dongu.files import Disk
 from forked import fork
 from word_tokenizer import CLS, SPECIAL, word_tokenizer

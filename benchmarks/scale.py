@@ -184,7 +184,7 @@ def answer(data: str, run: str) -> None:
     """`dongu predict` for a file; prints memory and seconds as JSON."""
     stages = Stages()
     with stages.stage("libraries"):
-        import dongu.results.predict  # noqa: F401 - for the seconds that it takes
+        import dongu.use.classifier  # noqa: F401 - for the seconds that it takes
         from dongu.cli.main import run as run_command
     began = time.perf_counter()
     with stages.stage("answers"):

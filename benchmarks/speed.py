@@ -174,7 +174,7 @@ def train_plain(job: Job, turns: Turns, *, fused: bool = False, keep: bool = Fal
     from transformers import get_scheduler
 
     if keep:
-        from dongu.model.device import keep_freed_memory
+        from dongu.engine.device import keep_freed_memory
 
         keep_freed_memory()
     rows, tokenizer = ordered_rows(job)
@@ -309,7 +309,7 @@ def train_products(job: Job, turns: Turns, *, precision: str) -> None:
     import torch
     from transformers import AutoConfig
 
-    from dongu.model.device import keep_freed_memory
+    from dongu.engine.device import keep_freed_memory
 
     keep_freed_memory()
     rows, _ = ordered_rows(job)

@@ -40,7 +40,7 @@ def draw(data: Path, seed: int) -> tuple[dict[str, list[dict[str, object]]], lis
 def measure(data: Path, seed: int) -> np.ndarray:
     """Suspect and flipped, suspect, flipped and below guessing, below guessing."""
     import dongu
-    from dongu.results.suspects import learnt
+    from dongu.page.suspects import learnt
     from dongu.run.dynamics import read_dynamics
 
     rows, flipped = draw(data, seed)

@@ -35,10 +35,10 @@ from accelerate.state import AcceleratorState, GradientState
 import dongu
 import dongu.best
 import dongu.cli.main
-import dongu.model.processes
-import dongu.results.predict
+import dongu.engine.processes
 import dongu.run.effort
 import dongu.training
+import dongu.use.classifier
 from conftest import save_tiny_model  # and the path to `forked`
 from dongu.data.batches import EvalBatches, TrainUpdates
 from dongu.run.checkpoint import Checkpoints
@@ -300,7 +300,7 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.fsync = lambda fd: None  # noqa: ARG005 - processes are killed, the machine is not
     dongu.run.effort.PROBE_SECONDS, dongu.run.effort.PROBE_SIZES = 0.0, {"cpu": 64}
-    dongu.model.processes.SEEN_SECONDS = 0.5
+    dongu.engine.processes.SEEN_SECONDS = 0.5
     warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # drivers leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:

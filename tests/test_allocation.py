@@ -13,7 +13,7 @@ from drivers import HANGS
 BLOCKS = """
 import resource
 import torch
-from dongu.model.device import keep_freed_memory
+from dongu.engine.device import keep_freed_memory
 
 keep_freed_memory()
 for _ in range(12):

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import dongu
+from dongu.engine.arrival import Arrival
+from dongu.engine.dropout import seed_draws
 from dongu.errors import NonFiniteError
-from dongu.model.arrival import Arrival
-from dongu.model.dropout import seed_draws
 from dongu.run.journal import Journal
 from dongu.run.recorder import Recorder
 

@@ -15,7 +15,12 @@ import torch
 
 import dongu
 from conftest import DECODERS, FAMILIES
-from dongu.calibration import (
+from dongu.cli.main import run as run_command
+from dongu.data.batches import EvalBatches
+from dongu.errors import ModelError, UsageError
+from dongu.evaluate import eval_mode, predict_logits
+from dongu.judge.answers import Evaluation
+from dongu.judge.calibration import (
     ADVISED_ROWS,
     NO_TEMPERATURE,
     Calibration,
@@ -23,16 +28,12 @@ from dongu.calibration import (
     fit_temperature,
     is_advised,
 )
-from dongu.cli.main import run as run_command
-from dongu.confidence import verdict
-from dongu.data.batches import EvalBatches
-from dongu.errors import ModelError, UsageError
-from dongu.evaluate import Evaluation, eval_mode, predict_logits
-from dongu.metrics import MetricSet
+from dongu.judge.intervals import verdict
+from dongu.judge.metrics import MetricSet
 from dongu.model.head import check_head, divide_head
-from dongu.results.predictions import softmax
-from dongu.results.verify import verify
 from dongu.run.console import Console
+from dongu.run.predictions import softmax
+from dongu.verify import verify
 
 
 def drawn(rows: int, labels: int, temperature: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

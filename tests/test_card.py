@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, metadata_eval_result
 from huggingface_hub.repocard import metadata_load
 
 import dongu
-from dongu.results.card import write_card
+from dongu.export.card import write_card
 
 HOSTILE = (
     "plain",
@@ -184,7 +184,7 @@ def test_names_on_the_hub(
     tiny_model: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dongu.results.card.find_model", lambda name: name)
+    monkeypatch.setattr("dongu.export.card.find_model", lambda name: name)
     loop = loop_of([{"text": f"word{i % 2}", "label": str(i % 2)} for i in range(40)], tiny_model)
     loop.data = type(loop.data)(**{**vars(loop.data), "hub_name": hub_name})
     loop.config = loop.config.model_copy(update={"model": model})

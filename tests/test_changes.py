@@ -160,7 +160,7 @@ def test_data_that_lie_elsewhere_now(
     [
         ("dongu.run.identity.version", lambda _: "9.9", "versions", "torch is 9.9, and was"),
         ("torch.backends.cpu.get_cpu_capability", lambda: "NONE", "hardware", "the cpu is NONE"),
-        ("dongu.model.device.processor_vendor", lambda: "Nobody", "hardware", "Nobody, and was"),
+        ("dongu.engine.device.processor_vendor", lambda: "Nobody", "hardware", "Nobody, and was"),
         (
             "dongu.run.identity._digest_of_tokens",
             lambda _: "x",

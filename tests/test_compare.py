@@ -17,12 +17,12 @@ import pytest
 
 from conftest import WORDS
 from dongu.cli.main import run
-from dongu.confidence import verdict
-from dongu.evaluate import Evaluation
-from dongu.metrics import MetricSet
-from dongu.results.compare import FinishedRun
-from dongu.results.compare_seeds import Recipe, seed_difference
-from dongu.results.paired import holm, mcnemar
+from dongu.compare.recipes import Recipe, seed_difference
+from dongu.compare.runs import FinishedRun
+from dongu.judge.answers import Evaluation
+from dongu.judge.intervals import verdict
+from dongu.judge.metrics import MetricSet
+from dongu.judge.paired import holm, mcnemar
 
 
 def text_of(row: int) -> str:
@@ -135,9 +135,8 @@ def test_what_is_read_back_is_what_was_answered(task: Any, tmp_path: Path) -> No
     import torch
 
     from dongu.model.loss import row_losses
-    from dongu.results.answers import read_answers
-    from dongu.results.predictions import prediction_lines
     from dongu.run.folder import RunFolder
+    from dongu.run.predictions import prediction_lines, read_answers
 
     random = np.random.default_rng(6)
     names = ("a", "b", "c") if task == "multi-label" else ("score",)

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from dongu.cli.main import run
-from dongu.confidence import baseline, constant_answer, verdict
 from dongu.config import Task
-from dongu.evaluate import Evaluation
-from dongu.metrics import MetricSet
+from dongu.judge.answers import Evaluation
+from dongu.judge.intervals import baseline, constant_answer, verdict
+from dongu.judge.metrics import MetricSet
 from dongu.model.loss import row_losses
 
 TWO, THREE = ("no", "yes"), ("a", "b", "c")
@@ -69,7 +69,7 @@ def test_a_small_chunk_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """How many resamples are held at a time is a matter of memory."""
     for metrics, evaluation in (noisy(THREE, 80, 0), scores(80, 0)):
         whole = verdict(evaluation, metrics, None, 42)
-        monkeypatch.setattr("dongu.confidence.DRAWN_CELLS", 7 * 80)
+        monkeypatch.setattr("dongu.judge.intervals.DRAWN_CELLS", 7 * 80)
         assert verdict(evaluation, metrics, None, 42) == whole
         monkeypatch.undo()
 

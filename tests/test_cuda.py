@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import dongu
 import encoders
+from dongu.engine.packed import PaddingFree, Rows, attend, flatten
 from dongu.errors import NonFiniteError
-from dongu.model.padding_free import PaddingFree, Rows, attend, flatten
 from encoders import COVERED, micro_batch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")

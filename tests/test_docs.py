@@ -375,7 +375,7 @@ def test_every_metric_is_defined() -> None:
 
 
 def test_the_metrics_of_each_task() -> None:
-    from dongu.metrics import MetricSet
+    from dongu.judge.metrics import MetricSet
 
     tasks: list[tuple[Any, list[str]]] = [
         ("single-label", ["a", "b"]),

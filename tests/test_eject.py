@@ -29,13 +29,13 @@ from dongu.config import Task, make_config
 from dongu.data.examples import read_examples
 from dongu.data.holdout import hold_out
 from dongu.data.sources import read_source
+from dongu.eject import plain_metrics as plain
+from dongu.eject.reading import find_reading
+from dongu.eject.script import eject, literal, literals, number
 from dongu.errors import DataError
+from dongu.judge.metrics import MetricSet
+from dongu.judge.ranking import sigmoid
 from dongu.loop import Loop
-from dongu.metrics import MetricSet
-from dongu.multi_label import sigmoid
-from dongu.results import plain
-from dongu.results.eject import eject, literal, literals, number
-from dongu.results.reading import find_reading
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import RunFolder
 from dongu.run.identity import identity

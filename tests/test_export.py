@@ -23,10 +23,10 @@ import dongu
 from conftest import WORDS
 from dongu.cli import export as command
 from dongu.cli.main import run as run_command
+from dongu.export import folder as exporting
+from dongu.export.onnx import OnnxModel, write_onnx
 from dongu.files import Disk
 from dongu.model.load import load_model, load_tokenizer, model_columns
-from dongu.model.onnx import OnnxModel, write_onnx
-from dongu.results import export as exporting
 
 missing = [name for name in command.PACKAGES if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(missing), reason="the extra [onnx] is not installed")

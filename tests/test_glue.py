@@ -15,7 +15,7 @@ from dongu.config import make_config
 from dongu.data.examples import read_examples
 from dongu.data.glue import GLUE
 from dongu.data.sources import read_source
-from dongu.metrics import MetricSet
+from dongu.judge.metrics import MetricSet
 
 SPLITS = {
     "mnli": ("train", "validation_matched", "validation_mismatched", "test_matched", "test_mismatched"),

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from dongu.model.gradients import total_norm
+from dongu.engine.gradients import total_norm
 
 
 def test_the_norm_of_many_values_is_right() -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dongu.model.graphs import Graphs, Recording
-from dongu.model.padding_free import PaddingFree
+from dongu.engine.graphs import Graphs, Recording
+from dongu.engine.packed import PaddingFree
 from encoders import COVERED, RAGGED, load
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from dongu.config import Task
 from dongu.errors import UsageError
-from dongu.metrics import CLASS_METRICS, MetricSet, confusion_matrix, matthews_correlation, pearson, spearman
+from dongu.judge.metrics import CLASS_METRICS, MetricSet, confusion_matrix, matthews_correlation, pearson, spearman
 
 TWO, THREE = ("no", "yes"), ("a", "b", "c")
 NAN = float("nan")

@@ -14,15 +14,15 @@ import torch
 
 import dongu
 from dongu.cli.main import run
-from dongu.confidence import constant_answer, verdict
 from dongu.config import make_config
 from dongu.data.examples import TextData, label_counts, read_examples
 from dongu.data.sources import read_source
 from dongu.errors import DataError, UsageError
-from dongu.evaluate import Evaluation
-from dongu.metrics import MetricSet
-from dongu.multi_label import Ranking, best_threshold, macro_f1, micro_f1, sigmoid
-from dongu.results.verify import verify
+from dongu.judge.answers import Evaluation
+from dongu.judge.intervals import constant_answer, verdict
+from dongu.judge.metrics import MetricSet
+from dongu.judge.ranking import Ranking, best_threshold, macro_f1, micro_f1, sigmoid
+from dongu.verify import verify
 
 TOPICS = ("word0", "word1", "word2")
 

@@ -133,7 +133,7 @@ def test_an_undefined_metric_is_never_the_best(
     tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Spearman's correlation of constant answers is undefined: at the first evaluation here, or at all of them."""
-    from dongu import metrics
+    from dongu.judge import metrics
 
     real = metrics.spearman
     calls = 0

@@ -19,11 +19,10 @@ from transformers.models.bert.modeling_bert import BertSelfOutput
 
 from dongu.data.batches import Collator, Split
 from dongu.data.tokens import Tokens
-from dongu.errors import ModelError
-from dongu.loop import Loop
-from dongu.model import padding_free, products
-from dongu.model.dropout import comparable, drop, keep
-from dongu.model.padding_free import (
+from dongu.engine import packed as padding_free
+from dongu.engine import products
+from dongu.engine.dropout import comparable, drop, keep
+from dongu.engine.packed import (
     CELLS_OF_PADDING,
     PaddingFree,
     Rows,
@@ -32,7 +31,9 @@ from dongu.model.padding_free import (
     self_check,
     why_not,
 )
-from dongu.model.products import fast_products, has_fast_products
+from dongu.engine.products import fast_products, has_fast_products
+from dongu.errors import ModelError
+from dongu.loop import Loop
 from encoders import COVERED, RAGGED, load, micro_batch
 
 LENGTHS = {
@@ -247,7 +248,7 @@ def test_padding_elsewhere_is_refused(tiny_model: Callable[..., str]) -> None:
 def test_the_backward_by_hand_is_the_derivative(
     share: float, first_only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dongu.model.padding_free.CELLS_OF_PADDING", 13)
+    monkeypatch.setattr("dongu.engine.packed.CELLS_OF_PADDING", 13)
     rows = Rows.of((4, 2, 4, 1), 2)
     assert rows.blocks == ((1, 1), (3, 4))  # the second is padded
     tokens = len(rows.source)

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dongu.metrics import MetricSet
-from dongu.multi_label import Ranking
-from dongu.results.answers import Answers
-from dongu.results.compare_words import letter, sentence
-from dongu.results.paired import Difference, holm, mcnemar, paired_differences
+from dongu.compare.words import letter, sentence
+from dongu.judge.answers import Answers
+from dongu.judge.metrics import MetricSet
+from dongu.judge.paired import Difference, holm, mcnemar, paired_differences
+from dongu.judge.ranking import Ranking
 
 
 @pytest.fixture
 def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Enough for what is asked, and quick."""
-    monkeypatch.setattr("dongu.results.paired.RESAMPLES", 1000)
+    monkeypatch.setattr("dongu.judge.paired.RESAMPLES", 1000)
 
 
 NONE = np.empty((0, 0))  # probabilities: nothing here looks at them

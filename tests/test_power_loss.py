@@ -25,11 +25,11 @@ import pytest
 import torch
 
 import dongu.run.checkpoint
+from dongu.engine.arrival import Arrival
 from dongu.errors import CheckpointError, StorageError
-from dongu.evaluate import Evaluation
 from dongu.files import Disk, disk, is_leftover, replace_folder, write_file
+from dongu.judge.answers import Evaluation
 from dongu.loop import Step
-from dongu.model.arrival import Arrival
 from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoints, state_tensors
 from dongu.run.folder import RunFolder
 from dongu.run.journal import Journal, check_log

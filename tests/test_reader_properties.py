@@ -22,8 +22,8 @@ from dongu.data import json_rows, readers
 from dongu.data.readers import SUFFIXES, read_file
 from dongu.data.table import Table, kind_of
 from dongu.errors import DataError
-from dongu.results.predictions import write_answers
 from dongu.text import is_blank
+from dongu.use.answer_file import write_answers
 
 FACTOR = int(os.environ.get("DONGU_EXAMPLES", "1"))
 

@@ -22,13 +22,13 @@ import dongu
 from browser import CHROMIUM, browsing
 from dongu.cli.main import run as run_command
 from dongu.errors import InputError
-from dongu.page.axis import Axis
-from dongu.page.plot import Plot
+from dongu.judge.answers import Answers
+from dongu.judge.classes import Share, class_rows
+from dongu.page.draw.axis import Axis
+from dongu.page.draw.plot import Plot
+from dongu.page.draw.svg import format_number
 from dongu.page.report import make_report, read_data
-from dongu.page.svg import format_number
-from dongu.results.answers import Answers
-from dongu.results.outcomes import Share, class_rows
-from dongu.results.suspects import learnt
+from dongu.page.suspects import learnt
 from dongu.run.dynamics import RECORD, read_dynamics
 from dongu.run.folder import RunFolder
 from dongu.run.manifest import manifest_bytes

@@ -16,7 +16,7 @@ import dongu
 from conftest import FAMILIES
 from dongu.model.loss import Loss
 from dongu.model.scale import Scale
-from dongu.results.verify import verify
+from dongu.verify import verify
 
 
 def rows(count: int, mean: float, std: float) -> list[dict[str, str]]:

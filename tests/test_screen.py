@@ -15,7 +15,7 @@ import pytest
 import dongu
 from dongu.cli.main import run as run_command
 from dongu.config import Task
-from dongu.results.verdict import Yardstick, calibration, table
+from dongu.judge.words import Yardstick, calibration, table
 from dongu.run.console import Console
 from dongu.run.effort import Effort
 from dongu.text import WIDTH, fields, wrapped

@@ -19,7 +19,8 @@ from dongu.cli.main import run
 from dongu.data.readers import read_file
 from dongu.errors import NonFiniteError
 from dongu.evaluate import eval_mode
-from dongu.results import predict, predictions
+from dongu.run import predictions
+from dongu.use import classifier as predict
 
 FILES = {
     ".lock",
@@ -87,8 +88,8 @@ def test_results_hold_values_intervals_and_baselines(finished: dongu.RunResult) 
     for split in ("validation", "test"):
         for entry in results[split].values():
             assert entry["low"] <= entry["value"] <= entry["high"]
-    predictions = read_lines(finished.path / "predictions" / "test.jsonl")
-    right = np.mean([line["label"] == line["prediction"] for line in predictions])
+    lines = read_lines(finished.path / "predictions" / "test.jsonl")
+    right = np.mean([line["label"] == line["prediction"] for line in lines])
     assert results["test"]["accuracy"]["value"] == pytest.approx(right)
 
 
@@ -114,7 +115,7 @@ def test_the_plain_engine_answers_with_the_bits_of_the_model(
 ) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from dongu.results.predictions import softmax
+    from dongu.run.predictions import softmax
 
     texts = ["word0 word0 the film", "a bad word1 film", "word5"]
     options: dict[str, Any] = {"model": tiny_model(), "max_steps": 3, "device": "cpu"}

@@ -13,7 +13,7 @@ import torch
 import dongu
 from dongu.cli.main import run as run_command
 from dongu.model.loss import Loss
-from dongu.results.verify import Proof, verify
+from dongu.verify import Proof, verify
 
 OPTIONS: dict[str, Any] = {
     "max_steps": 12,

@@ -18,7 +18,7 @@ from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
 from dongu.data.weights import resolve_weights, row_weights
 from dongu.errors import UsageError
-from dongu.results.verify import verify
+from dongu.verify import verify
 
 
 def rows(count: int) -> list[dict[str, Any]]:

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from dongu.config import RunConfig
     from dongu.errors import DonguError
     from dongu.loop import Loop, Step
-    from dongu.results.predict import Classifier, load
     from dongu.training import RunResult, resume, train
+    from dongu.use.classifier import Classifier, load
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Classifier": "dongu.results.predict",
+    "Classifier": "dongu.use.classifier",
     "DonguError": "dongu.errors",
     "Loop": "dongu.loop",
     "RunConfig": "dongu.config",
     "RunResult": "dongu.training",
     "Step": "dongu.loop",
-    "load": "dongu.results.predict",
+    "load": "dongu.use.classifier",
     "resume": "dongu.training",
     "train": "dongu.training",
 }

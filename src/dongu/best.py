@@ -6,23 +6,23 @@ import copy
 import time
 from typing import Any
 
-from dongu.calibration import Calibration, fit_temperature, is_advised
-from dongu.confidence import constant_answer, verdict
 from dongu.consistency import CHECKED_ROWS
 from dongu.data.batches import EvalBatches
 from dongu.errors import NonFiniteError
 from dongu.evaluate import eval_mode
+from dongu.export.card import write_card
 from dongu.files import disk, replace_folder, write_file
+from dongu.judge.calibration import Calibration, fit_temperature, is_advised
+from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
 from dongu.model.head import check_head, divide_head
 from dongu.model.load import load_classifier, quiet_transformers
 from dongu.model.lora import plain_weights
-from dongu.results.card import write_card
-from dongu.results.predictions import prediction_lines
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import CALIBRATION, RunFolder, dump_json
 from dongu.run.identity import software_versions
 from dongu.run.journal import Journal
+from dongu.run.predictions import prediction_lines
 
 
 def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None) -> None:

@@ -69,6 +69,7 @@ Metric = Literal[
     "spearman",
 ]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+DEFAULT_THRESHOLD = 0.5  # the probability from which on a label is given, before any validation
 
 
 def _names(value: Any) -> Any:

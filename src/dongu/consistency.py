@@ -16,9 +16,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.hooks import RemovableHandle
 
 from dongu.data.batches import Collator, Update
+from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
 from dongu.model.load import check_vocabulary, model_columns
-from dongu.model.modes import kept_modes
 
 CHECKED_ROWS = 8  # that both engines compute, and a model that is put in another's place
 

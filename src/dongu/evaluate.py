@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from dongu.config import Task
+from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.data.batches import EvalBatches, make_dataloader
+from dongu.engine.modes import kept_modes
 from dongu.errors import DonguError, ModelError, NonFiniteError
+from dongu.judge.answers import Evaluation
+from dongu.judge.metrics import MetricSet
 from dongu.launch import among_processes
-from dongu.metrics import MetricSet
 from dongu.model.head import PROBLEM_TYPES
 from dongu.model.loss import row_losses
-from dongu.model.modes import kept_modes
 from dongu.model.scale import UNSCALED, Scale
-from dongu.multi_label import DEFAULT_THRESHOLD
 from dongu.text import one_line
 
 # Types whose answers depend on the other rows of a batch, or do with another tokenizer or config.json. The tests try
@@ -31,27 +30,6 @@ MAY_DIFFER_ALONE = frozenset(
 LOOKED_THROUGH = 64  # rows
 TOGETHER = 4
 ROUNDING = 1e-4  # of the largest logit, in fp32; it is a hundredth of that
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the model says of a split, in the order of its rows.
-
-    `ids` (rows,) are row numbers in the source, `logits` (rows, labels) fp32, `targets` (rows,), or (rows, labels)
-    where a row has several, or None where they are hidden, `losses` (rows,) in double precision. `threshold` is the
-    probability from which on a label is given, where a row has several. `evaluation["accuracy"]` reads a metric.
-    """
-
-    split: str
-    ids: np.ndarray
-    logits: np.ndarray
-    targets: np.ndarray | None
-    losses: np.ndarray | None
-    metrics: dict[str, float]
-    threshold: float = DEFAULT_THRESHOLD
-
-    def __getitem__(self, name: str) -> float:
-        return self.metrics[name]
 
 
 @contextmanager

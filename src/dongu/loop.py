@@ -38,17 +38,20 @@ from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
 from dongu.data.tokens import check_known, tokenize
 from dongu.data.weights import resolve_weights, row_weights
+from dongu.engine.arrival import Arrival
+from dongu.engine.device import make_accelerator
+from dongu.engine.dropout import seed_draws
+from dongu.engine.gradients import total_norm
+from dongu.engine.graphs import HOOKED, has_hooks
+from dongu.engine.packed import PaddingFree, why_not, without_padding
+from dongu.engine.processes import compare, facts_of
 from dongu.errors import NonFiniteError, UsageError
-from dongu.evaluate import MAY_DIFFER_ALONE, Evaluation, difference_alone, evaluate
+from dongu.evaluate import MAY_DIFFER_ALONE, difference_alone, evaluate
 from dongu.extras import require_extras
 from dongu.interrupts import interrupts_wait
-from dongu.metrics import MetricSet
-from dongu.model.arrival import Arrival
-from dongu.model.device import make_accelerator
-from dongu.model.dropout import seed_draws
+from dongu.judge.answers import Evaluation
+from dongu.judge.metrics import MetricSet
 from dongu.model.finite import check_finite
-from dongu.model.gradients import total_norm
-from dongu.model.graphs import HOOKED, has_hooks
 from dongu.model.head import declared_labels
 from dongu.model.load import (
     check_vocabulary,
@@ -61,9 +64,7 @@ from dongu.model.load import (
 from dongu.model.lora import add_lora, load_plain_weights, merged
 from dongu.model.loss import Loss
 from dongu.model.optimizer import make_optimizer, skip_on_gpu
-from dongu.model.padding_free import PaddingFree, why_not, without_padding
 from dongu.model.place import pin_model, resolve_model
-from dongu.model.processes import compare, facts_of
 from dongu.model.scale import UNSCALED, Scale
 from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
 

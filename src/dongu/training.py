@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dongu.best import check_calibration, judge, save_best
-from dongu.calibration import NO_TEMPERATURE
-from dongu.confidence import constant_answer
 from dongu.config import RunConfig, option_flag
 from dongu.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
 from dongu.doctor.checkup import examine, refuse_findings
 from dongu.doctor.finding import Finding
 from dongu.doctor.lengths import measured
 from dongu.doctor.words import before_a_run
+from dongu.engine.processes import check_shared, compare
 from dongu.errors import (
     CheckpointError,
     DataError,
@@ -28,12 +27,13 @@ from dongu.errors import (
     WorkerError,
 )
 from dongu.hub import split_commit
+from dongu.judge.calibration import NO_TEMPERATURE
+from dongu.judge.intervals import constant_answer
+from dongu.judge.words import Yardstick, advice, said_of
 from dongu.launch import among_processes
 from dongu.loop import Loop, Step
 from dongu.model.load import usual_length
-from dongu.model.processes import check_shared, compare
 from dongu.page.report import write_report
-from dongu.results.verdict import Yardstick, advice, said_of
 from dongu.run.checkpoint import Checkpoints, RunState
 from dongu.run.console import Console
 from dongu.run.derived import describe

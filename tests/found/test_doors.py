@@ -20,15 +20,15 @@ import pytest
 
 import dongu
 from conftest import cut_off_in_step
+from dongu import verify
 from dongu.best import save_best
 from dongu.cli.main import run as run_command
 from dongu.data.tokens import Tokens, tokenize
+from dongu.eject.script import eject
 from dongu.errors import InputError
 from dongu.files import replace_folder
 from dongu.model.load import load_tokenizer
-from dongu.results import verify
-from dongu.results.eject import eject
-from dongu.results.trace import previous_run, read_trace
+from dongu.page.trace import previous_run, read_trace
 from dongu.run.checkpoint import Checkpoints, RunState
 from dongu.run.folder import RunFolder
 from dongu.run.identity import identity

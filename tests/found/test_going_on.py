@@ -17,12 +17,12 @@ from transformers import AutoModelForSequenceClassification
 import dongu
 from conftest import cut_off_in_step
 from dongu.cli.main import run as command
+from dongu.eject.script import eject
 from dongu.model.head import head_of
 from dongu.page.report import read_data
-from dongu.results.eject import eject
-from dongu.results.verify import verify
 from dongu.run.derived import describe
 from dongu.run.folder import RunFolder
+from dongu.verify import verify
 
 NAMES = ("POSITIVE", "NEGATIVE")  # not in the order of the alphabet
 OPTIONS: dict[str, Any] = {"threads": 1, "epochs": 1, "lr": 1e-3}

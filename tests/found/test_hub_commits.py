@@ -18,11 +18,11 @@ from conftest import cut_off_in_step
 from dongu.cli.main import run as run_command
 from dongu.data.sources import read_source
 from dongu.doctor.lengths import load_plain_tokenizer
+from dongu.eject.script import eject
 from dongu.errors import DataError, InputError, ModelError, UsageError
+from dongu.export.hub import check_access
 from dongu.model.load import load_tokenizer
 from dongu.model.place import pin_model
-from dongu.results.eject import eject
-from dongu.results.hub import check_access
 from hub_standin import READER, TOKEN, Fault, Hub, standing_in
 
 MODEL, DATA = "owner/tiny", "owner/rows"

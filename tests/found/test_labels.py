@@ -18,8 +18,8 @@ from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
 from dongu.doctor.checkup import Checkup, inspect
 from dongu.doctor.overview import describe_columns, describe_rows
+from dongu.eject.reading import find_reading
 from dongu.errors import DataError, UsageError
-from dongu.results.reading import find_reading
 from dongu.run.folder import RunFolder
 
 

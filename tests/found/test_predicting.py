@@ -17,7 +17,7 @@ import pytest
 import dongu
 from dongu.cli.main import run as command
 from dongu.errors import DataError, InputError
-from dongu.metrics import MetricSet
+from dongu.judge.metrics import MetricSet
 
 ONE, TWO = "word0 film", "word1 not"
 PAIR = [("word0 film", "a film"), ("word1 not", "a film")]

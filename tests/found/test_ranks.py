@@ -16,8 +16,8 @@ import pytest
 import dongu
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
+from dongu.engine.device import SETTINGS, refuse_settings
 from dongu.errors import UsageError
-from dongu.model.device import SETTINGS, refuse_settings
 from drivers import Pool
 
 # What `accelerate launch` sets whatever it is told, and what changes nothing.

@@ -12,8 +12,8 @@ import pytest
 import dongu
 from dongu.cli.main import run as run_command
 from dongu.demo.run import judged_answer
+from dongu.judge.words import Yardstick, advice
 from dongu.page.rows import suspects
-from dongu.results.verdict import Yardstick, advice
 
 
 @pytest.mark.found("demo-answers")

@@ -30,9 +30,9 @@ def add(commands: Any) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> None:
-    from dongu.results.compare import compare
-    from dongu.results.compare_seeds import compare_recipes, holds_seeds
-    from dongu.results.compare_words import as_json, recipes_as_json, report, report_recipes
+    from dongu.compare.recipes import compare_recipes, holds_seeds
+    from dongu.compare.runs import compare
+    from dongu.compare.words import as_json, recipes_as_json, report, report_recipes
     from dongu.run.folder import dump_json
 
     if all(map(holds_seeds, parsed.folders)):

@@ -27,8 +27,8 @@ def _run(parsed: argparse.Namespace) -> None:
 
     refuse_existing(parsed.out)
     RunFolder(parsed.folder).read_record()
+    from dongu.eject.script import eject
     from dongu.files import write_file
-    from dongu.results.eject import eject
 
     if parsed.out is None:
         print(eject(parsed.folder), end="")

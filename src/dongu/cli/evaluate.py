@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 
 def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.sources import read_source
-    from dongu.results.saved import SavedRun
+    from dongu.use.saved import SavedRun
 
     batch_size = whole_number(parsed.batch_size, "batch-size", 32)
     saved = SavedRun.open(parsed.folder, device=parsed.device, batch_size=batch_size)
@@ -39,11 +39,11 @@ def _run(parsed: argparse.Namespace) -> None:
     if all(split.targets is None for split in examples.values()):
         where = next(iter(examples.values())).origin
         raise DataError("the labels are hidden", where=where, hint="`dongu predict` answers rows without labels")
-    from dongu.confidence import verdict
-    from dongu.results.predict import Classifier
-    from dongu.results.verdict import Yardstick, said_of
+    from dongu.judge.intervals import verdict
+    from dongu.judge.words import Yardstick, said_of
     from dongu.run.console import Console
     from dongu.run.folder import dump_json
+    from dongu.use.classifier import Classifier
 
     classifier = Classifier(saved)
     evaluations = classifier.evaluate(examples)

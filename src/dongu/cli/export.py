@@ -43,7 +43,7 @@ def _run(parsed: argparse.Namespace) -> None:
     out = parsed.out or parsed.folder / "onnx"
     refuse_if_taken(out)
     source = None if parsed.data is None else read_source(parsed.data)
-    from dongu.results.export import export
+    from dongu.export.folder import export
     from dongu.run.folder import dump_json
 
     made = export(parsed.folder, out, source, int8=parsed.int8)

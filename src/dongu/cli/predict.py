@@ -48,8 +48,8 @@ def _run(parsed: argparse.Namespace) -> None:
         _hand_in(parsed)
         return
     from dongu.data.readers import read_file
-    from dongu.results.predictions import beside, check_cells, json_of_row, write_answers
-    from dongu.results.saved import SavedRun
+    from dongu.use.answer_file import beside, check_cells, json_of_row, write_answers
+    from dongu.use.saved import SavedRun
 
     refuse_existing(parsed.out)
     if parsed.out is not None and parsed.out.suffix not in ANSWER_FILES:
@@ -68,7 +68,7 @@ def _run(parsed: argparse.Namespace) -> None:
         given = dict(zip(saved.text_columns, texts, strict=True))
     if parsed.out is not None:
         check_cells(parsed.out, _rows_of(given))
-    from dongu.results.predict import Classifier
+    from dongu.use.classifier import Classifier
 
     answers = Classifier(saved).answers(texts)
     if launch.rank() > 0:
@@ -99,7 +99,7 @@ def _rows_of(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _hand_in(parsed: argparse.Namespace) -> None:
-    from dongu.results.submission import write_submission
+    from dongu.use.submission import write_submission
 
     if parsed.out is None or parsed.data is not None or parsed.texts:
         raise UsageError("the run's own test split goes to a folder", where="--glue", hint="give --out FOLDER alone")

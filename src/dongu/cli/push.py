@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
 
 
 def _run(parsed: argparse.Namespace) -> None:
-    from dongu.results.hub import check_access, push
+    from dongu.export.hub import check_access, push
     from dongu.run.folder import RunFolder
 
     RunFolder(parsed.folder).read_record()

@@ -87,13 +87,13 @@ def _run(parsed: argparse.Namespace) -> None:
     result = train(data, console=console, explain=language if parsed.explain else None, **options)
     show_result(result, console, as_json=parsed.json)
     if parsed.push_to_hub is not None and launch.rank() == 0:
-        from dongu.results.hub import push
+        from dongu.export.hub import push
 
         console.line(f"pushed to {push(result.path, parsed.push_to_hub)}")
 
 
 def _check_push(name: str, count: int | None) -> None:
-    from dongu.results.hub import check_access
+    from dongu.export.hub import check_access
 
     if count is not None:
         hint = "push the best of them afterwards: dongu push RUN OWNER/NAME"
@@ -109,7 +109,7 @@ def _train_seeds(options: dict[str, Any], model: str, count: int, *, as_json: bo
     options["model"] = pin_model(model)  # one commit for all of them
     from dongu.run.console import Console
     from dongu.run.folder import dump_json
-    from dongu.seeds import summary_table, train_seeds
+    from dongu.sweep import summary_table, train_seeds
 
     main = launch.rank() == 0
     console = Console(enabled=main, stream=sys.stderr if as_json else sys.stdout)

@@ -30,7 +30,7 @@ def _run(parsed: argparse.Namespace) -> int:
     from dongu.run.folder import RunFolder
 
     RunFolder(parsed.folder).read_record()
-    from dongu.results.verify import verify
+    from dongu.verify import verify
 
     holds = True
     for proof in verify(parsed.folder, parsed.data):

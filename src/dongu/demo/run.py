@@ -11,10 +11,10 @@ from typing import Any
 
 from dongu.demo.grammar import write_splits
 from dongu.files import write_file
-from dongu.results.predict import load
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.training import train
+from dongu.use.classifier import load
 
 # What suits a few thousand short pairs; every other option has its default.
 RECIPE: dict[str, Any] = {"model": "minilm", "epochs": 1.3, "batch_size": 16, "learning_rate": 1e-4, "warmup": 0.1}

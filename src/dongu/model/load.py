@@ -22,7 +22,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 from transformers.modeling_layers import GenericForSequenceClassification
 
-from dongu.config import Task
+from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.errors import ModelError, no_panic
 from dongu.hub import asked, commit_of, split_revision
 from dongu.model.head import NO_HEAD, PROBLEM_TYPES, NewHead, declared_labels, draw_head, head_of, why_other
@@ -38,7 +38,6 @@ from dongu.model.safety import (
     use_local_kernels,
 )
 from dongu.model.tokenizer_class import check_tokenizer_class
-from dongu.multi_label import DEFAULT_THRESHOLD
 
 HUB_FILES = [*SETTINGS_FILES, *VOCABULARY_FILES, "tokenizer.*.json", INDEX_FILE]  # all that is read but the weights
 NEW_WEIGHTS = 1 << 24  # of a head that the files lack, at most

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from dongu.page import drawings
-from dongu.page.axis import Axis
-from dongu.page.plot import Plot
-from dongu.page.svg import Chart, format_number
-from dongu.results.answers import Answers
-from dongu.results.outcomes import class_rows, most_confused, reliability
-from dongu.results.trace import Trace
-from dongu.results.verdict import judged
+from dongu.judge.answers import Answers
+from dongu.judge.classes import class_rows, most_confused, reliability
+from dongu.judge.words import judged
+from dongu.page.draw import drawings
+from dongu.page.draw.axis import Axis
+from dongu.page.draw.plot import Plot
+from dongu.page.draw.svg import Chart, format_number
+from dongu.page.trace import Trace
 from dongu.text import counted
 
 SHOWN_CLASSES = 40  # in the table of classes, those with most rows first

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dongu.page import drawings
-from dongu.page.axis import Axis
-from dongu.page.plot import Plot, bucketed
-from dongu.page.svg import Chart
-from dongu.results.trace import Trace
+from dongu.page.draw import drawings
+from dongu.page.draw.axis import Axis
+from dongu.page.draw.plot import Plot, bucketed
+from dongu.page.draw.svg import Chart
+from dongu.page.trace import Trace
 
 PHASES = {
     "setup": "set-up: data, tokens, model",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from dongu.page import drawings
-from dongu.page.axis import Axis
-from dongu.page.plot import Plot
-from dongu.page.svg import Chart
-from dongu.results.trace import Trace
+from dongu.page.draw import drawings
+from dongu.page.draw.axis import Axis
+from dongu.page.draw.plot import Plot
+from dongu.page.draw.svg import Chart
+from dongu.page.trace import Trace
 from dongu.text import counted, percent
 
 SHOWN_LABELS = 16  # those with most rows

@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dongu.page import drawings
-from dongu.page.drawings import Interval
+from dongu.judge.words import CHOSE, Yardstick, judged, metric_name
+from dongu.page.draw import drawings
+from dongu.page.draw.drawings import Interval
+from dongu.page.draw.svg import Chart, format_number
 from dongu.page.origin import place
-from dongu.page.svg import Chart, format_number
-from dongu.results.trace import Earlier, Entries, Trace
-from dongu.results.verdict import CHOSE, Yardstick, judged, metric_name
+from dongu.page.trace import Earlier, Entries, Trace
 from dongu.text import counted
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dongu.page.axis import Axis
-from dongu.page.plot import GROUPS, Plot, bucketed
-from dongu.page.svg import Chart
-from dongu.results.trace import Trace
-from dongu.results.verdict import metric_name
+from dongu.judge.words import metric_name
+from dongu.page.draw.axis import Axis
+from dongu.page.draw.plot import GROUPS, Plot, bucketed
+from dongu.page.draw.svg import Chart
+from dongu.page.trace import Trace
 
 
 def curves(trace: Trace) -> list[tuple[Chart, str]]:

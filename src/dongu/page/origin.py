@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dongu.config import RunConfig, option_flag
-from dongu.results.trace import Rows, Trace
+from dongu.page.trace import Rows, Trace
 
 LOCAL = ("/", ".", "~")  # how the name of a place on this machine begins
 

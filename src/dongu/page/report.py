@@ -23,16 +23,16 @@ from dongu.data.sources import read_source
 from dongu.doctor.finding import worst_first
 from dongu.errors import DonguError
 from dongu.files import write_file
+from dongu.judge.words import metric_name
 from dongu.page.answers import answers_shown
 from dongu.page.clock import time_shown
 from dongu.page.data import data_charts
+from dongu.page.draw.svg import format_number, words
 from dongu.page.headline import facts, verdict
 from dongu.page.learning import curves
 from dongu.page.origin import origin
 from dongu.page.rows import hardest, suspects
-from dongu.page.svg import format_number, words
-from dongu.results.trace import previous_run, read_trace
-from dongu.results.verdict import metric_name
+from dongu.page.trace import previous_run, read_trace
 from dongu.run.folder import RunFolder
 from dongu.text import counted, file_name, percent
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dongu.data.examples import Examples, TextData
-from dongu.page.axis import Axis
-from dongu.page.plot import Plot
-from dongu.page.svg import Chart, format_number, words
-from dongu.results.suspects import PASSES, Dynamics, learnt
-from dongu.results.trace import Trace
+from dongu.page.draw.axis import Axis
+from dongu.page.draw.plot import Plot
+from dongu.page.draw.svg import Chart, format_number, words
+from dongu.page.suspects import PASSES, Dynamics, learnt
+from dongu.page.trace import Trace
 from dongu.text import counted, file_name, percent
 
 SHOWN_ROWS = 12  # of the hardest, and of those that may be mislabelled

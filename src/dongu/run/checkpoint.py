@@ -22,10 +22,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from dongu.errors import CheckpointError, NonFiniteError, StorageError, no_panic
-from dongu.evaluate import Evaluation
 from dongu.files import disk, replace_folder, storage
+from dongu.judge.answers import Evaluation
+from dongu.judge.metrics import MetricSet
 from dongu.loop import Loop
-from dongu.metrics import MetricSet
 from dongu.model.finite import check_finite
 from dongu.run.journal import LogMark, check_log
 from dongu.run.manifest import FORMAT, MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest

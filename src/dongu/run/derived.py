@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dongu.config import LORA_RATE, RunConfig
 from dongu.data.order import epoch_order, padding_share
 from dongu.doctor.overview import SHOWN_LABELS, describe_columns, describe_labels, describe_rows
+from dongu.engine.device import describe_device
 from dongu.loop import Loop
-from dongu.model.device import describe_device
 from dongu.model.head import NO_HEAD
 from dongu.model.load import usual_length
 from dongu.model.lora import count_beyond, count_parameters

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dongu.engine.products import FEWEST_TOKENS, has_fast_products, product
 from dongu.loop import Loop, Step
 from dongu.model.lora import count_parameters
-from dongu.model.products import FEWEST_TOKENS, has_fast_products, product
 from dongu.run.spared import tried
 
 PROBE_SIZES = {"cpu": 768, "mps": 2048, "cuda": 4096}  # rows and columns of the product that the probe times

@@ -18,10 +18,10 @@ import torch
 from dongu.config import RunConfig, option_flag
 from dongu.data.batches import Split
 from dongu.data.examples import digest_of
+from dongu.engine.device import describe_device, describe_processor
 from dongu.errors import CheckpointError, UsageError
 from dongu.extras import RECORDED_VERSIONS
 from dongu.loop import Loop
-from dongu.model.device import describe_device, describe_processor
 
 version = cache(metadata.version)  # which reads a file each time
 # Options that change where things lie or how often the state is saved, and not one bit of the result. The device is

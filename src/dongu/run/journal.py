@@ -17,8 +17,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from dongu.errors import CheckpointError
-from dongu.evaluate import Evaluation
 from dongu.files import disk, open_to_write, read_log, storage
+from dongu.judge.answers import Evaluation
 from dongu.loop import Step
 from dongu.run.dynamics import bytes_until, records
 from dongu.run.folder import RunFolder, dump_json

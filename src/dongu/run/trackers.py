@@ -13,7 +13,7 @@ from dongu.run.folder import TENSORBOARD, TRACKING, RunFolder
 from dongu.run.spared import tried
 
 if TYPE_CHECKING:  # whether a tracker is installed is asked before torch is loaded
-    from dongu.evaluate import Evaluation
+    from dongu.judge.answers import Evaluation
     from dongu.loop import Loop, Step
     from dongu.run.console import Console
 

@@ -1,0 +1,1 @@
+"""The way out: a run as one plain script."""

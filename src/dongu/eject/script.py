@@ -1,0 +1,468 @@
+"""A run as one plain script, with the run's own values and without `dongu`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any
+
+import jinja2
+import numpy as np
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
+from transformers.pytorch_utils import Conv1D
+
+from dongu.config import RunConfig, make_config
+from dongu.consistency import CHECKED_ROWS
+from dongu.data import order
+from dongu.data.examples import read_examples
+from dongu.data.holdout import first_copies
+from dongu.data.sources import read_source
+from dongu.eject import plain_metrics as plain
+from dongu.eject.reading import find_reading
+from dongu.errors import CheckpointError, DataError, InputError, ModelError, UsageError
+from dongu.files import read_log
+from dongu.hub import split_commit
+from dongu.loop import Loop
+from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
+from dongu.model.layers import layer_depths
+from dongu.model.load import quiet_transformers, reads_last_token
+from dongu.model.lora import ALPHA, count_beyond
+from dongu.model.place import PACKAGED, find_model
+from dongu.model.scale import UNSCALED
+from dongu.run.checkpoint import own_checkpoints, read_state
+from dongu.run.folder import RunFolder
+from dongu.run.identity import differences, identity, option_differences
+from dongu.run.predictions import RESTORE
+from dongu.text import counted, one_line
+
+LINE = 120  # characters, as ruff formats the house
+INDENT = " " * 4
+MOST_LINES = 200
+
+Function = Callable[..., Any]
+IMPORTS = (  # in ruff's order, and what shows that a script needs them
+    ("copy.", "import copy"),
+    ("json.", "import json"),
+    ("math.", "import math"),
+    ("zlib.", "import zlib"),
+    ("Path(", "from pathlib import Path"),
+    ("normalize(", "from unicodedata import normalize"),
+    ("", ""),
+    *((f"{package}.", f"import {package}") for package in PACKAGED.values()),
+    ("np.", "import numpy as np"),
+    ("torch.", "import torch"),
+    ("F.", "import torch.nn.functional as F"),
+    ("Accelerator(", "from accelerate import Accelerator"),
+    ("load_dataset(", "from datasets import load_dataset"),
+    ("LoraConfig(", "from peft import LoraConfig, inject_adapter_in_model"),
+    ("tqdm(", "from tqdm import tqdm"),
+    (
+        "AutoTokenizer.",
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding,"
+        " get_scheduler",
+    ),
+)
+
+
+def eject(run: str | Path, name: str = "train.py") -> str:
+    """The script that repeats a run, finished or not.
+
+    Args:
+        run: the run folder.
+        name: of the file that it will be in.
+
+    Raises:
+        InputError: the folder is no run, its data or its model are not there any more or are not what they were, or
+            there is something about them that a plain script cannot do.
+    """
+    folder = RunFolder(Path(run))
+    record = folder.read_record()
+    _check_record(folder, record)
+    if record["options"].get("data") is None:
+        hint = "write the rows to a file and train on it: a script reads files"
+        raise UsageError("the run's data were in memory", where=str(folder.path), hint=hint)
+    if changes := record.get("changes"):
+        what = f"was changed after step {changes[0]['step']:,}: {changes[0]['changes'][0]}"
+        hint = f"`dongu train --config {folder.path}/run.json --out NEW` makes a run of one piece, which can be ejected"
+        raise UsageError(what, where=str(folder.path), hint=hint)
+    loop = folder.reopen(device="cpu", engine="plain")
+    config = make_config(record["options"])
+    for difference in differences(record, identity(loop), loop, str(folder.path / "run.json")):
+        if difference.name == "data":
+            raise DataError(difference.text, where=str(folder.path), hint="put the data back as the run read them")
+    facts = {**_data_facts(loop), **_model_facts(loop, config), **_run_facts(loop, config, record)}
+    body = _environment().get_template("script.jinja").render(o=config, out=f"{folder.path.name}-plain", **facts)
+    head = f'"""{_head(record, facts, loop, folder, name)}\n"""\n\n{_imports(body)}\n\n'
+    room = MOST_LINES - head.count("\n")
+    *loose, tightest = tightened(f"{body.strip()}\n")
+    return head + next((script for script in loose if script.count("\n") <= room), tightest)
+
+
+class _Record(BaseModel):
+    """What a script takes from `run.json` beside the options, which `RunConfig` checks."""
+
+    device: Annotated[str, StringConstraints(pattern=r"^(cpu|mps|cuda)(:\d{1,3})?$")]
+    processes: Annotated[int, Field(ge=1)]
+    versions: dict[str, str]
+    hardware: dict[str, str]
+
+
+def _check_record(folder: RunFolder, record: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        InputError: `run.json` holds something that no run writes, or other options than the run's checkpoints.
+    """
+    where = str(folder.path / "run.json")
+    try:
+        _Record.model_validate(record, strict=True)
+        known = plain.METRICS[make_config(record["options"]).task or "single-label"]
+        unknown = {record["metric"], *record["metrics"]} - known.keys() - {"loss"}
+    except (ValidationError, UsageError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, ValidationError):
+            reason = f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
+        raise InputError(f"is damaged ({reason})", where=where, hint=RESTORE) from error
+    if unknown:
+        raise InputError(f"is damaged: there is no metric {min(unknown)}", where=where, hint=RESTORE)
+    for path in reversed(own_checkpoints(folder.checkpoints)):
+        with contextlib.suppress(CheckpointError):
+            was = read_state(path).identity.get("options")
+            found = [each.text for each in option_differences(was, record["options"])] if isinstance(was, dict) else []
+            if found:
+                what = f"is not what the run's checkpoints know: {'; '.join(found)}"
+                raise InputError(what, where=where, hint=RESTORE)
+            return
+
+
+def _data_facts(loop: Loop) -> dict[str, Any]:
+    reading = find_reading(loop.data)
+    config = loop.config
+    labels = None if loop.data.task == "regression" else literals(loop.data.label_names, before="LABELS = ")
+    if labels is not None and "\n" in labels and reading.label_names is not None:
+        labels = None  # they are many, and the rows have them
+    return {
+        "data_commit": reading.commit,
+        "hub": reading.hub and literals(reading.hub, before="HUB = "),
+        "paths": mapping(reading.paths, before="DATA = "),
+        "load": reading.load,
+        "columns": reading.columns,
+        "texts": literals(reading.texts, before="TEXTS = "),
+        "text_of": reading.text_of,
+        "label": None if reading.label_columns else config.label_column,
+        "label_of": reading.label_of,
+        "labels": labels,
+        "labels_rule": reading.label_names if labels is None and loop.data.task != "regression" else None,
+        "held_out": loop.data.held_out,
+        "repeats": loop.data.held_out and _repeats(loop),
+        "own_ids": loop.data.held_out and loop.data.task != "regression" and _own_ids(loop),
+        "pool_batches": order.POOL_BATCHES,
+    }
+
+
+def _own_ids(loop: Loop) -> list[int] | None:
+    """By the class id of a model whose order of the labels is not the data's: the class's place in the data's order,
+    by which rows were held out."""
+    own = read_examples(read_source(loop.config.data), loop.config).label_names
+    return None if own == loop.data.label_names else [own.index(name) for name in loop.data.label_names]
+
+
+def _repeats(loop: Loop) -> bool:
+    """Whether rows that validation was held out of have the same texts."""
+    parts = [loop.data.splits[name].texts for name in ("train", "validation")]
+    first = first_copies([[*learnt, *held] for learnt, held in zip(*parts, strict=True)])
+    return bool((first != np.arange(len(first))).any())
+
+
+def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
+    place, model = find_model(config.model), loop.model
+    name, commit = (place, None) if Path(place).is_dir() else split_commit(place)
+    if package := PACKAGED.get(config.model):
+        words = f'Path({package}.__file__).parent / "model"'
+    else:
+        words = literal(str(Path(place).absolute()) if Path(place).is_dir() else name)
+    with quiet_transformers():
+        base = AutoConfig.from_pretrained(name, revision=commit)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=commit, model_max_length=config.max_length)
+    if base.get_text_config() is not base:
+        what = f"`{base.model_type}` has a model of texts within it, which a plain script does not set up"
+        raise ModelError(what, where=f"--model {config.model}")
+    facts: dict[str, Any] = {
+        "model": words,
+        "model_commit": commit,
+        "pads_with_end": tokenizer.pad_token is None,
+        "reads_last_token": reads_last_token(base),
+        "pad_in_config": hasattr(base, "pad_token_id") and base.pad_token_id != model.config.pad_token_id,
+        "types_wanted": "token_type_ids" in loop.collate.columns or "token_type_ids" not in tokenizer.model_input_names,
+        "layers": _layers(model) if config.layer_decay < 1 else None,
+        "lora_layers": _lora_layers(model) if config.lora is not None else None,
+        "lora_alpha": ALPHA,
+        "encoder": f"{model.base_model_prefix}.",
+        "transposed": any(isinstance(module, Conv1D) for module in model.modules()),
+        "has_dropout": any("drop" in key and isinstance(p, float) and p > 0 for key, p in base.to_dict().items()),
+        "problem_type": PROBLEM_TYPES[loop.data.task],
+        "numbers": loop.data.task == "regression",
+        "several": loop.data.task == "multi-label",
+        "scaled": loop.loss.scale != UNSCALED,
+        "scale": loop.loss.scale,
+        "replaces_head": model.new_head is not None and model.new_head.replaced,
+        "keeps_head": model.new_head is None,
+        "initial_std": initial_std(model),
+    }
+    if (head := head_of(model)) is not None:
+        facts |= {"head": head[0], "head_has_bias": head[1].bias is not None}
+    if facts["pads_with_end"]:
+        tokenizer.pad_token = tokenizer.eos_token
+    if facts["reads_last_token"]:
+        tokenizer.padding_side = "right"
+    _check_inputs(loop, tokenizer, types_wanted=facts["types_wanted"])
+    return facts
+
+
+def _check_inputs(loop: Loop, tokenizer: Any, *, types_wanted: bool) -> None:
+    """Make a batch as the script will, beside the run's own.
+
+    Raises:
+        ModelError: they are not the same.
+    """
+    rows = np.arange(min(CHECKED_ROWS, len(loop.splits["train"])))
+    texts = [column[: len(rows)] for column in loop.data.splits["train"].texts]
+    encoded = tokenizer(*texts, truncation=True, **({} if types_wanted else {"return_token_type_ids": False}))
+    ours = DataCollatorWithPadding(tokenizer)([{name: column[i] for name, column in encoded.items()} for i in rows])
+    theirs = loop.collate(loop.splits["train"], rows)
+    theirs.pop("labels")
+    if ours.keys() != theirs.keys() or not all(ours[name].equal(tensor) for name, tensor in theirs.items()):
+        what = f"its tokenizer gives a plain script {', '.join(ours)}, and the run had other inputs"
+        raise ModelError(what, where=f"--model {loop.config.model}")
+
+
+def _lora_layers(model: Any) -> str:
+    """The pattern of the names of the layers that LoRA stands beside, as peft takes it.
+
+    Raises:
+        ModelError: no short one tells them from all others, or peft takes it otherwise.
+    """
+    names = {name for name, module in model.named_modules() if ".lora_" not in name and ".base_layer" not in name}
+    beside = {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    places = zip(*(name.split(".") for name in beside), strict=False)
+    common = ".".join(parts[0] for parts in takewhile(lambda parts: len({*parts}) == 1, places))
+    ends = {name.rpartition(".")[2] for name in beside}
+    if count_beyond(model) and ends & {"gate_proj", "up_proj", "down_proj"}:
+        what = f"peft would put LoRA on the experts of `{model.config.model_type}` too, which the run left as they are"
+        raise ModelError(what, where="--lora", hint="what the run saved is a plain model: RUN/model needs no dongu")
+    last = "|".join(sorted(ends))
+    pattern = rf"{re.escape(common)}\..*\.({last})"
+    if {name for name in names if re.fullmatch(pattern, name)} != beside:
+        what = f"the names of the layers of `{model.config.model_type}` do not tell those that LoRA stands beside"
+        raise ModelError(what, where="--lora", hint="what the run saved is a plain model: RUN/model needs no dongu")
+    return f'r"{pattern}"'
+
+
+def _layers(model: Any) -> dict[str, str]:
+    """The names by which a script tells the layers of parameters: those of a layer, and those below the first.
+
+    Raises:
+        ModelError: names do not tell them.
+    """
+    depths, count = layer_depths(model)
+    below = {name for name, depth in depths.items() if depth == 0}
+    starts = {".".join(name.split(".")[:i]) + "." for name in below for i in range(1, name.count(".") + 1)}
+    pure = {start for start in starts if all(name in below for name in depths if name.startswith(start))}
+    lowest = tuple(
+        sorted(start for start in pure if not any(start != other and start.startswith(other) for other in pure))
+    )
+    for name, module in model.named_modules():
+        prefix = f"{name}."
+        if isinstance(module, nn.ModuleList) and depths == {
+            name: int(name.removeprefix(prefix).split(".")[0]) + 1
+            if name.startswith(prefix)
+            else (0 if name.startswith(lowest) else count)
+            for name in depths
+        }:
+            return {
+                "prefix": prefix,
+                "lowest": literal(lowest[0]) if len(lowest) == 1 else repr(lowest).replace("'", '"'),
+            }
+    what = f"the names of the parameters of `{model.config.model_type}` do not tell its layers"
+    raise ModelError(what, where="--layer-decay", hint="train without it, and eject that")
+
+
+def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict[str, Any]:
+    rows, processes, steps = len(loop.splits["train"]), record["processes"], loop.total_steps
+    an_epoch, device = loop.steps_per_epoch, record["device"]
+    if config.max_steps:
+        epochs, cut = "math.ceil(MAX_STEPS / steps_per_epoch)", "MAX_STEPS:"
+    elif config.epochs == int(config.epochs):
+        epochs, cut = "EPOCHS", None
+    else:
+        epochs, cut = "math.ceil(EPOCHS)", "math.ceil(EPOCHS * steps_per_epoch) :"
+    every = "EVAL_STEPS" if config.eval_steps else "steps_per_epoch"
+    at_the_end = "" if steps % (config.eval_steps or an_epoch) == 0 else " or step == len(updates)"
+    metrics = {name: plain.METRICS[loop.data.task][name] for name in record["metrics"]}
+    functions = dict.fromkeys(function for metric in metrics.values() for function in metric.functions)
+    judge = plain.judge_labels_together if record["metric"] == "micro_f1" else plain.judge_labels
+    if loop.data.task == "multi-label":
+        functions[judge] = None
+    weights = literals((record["options"]["class_weights"] or {}).values(), before="CLASS_WEIGHTS = np.array()")
+    return {
+        "distributed": processes > 1,
+        "short": min(config.batch_size, (rows - 1) % config.batch_size + 1) < processes,
+        "accumulates": config.micro_batch_size < math.ceil(min(config.batch_size, rows) / processes),
+        "epochs": epochs,
+        "cut": cut,
+        "every": every,
+        "evaluates": f"step % {every} == 0{at_the_end}",
+        "device": device,
+        "weights": weights,
+        "device_type": device.split(":")[0],
+        "on_cpu": device.startswith("cpu"),
+        "bf16": config.precision == "bf16",
+        "metric": record["metric"],
+        "metrics": {name: metric.expression for name, metric in metrics.items()},
+        "metric_lines": plain.metric_lines(loop.data.task, record["metrics"]),
+        "metric_functions": [source_of(function) for function in functions],
+        "judge": judge.__name__,
+    }
+
+
+def _head(record: Mapping[str, Any], facts: Mapping[str, Any], loop: Loop, folder: RunFolder, name: str) -> str:
+    """What the script does, and what comes out the same."""
+    options, versions = record["options"], record["versions"]
+    processes, threads = counted(record["processes"], "process", "processes"), counted(options["threads"], "thread")
+    machine = f"{record['hardware']['device']}, {processes}" + (f" of {threads}" if facts["on_cpu"] else "")
+    launch = f"torchrun --nproc-per-node {record['processes']}" if facts["distributed"] else "python"
+    packages = f"torch {versions['torch']}, transformers {versions['transformers']}"
+    wrote = (
+        "It writes metrics.jsonl, results.json and the best model; it neither saves checkpoints nor looks at the data."
+    )
+    paragraphs = [
+        f"Fine-tune {options['model']} on {loop.data.name}: all that the run `{folder.path.name}` did, in one file.",
+        f"    {launch} {name}",
+        " ".join([wrote, f"The run: {machine}; {packages}.", *_promises(options, facts, folder)]),
+    ]
+    safe = (one_line(text).replace("\\", "\\\\").replace('"', "'") for text in paragraphs)
+    return "\n\n".join(textwrap.fill(text, LINE - 3, break_long_words=False) for text in safe)
+
+
+def _promises(options: Mapping[str, Any], facts: Mapping[str, Any], folder: RunFolder) -> Iterator[str]:
+    """A sentence each: what is equal on the same machine, and what is not and by how much."""
+    if options["engine"] == "packed":
+        yield "The run left padding out (--engine packed), and this script does not; to compare digits, train with"
+        yield "--engine plain."
+        if facts["has_dropout"]:
+            # `benchmarks/quality.py` measures it; tests/test_eject.py holds these against its table in docs/results.md.
+            yield "Dropout is drawn in another way too, so they differ as two seeds do: over three seeds MiniLM reached"
+            yield "79.46 ± 0.98% of MRPC's test rows in such runs, and 80.46 ± 0.68% as this script computes."
+        else:
+            # `benchmarks/eject.py` measures it.
+            yield "Sums round otherwise: with MiniLM on MRPC 20 losses differed by up to 2e-7 of their size."
+    elif _memory_ran_out(folder):
+        yield "Memory ran out on the way, and the run went on with smaller micro-batches than the script has from the"
+        yield "first step on: other draws of dropout, and other rounding."
+    elif options["calibrate"]:
+        yield "On that machine metrics.jsonl comes out as the run's, byte for byte."
+    else:
+        yield "On that machine metrics.jsonl comes out as the run's, byte for byte, and results.json with its metrics,"
+        yield "digit for digit."
+    if options["calibrate"]:
+        yield "The run divided the last layer of its best model by a temperature (--calibrate), which is not done here:"
+        yield f"answers are the same, their probabilities and the loss in results.json are not{_calibrated(folder)}."
+    if not facts["on_cpu"]:
+        yield "(As far as the device repeats itself: some of its sums have no fixed order.)"
+
+
+def _memory_ran_out(folder: RunFolder) -> bool:
+    for path in own_checkpoints(folder.checkpoints):
+        with contextlib.suppress(CheckpointError):
+            if read_state(path).micro_batch_size:
+                return True
+    return False
+
+
+def _calibrated(folder: RunFolder) -> str:
+    """What a temperature did to the loss on validation, if the run is over."""
+    if not (folder.path / "results.json").exists():
+        return ""
+    folder.check_written("metrics.jsonl")
+    results = folder.read_results()
+    lines = map(json.loads, read_log(folder.metrics).splitlines())
+    [before] = [
+        line["loss"] for line in lines if line["event"] == "evaluation" and line["step"] == results["best_step"]
+    ]
+    return f" ({before:.4f} on validation, {results['validation']['loss']['value']:.4f} after the division)"
+
+
+def literal(value: Any) -> str:
+    """Python's spelling, in double quotes where that saves none."""
+    words = repr(value)
+    return f'"{words[1:-1]}"' if isinstance(value, str) and words[0] == "'" and '"' not in value else words
+
+
+def number(value: float) -> str:
+    """`3` for 3.0, `5e-5` for 5e-05."""
+    return str(int(value)) if value == int(value) else re.sub("e-0", "e-", repr(value))
+
+
+def literals(values: Iterable[Any], *, before: str = "") -> str:
+    """A list, filled line by line where it has no room on one."""
+    words = [literals(value) if isinstance(value, list) else literal(value) for value in values]
+    line = f"[{', '.join(words)}]"
+    if len(before + line) <= LINE:
+        return line
+    lines = [INDENT]
+    for word in words:
+        if len(lines[-1]) + len(word) >= LINE:
+            lines.append(INDENT)
+        lines[-1] += f"{word}, "
+    return "\n".join(["[", *(line.rstrip() for line in lines), "]"])
+
+
+def mapping(values: Mapping[str, str], *, before: str) -> str:
+    """A dict, one item a line where it has no room on its own."""
+    words = [f"{literal(key)}: {literal(value)}" for key, value in values.items()]
+    line = f"{{{', '.join(words)}}}"
+    return line if len(before + line) <= LINE else "\n".join(["{", *(f"    {word}," for word in words), "}"])
+
+
+def tightened(body: str) -> Iterator[str]:
+    """A script of very many options in ever fewer lines: without blank ones in a block, docstrings and headings."""
+    yield body
+    body = body.replace("\n\n# ---- Change here: how it learns ----\n", "\n")
+    yield (body := re.sub(r"\n\n(?=    |steps_per_epoch)", "\n", body))
+    yield (body := re.sub(r'\n    """.*"""(?=\n)', "", body))
+    yield (body := re.sub(r"(?<!\n)\n\n(?=# ----)", "\n", body))
+    yield (body := re.sub(r"\n +# .*(?=\n)", "", body))
+    yield re.sub(r"\n# ---- (?!Change).*(?=\n)", "", body)
+
+
+def source_of(function: Function) -> str:
+    """The function as a script has it: without annotations."""
+    head = f"def {function.__name__}({', '.join(inspect.signature(function).parameters)}):"
+    return "\n".join([head, *inspect.getsource(function).strip().splitlines()[1:]])
+
+
+def _imports(body: str) -> str:
+    lines = [line for mark, line in IMPORTS if re.search(rf"(?<![\w.]){re.escape(mark)}", body) or not mark]
+    return "\n".join(lines)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dongu.eject", "."),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - it is Python, and each value is a literal
+    )
+    environment.filters |= {"literal": literal, "number": number}
+    return environment

@@ -1,0 +1,1 @@
+"""What computes a batch: with or without padding, on which device, with which dropout."""

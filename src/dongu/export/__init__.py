@@ -1,0 +1,1 @@
+"""A model for others: ONNX, its card, the Hub."""

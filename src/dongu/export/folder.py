@@ -1,0 +1,151 @@
+"""The best model of a run as an ONNX graph, with all that it needs to be used without dongu, transformers and torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from dongu.data.batches import EvalBatches, Split
+from dongu.data.order import epoch_order
+from dongu.data.sources import Source
+from dongu.errors import ModelError
+from dongu.evaluate import eval_mode, evaluate
+from dongu.export.exported import GRAPH, GRAPH_INT8, MODEL, Export, Form
+from dongu.export.onnx import HINT, OnnxModel, write_int8, write_onnx
+from dongu.files import disk, read_regular, refuse_if_taken, replace_folder
+from dongu.judge.answers import Evaluation, answers_of
+from dongu.judge.intervals import verdict
+from dongu.judge.paired import paired_differences
+from dongu.model.safety import VOCABULARY_LIMIT
+from dongu.run.predictions import answer_rows
+from dongu.use.classifier import Classifier, load
+
+CHECKED_ROWS = 1000  # of validation at most: a minute or two for a base model
+TIMED_ROWS, TIMED_ROUNDS = 32, 5
+TOLERANCE = 1e-4  # of the largest logit; what rounding leaves of a right graph is a hundredth of it
+
+
+def export(
+    run: str | Path, out: str | Path | None = None, source: Source | None = None, *, int8: bool = False
+) -> Export:
+    """Write the folder, as `dongu export` does: at its place it is whole and checked, or not there.
+
+    Args:
+        run: the run folder.
+        out: the folder to write; `onnx` in the run folder by default.
+        source: the run's data, where they lie elsewhere now.
+        int8: whether to write a graph with weights of eight bits too.
+
+    Raises:
+        InputError: the folder is no run with a model, its data are gone, or there is something at `out`.
+        ModelError: the model has no ONNX form, or the graph does not answer as the model does.
+        StorageError: a file could not be written.
+    """
+    target = Path(run) / "onnx" if out is None else Path(out)
+    refuse_if_taken(target)
+    classifier = load(run, device="cpu", engine="plain", precision="fp32")
+    split = _checked_rows(classifier, source)
+    with replace_folder(target) as stage:
+        write_onnx(classifier.model, _example(classifier), stage / GRAPH)
+        if int8:
+            write_int8(stage / GRAPH, stage / GRAPH_INT8)
+        made = _measure(classifier, split, target, stage)
+        _copy_settings(classifier, stage)
+        texts, length = classifier.text_columns, classifier.config.max_length or 0
+        readme = made.readme(classifier.metrics.task, pair=len(texts) == 2, max_length=length)
+        disk.write(stage / "README.md", readme.encode())
+        refuse_if_taken(target)  # somebody may have come meanwhile
+    return made
+
+
+def _checked_rows(classifier: Classifier, source: Source | None) -> Split:
+    """Validation, or as many of its rows, drawn by the run's seed."""
+    examples = classifier.own_examples("validation", source)["validation"]
+    chosen = np.zeros(len(examples), dtype=bool)
+    chosen[epoch_order(len(examples), classifier.config.seed, 0)[:CHECKED_ROWS]] = True
+    examples = examples.take(chosen)
+    return classifier.split(examples.texts, examples.targets, "validation")
+
+
+def _example(classifier: Classifier) -> dict[str, Tensor]:
+    """Two rows, one with padding: what a trace has not seen, it may leave out."""
+    split = classifier.split([["a", "a a a"]] * len(classifier.text_columns))
+    return classifier.collate(split, np.arange(2))
+
+
+def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) -> Export:
+    """
+    Raises:
+        ModelError: the graph does not answer as the model does.
+    """
+    model = classifier.model
+    weights = sum(path.stat().st_size for path in classifier.folder.model.glob("*.safetensors"))
+    models: dict[str, nn.Module] = {MODEL: model}
+    models |= {name: OnnxModel(stage / name, model.config) for name in (GRAPH, GRAPH_INT8) if (stage / name).exists()}
+    batches = EvalBatches(split, classifier.collate, classifier.config.eval_batch_size)
+    found = {name: evaluate(each, batches, classifier.accelerator, classifier.metrics) for name, each in models.items()}
+    truth = found[MODEL].logits
+    differences = {name: float(np.abs(each.logits - truth).max()) for name, each in found.items()}
+    largest = float(np.abs(truth).max())
+    if not differences[GRAPH] <= TOLERANCE * largest:
+        raise ModelError(
+            f"the graph's logits are up to {differences[GRAPH]:.1e} from the model's, which reach {largest:.3g}",
+            where=f"{type(model).__name__} as ONNX",
+            hint=HINT,
+        )
+    answers = {name: answers_of(each, classifier.metrics) for name, each in found.items()}
+    names, seed = ("loss", *classifier.metrics.names), classifier.config.seed
+    speeds = _speeds(classifier, models, split)
+    forms = {
+        name: Form(
+            size_bytes=weights if name == MODEL else (stage / name).stat().st_size,
+            rows_a_second=speeds[name],
+            difference=differences[name],
+            same=_same_answers(classifier, each, found[MODEL]),
+            results=verdict(each, classifier.metrics, None, seed),
+            lost=paired_differences(answers[MODEL], answers[name], names, seed) if name == GRAPH_INT8 else {},
+        )
+        for name, each in found.items()
+    }
+    return Export(target, len(split), largest, forms)
+
+
+def _same_answers(classifier: Classifier, one: Evaluation, other: Evaluation) -> int:
+    answers = (answer_rows(each.logits, classifier.metrics, each.threshold) for each in (one, other))
+    return sum(first["prediction"] == second["prediction"] for first, second in zip(*answers, strict=True))
+
+
+def _speeds(classifier: Classifier, models: Mapping[str, nn.Module], split: Split) -> dict[str, float]:
+    """Rows a second: the best of a few rounds, in turns, so that what else the machine does slows all of them."""
+    inputs = classifier.collate(split, np.arange(min(len(split), TIMED_ROWS)))
+    inputs.pop("labels", None)
+    seconds = dict.fromkeys(models, float("inf"))
+    for _ in range(TIMED_ROUNDS):
+        for name, model in models.items():
+            with eval_mode(model):
+                began = time.perf_counter()
+                model(**inputs)
+                seconds[name] = min(seconds[name], time.perf_counter() - began)
+    return {name: len(inputs["input_ids"]) / each for name, each in seconds.items()}
+
+
+def _copy_settings(classifier: Classifier, stage: Path) -> None:
+    """Labels, threshold and temperature as the saved model has them; the tokenizer, set to cut and to pad."""
+    for path in sorted(classifier.folder.model.iterdir()):
+        if path.suffix == ".json" and ".safetensors" not in path.suffixes:
+            disk.write(stage / path.name, read_regular(path, VOCABULARY_LIMIT))
+    tokenizer, collate = classifier.tokenizer, classifier.collate
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.enable_truncation(classifier.config.max_length or 0, direction=tokenizer.truncation_side)
+    backend.enable_padding(
+        direction=collate.padding_side,
+        pad_id=collate.pad_token_id,
+        pad_type_id=collate.pad_token_type_id,
+        pad_token=tokenizer.pad_token,
+    )
+    disk.write(stage / "tokenizer.json", backend.to_str(pretty=True).encode())

@@ -1,0 +1,1 @@
+"""Judging answers: metrics, intervals, paired differences, calibration, and the words for them."""

@@ -1,0 +1,130 @@
+"""Several labels a row: how sure a model must be to give one, and how good the given ones are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+ROUNDING = 1e-12  # sums in another order differ by less, and scores that differ at all by more
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """The probability of each label, in double precision and without overflow."""
+    half: np.ndarray = np.tanh(logits.astype(np.float64) / 2)
+    return (1 + half) / 2
+
+
+def best_threshold(probabilities: np.ndarray, truth: np.ndarray, metric: str) -> float:
+    """The probability from which on labels are given so that `macro_f1` or `micro_f1` is highest on these rows.
+
+    All thresholds that give other labels are tried. The chosen one lies half-way between two probabilities, so that
+    rounding on another machine gives the same labels; of equals it is the highest.
+
+    Args:
+        probabilities: (rows, labels).
+        truth: (rows, labels), 1 for the labels of a row; a row that stands for many has their shares.
+        metric: which F1.
+    """
+    labels = probabilities.shape[1]
+    order = np.argsort(-probabilities, axis=None, kind="stable")  # cells, the surest first
+    label, hit = order % labels, truth.ravel()[order]
+    descending = probabilities.ravel()[order]
+    if metric == "micro_f1":
+        scores = 2 * np.cumsum(hit) / (np.arange(1, len(order) + 1) + truth.sum())
+    else:
+        scores = _macro_f1_by_cut(label, hit, truth.sum(0))
+    distinct = np.append(descending[1:] < descending[:-1], True)  # a cut between equal probabilities is none
+    scores = np.where(distinct, scores, -1.0)
+    cut = int((scores >= scores.max() - ROUNDING).argmax())
+    below = float(descending[cut + 1]) if cut + 1 < len(descending) else 0.0
+    return (float(descending[cut]) + below) / 2
+
+
+def _macro_f1_by_cut(label: np.ndarray, hit: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """Macro F1 when the first cell is given, the first two, and so on, (cells,)."""
+    gains, first = np.zeros(len(label)), np.zeros(len(label))
+    for i, count in enumerate(positives):
+        places = np.flatnonzero(label == i)
+        given = np.arange(1, len(places) + 1)
+        f1 = 2 * np.cumsum(hit[places]) / (given + count)
+        gains[places] = np.diff(f1, prepend=0.0)
+        if count == 0 and len(places):
+            first[places[0]] = 1  # from here on this label is wrong somewhere, and counts
+    present = (positives > 0).sum() + np.cumsum(first)
+    scores: np.ndarray = np.cumsum(gains) / present
+    return scores
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Answers to some rows, sorted by label once, so that metrics of many resamples of the rows are quick.
+
+    A resample is a count a row: `weights`, (rows,). Cells are counted along `order`, label after label.
+    """
+
+    given: np.ndarray  # (rows, labels), 1 where the label is given
+    truth: np.ndarray  # (rows, labels), 1 where it should be
+    order: np.ndarray  # (labels, rows), rows, the surest of a label first
+    hits: np.ndarray  # (hits,), the cells of `order` where the label should be given
+    ends: np.ndarray  # (hits,), the last cell of the same label that is as sure
+
+    @staticmethod
+    def of(probabilities: np.ndarray, truth: np.ndarray, threshold: float) -> Ranking:
+        """Sort each label's rows."""
+        order = np.argsort(-probabilities.T, axis=1, kind="stable")
+        descending = np.take_along_axis(probabilities.T, order, 1)
+        is_end = np.append(descending[:, 1:] < descending[:, :-1], np.ones((len(order), 1), bool), axis=1)
+        ends = np.flatnonzero(is_end)
+        hits = np.flatnonzero(np.take_along_axis(truth.T, order, 1))
+        given = probabilities >= threshold
+        return Ranking(
+            given.astype(np.float64), truth.astype(np.float64), order, hits, ends[np.searchsorted(ends, hits)]
+        )
+
+    def counts(self, weights: np.ndarray) -> np.ndarray:
+        """Given rightly, given, and true, of each label: (3, …, labels) for (…, rows) weights."""
+        return np.stack([weights @ cells for cells in (self.given * self.truth, self.given, self.truth)])
+
+    def average_precision(self, weights: np.ndarray) -> np.ndarray:
+        """Mean over the true rows of a label of the precision down to each, (labels,); NaN for a label without one."""
+        labels, rows = self.order.shape
+        seen = weights[self.order]  # (labels, rows)
+        hit = np.zeros(seen.size)
+        hit[self.hits] = seen.ravel()[self.hits]
+        found = np.cumsum(hit.reshape(seen.shape), 1)
+        total = np.cumsum(seen, 1).ravel()[self.ends]  # (hits,)
+        precision = np.divide(found.ravel()[self.ends], total, out=np.zeros(len(total)), where=total > 0)
+        sums = np.bincount(self.hits // rows, hit[self.hits] * precision, minlength=labels)
+        values: np.ndarray = np.divide(sums, found[:, -1], out=np.full(labels, np.nan), where=found[:, -1] > 0)
+        return values
+
+
+def macro_f1(counts: np.ndarray) -> np.ndarray:
+    """Mean F1 over the labels that occur or are given, from (3, …, labels) counts."""
+    present = (counts[1] + counts[2]) > 0
+    return _share((label_f1(counts) * present).sum(-1), present.sum(-1))
+
+
+def micro_f1(counts: np.ndarray) -> np.ndarray:
+    """F1 over all cells together."""
+    right, given, true = counts.sum(-1)
+    return _share(2 * right, given + true)
+
+
+def label_f1(counts: np.ndarray) -> np.ndarray:
+    """F1 of each label, (…, labels); 0 for one that neither occurs nor is given."""
+    return _share(2 * counts[0], counts[1] + counts[2])
+
+
+def _share(numerator: np.ndarray, denominator: np.ndarray, nothing: float = 0.0) -> np.ndarray:
+    quotient: np.ndarray = np.full(np.shape(denominator), nothing)
+    np.divide(numerator, denominator, out=quotient, where=np.asarray(denominator) > 0)
+    return quotient
+
+
+def mean_average_precision(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
+    """Mean average precision over the labels that occur, (samples,), for (samples, rows) weights; NaN where none do."""
+    values = np.array([ranking.average_precision(sample) for sample in weights])  # (samples, labels)
+    known = ~np.isnan(values)
+    return _share(np.where(known, values, 0.0).sum(-1), known.sum(-1), nothing=np.nan)

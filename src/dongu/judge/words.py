@@ -1,0 +1,154 @@
+"""What a run's results say, for a person: a sentence, a table, and what a temperature would mend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dongu.config import Task
+from dongu.judge.calibration import ADVISED_ROWS
+from dongu.judge.intervals import CONSTANT_ANSWERS
+from dongu.judge.metrics import MetricSet
+from dongu.text import counted, fields, wrapped
+
+Entries = Mapping[str, Mapping[str, float]]  # metric: value, low, high, baseline
+METRIC_NAMES = {
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "matthews_correlation": "Matthews’ r",
+    "pearson": "Pearson’s r",
+    "spearman": "Spearman’s ρ",
+}
+RANDOM = 0.0  # what the correlation with numbers that know nothing of the text is on the mean
+NAMES = 22  # columns of the names of metrics
+CHOSE = "Validation chose the model, so its figures flatter a little."
+
+
+def metric_name(name: str) -> str:
+    """A metric as a person writes it."""
+    return METRIC_NAMES.get(name, name.replace("_", " "))
+
+
+def judged(splits: Mapping[str, Any]) -> str:
+    """The split that the verdict is of: rows that chose nothing, where there are some with labels."""
+    return next((split for split in splits if split.startswith("test")), next(iter(splits)))
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What results are held against: the main metric of a task, and what is best said without reading the text."""
+
+    task: Task
+    metric: str
+    label_names: Sequence[str]
+    constant: Sequence[float] | None  # `confidence.constant_answer`
+
+    @staticmethod
+    def of(metrics: MetricSet, constant: Sequence[float] | None) -> Yardstick:
+        """That of a task's metrics."""
+        return Yardstick(metrics.task, metrics.main, metrics.label_names, constant)
+
+    def without_reading(self, entry: Mapping[str, float]) -> tuple[str, float] | None:
+        """What an answer without reading is called, and what it reaches; None where that has no value."""
+        baseline = entry.get("baseline", math.nan)
+        if self.task == "regression" and self.metric != "loss":  # a constant correlates with nothing
+            return "answering at random", RANDOM
+        if not math.isfinite(baseline) or self.constant is None:
+            return None
+        if self.task == "regression":
+            return "always answering the mean", baseline
+        if self.task == "multi-label" or self.metric == "loss":
+            return "answering with the labels’ shares in train", baseline
+        return f"always answering “{self.label_names[self.constant.index(max(self.constant))]}”", baseline
+
+    def standing(self, entry: Mapping[str, float]) -> str:
+        """`better than always answering ...`, if the interval leaves no doubt; nothing without a baseline."""
+        if (other := self.without_reading(entry)) is None:
+            return ""
+        name, baseline = other
+        sign = -1 if self.metric == "loss" else 1
+        value, low, high = (sign * (entry[key] - baseline) for key in ("value", "low", "high"))
+        words = "better" if min(low, high) > 0 else "worse" if max(low, high) < 0 else "not better"
+        if words == "not better" and value > 0:
+            words = "not surely better"
+        return f"{words} than {name}"
+
+    def sentence(self, split: str, entry: Mapping[str, float], rows: int) -> str:
+        """The main metric of a split with its interval, against an answer without reading."""
+        name = metric_name(self.metric)
+        what = f"{name[0].upper()}{name[1:]} on {counted(rows, 'row')} of {split} is {_number(entry['value'])}"
+        if not math.isfinite(entry["value"]):
+            return f"{what}: the answers or the labels are all alike."
+        said = f"{what}, 95% interval {_number(entry['low'])} to {_number(entry['high'])}"
+        if (other := self.without_reading(entry)) is not None:
+            said += f": {self.standing(entry)} ({_number(other[1])})"
+        return f"{said}. {CHOSE}" if split.startswith("validation") else f"{said}."
+
+
+def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yardstick) -> Iterator[str]:
+    """The verdict in a sentence, then all that it rests on; `rows` counts those of each split."""
+    splits = {name: entries for name, entries in results.items() if isinstance(entries, Mapping)}
+    split = judged(splits)
+    yield from wrapped(yardstick.sentence(split, splits[split][yardstick.metric], rows[split]))
+    yield ""
+    yield from table(splits, yardstick.task)
+    yield from calibration(results, rows)
+
+
+def advice(results: Mapping[str, Any], yardstick: Yardstick) -> Iterator[str]:
+    """What to try after a training run that learnt nothing that can be told from a constant answer."""
+    split = judged({name: entries for name, entries in results.items() if isinstance(entries, Mapping)})
+    if yardstick.standing(results[split][yardstick.metric]).startswith(("not better", "worse")):
+        yield from fields([("advice", "try more --epochs, or --learning-rate 2e-4 with --warmup 0.1")])
+
+
+def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:
+    """A line a metric, below its split: value, interval, and what to compare it with."""
+    yield f"{'':<{NAMES}}   value   95% interval       without reading"
+    for split, metrics in splits.items():
+        if not isinstance(metrics, Mapping):
+            continue
+        yield split
+        for name, entry in metrics.items():
+            value, low, high = (_number(entry[key]) for key in ("value", "low", "high"))
+            interval = f"{low} to {high}"
+            yield f"  {name:<{NAMES - 2}}{value:>8}   {interval:<16}   {_beside(name, entry, task)}".rstrip()
+
+
+def _beside(name: str, entry: Mapping[str, float], task: Task) -> str:
+    what = "class shares" if task == "single-label" and name == "loss" else CONSTANT_ANSWERS[task]
+    for key, words in (("baseline", what), ("chance", "by chance")):
+        if math.isfinite(entry.get(key, math.nan)):
+            return f"{_number(entry[key])} {words}"
+    return ""
+
+
+def calibration(results: Mapping[str, Any], rows: Mapping[str, int]) -> Iterator[str]:
+    """What the temperature mends and where it is; nothing for tasks without one, or where there is none to advise.
+
+    Args:
+        results: what `results.json` holds.
+        rows: how many each split has.
+    """
+    if "temperature" not in results:
+        return
+    temperature = results["temperature"]
+    split = judged({name: entries for name, entries in results.items() if isinstance(entries, Mapping)})
+    before, after = (results[split]["calibration_error"][key] for key in ("before", "after"))
+    change = f"error on {split} {_number(before)} → {_number(after)}"
+    if results["calibrated"]:
+        said = f"temperature {_number(temperature)} in the saved head: {change}"
+        if rows["validation"] < ADVISED_ROWS:
+            said += f"; fitted on {counted(rows['validation'], 'row')} only, which is too few to trust it"
+    elif after < before:
+        said = f"--calibrate (temperature {_number(temperature)}): {change}"
+    else:
+        said = f"temperature {_number(temperature)} would not help: {change}"
+    yield from fields([("calibrated" if results["calibrated"] else "calibrate", said)])
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "undefined"

@@ -1,1 +1,0 @@
-"""What a run found: metrics, predictions, the model card."""

@@ -1,0 +1,155 @@
+"""The files `predictions/SPLIT.jsonl` of a run: written and read back, without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dongu.config import DEFAULT_THRESHOLD, Task
+from dongu.errors import InputError
+from dongu.files import LOG_LIMIT, read_regular
+from dongu.judge.answers import LEAST, Answers, Evaluation
+from dongu.judge.metrics import MetricSet
+from dongu.judge.ranking import Ranking, sigmoid
+from dongu.run.folder import RunFolder
+
+TOLERANCE = 1e-6  # of a metric that is computed again
+LOSS_TOLERANCE = 1e-2  # a row that is wrong and very sure has a probability with few digits left, or none
+RESTORE = "restore the run from a copy, or train it again"
+
+
+def prediction_lines(evaluation: Evaluation, metrics: MetricSet) -> Iterator[dict[str, Any]]:
+    """One dict a row, in the order of the rows."""
+    answers = answer_rows(evaluation.logits, metrics, evaluation.threshold)
+    for i, answer in enumerate(answers):
+        line: dict[str, Any] = {"id": int(evaluation.ids[i])}
+        if evaluation.targets is not None:
+            line["label"] = _label_of(evaluation.targets[i], metrics)
+        yield {**line, **answer}
+
+
+def answer_rows(logits: np.ndarray, metrics: MetricSet, threshold: float) -> Iterator[dict[str, Any]]:
+    """`prediction`, and for classes the probability of each, from (rows, labels) logits.
+
+    Where a row has several labels, the prediction is the list of those whose probability reaches the threshold.
+    """
+    names = metrics.label_names
+    if metrics.task == "regression":
+        for value in logits[:, 0]:
+            yield {"prediction": float(value)}
+        return
+    several = metrics.task == "multi-label"
+    for row in sigmoid(logits) if several else softmax(logits):
+        probabilities = {name: float(value) for name, value in zip(names, row, strict=True)}
+        given = [name for name, value in probabilities.items() if value >= threshold]
+        yield {"prediction": given if several else names[int(row.argmax())], "probabilities": probabilities}
+
+
+def _label_of(target: Any, metrics: MetricSet) -> float | str | list[str]:
+    if metrics.task == "regression":
+        return float(target)
+    if metrics.task == "multi-label":
+        return [metrics.label_names[i] for i in np.flatnonzero(target)]
+    return metrics.label_names[int(target)]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities in double precision, (rows, labels)."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], results: Mapping[str, Any]) -> Answers:
+    """The answers of a finished run to one of its labelled splits, held against its results.
+
+    Args:
+        folder: the run.
+        split: one that `results.json` has metrics of.
+        record: its `run.json`.
+        results: its `results.json`.
+
+    Raises:
+        InputError: the file of predictions is missing or damaged, or its metrics are not those of `results.json`.
+    """
+    path = folder.path / "predictions" / f"{split}.jsonl"
+    names, task = tuple(record["label_names"]), record["options"]["task"]
+    try:
+        rows = record["data"][split]["rows"]
+        written = {name: results[split][name]["value"] for name in ("loss", *record["metrics"])}
+    except (KeyError, TypeError) as error:
+        what = f"says nothing of {split} that could be compared ({error})"
+        raise InputError(what, where=str(folder.path), hint=RESTORE) from error
+    answers = read_rows(path, task, names, results.get("threshold", DEFAULT_THRESHOLD))
+    if len(answers) != rows:
+        raise InputError(f"has {len(answers):,} rows, and run.json says {rows:,}", where=str(path), hint=RESTORE)
+    for name, value in written.items():
+        found, tolerance = answers.metric(name), LOSS_TOLERANCE if name == "loss" else TOLERANCE
+        if not (
+            math.isnan(found) if value is None else math.isclose(found, value, rel_tol=tolerance, abs_tol=tolerance)
+        ):
+            what = f"does not belong to results.json: its {name} is {found:.6f}, and not {value}"
+            raise InputError(what, where=str(path), hint=RESTORE)
+    return answers
+
+
+def read_rows(path: Path, task: Task, names: tuple[str, ...], threshold: float = DEFAULT_THRESHOLD) -> Answers:
+    """The rows of a file of predictions with labels.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    lines = list(_lines(path))
+    try:
+        return _answers(lines, task, names, threshold)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"holds no predictions of a {task} task ({error})", where=str(path), hint=RESTORE) from error
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = read_regular(path, LOG_LIMIT).splitlines()
+    except FileNotFoundError:
+        raise InputError("is missing", where=str(path), hint=RESTORE) from None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path), hint=RESTORE) from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"is no JSON ({error})", where=f"{path}:{number}", hint=RESTORE) from error
+        if not isinstance(content, dict):
+            raise InputError("holds no JSON object", where=f"{path}:{number}", hint=RESTORE)
+        yield content
+
+
+def _answers(lines: list[dict[str, Any]], task: Task, names: tuple[str, ...], threshold: float) -> Answers:
+    """
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: a line is not what such a run writes.
+    """
+    ids = np.array([line["id"] for line in lines], np.int64)
+    targets: np.ndarray
+    given: np.ndarray
+    if task == "regression":
+        targets, given = (np.array([line[key] for line in lines], np.float64) for key in ("label", "prediction"))
+        return Answers(task, names, ids, targets, given, (given - targets) ** 2, np.empty((len(lines), 0)))
+    place = {name: i for i, name in enumerate(names)}
+    probabilities = np.array([[line["probabilities"][name] for name in names] for line in lines], np.float64)
+    if task == "multi-label":
+        targets, given = np.zeros(probabilities.shape), np.zeros(probabilities.shape)
+        for row, line in enumerate(lines):
+            targets[row, [place[name] for name in line["label"]]] = 1
+            given[row, [place[name] for name in line["prediction"]]] = 1
+        likely = np.where(targets == 1, probabilities, 1 - probabilities)  # of each label being as it is
+        losses = -np.log(likely.clip(LEAST)).mean(-1)
+        ranking = Ranking.of(probabilities, targets, threshold)
+        return Answers(task, names, ids, targets, given, losses, probabilities, ranking)
+    targets, given = (np.array([place[line[key]] for line in lines], np.int64) for key in ("label", "prediction"))
+    losses = -np.log(probabilities[np.arange(len(lines)), targets].clip(LEAST))
+    return Answers(task, names, ids, targets, given, losses, probabilities)

@@ -1,0 +1,117 @@
+"""A finished run at work: labels and probabilities for new texts, metrics on other data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dongu.data.batches import Collator, EvalBatches, Split
+from dongu.data.examples import Examples
+from dongu.data.sources import Source
+from dongu.data.tokens import tokenize
+from dongu.engine.device import make_accelerator
+from dongu.engine.packed import PaddingFree, why_not
+from dongu.evaluate import evaluate, model_threshold, predict_logits
+from dongu.judge.answers import Evaluation
+from dongu.model.load import load_classifier, model_columns
+from dongu.run.predictions import answer_rows
+from dongu.use.saved import SavedRun
+
+ANSWERED_ROWS = 1 << 12  # rows whose probabilities are computed together
+
+
+class Classifier:
+    """The best model of a run.
+
+    Args:
+        saved: the run, whose files have been looked at.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
+
+    def __init__(self, saved: SavedRun) -> None:
+        self.saved, self.folder = saved, saved.folder
+        self.config, self.metrics = saved.config, saved.metrics
+        self.model, self.tokenizer = load_classifier(saved.folder.model)
+        self.collate = Collator.of(self.tokenizer, model_columns(self.model))
+        if self.config.engine == "packed" and why_not(self.model, self.tokenizer.padding_side) is None:
+            self.model, self.collate = PaddingFree(self.model), replace(self.collate, flat=True)
+        self.accelerator = make_accelerator(self.config)
+        self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.saved.label_names
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that a row needs: one, or two for a pair."""
+        return self.saved.text_columns
+
+    def predict(self, texts: Any) -> list[dict[str, Any]]:
+        """`{"prediction": …, "probabilities": {name: …}}` for each row, in order; for numbers the prediction alone.
+
+        Where a row may have several labels, the prediction is a list, of none too.
+
+        Args:
+            texts: a string (a list of one answer); strings, or pairs of strings where the model compares two; or rows
+                with the text columns of the run: a frame, a `datasets.Dataset`, a dict of columns, a list of dicts.
+
+        Raises:
+            DataError: it is something else, a text column is missing, a text is empty, or no pair where a pair is
+                needed.
+        """
+        return list(self.answers(self.saved.columns_of(texts)))
+
+    def answers(self, texts: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
+        """The same for columns of texts that have been checked; of all rows only the logits are in memory."""
+        if not len(texts[0]):
+            return
+        logits = predict_logits(self.model, self._batches(self.split(texts)), self.accelerator)
+        threshold = model_threshold(self.accelerator.unwrap_model(self.model))
+        for start in range(0, len(logits), ANSWERED_ROWS):
+            yield from answer_rows(logits[start : start + ANSWERED_ROWS], self.metrics, threshold)
+
+    def evaluate(self, examples: Mapping[str, Examples]) -> dict[str, Evaluation]:
+        """Metrics on each split; one with hidden labels is left out."""
+        return {
+            name: evaluate(
+                self.model,
+                self._batches(self.split(split.texts, split.targets, name)),
+                self.accelerator,
+                self.metrics,
+            )
+            for name, split in examples.items()
+            if split.targets is not None
+        }
+
+    def evaluate_own(self, split: str | None = None) -> dict[str, Evaluation]:
+        """Metrics on the splits of the run's own data, all but train by default."""
+        return self.evaluate(self.own_examples(split))
+
+    def own_examples(self, split: str | None = None, source: Source | None = None) -> dict[str, Examples]:
+        """As `SavedRun.own_examples`."""
+        return self.saved.own_examples(split, source)
+
+    def split(self, texts: Sequence[Sequence[str]], targets: np.ndarray | None = None, name: str = "texts") -> Split:
+        """Rows, a column a text, ready for a forward pass."""
+        tokens = tokenize(self.tokenizer, texts, self.config.max_length or 0, cache=False)
+        return Split(name, np.arange(len(tokens)), tokens, targets)
+
+    def _batches(self, split: Split) -> EvalBatches:
+        return EvalBatches(split, self.collate, self.config.eval_batch_size)
+
+
+def load(run: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Any) -> Classifier:
+    """The classifier of a run folder; the arguments are those of `SavedRun.open`.
+
+    Raises:
+        InputError: the folder is no finished run.
+    """
+    return Classifier(SavedRun.open(run, device=device, batch_size=batch_size, **options))

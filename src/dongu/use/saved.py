@@ -1,0 +1,196 @@
+"""A run that has a model, and the rows it is asked about: whatever may be wrong with them is said without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dongu.config import RunConfig, make_config
+from dongu.data.columns import read_texts
+from dongu.data.examples import Examples, read_examples, read_rows
+from dongu.data.sources import Source, read_source
+from dongu.data.table import Table, as_cell
+from dongu.errors import DataError, InputError, ModelError
+from dongu.judge.metrics import MetricSet
+from dongu.model.safety import check_folder, read_object
+from dongu.run.folder import RunFolder
+from dongu.text import is_blank
+
+EXAMPLES = ('["a text", "another"]', '[("a text", "what it is compared with")]')  # of what can be asked
+USUAL_LABELS = 2  # of a model whose config.json names none
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What a run says of itself: where it lies, its options, and what its model answers.
+
+    `constant_answer` is the best to say without reading; None in runs of older versions.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    metrics: MetricSet
+    constant_answer: list[float] | None
+
+    @staticmethod
+    def open(run: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Any) -> SavedRun:
+        """
+        Args:
+            run: the run folder.
+            device: as `--device`.
+            batch_size: rows a forward pass.
+            options: those of `RunConfig` that shall be others than the run's.
+
+        Raises:
+            InputError: the folder is no run with a model, or the model is not what was written.
+        """
+        folder = RunFolder(Path(run))
+        record = folder.read_record()
+        options = {**record["options"], "device": device, "eval_batch_size": batch_size, **options}
+        if options["task"] == "regression":
+            options["precision"] = "fp32"  # answers in the unit of the labels need more digits than bf16 has
+        config = make_config({**options, "threads": None})
+        if not folder.model.is_dir():
+            raise InputError("the run has no model yet", where=str(run), hint="it is saved at the first evaluation")
+        folder.check_written("model/")
+        check_folder(folder.model)
+        names = record["label_names"]
+        if (outputs := _outputs(folder.model)) != len(names):
+            what = f"the model has {outputs} outputs, and run.json names {len(names)} labels"
+            raise ModelError(what, where=str(run), hint="restore both from a copy")
+        metrics = MetricSet.of(record["options"]["task"], names, config.data, record["metric"])
+        return SavedRun(folder, config, metrics, record.get("constant_answer"))
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+        return self.metrics.label_names
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that a row needs: one, or two for a pair."""
+        return self.config.text_columns or ()
+
+    def columns_of(self, texts: Any) -> Sequence[Sequence[str]]:
+        """One column a text, of whatever holds texts: see `Classifier.predict`.
+
+        Raises:
+            DataError: it holds none, lacks a column, or a text is empty or no pair where a pair is needed.
+        """
+        if (table := _table_of(texts)) is not None:
+            return self.texts_of(table)
+        wanted = len(self.text_columns)
+        if isinstance(texts, str) or (wanted == 2 and _is_pair(texts)):
+            texts = [texts]
+        rows = [(text,) if isinstance(text, str) else text for text in _items_of(texts)]
+        form = "a text" if wanted == 1 else "a pair of texts"
+        for number, row in enumerate(rows, start=1):
+            if not _is_row(row, wanted) or not all(isinstance(text, str) and not is_blank(text) for text in row):
+                hint = f"give {form} a row: {EXAMPLES[wanted - 1]}"
+                raise DataError(f"text {number} is not {form} with something in it", hint=hint)
+        return [[str(row[i]) for row in rows] for i in range(wanted)]
+
+    def texts_of(self, table: Table) -> tuple[Sequence[str], ...]:
+        """The texts of a file's rows, which need no label.
+
+        Raises:
+            DataError: a text column is missing, or a text is empty.
+        """
+        return read_texts(table, self.text_columns)
+
+    def own_examples(self, split: str | None = None, source: Source | None = None) -> dict[str, Examples]:
+        """The rows of the run's own data, the held-out part cut again by the same rule.
+
+        Args:
+            split: one of the splits; all but train by default.
+            source: the data, where they lie elsewhere now.
+
+        Raises:
+            DataError: the data are not there any more, have other labels now, or have no such split.
+        """
+        if source is None and self.config.data is None:
+            raise DataError("the run's data were in memory", hint="give DATA")
+        data = read_examples(read_source(self.config.data) if source is None else source, self.config)
+        data = data.in_order_of(self.label_names)  # of a run that went on from a classifier: the model's own
+        if data.label_names != self.label_names:
+            raise DataError("the labels are not those of the run any more", where=data.place or data.name)
+        return {name: data.splits[name] for name in _chosen(data.splits, split, data.place or data.name)}
+
+    def other_examples(self, source: Source, split: str | None = None) -> dict[str, Examples]:
+        """Other labelled rows: all splits but train, or the only one there is.
+
+        Raises:
+            DataError: a column is missing, a text is empty, a label is not one of the model's or is hidden.
+        """
+        examples = {}
+        for name in _chosen(source.splits, split, source.name):
+            rows = read_rows(source.splits[name], self.config, self.label_names)
+            if rows.targets is None:
+                raise DataError("there are no labels", where=rows.origin, hint="use `dongu predict`")
+            shown = name if len(source.splits) > 1 else source.name  # the one table of a file is no train split
+            examples[shown] = rows
+        return examples
+
+    def learnt_from(self, data: str) -> bool:
+        """Whether these are rows that the run was trained on, by the place that they lie in."""
+        given, own = Path(data).resolve(), Path(self.config.data or "").resolve()
+        return given.is_file() and (given == own or (given.parent == own and given.stem == "train"))
+
+
+def _table_of(rows: Any) -> Table | None:
+    """The table of a frame, a data set, a dict of columns or of one row, or a list of dicts; None for other things."""
+    where = "the rows to predict"
+    if isinstance(rows, Sequence) and not isinstance(rows, str) and any(isinstance(row, Mapping) for row in rows):
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, Mapping) or row.keys() != rows[0].keys():
+                raise DataError("has other keys than the first", where=f"{where}, row {number}")
+        return Table(where, {str(name): [as_cell(row[name]) for row in rows] for name in rows[0]})
+    names = list(rows) if isinstance(rows, Mapping) else getattr(rows, "column_names", None)
+    names = getattr(rows, "columns", None) if names is None else names
+    if names is None:
+        return None
+    columns = {str(name): _cells_of(rows[name]) for name in names}
+    if len({*map(len, columns.values())}) > 1:
+        raise DataError("the columns are not of one length", where=where)
+    return Table(where, columns)
+
+
+def _cells_of(column: Any) -> list[Any]:
+    """The cells of a column: a list, or what frames and Arrow have in its place; a text is the cell of one row."""
+    if isinstance(column, str):
+        return [column]
+    return [as_cell(cell) for cell in (column.to_pylist() if hasattr(column, "to_pylist") else _items_of(column))]
+
+
+def _items_of(texts: Any) -> list[Any]:
+    if isinstance(texts, Iterable) and not isinstance(texts, bytes | bytearray | set | frozenset):
+        return list(texts)
+    what = f"{type(texts).__name__} holds no texts in an order"
+    raise DataError(what, hint="give a text, a list of them, a frame, or a dict of columns")
+
+
+def _is_pair(texts: Any) -> bool:
+    return isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
+
+
+def _is_row(row: Any, wanted: int) -> bool:
+    return isinstance(row, list | tuple | np.ndarray) and len(row) == wanted
+
+
+def _outputs(model: Path) -> int:
+    """The labels of a saved model."""
+    config = read_object(model / "config.json", f"--model {model}")
+    names = config.get("id2label")
+    return len(names) if isinstance(names, dict) else USUAL_LABELS
+
+
+def _chosen(splits: Mapping[str, Any], split: str | None, where: str) -> list[str]:
+    if split is None:
+        return [name for name in splits if name != "train"] or list(splits)
+    if split not in splits:
+        raise DataError(f"there is no split `{split}`", where=where, hint=f"the splits are: {', '.join(splits)}")
+    return [split]
