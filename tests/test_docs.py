@@ -476,6 +476,13 @@ def test_the_end_of_a_run_looks_as_shown(quick_start: Bench) -> None:
     assert not [line for line in shown if words(line) not in real]
 
 
+def test_no_measured_table_was_lost() -> None:
+    """A benchmark that knows no figures writes “not measured” over those that the page has."""
+    for page in DOCS.glob("*.md"):
+        lines = page.read_text(encoding="utf-8").splitlines()
+        assert not [line for line in lines if "not measured" in (line, *line.split(" | "))], page.name
+
+
 # --- the site
 
 
