@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from dongu.demo.lexicon import DOMAINS
+from dongu.demo.run import read_csv
 
 ROWS = 1_000_000
 ROWS_A_COPY = 1_000
@@ -25,9 +25,7 @@ ROWS_A_COPY = 1_000
 
 def write_rows(path: Path, rows: int) -> None:
     """A table of `text` and `label`, the same for the same number of rows."""
-    words = sorted(
-        {word for domain in DOMAINS for text in vars(domain).values() for word in re.findall("[a-z]+", text)}
-    )
+    words = sorted(set(re.findall("[a-z]+", read_csv("train").decode().lower())))
     draw = random.Random(0)
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)

@@ -59,10 +59,11 @@ ANSWERS_HEAD = (
 
 def write_rows(path: Path, rows: int) -> None:
     """A file of so many different pairs, each text two sentences of the demonstration's and a number."""
-    from dongu.demo.grammar import write_pairs
+    from dongu.demo.run import SPLITS, read_csv
 
     chance = random.Random(SEED)
-    sentences = [pair[name] for pair in write_pairs(4000, SEED) for name in ("sentence1", "sentence2")]
+    pairs = [pair for split in SPLITS for pair in csv.DictReader(read_csv(split).decode().splitlines())]
+    sentences = [pair[name] for pair in pairs for name in ("sentence1", "sentence2")]
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         if path.suffix == ".csv":

@@ -11,11 +11,11 @@ def add(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="the main job on an embedded default: no network, about two minutes",
-        description="Writes a paraphrase data set, fine-tunes the packaged MiniLM on it, and predicts.",
+        description="Unpacks a paraphrase data set, fine-tunes the packaged MiniLM on it, and predicts.",
         allow_abbrev=False,
     )
     demo.add_argument("--out", metavar="RUN", type=Path, default=None, help="run folder (default: runs/demo)")
-    demo.add_argument("--seed", type=int, default=42, help="decides the data and the run (42)")
+    demo.add_argument("--seed", type=int, default=42, help="decides the run; the data are always the same (42)")
     demo.set_defaults(run=_run)
 
 

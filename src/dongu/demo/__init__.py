@@ -1,1 +1,1 @@
-"""The demonstration: a paraphrase dataset that the package writes itself."""
+"""The demonstration: 4,000 pairs of sentences, which a grammar of this project wrote (Apache-2.0, like the code)."""
