@@ -25,10 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dongu.engine import packed as padding_free
+from dongu.engine import layout
+from dongu.engine.attention import attend
 from dongu.engine.dropout import comparable, draw, drop, keep, seed_draws
 from dongu.engine.gradients import total_norm
-from dongu.engine.packed import Rows, attend
+from dongu.engine.layout import Rows
 from dongu.engine.products import product
 
 TOKENS, REPEATS = 430, 40
@@ -87,8 +88,8 @@ def attention() -> None:
     for count in (8, 32):
         lengths = np.clip(random.normal(53, 13, count), 20, 110).astype(int).tolist()
         for dtype in (torch.float32, torch.bfloat16):
-            for cells in (0, padding_free.CELLS_OF_PADDING):
-                with mock.patch.object(padding_free, "CELLS_OF_PADDING", cells):
+            for cells in (0, layout.CELLS_OF_PADDING):
+                with mock.patch.object(layout, "CELLS_OF_PADDING", cells):
                     rows = Rows.of(lengths, 12, rounded=True)
                     shape = (len(rows.source), 12, 32)
                     q, k, v = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3))

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 import dongu
 import encoders
-from dongu.engine.packed import PaddingFree, Rows, attend, flatten
+from dongu.engine.attention import attend
+from dongu.engine.layout import Rows
+from dongu.engine.packed import PaddingFree, flatten
 from dongu.errors import NonFiniteError
 from encoders import COVERED, micro_batch
 

@@ -19,18 +19,12 @@ from transformers.models.bert.modeling_bert import BertSelfOutput
 
 from dongu.data.batches import Collator, Split
 from dongu.data.tokens import Tokens
-from dongu.engine import packed as padding_free
 from dongu.engine import products
+from dongu.engine.attention import attend
 from dongu.engine.dropout import comparable, drop, keep
-from dongu.engine.packed import (
-    CELLS_OF_PADDING,
-    PaddingFree,
-    Rows,
-    attend,
-    flatten,
-    self_check,
-    why_not,
-)
+from dongu.engine.families import why_not
+from dongu.engine.layout import CELLS_OF_PADDING, Rows
+from dongu.engine.packed import TOLERANCE_IN_HALF, PaddingFree, flatten, self_check
 from dongu.engine.products import fast_products, has_fast_products
 from dongu.errors import ModelError
 from dongu.loop import Loop
@@ -248,7 +242,7 @@ def test_padding_elsewhere_is_refused(tiny_model: Callable[..., str]) -> None:
 def test_the_backward_by_hand_is_the_derivative(
     share: float, first_only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dongu.engine.packed.CELLS_OF_PADDING", 13)
+    monkeypatch.setattr("dongu.engine.layout.CELLS_OF_PADDING", 13)
     rows = Rows.of((4, 2, 4, 1), 2)
     assert rows.blocks == ((1, 1), (3, 4))  # the second is padded
     tokens = len(rows.source)
@@ -429,13 +423,13 @@ def test_a_kernel_that_is_wrong_in_bf16_alone(
     tiny_model: Callable[..., str], make_rows: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = {"train": make_rows(9), "validation": make_rows(4)}
-    right = padding_free.attend
+    right = attend
 
     def wrong(query: Tensor, *given: Any, **options: Any) -> Tensor:
         answer = right(query, *given, **options)
         return answer.flip(0) if answer.dtype == torch.bfloat16 else answer
 
-    monkeypatch.setattr(padding_free, "attend", wrong)
+    monkeypatch.setattr("dongu.engine.encoders.attend", wrong)
     assert Loop(data, model=tiny_model(), device="cpu").fallback is None
     loop = Loop(data, model=tiny_model(), device="cpu", precision="bf16")
     assert "differ" in (loop.fallback or "")
@@ -449,7 +443,7 @@ def test_a_device_without_the_kernel(
     def missing(*_: Any, **__: Any) -> Tensor:
         raise RuntimeError("no kernel image is available\nfor execution")
 
-    monkeypatch.setattr(padding_free, "attend", missing)
+    monkeypatch.setattr("dongu.engine.encoders.attend", missing)
     loop = Loop({"train": make_rows(9), "validation": make_rows(4)}, model=tiny_model(), device="cpu")
     assert loop.fallback == "it cannot be computed so here (no kernel image is available)"
     assert loop.config.engine == "plain"
@@ -459,7 +453,7 @@ def test_a_device_without_the_kernel(
 def test_rounding_is_far_from_the_self_check_in_bf16(family: str, tiny_model: Callable[..., str]) -> None:
     model = load(tiny_model(family))
     with torch.autocast("cpu", torch.bfloat16):
-        assert self_check(PaddingFree(model), micro_batch(model)) < padding_free.TOLERANCE_IN_HALF / 4
+        assert self_check(PaddingFree(model), micro_batch(model)) < TOLERANCE_IN_HALF / 4
 
 
 def test_rows_lie_in_order_of_length() -> None:

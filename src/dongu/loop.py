@@ -41,9 +41,10 @@ from dongu.data.weights import resolve_weights, row_weights
 from dongu.engine.arrival import Arrival
 from dongu.engine.device import make_accelerator
 from dongu.engine.dropout import seed_draws
+from dongu.engine.families import why_not
 from dongu.engine.gradients import total_norm
 from dongu.engine.graphs import HOOKED, has_hooks
-from dongu.engine.packed import PaddingFree, why_not, without_padding
+from dongu.engine.packed import PaddingFree, without_padding
 from dongu.engine.processes import compare, facts_of
 from dongu.errors import NonFiniteError, UsageError
 from dongu.evaluate import MAY_DIFFER_ALONE, difference_alone, evaluate

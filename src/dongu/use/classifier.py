@@ -14,7 +14,8 @@ from dongu.data.examples import Examples
 from dongu.data.sources import Source
 from dongu.data.tokens import tokenize
 from dongu.engine.device import make_accelerator
-from dongu.engine.packed import PaddingFree, why_not
+from dongu.engine.families import why_not
+from dongu.engine.packed import PaddingFree
 from dongu.evaluate import evaluate, model_threshold, predict_logits
 from dongu.judge.answers import Evaluation
 from dongu.model.load import load_classifier, model_columns
