@@ -25,11 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dongu.engine import layout
 from dongu.engine.attention import attend
-from dongu.engine.dropout import comparable, draw, drop, keep, seed_draws
+from dongu.engine.dropout import draw, drop, keep, seed_draws, to_width_of
 from dongu.engine.gradients import total_norm
-from dongu.engine.layout import Rows
+from dongu.engine.layout import CELLS_OF_PADDING, Layout
 from dongu.engine.products import product
 
 TOKENS, REPEATS = 430, 40
@@ -88,15 +87,15 @@ def attention() -> None:
     for count in (8, 32):
         lengths = np.clip(random.normal(53, 13, count), 20, 110).astype(int).tolist()
         for dtype in (torch.float32, torch.bfloat16):
-            for cells in (0, layout.CELLS_OF_PADDING):
-                with mock.patch.object(layout, "CELLS_OF_PADDING", cells):
-                    rows = Rows.of(lengths, 12, rounded=True)
-                    shape = (len(rows.source), 12, 32)
+            for cells in (0, CELLS_OF_PADDING):
+                with mock.patch("dongu.engine.layout.CELLS_OF_PADDING", cells):
+                    layout = Layout.of(lengths, 12, rounded=True)
+                    shape = (len(layout.source), 12, 32)
                     q, k, v = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(3))
                     gradient = torch.randn(shape, dtype=dtype).flatten(1)
-                    gradient[rows.tokens :] = 0
-                    took = median_ms(lambda _: torch.autograd.backward(attend(q, k, v, rows, module), gradient))  # noqa: B023
-                    kind = f"{count} rows, {str(dtype).removeprefix('torch.')}, {len(rows.blocks)} blocks"
+                    gradient[layout.tokens :] = 0
+                    took = median_ms(lambda _: torch.autograd.backward(attend(q, k, v, layout, module), gradient))  # noqa: B023
+                    kind = f"{count} rows, {str(dtype).removeprefix('torch.')}, {len(layout.blocks)} blocks"
                     print(f"attention of {kind:<30} {took:6.3f}")
 
 
@@ -104,7 +103,7 @@ def dropout() -> None:
     """A share of 0.1 of a million values."""
     values, dropped = torch.randn(1_000_000), 6554
     bits = draw(values.numel(), values.device)
-    by_threshold = median_ms(lambda _: keep(values, comparable(bits, values.dtype), dropped))
+    by_threshold = median_ms(lambda _: keep(values, to_width_of(bits, values.dtype), dropped))
     print(f"PyTorch's dropout                {median_ms(lambda _: F.dropout(values, 0.1)):6.3f}")
     print(f"drawing 16 bits a value          {median_ms(lambda _: draw(values.numel(), values.device)):6.3f}")
     print(f"applied by booleans              {median_ms(lambda _: values * (bits >= dropped - 2**15)):6.3f}")

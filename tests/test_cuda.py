@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import dongu
 import encoders
 from dongu.engine.attention import attend
-from dongu.engine.layout import Rows
+from dongu.engine.layout import Layout
 from dongu.engine.packed import PaddingFree, flatten
 from dongu.errors import NonFiniteError
 from encoders import COVERED, micro_batch
@@ -91,17 +91,17 @@ def test_half_precision(family: str, tiny_model: Callable[..., str]) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("first_only", [False, True])
 def test_dropout_of_attention_keeps_the_mean(first_only: bool, dtype: torch.dtype) -> None:
-    rows = Rows.of((4, 9, 1, 40), 2, fillers=0).to(CUDA)
+    layout = Layout.of((4, 9, 1, 40), 2, fillers=0).to(CUDA)
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 54, 2, 16, device=CUDA, dtype=dtype).unbind(0)
-    q = q[rows.first] if first_only else q
-    wanted = attend(q, k, v, rows, nn.Dropout(0.1).eval()).float()
-    draws = torch.stack([attend(q, k, v, rows, nn.Dropout(0.1)).float() for _ in range(4000)])
+    q = q[layout.first] if first_only else q
+    wanted = attend(q, k, v, layout, nn.Dropout(0.1).eval()).float()
+    draws = torch.stack([attend(q, k, v, layout, nn.Dropout(0.1)).float() for _ in range(4000)])
     deviation = draws.std(0)
     apart = (draws.mean(0) - wanted).abs() / (deviation / 4000**0.5 + 1e-2 * wanted.abs() + 1e-4)
     assert float(apart.max()) < 6
     # A weight w that is kept with probability 0.9 and divided by it has variance w² * 0.1 / 0.9.
-    alone = rows.first[0]  # the row of one token: its only weight is 1
+    alone = layout.first[0]  # the row of one token: its only weight is 1
     spread = deviation[0 if first_only else alone] / v[alone].flatten().float().abs()
     assert torch.allclose(spread, torch.full_like(spread, (0.1 / 0.9) ** 0.5), rtol=0.1)
 

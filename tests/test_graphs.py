@@ -27,14 +27,14 @@ class Recomputed(Graphs):
     def _record(self, numbers: Tensor, shape: tuple[int, ...]) -> Recording:
         if self.out_of_memory:
             self.out_of_memory -= 1
-            self._forget()
+            self._discard()
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.recorded += 1
         given = numbers.clone()
-        if not self.needed:
-            self._find_needed(given, shape)
+        if not self.used_parameters:
+            self._find_used_parameters(given, shape)
         logits = self._compute(given, shape).detach()
-        to_logits = torch.zeros_like(logits)
+        grad_logits = torch.zeros_like(logits)
 
         def forward() -> None:
             with torch.enable_grad():  # a graph asks no autograd
@@ -42,10 +42,10 @@ class Recomputed(Graphs):
             logits.copy_(self.last.detach())
 
         def backward() -> None:
-            self._backward(self.last, to_logits)
+            self._backward(self.last, grad_logits)
 
         graphs: Any = [SimpleNamespace(replay=replay) for replay in (forward, backward)]
-        return Recording(given, logits, to_logits, *graphs)
+        return Recording(given, logits, grad_logits, *graphs)
 
 
 class Model(nn.Module):
@@ -149,7 +149,7 @@ def test_fillers_that_are_rows(family: str, tiny_model: Callable[..., str], monk
     whole = float(torch.stack([gradient.norm() for gradient in wanted_gradients.values()]).norm())
     for name, gradient in wanted_gradients.items():
         assert float((got_gradients[name] - gradient).norm()) <= 1e-5 * max(float(gradient.norm()), 1e-3 * whole), name
-    numbers, shape, rows = packed._as_one_tensor(ids, types, lengths)
+    numbers, shape, layout = packed._as_one_tensor(ids, types, lengths)
     assert shape[0] % 8 == 0
-    assert len(numbers) == 5 * shape[0] + 2 * len(rows.place) + 1
-    assert int(rows.position[rows.row >= 0].max()) >= max(RAGGED) - 1
+    assert len(numbers) == 5 * shape[0] + 2 * len(layout.unsort) + 1
+    assert int(layout.position_ids[layout.row >= 0].max()) >= max(RAGGED) - 1

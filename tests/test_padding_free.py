@@ -21,9 +21,9 @@ from dongu.data.batches import Collator, Split
 from dongu.data.tokens import Tokens
 from dongu.engine import products
 from dongu.engine.attention import attend
-from dongu.engine.dropout import comparable, drop, keep
+from dongu.engine.dropout import drop, keep, to_width_of
 from dongu.engine.families import why_not
-from dongu.engine.layout import CELLS_OF_PADDING, Rows
+from dongu.engine.layout import CELLS_OF_PADDING, Layout
 from dongu.engine.packed import TOLERANCE_IN_HALF, PaddingFree, flatten, self_check
 from dongu.engine.products import fast_products, has_fast_products
 from dongu.errors import ModelError
@@ -243,19 +243,19 @@ def test_the_backward_by_hand_is_the_derivative(
     share: float, first_only: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dongu.engine.layout.CELLS_OF_PADDING", 13)
-    rows = Rows.of((4, 2, 4, 1), 2)
-    assert rows.blocks == ((1, 1), (3, 4))  # the second is padded
-    tokens = len(rows.source)
-    assert tokens == rows.tokens + 1
+    layout = Layout.of((4, 2, 4, 1), 2)
+    assert layout.blocks == ((1, 1), (3, 4))  # the second is padded
+    tokens = len(layout.source)
+    assert tokens == layout.tokens + 1
     queries = 4 if first_only else tokens
     torch.manual_seed(0)
     shapes = ((queries, 2, 3), (tokens, 2, 3), (tokens, 2, 3), (2, 4, 4))
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    real = 4 if first_only else rows.tokens
+    real = 4 if first_only else layout.tokens
 
     def answer(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         torch.manual_seed(1)  # the same draws each time
-        return drop(attend(query, key, value, rows, nn.Dropout(share), bias=bias), nn.Dropout(share))[:real]
+        return drop(attend(query, key, value, layout, nn.Dropout(share), bias=bias), nn.Dropout(share))[:real]
 
     assert torch.autograd.gradcheck(answer, inputs)
 
@@ -264,7 +264,7 @@ def test_blocks_of_like_lengths() -> None:
     """Few blocks, of little padding, whatever the lengths are; of few sizes where that is asked for."""
 
     def blocks(*lengths: int, rounded: bool = False) -> tuple[tuple[int, int], ...]:
-        return Rows.of(lengths, 2, rounded).blocks
+        return Layout.of(lengths, 2, rounded).blocks
 
     assert blocks(5, 9, 7) == ((3, 9),)
     assert blocks(300, 20, 299, 21) == ((2, 21), (2, 300))
@@ -280,11 +280,11 @@ def test_blocks_of_like_lengths() -> None:
 
 def test_a_row_sees_no_other_and_a_window_no_nan() -> None:
     """A block's padded cells see nothing in their window: no NaN comes of it."""
-    rows = Rows.of((3, 40), 2)
-    assert rows.blocks == ((2, 40),)
+    layout = Layout.of((3, 40), 2)
+    assert layout.blocks == ((2, 40),)
     torch.manual_seed(0)
-    q, k, v = (torch.randn(len(rows.source), 2, 8, requires_grad=True) for _ in range(3))
-    answer = attend(q, k, v, rows, nn.Identity(), window=2)
+    q, k, v = (torch.randn(len(layout.source), 2, 8, requires_grad=True) for _ in range(3))
+    answer = attend(q, k, v, layout, nn.Identity(), window=2)
     torch.autograd.backward(answer[:3].sum())
     for tensor in (q, k, v):
         assert tensor.grad is not None
@@ -298,25 +298,25 @@ def test_a_row_sees_no_other_and_a_window_no_nan() -> None:
 def test_draws_are_told_apart_in_every_precision(dtype: torch.dtype) -> None:
     levels = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16)
     for dropped in (1, 6554, 40_000):
-        kept = keep(torch.full((2**16,), -3.5, dtype=dtype), comparable(levels, dtype), dropped)
+        kept = keep(torch.full((2**16,), -3.5, dtype=dtype), to_width_of(levels, dtype), dropped)
         assert torch.unique(kept).tolist() == [-3.5, 0.0]
         assert int((kept == 0).sum()) == dropped
 
 
 def test_fillers_change_nothing(tiny_model: Callable[..., str]) -> None:
-    rows = Rows.of((40, 30), 2, rounded=True)
-    assert len(rows.source) == len(rows.position) == len(rows.row) == 72
-    assert rows.offsets.tolist() == [0, 30, 70]
-    sizes = {len(Rows.of((count,), 2, rounded=True).source) for count in range(256, 512)}
+    layout = Layout.of((40, 30), 2, rounded=True)
+    assert len(layout.source) == len(layout.position_ids) == len(layout.row) == 72
+    assert layout.cu_seqlens.tolist() == [0, 30, 70]
+    sizes = {len(Layout.of((count,), 2, rounded=True).source) for count in range(256, 512)}
     assert sizes == set(range(272, 513, 16))
-    of = Rows.of
+    of = Layout.of
     for family in ("roberta", "modernbert"):
         model = load(tiny_model(family))
         inputs, results = flatten(micro_batch(model, (40, 30))), []
         for rounded in (False, True):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(
-                    Rows,
+                    Layout,
                     "of",
                     staticmethod(lambda lengths, heads, _, rounded=rounded: of(lengths, heads, rounded)),
                 )
@@ -457,12 +457,12 @@ def test_rounding_is_far_from_the_self_check_in_bf16(family: str, tiny_model: Ca
 
 
 def test_rows_lie_in_order_of_length() -> None:
-    rows = Rows.of((4, 2, 4, 1), 2)
-    assert rows.lengths == (1, 2, 4, 4)
-    assert rows.tokens == 11
-    assert rows.source.tolist()[:11] == [10, 4, 5, 0, 1, 2, 3, 6, 7, 8, 9]
-    assert rows.row.tolist()[:11] == [0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
-    assert rows.position.tolist()[:11] == [0, 0, 1, 0, 1, 2, 3, 0, 1, 2, 3]
-    assert len(rows.source) == len(rows.row) == len(rows.position) == 12  # a filler
-    assert rows.first.tolist() == [0, 1, 3, 7]
-    assert rows.place.tolist() == [2, 1, 3, 0]
+    layout = Layout.of((4, 2, 4, 1), 2)
+    assert layout.lengths == (1, 2, 4, 4)
+    assert layout.tokens == 11
+    assert layout.source.tolist()[:11] == [10, 4, 5, 0, 1, 2, 3, 6, 7, 8, 9]
+    assert layout.row.tolist()[:11] == [0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]
+    assert layout.position_ids.tolist()[:11] == [0, 0, 1, 0, 1, 2, 3, 0, 1, 2, 3]
+    assert len(layout.source) == len(layout.row) == len(layout.position_ids) == 12  # a filler
+    assert layout.first.tolist() == [0, 1, 3, 7]
+    assert layout.unsort.tolist() == [2, 1, 3, 0]

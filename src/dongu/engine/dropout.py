@@ -7,80 +7,82 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LEVELS = 2**16  # of the share that dropout drops: a draw is 16 bits
+LEVELS = 2**16  # the probability of dropout is rounded to a multiple of 1 / LEVELS: a draw is 16 bits
 
 
 def drop(hidden: Tensor, module: Any) -> Tensor:
-    """What a dropout module does; on a CPU in fp32 at least, which is what a sum with the residual wants."""
+    """What a dropout module does; on a CPU the result is fp32 at least, for its sum with the residual."""
     if hidden.device.type != "cpu":
         return module(hidden)  # type: ignore[no-any-return]
-    dropped = levels(module)
+    dropped = dropped_levels(module)
     return Dropout.apply(hidden, dropped) if dropped else hidden  # type: ignore[no-untyped-call]
 
 
 class Dropout(torch.autograd.Function):
-    """Zero for a share of the values, the others scaled up."""
+    """Sets a share of the values to zero and scales the others up."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, dropped: int) -> Tensor:
         bits = draw(hidden.numel(), hidden.device)
         ctx.save_for_backward(bits)
         ctx.dropped, ctx.dtype = dropped, hidden.dtype
-        kept = keep(hidden, comparable(bits, hidden.dtype), dropped)
+        kept = keep(hidden, to_width_of(bits, hidden.dtype), dropped)
         return at_least_fp32(kept).mul_(scale(dropped))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (bits,) = ctx.saved_tensors
         gradient = (gradient * scale(ctx.dropped)).to(ctx.dtype)
-        return keep(gradient, comparable(bits, ctx.dtype), ctx.dropped), None
+        return keep(gradient, to_width_of(bits, ctx.dtype), ctx.dropped), None
 
 
-def levels(module: Any) -> int:
-    """How many of the 65,536 levels of a draw a dropout module drops now: its share, rounded."""
+def dropped_levels(module: Any) -> int:
+    """How many of the 65,536 levels of a draw a dropout module drops: its `p` rounded, or 0 in eval mode."""
     return round(module.p * LEVELS) if isinstance(module, nn.Dropout) and module.training else 0
 
 
 def scale(dropped: int) -> float:
-    """What the values that stay are multiplied by, of the rounded share."""
+    """The factor of the values that are kept, 1 / (1 - p) with the rounded p."""
     return LEVELS / max(1, LEVELS - dropped)
 
 
 def seed_draws(device: torch.device, seed: int) -> None:
     """`torch.manual_seed` for this device and the host alone.
 
-    That also tells every kind of device that this machine might have, and notes where it was called for each that it
-    has not: a fifth of a millisecond (`benchmarks/pieces.py`).
+    `torch.manual_seed` seeds every kind of device that there is, and for each that the machine lacks it keeps a stack
+    trace: a fifth of a millisecond (`benchmarks/pieces.py`).
     """
     if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)
         return
-    torch.default_generator.manual_seed(seed)  # on CUDA too: a model may drop whole layers by it
+    torch.default_generator.manual_seed(seed)  # on CUDA too: a model may drop whole layers by the host's generator
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
 
 
 def draw(count: int, device: torch.device) -> Tensor:
-    """(count,) levels, int16: one call of the generator serves four."""
+    """(count,) draws, int16; each number from the generator makes four."""
     bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None)
     return bits.view(torch.int16)[:count]
 
 
-def comparable(draws: Tensor, dtype: torch.dtype) -> Tensor:
-    """Draws as `keep` wants them for values of this type; as they are where these have 16 bits too."""
+def to_width_of(draws: Tensor, dtype: torch.dtype) -> Tensor:
+    """Draws in the width of these values, for `keep`: values of 16 bits are compared with the draws as they are."""
     return draws if dtype.itemsize == draws.itemsize else draws.to(dtype)
 
 
 def keep(values: Tensor, draws: Tensor, dropped: int) -> Tensor:
-    """The values whose draw (`comparable`) is above the dropped levels, zero for the others; not scaled.
+    """The values whose draw is above the dropped levels, and zero for the others; not scaled.
 
-    It is the derivative of a threshold: PyTorch computes that in full vectors, and a mask of booleans is five times
-    as slow to make and to multiply with.
+    Draws have the width of the values (`to_width_of`).
+
+    PyTorch has this as the derivative of a threshold, in full vectors; to make a mask of booleans and multiply by it
+    takes five times as long.
     """
     if dropped == 0:
         return values
-    # Values of 16 bits go through as whole numbers: bf16 cannot tell two neighbouring levels apart.
+    # Values of 16 bits are passed on as integers: bf16 cannot tell two neighbouring levels apart.
     bits = values.view(draws.dtype)
     kept: Tensor = torch.ops.aten.threshold_backward(bits, draws.view(values.shape), dropped - LEVELS // 2 - 1)
     return kept.view(values.dtype)

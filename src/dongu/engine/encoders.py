@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dongu.engine.attention import attend
 from dongu.engine.dropout import drop
-from dongu.engine.layout import Rows
+from dongu.engine.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,21 @@ class PostNormLayer:
     down_dropout: Any
     norm: Any
 
-    def __call__(self, hidden: Tensor, rows: Rows, bias: Tensor | None, asking: Tensor | None = None) -> Tensor:
-        """(tokens, hidden) → the same, or (batch, hidden) for the tokens that ask."""
-        queries = hidden if asking is None else hidden.index_select(0, asking)
-        given = in_autocast(hidden)
-        q, k, v = self.query(given if asking is None else queries), self.key(given), self.value(given)
+    def __call__(
+        self, hidden: Tensor, layout: Layout, bias: Tensor | None, query_index: Tensor | None = None
+    ) -> Tensor:
+        """(tokens, hidden) → the same, or (queries, hidden) where only the tokens of `query_index` are queries."""
+        queries = hidden if query_index is None else hidden.index_select(0, query_index)
+        cast = in_autocast(hidden)
+        q, k, v = self.query(cast if query_index is None else queries), self.key(cast), self.value(cast)
         q, k, v = (x.unflatten(-1, (self.heads, -1)) for x in (q, k, v))  # (tokens, heads, head_dim)
-        context = self.attention_out(attend(q, k, v, rows, self.attention_dropout, bias=bias))
+        context = self.attention_out(attend(q, k, v, layout, self.attention_dropout, bias=bias))
         hidden = self.attention_norm(drop(context, self.attention_out_dropout) + queries)
         return self.norm(drop(self.down(self.up(hidden)), self.down_dropout) + hidden)  # type: ignore[no-any-return]
 
 
 def in_autocast(hidden: Tensor) -> Tensor:
-    """In the precision that products have here: cast once for all that take it."""
+    """The hidden states in autocast's precision, cast once for query, key and value."""
     device = hidden.device.type
     return hidden.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else hidden
 
@@ -68,44 +70,44 @@ def mpnet_layer(layer: Any, heads: int) -> PostNormLayer:
 
 def distilbert_layer(layer: Any, heads: int) -> PostNormLayer:
     """DistilBERT."""
-    own, feed = layer.attention, layer.ffn
+    own, mlp = layer.attention, layer.ffn
     return PostNormLayer(
         heads, own.q_lin, own.k_lin, own.v_lin, own.dropout, own.out_lin, nn.Identity(), layer.sa_layer_norm,
-        lambda hidden: feed.activation(feed.lin1(hidden)), feed.lin2, feed.dropout, layer.output_layer_norm,
+        lambda hidden: mlp.activation(mlp.lin1(hidden)), mlp.lin2, mlp.dropout, layer.output_layer_norm,
     )  # fmt: skip
 
 
 class PostNormEncoder:
     """Embeddings and layers of BERT's kind, up to what the head reads."""
 
-    def __init__(self, base: Any, layers: Iterable[Any], spell: Callable[[Any, int], PostNormLayer]) -> None:
+    def __init__(self, base: Any, layers: Iterable[Any], make_layer: Callable[[Any, int], PostNormLayer]) -> None:
         self.base = base
-        self.layers = [spell(layer, base.config.num_attention_heads) for layer in layers]
+        self.layers = [make_layer(layer, base.config.num_attention_heads) for layer in layers]
 
-    def __call__(self, input_ids: Tensor, token_type_ids: Tensor | None, rows: Rows) -> Tensor:
+    def __call__(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
         """(tokens,) each → (batch, hidden)."""
-        hidden = self.embed(input_ids, token_type_ids, rows)
+        hidden = self.embed(input_ids, token_type_ids, layout)
         bias = None
         if hasattr(self.base, "encoder") and hasattr(self.base.encoder, "compute_position_bias"):  # MPNet
-            bias = self.base.encoder.compute_position_bias(hidden.new_empty(1, rows.longest))[0]
+            bias = self.base.encoder.compute_position_bias(hidden.new_empty(1, layout.longest))[0]
         for layer in self.layers[:-1]:
-            hidden = layer(hidden, rows, bias)
-        return self.layers[-1](hidden, rows, bias, asking=rows.first)
+            hidden = layer(hidden, layout, bias)
+        return self.layers[-1](hidden, layout, bias, query_index=layout.first)
 
-    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None, rows: Rows) -> Tensor:
+    def embed(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
         """(tokens,) each → (tokens, hidden)."""
         own = self.base.embeddings
         hidden = own.word_embeddings(input_ids)
         if hasattr(own, "token_type_embeddings"):
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             hidden = hidden + own.token_type_embeddings(types)
-        position = rows.position
+        position_ids = layout.position_ids
         if (padding := own.position_embeddings.padding_idx) is not None:
             # RoBERTa's kind counts from the padding index on, and counts real tokens only.
             real = (input_ids != padding).long()  # fillers are padding
             before = real.cumsum(0) - real
-            position = (before - before[rows.first][rows.row] + 1) * real + padding
-        hidden = drop(own.LayerNorm(hidden + own.position_embeddings(position)), own.dropout)
+            position_ids = (before - before[layout.first][layout.row] + 1) * real + padding
+        hidden = drop(own.LayerNorm(hidden + own.position_embeddings(position_ids)), own.dropout)
         project = getattr(self.base, "embeddings_project", nn.Identity())  # ELECTRA
         return project(hidden)  # type: ignore[no-any-return]
 
@@ -119,39 +121,39 @@ class ModernBertEncoder:
         for layer in base.layers:  # missing names are found here, not in the first step
             _ = layer.attn.Wqkv, layer.attn.Wo, layer.attn.out_drop, layer.mlp.Wi, layer.mlp.Wo, layer.mlp.drop
 
-    def __call__(self, input_ids: Tensor, token_type_ids: Tensor | None, rows: Rows) -> Tensor:  # noqa: ARG002
+    def __call__(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:  # noqa: ARG002
         """(tokens,) → (batch, hidden)."""
         base, own = self.base, self.base.embeddings
         hidden = drop(own.norm(own.tok_embeddings(input_ids)), own.drop)
-        turns = {
-            kind: [x[0].unsqueeze(1) for x in base.rotary_emb(hidden, rows.position[None], kind)]
+        rotary = {
+            kind: [x[0].unsqueeze(1) for x in base.rotary_emb(hidden, layout.position_ids[None], kind)]
             for kind in set(base.config.layer_types)
         }  # cosine and sine, (tokens, 1, head_dim)
         for layer in base.layers[:-1]:
-            hidden = self.layer(layer, hidden, rows, turns[layer.attention_type])
+            hidden = self.layer(layer, hidden, layout, rotary[layer.attention_type])
         last = base.layers[-1]
-        asking = rows.first if self.reads_first else None
-        hidden = base.final_norm(self.layer(last, hidden, rows, turns[last.attention_type], asking))
-        return hidden if self.reads_first else rows.mean(hidden)
+        query_index = layout.first if self.reads_first else None
+        hidden = base.final_norm(self.layer(last, hidden, layout, rotary[last.attention_type], query_index))
+        return hidden if self.reads_first else layout.mean(hidden)
 
     def layer(
-        self, layer: Any, hidden: Tensor, rows: Rows, turn: Sequence[Tensor], asking: Tensor | None = None
+        self, layer: Any, hidden: Tensor, layout: Layout, cos_sin: Sequence[Tensor], query_index: Tensor | None = None
     ) -> Tensor:
-        """(tokens, hidden) → the same, or (batch, hidden) for the tokens that ask."""
-        own, feed = layer.attn, layer.mlp
+        """(tokens, hidden) → the same, or (queries, hidden) where only the tokens of `query_index` are queries."""
+        own, mlp = layer.attn, layer.mlp
         q, k, v = own.Wqkv(layer.attn_norm(hidden)).unflatten(-1, (3, -1, own.head_dim)).unbind(1)
-        q, k = (self.rotate(x, *turn) for x in (q, k))
-        if asking is not None:
-            q, hidden = q.index_select(0, asking), hidden.index_select(0, asking)
+        q, k = (self.rotate(x, *cos_sin) for x in (q, k))
+        if query_index is not None:
+            q, hidden = q.index_select(0, query_index), hidden.index_select(0, query_index)
         dropout = nn.Dropout(own.attention_dropout).train(own.training)
-        window = None if own.sliding_window is None else own.sliding_window - 1  # flash attention's, which excludes
-        context = attend(q, k, v, rows, dropout, window=window)
+        window = None if own.sliding_window is None else own.sliding_window - 1  # transformers' excludes its end
+        context = attend(q, k, v, layout, dropout, window=window)
         hidden = hidden + drop(own.Wo(context), own.out_drop)
-        up, gate = feed.Wi(layer.mlp_norm(hidden)).chunk(2, dim=-1)
-        return hidden + feed.Wo(drop(feed.act(up) * gate, feed.drop))  # type: ignore[no-any-return]
+        up, gate = mlp.Wi(layer.mlp_norm(hidden)).chunk(2, dim=-1)
+        return hidden + mlp.Wo(drop(mlp.act(up) * gate, mlp.drop))  # type: ignore[no-any-return]
 
     @staticmethod
     def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """Turn each pair (i, i + head_dim / 2) by the angle of its position."""
+        """Rotary position embedding: rotates each pair (i, i + head_dim / 2) by the angle of its position."""
         low, high = x.chunk(2, dim=-1)
         return (x * cosine + torch.cat([-high, low], dim=-1) * sine).to(x.dtype)

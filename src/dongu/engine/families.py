@@ -29,12 +29,12 @@ class Family:
     head: Callable[[Any, Tensor], Any]  # of the model and (batch, hidden)
 
     @staticmethod
-    def like_roberta(name: str, spell: Callable[[Any, int], PostNormLayer] = bert_layer) -> Family:
+    def like_roberta(name: str, make_layer: Callable[[Any, int], PostNormLayer] = bert_layer) -> Family:
         """A head of one module, which takes the first of (batch, tokens, hidden)."""
         return Family(
             f"{name}ForSequenceClassification",
-            lambda base: PostNormEncoder(base, base.encoder.layer, spell),
-            lambda model, read: model.classifier(read[:, None]),
+            lambda base: PostNormEncoder(base, base.encoder.layer, make_layer),
+            lambda model, pooled: model.classifier(pooled[:, None]),
         )
 
 
@@ -42,17 +42,17 @@ FAMILIES = {
     "bert": Family(
         "BertForSequenceClassification",
         lambda base: PostNormEncoder(base, base.encoder.layer, bert_layer),
-        lambda model, read: model.classifier(model.dropout(model.base_model.pooler(read[:, None]))),
+        lambda model, pooled: model.classifier(model.dropout(model.base_model.pooler(pooled[:, None]))),
     ),
     "distilbert": Family(
         "DistilBertForSequenceClassification",
         lambda base: PostNormEncoder(base, base.transformer.layer, distilbert_layer),
-        lambda model, read: model.classifier(model.dropout(F.relu(model.pre_classifier(read)))),
+        lambda model, pooled: model.classifier(model.dropout(F.relu(model.pre_classifier(pooled)))),
     ),
     "modernbert": Family(
         "ModernBertForSequenceClassification",
         ModernBertEncoder,
-        lambda model, read: model.classifier(model.drop(model.head(read))),
+        lambda model, pooled: model.classifier(model.drop(model.head(pooled))),
     ),
     "camembert": Family.like_roberta("Camembert"),
     "electra": Family.like_roberta("Electra"),

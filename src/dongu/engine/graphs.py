@@ -1,7 +1,7 @@
 """Forward and backward on CUDA, recorded once for each shape and replayed: two launches in place of hundreds.
 
-A small encoder's kernels take less time than Python needs to ask for them. A recording asks once for all of them; its
-input, its answer and its gradients are then the same memory at each replay.
+A small encoder's kernels take less time than Python needs to launch them. A recording launches all of them at once; its
+input, its logits and its gradients are static: the same memory at each replay.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ HOOKED = "a parameter has a hook, which a replay does not call"
 class Recording:
     """One shape's forward and backward."""
 
-    given: Tensor  # the input, which each replay overwrites
+    static_input: Tensor  # which each replay overwrites, as it does the next two
     logits: Tensor
-    to_logits: Tensor  # the gradient that backward begins with
+    grad_logits: Tensor  # the gradient that backward begins with
     forward: torch.cuda.CUDAGraph
     backward: torch.cuda.CUDAGraph
 
@@ -34,11 +34,11 @@ class Graphs:
     """`compute(numbers, shape)` by replay, with gradients for the parameters.
 
     Args:
-        compute: gives logits, and may depend on the shape and on what is in the numbers, but wait for neither.
-        parameters: of the model. The `grad` of those that learn is, after backward, memory of the recordings, which the
-            next one overwrites; a sum over several micro-batches is moved out of its way.
-        modules: of the model. Where one is in another mode than before or drops another share, where other parameters
-            learn, or one lies elsewhere, all is recorded anew.
+        compute: gives logits; it may depend on the shape and on the values of the numbers, but must not wait for them.
+        parameters: of the model. After backward the `grad` of the trainable ones is static memory, which the next
+            backward overwrites; before that, gradients that are accumulated over micro-batches are copied.
+        modules: of the model. All is recorded anew where a module's mode or dropout probability has changed, where a
+            parameter has been frozen or unfrozen, or where its data has moved.
     """
 
     def __init__(
@@ -47,51 +47,51 @@ class Graphs:
         parameters: Sequence[nn.Parameter],
         modules: Sequence[nn.Module] = (),
     ) -> None:
-        self.needed: list[nn.Parameter] = []  # that learn, and that the logits depend on
-        self.gradients: list[Tensor] = []  # of these
-        self.lent = False  # whether a `grad` is memory of the recordings
-        self.turn = 0
+        self.used_parameters: list[nn.Parameter] = []  # the trainable ones that the logits depend on
+        self.static_gradients: list[Tensor] = []  # of these
+        self.grads_are_static = False  # whether a `grad` is one of the static gradients
+        self.replays = 0
         self._compute = compute
         self._parameters = parameters
         self._modules = modules
         self._dropouts = [module for module in modules if isinstance(module, nn.Dropout)]
-        self._known: list[object] = []
+        self._recorded_state: list[object] = []
         self._recordings: dict[Shape, Recording] = {}
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()  # one for all: no two of them are in use at a time
-        self._anchor = torch.zeros((), device=parameters[0].device, requires_grad=True)
+        self._autograd_anchor = torch.zeros((), device=parameters[0].device, requires_grad=True)
 
     def __call__(self, numbers: Tensor, shape: Shape) -> Tensor:
         """Logits of the numbers, (count,) int64, on the host or on the device.
 
         Raises:
-            torch.OutOfMemoryError: there is no memory for this recording alone.
+            torch.OutOfMemoryError: there is no memory even for this recording alone.
         """
-        if self.lent:
-            for parameter in self.needed:
+        if self.grads_are_static:
+            for parameter in self.used_parameters:
                 parameter.grad = None if parameter.grad is None else parameter.grad.clone()
-            self.lent = False
-        now: list[object] = [(each.data_ptr(), each.requires_grad) for each in self._parameters]
-        now += [module.training for module in self._modules]
-        now += [dropout.p for dropout in self._dropouts]
-        if now != self._known:
-            self._forget()
-            self._known = now
+            self.grads_are_static = False
+        state: list[object] = [(each.data_ptr(), each.requires_grad) for each in self._parameters]
+        state += [module.training for module in self._modules]
+        state += [dropout.p for dropout in self._dropouts]
+        if state != self._recorded_state:
+            self._discard()
+            self._recorded_state = state
         if shape not in self._recordings:
             recording = self._try_to_record(numbers, shape)
-            if recording is None:  # what others hold may be enough
-                self._forget()
+            if recording is None:  # the memory of the other recordings may be enough
+                self._discard()
                 torch.cuda.empty_cache()
                 recording = self._record(numbers, shape)
             self._recordings[shape] = recording
         recording = self._recordings[shape]
-        recording.given.copy_(numbers, non_blocking=True)
-        self.turn += 1
-        return Replay.apply(self._anchor, self, recording)  # type: ignore[no-any-return, no-untyped-call]
+        recording.static_input.copy_(numbers, non_blocking=True)
+        self.replays += 1
+        return Replay.apply(self._autograd_anchor, self, recording)  # type: ignore[no-any-return, no-untyped-call]
 
-    def _forget(self) -> None:
+    def _discard(self) -> None:
         self._recordings.clear()
-        self.needed, self.gradients = [], []
+        self.used_parameters, self.static_gradients = [], []
         self._pool = torch.cuda.graph_pool_handle()
 
     def _try_to_record(self, numbers: Tensor, shape: Shape) -> Recording | None:
@@ -101,66 +101,66 @@ class Graphs:
             return None
 
     def _record(self, numbers: Tensor, shape: Shape) -> Recording:
-        device = self._anchor.device
-        given = numbers.to(device)
-        draws = torch.cuda.get_rng_state(device)
+        device = self._autograd_anchor.device
+        static_input = numbers.to(device)
+        rng_state = torch.cuda.get_rng_state(device)
         self._stream.wait_stream(torch.cuda.current_stream(device))
         try:
-            # The first once as it is, for what libraries set up at first use. All steps are replays, so that a run that
-            # goes on, and records later, computes the same.
-            if not self.needed:
+            # One pass without a recording lets libraries set up what they need. Its result is not used: every step is a
+            # replay, so that a resumed run, which records later, computes the same.
+            if not self.used_parameters:
                 with torch.cuda.stream(self._stream):
-                    self._find_needed(given, shape)
+                    self._find_used_parameters(static_input, shape)
             torch.cuda.synchronize(device)
             forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-            with self._recorded(forward):
-                logits = self._forward(given, shape)
-            to_logits = torch.zeros_like(logits)
-            with self._recorded(backward):
-                self._backward(logits, to_logits)
+            with self._capture(forward):
+                logits = self._forward(static_input, shape)
+            grad_logits = torch.zeros_like(logits)
+            with self._capture(backward):
+                self._backward(logits, grad_logits)
         except torch.OutOfMemoryError:
-            self._forget()
+            self._discard()
             raise
         finally:
-            torch.cuda.set_rng_state(draws, device)
-        return Recording(given, logits.detach(), to_logits, forward, backward)
+            torch.cuda.set_rng_state(rng_state, device)
+        return Recording(static_input, logits.detach(), grad_logits, forward, backward)
 
-    def _find_needed(self, given: Tensor, shape: Shape) -> None:
-        learning = [parameter for parameter in self._parameters if parameter.requires_grad]
-        logits = self._forward(given, shape)
-        found = torch.autograd.grad(logits, learning, torch.zeros_like(logits), allow_unused=True)
-        needed = [p for p, gradient in zip(learning, found, strict=True) if gradient is not None]
-        self.gradients = [torch.zeros_like(parameter) for parameter in needed]
-        self.needed = needed  # last: while it is empty, an interrupted call is made again
+    def _find_used_parameters(self, static_input: Tensor, shape: Shape) -> None:
+        trainable = [parameter for parameter in self._parameters if parameter.requires_grad]
+        logits = self._forward(static_input, shape)
+        found = torch.autograd.grad(logits, trainable, torch.zeros_like(logits), allow_unused=True)
+        used = [p for p, gradient in zip(trainable, found, strict=True) if gradient is not None]
+        self.static_gradients = [torch.zeros_like(parameter) for parameter in used]
+        self.used_parameters = used  # last: while it is empty, an interrupted call is repeated
 
-    def _forward(self, given: Tensor, shape: Shape) -> Tensor:
-        # Weights in lower precision that autocast has kept from before would be those of that time at each replay.
+    def _forward(self, static_input: Tensor, shape: Shape) -> Tensor:
+        # A cached cast of a weight would be recorded as it is now, and every replay would read the old weight.
         kind, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
         with torch.autocast("cuda", dtype=dtype, enabled=kind, cache_enabled=False):
-            return self._compute(given, shape)
+            return self._compute(static_input, shape)
 
-    def _backward(self, logits: Tensor, to_logits: Tensor) -> None:
-        """Into `gradients`, one by one as they come, so that no second copy of all is ever there."""
-        kept = [parameter.grad for parameter in self.needed]
+    def _backward(self, logits: Tensor, grad_logits: Tensor) -> None:
+        """Accumulates into the static gradients themselves, so that no second copy of all gradients exists."""
+        kept = [parameter.grad for parameter in self.used_parameters]
         try:
-            for parameter, gradient in zip(self.needed, self.gradients, strict=True):
+            for parameter, gradient in zip(self.used_parameters, self.static_gradients, strict=True):
                 parameter.grad = gradient
-            torch._foreach_zero_(self.gradients)
+            torch._foreach_zero_(self.static_gradients)
             with torch.autocast("cuda", enabled=False):
-                torch.autograd.backward(logits, to_logits, inputs=self.needed)
+                torch.autograd.backward(logits, grad_logits, inputs=self.used_parameters)
         finally:
-            for parameter, former in zip(self.needed, kept, strict=True):
+            for parameter, former in zip(self.used_parameters, kept, strict=True):
                 parameter.grad = former
 
     @contextlib.contextmanager
-    def _recorded(self, graph: torch.cuda.CUDAGraph) -> Any:
-        """What is asked of the device inside the block goes into the graph. (`torch.cuda.graph` collects garbage.)"""
+    def _capture(self, graph: torch.cuda.CUDAGraph) -> Any:
+        """Captures the block's kernels into the graph. (`torch.cuda.graph` would collect garbage first.)"""
         with torch.cuda.stream(self._stream):
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 yield
             except BaseException:
-                with contextlib.suppress(RuntimeError):  # it says again that the recording failed
+                with contextlib.suppress(RuntimeError):  # which repeats that the capture failed
                     graph.capture_end()
                 raise
             graph.capture_end()
@@ -176,20 +176,20 @@ class Replay(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, graphs: Graphs, recording: Recording) -> Tensor:  # noqa: ARG004
-        ctx.graphs, ctx.recording, ctx.turn = graphs, recording, graphs.turn
+        ctx.graphs, ctx.recording, ctx.replay = graphs, recording, graphs.replays
         recording.forward.replay()
         return recording.logits.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, ...]:
         graphs, recording = ctx.graphs, ctx.recording
-        if graphs.turn != ctx.turn:
-            raise RuntimeError("another forward has come in between, and its values lie where those of this one did")
-        recording.to_logits.copy_(gradient)
+        if graphs.replays != ctx.replay:
+            raise RuntimeError("another forward has come in between and has overwritten the activations of this one")
+        recording.grad_logits.copy_(gradient)
         recording.backward.replay()
-        for parameter, new in zip(graphs.needed, graphs.gradients, strict=True):
+        for parameter, new in zip(graphs.used_parameters, graphs.static_gradients, strict=True):
             if parameter.grad is None:
-                parameter.grad, graphs.lent = new, True
+                parameter.grad, graphs.grads_are_static = new, True
             else:
                 parameter.grad.add_(new)
         return None, None, None

@@ -2,9 +2,9 @@
 
 A padded batch spends a third of its time on padding, and every layer but the last is computed for tokens that no head
 ever reads. Here the rows of a micro-batch lie one after the other as (tokens, hidden); embeddings, Linear and
-LayerNorm work on them as they are, and attention alone is told where a row begins and ends. In the last layer the
-tokens that the head reads ask, and the others only answer. The weights, and so what is saved, are the model's own:
-its modules are called by the names that its checkpoint has. Nothing in transformers is replaced or registered.
+LayerNorm work on them as they are, and attention alone is told where a row begins and ends. In the last layer only
+the tokens that the head reads are queries. The weights, and so what is saved, are the model's own: its modules are
+called by the names that its checkpoint has. Nothing in transformers is replaced or registered.
 
 `why_not` names the models that this does not cover, `self_check` compares with the model's own forward.
 """
@@ -23,14 +23,14 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dongu.engine.families import FAMILIES, why_not
 from dongu.engine.graphs import HOOKED, Graphs, Shape, has_hooks
-from dongu.engine.layout import Rows, step_of
+from dongu.engine.layout import Layout, size_step
 from dongu.engine.modes import kept_modes
 from dongu.engine.products import fast_products, has_fast_products
 from dongu.errors import DonguError, ModelError
 
-FILLERS_A_ROW = 64  # more would be attention's longest rows
-TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of it, a wrong layout far above
-TOLERANCE_IN_HALF = 0.2  # of that in bf16, where rounding may be some hundredths
+FILLERS_A_ROW = 64  # on CUDA; with more of them, rows of fillers would be the longest that attention has
+TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of this, a wrong layout far above
+TOLERANCE_IN_HALF = 0.2  # of the self-check in bf16, where rounding may be some hundredths
 
 
 class PaddingFree(nn.Module):
@@ -73,44 +73,47 @@ class PaddingFree(nn.Module):
         device = self.classifier.device
         if device.type == "cuda":
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            numbers, shape, rows = self._as_one_tensor(input_ids.cpu(), types.cpu(), lengths.cpu())  # DDP moves all
+            numbers, shape, layout = self._as_one_tensor(input_ids.cpu(), types.cpu(), lengths.cpu())  # DDP moves all
             if self.graphs is not None and self.classifier.training and torch.is_grad_enabled():
                 return SequenceClassifierOutput(logits=self.graphs(numbers, shape))
-            return SequenceClassifierOutput(logits=self._compute(numbers.to(device, non_blocking=True), shape, rows))
+            return SequenceClassifierOutput(logits=self._compute(numbers.to(device, non_blocking=True), shape, layout))
         # Few different sizes: oneDNN compiles its products for each.
         rounded = torch.is_autocast_enabled("cpu") or has_fast_products()
-        rows = Rows.of(lengths.tolist(), self.config.num_attention_heads, rounded).to(device)
-        ids = F.pad(input_ids.to(device), (0, 1), value=self._padding)[rows.source]
-        kinds = None if token_type_ids is None else F.pad(token_type_ids.to(device), (0, 1))[rows.source]
+        layout = Layout.of(lengths.tolist(), self.config.num_attention_heads, rounded).to(device)
+        ids = F.pad(input_ids.to(device), (0, 1), value=self._padding)[layout.source]
+        type_ids = None if token_type_ids is None else F.pad(token_type_ids.to(device), (0, 1))[layout.source]
         with fast_products(device):
-            read = self.encoder(ids, kinds, rows)  # (batch, hidden), in order of length
-        return SequenceClassifierOutput(logits=self.head(self.classifier, read)[rows.place])
+            pooled = self.encoder(ids, type_ids, layout)  # (batch, hidden), in order of length
+        return SequenceClassifierOutput(logits=self.head(self.classifier, pooled)[layout.unsort])
 
-    def _as_one_tensor(self, input_ids: Tensor, types: Tensor, lengths: Tensor) -> tuple[Tensor, Shape, Rows]:
+    def _as_one_tensor(self, input_ids: Tensor, types: Tensor, lengths: Tensor) -> tuple[Tensor, Shape, Layout]:
         """What a GPU needs to know of a micro-batch: (numbers,) int64 to send in one piece, and its shape.
 
         Fillers are short rows after the others, so that attention has no tokens besides those of rows.
         """
-        step = step_of(len(input_ids), "cuda")
-        more = -(-step // FILLERS_A_ROW)
-        fillers = more + -(len(input_ids) + more) % step
-        added = [len(part) for part in np.array_split(np.empty(fillers), more)]
-        rows = Rows.of([*lengths.tolist(), *added], self.config.num_attention_heads, rounded=True, fillers=0)
+        step = size_step(len(input_ids), "cuda")
+        filler_rows = -(-step // FILLERS_A_ROW)
+        fillers = filler_rows + -(len(input_ids) + filler_rows) % step
+        filler_lengths = [len(part) for part in np.array_split(np.empty(fillers), filler_rows)]
+        layout = Layout.of(
+            [*lengths.tolist(), *filler_lengths], self.config.num_attention_heads, rounded=True, fillers=0
+        )
         parts = (
-            F.pad(input_ids, (0, fillers), value=self._padding), F.pad(types, (0, fillers)), rows.source, rows.row,
-            rows.position % lengths.max(),  # which the model has
-            rows.offsets, rows.place,
+            F.pad(input_ids, (0, fillers), value=self._padding), F.pad(types, (0, fillers)), layout.source, layout.row,
+            layout.position_ids % lengths.max(),  # a row of fillers may be longer than the model's positions
+            layout.cu_seqlens, layout.unsort,
         )  # fmt: skip
-        return torch.cat(parts).pin_memory(), (len(rows.row), len(lengths), more, rows.reach), rows
+        return torch.cat(parts).pin_memory(), (len(layout.row), len(lengths), filler_rows, layout.max_seqlen), layout
 
-    def _compute(self, numbers: Tensor, shape: Shape, known: Rows | None = None) -> Tensor:
+    def _compute(self, numbers: Tensor, shape: Shape, known: Layout | None = None) -> Tensor:
         """(batch, labels) of what `_as_one_tensor` made, on its device; from its shape alone if not more is known."""
-        tokens, batch, more, reach = shape
-        input_ids, types, *layout = torch.split(numbers, [tokens] * 5 + [batch + more + 1, batch + more])
-        lengths, spare = ((), 0) if known is None else (known.lengths, known.spare)
-        rows = Rows(self.config.num_attention_heads, True, lengths, reach, spare, *layout)
-        read = self.encoder(input_ids[rows.source], types[rows.source], rows)
-        return self.head(self.classifier, read)[rows.place[:batch]]  # type: ignore[no-any-return]
+        tokens, batch, filler_rows, max_seqlen = shape
+        rows = batch + filler_rows
+        input_ids, types, *tensors = torch.split(numbers, [tokens] * 5 + [rows + 1, rows])
+        lengths, filler = ((), 0) if known is None else (known.lengths, known.filler)
+        layout = Layout(self.config.num_attention_heads, True, lengths, max_seqlen, filler, *tensors)
+        pooled = self.encoder(input_ids[layout.source], types[layout.source], layout)
+        return self.head(self.classifier, pooled)[layout.unsort[:batch]]  # type: ignore[no-any-return]
 
     def record(self, inputs: Mapping[str, Tensor]) -> str | None:
         """Replay training steps from recordings from here on; or what keeps this model from it, in a few words.

@@ -13,22 +13,22 @@ from torch.overrides import TorchFunctionMode
 
 from dongu.engine.device import processor_vendor
 
-FEWEST_TOKENS = 64  # below, the compilation for a new shape costs more than it saves
+FEWEST_TOKENS = 64  # with fewer, compiling the product for a new shape costs more than it saves
 
 
 @cache
 def has_fast_products() -> bool:
-    """Whether this is such a processor.
+    """Whether oneDNN computes products in fp32 faster than `F.linear` on this processor.
 
-    In fp32 PyTorch's Linear calls MKL, which leaves AVX-512 alone on AMD's processors; oneDNN uses it, on twice as
-    many numbers at a time (`benchmarks/pieces.py`). They round differently in the last bits.
+    In fp32 PyTorch's Linear calls MKL, which does not use AVX-512 on AMD's processors; oneDNN does, and computes
+    twice as many numbers at a time (`benchmarks/pieces.py`). The two round differently in the last bits.
     """
     both = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     return both and "AVX512" in torch.backends.cpu.get_cpu_capability() and processor_vendor() == "AuthenticAMD"
 
 
 def fast_products(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """A context in which `F.linear` in fp32 goes the faster way, as do its gradients; nothing where none is known."""
+    """A context in which oneDNN computes `F.linear` and its gradients in fp32; an empty one where that is no faster."""
     precise = not torch.is_autocast_enabled("cpu")
     return ByOneDNN() if device.type == "cpu" and precise and has_fast_products() else contextlib.nullcontext()
 
@@ -37,7 +37,7 @@ class ByOneDNN(TorchFunctionMode):
     """Computes a Linear by oneDNN's matrix product."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """`func`, or the same by another kernel."""
+        """`func`, or oneDNN's product in its place."""
         if func is F.linear and args[0].dtype == torch.float32 and args[0].dim() == 2 and len(args[0]) >= FEWEST_TOKENS:
             return linear(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
