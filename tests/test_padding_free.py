@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from dongu.data.tokens import Tokens
 from dongu.engine import products
 from dongu.engine.attention import attend
 from dongu.engine.dropout import drop, keep, to_width_of
-from dongu.engine.families import why_not
+from dongu.engine.families import FAMILIES, register, why_not
 from dongu.engine.layout import CELLS_OF_PADDING, Layout
 from dongu.engine.packed import TOLERANCE_IN_HALF, PaddingFree, flatten, self_check
 from dongu.engine.products import fast_products, has_fast_products
@@ -206,6 +207,19 @@ def test_other_models_are_refused_by_name(family: str, tiny_model: Callable[...,
     assert family in (why_not(model) or "")
     with pytest.raises(ModelError, match="without padding.*" + family):
         PaddingFree(model)
+
+
+@mock.patch.dict(FAMILIES)
+def test_a_family_of_ones_own() -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = AutoConfig.for_model("ernie", **sizes, intermediate_size=32, num_labels=3, initializer_range=0.2)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    assert "`ernie` has no" in (why_not(model) or "")
+    register("ernie", replace(FAMILIES["bert"], name="ErnieForSequenceClassification"))
+    assert why_not(model) is None
+    assert_same(model, micro_batch(model), logits=1e-6, gradients=1e-5)
+    with pytest.raises(ValueError, match="ErnieForSequenceClassification"):
+        register("ernie", FAMILIES["bert"])
 
 
 def test_what_the_gate_looks_at(tiny_model: Callable[..., str]) -> None:

@@ -22,11 +22,18 @@ from dongu.engine.encoders import (
 
 @dataclass(frozen=True)
 class Family:
-    """What a `model_type` stands for: the class that is meant, how its encoder is computed, what its head reads."""
+    """How the models of one `model_type` are computed without padding.
+
+    Attributes:
+        name: the class in transformers that is meant; a subclass keeps its own forward.
+        encoder: takes the base model and gives `encode(input_ids, token_type_ids, layout)`: (tokens,) each (the second
+            may be None) to what the head reads, (batch, hidden). It raises AttributeError where a layer is missing.
+        head: takes the model and (batch, hidden), and gives the logits, (batch, labels).
+    """
 
     name: str
-    encoder: Callable[[Any], Any]  # of the base model
-    head: Callable[[Any, Tensor], Any]  # of the model and (batch, hidden)
+    encoder: Callable[[Any], Any]
+    head: Callable[[Any, Tensor], Any]
 
     @staticmethod
     def like_roberta(name: str, make_layer: Callable[[Any, int], PostNormLayer] = bert_layer) -> Family:
@@ -60,6 +67,21 @@ FAMILIES = {
     "roberta": Family.like_roberta("Roberta"),
     "xlm-roberta": Family.like_roberta("XLMRoberta"),
 }
+
+
+def register(model_type: str, family: Family) -> None:
+    """Have the models of another type computed without padding, if they agree with their own forward in the self-check.
+
+    Args:
+        model_type: as in the model's config.
+        family: how to compute them.
+
+    Raises:
+        ValueError: the type has a family already.
+    """
+    if model_type in FAMILIES:
+        raise ValueError(f"`{model_type}` has a family already: {FAMILIES[model_type].name}")
+    FAMILIES[model_type] = family
 
 
 def why_not(model: Any, padding_side: str = "right") -> str | None:
