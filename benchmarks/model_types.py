@@ -32,13 +32,13 @@ from dongu.best import save_best
 from dongu.data.batches import Collator, EvalBatches, Split
 from dongu.errors import DonguError
 from dongu.evaluate import predict_logits
+from dongu.judge.ranking import softmax
 from dongu.model.load import load_classifier, model_columns, reads_last_token
 from dongu.model.lora import add_lora, count_beyond, count_parameters, merged
 from dongu.model.safety import classifiers
 from dongu.run.derived import LEFT_OUT
 from dongu.run.effort import Effort
 from dongu.run.folder import RunFolder
-from dongu.run.predictions import softmax
 from word_tokenizer import CLS, PAD, SEP, SPECIAL, word_tokenizer
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"

@@ -30,9 +30,9 @@ from dongu.judge.calibration import (
 )
 from dongu.judge.intervals import verdict
 from dongu.judge.metrics import MetricSet
+from dongu.judge.ranking import softmax
 from dongu.model.head import check_head, divide_head
 from dongu.run.console import Console
-from dongu.run.predictions import softmax
 from dongu.verify import verify
 
 

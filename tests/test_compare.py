@@ -21,7 +21,7 @@ from dongu.compare.recipes import Recipe, seed_difference
 from dongu.compare.runs import FinishedRun
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import verdict
-from dongu.judge.metrics import MetricSet
+from dongu.judge.metrics import MetricSet, measure
 from dongu.judge.paired import holm, mcnemar
 
 
@@ -146,14 +146,14 @@ def test_what_is_read_back_is_what_was_answered(task: Any, tmp_path: Path) -> No
     targets = drawn.astype(np.float32)
     losses = row_losses(task, torch.from_numpy(logits), torch.from_numpy(targets)).numpy()
     values = {"loss": float(losses.mean()), **metrics.compute(logits, targets, 0.3)}
-    evaluation = Evaluation("test", np.arange(30), logits, targets, losses, values, 0.3)
+    evaluation = Evaluation("test", np.arange(30), logits, targets, losses, values, 0.3, task)
     folder = RunFolder(tmp_path)
     folder.write_predictions("test", prediction_lines(evaluation, metrics))
     record = {"label_names": names, "options": {"task": task}, "data": {"test": {"rows": 30}}, "metrics": metrics.names}
     results = {"threshold": 0.3, "test": verdict(evaluation, metrics, None, 0)}
     answers = read_answers(folder, "test", record, results)
     for name, value in values.items():
-        assert answers.metric(name) == pytest.approx(value, abs=1e-9)
+        assert measure(answers, name) == pytest.approx(value, abs=1e-9)
     assert answers.right.sum() < 30
 
 
@@ -205,7 +205,9 @@ def test_damaged_predictions(
     assert "holds no predictions of a single-label task" in says(*lines[:-1], "{}")
     first = json.loads(lines[0])
     turned = {**first, "prediction": "class0" if first["prediction"] == "class1" else "class1"}
-    assert "does not belong to results.json: its accuracy is" in says(json.dumps(turned), *lines[1:])
+    assert "row 0: the prediction is not that of the probabilities" in says(json.dumps(turned), *lines[1:])
+    turned = {**first, "label": "class0" if first["label"] == "class1" else "class1"}
+    assert "does not belong to results.json: its " in says(json.dumps(turned), *lines[1:])
     swapped = [json.dumps({**json.loads(line), "id": 49 - i}) for i, line in enumerate(lines)]
     assert f"has other rows or labels than that of {low}" in says(*swapped)
     path.unlink()
@@ -215,6 +217,23 @@ def test_damaged_predictions(
     assert "is damaged: it holds no interval of loss on test" in refused(capsys, low, other)
     change(other / "results.json", lambda results: results["test"].pop("loss"))
     assert "says nothing of test that could be compared" in refused(capsys, low, other)
+
+
+def test_a_metric_of_the_users_own_is_left_out(
+    copied: Callable[[str], Path], runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its function is in a file of the user's, and neither `compare` nor `evaluate` has that."""
+    from dongu.use.saved import SavedRun
+
+    own = copied("high")
+    (own / "MANIFEST.json").unlink()
+    change(own / "run.json", lambda record: record.update(metric="kappa", metrics=[*record["metrics"], "kappa"]))
+    entry = {"value": 0.5, "low": 0.4, "high": 0.6}
+    change(own / "results.json", lambda results: (results.update(metric="kappa"), results["test"].update(kappa=entry)))
+    found = compared(capsys, own, runs["low"])
+    assert found["metric"] == "f1"
+    assert "kappa" not in found["pairs"][0]["differences"]
+    assert SavedRun.open(own, device="cpu").metrics.main == "accuracy"
 
 
 # --- recipes: folders of several seeds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ def evaluation_of(metrics: MetricSet, logits: np.ndarray, targets: np.ndarray) -
     """As `evaluate` makes it."""
     logits = logits.astype(np.float32)
     losses = row_losses(metrics.task, torch.from_numpy(logits), torch.from_numpy(targets)).numpy()
-    values = {"loss": math.fsum(losses) / len(losses), **metrics.compute(logits, targets)}
-    return Evaluation("validation", np.arange(len(targets)), logits, targets, losses, values)
+    found = Evaluation("validation", np.arange(len(targets)), logits, targets, losses, {}, task=metrics.task)
+    return replace(found, metrics=metrics.values(found))
 
 
 def noisy(labels: tuple[str, ...], rows: int, seed: int, right: float = 0.8, main: str | None = None) -> Judged:
@@ -69,7 +70,7 @@ def test_a_small_chunk_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """How many resamples are held at a time is a matter of memory."""
     for metrics, evaluation in (noisy(THREE, 80, 0), scores(80, 0)):
         whole = verdict(evaluation, metrics, None, 42)
-        monkeypatch.setattr("dongu.judge.intervals.DRAWN_CELLS", 7 * 80)
+        monkeypatch.setattr("dongu.judge.resample.DRAWN_CELLS", 7 * 80)
         assert verdict(evaluation, metrics, None, 42) == whole
         monkeypatch.undo()
 
@@ -191,6 +192,64 @@ def test_the_baseline_of_numbers_is_the_mean_of_train() -> None:
     assert found["loss"] == 2
     assert math.isnan(found["pearson"])
     assert math.isnan(found["spearman"])
+
+
+# --- own metrics
+
+
+def own_accuracy(evaluation: Evaluation) -> float:
+    return float((evaluation.predictions == evaluation.targets).mean())
+
+
+def with_own(metric: Callable[[Evaluation], float], rows: int = 80, right: float = 0.8) -> Judged:
+    _, evaluation = noisy(THREE, rows, 0, right)
+    metrics = MetricSet.of("single-label", THREE, own={"own": metric})
+    return metrics, replace(evaluation, metrics=metrics.values(evaluation))
+
+
+def test_an_own_metric_has_the_interval_and_the_baseline_of_the_named_one() -> None:
+    metrics, evaluation = with_own(own_accuracy)
+    constant = constant_answer(metrics, np.array([2, 2, 1, 0]))
+    entries = verdict(evaluation, metrics, constant, 42)
+    assert verdict(evaluation, metrics, constant, 42) == entries
+    named, own = entries["accuracy"], entries["own"]
+    assert (own["value"], own["baseline"]) == (named["value"], named["baseline"])
+    assert [own["low"], own["high"]] == pytest.approx([named["low"], named["high"]], abs=0.03)
+
+
+def test_an_own_metric_of_rows_that_are_all_right_is_not_certain() -> None:
+    metrics, evaluation = with_own(own_accuracy, rows=40, right=1.0)
+    entry = verdict(evaluation, metrics, None, 0)["own"]
+    assert entry["value"] == entry["high"] == 1
+    assert 0.85 < entry["low"] < 0.95, "40 rows may miss about 9% of what there is"
+
+
+def test_an_own_metric_that_fails_on_some_samples_has_an_interval_of_the_others() -> None:
+    def fussy(evaluation: Evaluation) -> float:
+        if len(set(evaluation.predictions)) < 2:
+            raise ValueError("one class only")
+        return own_accuracy(evaluation)
+
+    metrics, evaluation = with_own(fussy, rows=6)
+    entry = verdict(evaluation, metrics, [0.2, 0.3, 0.5], 0)["own"]
+    assert math.isnan(entry["baseline"]), "a constant answer is one class"
+    assert entry["low"] < entry["value"] < entry["high"]
+
+
+def test_a_slow_metric_is_drawn_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def slow(evaluation: Evaluation) -> float:
+        nonlocal calls
+        calls += 1
+        return own_accuracy(evaluation)
+
+    metrics, evaluation = with_own(slow)
+    monkeypatch.setattr("dongu.judge.intervals.SLOW_SECONDS", 0.0)
+    calls = 0
+    entry = verdict(evaluation, metrics, None, 0)["own"]
+    assert calls == 100
+    assert entry["low"] < entry["value"] < entry["high"]
 
 
 # --- where they are shown

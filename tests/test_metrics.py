@@ -12,7 +12,8 @@ import pytest
 
 from dongu.config import Task
 from dongu.errors import UsageError
-from dongu.judge.metrics import CLASS_METRICS, MetricSet, confusion_matrix, matthews_correlation, pearson, spearman
+from dongu.judge.answers import Evaluation, confusion_matrix
+from dongu.judge.metrics import CLASS_METRICS, MetricSet, matthews_correlation, pearson, spearman
 
 TWO, THREE = ("no", "yes"), ("a", "b", "c")
 NAN = float("nan")
@@ -195,3 +196,76 @@ def test_compute() -> None:
 )
 def test_better(main: str, new: float, old: float | None, better: bool) -> None:
     assert MetricSet.of("single-label", TWO, None, main).better(new, old) is better
+
+
+# --- own metrics
+
+
+def quadratic_kappa(evaluation: Evaluation) -> float:
+    from sklearn.metrics import cohen_kappa_score
+
+    return float(cohen_kappa_score(evaluation.targets, evaluation.predictions, weights="quadratic"))
+
+
+def test_an_own_metric_stands_beside_the_named_ones() -> None:
+    metrics = MetricSet.of("single-label", THREE, None, "kappa", own={"kappa": quadratic_kappa})
+    assert (metrics.names, metrics.main) == (("accuracy", "macro_f1", "kappa"), "kappa")
+    assert metrics.better(0.6, 0.5)
+    assert not metrics.better(0.4, 0.5)
+    truth, predicted = np.array([0, 0, 1, 2, 2, 1]), np.array([0, 1, 1, 2, 2, 0])
+    values = metrics.compute(logits_of(predicted, 3), truth)
+    assert values["kappa"] == pytest.approx(quadratic_kappa_by_hand(truth, predicted))
+    assert values["accuracy"] == pytest.approx(4 / 6)
+    assert MetricSet.of("single-label", THREE, own={"kappa": quadratic_kappa}).main == "macro_f1", "unless it is asked"
+    assert metrics.why_undefined(np.zeros(3, np.int64)) is None
+
+
+def quadratic_kappa_by_hand(truth: np.ndarray, predicted: np.ndarray) -> float:
+    seen = float(((truth - predicted) ** 2).mean())
+    return 1 - seen / float(((truth[:, None] - predicted[None]) ** 2).mean())
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "logits", "expected"),
+    [
+        ("regression", np.array([1.0, 2.0], np.float32), np.array([[1.5], [2.5]], np.float32), 0.5),
+        ("multi-label", np.array([[1, 0], [0, 1]], np.float32), np.array([[9, 9], [-9, 9]], np.float32), 0.25),
+    ],
+)
+def test_an_own_metric_of_numbers_and_of_labels(
+    task: Task, targets: np.ndarray, logits: np.ndarray, expected: float
+) -> None:
+    labels = ("a", "b")[: logits.shape[1]]
+    metrics = MetricSet.of(task, labels, own={"away": mean_distance})
+    assert metrics.compute(logits, targets)["away"] == expected
+
+
+@pytest.mark.parametrize("name", ["loss", "accuracy", "calibration_error", "step", "my metric"])
+def test_an_own_metric_takes_no_other_name(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        MetricSet.of("single-label", TWO, own={name: quadratic_kappa})
+    assert caught.value.where == f"metrics[{name!r}]"
+
+
+def mean_distance(evaluation: Evaluation) -> float:
+    return float(np.abs(evaluation.predictions - np.asarray(evaluation.targets)).mean())
+
+
+def test_an_own_metric_is_a_function_that_gives_a_number() -> None:
+    with pytest.raises(UsageError, match="no function"):
+        MetricSet.of("single-label", TWO, own={"half": 0.5})  # type: ignore[dict-item]
+    metrics = MetricSet.of("single-label", TWO, own={"all": lambda e: e.logits})  # type: ignore[dict-item, return-value]
+    with pytest.raises(UsageError, match="gives ndarray, and not a number"):
+        metrics.compute(logits_of(np.array([0, 1]), 2), np.array([0, 1]))
+
+
+def test_rows_of_an_evaluation() -> None:
+    targets = np.array([0, 1, 1])
+    whole = Evaluation("test", np.array([4, 5, 6]), logits_of(targets, 2), targets, np.arange(3.0), {"accuracy": 1.0})
+    part = whole.take(np.array([2, 0, 2]))
+    assert (part.ids.tolist(), part.metrics, len(part)) == ([6, 4, 6], {}, 3)
+    assert part.predictions.tolist() == [1, 0, 1]
+    assert part.losses is not None
+    assert part.losses.tolist() == [2.0, 0.0, 2.0]
+    hidden = Evaluation("test", whole.ids, whole.logits, None, None, {}).take(np.array([1]))
+    assert hidden.targets is hidden.losses is None

@@ -211,7 +211,7 @@ def test_intervals_hold_their_value_and_the_baseline_is_one_answer_to_all() -> N
     logits, truth = answers(80, 5, 0)
     losses = np.random.default_rng(1).exponential(size=80)
     values = {"loss": float(losses.mean()), **metrics.compute(logits, truth, 0.6)}
-    evaluation = Evaluation("test", np.arange(80), logits, truth, losses, values, 0.6)
+    evaluation = Evaluation("test", np.arange(80), logits, truth, losses, values, 0.6, "multi-label")
     constant = constant_answer(metrics, truth)
     assert constant == pytest.approx(truth.mean(0))
     entries = verdict(evaluation, metrics, constant, 42)
@@ -237,8 +237,8 @@ def test_an_interval_of_labels_that_are_all_right_is_no_point() -> None:
     assert set(values.values()) == {1.0}
     lows = []
     for rows in (10, 40):
-        part = logits[:rows], truth[:rows], np.ones(rows)
-        entries = verdict(Evaluation("test", np.arange(rows), *part, {"loss": 1.0, **values}), metrics, None, 42)
+        part = logits[:rows], truth[:rows], np.ones(rows), {"loss": 1.0, **values}
+        entries = verdict(Evaluation("test", np.arange(rows), *part, task="multi-label"), metrics, None, 42)
         assert all(entries[name]["high"] == 1.0 for name in values)
         lows.append([entries[name]["low"] for name in values])
     assert all(0.2 < few < many < 0.97 for few, many in zip(*lows, strict=True))

@@ -135,16 +135,16 @@ def test_an_undefined_metric_is_never_the_best(
     """Spearman's correlation of constant answers is undefined: at the first evaluation here, or at all of them."""
     from dongu.judge import metrics
 
-    real = metrics.spearman
+    real = metrics.spearman_of
     calls = 0
     rows = [{"text": f"word{i % 9} good", "label": str(i / 7)} for i in range(24)]
     options = {**OPTIONS, "model": tiny_model(), "label_column": "label", "task": "regression"}
 
-    def undefined(always: bool) -> Callable[..., float]:
-        def spearman(values: Any, targets: Any) -> float:
+    def undefined(always: bool) -> Callable[..., Any]:
+        def spearman(values: Any, targets: Any) -> Any:
             nonlocal calls
             calls += 1
-            return float("nan") if always or calls == 1 else float(real(values, targets))
+            return (lambda _: [float("nan")]) if always or calls == 1 else real(values, targets)
 
         return spearman
 

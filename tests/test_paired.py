@@ -11,37 +11,32 @@ import numpy as np
 import pytest
 
 from dongu.compare.words import letter, sentence
-from dongu.judge.answers import Answers
-from dongu.judge.metrics import MetricSet
+from dongu.judge.answers import Evaluation
+from dongu.judge.metrics import MetricSet, measure
 from dongu.judge.paired import Difference, holm, mcnemar, paired_differences
-from dongu.judge.ranking import Ranking
 
 
 @pytest.fixture
 def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Enough for what is asked, and quick."""
-    monkeypatch.setattr("dongu.judge.paired.RESAMPLES", 1000)
+    monkeypatch.setattr("dongu.judge.resample.RESAMPLES", 1000)
+    monkeypatch.setattr("dongu.judge.paired.DEALS", 1000)
 
 
-NONE = np.empty((0, 0))  # probabilities: nothing here looks at them
+def classes(targets: np.ndarray, given: np.ndarray, labels: int = 2) -> Evaluation:
+    losses = (given != targets).astype(float)
+    return Evaluation("test", np.arange(len(targets)), np.eye(labels)[given], targets, losses, {})
 
 
-def classes(targets: np.ndarray, given: np.ndarray, labels: int = 2) -> Answers:
-    names = tuple(f"c{i}" for i in range(labels))
-    return Answers(
-        "single-label", names, np.arange(len(targets)), targets, given, (given != targets).astype(float), NONE
-    )
+def numbers(targets: np.ndarray, given: np.ndarray) -> Evaluation:
+    losses = (given - targets) ** 2
+    return Evaluation("test", np.arange(len(targets)), given[:, None], targets, losses, {}, task="regression")
 
 
-def numbers(targets: np.ndarray, given: np.ndarray) -> Answers:
-    return Answers("regression", ("score",), np.arange(len(targets)), targets, given, (given - targets) ** 2, NONE)
-
-
-def sets(targets: np.ndarray, probabilities: np.ndarray) -> Answers:
-    given, ranking = (probabilities >= 0.5).astype(float), Ranking.of(probabilities, targets, 0.5)
-    names = tuple(f"l{i}" for i in range(targets.shape[1]))
+def sets(targets: np.ndarray, probabilities: np.ndarray) -> Evaluation:
     losses = -np.log(np.where(targets == 1, probabilities, 1 - probabilities)).mean(-1)
-    return Answers("multi-label", names, np.arange(len(targets)), targets, given, losses, NONE, ranking)
+    logits = np.log(probabilities / (1 - probabilities))
+    return Evaluation("test", np.arange(len(targets)), logits, targets, losses, {}, task="multi-label")
 
 
 def flipped(targets: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
@@ -136,7 +131,7 @@ def test_several_labels_against_a_plain_resampling() -> None:
         rows = random.integers(0, 80, 80)
         first, second = sets(targets[rows], one[rows]), sets(targets[rows], two[rows])
         for name in names:
-            drawn[name].append(second.metric(name) - first.metric(name))
+            drawn[name].append(measure(second, name) - measure(first, name))
     for name, values in drawn.items():
         spread = float(np.std(values))
         expected = np.quantile(values, [0.025, 0.975]).tolist()

@@ -22,7 +22,7 @@ import dongu
 from browser import CHROMIUM, browsing
 from dongu.cli.main import run as run_command
 from dongu.errors import InputError
-from dongu.judge.answers import Answers
+from dongu.judge.answers import Evaluation
 from dongu.judge.classes import Share, class_rows
 from dongu.page.draw.axis import Axis
 from dongu.page.draw.plot import Plot
@@ -581,8 +581,8 @@ def test_intervals_of_shares_hold_what_they_should() -> None:
     assert high == 1
     assert 0.6 < low < 0.8
     targets, given = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
-    sure = np.eye(2)[given]
-    first, second = class_rows(Answers("single-label", ("a", "b"), np.arange(4), targets, given, 1 - sure[:, 0], sure))
+    answers = Evaluation("test", np.arange(4), np.eye(2)[given], targets, np.zeros(4), {})
+    first, second = class_rows(answers, ("a", "b"))
     assert (first.rows, first.precision[0], first.recall[0]) == (2, 1.0, 0.5)
     assert second.f1[0] == pytest.approx(0.8)
     assert all(low < high for _, low, high in (first.f1, second.f1))

@@ -115,7 +115,7 @@ def test_the_plain_engine_answers_with_the_bits_of_the_model(
 ) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from dongu.run.predictions import softmax
+    from dongu.judge.ranking import softmax
 
     texts = ["word0 word0 the film", "a bad word1 film", "word5"]
     options: dict[str, Any] = {"model": tiny_model(), "max_steps": 3, "device": "cpu"}

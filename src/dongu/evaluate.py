@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,12 +60,12 @@ def evaluate(
     logits = scale.undo(predict_logits(model, batches, accelerator, workers=workers))  # (rows, labels)
     threshold = model_threshold(accelerator.unwrap_model(model))
     if split.targets is None:
-        return Evaluation(split.name, split.ids, logits, None, None, {}, threshold)
+        return Evaluation(split.name, split.ids, logits, None, None, {}, threshold, metrics.task)
     losses = row_losses(metrics.task, torch.from_numpy(logits), torch.from_numpy(split.targets)).numpy()
     if choose_threshold and metrics.task == "multi-label":
         threshold = metrics.best_threshold(logits, split.targets)
-    values = {"loss": math.fsum(losses) / len(losses), **metrics.compute(logits, split.targets, threshold)}
-    return Evaluation(split.name, split.ids, logits, split.targets, losses, values, threshold)
+    found = Evaluation(split.name, split.ids, logits, split.targets, losses, {}, threshold, metrics.task)
+    return replace(found, metrics=metrics.values(found))
 
 
 def difference_alone(model: Any, collate: Any, split: Any, device: torch.device, task: Task) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,14 +23,12 @@ from dongu.compare.runs import (
     shared_metrics,
 )
 from dongu.errors import InputError, UsageError
-from dongu.judge.answers import Answers
-from dongu.judge.metrics import CLASS_METRICS, NUMBER_METRICS, SET_METRICS
-from dongu.judge.resample import TAIL, chunks, middle
+from dongu.judge.answers import Evaluation
+from dongu.judge.intervals import held_cells
+from dongu.judge.metrics import statistic
+from dongu.judge.resample import TAIL, middle, resampled
 from dongu.run.folder import RunFolder
 from dongu.run.predictions import read_answers
-
-RESAMPLES = 2_000  # of the rows
-DRAWN_NUMBERS = 2_000_000  # rows times draws at a time
 
 
 @dataclass(frozen=True)
@@ -174,44 +172,19 @@ def seed_difference(
 
 
 def _by_rows(
-    first: Sequence[Answers], second: Sequence[Answers], names: Sequence[str]
+    first: Sequence[Evaluation], second: Sequence[Evaluation], names: Sequence[str]
 ) -> dict[str, tuple[float, float]]:
     """The middle 95% of the difference of the means over resamples of the rows, on each of which all are judged."""
-    random, rows = np.random.default_rng([SEED, 0xC0DE]), len(first[0])
-    measures = {name: [[_measure(each, name) for each in side] for side in (first, second)] for name in names}
-    drawn: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for draws in chunks(RESAMPLES, DRAWN_NUMBERS // rows):
-        weights = random.multinomial(rows, np.full(rows, 1 / rows), draws).astype(np.float64)
-        for name, sides in measures.items():
-            one, two = (np.mean([measure(weights) for measure in side], axis=0) for side in sides)
-            drawn[name].append(two - one)
-    return {name: middle(np.concatenate(parts)) for name, parts in drawn.items()}
+    statistics = {name: [[statistic(each, name) for each in side] for side in (first, second)] for name in names}
 
+    def difference(name: str, weights: np.ndarray) -> np.ndarray:
+        one, two = (np.mean([of(weights) for of in side], axis=0) for side in statistics[name])
+        return np.asarray(two - one)
 
-def _measure(answers: Answers, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A metric of many resamples, (draws,), from how often each row is in them, (draws, rows)."""
-    if name == "loss":
-        return lambda weights: weights @ answers.losses / len(answers)
-    if answers.ranking is not None:
-        return partial(SET_METRICS[name], answers.ranking)
-    if answers.task == "regression":
-        metric = NUMBER_METRICS[name]
-        return lambda weights: np.array([_of_rows(metric, answers, sample) for sample in weights.astype(np.int64)])
-    labels = len(answers.label_names)
-    kinds, places = np.unique(answers.targets * labels + answers.given, return_inverse=True)
-    is_kind = np.eye(len(kinds))[places]  # (rows, kinds)
-
-    def of_classes(weights: np.ndarray) -> np.ndarray:
-        confusions = np.zeros((len(weights), labels * labels))
-        confusions[:, kinds] = weights @ is_kind
-        return CLASS_METRICS[name](confusions.reshape(-1, labels, labels))
-
-    return of_classes
-
-
-def _of_rows(metric: Callable[..., Any], answers: Answers, sample: np.ndarray) -> float:
-    rows = np.repeat(np.arange(len(answers)), sample)
-    return float(metric(answers.given[rows], answers.targets[rows]))
+    differences = {name: partial(difference, name) for name in names}
+    random = np.random.default_rng([SEED, 0xC0DE])
+    drawn = resampled(differences, len(first[0]), held_cells(first[0]), random)
+    return {name: middle(sample) for name, sample in drawn.items()}
 
 
 def spread(values: np.ndarray) -> Mapping[str, float]:

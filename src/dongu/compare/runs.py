@@ -14,10 +14,11 @@ from dongu.config import RunConfig, make_config
 from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import read_source
 from dongu.errors import InputError, UsageError
-from dongu.judge.answers import Answers
+from dongu.judge.answers import Evaluation
+from dongu.judge.metrics import NAMED
 from dongu.judge.paired import Difference, holm, paired_differences
 from dongu.run.folder import RunFolder
-from dongu.run.predictions import RESTORE, read_answers
+from dongu.run.predictions import RESTORE, label_of, read_answers
 from dongu.text import excerpt
 
 SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.json
@@ -114,10 +115,13 @@ def compare(paths: Sequence[Path], split: str | None = None) -> Comparison:
     answers = [read_answers(RunFolder(run.path), split, run.record, run.results) for run in runs]
     first, *others = answers
     for run, answer in zip(runs, answers, strict=True):
-        if not (np.array_equal(first.ids, answer.ids) and np.array_equal(first.targets, answer.targets)):
+        if not (
+            np.array_equal(first.ids, answer.ids)
+            and np.array_equal(np.asarray(first.targets), np.asarray(answer.targets))
+        ):
             where = str(run.path / "predictions" / f"{split}.jsonl")
             raise InputError(f"has other rows or labels than that of {runs[0].path}", where=where)
-    names = shared_metrics(runs, split)
+    names, labels = shared_metrics(runs, split), runs[0].record["label_names"]
     differences = [paired_differences(first, other, names, SEED) for other in others]
     corrected = {name: holm([found[name].p for found in differences]) for name in names}
     kinds = [_kinds(first, other) for other in others]
@@ -128,7 +132,7 @@ def compare(paths: Sequence[Path], split: str | None = None) -> Comparison:
             differences[i],
             {name: corrected[name][i] for name in names},
             {kind: int(mask.sum()) for kind, mask in kinds[i].items()},
-            {kind: [_example(first, other, row, texts) for row in rows] for kind, rows in chosen[i].items()},
+            {kind: [_example(first, other, row, labels, texts) for row in rows] for kind, rows in chosen[i].items()},
         )
         for i, other in enumerate(others)
     )
@@ -216,9 +220,13 @@ def refuse_other_rows(runs: Sequence[FinishedRun], split: str) -> None:
 
 
 def shared_metrics(runs: Sequence[FinishedRun], split: str) -> tuple[str, ...]:
-    """The main metric of the first run, and all that the runs share, that one first; a run may have one more."""
+    """The main metric of the first run, and all that the runs share, that one first; a run may have one more.
+
+    Metrics of the user's own are left out: their functions are not here.
+    """
     asked = runs[0].results.get("metric")
-    shared = [name for name in ("loss", *runs[0].record["metrics"]) if all(name in run.results[split] for run in runs)]
+    known = [name for name in ("loss", *runs[0].record["metrics"]) if name in NAMED]
+    shared = [name for name in known if all(name in run.results[split] for run in runs)]
     main = next((name for name in shared if name == asked), shared[-1])
     return (main, *(name for name in shared if name != main))
 
@@ -237,10 +245,10 @@ def differing(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
     return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}
 
 
-def _kinds(first: Answers, second: Answers) -> dict[str, np.ndarray]:
+def _kinds(first: Evaluation, second: Evaluation) -> dict[str, np.ndarray]:
     """The rows of each kind, (rows,), by who has them right."""
     if first.task == "regression":
-        nearer = first.losses - second.losses
+        nearer = _losses_apart(first, second)
         return {"first_nearer": nearer < 0, "second_nearer": nearer > 0, "as_near": nearer == 0}
     return {
         "only_first": first.right & ~second.right,
@@ -250,10 +258,14 @@ def _kinds(first: Answers, second: Answers) -> dict[str, np.ndarray]:
     }
 
 
-def _most_telling(first: Answers, second: Answers, kinds: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+def _losses_apart(first: Evaluation, second: Evaluation) -> np.ndarray:
+    apart: np.ndarray = np.asarray(first.losses) - np.asarray(second.losses)
+    return apart
+
+
+def _most_telling(first: Evaluation, second: Evaluation, kinds: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
     """Of the kinds that tell the runs apart, the rows on which their losses are furthest apart."""
-    apart = np.abs(first.losses - second.losses)
-    order = np.argsort(-apart, kind="stable")
+    order = np.argsort(-np.abs(_losses_apart(first, second)), kind="stable")
     return {
         kind: order[mask[order]][:EXAMPLES].tolist()
         for kind, mask in kinds.items()
@@ -279,14 +291,9 @@ def _texts(runs: Sequence[FinishedRun], split: str, rows: set[int]) -> tuple[dic
     return {row: tuple(excerpt(column[row]) for column in examples.texts) for row in rows}, ""
 
 
-def _example(first: Answers, second: Answers, row: int, texts: Mapping[int, tuple[str, ...]]) -> Example:
-    label, *given = (_name(side, first, row) for side in (first.targets, first.given, second.given))
+def _example(
+    first: Evaluation, second: Evaluation, row: int, names: Sequence[str], texts: Mapping[int, tuple[str, ...]]
+) -> Example:
+    cells = (np.asarray(first.targets)[row], first.predictions[row], second.predictions[row])
+    label, *given = (label_of(cell, first.task, names) for cell in cells)
     return Example(int(first.ids[row]), label, (given[0], given[1]), texts.get(row, ()))
-
-
-def _name(cells: np.ndarray, answers: Answers, row: int) -> Any:
-    if answers.task == "regression":
-        return float(cells[row])
-    if answers.task == "multi-label":
-        return [answers.label_names[i] for i in np.flatnonzero(cells[row])]
-    return answers.label_names[int(cells[row])]

@@ -18,7 +18,7 @@ from dongu.evaluate import eval_mode, evaluate
 from dongu.export.exported import GRAPH, GRAPH_INT8, MODEL, Export, Form
 from dongu.export.onnx import HINT, OnnxModel, write_int8, write_onnx
 from dongu.files import disk, read_regular, refuse_if_taken, replace_folder
-from dongu.judge.answers import Evaluation, answers_of
+from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import verdict
 from dongu.judge.paired import paired_differences
 from dongu.model.safety import VOCABULARY_LIMIT
@@ -98,7 +98,6 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
             where=f"{type(model).__name__} as ONNX",
             hint=HINT,
         )
-    answers = {name: answers_of(each, classifier.metrics) for name, each in found.items()}
     names, seed = ("loss", *classifier.metrics.names), classifier.config.seed
     speeds = _speeds(classifier, models, split)
     forms = {
@@ -108,7 +107,7 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
             difference=differences[name],
             same=_same_answers(classifier, each, found[MODEL]),
             results=verdict(each, classifier.metrics, None, seed),
-            lost=paired_differences(answers[MODEL], answers[name], names, seed) if name == GRAPH_INT8 else {},
+            lost=paired_differences(found[MODEL], each, names, seed) if name == GRAPH_INT8 else {},
         )
         for name, each in found.items()
     }

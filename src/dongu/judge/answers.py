@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from dongu.config import DEFAULT_THRESHOLD, Task
-from dongu.judge.metrics import CLASS_METRICS, NUMBER_METRICS, SET_METRICS, MetricSet, confusion_matrix
-from dongu.judge.ranking import Ranking, sigmoid
-
-LEAST = 2.0**-53  # what the probability of a row that is wrong and very sure counts as
+from dongu.judge.ranking import Ranking, sigmoid, softmax
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What the model says of a split, in the order of its rows.
 
-    `ids` (rows,) are row numbers in the source, `logits` (rows, labels) fp32, `targets` (rows,), or (rows, labels)
-    where a row has several, or None where they are hidden, `losses` (rows,) in double precision. `threshold` is the
-    probability from which on a label is given, where a row has several. `evaluation["accuracy"]` reads a metric.
+    `ids` (rows,) are row numbers in the source, `logits` (rows, labels) fp32, `targets` (rows,) class ids or numbers,
+    or (rows, labels) of 0 and 1 where a row has several, or None where they are hidden, `losses` (rows,) in double
+    precision. `threshold` is the probability from which on a label is predicted, where a row has several.
+    `evaluation["accuracy"]` reads a metric.
     """
 
     split: str
@@ -30,62 +28,67 @@ class Evaluation:
     losses: np.ndarray | None
     metrics: dict[str, float]
     threshold: float = DEFAULT_THRESHOLD
+    task: Task = "single-label"
+    read_back: np.ndarray | None = None  # the probabilities as a file of predictions has them: it has no logits
 
     def __getitem__(self, name: str) -> float:
         return self.metrics[name]
 
-
-@dataclass(frozen=True)
-class Answers:
-    """Truth and answers of a split, in the order of its rows.
-
-    `targets` and `given` are (rows,) class ids, (rows,) numbers, or (rows, labels) of 0 and 1 where a row has several;
-    `ranking` has these sorted by probability; `losses` is (rows,); `probabilities` is (rows, labels), without labels
-    for numbers.
-    """
-
-    task: Task
-    label_names: tuple[str, ...]
-    ids: np.ndarray
-    targets: np.ndarray
-    given: np.ndarray
-    losses: np.ndarray
-    probabilities: np.ndarray
-    ranking: Ranking | None = None
-
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """The probability of each class or label, (rows, labels) in double precision; of a regression (rows, 0)."""
+        if self.read_back is not None:
+            return self.read_back
+        if self.task == "regression":
+            return np.empty((len(self), 0))
+        return sigmoid(self.logits) if self.task == "multi-label" else softmax(self.logits)
+
+    @cached_property
+    def predictions(self) -> np.ndarray:
+        """Class ids, (rows,), or numbers, (rows,) in double precision; (rows, labels) of 0 and 1 for several labels."""
+        if self.task == "regression":
+            return np.asarray(self.logits[:, 0], np.float64)
+        if self.task == "multi-label":
+            return (self.probabilities >= self.threshold).astype(np.float64)
+        return np.asarray(self.probabilities.argmax(-1))
 
     @property
     def right(self) -> np.ndarray:
         """Whether each row is answered just as it should be, (rows,); seldom so for numbers."""
-        same = self.given == self.targets
+        same = self.predictions == self.targets
         return np.asarray(same.all(-1) if same.ndim == 2 else same)
 
     @property
     def confusion(self) -> np.ndarray:
-        """Counts of (truth, answer) of classes, (labels, labels)."""
-        return confusion_matrix(self.given, self.targets, len(self.label_names))
+        """Counts of (truth, prediction) of classes, (labels, labels) int64."""
+        return confusion_matrix(self.predictions, np.asarray(self.targets), self.logits.shape[1])
 
-    def metric(self, name: str) -> float:
-        """A metric by its name, or the loss."""
-        if name == "loss":
-            return math.fsum(self.losses) / len(self)
-        if self.ranking is not None:
-            return float(SET_METRICS[name](self.ranking, np.ones((1, len(self))))[0])
-        if self.task == "regression":
-            return float(NUMBER_METRICS[name](self.given, self.targets))
-        return float(CLASS_METRICS[name](self.confusion))
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The rows sorted by the probability of each label, where a row has several."""
+        return Ranking.of(self.probabilities, np.asarray(self.targets), self.threshold)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows predicted rightly, predicted, and true, of each class or label: (3, labels)."""
+        if self.task == "multi-label":
+            return self.ranking.counts(np.ones(len(self)))
+        confusion = self.confusion
+        return np.stack([np.diagonal(confusion), confusion.sum(0), confusion.sum(1)])
+
+    def take(self, rows: np.ndarray) -> Evaluation:
+        """These rows, in this order, some of them perhaps more than once; without metrics, which would be others."""
+        some = (self.targets, self.losses, self.read_back)
+        targets, losses, read_back = (None if array is None else array[rows] for array in some)
+        ids, logits = self.ids[rows], self.logits[rows]
+        return replace(self, ids=ids, logits=logits, targets=targets, losses=losses, read_back=read_back, metrics={})
 
 
-def answers_of(evaluation: Evaluation, metrics: MetricSet) -> Answers:
-    """The answers of a model that was just evaluated on labelled rows; their probabilities are left out."""
-    logits, truth = evaluation.logits, np.asarray(evaluation.targets)
-    ranking, given = None, logits.argmax(-1)
-    if metrics.task == "regression":
-        given, truth = logits[:, 0].astype(np.float64), truth.astype(np.float64)
-    if metrics.task == "multi-label":
-        ranking = Ranking.of(sigmoid(logits), truth, evaluation.threshold)
-        given = ranking.given
-    losses, unknown = np.asarray(evaluation.losses), np.empty((len(truth), 0))
-    return Answers(metrics.task, metrics.label_names, evaluation.ids, truth, given, losses, unknown, ranking)
+def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, labels: int) -> np.ndarray:
+    """Counts of (truth, prediction), (labels, labels) int64."""
+    cells = np.bincount(targets.astype(np.int64) * labels + predictions, minlength=labels * labels)
+    counts: np.ndarray = cells.reshape(labels, labels).astype(np.int64)
+    return counts

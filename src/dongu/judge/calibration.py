@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dongu.judge.ranking import softmax
+from dongu.judge.resample import Statistic, sums_by
+
 BINS = 15  # of the answer's probability, of equal width from 0 to 1
 ADVISED_ROWS = 300  # of validation: with fewer a temperature is off by more than a fifth in one case of ten
 NO_TEMPERATURE = "no temperature helps: on validation the answers say nothing of the labels"
@@ -27,7 +30,7 @@ class Calibration:
 
 
 def is_advised(rows: int, error: Mapping[str, float]) -> bool:
-    """Whether a temperature is worth advising, from `confidence.verdict`'s calibration error of validation.
+    """Whether a temperature is worth advising, from `intervals.verdict`'s calibration error of validation.
 
     Few rows fit any temperature (six of them 0.13, thirty 0.05), and an error that chance alone would show, whose
     interval begins at 0, is nothing to mend.
@@ -69,14 +72,8 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float | None:
 def calibration_error(logits: np.ndarray, targets: np.ndarray) -> float:
     """The expected calibration error of the answers: the mean over the rows of how far a bin's mean probability is
     from its share of right answers, in `BINS` bins."""
-    sure = confidence(logits)
-    return float(binned_error(bins_of(sure), sure - (logits.argmax(-1) == targets)))
-
-
-def confidence(logits: np.ndarray) -> np.ndarray:
-    """The probability of each row's answer, (rows,), in double precision."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return np.asarray(1 / np.exp(shifted).sum(axis=-1))
+    sure = softmax(logits).max(-1)
+    return float(binned_error(bins_of(sure))(sure - (logits.argmax(-1) == targets)))
 
 
 def bins_of(sure: np.ndarray) -> np.ndarray:
@@ -85,11 +82,10 @@ def bins_of(sure: np.ndarray) -> np.ndarray:
     return bins
 
 
-def binned_error(bins: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-    """Calibration error of (…, rows) bins and gaps (probability minus 1 for a right answer, 0 for a wrong one), (…)."""
-    *draws, rows = gaps.shape
-    first = BINS * np.arange(gaps.size // rows)[:, None]
-    cells = (np.broadcast_to(bins, gaps.shape).reshape(-1, rows) + first).ravel()
-    sums = np.bincount(cells, weights=gaps.ravel(), minlength=first.size * BINS)
-    error: np.ndarray = np.abs(sums.reshape(*draws, BINS)).sum(-1) / rows
-    return error
+def binned_error(bins: np.ndarray) -> Statistic:
+    """The calibration error, (…), of (…, rows) gaps: a row's probability minus 1 for a right answer, 0 for a wrong one.
+
+    Rows that count several times have a gap so many times as large.
+    """
+    sums = sums_by(bins, BINS)
+    return lambda gaps: np.abs(sums(gaps)).sum(-1) / len(bins)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dongu.judge.answers import LEAST, Answers
-from dongu.judge.calibration import BINS
+from dongu.judge.answers import Evaluation
+from dongu.judge.calibration import BINS, bins_of
+from dongu.judge.ranking import LEAST, softmax
 
 NORMAL_95 = 1.959963984540054  # standard deviations on either side that hold 95% of a normal distribution
 
@@ -50,32 +51,17 @@ class ClassRow:
     f1: tuple[float, float, float]
 
 
-def class_rows(answers: Answers) -> list[ClassRow]:
+def class_rows(answers: Evaluation, names: Sequence[str]) -> list[ClassRow]:
     """A row a class or label.
 
     F1 is 2J / (1 + J) of the share J of right ones among the rows that have the label, are given it, or both; its
     interval is that of J, carried over.
     """
-    names = answers.label_names
-    if answers.task == "multi-label":
-        truth, given = answers.targets, answers.given
-    else:
-        truth, given = (np.eye(len(names), dtype=np.int64)[ids] for ids in (answers.targets, answers.given))
-    right, said, true = (truth * given).sum(0), given.sum(0), truth.sum(0)
     rows = []
-    for i, name in enumerate(names):
-        hit, all_said, all_true = float(right[i]), float(said[i]), float(true[i])
-        joint = _numbers(Share(hit, all_said + all_true - hit))
-        low, value, high = (2 * number / (1 + number) for number in (joint[1], joint[0], joint[2]))
-        rows.append(
-            ClassRow(
-                name,
-                int(true[i]),
-                _numbers(Share(hit, all_said)),
-                _numbers(Share(hit, all_true)),
-                (value, low, high),
-            )
-        )
+    for name, right, predicted, true in zip(names, *answers.counts.tolist(), strict=True):
+        value, low, high = (2 * number / (1 + number) for number in _numbers(Share(right, predicted + true - right)))
+        precision, recall = _numbers(Share(right, predicted)), _numbers(Share(right, true))
+        rows.append(ClassRow(name, int(true), precision, recall, (value, low, high)))
     return rows
 
 
@@ -92,18 +78,13 @@ class Reliability:
     right: np.ndarray
 
 
-def reliability(answers: Answers, temperature: float = 1.0) -> Reliability:
+def reliability(answers: Evaluation, temperature: float = 1.0) -> Reliability:
     """Of classes, with every logit divided by the temperature."""
-    logits = np.log(np.maximum(answers.probabilities, LEAST)) / temperature
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    sure = weights.max(-1) / weights.sum(-1)
-    bins = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
+    sure = softmax(np.log(np.maximum(answers.probabilities, LEAST)) / temperature).max(-1)
+    bins = bins_of(sure)
     rows = np.bincount(bins, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        means = [
-            np.bincount(bins, weights=each, minlength=BINS) / rows
-            for each in (sure, (answers.given == answers.targets).astype(np.float64))
-        ]
+        means = [np.bincount(bins, weights=each, minlength=BINS) / rows for each in (sure, answers.right)]
     return Reliability(rows, *means)
 
 

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import torch
 
 from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.judge.answers import Evaluation
-from dongu.judge.calibration import binned_error, bins_of, confidence
-from dongu.judge.metrics import (
-    CLASS_METRICS,
-    SET_METRICS,
-    ConfusionMetric,
-    MetricSet,
-    SetMetric,
-    confusion_matrix,
-    pearson,
-)
-from dongu.judge.ranking import Ranking, sigmoid
-from dongu.judge.resample import chunks, middle, missed_share
-from dongu.model.loss import row_losses
+from dongu.judge.calibration import binned_error, bins_of
+from dongu.judge.metrics import CLASS_METRICS, MetricSet, OwnMetric, measure, statistic
+from dongu.judge.resample import LEAST_RESAMPLES, Statistic, chunks, middle, missed_share, resampled
 
 CONSTANT_ANSWERS: dict[Task, str] = {  # what an answer without reading is called beside each metric
     "single-label": "majority class",
@@ -30,11 +22,8 @@ CONSTANT_ANSWERS: dict[Task, str] = {  # what an answer without reading is calle
     "regression": "train mean",
 }
 RARE = 1e-6  # the least share of a label, and the least lack of it, that a constant answer says: its loss is finite
-RESAMPLES = 1000
-DRAWN_CELLS = 1_000_000  # rows, or cells of confusion matrices, that are drawn at a time: 8 MB an array
-
-# The value of a metric on each of many resamples, (draws,), from their rows' numbers, (draws, rows).
-Statistic = Callable[[np.ndarray], np.ndarray]
+SLOW_SECONDS = 0.05  # of one call of an own metric, above which there are fewer resamples of it
+SLOW_RESAMPLES = 100
 
 
 def verdict(
@@ -48,24 +37,27 @@ def verdict(
     Classes have a `calibration_error` too, with what `chance` would show of it on as many rows if every probability
     were true. Empty for hidden labels.
     """
-    targets, losses = evaluation.targets, evaluation.losses
-    if targets is None or losses is None:
+    targets = evaluation.targets
+    if targets is None or evaluation.losses is None:
         return {}
-    drawn = _draw(_statistics(metrics, evaluation, targets, losses), len(targets), metrics, seed)
+    random, own = np.random.default_rng([seed, 0xB007]), metrics.own
+    statistics = {name: statistic(evaluation, name) for name in evaluation.metrics if name not in own}
+    if metrics.task == "single-label":
+        statistics["calibration_error"] = _calibration_statistic(evaluation)
+    drawn = resampled(statistics, len(targets), held_cells(evaluation), random)
+    drawn |= {name: _own_resampled(own[name], evaluation, seed) for name in evaluation.metrics if name in own}
     entries = {}
     for name, value in evaluation.metrics.items():
         low, high = middle(drawn[name])
-        if low == high and metrics.task == "single-label" and name in CLASS_METRICS:
-            confusion = confusion_matrix(evaluation.logits.argmax(-1), targets, len(metrics.label_names))
-            low, high = _unseen(CLASS_METRICS[name], confusion)
-        if low == high and metrics.task == "multi-label" and name in SET_METRICS:
-            low, high = _unseen_sets(SET_METRICS[name], sigmoid(evaluation.logits), targets, evaluation.threshold)
+        if low == high and name != "loss" and metrics.task != "regression":
+            ends = _own_missed(own[name], evaluation) if name in own else missed(evaluation, name)
+            low, high = min(value, *ends), max(value, *ends)
         entries[name] = {"value": value, "low": low, "high": high}
     if constant is not None:
         for name, value in baseline(metrics, constant, targets).items():
             entries[name]["baseline"] = value
     if metrics.task == "single-label":
-        entries["calibration_error"] = _calibration_entry(evaluation.logits, targets, drawn["calibration_error"], seed)
+        entries["calibration_error"] = _calibration_entry(evaluation, drawn["calibration_error"], seed)
     return entries
 
 
@@ -87,6 +79,10 @@ def baseline(metrics: MetricSet, constant: Sequence[float], targets: np.ndarray)
     Labels are given by their shares, from the share on that is best on train. The loss of classes' shares is infinite
     where a class occurs that train lacks, and a correlation with a constant is NaN.
     """
+    import torch  # which a comparison of finished runs does without
+
+    from dongu.model.loss import row_losses
+
     row, threshold = np.array(constant), DEFAULT_THRESHOLD
     if metrics.task == "multi-label":
         shares = row.clip(RARE, 1 - RARE)
@@ -97,132 +93,104 @@ def baseline(metrics: MetricSet, constant: Sequence[float], targets: np.ndarray)
             row = np.log(row)
     logits = np.tile(row, (len(targets), 1))  # (rows, labels)
     losses = row_losses(metrics.task, torch.from_numpy(logits), torch.from_numpy(targets)).numpy()
-    values = metrics.compute(logits, targets, threshold)
-    if metrics.task == "regression":  # by rounding, the mean of so many equal numbers may be another
-        values = dict.fromkeys(values, math.nan)
-    return {"loss": float(losses.mean()), **values}
+    ids = np.arange(len(targets))
+    answer = Evaluation("baseline", ids, logits, targets, losses, {}, threshold, metrics.task)
+    values = {"loss": math.fsum(losses) / len(losses)}
+    for name in metrics.names:
+        if name in metrics.own:
+            values[name] = _value(metrics.own[name], answer)
+        else:  # by rounding, the mean of so many equal numbers may be another
+            values[name] = math.nan if metrics.task == "regression" else measure(answer, name)
+    return values
 
 
-def _statistics(
-    metrics: MetricSet, evaluation: Evaluation, targets: np.ndarray, losses: np.ndarray
-) -> dict[str, Statistic]:
-    """`loss`, each metric, and for classes the calibration error."""
-    logits = evaluation.logits
-    found: dict[str, Statistic] = {"loss": lambda rows: losses[rows].mean(-1)}
-    if metrics.task == "regression":
-        return found | _number_statistics(logits[:, 0].astype(np.float64), targets.astype(np.float64))
-    if metrics.task == "multi-label":
-        ranking = Ranking.of(sigmoid(logits), targets, evaluation.threshold)
-        return found | {name: _of_sets(SET_METRICS[name], ranking) for name in metrics.names}
-    labels = len(metrics.label_names)
-    cells = targets.astype(np.int64) * labels + logits.argmax(-1)  # of a confusion matrix
-
-    def confusions(rows: np.ndarray) -> np.ndarray:
-        first = labels**2 * np.arange(len(rows))[:, None]
-        counts = np.bincount((cells[rows] + first).ravel(), minlength=len(rows) * labels**2)
-        return counts.reshape(-1, labels, labels)
-
-    def of_confusions(metric: ConfusionMetric) -> Statistic:
-        return lambda rows: metric(confusions(rows))
-
-    sure = confidence(logits)
-    bins, gaps = bins_of(sure), sure - (logits.argmax(-1) == targets)
-    found |= {name: of_confusions(CLASS_METRICS[name]) for name in metrics.names}
-    return found | {"calibration_error": lambda rows: binned_error(bins[rows], gaps[rows])}
+def held_cells(evaluation: Evaluation) -> int:
+    """How many numbers the statistics of one sample of the rows hold in memory."""
+    rows, labels = len(evaluation), int(evaluation.logits.shape[1])
+    return max(rows, labels * labels) if evaluation.task == "single-label" else rows * labels
 
 
-def _of_sets(metric: SetMetric, ranking: Ranking) -> Statistic:
-    """A metric of labels that are sorted once: a resample only counts each row more or less often."""
+def missed(evaluation: Evaluation, name: str) -> tuple[float, float]:
+    """What a metric of classes or labels would be if so large a share of the answers as the rows may well miss were
+    wrong, and if it were right.
 
-    def statistic(rows: np.ndarray) -> np.ndarray:
-        first = rows.shape[1] * np.arange(len(rows))[:, None]
-        weights = np.bincount((rows + first).ravel(), minlength=rows.size).reshape(rows.shape)
-        return metric(ranking, weights.astype(np.float64))
-
-    return statistic
-
-
-def _number_statistics(values: np.ndarray, numbers: np.ndarray) -> dict[str, Statistic]:
-    # Ranks want the order of the values alone, and whole numbers are counted where values would have to be sorted.
-    orders = [np.unique(column, return_inverse=True)[1] for column in (values, numbers)]
-    return {
-        "pearson": lambda rows: pearson(values[rows], numbers[rows]),
-        "spearman": lambda rows: pearson(*(_ranks(order[rows]) for order in orders)),
-    }
-
-
-def _ranks(order: np.ndarray) -> np.ndarray:
-    """Ranks within each row of (draws, rows) whole numbers from 0; equal ones share the mean of theirs."""
-    kinds = int(order.max()) + 1
-    first = kinds * np.arange(len(order))[:, None]
-    counts = np.bincount((order + first).ravel(), minlength=len(order) * kinds).reshape(-1, kinds)
-    middles = counts.cumsum(axis=-1) - (counts - 1) / 2
-    return np.take_along_axis(middles, order, axis=-1)
-
-
-def _draw(statistics: dict[str, Statistic], rows: int, metrics: MetricSet, seed: int) -> dict[str, np.ndarray]:
-    """Each statistic on each resample, (RESAMPLES,): the bootstrap. All see the same resamples."""
-    random = np.random.default_rng([seed, 0xB007])
-    values: dict[str, list[np.ndarray]] = {name: [] for name in statistics}
-    for draws in chunks(RESAMPLES, DRAWN_CELLS // max(rows, len(metrics.label_names) ** 2)):
-        drawn = random.integers(0, rows, (draws, rows))
-        for name, statistic in statistics.items():
-            values[name].append(statistic(drawn))
-    return {name: np.concatenate(parts) for name, parts in values.items()}
-
-
-def _unseen(metric: ConfusionMetric, confusion: np.ndarray) -> tuple[float, float]:
-    """The interval of a metric on which all resamples agree, as where every row is right.
-
-    Rows cannot show what none of them is. So the metric is asked what it would be if as large a share of the answers
-    as so many rows may well miss were right, or wrong, spread over the classes.
+    It is asked where all resamples agree, as where every row is right: rows cannot show what none of them is. Wrong and
+    right answers are spread evenly over the classes. Where a row has several labels, the rows stand there twice, with
+    their own labels and with just those predicted, or all the others, and count by the shares.
     """
-    same = np.eye(len(confusion))
-    share = missed_share(int(confusion.sum()))
-    seen = (1 - share) * confusion / confusion.sum()
-    ends = [float(metric(seen + share * other / other.sum())) for other in (same, 1 - same)]
-    value = float(metric(confusion))
-    return min(value, *ends), max(value, *ends)
-
-
-def _unseen_sets(
-    metric: SetMetric, probabilities: np.ndarray, truth: np.ndarray, threshold: float
-) -> tuple[float, float]:
-    """The same where a row has several labels: so large a share of the rows has just the labels given, or the others.
-
-    The rows stand there twice, with their own labels and with those, and count by the shares.
-    """
-    rows = len(truth)
+    rows, labels = evaluation.logits.shape
     share = missed_share(rows)
-    weights = np.repeat([1 - share, share], rows)[None]
-    given = (probabilities >= threshold).astype(truth.dtype)
-    ends = [
-        float(metric(Ranking.of(np.tile(probabilities, (2, 1)), np.concatenate([truth, other]), threshold), weights)[0])
-        for other in (given, 1 - given)
-    ]
-    value = float(metric(Ranking.of(probabilities, truth, threshold), np.ones((1, rows)))[0])
-    return min(value, *ends), max(value, *ends)
+    if evaluation.task == "single-label":
+        same, seen = np.eye(labels), (1 - share) * evaluation.confusion / rows
+        metric = CLASS_METRICS[name]
+        wrong, right = (float(metric(seen + share * other / other.sum())) for other in (1 - same, same))
+        return wrong, right
+    twice, weights = evaluation.take(np.tile(np.arange(rows), 2)), np.repeat([1 - share, share], rows)[None]
+    truth, predicted = np.asarray(evaluation.targets), evaluation.predictions
+    changed = (replace(twice, targets=np.concatenate([truth, other])) for other in (1 - predicted, predicted))
+    wrong, right = (float(statistic(each, name)(weights)[0]) for each in changed)
+    return wrong, right
 
 
-def _calibration_entry(logits: np.ndarray, targets: np.ndarray, drawn: np.ndarray, seed: int) -> dict[str, float]:
+def _own_missed(metric: OwnMetric, evaluation: Evaluation) -> tuple[float, float]:
+    """The same of an own metric, which counts whole rows: as many of them are otherwise, evenly spread."""
+    truth, predicted = np.asarray(evaluation.targets), evaluation.predictions
+    wrong = 1 - predicted if evaluation.task == "multi-label" else (predicted + 1) % evaluation.logits.shape[1]
+    some = np.arange(0, len(truth), max(1, int(1 / missed_share(len(truth)))))
+    ends = []
+    for other in (wrong, predicted):
+        targets = truth.copy()
+        targets[some] = other[some]
+        ends.append(_value(metric, replace(evaluation, targets=targets)))
+    return ends[0], ends[1]
+
+
+def _value(metric: OwnMetric, evaluation: Evaluation) -> float:
+    """An own metric of rows that may have none, as rows of one class alone: then it is NaN."""
+    try:
+        return float(metric(evaluation))
+    except Exception:  # noqa: BLE001 -- each metric refuses in its own way
+        return math.nan
+
+
+def _own_resampled(metric: OwnMetric, evaluation: Evaluation, seed: int) -> np.ndarray:
+    """An own metric of samples of the rows, (resamples,): of few of them where it is slow."""
+    random, rows = np.random.default_rng([seed, 0x0123]), len(evaluation)
+    began = time.perf_counter()
+    values: list[float] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of samples without a class, which each metric says in its own way
+        while len(values) < LEAST_RESAMPLES:
+            values.append(_value(metric, evaluation.take(random.integers(0, rows, rows))))
+            if len(values) == SLOW_RESAMPLES and time.perf_counter() - began > SLOW_RESAMPLES * SLOW_SECONDS:
+                break
+    return np.array(values)
+
+
+def _calibration_statistic(evaluation: Evaluation) -> Statistic:
+    """The calibration error of samples of the rows, (draws,)."""
+    sure = evaluation.probabilities.max(-1)
+    error, gaps = binned_error(bins_of(sure)), sure - evaluation.right
+    return lambda weights: error(weights * gaps)
+
+
+def _calibration_entry(evaluation: Evaluation, drawn: np.ndarray, seed: int) -> dict[str, float]:
     """The calibration error with its interval, and what chance would show of it if every probability were true.
 
     Noise of the bins adds to the error, never takes away; a resample has that noise twice. So the interval is moved
     down by twice what resampling adds, and begins at 0 where chance alone may explain the error.
     """
-    sure, right = confidence(logits), logits.argmax(-1) == targets
-    bins = bins_of(sure)
-    value = float(binned_error(bins, sure - right))
+    sure, right, rows = evaluation.probabilities.max(-1), evaluation.right, len(evaluation)
+    error = binned_error(bins_of(sure))
+    value = float(error(sure - right))
     random = np.random.default_rng([seed, 0xCA1B])
-    sizes = chunks(RESAMPLES, DRAWN_CELLS // len(targets))
-    by_chance = np.concatenate(
-        [binned_error(bins, sure - (random.random((draws, len(targets))) < sure)) for draws in sizes]
-    )
+    sizes = chunks(LEAST_RESAMPLES, rows)
+    by_chance = np.concatenate([error(sure - (random.random((draws, rows)) < sure)) for draws in sizes])
     low, high = (end - 2 * (float(drawn.mean()) - value) for end in middle(drawn))
     if value <= middle(by_chance)[1]:
         low = 0.0
     if right.all():
-        high = max(high, missed_share(len(targets)) - value)
+        high = max(high, missed_share(rows) - value)
     return {
         "value": value,
         "low": min(max(low, 0.0), value),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,26 @@ from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.data.glue import glue_task
 from dongu.errors import UsageError
 from dongu.judge import ranking as multi_label
-from dongu.judge.ranking import Ranking, best_threshold, sigmoid
+from dongu.judge.answers import Evaluation
+from dongu.judge.ranking import Ranking, best_threshold, ratio, sigmoid
+from dongu.judge.resample import Statistic, sums_by
 
 # Metrics of a confusion matrix (…, truth, prediction), over any number of matrices at once: what a bootstrap asks.
 ConfusionMetric = Callable[[np.ndarray], np.ndarray]
-# The same where a row has several labels, from the rows' order and how often each row counts, (samples, rows).
+# The same where a row has several labels, from the rows' order and how often each row counts, (draws, rows).
 SetMetric = Callable[[Ranking, np.ndarray], np.ndarray]
+# The user's own: larger is better.
+OwnMetric = Callable[[Evaluation], float]
 
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
     """Share of the rows that are right."""
-    return _ratio(_diagonal(confusion).sum(-1), confusion.sum((-2, -1)))
+    return ratio(_diagonal(confusion).sum(-1), confusion.sum((-2, -1)))
 
 
 def class_f1(confusion: np.ndarray) -> np.ndarray:
     """F1 of each class, (…, labels); 0 for a class that neither occurs nor is predicted."""
-    return _ratio(2 * _diagonal(confusion), confusion.sum(-1) + confusion.sum(-2))
+    return ratio(2 * _diagonal(confusion), confusion.sum(-1) + confusion.sum(-2))
 
 
 def f1(confusion: np.ndarray) -> np.ndarray:
@@ -38,7 +43,7 @@ def f1(confusion: np.ndarray) -> np.ndarray:
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
     """Mean F1 over the classes that occur or are predicted."""
     present = (confusion.sum(-1) + confusion.sum(-2)) > 0
-    return _ratio((class_f1(confusion) * present).sum(-1), present.sum(-1))
+    return ratio((class_f1(confusion) * present).sum(-1), present.sum(-1))
 
 
 def matthews_correlation(confusion: np.ndarray) -> np.ndarray:
@@ -47,20 +52,44 @@ def matthews_correlation(confusion: np.ndarray) -> np.ndarray:
     truth, predicted, rows = confusion.sum(-1), confusion.sum(-2), confusion.sum((-2, -1))
     covariance = _diagonal(confusion).sum(-1) * rows - (truth * predicted).sum(-1)
     spread = (rows**2 - (truth**2).sum(-1)) * (rows**2 - (predicted**2).sum(-1))
-    return _ratio(covariance, np.sqrt(spread))
+    return ratio(covariance, np.sqrt(spread))
 
 
-def pearson(values: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Linear correlation over the last axis; NaN where either is constant."""
-    x, y = (numbers - numbers.mean(-1, keepdims=True) for numbers in (values, targets))
-    return _ratio((x * y).sum(-1), np.sqrt((x * x).sum(-1) * (y * y).sum(-1)), nothing=np.nan)
+def pearson(values: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Linear correlation over the last axis, each row as often as `weights` says; NaN where either is constant."""
+    weights = np.ones(values.shape) if weights is None else weights
+    rows = weights.sum(-1, keepdims=True)
+    x, y = (numbers - (weights * numbers).sum(-1, keepdims=True) / rows for numbers in (values, targets))
+    spread = (weights * x * x).sum(-1) * (weights * y * y).sum(-1)
+    return ratio((weights * x * y).sum(-1), np.sqrt(spread), nothing=np.nan)
 
 
 def spearman(values: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Correlation of the ranks; NaN where either is constant."""
-    from scipy.stats import rankdata  # most of a second to import, and only regression needs it
+    return np.asarray(spearman_of(values, targets)(np.ones((1, len(values))))[0])
 
-    return pearson(rankdata(values), rankdata(targets))
+
+def pearson_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
+    """The linear correlation in samples of the rows."""
+    return lambda weights: pearson(values, targets, weights)
+
+
+def spearman_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
+    """The correlation of the ranks in samples of the rows, in each of which the ranks are others."""
+    one, two = _ranks_of(values), _ranks_of(targets)
+    return lambda weights: pearson(one(weights), two(weights), weights)
+
+
+def _ranks_of(numbers: np.ndarray) -> Statistic:
+    """The ranks, from 1 on, in samples of the rows: (draws, rows). Equal numbers share the mean of theirs."""
+    kinds, places = np.unique(numbers, return_inverse=True)
+    counts = sums_by(places, len(kinds))
+
+    def ranks(weights: np.ndarray) -> np.ndarray:
+        there = counts(weights)
+        return np.take(np.cumsum(there, -1) - (there - 1) / 2, places, axis=-1)
+
+    return ranks
 
 
 CLASS_METRICS: dict[str, ConfusionMetric] = {
@@ -69,33 +98,80 @@ CLASS_METRICS: dict[str, ConfusionMetric] = {
     "macro_f1": macro_f1,
     "matthews_correlation": matthews_correlation,
 }
-NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "pearson": pearson,
-    "spearman": spearman,
+NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
+    "pearson": pearson_of,
+    "spearman": spearman_of,
 }
 SET_METRICS: dict[str, SetMetric] = {
     "average_precision": multi_label.mean_average_precision,
     "macro_f1": lambda ranking, weights: multi_label.macro_f1(ranking.counts(weights)),
     "micro_f1": lambda ranking, weights: multi_label.micro_f1(ranking.counts(weights)),
 }
+NAMED = frozenset({"loss", *CLASS_METRICS, *NUMBER_METRICS, *SET_METRICS})  # what is no own metric
+TAKEN = NAMED | {"calibration_error", "event", "step", "split"}  # keys of the files that metrics are written to
+
+
+def statistic(evaluation: Evaluation, name: str) -> Statistic:
+    """A named metric, or the mean loss, of samples of the rows."""
+    targets = np.asarray(evaluation.targets)
+    if name == "loss":
+        losses = np.asarray(evaluation.losses)
+        return lambda weights: (weights * losses).sum(-1) / weights.sum(-1)
+    if evaluation.task == "multi-label":
+        return lambda weights: SET_METRICS[name](evaluation.ranking, weights)
+    if evaluation.task == "regression":
+        return NUMBER_METRICS[name](evaluation.predictions, targets.astype(np.float64))
+    confusions = confusions_of(evaluation)
+    return lambda weights: CLASS_METRICS[name](confusions(weights))
+
+
+def confusions_of(evaluation: Evaluation) -> Statistic:
+    """Counts of (truth, prediction) of classes in samples of the rows, (draws, labels, labels)."""
+    labels = evaluation.logits.shape[1]
+    cells = np.asarray(evaluation.targets).astype(np.int64) * labels + evaluation.predictions
+    sums = sums_by(cells, labels * labels)
+    return lambda weights: sums(weights).reshape(*weights.shape[:-1], labels, labels)
+
+
+def measure(evaluation: Evaluation, name: str) -> float:
+    """A named metric of all rows, or the mean loss."""
+    if name == "loss":
+        return math.fsum(np.asarray(evaluation.losses)) / len(evaluation)
+    return float(statistic(evaluation, name)(np.ones((1, len(evaluation))))[0])
 
 
 @dataclass(frozen=True)
 class MetricSet:
-    """The metrics of a run, in the order in which they are shown, and the one that chooses the best model."""
+    """The metrics of a run, in the order in which they are shown, and the one that chooses the best model.
+
+    `own` are the user's: functions of an evaluation, of whose numbers the larger is the better one.
+    """
 
     task: Task
     label_names: tuple[str, ...]
     names: tuple[str, ...]
     main: str
+    own: Mapping[str, OwnMetric] = field(default_factory=dict)
 
     @staticmethod
-    def of(task: Task, label_names: Sequence[str], hub_name: str | None = None, main: str | None = None) -> MetricSet:
-        """The set that fits the task; `main` overrides which of them (or `loss`) chooses.
+    def of(
+        task: Task,
+        label_names: Sequence[str],
+        hub_name: str | None = None,
+        main: str | None = None,
+        own: Mapping[str, OwnMetric] | None = None,
+    ) -> MetricSet:
+        """The set that fits the task, and the `own` behind it; `main` overrides which of them (or `loss`) chooses.
 
         Raises:
-            UsageError: `main` does not fit the task.
+            UsageError: `main` does not fit the task, or an own metric has a name that is taken or no function.
         """
+        own = own or {}
+        for name, metric in own.items():
+            if name in TAKEN or not name.isidentifier() or not callable(metric):
+                what = "is taken" if name in TAKEN else "is no name" if callable(metric) else "is no function"
+                hint = "an own metric is a function of an evaluation that gives a number: metrics={'kappa': kappa}"
+                raise UsageError(what, where=f"metrics[{name!r}]", hint=hint)
         names: tuple[str, ...]
         glue = glue_task(hub_name)
         if glue is not None and bool(glue.labels) == (task == "single-label"):
@@ -110,7 +186,8 @@ class MetricSet:
             names, default = ("accuracy", "f1"), "accuracy"
         else:
             names, default = ("accuracy", "macro_f1"), "macro_f1"
-        known = {"regression": {*NUMBER_METRICS}, "multi-label": {*names}}.get(task, {*CLASS_METRICS})
+        names = (*names, *own)
+        known = {"regression": {*NUMBER_METRICS}, "multi-label": {*SET_METRICS}}.get(task, {*CLASS_METRICS}) | {*own}
         if main is not None and main != "loss" and (main not in known or (main == "f1" and len(label_names) != 2)):
             raise UsageError(
                 f"does not fit a {task} task with {len(label_names)} outputs",
@@ -119,7 +196,7 @@ class MetricSet:
             )
         if main is not None and main != "loss" and main not in names:
             names = (main, *names)
-        return MetricSet(task, tuple(label_names), names, main or default)
+        return MetricSet(task, tuple(label_names), names, main or default, own)
 
     def best_threshold(self, logits: np.ndarray, targets: np.ndarray) -> float:
         """The probability from which on a label is given that is best on these rows.
@@ -128,18 +205,34 @@ class MetricSet:
         """
         return best_threshold(sigmoid(logits), targets, "micro_f1" if self.main == "micro_f1" else "macro_f1")
 
+    def values(self, evaluation: Evaluation) -> dict[str, float]:
+        """The mean loss and each metric of labelled rows.
+
+        Raises:
+            UsageError: an own metric gives something else than a number.
+        """
+        return {"loss": measure(evaluation, "loss"), **self._values(evaluation)}
+
     def compute(
         self, logits: np.ndarray, targets: np.ndarray, threshold: float = DEFAULT_THRESHOLD
     ) -> dict[str, float]:
         """Each metric of (rows, labels) logits against (rows,) or (rows, labels) targets."""
-        if self.task == "multi-label":
-            ranking = Ranking.of(sigmoid(logits), targets, threshold)
-            return {name: float(SET_METRICS[name](ranking, np.ones((1, len(targets))))[0]) for name in self.names}
-        if self.task == "regression":
-            values = logits[:, 0].astype(np.float64)
-            return {name: float(NUMBER_METRICS[name](values, targets.astype(np.float64))) for name in self.names}
-        confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
-        return {name: float(CLASS_METRICS[name](confusion)) for name in self.names}
+        rows = np.arange(len(targets))
+        return self._values(Evaluation("", rows, logits, targets, None, {}, threshold, self.task))
+
+    def _values(self, evaluation: Evaluation) -> dict[str, float]:
+        return {
+            name: self._own_value(name, evaluation) if name in self.own else measure(evaluation, name)
+            for name in self.names
+        }
+
+    def _own_value(self, name: str, evaluation: Evaluation) -> float:
+        value = self.own[name](evaluation)
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            what = f"gives {type(value).__name__}, and not a number"
+            raise UsageError(what, where=f"metrics[{name!r}]", hint="return a float, such as value.mean()") from error
 
     def per_class(
         self, logits: np.ndarray, targets: np.ndarray, threshold: float = DEFAULT_THRESHOLD
@@ -147,30 +240,26 @@ class MetricSet:
         """Rows, precision, recall and F1 of each class, and its average precision where a row has several."""
         if self.task == "regression":
             return []
-        ranked = []
-        if self.task == "multi-label":
-            ranking = Ranking.of(sigmoid(logits), targets, threshold)
-            everyone = np.ones(len(targets))
-            right, given, true = ranking.counts(everyone)
-            ranked = [{"average_precision": float(value)} for value in ranking.average_precision(everyone)]
-        else:
-            confusion = confusion_matrix(logits.argmax(-1), targets, len(self.label_names))
-            right, given, true = _diagonal(confusion), confusion.sum(-2), confusion.sum(-1)
-        return [
+        evaluation = Evaluation("", np.arange(len(targets)), logits, targets, None, {}, threshold, self.task)
+        right, predicted, true = evaluation.counts
+        table = [
             {
                 "class": name,
                 "rows": int(true[i]),
-                "precision": float(_ratio(right[i], given[i])),
-                "recall": float(_ratio(right[i], true[i])),
-                "f1": float(_ratio(2 * right[i], given[i] + true[i])),
-                **(ranked[i] if ranked else {}),
+                "precision": float(ratio(right[i], predicted[i])),
+                "recall": float(ratio(right[i], true[i])),
+                "f1": float(ratio(2 * right[i], predicted[i] + true[i])),
             }
             for i, name in enumerate(self.label_names)
         ]
+        if self.task == "multi-label":
+            for row, value in zip(table, evaluation.ranking.average_precision(np.ones(len(targets))), strict=True):
+                row["average_precision"] = float(value)
+        return table
 
     def why_undefined(self, targets: np.ndarray) -> str | None:
         """Why these rows' labels, (rows,) or (rows, labels), tell no model from another by the main metric, if so."""
-        if self.main == "loss" or not len(targets):
+        if self.main == "loss" or self.main in self.own or not len(targets):
             return None if len(targets) else "has no rows"
         counted = targets.sum(0) if targets.ndim == 2 else np.unique(targets)
         if self.task == "regression":
@@ -192,21 +281,6 @@ class MetricSet:
         return new < old if self.main == "loss" else new > old
 
 
-def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, labels: int) -> np.ndarray:
-    """Counts of (truth, prediction), (labels, labels) int64."""
-    cells = np.bincount(targets.astype(np.int64) * labels + predictions, minlength=labels * labels)
-    counts: np.ndarray = cells.reshape(labels, labels).astype(np.int64)
-    return counts
-
-
 def _diagonal(confusion: np.ndarray) -> np.ndarray:
     diagonal: np.ndarray = np.diagonal(confusion, axis1=-2, axis2=-1)
     return diagonal
-
-
-def _ratio(numerator: Any, denominator: Any, nothing: float = 0.0) -> np.ndarray:
-    """Division where 0 / 0 has a value."""
-    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    quotient: np.ndarray = np.full(np.shape(denominator), nothing)
-    np.divide(numerator, denominator, out=quotient, where=denominator != 0)
-    return quotient

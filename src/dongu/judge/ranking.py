@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+LEAST = 2.0**-53  # what the probability of a row that is wrong and very sure counts as
 ROUNDING = 1e-12  # sums in another order differ by less, and scores that differ at all by more
 
 
@@ -13,6 +15,21 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     """The probability of each label, in double precision and without overflow."""
     half: np.ndarray = np.tanh(logits.astype(np.float64) / 2)
     return (1 + half) / 2
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """The probability of each class, (rows, labels) in double precision."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def ratio(numerator: Any, denominator: Any, nothing: float = 0.0) -> np.ndarray:
+    """Division where 0 / 0 has a value."""
+    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    quotient: np.ndarray = np.full(np.shape(denominator), nothing)
+    np.divide(numerator, denominator, out=quotient, where=denominator != 0)
+    return quotient
 
 
 def best_threshold(probabilities: np.ndarray, truth: np.ndarray, metric: str) -> float:
@@ -103,28 +120,22 @@ class Ranking:
 def macro_f1(counts: np.ndarray) -> np.ndarray:
     """Mean F1 over the labels that occur or are given, from (3, …, labels) counts."""
     present = (counts[1] + counts[2]) > 0
-    return _share((label_f1(counts) * present).sum(-1), present.sum(-1))
+    return ratio((label_f1(counts) * present).sum(-1), present.sum(-1))
 
 
 def micro_f1(counts: np.ndarray) -> np.ndarray:
     """F1 over all cells together."""
     right, given, true = counts.sum(-1)
-    return _share(2 * right, given + true)
+    return ratio(2 * right, given + true)
 
 
 def label_f1(counts: np.ndarray) -> np.ndarray:
     """F1 of each label, (…, labels); 0 for one that neither occurs nor is given."""
-    return _share(2 * counts[0], counts[1] + counts[2])
-
-
-def _share(numerator: np.ndarray, denominator: np.ndarray, nothing: float = 0.0) -> np.ndarray:
-    quotient: np.ndarray = np.full(np.shape(denominator), nothing)
-    np.divide(numerator, denominator, out=quotient, where=np.asarray(denominator) > 0)
-    return quotient
+    return ratio(2 * counts[0], counts[1] + counts[2])
 
 
 def mean_average_precision(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
     """Mean average precision over the labels that occur, (samples,), for (samples, rows) weights; NaN where none do."""
     values = np.array([ranking.average_precision(sample) for sample in weights])  # (samples, labels)
     known = ~np.isnan(values)
-    return _share(np.where(known, values, 0.0).sum(-1), known.sum(-1), nothing=np.nan)
+    return ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1), nothing=np.nan)

@@ -10,7 +10,7 @@ from typing import Any
 from dongu.config import Task
 from dongu.judge.calibration import ADVISED_ROWS
 from dongu.judge.intervals import CONSTANT_ANSWERS
-from dongu.judge.metrics import MetricSet
+from dongu.judge.metrics import NUMBER_METRICS, MetricSet
 from dongu.text import counted, fields, wrapped
 
 Entries = Mapping[str, Mapping[str, float]]  # metric: value, low, high, baseline
@@ -44,7 +44,7 @@ class Yardstick:
     task: Task
     metric: str
     label_names: Sequence[str]
-    constant: Sequence[float] | None  # `confidence.constant_answer`
+    constant: Sequence[float] | None  # `intervals.constant_answer`
 
     @staticmethod
     def of(metrics: MetricSet, constant: Sequence[float] | None) -> Yardstick:
@@ -54,7 +54,7 @@ class Yardstick:
     def without_reading(self, entry: Mapping[str, float]) -> tuple[str, float] | None:
         """What an answer without reading is called, and what it reaches; None where that has no value."""
         baseline = entry.get("baseline", math.nan)
-        if self.task == "regression" and self.metric != "loss":  # a constant correlates with nothing
+        if self.metric in NUMBER_METRICS:  # a constant correlates with nothing
             return "answering at random", RANDOM
         if not math.isfinite(baseline) or self.constant is None:
             return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.judge.answers import Answers
+from dongu.judge.answers import Evaluation
 from dongu.judge.classes import class_rows, most_confused, reliability
 from dongu.judge.words import judged
 from dongu.page.draw import drawings
@@ -42,7 +42,7 @@ def answers_shown(trace: Trace) -> AnswersShown | None:
     if trace.task == "regression":
         return AnswersShown(split, _numbers(answers), [], 0, [], "")
     names = trace.record.label_names
-    rows = class_rows(answers)
+    rows = class_rows(answers, names)
     shown = rows if len(rows) <= SHOWN_CLASSES else sorted(rows, key=lambda row: -row.rows)[:SHOWN_CLASSES]
     drawn, confused, calibration = [], [], ""
     if trace.task == "single-label":
@@ -56,13 +56,14 @@ def answers_shown(trace: Trace) -> AnswersShown | None:
     return AnswersShown(split, drawn, shown, len(rows) - len(shown), confused, calibration)
 
 
-def _numbers(answers: Answers) -> list[tuple[Chart, str]]:
+def _numbers(answers: Evaluation) -> list[tuple[Chart, str]]:
     """Of a regression: answers against labels, and what is left."""
-    both = Axis.of(np.concatenate([answers.targets, answers.given]), "label")
+    targets, predictions = np.asarray(answers.targets), answers.predictions
+    both = Axis.of(np.concatenate([targets, predictions]), "label")
     scatter = Plot("Answer and label", both, Axis(both.low, both.high, both.ticks, "answer"))
     scatter.rule("answer = label", (both.low, both.high), (both.low, both.high))
-    scatter.points("rows", answers.targets, answers.given)
-    errors = answers.given - answers.targets
+    scatter.points("rows", targets, predictions)
+    errors = predictions - targets
     reach = float(np.abs(errors).max()) or 1.0
     bins = 2 * min(max(round(math.sqrt(len(errors))), 4), 14) + 1  # one of them around 0
     counts, edges = np.histogram(errors, bins=bins, range=(-reach, reach))
@@ -81,7 +82,7 @@ def _numbers(answers: Answers) -> list[tuple[Chart, str]]:
     ]
 
 
-def _reliability(trace: Trace, answers: Answers) -> tuple[Chart, str]:
+def _reliability(trace: Trace, answers: Evaluation) -> tuple[Chart, str]:
     saved = reliability(answers)
     edges = np.linspace(0, 1, len(saved.rows) + 1)
     plot = Plot(

@@ -37,16 +37,16 @@ def hardest(trace: Trace, data: TextData | None) -> list[RowShown]:
     answers = trace.answers.get("validation")
     if answers is None:
         return []
-    names = trace.record.label_names
-    order = np.argsort(-answers.losses, kind="stable")[:SHOWN_ROWS]
+    names, targets, losses = trace.record.label_names, np.asarray(answers.targets), np.asarray(answers.losses)
+    order = np.argsort(-losses, kind="stable")[:SHOWN_ROWS]
     rows = []
     for place in (int(each) for each in order):
-        truth, given = answers.targets[place], answers.given[place]
+        truth, given = targets[place], answers.predictions[place]
         if trace.task == "regression":
             label, answer, number = f"{truth:.4g}", f"{given:.4g}", f"{given - truth:+.3g}"
         elif trace.task == "multi-label":
             label, answer = (_set_of(flags, names) for flags in (truth, given))
-            number = format_number(float(answers.losses[place]), 3)
+            number = format_number(float(losses[place]), 3)
         else:
             label, answer = names[int(truth)], names[int(given)]
             number = f"{answers.probabilities[place, int(truth)]:.1%}"

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from dongu.config import Task
+from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.doctor.finding import Finding
 from dongu.errors import InputError
 from dongu.files import read_log, read_regular
-from dongu.judge.answers import Answers
+from dongu.judge.answers import Evaluation
 from dongu.run.dynamics import read_dynamics
 from dongu.run.folder import FINDINGS, RunFolder, dump_json
 from dongu.run.predictions import read_rows
@@ -75,6 +75,7 @@ class Outcome(BaseModel):
     best_step: int
     temperature: float | None = None
     calibrated: bool = False
+    threshold: float = DEFAULT_THRESHOLD
 
 
 class Rates(BaseModel):
@@ -108,7 +109,7 @@ class Trace:
     phases: Mapping[str, float]  # seconds
     summary: Summary | None  # of the last start
     findings: Sequence[Finding]
-    answers: Mapping[str, Answers]  # of each labelled split
+    answers: Mapping[str, Evaluation]  # of each labelled split
     dynamics: np.ndarray
     digests: Mapping[str, str]  # sha256 of each file of a finished run
 
@@ -145,7 +146,8 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
     with _reading(path / FINDINGS):
         findings = _FINDINGS.validate_json(read_regular(path / FINDINGS)) if (path / FINDINGS).exists() else ()
     files = {split: path / "predictions" / f"{split}.jsonl" for split in splits}
-    answers = {split: read_rows(file, task, record.label_names) for split, file in files.items() if file.exists()}
+    rows = task, record.label_names, DEFAULT_THRESHOLD if outcome is None else outcome.threshold
+    answers = {split: read_rows(file, *rows) for split, file in files.items() if file.exists()}
     with _reading(folder.dynamics):
         dynamics = read_dynamics(folder.dynamics)
     return Trace(

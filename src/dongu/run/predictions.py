@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import numpy as np
 from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.errors import InputError
 from dongu.files import LOG_LIMIT, read_regular
-from dongu.judge.answers import LEAST, Answers, Evaluation
-from dongu.judge.metrics import MetricSet
-from dongu.judge.ranking import Ranking, sigmoid
+from dongu.judge.answers import Evaluation
+from dongu.judge.metrics import NAMED, MetricSet, measure
+from dongu.judge.ranking import LEAST, sigmoid, softmax
 from dongu.run.folder import RunFolder
 
 TOLERANCE = 1e-6  # of a metric that is computed again
@@ -29,7 +29,7 @@ def prediction_lines(evaluation: Evaluation, metrics: MetricSet) -> Iterator[dic
     for i, answer in enumerate(answers):
         line: dict[str, Any] = {"id": int(evaluation.ids[i])}
         if evaluation.targets is not None:
-            line["label"] = _label_of(evaluation.targets[i], metrics)
+            line["label"] = label_of(evaluation.targets[i], metrics.task, metrics.label_names)
         yield {**line, **answer}
 
 
@@ -50,22 +50,16 @@ def answer_rows(logits: np.ndarray, metrics: MetricSet, threshold: float) -> Ite
         yield {"prediction": given if several else names[int(row.argmax())], "probabilities": probabilities}
 
 
-def _label_of(target: Any, metrics: MetricSet) -> float | str | list[str]:
-    if metrics.task == "regression":
+def label_of(target: Any, task: Task, names: Sequence[str]) -> float | str | list[str]:
+    """What a row's target, or its prediction, is called."""
+    if task == "regression":
         return float(target)
-    if metrics.task == "multi-label":
-        return [metrics.label_names[i] for i in np.flatnonzero(target)]
-    return metrics.label_names[int(target)]
+    if task == "multi-label":
+        return [names[i] for i in np.flatnonzero(target).tolist()]
+    return names[int(target)]
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities in double precision, (rows, labels)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    exponentials = np.exp(shifted)
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
-
-
-def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], results: Mapping[str, Any]) -> Answers:
+def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], results: Mapping[str, Any]) -> Evaluation:
     """The answers of a finished run to one of its labelled splits, held against its results.
 
     Args:
@@ -81,7 +75,8 @@ def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], resul
     names, task = tuple(record["label_names"]), record["options"]["task"]
     try:
         rows = record["data"][split]["rows"]
-        written = {name: results[split][name]["value"] for name in ("loss", *record["metrics"])}
+        named = [name for name in ("loss", *record["metrics"]) if name in NAMED]  # whoever reads has no own metric
+        written = {name: results[split][name]["value"] for name in named}
     except (KeyError, TypeError) as error:
         what = f"says nothing of {split} that could be compared ({error})"
         raise InputError(what, where=str(folder.path), hint=RESTORE) from error
@@ -89,7 +84,7 @@ def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], resul
     if len(answers) != rows:
         raise InputError(f"has {len(answers):,} rows, and run.json says {rows:,}", where=str(path), hint=RESTORE)
     for name, value in written.items():
-        found, tolerance = answers.metric(name), LOSS_TOLERANCE if name == "loss" else TOLERANCE
+        found, tolerance = measure(answers, name), LOSS_TOLERANCE if name == "loss" else TOLERANCE
         if not (
             math.isnan(found) if value is None else math.isclose(found, value, rel_tol=tolerance, abs_tol=tolerance)
         ):
@@ -98,15 +93,15 @@ def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], resul
     return answers
 
 
-def read_rows(path: Path, task: Task, names: tuple[str, ...], threshold: float = DEFAULT_THRESHOLD) -> Answers:
-    """The rows of a file of predictions with labels.
+def read_rows(path: Path, task: Task, names: Sequence[str], threshold: float = DEFAULT_THRESHOLD) -> Evaluation:
+    """The rows of a file of predictions with labels; their logits are the logarithms of the probabilities.
 
     Raises:
         InputError: it is missing or damaged.
     """
     lines = list(_lines(path))
     try:
-        return _answers(lines, task, names, threshold)
+        return _evaluation(path.stem, lines, task, names, threshold)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"holds no predictions of a {task} task ({error})", where=str(path), hint=RESTORE) from error
 
@@ -128,28 +123,32 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         yield content
 
 
-def _answers(lines: list[dict[str, Any]], task: Task, names: tuple[str, ...], threshold: float) -> Answers:
+def _evaluation(
+    split: str, lines: list[dict[str, Any]], task: Task, names: Sequence[str], threshold: float
+) -> Evaluation:
     """
     Raises:
         KeyError, TypeError, ValueError, OverflowError: a line is not what such a run writes.
     """
     ids = np.array([line["id"] for line in lines], np.int64)
     targets: np.ndarray
-    given: np.ndarray
     if task == "regression":
         targets, given = (np.array([line[key] for line in lines], np.float64) for key in ("label", "prediction"))
-        return Answers(task, names, ids, targets, given, (given - targets) ** 2, np.empty((len(lines), 0)))
+        return Evaluation(split, ids, given[:, None], targets, (given - targets) ** 2, {}, threshold, task)
     place = {name: i for i, name in enumerate(names)}
-    probabilities = np.array([[line["probabilities"][name] for name in names] for line in lines], np.float64)
+    sure = np.array([[line["probabilities"][name] for name in names] for line in lines], np.float64)
     if task == "multi-label":
-        targets, given = np.zeros(probabilities.shape), np.zeros(probabilities.shape)
+        targets = np.zeros(sure.shape)
         for row, line in enumerate(lines):
             targets[row, [place[name] for name in line["label"]]] = 1
-            given[row, [place[name] for name in line["prediction"]]] = 1
-        likely = np.where(targets == 1, probabilities, 1 - probabilities)  # of each label being as it is
+        likely = np.where(targets == 1, sure, 1 - sure)  # of each label being as it is
         losses = -np.log(likely.clip(LEAST)).mean(-1)
-        ranking = Ranking.of(probabilities, targets, threshold)
-        return Answers(task, names, ids, targets, given, losses, probabilities, ranking)
-    targets, given = (np.array([place[line[key]] for line in lines], np.int64) for key in ("label", "prediction"))
-    losses = -np.log(probabilities[np.arange(len(lines)), targets].clip(LEAST))
-    return Answers(task, names, ids, targets, given, losses, probabilities)
+    else:
+        targets = np.array([place[line["label"]] for line in lines], np.int64)
+        losses = -np.log(sure[np.arange(len(lines)), targets].clip(LEAST))
+    logits = np.log(sure.clip(LEAST)) - (np.log((1 - sure).clip(LEAST)) if task == "multi-label" else 0)
+    found = Evaluation(split, ids, logits, targets, losses, {}, threshold, task, read_back=sure)
+    for line, prediction in zip(lines, found.predictions, strict=True):
+        if line["prediction"] != label_of(prediction, task, names):
+            raise ValueError(f"row {line['id']}: the prediction is not that of the probabilities")
+    return found

@@ -15,7 +15,7 @@ from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table, as_cell
 from dongu.errors import DataError, InputError, ModelError
-from dongu.judge.metrics import MetricSet
+from dongu.judge.metrics import NAMED, MetricSet
 from dongu.model.safety import check_folder, read_object
 from dongu.run.folder import RunFolder
 from dongu.text import is_blank
@@ -62,7 +62,8 @@ class SavedRun:
         if (outputs := _outputs(folder.model)) != len(names):
             what = f"the model has {outputs} outputs, and run.json names {len(names)} labels"
             raise ModelError(what, where=str(run), hint="restore both from a copy")
-        metrics = MetricSet.of(record["options"]["task"], names, config.data, record["metric"])
+        main = record["metric"] if record["metric"] in NAMED else None  # the functions of own metrics are not here
+        metrics = MetricSet.of(record["options"]["task"], names, config.data, main)
         return SavedRun(folder, config, metrics, record.get("constant_answer"))
 
     @property
