@@ -81,8 +81,8 @@ def commands() -> str:
 def parsers() -> Mapping[str, argparse.ArgumentParser]:
     """The parser of each command by its name, in the order of `dongu --help`."""
     made = Parser(prog="dongu").add_subparsers(parser_class=Parser)
-    for command in COMMANDS:
-        command.add(made)
+    for add in COMMANDS.values():
+        add(made)
     return made.choices
 
 

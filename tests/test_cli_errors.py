@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dongu.cli import predict, train
+from dongu.cli import answer, train
 from dongu.cli.main import run as run_command
 
 
@@ -57,7 +57,7 @@ def test_a_signal_outside_of_the_steps(
     monkeypatch.setattr(train, "_run", interrupt)
     assert run_command(["train", "data"]) == code
     assert capsys.readouterr().err == f"dongu: stopped by {name} during the set-up; nothing was lost\n"
-    monkeypatch.setattr(predict, "_run", interrupt)
+    monkeypatch.setattr(answer, "_predict", interrupt)
     assert run_command(["predict", "run", "text"]) == code
     assert capsys.readouterr().err == f"dongu: stopped by {name}\n"
     assert signal.getsignal(signal.Signals[name]) == signal.SIG_DFL

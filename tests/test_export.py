@@ -21,14 +21,14 @@ import torch
 
 import dongu
 from conftest import WORDS
-from dongu.cli import export as command
 from dongu.cli.main import run as run_command
+from dongu.cli.share import PACKAGES
 from dongu.export import folder as exporting
 from dongu.export.onnx import OnnxModel, write_onnx
 from dongu.files import Disk
 from dongu.model.load import load_model, load_tokenizer, model_columns
 
-missing = [name for name in command.PACKAGES if importlib.util.find_spec(name) is None]
+missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(missing), reason="the extra [onnx] is not installed")
 
 HOSTILE = ('<b>"bold" `x`</b>', "class1\u2028---\tevil: true", "sınıf")  # names of classes
@@ -302,7 +302,7 @@ def test_bad_input(
         assert run_command(["export", *arguments]) == 2, arguments
         assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "onnxruntime" else object())
+    monkeypatch.setattr("dongu.cli.share.find_spec", lambda name: None if name == "onnxruntime" else object())
     assert run_command(["export", run]) == 2
     what, hint = capsys.readouterr().err.splitlines()
     assert what == "dongu: error: dongu export: onnxruntime not installed"

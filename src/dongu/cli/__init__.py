@@ -1,1 +1,1 @@
-"""The command line: parse, call, print; one file a command. Nothing here imports torch before a command computes."""
+"""The command line: parse, call, print. Nothing here imports torch before a command computes."""

@@ -9,23 +9,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from dongu import __version__, launch
-from dongu.cli import (
-    compare,
-    demo,
-    eject,
-    evaluate,
-    export,
-    inspect,
-    predict,
-    push,
-    quiz,
-    report,
-    resume,
-    train,
-    verify,
-)
+from dongu.cli import answer, learn, resume, share, show, train, verify
 from dongu.cli.options import Parser
 from dongu.cli.output import Output, standard_streams
 from dongu.config import did_you_mean
@@ -33,8 +20,21 @@ from dongu.errors import DonguError, StoppedError, UsageError, no_panic
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.text import wrapped
 
-# In the order of --help.
-COMMANDS = (train, resume, evaluate, predict, report, compare, inspect, verify, eject, export, push, quiz, demo)
+COMMANDS: dict[str, Callable[[Any], None]] = {  # in the order of --help: what adds a command to the subparsers
+    "train": train.add,
+    "resume": resume.add,
+    "evaluate": answer.add_evaluate,
+    "predict": answer.add_predict,
+    "report": show.add_report,
+    "compare": show.add_compare,
+    "inspect": show.add_inspect,
+    "verify": verify.add,
+    "eject": share.add_eject,
+    "export": share.add_export,
+    "push": share.add_push,
+    "quiz": learn.add_quiz,
+    "demo": learn.add_demo,
+}
 RUNS = ("train", "resume", "demo")  # what they say is a comment on what they write
 TOGETHER = ("train", "resume", "evaluate", "predict", "verify")  # all processes of a launcher compute; else the first
 
@@ -102,12 +102,11 @@ def _check_command(arguments: Sequence[str]) -> None:
     Raises:
         UsageError: there is no such command.
     """
-    names = [module.__name__.rpartition(".")[2] for module in COMMANDS]
     if arguments[:1] == ["version"]:
         raise UsageError("there is no command version", hint="dongu --version")
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
-        close = get_close_matches(arguments[0], names, n=1)
-        hint = f"did you mean `dongu {close[0]}`?" if close else f"the commands are: {', '.join(names)}"
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        close = get_close_matches(arguments[0], COMMANDS, n=1)
+        hint = f"did you mean `dongu {close[0]}`?" if close else f"the commands are: {', '.join(COMMANDS)}"
         raise UsageError(f"there is no command {arguments[0]}", hint=hint)
 
 
@@ -127,8 +126,8 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", "-V", action="version", version=f"dongu {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for command in COMMANDS:
-        command.add(commands)
+    for add in COMMANDS.values():
+        add(commands)
     for each in commands.choices.values():
         each.set_defaults(parser=each)
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -55,10 +56,27 @@ def spellings(name: str) -> list[str]:
     return list(dict.fromkeys([option_flag(name), f"--{name}"]))
 
 
-def add_compute_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", default="32", metavar="N", help="rows a forward pass (32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
+def command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], **texts: str
+) -> argparse.ArgumentParser:
+    """A command that calls `run` with what was parsed; `texts` are its help, description and the like."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, allow_abbrev=False, **texts)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_run_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
+
+
+def add_compute_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", default="32", metavar="N", help="rows of a forward pass (32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
+    add_json(parser)
 
 
 def add_language(parser: Any, what: str) -> None:

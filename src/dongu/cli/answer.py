@@ -1,4 +1,4 @@
-"""`dongu predict`: answers for texts, rows and GLUE's server."""
+"""`dongu evaluate` and `dongu predict`: what a trained model says to rows."""
 
 from __future__ import annotations
 
@@ -9,43 +9,104 @@ from pathlib import Path
 from typing import Any
 
 from dongu import launch
-from dongu.cli.options import add_compute_options, refuse_existing, whole_number
-from dongu.errors import InputError, UsageError
-from dongu.text import is_blank, printable
+from dongu.cli.options import add_compute_options, add_run_folder, command, refuse_existing, whole_number
+from dongu.errors import DataError, InputError, UsageError
+from dongu.text import is_blank, printable, wrapped
 
-DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 ANSWER_FILES = (".jsonl", ".csv", ".tsv")
 
 
-def add(commands: Any) -> None:
-    predict = commands.add_parser(
+def add_evaluate(commands: Any) -> None:
+    parser = command(
+        commands,
+        "evaluate",
+        _evaluate,
+        help="metrics of a run on its own splits or on other data",
+        description="Metrics of a run's best model on its own splits, or on the rows of another file.",
+    )
+    add_run_folder(parser)
+    parser.add_argument("data", metavar="DATA", nargs="?", help="other data (default: the run's own)")
+    parser.add_argument("--split", default=None, help="one split only (default: all but train)")
+    add_compute_options(parser)
+
+
+def _evaluate(parsed: argparse.Namespace) -> None:
+    from dongu.data.sources import read_source
+    from dongu.use.saved import SavedRun
+
+    batch_size = whole_number(parsed.batch_size, "batch-size", 32)
+    saved = SavedRun.open(parsed.folder, device=parsed.device, batch_size=batch_size)
+    if parsed.data is None:
+        examples = saved.own_examples(parsed.split)
+    else:
+        examples = saved.other_examples(read_source(parsed.data), parsed.split)
+    if all(split.targets is None for split in examples.values()):
+        where = next(iter(examples.values())).origin
+        raise DataError("the labels are hidden", where=where, hint="`dongu predict` answers rows without labels")
+    from dongu.judge.intervals import verdict
+    from dongu.judge.words import Yardstick, said_of
+    from dongu.run.console import Console
+    from dongu.run.folder import dump_json
+    from dongu.use.classifier import Classifier
+
+    classifier = Classifier(saved)
+    evaluations = classifier.evaluate(examples)
+    if not classifier.accelerator.is_main_process:
+        return
+    results = {
+        split: verdict(evaluation, saved.metrics, saved.constant_answer, saved.config.seed)
+        for split, evaluation in evaluations.items()
+    }
+    if parsed.json:
+        print(dump_json({split: _flat(entries) for split, entries in results.items()}))
+        return
+    yardstick = Yardstick.of(saved.metrics, saved.constant_answer)
+    console = Console()
+    if parsed.data is not None and saved.learnt_from(parsed.data):
+        for line in wrapped(f"the run was trained on rows of {parsed.data}: these figures are too good", "WARNING: "):
+            console.line(line)
+    for line in said_of(results, {name: len(evaluation.ids) for name, evaluation in evaluations.items()}, yardstick):
+        console.line(line)
+
+
+def _flat(entries: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """`accuracy`, `accuracy_low`, `accuracy_high`, `accuracy_baseline`: one number a key."""
+    return {
+        name if key == "value" else f"{name}_{key}": number
+        for name, entry in entries.items()
+        for key, number in entry.items()
+    }
+
+
+def add_predict(commands: Any) -> None:
+    parser = command(
+        commands,
         "predict",
+        _predict,
         help="labels and probabilities for texts, in input order",
         description="Labels and probabilities for texts, in input order. A model of pairs takes the texts two by two.",
         epilog="Without TEXT and --data, lines of standard input are read; the two texts of a pair stand on one"
         " line, with a tab between them.",
-        allow_abbrev=False,
     )
-    predict.add_argument("folder", metavar="RUN", type=Path, help="run folder")
-    predict.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
-    predict.add_argument("--data", metavar="FILE", type=Path, help="file of rows: csv, tsv, json, jsonl or parquet")
-    predict.add_argument("--out", metavar="FILE", type=Path, help="file to write: .jsonl, .csv or .tsv")
-    predict.add_argument(
+    add_run_folder(parser)
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
+    parser.add_argument("--data", metavar="FILE", type=Path, help="file of rows: csv, tsv, json, jsonl or parquet")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="file to write: .jsonl, .csv or .tsv")
+    parser.add_argument(
         "--glue",
         metavar="TASK",
         nargs="?",
         const="",
         help="write what GLUE's server wants of the run's test split to the folder --out (TASK: that of glue:TASK)",
     )
-    add_compute_options(predict)
-    predict.set_defaults(run=_run)
+    add_compute_options(parser)
 
 
-def _run(parsed: argparse.Namespace) -> None:
+def _predict(parsed: argparse.Namespace) -> None:
     if parsed.data is None and not parsed.texts and not launch.alone():
         return  # standard input is read once, and GLUE's files are written once
     if parsed.glue is not None:
-        _hand_in(parsed)
+        _submit(parsed)
         return
     from dongu.data.readers import read_file
     from dongu.use.answer_file import beside, check_cells, json_of_row, write_answers
@@ -98,7 +159,7 @@ def _rows_of(columns: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
         yield {"id": number, **dict(zip(columns, cells, strict=True))}
 
 
-def _hand_in(parsed: argparse.Namespace) -> None:
+def _submit(parsed: argparse.Namespace) -> None:
     from dongu.use.submission import write_submission
 
     if parsed.out is None or parsed.data is not None or parsed.texts:
@@ -108,8 +169,10 @@ def _hand_in(parsed: argparse.Namespace) -> None:
 
 
 def _typed(texts: Sequence[str], *, pair: bool) -> Iterator[tuple[str, ...]]:
+    from dongu.data.readers import SUFFIXES
+
     for text in texts:
-        if Path(text).suffix in DATA_FILES and Path(text).is_file():
+        if Path(text).suffix in SUFFIXES and Path(text).is_file():
             raise UsageError(f"{text} is a file", hint=f"to predict for its rows: --data {text}")
     if pair and len(texts) % 2:
         raise UsageError(

@@ -1,0 +1,56 @@
+"""`dongu quiz` and `dongu demo`: for those who see the loop for the first time."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from dongu.cli.options import add_language, command
+from dongu.errors import UsageError
+from dongu.teach.language import language_of
+from dongu.teach.quiz import LESSONS, Quiz
+
+
+def add_quiz(commands: Any) -> None:
+    parser = command(
+        commands,
+        "quiz",
+        _quiz,
+        help="questions and answers on the lessons in docs/",
+        description="Questions on the lines of the loop, with their answers. Without a terminal, answers are read"
+        " from standard input, one a line.",
+    )
+    parser.add_argument("lesson", metavar="LESSON", nargs="?", choices=LESSONS, help=", ".join(LESSONS) + " (all)")
+    add_language(parser, "language of the questions")
+    parser.add_argument("--seed", metavar="N", help="another order of the questions and their answers")
+
+
+def _quiz(parsed: argparse.Namespace) -> None:
+    if parsed.seed is not None and not parsed.seed.isdecimal():
+        raise UsageError(f"must be a whole number, got `{parsed.seed}`", where="--seed")
+    seed = None if parsed.seed is None else int(parsed.seed)
+    quiz = Quiz(parsed.language or language_of(os.environ), parsed.lesson, seed)
+    lines = (line.decode("utf-8", "replace") for line in sys.stdin.buffer)
+    for piece in quiz.run(lines, echo=not sys.stdin.isatty()):
+        print(piece, end="", flush=True)
+
+
+def add_demo(commands: Any) -> None:
+    parser = command(
+        commands,
+        "demo",
+        _demo,
+        help="train on a packaged data set: no network, about two minutes",
+        description="Unpacks a paraphrase data set, fine-tunes the packaged MiniLM on it, and predicts.",
+    )
+    parser.add_argument("--out", metavar="RUN", type=Path, default=None, help="run folder (default: runs/demo)")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the run; the data are always the same (42)")
+
+
+def _demo(parsed: argparse.Namespace) -> None:
+    from dongu.demo.run import run_demo
+
+    run_demo(parsed.out, parsed.seed)

@@ -1,0 +1,112 @@
+"""`dongu eject`, `export` and `push`: a run for others, and for programs without dongu."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dongu.cli.options import add_json, add_run_folder, command, refuse_existing
+from dongu.errors import UsageError
+from dongu.text import printable
+
+PACKAGES = ("onnx", "onnxruntime")  # of the extra [onnx]
+
+
+def add_eject(commands: Any) -> None:
+    parser = command(
+        commands,
+        "eject",
+        _eject,
+        help="one plain script that reproduces a run, without dongu",
+        description="Prints one plain script, with the run's own values and without dongu, that does what the run did:"
+        " with the plain engine every loss and every metric to the last digit. Its head says what to expect.",
+    )
+    add_run_folder(parser)
+    parser.add_argument("--out", metavar="FILE", type=Path, help="file to write (default: standard output)")
+
+
+def _eject(parsed: argparse.Namespace) -> None:
+    from dongu.run.folder import RunFolder
+
+    refuse_existing(parsed.out)
+    RunFolder(parsed.folder).read_record()
+    from dongu.eject.script import eject
+    from dongu.files import write_file
+
+    if parsed.out is None:
+        print(eject(parsed.folder), end="")
+    else:
+        write_file(parsed.out, eject(parsed.folder, parsed.out.name).encode())
+
+
+def add_export(commands: Any) -> None:
+    parser = command(
+        commands,
+        "export",
+        _export,
+        help="the best model as an ONNX graph, checked against it",
+        description="Writes a run's best model as an ONNX graph, with its tokenizer, its labels and an example of use,"
+        " after it has compared their answers on rows of validation.",
+    )
+    add_run_folder(parser)
+    parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+    parser.add_argument("--format", choices=("onnx",), default="onnx", help="onnx, the only one there is (onnx)")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="folder to write (default: RUN/onnx)")
+    parser.add_argument(
+        "--int8", action="store_true", help="write a graph with 8-bit weights too, and say how much accuracy it loses"
+    )
+    add_json(parser)
+
+
+def _export(parsed: argparse.Namespace) -> None:
+    from dongu.data.sources import read_source
+    from dongu.files import refuse_if_taken
+    from dongu.run.folder import RunFolder
+
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        hint = 'install what it needs with: pip install "dongu[onnx]"'
+        raise UsageError(f"{' and '.join(missing)} not installed", where="dongu export", hint=hint)
+    record = RunFolder(parsed.folder).read_record()
+    out = parsed.out or parsed.folder / "onnx"
+    refuse_if_taken(out)
+    source = None if parsed.data is None else read_source(parsed.data)
+    from dongu.export.folder import export
+    from dongu.run.folder import dump_json
+
+    made = export(parsed.folder, out, source, int8=parsed.int8)
+    if parsed.json:
+        print(dump_json({**asdict(made), "path": str(made.path)}))
+        return
+    task = record["options"]["task"]
+    for line in made.size_lines(task):
+        print(printable(line))
+    for metric, *values in made.metric_rows():
+        print(f"validation  {metric:<20} {'  →  '.join(values)}")
+    for line in made.loss_lines():
+        print(printable(line))
+    print(printable(f"wrote {made.path}; its README.md shows how to use it"))
+
+
+def add_push(commands: Any) -> None:
+    parser = command(
+        commands,
+        "push",
+        _push,
+        help="upload the best model and its card to the Hub",
+        description="Uploads the model folder of a finished run, with its card, to the Hub.",
+    )
+    add_run_folder(parser)
+    parser.add_argument("name", metavar="OWNER/NAME", help="the repository to upload to; it is created if need be")
+    parser.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
+
+
+def _push(parsed: argparse.Namespace) -> None:
+    from dongu.export.hub import check_access, push
+    from dongu.run.folder import RunFolder
+
+    RunFolder(parsed.folder).read_record()
+    check_access(parsed.name)
+    print(printable(f"pushed to {push(parsed.folder, parsed.name, public=parsed.public)}"))

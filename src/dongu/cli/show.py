@@ -1,0 +1,119 @@
+"""`dongu inspect`, `report` and `compare`: what a data set or a run is like."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dongu.cli.options import add_json, add_option, add_run_folder, command, refuse_existing
+from dongu.config import RunConfig, make_config
+from dongu.text import printable
+
+INSPECTED = (
+    "model",
+    "text_columns",
+    "label_column",
+    "label_separator",
+    "unlabelled",
+    "task",
+    "max_length",
+    "batch_size",
+    "seed",
+)
+
+
+def add_inspect(commands: Any) -> None:
+    parser = command(
+        commands,
+        "inspect",
+        _inspect,
+        help="what is wrong with a data set, what it does to the result, what to do",
+        description="Looks at a data set as `dongu train` would read it, and at what the result would suffer from:"
+        " duplicates, leaks between the splits, conflicting labels, rare classes, lengths.",
+        epilog="Exit code 2 where `dongu train` would refuse the data.",
+    )
+    parser.add_argument("data", metavar="DATA", help=RunConfig.model_fields["data"].description)
+    for name in INSPECTED:
+        add_option(parser, name)
+    parser.add_argument("--strict", action="store_true", help="exit code 2 where there is a warning")
+
+
+def _inspect(parsed: argparse.Namespace) -> None:
+    config = make_config({"data": parsed.data, **{name: getattr(parsed, name) for name in INSPECTED}})
+    from dongu.data.sources import read_source
+    from dongu.doctor.checkup import inspect, refuse_findings
+    from dongu.doctor.words import report
+
+    checkup = inspect(read_source(parsed.data), config)
+    for line in report(checkup, config):
+        print(printable(line))
+    refuse_findings(checkup.findings, parsed.data, strict=parsed.strict)
+
+
+def add_report(commands: Any) -> None:
+    parser = command(
+        commands,
+        "report",
+        _report,
+        help="write report.html, the page that shows what a run did",
+        description="Write the page of a run, finished or not: one file without a script or an outside address."
+        " `dongu train` writes it at each evaluation and at the end.",
+    )
+    add_run_folder(parser)
+    parser.add_argument("--out", metavar="FILE", type=Path, help="where to write it (RUN/report.html)")
+
+
+def _report(parsed: argparse.Namespace) -> None:
+    from dongu.files import write_file
+    from dongu.page.report import make_report, read_data
+    from dongu.run.folder import RunFolder
+
+    folder = RunFolder(parsed.folder)
+    folder.read_record()
+    refuse_existing(parsed.out)
+    data = read_data(folder)
+    page = make_report(folder, data)
+    write_file(parsed.out or folder.report, page, within=folder.path if parsed.out is None else None)
+    print(parsed.out or folder.report)
+    if data is None:
+        print("rows are named by their numbers: the data are not here as the run saw them")
+
+
+def add_compare(commands: Any) -> None:
+    parser = command(
+        commands,
+        "compare",
+        _compare,
+        usage="dongu compare RUN RUN ... [options]",
+        help="what differs between finished runs, and whether their rows can show who is better",
+        description="Sets finished runs side by side, each against the first: options that differ, metrics with"
+        " intervals, a paired test on the same rows, and the rows that one run has right and the other wrong."
+        " Folders of --seeds are compared recipe with recipe, by the means over their seeds.",
+    )
+    parser.add_argument(
+        "folders", metavar="RUN", type=Path, nargs="+", help="run folders, two or more; or folders of --seeds"
+    )
+    parser.add_argument(
+        "--split", default=None, help="rows to compare on (default: test if it has labels, or else validation)"
+    )
+    add_json(parser)
+
+
+def _compare(parsed: argparse.Namespace) -> None:
+    from dongu.compare.recipes import compare_recipes, holds_seeds
+    from dongu.compare.runs import compare
+    from dongu.compare.words import as_json, recipes_as_json, report, report_recipes
+    from dongu.run.folder import dump_json
+
+    if all(map(holds_seeds, parsed.folders)):
+        recipes = compare_recipes(parsed.folders, parsed.split)
+        said, lines = recipes_as_json(recipes), report_recipes(recipes)
+    else:
+        comparison = compare(parsed.folders, parsed.split)
+        said, lines = as_json(comparison), report(comparison)
+    if parsed.json:
+        print(dump_json(said))
+        return
+    for line in lines:
+        print(printable(line))
