@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # What is imported is compiled once, not again by each of the hundreds of processes that the tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-crash test-all test-avx2 lint format docs parity quality startup clean
+.PHONY: demo test test-crash test-all test-avx2 lint format docs picture parity quality startup clean
 
 demo: $(VENV)/installed  ## fine-tune the packaged model on a data set that the package writes: no network
 	$(BIN)/dongu demo
@@ -41,6 +41,10 @@ format: $(VENV)/installed
 
 docs: $(VENV)/installed  ## the reference site, into site/; a warning fails it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+picture: $(VENV)/installed  ## docs/report.png, from the report of the demonstration; needs chromium
+	test -e runs/demo/results.json || $(BIN)/dongu demo --out runs/demo
+	$(BIN)/python docs/picture.py runs/demo/report.html
 
 parity: $(VENV)/installed  ## step for step beside the plain loop and Trainer; needs the real MRPC (DONGU_DATA)
 	$(BIN)/python benchmarks/parity.py

@@ -28,6 +28,7 @@ from typing import Any, get_args
 import pytest
 
 import dongu
+from browser import CHROMIUM, browsing
 from conftest import ROOT, WORDS
 from dongu.cli.main import run
 from dongu.config import Metric, RunConfig, option_flag
@@ -42,7 +43,7 @@ PAGES = {
     for name in (
         *("index", "quick-start", "recipes", "python", "coming-from"),
         *("commands", "options", "data", "run-folder", "metrics", "errors"),
-        *("house", "security"),
+        *("house", "security", "promises", "inspect", "export"),
     )
 }
 STAND_INS = {
@@ -337,7 +338,15 @@ def test_the_names_to_allow_are_those_of_resume() -> None:
 
 def test_flags_that_the_pages_name_exist() -> None:
     others = {
-        *("--debug", "--help", "--directory", "--nproc-per-node", "--signals-to-handle"),
+        *(
+            "--debug",
+            "--help",
+            "--directory",
+            "--nproc-per-node",
+            "--signals-to-handle",
+            "--multi_gpu",
+            "--num_processes",
+        ),
         *("--signal", "--constraint", "--wheel-dir"),
         *section("coming-from", "run_glue_no_trainer.py").split("`"),  # the script's own
     }
@@ -511,10 +520,14 @@ class Addresses(HTMLParser):
             self.fetched.append(str(given.get("href")))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="the extra [docs] is not installed")
-def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site."""
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("the extra [docs] is not installed")
+    folder = tmp_path_factory.mktemp("site")
     built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", tmp_path],
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", folder],
         cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
@@ -522,7 +535,32 @@ def test_the_site_is_built_and_fetches_nothing(tmp_path: Path) -> None:
         check=False,
     )
     assert (built.returncode, built.stderr) == (0, "")
-    pages = list(tmp_path.rglob("*.html"))
+    return folder
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+def test_the_search_works_from_plain_files(site: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path / "profile") as browser:
+        browser.open((site / "en" / "lessons" / "adamw.html").as_uri())
+        first = browser.value(
+            """new Promise(found => {
+                document.querySelector("#__search").click();
+                const query = document.querySelector(".md-search__input");
+                query.value = "majority class";
+                query.focus();
+                query.dispatchEvent(new KeyboardEvent("keyup"));
+                const look = () => {
+                    const link = document.querySelector(".md-search-result__link");
+                    link ? found(link.href) : setTimeout(look, 50);
+                };
+                look();
+            })"""
+        )
+    assert first.startswith(f"{site.as_uri()}/")
+
+
+def test_the_site_fetches_nothing(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
     assert {f"{name}.html" for name in PAGES} <= {page.name for page in pages}
     for page in pages:
         text = page.read_text(encoding="utf-8")
