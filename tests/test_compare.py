@@ -17,8 +17,8 @@ import pytest
 
 from conftest import WORDS
 from dongu.cli.main import run
-from dongu.compare.recipes import Recipe, seed_difference
-from dongu.compare.runs import FinishedRun
+from dongu.compare.pairs import seed_difference
+from dongu.compare.sides import FinishedRun, Side
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import verdict
 from dongu.judge.metrics import MetricSet, measure
@@ -229,7 +229,9 @@ def test_a_metric_of_the_users_own_is_left_out(
     (own / "MANIFEST.json").unlink()
     change(own / "run.json", lambda record: record.update(metric="kappa", metrics=[*record["metrics"], "kappa"]))
     entry = {"value": 0.5, "low": 0.4, "high": 0.6}
-    change(own / "results.json", lambda results: (results.update(metric="kappa"), results["test"].update(kappa=entry)))
+    change(
+        own / "results.json", lambda results: results.update(metric="kappa", test={**results["test"], "kappa": entry})
+    )
     found = compared(capsys, own, runs["low"])
     assert found["metric"] == "f1"
     assert "kappa" not in found["pairs"][0]["differences"]
@@ -307,7 +309,7 @@ def test_recipes_that_cannot_be_compared(
 ) -> None:
     capsys.readouterr()
     assert "or compare it with another folder of --seeds" in refused(capsys, recipes["slow"], runs["low"])
-    assert "give two folders" in refused(capsys, recipes["slow"], recipes["slow"])
+    assert "is given twice" in refused(capsys, recipes["slow"], recipes["slow"])
     single = Path(shutil.copytree(recipes["fast"], tmp_path / "single"))
     change(single / "seeds.json", lambda summary: summary.update(seeds=[42]))
     assert "has fewer than two finished runs" in refused(capsys, recipes["slow"], single)
@@ -317,10 +319,10 @@ def test_the_interval_of_recipes_holds_the_truth() -> None:
     """In 95% of the cases, with three seeds, paired or not, when the seeds are all that is uncertain."""
     chance = np.random.default_rng(5)
 
-    def recipe(values: np.ndarray, first_seed: int) -> Recipe:
+    def recipe(values: np.ndarray, first_seed: int) -> Side:
         results = [{"test": {"loss": {"value": value}}} for value in values]
-        found = {first_seed + i: FinishedRun(Path(), {}, result) for i, result in enumerate(results)}
-        return Recipe(Path(), found)
+        runs = tuple(FinishedRun(Path(), {}, result) for result in results)
+        return Side(Path(), runs, tuple(first_seed + i for i in range(len(runs))))
 
     for first_seed in (42, 50):
         held = 0

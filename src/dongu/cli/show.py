@@ -101,19 +101,10 @@ def add_compare(commands: Any) -> None:
 
 
 def _compare(parsed: argparse.Namespace) -> None:
-    from dongu.compare.recipes import compare_recipes, holds_seeds
-    from dongu.compare.runs import compare
-    from dongu.compare.words import as_json, recipes_as_json, report, report_recipes
+    from dongu.compare.pairs import compare
+    from dongu.compare.words import as_json, report
     from dongu.run.folder import dump_json
 
-    if all(map(holds_seeds, parsed.folders)):
-        recipes = compare_recipes(parsed.folders, parsed.split)
-        said, lines = recipes_as_json(recipes), report_recipes(recipes)
-    else:
-        comparison = compare(parsed.folders, parsed.split)
-        said, lines = as_json(comparison), report(comparison)
-    if parsed.json:
-        print(dump_json(said))
-        return
-    for line in lines:
-        print(printable(line))
+    comparison = compare(parsed.folders, parsed.split)
+    for line in [dump_json(as_json(comparison))] if parsed.json else map(printable, report(comparison)):
+        print(line)

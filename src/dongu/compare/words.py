@@ -7,207 +7,150 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dongu.compare.recipes import RecipeComparison, SeedDifference, tables
-from dongu.compare.runs import Comparison, Example, Pair
+import numpy as np
+
+from dongu.compare.pairs import Comparison, Example, Pair
 from dongu.judge.paired import Difference
+from dongu.judge.words import metric_name
 from dongu.text import printable, shortened
 
-WORDS = {
-    "f1": "F1",
-    "macro_f1": "macro F1",
-    "micro_f1": "micro F1",
-    "average_precision": "average precision",
-    "matthews_correlation": "Matthews correlation",
-    "pearson": "Pearson correlation",
-    "spearman": "Spearman correlation",
-}
 SHARES = {"accuracy", "f1", "macro_f1", "micro_f1", "average_precision"}  # said in points of a hundred
 
 
 def report(comparison: Comparison) -> Iterator[str]:
     """The lines for a person."""
-    runs, letters = comparison.runs, [letter(i) for i in range(len(comparison.runs))]
-    for name, run in zip(letters, runs, strict=True):
-        yield f"{name}  {run.path}, best at step {run.results.get('best_step')} of {run.results.get('steps')}"
+    sides, split = comparison.sides, comparison.split
+    first, *others = letters = [letter(i) for i in range(len(sides))]
+    for name, side in zip(letters, sides, strict=True):
+        results = side.runs[0].results
+        said = f"best at step {results.get('best_step')} of {results.get('steps')}"
+        if side.seeds is not None:
+            said = f"seeds {', '.join(map(str, side.seeds))}"
+        yield f"{name}  {side.path}, {said}"
     yield ""
-    differs = [[name, *(_shown(value) for value in values)] for name, values in comparison.differs.items()]
-    if differs:
-        yield from _aligned([["differs", *letters], *differs])
+    differs = [[name, *map(_shown, values)] for name, values in comparison.differs.items()]
+    yield from _aligned([["differs", *letters], *differs]) if differs else ["no option, version or train row differs"]
+    yield ""
+    rows = "rows of its own for each seed" if comparison.rows is None else f"{comparison.rows:,} rows"
+    if comparison.of_seeds:
+        spreads = {name: [spread(side.values(split, name)) for side in sides] for name in comparison.names}
+        cells = [[name, *(f"{s['mean']:.4f} ± {s['std']:.4f}" for s in found)] for name, found in spreads.items()]
     else:
-        yield "no option, version or train row differs"
-    yield ""
-    entries = [run.results[comparison.split] for run in runs]
-    names = [name for name in entries[0] if all(name in entry for entry in entries)]
-    head = f"{comparison.split}, {comparison.rows:,} rows"
-    yield from _aligned([[head, *letters], *([name, *(_interval(entry[name]) for entry in entries)] for name in names)])
-    for name, pair in zip(letters[1:], comparison.pairs, strict=True):
+        entries = [side.runs[0].results[split] for side in sides]
+        names = [name for name in entries[0] if all(name in entry for entry in entries)]
+        cells = [[name, *(_interval(entry[name]) for entry in entries)] for name in names]
+    yield from _aligned([[f"{split}, {rows}", *letters], *cells])
+    for name, pair in zip(others, comparison.pairs, strict=True):
         yield ""
-        yield from _pair_lines(comparison, pair, letters[0], name)
+        for metric, difference in pair.differences.items():
+            yield sentence(metric, difference, pair.p.get(metric), comparison.rows, first, name)
+        yield from _pair_lines(pair, first, name)
     if comparison.no_texts:
         yield ""
         yield f"without texts: {comparison.no_texts}"
-    if len(runs) > 2:
+    if others[1:]:
         yield ""
-        yield f"p values are corrected for {len(runs) - 1} comparisons (Holm); an interval is that of its pair alone"
+        if comparison.of_seeds:
+            yield "each interval is that of its pair alone: of many pairs, one may look different by chance"
+        else:
+            yield f"p values are corrected for {len(others)} comparisons (Holm); an interval is that of its pair alone"
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """The same for a machine. A difference is that of the run minus the first one; `p` is corrected (Holm)."""
-    return {
-        "split": comparison.split,
-        "rows": comparison.rows,
-        "metric": comparison.main,
-        "runs": [{"run": str(run.path), "metrics": run.results[comparison.split]} for run in comparison.runs],
-        "differs": comparison.differs,
-        "pairs": [
-            {
-                "run": str(run.path),
-                "against": str(comparison.runs[0].path),
-                "differences": {
-                    name: {**vars(found), "p": pair.p[name], "p_alone": found.p, "shown": found.shown(pair.p[name])}
-                    for name, found in pair.differences.items()
-                },
-                "rows": pair.tally,
-                "examples": {kind: [vars(example) for example in rows] for kind, rows in pair.examples.items()},
-            }
-            for run, pair in zip(comparison.runs[1:], comparison.pairs, strict=True)
-        ],
-    }
+    """The same for a machine.
+
+    A difference is that of the run minus the first one, `p` corrected (Holm); or of the means of two recipes.
+    """
+    (first, *others), split = comparison.sides, comparison.split
+    what = "recipe" if comparison.of_seeds else "run"
+    sides: list[dict[str, Any]] = [{what: str(side.path)} for side in comparison.sides]
+    pairs: list[dict[str, Any]] = [{what: str(other.path), "against": str(first.path)} for other in others]
+    for said, side in zip(sides, comparison.sides, strict=True):
+        if side.seeds is None:
+            said |= {"metrics": side.runs[0].results[split]}
+        else:
+            spreads = {name: spread(side.values(split, name)) for name in comparison.names}
+            said |= {"seeds": side.seeds, "metrics": spreads}
+    for said, pair in zip(pairs, comparison.pairs, strict=True):
+        said["differences"] = {name: _entry(found, pair.p.get(name)) for name, found in pair.differences.items()}
+        if not comparison.of_seeds:
+            said |= {"rows": pair.tally, "examples": {k: [*map(vars, rows)] for k, rows in pair.examples.items()}}
+    head = {"split": split, "rows": comparison.rows, "metric": comparison.names[0]}
+    return {**head, f"{what}s": sides, "differs": comparison.differs, "pairs": pairs}
 
 
-def _pair_lines(comparison: Comparison, pair: Pair, first: str, second: str) -> Iterator[str]:
-    for name in comparison.names:
-        yield sentence(name, pair.differences[name], pair.p[name], comparison.rows, first, second)
+def _entry(found: Difference, p: float | None) -> dict[str, Any]:
+    more = {"by_seed": found.by_seed} if p is None else {"p": p, "p_alone": found.p}
+    return {"value": found.value, "low": found.low, "high": found.high, **more, "shown": found.shown(p)}
+
+
+def spread(values: np.ndarray) -> dict[str, float]:
+    """Mean and standard deviation (of a sample)."""
+    return {"mean": float(values.mean()), "std": float(values.std(ddof=1))}
+
+
+def _pair_lines(pair: Pair, first: str, second: str) -> Iterator[str]:
+    """Of two runs: how many rows who has right, and some of them."""
     tally = {kind: f"{count:,}" for kind, count in pair.tally.items()}
     if "both" in tally:
         yield (
             f"both are right on {tally['both']}, only {first} on {tally['only_first']},"
             f" only {second} on {tally['only_second']}, neither on {tally['neither']}"
         )
-    else:
+    elif tally:
         yield (
             f"{first} is nearer on {tally['first_nearer']}, {second} on {tally['second_nearer']},"
             f" as near on {tally['as_near']}"
         )
-    heads = {
-        "only_first": f"only {first} is right",
-        "only_second": f"only {second} is right",
-        "first_nearer": f"{first} is nearer",
-        "second_nearer": f"{second} is nearer",
-    }
     for kind, examples in pair.examples.items():
         if examples:
-            yield f"{heads[kind]}, {len(examples)} of {tally[kind]} rows:"
+            who = first if "first" in kind else second
+            head = f"only {who} is right" if "only" in kind else f"{who} is nearer"
+            yield f"{head}, {len(examples)} of {tally[kind]} rows:"
             for example in examples:
                 yield from _example_lines(example, first, second)
 
 
-def sentence(name: str, difference: Difference, p: float, rows: int, first: str, second: str) -> str:
+def sentence(name: str, difference: Difference, p: float | None, rows: int | None, first: str, second: str) -> str:
     """What the difference in a metric comes to, for a person.
 
     Args:
         name: the metric.
-        difference: how far the second run is above the first.
-        p: its p value, as it is corrected for other comparisons.
-        rows: how many rows were compared.
+        difference: how far the second run is above the first, or the mean of the second recipe.
+        p: its p value, as it is corrected for other comparisons; None for recipes, which have none.
+        rows: how many rows were compared; None where each seed has its own.
         first, second: what the runs are called.
     """
-    metric = WORDS.get(name, name)
+    metric = metric_name(name)
     factor, digits, unit = (100, 1, " points") if name in SHARES else (1, 4, "")
     value, low, high = (factor * number for number in (difference.value, difference.low, difference.high))
-    if math.isnan(value) or math.isnan(p):
-        return f"{metric} is undefined for one of the two"
+    if math.isnan(value) or (p is not None and math.isnan(p)):
+        return f"{metric} is undefined for one of the runs"
+    behind = _wins(name, difference, second) if p is None else " (p < 0.001)" if p < 0.001 else f" (p {p:.3f})"
     if not difference.shown(p):
-        side = "above" if value >= 0 else "below"
+        judges = "" if rows is None else f"{rows:,} rows"
+        judges = f"these {judges}" if p is not None else f"so many seeds{judges and f' and {judges}'}"
+        one, two = (first, second) if p is not None else (f"that of {first}", f"the mean of {second}")
         return (
-            f"no difference in {metric} that these {rows:,} rows can show: {second} is {abs(value):.{digits}f}{unit}"
-            f" {side} {first}, 95% interval {low:.{digits}f} to {high:.{digits}f} ({_p(p)})"
+            f"no difference in {metric} that {judges} can show: {two} is {abs(value):.{digits}f}{unit}"
+            f" {'above' if value >= 0 else 'below'} {one}, 95% interval {low:.{digits}f} to {high:.{digits}f}{behind}"
         )
     better, worse = (second, first) if (value > 0) != (name == "loss") else (first, second)
     ends = sorted((low, high) if value > 0 else (-low, -high))
     return (
-        f"{better} is better than {worse} by {abs(value):.{digits}f}{unit} of {metric};"
-        f" 95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f} ({_p(p)})"
+        f"{better} is better than {worse} by {abs(value):.{digits}f}{unit} of {metric}"
+        f"{' in the mean of its seeds' if p is None else ''};"
+        f" 95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}{behind}"
     )
 
 
-def report_recipes(comparison: RecipeComparison) -> Iterator[str]:
-    """The lines for a person, of recipes with several seeds each."""
-    letters = [letter(i) for i in range(len(comparison.recipes))]
-    for name, recipe in zip(letters, comparison.recipes, strict=True):
-        yield f"{name}  {recipe.path}, seeds {', '.join(map(str, recipe.runs))}"
-    yield ""
-    differs = [[name, *(_shown(value) for value in values)] for name, values in comparison.differs.items()]
-    yield from _aligned([["differs", *letters], *differs]) if differs else ["no option, version or train row differs"]
-    yield ""
-    rows = "rows of its own for each seed" if comparison.rows is None else f"{comparison.rows:,} rows"
-    cells = [[name, *(f"{s['mean']:.4f} ± {s['std']:.4f}" for s in found)] for name, found in tables(comparison)]
-    yield from _aligned([[f"{comparison.split}, {rows}", *letters], *cells])
-    for name, pair in zip(letters[1:], comparison.pairs, strict=True):
-        yield ""
-        for metric, difference in pair.items():
-            yield _recipe_sentence(metric, difference, comparison, letters[0], name)
-    if len(letters) > 2:
-        yield ""
-        yield "each interval is that of its pair alone: of many pairs, one may look different by chance"
-
-
-def recipes_as_json(comparison: RecipeComparison) -> dict[str, Any]:
-    """The same for a machine. A difference is that of the recipe's mean minus the first one's."""
-    found = dict(tables(comparison))
-    return {
-        "split": comparison.split,
-        "rows": comparison.rows,
-        "metric": comparison.names[0],
-        "recipes": [
-            {
-                "recipe": str(recipe.path),
-                "seeds": [*recipe.runs],
-                "metrics": {name: spreads[i] for name, spreads in found.items()},
-            }
-            for i, recipe in enumerate(comparison.recipes)
-        ],
-        "differs": comparison.differs,
-        "pairs": [
-            {
-                "recipe": str(recipe.path),
-                "against": str(comparison.recipes[0].path),
-                "differences": {name: {**vars(each), "shown": each.shown} for name, each in pair.items()},
-            }
-            for recipe, pair in zip(comparison.recipes[1:], comparison.pairs, strict=True)
-        ],
-    }
-
-
-def _recipe_sentence(
-    name: str, difference: SeedDifference, comparison: RecipeComparison, first: str, second: str
-) -> str:
-    metric = WORDS.get(name, name)
-    factor, digits, unit = (100, 1, " points") if name in SHARES else (1, 4, "")
-    value, low, high = (factor * number for number in (difference.value, difference.low, difference.high))
-    if math.isnan(value):
-        return f"{metric} is undefined for some run"
-    by_seed, count = difference.by_seed, ""
-    if by_seed is not None:
-        differences = [-d if name == "loss" else d for d in by_seed.values()]
-        wins, equal = sum(d > 0 for d in differences), sum(d == 0 for d in differences)
-        count = f"; {second} is better with {wins} of {len(differences)} seeds" + (
-            f", equal with {equal}" if equal else ""
-        )
-    if not difference.shown:
-        side = "above" if value >= 0 else "below"
-        rows = "" if comparison.rows is None else f" and {comparison.rows:,} rows"
-        return (
-            f"no difference in {metric} that so many seeds{rows} can show: the mean of {second} is"
-            f" {abs(value):.{digits}f}{unit} {side} that of {first}, 95% interval {low:.{digits}f} to"
-            f" {high:.{digits}f}{count}"
-        )
-    better, worse = (second, first) if (value > 0) != (name == "loss") else (first, second)
-    ends = sorted((low, high) if value > 0 else (-low, -high))
-    return (
-        f"{better} is better than {worse} by {abs(value):.{digits}f}{unit} of {metric} in the mean of its seeds;"
-        f" 95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}{count}"
-    )
+def _wins(name: str, difference: Difference, second: str) -> str:
+    """With how many of the seeds that both recipes have the second one is better."""
+    if difference.by_seed is None:
+        return ""
+    gains = [-gain if name == "loss" else gain for gain in difference.by_seed.values()]
+    wins, equal = sum(gain > 0 for gain in gains), sum(gain == 0 for gain in gains)
+    return f"; {second} is better with {wins} of {len(gains)} seeds{f', equal with {equal}' if equal else ''}"
 
 
 def letter(number: int) -> str:
@@ -235,10 +178,6 @@ def _interval(entry: dict[str, float | None]) -> str:
 
 def _shown(value: Any) -> str:
     return "-" if value is None else shortened(value if isinstance(value, str) else json.dumps(value), 60)
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -23,16 +23,21 @@ ROUNDING = 1e-12  # differences of a metric that are nearer are the same
 
 @dataclass(frozen=True)
 class Difference:
-    """How far the second run's metric is above the first's: its 95% interval, and the p value of there being none."""
+    """How far the second run's metric is above the first's: its 95% interval, and the p value of there being none.
+
+    Of two recipes it is how far apart their means are, and there is no p value: it is NaN. Where both have the same
+    seeds, `by_seed` has the difference of each.
+    """
 
     value: float
     low: float
     high: float
-    p: float
+    p: float = math.nan
+    by_seed: dict[int, float] | None = None
 
-    def shown(self, p: float) -> bool:
-        """Whether these rows show it, given the p value as it is corrected for other comparisons."""
-        return p < ALPHA and not self.low <= 0 <= self.high
+    def shown(self, p: float | None) -> bool:
+        """Whether it is shown, given the p value of two runs as it is corrected for other comparisons."""
+        return (p is None or p < ALPHA) and not (math.isnan(self.value) or self.low <= 0 <= self.high)
 
 
 def paired_differences(first: Evaluation, second: Evaluation, names: Sequence[str], seed: int) -> dict[str, Difference]:

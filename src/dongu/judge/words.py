@@ -18,9 +18,9 @@ METRIC_NAMES = {
     "f1": "F1",
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
-    "matthews_correlation": "Matthews’ r",
-    "pearson": "Pearson’s r",
-    "spearman": "Spearman’s ρ",
+    "matthews_correlation": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
 }
 RANDOM = 0.0  # what the correlation with numbers that know nothing of the text is on the mean
 NAMES = 22  # columns of the names of metrics

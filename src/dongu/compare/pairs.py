@@ -1,0 +1,249 @@
+"""Runs, or recipes of several seeds, each beside the first: how far apart they are, and whether that is shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dongu.compare.sides import (
+    FinishedRun,
+    Side,
+    choose_split,
+    differing,
+    holds_seeds,
+    read_recipe,
+    read_run,
+    refuse_other_tasks,
+    share_rows,
+    shared_metrics,
+)
+from dongu.config import make_config
+from dongu.data.examples import digest_of, read_examples
+from dongu.data.sources import read_source
+from dongu.errors import InputError, UsageError
+from dongu.judge.answers import Evaluation
+from dongu.judge.intervals import held_cells
+from dongu.judge.metrics import statistic
+from dongu.judge.paired import Difference, holm, paired_differences
+from dongu.judge.resample import TAIL, middle, resampled
+from dongu.run.predictions import label_of
+from dongu.text import excerpt
+
+SEED = 0  # of all draws: the same runs give the same numbers
+EXAMPLES = 3  # rows that are shown of each kind
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row that two runs answer differently: its number, its truth, the two answers, the beginning of its texts."""
+
+    id: int
+    label: Any
+    answers: tuple[Any, Any]
+    texts: tuple[str, ...]  # none where the data are gone
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run beside the first one, or a recipe.
+
+    `p` has the p values of two runs, corrected for the number of pairs; `tally` counts their rows by who has them right
+    (numbers: by who is nearer); `examples` are the rows of the two most telling kinds on which the losses are furthest
+    apart.
+    """
+
+    differences: dict[str, Difference]
+    p: dict[str, float] = field(default_factory=dict)
+    tally: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[Example]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs or recipes on one split. `differs` has a value a side of each thing that is not the same for all.
+
+    `rows` is None where each seed has rows of its own.
+    """
+
+    split: str
+    rows: int | None
+    sides: tuple[Side, ...]
+    names: tuple[str, ...]  # metrics that all have, the main one first
+    differs: dict[str, list[Any]]
+    pairs: tuple[Pair, ...]  # of each side but the first
+    no_texts: str = ""  # why the examples have no text; empty where they have
+
+    @property
+    def of_seeds(self) -> bool:
+        """Whether these are recipes."""
+        return self.sides[0].seeds is not None
+
+
+def compare(paths: Sequence[Path], split: str | None = None) -> Comparison:
+    """Read and compare finished runs, or recipes, each with the first.
+
+    Args:
+        paths: run folders, or folders that `--seeds` wrote; two or more.
+        split: which rows; by default test where all runs have metrics of it, else validation.
+
+    Raises:
+        InputError: fewer than two folders, one twice, one that has not ended or is damaged, or runs whose rows, tasks
+            or labels differ.
+    """
+    if len(paths) < 2:
+        raise UsageError("one run alone cannot be compared", where="dongu compare", hint="dongu compare RUN RUN")
+    for one, two in combinations(paths, 2):
+        if one.resolve() == two.resolve():
+            raise UsageError("is given twice", where=str(two), hint="give different runs, or folders of --seeds")
+    sides = tuple(map(read_recipe if all(map(holds_seeds, paths)) else read_run, paths))
+    runs = [run for side in sides for run in side.runs]
+    refuse_other_tasks(runs)
+    split = choose_split(runs, split)
+    alike = share_rows(sides, split)
+    names = shared_metrics(runs, split)
+    answers = [[run.answers(split) for run in side.runs] for side in sides]
+    first = answers[0][0]
+    for run, answer in zip(runs, (answer for side in answers for answer in side), strict=True):
+        here, there = (np.asarray(each.targets) for each in (first, answer))
+        if alike and not (np.array_equal(first.ids, answer.ids) and np.array_equal(here, there)):
+            where = str(run.path / "predictions" / f"{split}.jsonl")
+            raise InputError(f"has other rows or labels than that of {runs[0].path}", where=where)
+    no_texts = ""
+    if sides[0].seeds is None:
+        pairs, no_texts = _run_pairs(runs, [side[0] for side in answers], split, names)
+    else:
+        by_rows = [_by_rows(answers[0], side, names) if alike else {} for side in answers[1:]]
+        pairs = [
+            Pair({name: seed_difference(sides[0], other, split, name, found.get(name)) for name in names})
+            for other, found in zip(sides[1:], by_rows, strict=True)
+        ]
+    rows, differs = len(first) if alike else None, differing([side.runs[0] for side in sides])
+    return Comparison(split, rows, sides, names, differs, tuple(pairs), no_texts)
+
+
+def _run_pairs(
+    runs: Sequence[FinishedRun], answers: Sequence[Evaluation], split: str, names: Sequence[str]
+) -> tuple[list[Pair], str]:
+    """Each run but the first beside it, and why there are no texts."""
+    first, *others = answers
+    differences = [paired_differences(first, other, names, SEED) for other in others]
+    corrected = {name: holm([found[name].p for found in differences]) for name in names}
+    kinds = [_kinds(first, other) for other in others]
+    chosen = [_most_telling(first, other, kind) for other, kind in zip(others, kinds, strict=True)]
+    texts, no_texts = _texts(runs, split, {row for rows in chosen for part in rows.values() for row in part})
+    labels = runs[0].record["label_names"]
+    pairs = [
+        Pair(
+            differences[i],
+            {name: corrected[name][i] for name in names},
+            {kind: int(mask.sum()) for kind, mask in kinds[i].items()},
+            {kind: [_example(first, other, row, labels, texts) for row in rows] for kind, rows in chosen[i].items()},
+        )
+        for i, other in enumerate(others)
+    ]
+    return pairs, no_texts
+
+
+def seed_difference(
+    first: Side, second: Side, split: str, name: str, by_rows: tuple[float, float] | None
+) -> Difference:
+    """How far the mean of the second recipe's runs is above that of the first's; `by_rows`: what other rows change.
+
+    Two things make it uncertain, and its interval has both: other seeds (Student's t over the differences of the seeds,
+    or Welch's over the seeds of each, where they are not the same), and other rows (a bootstrap in which all runs are
+    judged on the same sample). Where each seed holds out rows of its own, the spread over the seeds has both in it.
+    """
+    from scipy.special import stdtrit  # half a second to import
+
+    one, two = (recipe.values(split, name) for recipe in (first, second))
+    value = float(two.mean() - one.mean())
+    if first.seeds == second.seeds:
+        freedom, error = len(one) - 1.0, float((two - one).std(ddof=1)) / math.sqrt(len(one))
+    else:
+        parts = [values.var(ddof=1) / len(values) for values in (one, two)]
+        error = math.sqrt(sum(parts))
+        below = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (one, two), strict=True))
+        freedom = sum(parts) ** 2 / below if below else float(len(one) + len(two) - 2)
+    reach = float(stdtrit(freedom, 1 - TAIL)) * error
+    low, high = by_rows or (value, value)
+    # Two independent parts of an error: their reaches add up as the sides of a right angle do.
+    ends = value - math.hypot(reach, value - low), value + math.hypot(reach, high - value)
+    by_seed = dict(zip(first.seeds or (), (two - one).tolist(), strict=True)) if first.seeds == second.seeds else None
+    return Difference(value, *ends, by_seed=by_seed)
+
+
+def _by_rows(
+    first: Sequence[Evaluation], second: Sequence[Evaluation], names: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """The middle 95% of the difference of the means over resamples of the rows, on each of which all are judged."""
+    statistics = {name: [[statistic(each, name) for each in side] for side in (first, second)] for name in names}
+
+    def difference(name: str, weights: np.ndarray) -> np.ndarray:
+        one, two = (np.mean([of(weights) for of in side], axis=0) for side in statistics[name])
+        return np.asarray(two - one)
+
+    differences = {name: partial(difference, name) for name in names}
+    random = np.random.default_rng([SEED, 0xC0DE])
+    drawn = resampled(differences, len(first[0]), held_cells(first[0]), random)
+    return {name: middle(sample) for name, sample in drawn.items()}
+
+
+def _kinds(first: Evaluation, second: Evaluation) -> dict[str, np.ndarray]:
+    """The rows of each kind, (rows,), by who has them right."""
+    if first.task == "regression":
+        nearer = _losses_apart(first, second)
+        return {"first_nearer": nearer < 0, "second_nearer": nearer > 0, "as_near": nearer == 0}
+    return {
+        "only_first": first.right & ~second.right,
+        "only_second": second.right & ~first.right,
+        "both": first.right & second.right,
+        "neither": ~first.right & ~second.right,
+    }
+
+
+def _losses_apart(first: Evaluation, second: Evaluation) -> np.ndarray:
+    apart: np.ndarray = np.asarray(first.losses) - np.asarray(second.losses)
+    return apart
+
+
+def _most_telling(first: Evaluation, second: Evaluation, kinds: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
+    """Of the kinds that tell the runs apart, the rows on which their losses are furthest apart."""
+    order = np.argsort(-np.abs(_losses_apart(first, second)), kind="stable")
+    return {
+        kind: order[mask[order]][:EXAMPLES].tolist()
+        for kind, mask in kinds.items()
+        if "_" in kind and kind != "as_near"
+    }
+
+
+def _texts(runs: Sequence[FinishedRun], split: str, rows: set[int]) -> tuple[dict[int, tuple[str, ...]], str]:
+    """The beginning of some rows' texts, from the data of the first run; or why there are none."""
+    if not rows:
+        return {}, ""
+    options = runs[0].record["options"]
+    if options.get("data") is None:
+        return {}, "the data were in memory"
+    try:
+        config = make_config(options)
+        data = read_examples(read_source(config.data), config).in_order_of(runs[0].record["label_names"])
+        examples = data.splits.get(split)
+    except InputError as error:
+        return {}, " ".join(str(error).splitlines())
+    if examples is None or digest_of(examples) != runs[0].fingerprint(split):
+        return {}, f"{config.data} holds other rows now"
+    return {row: tuple(excerpt(column[row]) for column in examples.texts) for row in rows}, ""
+
+
+def _example(
+    first: Evaluation, second: Evaluation, row: int, names: Sequence[str], texts: Mapping[int, tuple[str, ...]]
+) -> Example:
+    cells = (np.asarray(first.targets)[row], first.predictions[row], second.predictions[row])
+    label, *given = (label_of(cell, first.task, names) for cell in cells)
+    return Example(int(first.ids[row]), label, (given[0], given[1]), texts.get(row, ()))
