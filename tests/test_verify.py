@@ -70,6 +70,7 @@ DAMAGES: dict[str, tuple[str, bytes, bytes, set[str]]] = {
     "a prediction": ("predictions/test.jsonl", b'"id": 0', b'"id": 9', {"files"}),
     "the result": ("results.json", b'"steps": 12', b'"steps": 13', {"files"}),
     "a logged loss": ("metrics.jsonl", b'"loss": 0.', b'"loss": 0.1', {"files", "log", "replay"}),
+    "a logged line": ("metrics.jsonl", b'{"event"', b'["event"', {"files", "log", "replay"}),
     "a setting": ("run.json", b'"weight_decay": 0.01', b'"weight_decay": 0.02', {"inputs", "replay"}),
 }
 

@@ -17,7 +17,6 @@ from dongu.data.pages import cache_folder
 from dongu.data.tokens import tokenize
 from dongu.errors import CheckpointError, DonguError
 from dongu.evaluate import model_threshold
-from dongu.files import read_log
 from dongu.judge.calibration import Calibration
 from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
@@ -25,7 +24,7 @@ from dongu.model.load import load_classifier
 from dongu.run.checkpoint import Checkpoint, RunState, own_checkpoints, read_contents, state_tensors
 from dongu.run.folder import RunFolder, dump_json
 from dongu.run.identity import differences, identity
-from dongu.run.journal import check_log, step_line
+from dongu.run.journal import check_log, read_lines, step_line
 from dongu.run.manifest import read_listed, read_manifest
 from dongu.text import counted
 
@@ -53,7 +52,7 @@ def verify(run: str | Path, data: Any = None) -> Iterator[Proof]:
     """
     folder = RunFolder(Path(run))
     record = folder.read_record()
-    finished = (folder.path / "results.json").exists()
+    finished = folder.is_finished
     if finished:
         yield _proof("files", lambda: _files(folder))
     else:
@@ -118,21 +117,21 @@ def _all_checkpoints(states: Mapping[Path, RunState], damaged: Sequence[str]) ->
 def _log(folder: RunFolder, states: Mapping[Path, RunState]) -> str:
     for state in states.values():
         check_log(folder.metrics, state.log)
-    content = read_log(folder.metrics)
-    if content and not content.endswith(b"\n"):
-        content = content[: content.rfind(b"\n") + 1]  # a run that was killed; `resume` cuts the half line
-    try:
-        lines = [json.loads(line) for line in content.splitlines()]
-        numbers = [line["step"] for line in lines if line["event"] == "step"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _Broken(f"{folder.metrics} has a line that is not its own ({error})") from error
+    numbers = [line["step"] for line in _logged_steps(folder)]
     if numbers != list(range(1, len(numbers) + 1)):
         raise _Broken(f"{folder.metrics} does not have each step once, in order")
     return f"{len(numbers):,} steps, each once and in order, as the checkpoints know them"
 
 
+def _logged_steps(folder: RunFolder) -> list[dict[str, Any]]:
+    try:
+        return [line for line in read_lines(folder.metrics) if line["event"] == "step"]
+    except (ValueError, KeyError) as error:
+        raise _Broken(f"{folder.metrics} has a line that is not its own ({error})") from error
+
+
 def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mapping[Path, RunState]) -> str:
-    was, where = record, folder.path / "run.json"
+    was, where = record, folder.record
     for path, state in states.items():  # the newest knows best
         was, where = state.identity, path
     found = list(differences(was, identity(loop), loop, str(where)))
@@ -165,7 +164,7 @@ def _replay(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
     start, end = min(stretches, key=lambda pair: (pair[1] - pair[0], -pair[1]))
     if (path := places[start]) is not None:
         Checkpoint.read(path).restore(loop)
-    logged = _logged_steps(folder)
+    logged = {line["step"]: line for line in _logged_steps(folder)}
     for step in loop:
         if step_line(step) != logged.get(step.number):
             raise _Broken(f"step {step.number:,} has other numbers than the log")
@@ -236,8 +235,3 @@ def _distance(one: Tensor, other: Tensor) -> float:
     """Relative to the larger one; 0 where both are nothing but rounding."""
     scale = torch.maximum(one.norm(), other.norm())
     return float((one - other).norm() / scale) if scale > 1e-12 else 0.0
-
-
-def _logged_steps(folder: RunFolder) -> dict[int, dict[str, Any]]:
-    lines = [json.loads(line) for line in read_log(folder.metrics).splitlines() if line.endswith(b"}")]
-    return {line["step"]: line for line in lines if line["event"] == "step"}

@@ -14,10 +14,9 @@ from dongu.config import RunConfig
 from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.metrics import NAMED
-from dongu.run.folder import RunFolder
+from dongu.run.folder import SEEDS, RunFolder
 from dongu.run.predictions import RESTORE, read_answers
 
-SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.json
 PLACES = ("data", "out")  # options that say where things lie, and nothing of what they are
 SPLITS = ("test", "validation")  # the first that all runs have metrics of is compared
 
@@ -45,7 +44,7 @@ class FinishedRun:
             return self.record["data"][split]["texts"]
         except (KeyError, TypeError) as error:
             what, hint = f"has no digest of {split}", "a run of this version has one: train it again"
-            raise InputError(what, where=str(self.path / "run.json"), hint=hint) from error
+            raise InputError(what, where=str(RunFolder(self.path).record), hint=hint) from error
 
     def answers(self, split: str) -> Evaluation:
         """What the run answered; `read_answers` says what it refuses."""
@@ -68,7 +67,7 @@ class Side:
 
 def holds_seeds(path: Path) -> bool:
     """Whether a folder is one that `--seeds` wrote."""
-    return (path / SEEDS).exists() and not (path / "run.json").exists()
+    return (path / SEEDS).exists() and not RunFolder(path).record.exists()
 
 
 def read_recipe(path: Path) -> Side:
@@ -97,7 +96,7 @@ def read_run(path: Path) -> Side:
         hint = f"give one of them: {', '.join(inside) or 'none'}; or compare it with another folder of --seeds"
         raise UsageError("holds a run a seed", where=str(path), hint=hint)
     record = folder.read_record()
-    if not (path / "results.json").exists():
+    if not folder.is_finished:
         raise UsageError("the run has not ended", where=str(path), hint=f"go on with it: dongu resume {path}")
     folder.check_written("predictions/")
     run = FinishedRun(path, record, folder.read_results())
@@ -105,7 +104,7 @@ def read_run(path: Path) -> Side:
         for name, entry in run.results[split].items():
             if not (isinstance(entry, Mapping) and all(_is_number(entry.get(key)) for key in ("value", "low", "high"))):
                 what = f"is damaged: it holds no interval of {name} on {split}"
-                raise InputError(what, where=str(path / "results.json"), hint=RESTORE)
+                raise InputError(what, where=str(folder.results), hint=RESTORE)
     return Side(path, (run,))
 
 

@@ -47,7 +47,7 @@ def push(run: str | Path, name: str, *, public: bool = False) -> str:
 
     folder = RunFolder(Path(run))
     folder.read_record()
-    if not (folder.path / "results.json").exists():
+    if not folder.is_finished:
         raise InputError("the run has not ended", where=str(run), hint=f"go on with it: dongu resume {run}")
     folder.check_written("model/")
     api = HfApi()

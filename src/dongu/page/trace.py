@@ -16,10 +16,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.doctor.finding import Finding
 from dongu.errors import InputError
-from dongu.files import read_log, read_regular
+from dongu.files import read_regular
 from dongu.judge.answers import Evaluation
 from dongu.run.dynamics import read_dynamics
 from dongu.run.folder import FINDINGS, RunFolder, dump_json
+from dongu.run.journal import read_lines
 from dongu.run.predictions import read_rows
 
 _TASK: TypeAdapter[Task] = TypeAdapter(Task)
@@ -129,16 +130,16 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
         InputError: the folder is no run, or one of its files is damaged.
     """
     path = folder.path
-    with _reading(path / "run.json"):
+    with _reading(folder.record):
         record = Record.model_validate(folder.read_record())
         task: Task = _TASK.validate_python(record.options["task"])
     if results is not None:
         results = json.loads(dump_json(results))  # as they will be read
-    elif (path / "results.json").exists():
+    elif folder.is_finished:
         results = folder.read_results()
         shown = [folder.metrics, folder.dynamics, *(path / "predictions").glob("*.jsonl")]
         folder.check_written(*(file.relative_to(path).as_posix() for file in shown if file.exists()))
-    with _reading(path / "results.json"):
+    with _reading(folder.results):
         splits = _splits(results or {})
         outcome = None if results is None else Outcome.model_validate(results)
     steps, evaluations = _read_metrics(folder.metrics)
@@ -171,7 +172,7 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
 def _read_metrics(path: Path) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
     """The steps, and the evaluations of validation."""
     with _reading(path):
-        lines = _lines(path)
+        lines = read_lines(path)
         evaluations = [
             {
                 name: math.nan if value is None else float(value)
@@ -187,7 +188,7 @@ def _read_metrics(path: Path) -> tuple[dict[str, np.ndarray], list[dict[str, flo
 def _read_timing(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float], Summary | None]:
     """The steps, the seconds of each phase, and what the last start came to."""
     with _reading(path):
-        lines = _lines(path)
+        lines = read_lines(path)
         timed = _columns([line for line in lines if line["event"] == "step"], TIMED_NUMBERS)
         phases: dict[str, float] = {"steps": math.fsum(timed["seconds"])} if len(timed["step"]) else {}
         for line in lines:
@@ -199,7 +200,7 @@ def _read_timing(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float], S
 
 def previous_run(folder: RunFolder, trace: Trace) -> Earlier | None:
     """Of the finished runs beside this one, on the same data, the last that ended before this one began."""
-    began = (folder.path / "run.json").stat().st_mtime_ns
+    began = folder.record.stat().st_mtime_ns
     ended = []
     for file in folder.path.absolute().parent.glob("*/results.json"):
         with contextlib.suppress(OSError):  # another run may be written, or removed, at this moment
@@ -245,12 +246,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise InputError(
             what, where=str(path), hint="restore it from a copy, or remove it: the page does without"
         ) from error
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; a run that is going on, or was killed, may end in a half one."""
-    content = read_log(path)
-    return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].splitlines()]
 
 
 def _columns(lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, np.ndarray]:

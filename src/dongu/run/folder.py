@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # a folder is looked at before torch is loaded
     from dongu.loop import Loop
 
 LOCK = ".lock"
+SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.json
 RESOLVED = {"text_columns", "label_column", "task"}  # options that have a value in every run.json
 FINDINGS = "findings.json"  # what the data doctor said; the last file before run.json, with which a run begins
 TRACKING, TENSORBOARD = "tracking.json", "tensorboard"  # what trackers call the run; TensorBoard's files
@@ -44,6 +45,21 @@ class RunFolder:
     """Paths and whole-file writes of one run."""
 
     path: Path
+
+    @property
+    def record(self) -> Path:
+        """What the run is made of; with it a run begins."""
+        return self.path / "run.json"
+
+    @property
+    def results(self) -> Path:
+        """What the run came to; with it a run is finished."""
+        return self.path / "results.json"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has ended."""
+        return self.results.exists()
 
     @property
     def model(self) -> Path:
@@ -105,9 +121,9 @@ class RunFolder:
         )  # without a lock they are the user's own
         if self.path.is_dir() and not all(path.name in unused or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
-            if (self.path / "results.json").exists():
+            if self.is_finished:
                 what = "holds a finished run"
-            elif (self.path / "run.json").exists():
+            elif self.record.exists():
                 what, hint = "holds a run that has not ended", f"go on with it: dongu resume {self.path}"
             raise UsageError(what, where=f"--out {self.path}", hint=hint)
         if self.path.exists() and not self.path.is_dir():
@@ -206,7 +222,7 @@ class RunFolder:
         Raises:
             InputError: one is not what was written.
         """
-        if (self.path / "results.json").exists():
+        if self.is_finished:
             for name, entry in self.written().items():
                 if name.startswith(parts):
                     with self._restoring():
@@ -281,7 +297,7 @@ class RunFolder:
         else:
             return record
         hint = "restore it from a copy: `dongu train` wrote it"
-        raise InputError(f"is damaged: it holds {reason}", where=str(self.path / "run.json"), hint=hint)
+        raise InputError(f"is damaged: it holds {reason}", where=str(self.record), hint=hint)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """

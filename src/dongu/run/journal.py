@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field
 
 from dongu.errors import CheckpointError
 from dongu.files import disk, open_to_write, read_log, storage
 from dongu.judge.answers import Evaluation
-from dongu.loop import Step
 from dongu.run.dynamics import bytes_until, records
 from dongu.run.folder import RunFolder, dump_json
+
+if TYPE_CHECKING:  # a report is made without torch
+    from dongu.loop import Step
 
 
 @dataclass(frozen=True)
@@ -145,33 +147,51 @@ def check_log(metrics: Path, mark: LogMark) -> None:
         raise CheckpointError("begins with other lines than were written", where=str(metrics))
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; a run that is going on, or was killed, may end in a half one.
+
+    Raises:
+        OSError: as `read_log`.
+        ValueError: a line is damaged.
+    """
+    return [line for _, line in _lines(path)]
+
+
+def _lines(path: Path, *, strict: bool = True) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each whole line, and how many bytes the log has up to its end; unless `strict`, damaged ones are left out."""
+    length = 0
+    for number, content in enumerate(read_log(path).splitlines(keepends=True), start=1):
+        length += len(content)
+        if not content.endswith(b"\n"):
+            break
+        try:
+            line = json.loads(content)
+            line["step"] = int(line["step"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            if strict:
+                raise ValueError(f"line {number} is damaged: {error}") from error
+            continue
+        yield length, line
+
+
 def logged_steps(metrics: Path) -> int:
     """The last step in a log; 0 without one, and what is damaged says nothing.
 
     Raises:
         CheckpointError: something else than a log has its name.
     """
-    steps = [0]
     check_log(metrics, LogMark())
-    for line in read_log(metrics).splitlines():
-        try:
-            record = json.loads(line)
-            steps.append(int(record["step"]))
-        except (ValueError, TypeError, KeyError):
-            continue
-    return max(steps)
+    return max((line["step"] for _, line in _lines(metrics, strict=False)), default=0)
 
 
 def _bytes_until(timing: Path, step: int) -> int:
     """The length of the whole lines that come before the first one of a later step."""
     length = 0
-    for line in read_log(timing).splitlines(keepends=True):
-        try:
-            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+    with suppress(ValueError):
+        for end, line in _lines(timing):
+            if line["step"] > step:
                 break
-        except (ValueError, TypeError, KeyError):
-            break
-        length += len(line)
+            length = end
     return length
 
 
