@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -69,16 +70,23 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     return
 
 
-@pytest.fixture(autouse=True)
-def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def quick_runs() -> Iterator[None]:
     """Much of a tiny run's time: nobody cuts the power of a test, nor asks how fast this machine multiplies.
 
-    So a run says the same on every processor.
+    So a run says the same on every processor. For all of the session: runs that a module shares are quick too.
     """
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr("dongu.run.derived.precision_seconds", lambda _: {"fp32": 1.0, "bf16": 1.0})
-    monkeypatch.setattr("dongu.run.effort.PROBE_SECONDS", 0.0)
-    monkeypatch.setattr("dongu.run.effort.PROBE_SIZES", {"cpu": 64})
+    import dongu.training  # noqa: F401 - what is imported by now is frozen below
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        patch.setattr("dongu.run.derived.precision_seconds", lambda _: {"fp32": 1.0, "bf16": 1.0})
+        patch.setattr("dongu.run.effort.PROBE_SECONDS", 0.0)
+        patch.setattr("dongu.run.effort.PROBE_SIZES", {"cpu": 64})
+        gc.collect()
+        gc.freeze()  # a sweep collects after each run, and would look at PyTorch and all tests each time
+        yield
+        gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -222,7 +230,7 @@ def save_encoder(family: str, dropout: float, folder: Path) -> None:
     AutoModel.from_config(config).save_pretrained(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_rows() -> Callable[..., list[dict[str, str]]]:
     """`make_rows(count, labels=2, pair=False, seed=0)`: rows whose label a model can learn from one word."""
 
@@ -244,9 +252,20 @@ def make_rows() -> Callable[..., list[dict[str, str]]]:
 @pytest.fixture
 def data_folder(tmp_path: Path, make_rows: Callable[..., list[dict[str, str]]]) -> Callable[..., str]:
     """`data_folder(train=41, validation=13, test=11, **make_rows)`: a folder of JSON-lines files."""
+    return folders_below(tmp_path, make_rows)
 
+
+@pytest.fixture(scope="module")
+def shared_data_folder(
+    tmp_path_factory: pytest.TempPathFactory, make_rows: Callable[..., list[dict[str, str]]]
+) -> Callable[..., str]:
+    """`data_folder` for the runs that a module shares."""
+    return folders_below(tmp_path_factory.mktemp("shared"), make_rows)
+
+
+def folders_below(above: Path, make_rows: Callable[..., list[dict[str, str]]]) -> Callable[..., str]:
     def make(train: int = 41, validation: int = 13, test: int = 11, **options: Any) -> str:
-        folder = tmp_path / f"data-{train}-{validation}-{test}"
+        folder = above / f"data-{train}-{validation}-{test}"
         folder.mkdir(exist_ok=True)
         for seed, (name, count) in enumerate({"train": train, "validation": validation, "test": test}.items()):
             if count:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,32 @@ from dongu.run.identity import HARMLESS
 OPTIONS: dict[str, Any] = {"max_steps": 10, "batch_size": 8, "lr": 1e-3, "save_steps": 2, "eval_steps": 4, "threads": 1}
 
 
-@pytest.fixture
-def stopped(tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def data(shared_data_folder: Callable[..., str]) -> str:
+    return shared_data_folder(train=40)
+
+
+@pytest.fixture(scope="module")
+def master(data: str, tiny_model: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 10 steps that ended abruptly in its seventh."""
-    run = tmp_path / "run"
+    run = tmp_path_factory.mktemp("stopped") / "run"
     with cut_off_in_step(7):
-        dongu.train(data_folder(train=40), **{**OPTIONS, "model": tiny_model(dropout=0.1), "out": str(run)})
+        dongu.train(data, **{**OPTIONS, "model": tiny_model(dropout=0.1), "out": str(run)})
     return run
 
 
 @pytest.fixture
-def whole(tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path) -> bytes:
+def stopped(master: Path, tmp_path: Path) -> Path:
+    """A copy of that run, to go on with."""
+    return Path(shutil.copytree(master, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def whole(data: str, tiny_model: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The weights of the same run without an end in between."""
-    run = tmp_path / "whole"
-    dongu.train(data_folder(train=40), **{**OPTIONS, "model": tiny_model(dropout=0.1), "out": str(run)})
-    return (run / "checkpoints/step-00000010/weights.safetensors").read_bytes()
+    run = tmp_path_factory.mktemp("whole") / "run"
+    dongu.train(data, **{**OPTIONS, "model": tiny_model(dropout=0.1), "out": str(run)})
+    return weights(run)
 
 
 def weights(run: Path) -> bytes:
@@ -145,13 +157,15 @@ def test_an_edited_run_json_is_seen(stopped: Path) -> None:
 
 
 def test_data_that_lie_elsewhere_now(
-    stopped: Path, whole: bytes, data_folder: Callable[..., str], capsys: pytest.CaptureFixture[str]
+    stopped: Path, whole: bytes, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = Path(data_folder(train=40))
-    folder.rename(folder.with_name("moved"))
-    assert run_command(["resume", str(stopped)]) == 2
-    assert f"where are they now? dongu resume {stopped} DATA" in capsys.readouterr().err
-    assert run_command(["resume", str(stopped), str(folder.with_name("moved"))]) == 0
+    moved = Path(data).rename(tmp_path / "moved")
+    try:
+        assert run_command(["resume", str(stopped)]) == 2
+        assert f"where are they now? dongu resume {stopped} DATA" in capsys.readouterr().err
+        assert run_command(["resume", str(stopped), str(moved)]) == 0
+    finally:
+        moved.rename(data)
     assert weights(stopped) == whole
 
 

@@ -27,13 +27,13 @@ def weights(run: Path) -> str:
     return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.fixture
-def train_once(tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path) -> Callable[..., str]:
+@pytest.fixture(scope="module")
+def train_once(tiny_model: Callable[..., str], shared_data_folder: Callable[..., str]) -> Callable[..., str]:
     """Train with dropout and give the digest of the final weights."""
-    data = data_folder(train=45)
+    data = shared_data_folder(train=45)
     base: dict[str, Any] = {"model": tiny_model(dropout=0.2), "epochs": 2, "lr": 1e-3, "device": "cpu", "threads": 1}
 
-    def train(name: str = "run", **options: Any) -> str:
+    def train(**options: Any) -> str:
         loop = dongu.Loop(data, **{**base, **options})
         for step in loop:
             if options.get("eval_steps") and step.number % options["eval_steps"] == 0:
@@ -43,6 +43,11 @@ def train_once(tiny_model: Callable[..., str], data_folder: Callable[..., str], 
         return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in state.values())).hexdigest()
 
     return train
+
+
+@pytest.fixture(scope="module")
+def unobserved(train_once: Callable[..., str]) -> str:
+    return train_once()
 
 
 OBSERVERS: dict[str, dict[str, Any]] = {
@@ -57,14 +62,14 @@ OBSERVERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("observer", OBSERVERS)
-def test_observers_do_not_move_the_weights(observer: str, train_once: Callable[..., str]) -> None:
-    assert train_once(**OBSERVERS[observer]) == train_once()
+def test_observers_do_not_move_the_weights(observer: str, train_once: Callable[..., str], unobserved: str) -> None:
+    assert train_once(**OBSERVERS[observer]) == unobserved
 
 
-def test_what_should_change_the_weights_does(train_once: Callable[..., str]) -> None:
+def test_what_should_change_the_weights_does(train_once: Callable[..., str], unobserved: str) -> None:
     """The digests above are equal because nothing changed, not because they see nothing."""
-    assert train_once(seed=43) != train_once()
-    assert train_once(micro_batch_size=4) != train_once()  # other dropout positions, other rounding
+    assert train_once(seed=43) != unobserved
+    assert train_once(micro_batch_size=4) != unobserved  # other dropout positions, other rounding
 
 
 def test_the_users_own_use_of_random_numbers_is_harmless(

@@ -46,13 +46,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.fixture
-def finished(tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path) -> dongu.RunResult:
-    """A run that learns: the label stands in the text."""
-    data = data_folder(train=96, validation=24, test=20)
-    return dongu.train(
-        data, model=tiny_model(dropout=0.1), epochs=4, batch_size=8, lr=5e-3, out=str(tmp_path / "run"), device="cpu"
-    )
+@pytest.fixture(scope="module")
+def finished(
+    tiny_model: Callable[..., str], shared_data_folder: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> dongu.RunResult:
+    """A run that learns: the label stands in the text. All look at it, none changes it."""
+    data = shared_data_folder(train=96, validation=24, test=20)
+    options: dict[str, Any] = {"model": tiny_model(dropout=0.1), "epochs": 4, "batch_size": 8, "lr": 5e-3}
+    return dongu.train(data, **options, out=str(tmp_path_factory.mktemp("finished") / "run"), device="cpu")
 
 
 def test_the_run_folder_is_the_contract(finished: dongu.RunResult) -> None:
@@ -137,8 +138,8 @@ def test_the_plain_engine_answers_with_the_bits_of_the_model(
 def test_both_engines_learn_the_same(
     family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
 ) -> None:
-    """100 updates without dropout, ragged micro-batches, then every row of the validation split."""
-    options: dict[str, Any] = {"model": tiny_model(family), "max_steps": 100, "micro_batch_size": 3, "device": "cpu"}
+    """40 updates without dropout, ragged micro-batches, then every row of the validation split."""
+    options: dict[str, Any] = {"model": tiny_model(family), "max_steps": 40, "micro_batch_size": 3, "device": "cpu"}
     loops = [dongu.Loop(data_folder(pair=True), engine=engine, **options) for engine in ("plain", "packed")]
     steps = [list(loop) for loop in loops]
     assert [loop.config.engine for loop in loops] == ["plain", "packed"]
@@ -183,7 +184,7 @@ def test_early_stopping_counts_evaluations_without_a_better_one(
 
 def test_evaluate_and_predict_on_the_command_line(
     finished: dongu.RunResult,
-    data_folder: Callable[..., str],
+    shared_data_folder: Callable[..., str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -196,7 +197,7 @@ def test_evaluate_and_predict_on_the_command_line(
             assert numbers[split][name] == entry["value"]
             assert (numbers[split][f"{name}_low"], numbers[split][f"{name}_high"]) == (entry["low"], entry["high"])
 
-    data = tmp_path / "data-96-24-20"
+    data = Path(shared_data_folder(train=96, validation=24, test=20))
     assert run(["evaluate", path, str(data / "train.jsonl")]) == 0
     assert "the run was trained on rows of" in capsys.readouterr().out
     assert run(["evaluate", path, str(data / "validation.jsonl")]) == 0

@@ -155,8 +155,11 @@ def connection(path: Path) -> None:
         os.chdir(before)
 
 
+PLANTS = (pipe, gigabytes, endless, connection)
+
+
 @pytest.mark.found("kinds-and-sizes")
-@pytest.mark.parametrize("plant", [pipe, gigabytes, endless, connection])
+@pytest.mark.parametrize("first", [0, *(pytest.param(i, marks=pytest.mark.crash) for i in range(1, len(PLANTS)))])
 @pytest.mark.parametrize(
     ("which", "commands"),
     [
@@ -165,14 +168,15 @@ def connection(path: Path) -> None:
     ],
 )
 def test_what_is_no_file_is_refused(
-    runs: Mapping[str, Path], tmp_path: Path, which: str, commands: list[list[str]], plant: Callable[[Path], None]
+    runs: Mapping[str, Path], tmp_path: Path, which: str, commands: list[list[str]], first: int
 ) -> None:
+    """Each file as one of these things; the crash tests try each file as each of them."""
     wrong = []
     for number, name in enumerate(name for name in names_of(runs[which]) if (runs[which] / name).is_file()):
         run = tmp_path / f"run{number}"
         shutil.copytree(runs[which], run)
         aside(run / name)
-        plant(run / name)
+        PLANTS[(first + number) % len(PLANTS)](run / name)
         for command in commands:
             given = [{"RUN": str(run), "OTHER": str(runs["finished"])}.get(word, word) for word in command]
             with no_waiting():
@@ -184,7 +188,7 @@ def test_what_is_no_file_is_refused(
 
 
 @pytest.mark.found("kinds-and-sizes")
-@pytest.mark.parametrize("plant", [pipe, gigabytes, endless, connection])
+@pytest.mark.parametrize("plant", PLANTS)
 def test_files_beside_a_run_are_not_waited_for(
     runs: Mapping[str, Path], tmp_path: Path, plant: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,7 +232,7 @@ def test_a_cache_file_of_other_texts_is_not_used(tokenizer: Any, tmp_path: Path,
 
 
 @pytest.mark.found("kinds-and-sizes")
-@pytest.mark.parametrize("plant", [pipe, gigabytes, endless, connection])
+@pytest.mark.parametrize("plant", PLANTS)
 def test_a_cache_file_that_is_none(tokenizer: Any, tmp_path: Path, plant: Callable[[Path], None]) -> None:
     right = tokenize(tokenizer, GOOD, 16)
     [mine] = (tmp_path / "cache").iterdir()
