@@ -35,7 +35,7 @@ def shortened(text: str, limit: int = 80) -> str:
 
 def is_blank(text: str) -> bool:
     """Whether nothing in it is visible: spaces, control characters, and what has no width."""
-    return all(unicodedata.category(character) in INVISIBLE for character in text)
+    return not text[:1].isalnum() and all(unicodedata.category(character) in INVISIBLE for character in text)
 
 
 def plain(text: str) -> str:

@@ -142,13 +142,12 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
                 hint=f"the columns are: {', '.join(table.columns)}",
             )
         if len(parts) > 1:
-            texts.append(column_of(_joined_texts(table, name, parts)))
+            rows = _text_cells(table, name, parts)
+            texts.append(column_of("\n".join(c for c in cells if is_word(c) and not is_blank(c)) for cells in rows))
             continue
         column = table.columns[parts[0]]
-        for row, cell in enumerate(column):
-            _check_text(cell, name, table, row)
-            if is_blank(str(cell)):
-                raise DataError(f"`{name}` is empty", where=table.where(row), hint="fill the text in or remove the row")
+        for _ in _text_cells(table, name, parts):
+            pass
         texts.append(column.as_texts() if isinstance(column, PagedColumn) else [str(cell) for cell in column])
     return tuple(texts)
 
@@ -177,17 +176,30 @@ def _all_parts(names: Iterable[str], available: Collection[str]) -> list[str]:
     return [part for name in names for part in parts_of(name, available) or ()]
 
 
-def _joined_texts(table: Table, name: str, parts: Sequence[str]) -> Iterator[str]:
+def text_fault(cells: Sequence[Cell]) -> str:
+    """What a row has in place of a text, such as `null` or `empty`; nothing where it has one.
+
+    Of several columns that a name joins, some may be empty or null, but not all of them.
+    """
+    fault = "empty"
+    for cell in cells:
+        if is_word(cell):
+            fault = fault if is_blank(cell) else ""
+        elif cell is not None or len(cells) == 1:
+            return kind_of(cell)
+    return fault
+
+
+def _text_cells(table: Table, name: str, parts: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
+    """
+    Raises:
+        DataError: the cells of a row are no text.
+    """
     for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
-        for part, cell in zip(parts, cells, strict=True):
-            if cell is not None:
-                _check_text(cell, part, table, row)
-        text = "\n".join(str(cell) for cell in cells if cell is not None and not is_blank(str(cell)))
-        if not text:
-            raise DataError(f"`{name}` is empty", where=table.where(row), hint="fill one in or remove the row")
-        yield text
-
-
-def _check_text(cell: Cell, name: str, table: Table, row: int) -> None:
-    if not is_word(cell):
-        raise DataError(f"`{name}` is {kind_of(cell)}, not a text", where=table.where(row))
+        if fault := text_fault(cells):
+            if fault == "empty":
+                hint = f"fill {'the text' if len(parts) == 1 else 'one'} in or remove the row"
+                raise DataError(f"`{name}` is empty", where=table.where(row), hint=hint)
+            part = next(part for part, cell in zip(parts, cells, strict=True) if kind_of(cell) == fault)
+            raise DataError(f"`{part}` is {fault}, not a text", where=table.where(row))
+        yield cells

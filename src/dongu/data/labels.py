@@ -130,9 +130,14 @@ def _read_numbers(table: Table, column: str) -> Iterator[float]:
 
 
 def _label_of(cell: Cell, name: str, table: Table, row: int) -> str:
-    if not (is_word(cell) or isinstance(cell, bool)):
-        raise DataError(f"the label `{name}` is {kind_of(cell)}, not a name or a number", where=table.where(row))
+    if fault := label_fault(cell):
+        raise DataError(f"the label `{name}` is {fault}, not a name or a number", where=table.where(row))
     return str(cell).lower() if isinstance(cell, bool) else str(cell)
+
+
+def label_fault(cell: Cell) -> str:
+    """What a cell is in place of a label; nothing where it is one."""
+    return "" if is_word(cell) or isinstance(cell, bool) else kind_of(cell)
 
 
 def two_ways(table: Table, name: str, row: int, kind: str, first_kind: str) -> DataError:

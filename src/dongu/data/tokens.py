@@ -27,6 +27,18 @@ SUMMARY_BINS = 40
 SIZES_BYTES, DIGEST_BYTES = 24, 32
 
 
+UNKNOWN_LIMIT = 512  # tokens a row, where neither the tokenizer nor the model names a limit
+
+
+def token_limit(*limits: object) -> int:
+    """Tokens a row at most where nobody says otherwise: the smallest limit of tokenizer and model that is one.
+
+    Tokenizers without a limit give a number of thirty digits, models without one None.
+    """
+    known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 10**6]
+    return min(known, default=UNKNOWN_LIMIT)
+
+
 @dataclass(frozen=True)
 class Tokens:
     """The token ids of one split, ragged: row i is `input_ids[offsets[i]:offsets[i + 1]]`.

@@ -12,13 +12,13 @@ import numpy as np
 
 from dongu.config import RunConfig
 from dongu.data.cells import take_rows
-from dongu.data.columns import Columns, parts_of
+from dongu.data.columns import Columns, parts_of, text_fault
 from dongu.data.flags import hides_flags, is_flag, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking
 from dongu.data.holdout import MANY_CLASSES
-from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_rows
+from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_fault, label_rows
 from dongu.data.sources import Source
-from dongu.data.table import Cell, Table, is_word, kind_of
+from dongu.data.table import Cell, Table, is_word
 from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
 from dongu.text import counted, is_blank, listed
 
@@ -53,9 +53,11 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
     train, label = source.splits["train"], columns.label
     flags = len(parts_of(label, train.columns) or ()) > 1
     form = Form("multi-label") if flags else form_of(train, label, config.task, config.label_separator)
-    label_fault = _flags_fault if flags else _label_fault
-    if form.task == "multi-label" and not flags:
-        label_fault = _labels_fault
+
+    def name_fault(cells: Sequence[Cell]) -> str:
+        if flags:
+            return "" if hides_flags(cells) or all(map(is_flag, cells)) else "neither 0 nor 1"
+        return "" if form.task == "multi-label" and isinstance(cells[0], list) else label_fault(cells[0])
 
     def gold_fault(cells: Sequence[Cell]) -> str:
         if len(cells) > 1:
@@ -65,10 +67,10 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
 
     for split, table in source.splits.items():
         for column in columns.texts:
-            usable = _without_empty(usable, split, column, "text", _text_fault)
+            usable = _without_empty(usable, split, column, "text", text_fault)
         if not (split.startswith("test") and all(_faults(table, label, gold_fault))):
             usable = _without_empty(usable, split, label, "gold label", gold_fault, drop=config.unlabelled == "drop")
-            usable = _without_empty(usable, split, label, "label", label_fault)
+            usable = _without_empty(usable, split, label, "label", name_fault)
     if not len(usable.source.splits["train"]):
         return usable
     tables = {name: join_flags(table, label) for name, table in usable.source.splits.items()}
@@ -86,27 +88,6 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
     if "validation" not in source.splits and form.task == "single-label":
         usable = _without_single(usable, [name for [name] in labels.get("train", ())], label)
     return usable
-
-
-def _text_fault(cells: Sequence[Cell]) -> str:
-    """Of several columns that are joined some may be empty, but not all."""
-    wrong = [cell for cell in cells if not is_word(cell) and (cell is not None or len(cells) == 1)]
-    if wrong:
-        return kind_of(wrong[0])
-    return "empty" if all(cell is None or is_blank(str(cell)) for cell in cells) else ""
-
-
-def _label_fault(cells: Sequence[Cell]) -> str:
-    [cell] = cells
-    return "" if is_word(cell) or isinstance(cell, bool) else kind_of(cell)
-
-
-def _labels_fault(cells: Sequence[Cell]) -> str:
-    return "" if isinstance(cells[0], list) else _label_fault(cells)
-
-
-def _flags_fault(cells: Sequence[Cell]) -> str:
-    return "" if hides_flags(cells) or all(map(is_flag, cells)) else "neither 0 nor 1"
 
 
 def _faults(table: Table, column: str, fault: Fault) -> list[str]:
@@ -146,14 +127,11 @@ def _without_unknown(usable: Usable, split: str, rows: Sequence[Sequence[str]], 
     if not bad:
         return usable
     unknown = list(dict.fromkeys(label for row in bad for label in rows[row] if label not in known))
-    meant = " ".join(
-        f"`{name}` may mean `{close}`." for name in unknown[:SHOWN_EXAMPLES] if (close := _like(name, known))
-    )
     finding = Finding(
         "error",
         f"{counted(len(bad), f'{split} row')} with a label that train does not have: {listed(_quoted(unknown))}",
         "training does not start, for such rows could only be wrong",
-        f"{meant} correct them, add such rows to train, or remove these".strip(),
+        f"{_meant(unknown, known)} correct them, add such rows to train, or remove these".strip(),
         tuple(
             example([usable.source.splits[split].where(row)], SEPARATOR.join(rows[row])) for row in bad[:SHOWN_EXAMPLES]
         ),
@@ -169,10 +147,7 @@ def _without_single(usable: Usable, labels: Sequence[str], column: str) -> Usabl
         return usable
     single = [labels[row] for row in bad]
     others = {name: count for name, count in counts.items() if count > 1}
-    meant = " ".join(
-        f"`{name}` may mean `{close}`." for name in single[:SHOWN_EXAMPLES] if (close := _like(name, others))
-    )
-    advice = f"{meant} correct them, add rows, or give a folder with a validation file".strip()
+    advice = f"{_meant(single, others)} correct them, add rows, or give a folder with a validation file".strip()
     if len(counts) > MANY_CLASSES:
         advice = many_classes_advice(column)
     finding = Finding(
@@ -191,6 +166,10 @@ def many_classes_advice(column: str) -> str:
         f"if `{column}` is not the label, name the one that is: --label-column C; "
         "if it measures something: --task regression"
     )
+
+
+def _meant(names: Sequence[str], known: Mapping[str, int]) -> str:
+    return " ".join(f"`{name}` may mean `{close}`." for name in names[:SHOWN_EXAMPLES] if (close := _like(name, known)))
 
 
 def _like(name: str, known: Mapping[str, int]) -> str | None:

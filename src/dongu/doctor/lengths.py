@@ -13,7 +13,7 @@ import numpy as np
 
 from dongu.data.examples import Examples
 from dongu.data.order import epoch_order, grouped_order, padding_share
-from dongu.data.tokens import Tokens, encode
+from dongu.data.tokens import Tokens, encode, token_limit
 from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
 from dongu.errors import ModelError, no_panic
 from dongu.files import read_regular
@@ -28,7 +28,6 @@ MUCH_CUT = 0.01  # of a split's tokens, from which the cut is worth a warning
 FILES = ["tokenizer.json", "tokenizer_config.json", "config.json"]
 # Position tables that begin after the padding index: 514 of them hold 512 tokens.
 SHIFTED_POSITIONS = ("camembert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta")
-UNKNOWN_LENGTH = 512  # where neither the tokenizer nor the model names a limit
 
 
 @dataclass(frozen=True)
@@ -153,12 +152,9 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _limit(settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
-    """As `usual_length` of the loaded model: the tokenizer's limit, within the model's."""
+    """What `usual_length` says of the loaded model, by its files alone."""
     positions = config.get("max_position_embeddings", config.get("n_positions"))  # GPT-2's name for them
     if isinstance(positions, int) and (kind := config.get("model_type")) in SHIFTED_POSITIONS:
         padding = config.get("pad_token_id") if kind != "mpnet" else 1  # MPNet's is fixed
         positions -= (padding or 0) + 1
-    limits = (settings.get("model_max_length"), positions)
-    return min(
-        [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 10**6], default=UNKNOWN_LENGTH
-    )
+    return token_limit(settings.get("model_max_length"), positions)

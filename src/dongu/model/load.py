@@ -23,6 +23,7 @@ from transformers import logging as transformers_logging
 from transformers.modeling_layers import GenericForSequenceClassification
 
 from dongu.config import DEFAULT_THRESHOLD, Task
+from dongu.data.tokens import token_limit
 from dongu.errors import ModelError, no_panic
 from dongu.hub import asked, commit_of, split_revision
 from dongu.model.head import NO_HEAD, PROBLEM_TYPES, NewHead, declared_labels, draw_head, head_of, why_other
@@ -42,7 +43,6 @@ from dongu.model.tokenizer_class import check_tokenizer_class
 HUB_FILES = [*SETTINGS_FILES, *VOCABULARY_FILES, "tokenizer.*.json", INDEX_FILE]  # all that is read but the weights
 NEW_WEIGHTS = 1 << 24  # of a head that the files lack, at most
 MOST_MODULES, MODULE_BYTES = 10_000, 1 << 10  # of a model whose files are small; a module more for so many bytes
-UNKNOWN_LENGTH = 512  # where neither the tokenizer nor the model names a limit
 
 
 def load_tokenizer(path: str) -> Any:
@@ -246,10 +246,9 @@ def model_columns(model: Any) -> tuple[str, ...]:
 
 
 def usual_length(model: Any, tokenizer: Any) -> int:
-    """Tokens a row at most where nobody says otherwise: the tokenizer's limit, within the model's."""
-    configured = getattr(model.config, "max_position_embeddings", None)
-    limits = (tokenizer.model_max_length, position_count(model) or configured)
-    return min([limit for limit in limits if limit is not None and 0 < limit < 10**6], default=UNKNOWN_LENGTH)
+    """`token_limit` of a loaded model and its tokenizer."""
+    positions = position_count(model) or getattr(model.config, "max_position_embeddings", None)
+    return token_limit(tokenizer.model_max_length, positions)
 
 
 def position_count(model: Any) -> int | None:
