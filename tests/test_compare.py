@@ -21,7 +21,7 @@ from dongu.compare.pairs import seed_difference
 from dongu.compare.sides import FinishedRun, Side
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import verdict
-from dongu.judge.metrics import MetricSet, measure
+from dongu.judge.metrics import MetricSet, metric_value
 from dongu.judge.paired import holm, mcnemar
 
 
@@ -153,7 +153,7 @@ def test_what_is_read_back_is_what_was_answered(task: Any, tmp_path: Path) -> No
     results = {"threshold": 0.3, "test": verdict(evaluation, metrics, None, 0)}
     answers = read_answers(folder, "test", record, results)
     for name, value in values.items():
-        assert measure(answers, name) == pytest.approx(value, abs=1e-9)
+        assert metric_value(answers, name) == pytest.approx(value, abs=1e-9)
     assert answers.right.sum() < 30
 
 

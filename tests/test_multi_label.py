@@ -21,7 +21,7 @@ from dongu.errors import DataError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import constant_answer, verdict
 from dongu.judge.metrics import MetricSet
-from dongu.judge.ranking import Ranking, best_threshold, macro_f1, micro_f1, sigmoid
+from dongu.judge.ranking import Ranking, best_threshold, label_macro_f1, label_micro_f1, sigmoid
 from dongu.verify import verify
 
 TOPICS = ("word0", "word1", "word2")
@@ -182,7 +182,7 @@ def test_f1_and_average_precision_agree_with_scikit_learn() -> None:
 
 @pytest.mark.parametrize("metric", ["macro_f1", "micro_f1"])
 def test_no_other_threshold_is_better(metric: str) -> None:
-    function = {"macro_f1": macro_f1, "micro_f1": micro_f1}[metric]
+    function = {"macro_f1": label_macro_f1, "micro_f1": label_micro_f1}[metric]
     for seed in range(20):
         logits, truth = answers(30, 4, seed)
         sure = sigmoid(logits)

@@ -12,8 +12,8 @@ import pytest
 
 from dongu.compare.words import letter, sentence
 from dongu.judge.answers import Evaluation
-from dongu.judge.metrics import MetricSet, measure
-from dongu.judge.paired import Difference, holm, mcnemar, paired_differences
+from dongu.judge.metrics import MetricSet, metric_value
+from dongu.judge.paired import MetricDifference, holm, mcnemar, paired_differences
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_several_labels_against_a_plain_resampling() -> None:
         rows = random.integers(0, 80, 80)
         first, second = sets(targets[rows], one[rows]), sets(targets[rows], two[rows])
         for name in names:
-            drawn[name].append(measure(second, name) - measure(first, name))
+            drawn[name].append(metric_value(second, name) - metric_value(first, name))
     for name, values in drawn.items():
         spread = float(np.std(values))
         expected = np.quantile(values, [0.025, 0.975]).tolist()
@@ -173,7 +173,7 @@ def test_the_same_answers_are_no_proof_that_the_runs_are_the_same() -> None:
     accuracy = found["accuracy"]
     assert (accuracy.value, accuracy.p) == (0.0, 1.0)
     assert [accuracy.low, accuracy.high] == pytest.approx([-0.036, 0.036], abs=0.001)
-    assert found["loss"] == Difference(0.0, 0.0, 0.0, 1.0)
+    assert found["loss"] == MetricDifference(0.0, 0.0, 0.0, 1.0)
 
 
 def test_few_rows_that_all_say_the_same_show_nothing() -> None:
@@ -217,33 +217,37 @@ def test_a_seed_and_its_numbers() -> None:
     [
         (
             "f1",
-            Difference(0.012, 0.001, 0.023, 0.03),
+            MetricDifference(0.012, 0.001, 0.023, 0.03),
             "B is better than A by 1.2 points of F1; 95% interval 0.1 to 2.3",
         ),
-        ("f1", Difference(-0.012, -0.023, -0.001, 0.03), "A is better than B by 1.2 points of F1; 95% interval 0.1 to"),
+        (
+            "f1",
+            MetricDifference(-0.012, -0.023, -0.001, 0.03),
+            "A is better than B by 1.2 points of F1; 95% interval 0.1 to",
+        ),
         (
             "loss",
-            Difference(-0.5, -0.75, -0.25, 0.0001),
+            MetricDifference(-0.5, -0.75, -0.25, 0.0001),
             "B is better than A by 0.5000 of loss; 95% interval 0.2500 to",
         ),
         (
             "loss",
-            Difference(0.5, 0.25, 0.75, 0.0001),
+            MetricDifference(0.5, 0.25, 0.75, 0.0001),
             "A is better than B by 0.5000 of loss; 95% interval 0.2500 to 0.7",
         ),
         (
             "accuracy",
-            Difference(-0.005, -0.016, 0.006, 0.4),
+            MetricDifference(-0.005, -0.016, 0.006, 0.4),
             "no difference in accuracy that these 408 rows can show: B is 0.5 points below A, 95% interval -1.6 to 0.6",
         ),
     ],
 )
-def test_a_sentence(name: str, difference: Difference, said: str) -> None:
+def test_a_sentence(name: str, difference: MetricDifference, said: str) -> None:
     assert sentence(name, difference, difference.p, 408, "A", "B").startswith(said)
 
 
 def test_a_corrected_p_value_takes_the_verdict_back() -> None:
-    difference = Difference(0.012, 0.001, 0.023, 0.03)
+    difference = MetricDifference(0.012, 0.001, 0.023, 0.03)
     assert sentence("f1", difference, 0.06, 408, "A", "B").startswith("no difference in F1")
 
 

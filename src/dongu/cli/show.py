@@ -101,10 +101,10 @@ def add_compare(commands: Any) -> None:
 
 
 def _compare(parsed: argparse.Namespace) -> None:
-    from dongu.compare.pairs import compare
-    from dongu.compare.words import as_json, report
+    from dongu.compare.pairs import compare_folders
+    from dongu.compare.words import as_json, comparison_lines
     from dongu.run.folder import dump_json
 
-    comparison = compare(parsed.folders, parsed.split)
-    for line in [dump_json(as_json(comparison))] if parsed.json else map(printable, report(comparison)):
+    comparison = compare_folders(parsed.folders, parsed.split)
+    for line in [dump_json(as_json(comparison))] if parsed.json else map(printable, comparison_lines(comparison)):
         print(line)

@@ -31,17 +31,17 @@ from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import held_cells
 from dongu.judge.metrics import statistic
-from dongu.judge.paired import Difference, holm, paired_differences
+from dongu.judge.paired import MetricDifference, holm, paired_differences
 from dongu.judge.resample import TAIL, middle, resampled
 from dongu.run.predictions import label_of
 from dongu.text import excerpt
 
 SEED = 0  # of all draws: the same runs give the same numbers
-EXAMPLES = 3  # rows that are shown of each kind
+EXAMPLES_SHOWN = 3  # rows that are shown of each kind
 
 
 @dataclass(frozen=True)
-class Example:
+class RowExample:
     """A row that two runs answer differently: its number, its truth, the two answers, the beginning of its texts."""
 
     id: int
@@ -59,10 +59,10 @@ class Pair:
     apart.
     """
 
-    differences: dict[str, Difference]
+    differences: dict[str, MetricDifference]
     p: dict[str, float] = field(default_factory=dict)
     tally: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, list[Example]] = field(default_factory=dict)
+    examples: dict[str, list[RowExample]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Comparison:
         return self.sides[0].seeds is not None
 
 
-def compare(paths: Sequence[Path], split: str | None = None) -> Comparison:
+def compare_folders(paths: Sequence[Path], split: str | None = None) -> Comparison:
     """Read and compare finished runs, or recipes, each with the first.
 
     Args:
@@ -153,7 +153,7 @@ def _run_pairs(
 
 def seed_difference(
     first: Side, second: Side, split: str, name: str, by_rows: tuple[float, float] | None
-) -> Difference:
+) -> MetricDifference:
     """How far the mean of the second recipe's runs is above that of the first's; `by_rows`: what other rows change.
 
     Two things make it uncertain, and its interval has both: other seeds (Student's t over the differences of the seeds,
@@ -176,7 +176,7 @@ def seed_difference(
     # Two independent parts of an error: their reaches add up as the sides of a right angle do.
     ends = value - math.hypot(reach, value - low), value + math.hypot(reach, high - value)
     by_seed = dict(zip(first.seeds or (), (two - one).tolist(), strict=True)) if first.seeds == second.seeds else None
-    return Difference(value, *ends, by_seed=by_seed)
+    return MetricDifference(value, *ends, by_seed=by_seed)
 
 
 def _by_rows(
@@ -217,7 +217,7 @@ def _most_telling(first: Evaluation, second: Evaluation, kinds: Mapping[str, np.
     """Of the kinds that tell the runs apart, the rows on which their losses are furthest apart."""
     order = np.argsort(-np.abs(_losses_apart(first, second)), kind="stable")
     return {
-        kind: order[mask[order]][:EXAMPLES].tolist()
+        kind: order[mask[order]][:EXAMPLES_SHOWN].tolist()
         for kind, mask in kinds.items()
         if "_" in kind and kind != "as_near"
     }
@@ -243,7 +243,7 @@ def _texts(runs: Sequence[FinishedRun], split: str, rows: set[int]) -> tuple[dic
 
 def _example(
     first: Evaluation, second: Evaluation, row: int, names: Sequence[str], texts: Mapping[int, tuple[str, ...]]
-) -> Example:
+) -> RowExample:
     cells = (np.asarray(first.targets)[row], first.predictions[row], second.predictions[row])
     label, *given = (label_of(cell, first.task, names) for cell in cells)
-    return Example(int(first.ids[row]), label, (given[0], given[1]), texts.get(row, ()))
+    return RowExample(int(first.ids[row]), label, (given[0], given[1]), texts.get(row, ()))

@@ -18,7 +18,7 @@ from dongu.run.folder import SEEDS, RunFolder
 from dongu.run.predictions import RESTORE, read_answers
 
 PLACES = ("data", "out")  # options that say where things lie, and nothing of what they are
-SPLITS = ("test", "validation")  # the first that all runs have metrics of is compared
+COMPARED_SPLITS = ("test", "validation")  # the first that all runs have metrics of is compared
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def choose_split(runs: Sequence[FinishedRun], asked: str | None) -> str:
     """
     shared = [name for name in runs[0].splits if all(name in run.splits for run in runs)]
     if asked is None:
-        if found := [name for name in SPLITS if name in shared]:
+        if found := [name for name in COMPARED_SPLITS if name in shared]:
             return found[0]
         raise InputError("have no split in common that has labels", where=" and ".join(str(run.path) for run in runs))
     for run in runs:

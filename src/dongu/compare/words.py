@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from dongu.compare.pairs import Comparison, Example, Pair
-from dongu.judge.paired import Difference
+from dongu.compare.pairs import Comparison, Pair, RowExample
+from dongu.judge.paired import MetricDifference
 from dongu.judge.words import metric_name
 from dongu.text import printable, shortened
 
 SHARES = {"accuracy", "f1", "macro_f1", "micro_f1", "average_precision"}  # said in points of a hundred
 
 
-def report(comparison: Comparison) -> Iterator[str]:
+def comparison_lines(comparison: Comparison) -> Iterator[str]:
     """The lines for a person."""
     sides, split = comparison.sides, comparison.split
     first, *others = letters = [letter(i) for i in range(len(sides))]
@@ -79,7 +79,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     return {**head, f"{what}s": sides, "differs": comparison.differs, "pairs": pairs}
 
 
-def _entry(found: Difference, p: float | None) -> dict[str, Any]:
+def _entry(found: MetricDifference, p: float | None) -> dict[str, Any]:
     more = {"by_seed": found.by_seed} if p is None else {"p": p, "p_alone": found.p}
     return {"value": found.value, "low": found.low, "high": found.high, **more, "shown": found.shown(p)}
 
@@ -111,7 +111,9 @@ def _pair_lines(pair: Pair, first: str, second: str) -> Iterator[str]:
                 yield from _example_lines(example, first, second)
 
 
-def sentence(name: str, difference: Difference, p: float | None, rows: int | None, first: str, second: str) -> str:
+def sentence(
+    name: str, difference: MetricDifference, p: float | None, rows: int | None, first: str, second: str
+) -> str:
     """What the difference in a metric comes to, for a person.
 
     Args:
@@ -144,7 +146,7 @@ def sentence(name: str, difference: Difference, p: float | None, rows: int | Non
     )
 
 
-def _wins(name: str, difference: Difference, second: str) -> str:
+def _wins(name: str, difference: MetricDifference, second: str) -> str:
     """With how many of the seeds that both recipes have the second one is better."""
     if difference.by_seed is None:
         return ""
@@ -158,7 +160,7 @@ def letter(number: int) -> str:
     return chr(ord("A") + number % 26) + (str(number // 26 + 1) if number >= 26 else "")
 
 
-def _example_lines(example: Example, first: str, second: str) -> Iterator[str]:
+def _example_lines(example: RowExample, first: str, second: str) -> Iterator[str]:
     one, two = (_answer(answer) for answer in example.answers)
     yield f"  row {example.id}  {_answer(example.label)}; {first} says {one}, {second} says {two}"
     for text in example.texts:

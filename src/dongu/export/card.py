@@ -18,7 +18,7 @@ from dongu.loop import Loop
 from dongu.model.place import HUB_NAMES, find_model
 from dongu.text import counted, listed, one_line, percent
 
-FEW_ROWS = 30  # of a class, on which its figures say little
+FEW_CLASS_ROWS = 30  # of a class, on which its figures say little
 KIND = "text-classification"  # in the Hub's words, whatever the task
 
 
@@ -117,10 +117,12 @@ def _limits(loop: Loop, results: Mapping[str, Any]) -> str:
     ]
     if {split for split, *_ in _entries(results)} == {"validation"}:
         limits.append("No rows but those that chose its step were there to judge it: new ones will be harder.")
-    rare = [row for row in results.get("per_class", ()) if row["split"] == "validation" and row["rows"] < FEW_ROWS]
+    rare = [
+        row for row in results.get("per_class", ()) if row["split"] == "validation" and row["rows"] < FEW_CLASS_ROWS
+    ]
     if rare:
         names = listed([f"{_code(row['class'])} ({row['rows']:,})" for row in rare], 5)
-        limits.append(f"Fewer than {FEW_ROWS} rows of validation are behind what is said of {names}.")
+        limits.append(f"Fewer than {FEW_CLASS_ROWS} rows of validation are behind what is said of {names}.")
     if cut := int(loop.splits["train"].tokens.truncated.sum()):
         limits.append(
             f"It reads {loop.config.max_length} tokens of a text. {counted(cut, 'training row')} had more, and what"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dongu.compare.words import sentence
 from dongu.config import Task
-from dongu.judge.paired import Difference
+from dongu.judge.paired import MetricDifference
 from dongu.text import counted
 
 MODEL, GRAPH, GRAPH_INT8 = "model", "model.onnx", "model_int8.onnx"  # the forms of a model
@@ -18,7 +18,7 @@ VERSIONS = ("dongu", "torch", "transformers", "onnxruntime")
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportedForm:
     """One form of a model on the rows that it was checked on.
 
     `difference` is the largest between one of its logits and the model's, `same` the rows to which it gives the
@@ -31,7 +31,7 @@ class Form:
     difference: float
     same: int
     results: dict[str, dict[str, float]]
-    lost: dict[str, Difference]
+    lost: dict[str, MetricDifference]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Export:
     path: Path
     rows: int
     largest: float
-    forms: dict[str, Form]
+    forms: dict[str, ExportedForm]
 
     def size_lines(self, task: Task) -> Iterator[str]:
         """One line a file: its size, how near its answers are, how fast it is."""
@@ -145,5 +145,5 @@ def _interval(entry: Mapping[str, float]) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _megabytes(form: Form) -> str:
+def _megabytes(form: ExportedForm) -> str:
     return f"{form.size_bytes / 1e6:,.1f} MB"

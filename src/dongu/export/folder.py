@@ -15,7 +15,7 @@ from dongu.data.order import epoch_order
 from dongu.data.sources import Source
 from dongu.errors import ModelError
 from dongu.evaluate import eval_mode, evaluate
-from dongu.export.exported import GRAPH, GRAPH_INT8, MODEL, Export, Form
+from dongu.export.exported import GRAPH, GRAPH_INT8, MODEL, Export, ExportedForm
 from dongu.export.onnx import HINT, OnnxModel, write_int8, write_onnx
 from dongu.files import disk, read_regular, refuse_if_taken, replace_folder
 from dongu.judge.answers import Evaluation
@@ -25,9 +25,9 @@ from dongu.model.safety import VOCABULARY_LIMIT
 from dongu.run.predictions import answer_rows
 from dongu.use.classifier import Classifier, load
 
-CHECKED_ROWS = 1000  # of validation at most: a minute or two for a base model
+COMPARED_ROWS = 1000  # of validation at most: a minute or two for a base model
 TIMED_ROWS, TIMED_ROUNDS = 32, 5
-TOLERANCE = 1e-4  # of the largest logit; what rounding leaves of a right graph is a hundredth of it
+GRAPH_TOLERANCE = 1e-4  # of the largest logit; what rounding leaves of a right graph is a hundredth of it
 
 
 def export(
@@ -67,7 +67,7 @@ def _checked_rows(classifier: Classifier, source: Source | None) -> Split:
     """Validation, or as many of its rows, drawn by the run's seed."""
     examples = classifier.own_examples("validation", source)["validation"]
     chosen = np.zeros(len(examples), dtype=bool)
-    chosen[epoch_order(len(examples), classifier.config.seed, 0)[:CHECKED_ROWS]] = True
+    chosen[epoch_order(len(examples), classifier.config.seed, 0)[:COMPARED_ROWS]] = True
     examples = examples.take(chosen)
     return classifier.split(examples.texts, examples.targets, "validation")
 
@@ -92,7 +92,7 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
     truth = found[MODEL].logits
     differences = {name: float(np.abs(each.logits - truth).max()) for name, each in found.items()}
     largest = float(np.abs(truth).max())
-    if not differences[GRAPH] <= TOLERANCE * largest:
+    if not differences[GRAPH] <= GRAPH_TOLERANCE * largest:
         raise ModelError(
             f"the graph's logits are up to {differences[GRAPH]:.1e} from the model's, which reach {largest:.3g}",
             where=f"{type(model).__name__} as ONNX",
@@ -101,7 +101,7 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
     names, seed = ("loss", *classifier.metrics.names), classifier.config.seed
     speeds = _speeds(classifier, models, split)
     forms = {
-        name: Form(
+        name: ExportedForm(
             size_bytes=weights if name == MODEL else (stage / name).stat().st_size,
             rows_a_second=speeds[name],
             difference=differences[name],

@@ -13,7 +13,7 @@ import numpy as np
 from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import binned_error, bins_of
-from dongu.judge.metrics import CLASS_METRICS, MetricSet, OwnMetric, measure, statistic
+from dongu.judge.metrics import CLASS_METRICS, MetricSet, OwnMetric, metric_value, statistic
 from dongu.judge.resample import LEAST_RESAMPLES, Statistic, chunks, middle, missed_share, resampled
 
 CONSTANT_ANSWERS: dict[Task, str] = {  # what an answer without reading is called beside each metric
@@ -100,7 +100,7 @@ def baseline(metrics: MetricSet, constant: Sequence[float], targets: np.ndarray)
         if name in metrics.own:
             values[name] = _value(metrics.own[name], answer)
         else:  # by rounding, the mean of so many equal numbers may be another
-            values[name] = math.nan if metrics.task == "regression" else measure(answer, name)
+            values[name] = math.nan if metrics.task == "regression" else metric_value(answer, name)
     return values
 
 

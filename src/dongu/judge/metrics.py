@@ -104,8 +104,8 @@ NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
 }
 SET_METRICS: dict[str, SetMetric] = {
     "average_precision": multi_label.mean_average_precision,
-    "macro_f1": lambda ranking, weights: multi_label.macro_f1(ranking.counts(weights)),
-    "micro_f1": lambda ranking, weights: multi_label.micro_f1(ranking.counts(weights)),
+    "macro_f1": lambda ranking, weights: multi_label.label_macro_f1(ranking.counts(weights)),
+    "micro_f1": lambda ranking, weights: multi_label.label_micro_f1(ranking.counts(weights)),
 }
 NAMED = frozenset({"loss", *CLASS_METRICS, *NUMBER_METRICS, *SET_METRICS})  # what is no own metric
 TAKEN = NAMED | {"calibration_error", "event", "step", "split"}  # keys of the files that metrics are written to
@@ -133,7 +133,7 @@ def confusions_of(evaluation: Evaluation) -> Statistic:
     return lambda weights: sums(weights).reshape(*weights.shape[:-1], labels, labels)
 
 
-def measure(evaluation: Evaluation, name: str) -> float:
+def metric_value(evaluation: Evaluation, name: str) -> float:
     """A named metric of all rows, or the mean loss."""
     if name == "loss":
         return math.fsum(np.asarray(evaluation.losses)) / len(evaluation)
@@ -211,7 +211,7 @@ class MetricSet:
         Raises:
             UsageError: an own metric gives something else than a number.
         """
-        return {"loss": measure(evaluation, "loss"), **self._values(evaluation)}
+        return {"loss": metric_value(evaluation, "loss"), **self._values(evaluation)}
 
     def compute(
         self, logits: np.ndarray, targets: np.ndarray, threshold: float = DEFAULT_THRESHOLD
@@ -222,7 +222,7 @@ class MetricSet:
 
     def _values(self, evaluation: Evaluation) -> dict[str, float]:
         return {
-            name: self._own_value(name, evaluation) if name in self.own else measure(evaluation, name)
+            name: self._own_value(name, evaluation) if name in self.own else metric_value(evaluation, name)
             for name in self.names
         }
 

@@ -13,16 +13,16 @@ import numpy as np
 
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import held_cells, missed
-from dongu.judge.metrics import CLASS_METRICS, confusions_of, measure, statistic
+from dongu.judge.metrics import CLASS_METRICS, confusions_of, metric_value, statistic
+from dongu.judge.ranking import EQUAL_WITHIN
 from dongu.judge.resample import Statistic, chunks, middle, resampled
 
 DEALS = 10_000  # of the two answers to each row
-ALPHA = 0.05  # what a p value must be below to show a difference
-ROUNDING = 1e-12  # differences of a metric that are nearer are the same
+P_LIMIT = 0.05  # what a p value must be below to show a difference
 
 
 @dataclass(frozen=True)
-class Difference:
+class MetricDifference:
     """How far the second run's metric is above the first's: its 95% interval, and the p value of there being none.
 
     Of two recipes it is how far apart their means are, and there is no p value: it is NaN. Where both have the same
@@ -37,10 +37,12 @@ class Difference:
 
     def shown(self, p: float | None) -> bool:
         """Whether it is shown, given the p value of two runs as it is corrected for other comparisons."""
-        return (p is None or p < ALPHA) and not (math.isnan(self.value) or self.low <= 0 <= self.high)
+        return (p is None or p < P_LIMIT) and not (math.isnan(self.value) or self.low <= 0 <= self.high)
 
 
-def paired_differences(first: Evaluation, second: Evaluation, names: Sequence[str], seed: int) -> dict[str, Difference]:
+def paired_differences(
+    first: Evaluation, second: Evaluation, names: Sequence[str], seed: int
+) -> dict[str, MetricDifference]:
     """How far the second run is above the first in each metric (`loss` too), by a bootstrap over their rows.
 
     The p value of a metric of classes is that of a test that deals the two answers of each row to the runs at random:
@@ -54,19 +56,19 @@ def paired_differences(first: Evaluation, second: Evaluation, names: Sequence[st
     dealt = _dealt(first, second, classes, random) if classes else {}
     found = {}
     for name in names:
-        value = measure(second, name) - measure(first, name)
+        value = metric_value(second, name) - metric_value(first, name)
         low, high = middle(drawn[name])
         if low == high and name != "loss" and first.task != "regression":
             (wrong, right), (other_wrong, other_right) = missed(first, name), missed(second, name)
             low, high = min(value, other_wrong - right), max(value, other_right - wrong)
         p = _two_sided(drawn[name])
         if name in classes:
-            p = (1 + int((np.abs(dealt[name]) >= abs(value) - ROUNDING).sum())) / (1 + len(dealt[name]))
+            p = (1 + int((np.abs(dealt[name]) >= abs(value) - EQUAL_WITHIN).sum())) / (1 + len(dealt[name]))
         if name == "accuracy":
             p = mcnemar(int((first.right & ~second.right).sum()), int((second.right & ~first.right).sum()))
-        if name in classes and p >= ALPHA:
+        if name in classes and p >= P_LIMIT:
             low, high = min(low, 0.0), max(high, 0.0)
-        found[name] = Difference(value, low, high, p)
+        found[name] = MetricDifference(value, low, high, p)
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 LEAST = 2.0**-53  # what the probability of a row that is wrong and very sure counts as
-ROUNDING = 1e-12  # sums in another order differ by less, and scores that differ at all by more
+EQUAL_WITHIN = 1e-12  # sums in another order differ by less, and scores that differ at all by more
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ def best_threshold(probabilities: np.ndarray, truth: np.ndarray, metric: str) ->
         scores = _macro_f1_by_cut(label, hit, truth.sum(0))
     distinct = np.append(descending[1:] < descending[:-1], True)  # a cut between equal probabilities is none
     scores = np.where(distinct, scores, -1.0)
-    cut = int((scores >= scores.max() - ROUNDING).argmax())
+    cut = int((scores >= scores.max() - EQUAL_WITHIN).argmax())
     below = float(descending[cut + 1]) if cut + 1 < len(descending) else 0.0
     return (float(descending[cut]) + below) / 2
 
@@ -117,13 +117,13 @@ class Ranking:
         return values
 
 
-def macro_f1(counts: np.ndarray) -> np.ndarray:
+def label_macro_f1(counts: np.ndarray) -> np.ndarray:
     """Mean F1 over the labels that occur or are given, from (3, …, labels) counts."""
     present = (counts[1] + counts[2]) > 0
     return ratio((label_f1(counts) * present).sum(-1), present.sum(-1))
 
 
-def micro_f1(counts: np.ndarray) -> np.ndarray:
+def label_micro_f1(counts: np.ndarray) -> np.ndarray:
     """F1 over all cells together."""
     right, given, true = counts.sum(-1)
     return ratio(2 * right, given + true)

@@ -23,7 +23,7 @@ METRIC_NAMES = {
     "spearman": "Spearman correlation",
 }
 RANDOM = 0.0  # what the correlation with numbers that know nothing of the text is on the mean
-NAMES = 22  # columns of the names of metrics
+NAME_COLUMNS = 22  # columns of the names of metrics
 CHOSE = "Validation chose the model, so its figures flatter a little."
 
 
@@ -107,7 +107,7 @@ def advice(results: Mapping[str, Any], yardstick: Yardstick) -> Iterator[str]:
 
 def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:
     """A line a metric, below its split: value, interval, and what to compare it with."""
-    yield f"{'':<{NAMES}}   value   95% interval       without reading"
+    yield f"{'':<{NAME_COLUMNS}}   value   95% interval       without reading"
     for split, metrics in splits.items():
         if not isinstance(metrics, Mapping):
             continue
@@ -115,7 +115,7 @@ def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:
         for name, entry in metrics.items():
             value, low, high = (_number(entry[key]) for key in ("value", "low", "high"))
             interval = f"{low} to {high}"
-            yield f"  {name:<{NAMES - 2}}{value:>8}   {interval:<16}   {_beside(name, entry, task)}".rstrip()
+            yield f"  {name:<{NAME_COLUMNS - 2}}{value:>8}   {interval:<16}   {_beside(name, entry, task)}".rstrip()
 
 
 def _beside(name: str, entry: Mapping[str, float], task: Task) -> str:

@@ -11,7 +11,7 @@ from dongu.page.draw.svg import Chart
 from dongu.page.trace import Trace
 from dongu.text import counted, percent
 
-SHOWN_LABELS = 16  # those with most rows
+DRAWN_LABELS = 16  # those with most rows
 
 
 def data_charts(trace: Trace) -> list[tuple[Chart, str]]:
@@ -57,7 +57,7 @@ def data_charts(trace: Trace) -> list[tuple[Chart, str]]:
         )
     names, answer = trace.record.label_names, trace.record.constant_answer
     if answer and trace.task != "regression" and len(answer) == len(names):
-        ranked = sorted(zip(names, answer, strict=True), key=lambda pair: -pair[1])[:SHOWN_LABELS]
+        ranked = sorted(zip(names, answer, strict=True), key=lambda pair: -pair[1])[:DRAWN_LABELS]
         rows = [(name, float(share), percent(float(share))) for name, share in ranked]
         more = len(answer) - len(rows)
         shown.append(

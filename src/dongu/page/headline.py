@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dongu.judge.words import CHOSE, Yardstick, judged, metric_name
+from dongu.judge.words import CHOSE, Entries, Yardstick, judged, metric_name
 from dongu.page.draw import drawings
 from dongu.page.draw.drawings import Interval
 from dongu.page.draw.svg import Chart, format_number
 from dongu.page.origin import place
-from dongu.page.trace import Earlier, Entries, Trace
+from dongu.page.trace import Earlier, Trace
 from dongu.text import counted
 
 
@@ -26,7 +26,7 @@ class Verdict:
     splits: Mapping[str, Entries]
 
 
-def verdict(trace: Trace, earlier: Earlier | None) -> Verdict | None:
+def headline(trace: Trace, earlier: Earlier | None) -> Verdict | None:
     if not trace.splits:
         return _so_far(trace)
     split = judged(trace.splits)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dongu.config import RunConfig, option_flag
-from dongu.page.trace import Rows, Trace
+from dongu.page.trace import RecordedRows, Trace
 
 LOCAL = ("/", ".", "~")  # how the name of a place on this machine begins
 
@@ -21,7 +21,7 @@ class Origin:
     again: str
     options: Sequence[tuple[str, str]]
     machine: Mapping[str, str]  # versions and hardware
-    data: Mapping[str, Rows]
+    data: Mapping[str, RecordedRows]
     changes: Sequence[str]
 
 

@@ -28,7 +28,7 @@ from dongu.page.answers import answers_shown
 from dongu.page.clock import time_shown
 from dongu.page.data import data_charts
 from dongu.page.draw.svg import format_number, words
-from dongu.page.headline import facts, verdict
+from dongu.page.headline import facts, headline
 from dongu.page.learning import curves
 from dongu.page.origin import origin
 from dongu.page.rows import hardest, suspects
@@ -66,7 +66,7 @@ def make_report(folder: RunFolder, data: TextData | None, results: Mapping[str, 
         style=Markup(style),  # noqa: S704 - a file of this package
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         trace=trace,
-        verdict=verdict(trace, previous_run(folder, trace)),
+        verdict=headline(trace, previous_run(folder, trace)),
         facts=facts(trace),
         curves=curves(trace),
         answers=answers_shown(trace),

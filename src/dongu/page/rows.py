@@ -15,7 +15,7 @@ from dongu.page.suspects import PASSES, Dynamics, learnt
 from dongu.page.trace import Trace
 from dongu.text import counted, file_name, percent
 
-SHOWN_ROWS = 12  # of the hardest, and of those that may be mislabelled
+LISTED_ROWS = 12  # of the hardest, and of those that may be mislabelled
 MANY = 0.25  # of the rows, unlearnt: a sign of the model rather than of the labels
 TEXT_LIMIT = 320  # characters of a text
 
@@ -38,7 +38,7 @@ def hardest(trace: Trace, data: TextData | None) -> list[RowShown]:
     if answers is None:
         return []
     names, targets, losses = trace.record.label_names, np.asarray(answers.targets), np.asarray(answers.losses)
-    order = np.argsort(-losses, kind="stable")[:SHOWN_ROWS]
+    order = np.argsort(-losses, kind="stable")[:LISTED_ROWS]
     rows = []
     for place in (int(each) for each in order):
         truth, given = targets[place], answers.predictions[place]
@@ -88,7 +88,7 @@ def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
         else "",
         "With so many the model has learnt little yet, and a list of them would say little." if share > MANY else "",
     ]
-    shown = SHOWN_ROWS if share <= MANY else 0
+    shown = LISTED_ROWS if share <= MANY else 0
     rows = []
     for place in (int(each) for each in found.worst(shown)):
         where, texts = _row(data, "train", row := int(found.ids[place]))

@@ -18,26 +18,26 @@ from dongu.doctor.finding import Finding
 from dongu.errors import InputError
 from dongu.files import read_regular
 from dongu.judge.answers import Evaluation
+from dongu.judge.words import Entries
 from dongu.run.dynamics import read_dynamics
 from dongu.run.folder import FINDINGS, RunFolder, dump_json
 from dongu.run.journal import read_lines
-from dongu.run.predictions import read_rows
+from dongu.run.predictions import read_predictions
 
 _TASK: TypeAdapter[Task] = TypeAdapter(Task)
 _FINDINGS = TypeAdapter(tuple[Finding, ...])
 STEP_NUMBERS = ("step", "epoch", "loss", "learning_rate", "grad_norm")
 TIMED_NUMBERS = ("step", "seconds", "tokens", "padded_tokens")
-Entries = dict[str, dict[str, float]]  # metric: value, low, high, baseline
 
 
-class Rows(BaseModel):
+class RecordedRows(BaseModel):
     """A split in run.json."""
 
     rows: int
     texts: str  # sha256
 
 
-class Lengths(BaseModel):
+class RecordedLengths(BaseModel):
     """How long the rows of a split are, as `Tokens.summary` has it."""
 
     tokens: int
@@ -61,8 +61,8 @@ class Record(BaseModel):
     metric: str  # the main one
     metrics: list[str] = []
     total_steps: int | None = None
-    data: dict[str, Rows] = {}
-    lengths: dict[str, Lengths] = {}
+    data: dict[str, RecordedRows] = {}
+    lengths: dict[str, RecordedLengths] = {}
     constant_answer: list[float] | None = None
     versions: dict[str, str] = {}
     hardware: dict[str, str] = {}
@@ -148,7 +148,7 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
         findings = _FINDINGS.validate_json(read_regular(path / FINDINGS)) if (path / FINDINGS).exists() else ()
     files = {split: path / "predictions" / f"{split}.jsonl" for split in splits}
     rows = task, record.label_names, DEFAULT_THRESHOLD if outcome is None else outcome.threshold
-    answers = {split: read_rows(file, *rows) for split, file in files.items() if file.exists()}
+    answers = {split: read_predictions(file, *rows) for split, file in files.items() if file.exists()}
     with _reading(folder.dynamics):
         dynamics = read_dynamics(folder.dynamics)
     return Trace(

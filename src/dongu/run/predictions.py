@@ -14,11 +14,11 @@ from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.errors import InputError
 from dongu.files import LOG_LIMIT, read_regular
 from dongu.judge.answers import Evaluation
-from dongu.judge.metrics import NAMED, MetricSet, measure
+from dongu.judge.metrics import NAMED, MetricSet, metric_value
 from dongu.judge.ranking import LEAST, sigmoid, softmax
 from dongu.run.folder import RunFolder
 
-TOLERANCE = 1e-6  # of a metric that is computed again
+METRIC_TOLERANCE = 1e-6  # of a metric that is computed again
 LOSS_TOLERANCE = 1e-2  # a row that is wrong and very sure has a probability with few digits left, or none
 RESTORE = "restore the run from a copy, or train it again"
 
@@ -80,11 +80,11 @@ def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], resul
     except (KeyError, TypeError) as error:
         what = f"says nothing of {split} that could be compared ({error})"
         raise InputError(what, where=str(folder.path), hint=RESTORE) from error
-    answers = read_rows(path, task, names, results.get("threshold", DEFAULT_THRESHOLD))
+    answers = read_predictions(path, task, names, results.get("threshold", DEFAULT_THRESHOLD))
     if len(answers) != rows:
         raise InputError(f"has {len(answers):,} rows, and run.json says {rows:,}", where=str(path), hint=RESTORE)
     for name, value in written.items():
-        found, tolerance = measure(answers, name), LOSS_TOLERANCE if name == "loss" else TOLERANCE
+        found, tolerance = metric_value(answers, name), LOSS_TOLERANCE if name == "loss" else METRIC_TOLERANCE
         if not (
             math.isnan(found) if value is None else math.isclose(found, value, rel_tol=tolerance, abs_tol=tolerance)
         ):
@@ -93,7 +93,7 @@ def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], resul
     return answers
 
 
-def read_rows(path: Path, task: Task, names: Sequence[str], threshold: float = DEFAULT_THRESHOLD) -> Evaluation:
+def read_predictions(path: Path, task: Task, names: Sequence[str], threshold: float = DEFAULT_THRESHOLD) -> Evaluation:
     """The rows of a file of predictions with labels; their logits are the logarithms of the probabilities.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dongu.page.draw.axis import Axis
-from dongu.page.draw.svg import KINDS, LETTER, WIDTH, Chart, draw, fill, format_number, label, marker, words
+from dongu.page.draw.svg import LETTER, LINE_KINDS, WIDTH, Chart, drawing, fill, format_number, label, marker, words
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def intervals(title: str, rows: Sequence[Interval], name: str) -> Chart:
         parts.append(fill('<text class="{}" x="{:.1f}" y="{}">{}</text>', anchor, place, bottom + 15, number))
     said = []
     for i, row in enumerate(rows):
-        y, kind = top + step * i + 28, KINDS[row.kind]
+        y, kind = top + step * i + 28, LINE_KINDS[row.kind]
         number = format_number(row.value, 3)
         span = f", {format_number(row.low, 3)} to {format_number(row.high, 3)}" if math.isfinite(row.low) else ""
         said.append(f"{words(row.name, 80)}: {number}{span}.")
@@ -56,7 +56,7 @@ def intervals(title: str, rows: Sequence[Interval], name: str) -> Chart:
         if math.isfinite(row.value):
             parts.append(fill('<path class="mark {}" d="{}"/>', kind, marker(row.kind, at(row.value), y, 6)))
     parts.append(fill('<text class="end name" x="{}" y="{}">{}</text>', WIDTH - edge, height - 3, label(name, 60)))
-    return draw(title, said, height, parts)
+    return drawing(title, said, height, parts)
 
 
 def matrix(title: str, counts: np.ndarray, names: Sequence[str]) -> Chart:
@@ -106,7 +106,7 @@ def matrix(title: str, counts: np.ndarray, names: Sequence[str]) -> Chart:
                 parts.append(fill(text, "small ", ink, centre, middle + 15, f"{share:.0%}"))
     right = int(np.diagonal(counts).sum())
     said = [f"{right:,} of {int(counts.sum()):,} rows are on the diagonal, where the answer is the label."]
-    return draw(title, said, height, parts)
+    return drawing(title, said, height, parts)
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Chart:
@@ -122,4 +122,4 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Chart:
         width = max(1.0, WIDTH * value / largest)
         parts.append(fill('<rect class="bar" x="0" y="{}" width="{:.1f}" height="9" rx="2"/>', y + 19, width))
     said = [f"{words(name, 60)}: {words(text, 60)}." for name, _, text in rows]
-    return draw(title, said, step * len(rows) + 4, parts)
+    return drawing(title, said, step * len(rows) + 4, parts)

@@ -12,12 +12,12 @@ from markupsafe import Markup
 from dongu.page.draw.axis import Axis
 from dongu.page.draw.svg import (
     HEIGHT,
-    KINDS,
     LABEL_LIMIT,
     LETTER,
+    LINE_KINDS,
     WIDTH,
     Chart,
-    draw,
+    drawing,
     fill,
     format_number,
     label,
@@ -58,12 +58,12 @@ class Plot:
         if len(xs) == 0:
             return self
         drawn_xs, drawn_ys = _decimated(xs, ys)
-        self._add('<path class="line {}" d="{}"/>', KINDS[kind], _path(self.px(drawn_xs), self.py(drawn_ys)))
+        self._add('<path class="line {}" d="{}"/>', LINE_KINDS[kind], _path(self.px(drawn_xs), self.py(drawn_ys)))
         markers = markers or len(xs) == 1
         if markers:
             for x, y in zip(self.px(xs), self.py(ys), strict=True):
-                self._add('<path class="mark {}" d="{}"/>', KINDS[kind], marker(kind, float(x), float(y)))
-        self.legend.append((f"{'marked' if markers else 'plain'} line {KINDS[kind]}", name))
+                self._add('<path class="mark {}" d="{}"/>', LINE_KINDS[kind], marker(kind, float(x), float(y)))
+        self.legend.append((f"{'marked' if markers else 'plain'} line {LINE_KINDS[kind]}", name))
         lowest, highest = int(ys.argmin()), int(ys.argmax())
         self.said.append(
             f"{name}: from {format_number(float(ys[0]))} to {format_number(float(ys[-1]))},"
@@ -88,8 +88,8 @@ class Plot:
         shape = "M{:.0f} {:.0f}h0" if kind == 0 else "M{:.0f} {:.0f}m-3 -3l6 6m0 -6l-6 6"
         drawn = dict.fromkeys(shape.format(x, y) for x, y in places)
         style = "crosses" if kind else "dots few" if len(drawn) < FEW_POINTS else "dots"
-        self._add('<path class="{} {}" d="{}"/>', style, KINDS[kind], "".join(drawn))
-        self.legend.append((f"{'dots' if kind == 0 else 'crosses'} {KINDS[kind]}", name))
+        self._add('<path class="{} {}" d="{}"/>', style, LINE_KINDS[kind], "".join(drawn))
+        self.legend.append((f"{'dots' if kind == 0 else 'crosses'} {LINE_KINDS[kind]}", name))
         few = f" (one of {every} is drawn)" if every > 1 else ""
         self.said.append(f"{name}: {len(xs):,}{few}.")
         return self
@@ -136,7 +136,7 @@ class Plot:
             *_legend(self.legend),
         ]
         above = 0 if len(self.legend) > 1 else TOP - 12  # of the drawing that stays empty
-        return draw(self.title, self.said, HEIGHT, [*frame, *self.parts, *names], self.y.name, above)
+        return drawing(self.title, self.said, HEIGHT, [*frame, *self.parts, *names], self.y.name, above)
 
     def _add(self, shape: str, *values: object) -> None:
         self.parts.append(fill(shape, *values))
@@ -168,7 +168,7 @@ def _legend(entries: Sequence[tuple[str, str]]) -> list[Markup]:
         else:
             parts.append(fill('<path class="{}" d="M{:.1f} 11h20"/>', style, x))
             if style.startswith("marked"):
-                shape = marker(KINDS.index(kind), x + 10, 11)
+                shape = marker(LINE_KINDS.index(kind), x + 10, 11)
                 parts.append(fill('<path class="mark {}" d="{}"/>', kind, shape))
         parts.append(fill('<text class="key" x="{:.1f}" y="15">{}</text>', x + 25, label(name)))
         x += 25 + LETTER * min(len(name), LABEL_LIMIT) + 16

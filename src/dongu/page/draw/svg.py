@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 440, 264  # units of the drawing; on a phone they are a little l
 LETTER = 6.8  # mean width of a letter
 SAID_LIMIT = 4000  # letters of what is said of a drawing
 LABEL_LIMIT = 28  # letters of a name in a drawing; the whole of it is in its tooltip
-KINDS = ("a", "b", "c")  # of lines and points: solid with discs, dashed with squares, dotted with triangles
+LINE_KINDS = ("a", "b", "c")  # of lines and points: solid with discs, dashed with squares, dotted with triangles
 
 
 def words(text: object, limit: int = 400) -> str:
@@ -53,7 +53,7 @@ class Chart:
     svg: Markup
 
 
-def draw(
+def drawing(
     title: str, said: Sequence[str], height: float, parts: Sequence[Markup], y_name: str = "", above: int = 0
 ) -> Chart:
     head = fill(
