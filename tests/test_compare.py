@@ -248,7 +248,7 @@ def recipes(
     """The same data learnt by two recipes with the seeds 42 to 44, by the second with 50 and 51 too; and held out."""
     folder = tmp_path_factory.mktemp("recipes")
     data = str(runs["low"].parent / "data")
-    options = ["--model", tiny_model(), "--max-steps", "6", "--threads", "1", "--device", "cpu"]
+    options = ["--model", tiny_model(), "--max-steps", "2", "--threads", "1", "--device", "cpu"]
     asked = {
         "slow": [data, "--lr", "1e-5", "--seeds", "3"],
         "fast": [data, "--lr", "1e-2", "--seeds", "3"],

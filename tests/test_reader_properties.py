@@ -101,7 +101,7 @@ def quoted(text: str, *, always: bool) -> str:
     return '"' + text.replace('"', '""') + '"' if always or set(text) & set('",\r\n') else text
 
 
-@examples(200)
+@examples(100)
 @given(table=tables(texts), end=st.sampled_from(["\n", "\r\n"]), mark=st.booleans(), always=st.booleans())
 def test_csv_comes_back(table: dict[str, list[str]], end: str, mark: bool, always: bool) -> None:
     always = always or len(table) == 1  # an empty line at the end is none, and "" is an empty cell
@@ -156,7 +156,7 @@ def as_read(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-@examples(200)
+@examples(100)
 @given(table=tables(values), escaped=st.booleans(), array=st.booleans(), indent=st.sampled_from([None, 0, 2]))
 def test_json_comes_back(table: dict[str, list[Any]], escaped: bool, array: bool, indent: int | None) -> None:
     rows = rows_of(table)
@@ -249,7 +249,7 @@ def spoilt(draw: st.DrawFn, content: bytes) -> bytes:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_spoilt_file_is_a_table_or_an_error(suffix: str) -> None:
-    @examples(250)
+    @examples(125)
     @given(content=spoilt(VALID[suffix]))
     def check(content: bytes) -> None:
         check_read(suffix, content)
@@ -271,7 +271,7 @@ def test_any_bytes_are_a_table_or_an_error(suffix: str) -> None:
     check()
 
 
-@examples(300)
+@examples(120)
 @given(
     content=st.one_of(
         tables(values).map(lambda table: json.dumps(rows_of(table), ensure_ascii=False).encode()),
