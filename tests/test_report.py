@@ -486,13 +486,14 @@ def hostile_page(run: Path, folder: Path, words: Callable[[int], str]) -> bytes:
     return make_report(infect(copy, words), data)
 
 
-def test_no_text_adds_an_element(runs: dict[str, Path], tmp_path: Path) -> None:
-    """Every payload in every place: a page a payload, in which each place has another one."""
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.crash)])
+def test_no_text_adds_an_element(every: int, runs: dict[str, Path], tmp_path: Path) -> None:
+    """Every payload in a third of all places, and as a crash test in each: a page has another one in each place."""
     run = runs["single-label"]
     assert len(PAYLOADS) >= 60
     harmless = Tree(hostile_page(run, tmp_path / "harmless", lambda i: f"place{i}z").decode())
     assert all(f"place{i}z" in harmless.text for i in range(PLACES)), "each place is on the page"
-    for shift in range(len(PAYLOADS)):
+    for shift in range(0, len(PAYLOADS), every):
         folder = tmp_path / re.sub(r"[/\0]|^\.+$", "_", PAYLOADS[shift])[:60]
         page = hostile_page(run, folder, (PAYLOADS[shift:] + PAYLOADS).__getitem__)
         assert not set(page) & {*range(9), *range(11, 32), 127}, PAYLOADS[shift]
@@ -551,7 +552,8 @@ def test_a_browser_shows_it_in_silence(runs: dict[str, Path], tmp_path: Path) ->
         pictures = {}
         for file in (tmp_path / "hostile.html", *(run / "report.html" for run in runs.values())):
             screens: dict[str, dict[str, Any]] = {"light": {}, "dark": {"dark": True}, "phone": {"width": 360}}
-            for name, how in screens.items():
+            for name in screens if file.name == "hostile.html" else ("phone",):
+                how = screens[name]
                 assert look(file, **how) == ([], []), (file, name)
                 inner, outer = browser.value("[document.documentElement.scrollWidth, innerWidth]")
                 assert inner <= outer, f"{file} is wider than the screen: {name}"

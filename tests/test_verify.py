@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,20 @@ OPTIONS: dict[str, Any] = {
 ALL = ["files", "checkpoints", "log", "inputs", "replay", "results", "accumulation"]
 
 
-@pytest.fixture
-def finished(tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def master(
+    tiny_model: Callable[..., str], shared_data_folder: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """12 steps of 5 and 1 row in the last of each epoch; checkpoints at 10 and 12."""
-    run = tmp_path / "run"
-    dongu.train(data_folder(train=41), **{**OPTIONS, "model": tiny_model(dropout=0.2), "out": str(run)})
+    run = tmp_path_factory.mktemp("finished") / "run"
+    dongu.train(shared_data_folder(train=41), **{**OPTIONS, "model": tiny_model(dropout=0.2), "out": str(run)})
     return run
+
+
+@pytest.fixture
+def finished(master: Path, tmp_path: Path) -> Path:
+    """A copy of that run, to be damaged."""
+    return Path(shutil.copytree(master, tmp_path / "run"))
 
 
 def failures(run: Path) -> dict[str, str]:
