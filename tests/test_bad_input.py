@@ -155,7 +155,7 @@ LINES: list[tuple[list[str], list[str]]] = [
     (["train", "data.jsonl", "--out", "run", "--batch-size", "abc"], ["--batch-size", "whole number", "`abc`"]),
     (["train", "data.jsonl", "--out", "run", "--lr", "nan"], ["--learning-rate", "`nan`"]),
     (["train", "spaced.csv", "--out", "run", "--label-column", "label"], ["spaced.csv", "did you mean `Label `?"]),
-    (["train", "leak", "--out", "run", "--model", "TINY", "--strict"], ["1 warning", "stands in train too", "remove"]),
+    (["train", "leak", "--out", "run", "--model", "TINY", "--strict"], ["1 warning", "leaks from train", "remove"]),
     (["train", "data.jsonl", "--out", "run", "--threads", "100000"], ["--threads", "1024"]),
     (["train", "data.jsonl", "--out", "run", "--workers", "9999"], ["--workers", "256"]),
     (["train", "data.jsonl", "--out", "run", "--label-column", "labels"], ["`labels`", "did you mean `label`?"]),

@@ -76,7 +76,7 @@ def test_sound_data(looked_at: Callable[..., Checkup]) -> None:
     assert {name: len(split) for name, split in checkup.data.splits.items()} == {"train": 40, "validation": 8}
 
 
-# --- copies
+# --- duplicates
 
 
 def test_rows_of_train_in_another_split(looked_at: Callable[..., Checkup]) -> None:
@@ -85,16 +85,16 @@ def test_rows_of_train_in_another_split(looked_at: Callable[..., Checkup]) -> No
         validation=[*FRESH, ("The Same", "yes")],
         test=[("the\u00a0same ", "yes"), ("FINE STRASSE", "yes"), *FRESH],
     )
-    found = only(checkup, "validation row of 9 .* in train")
+    found = only(checkup, "validation row of 9 .* from train")
     assert found.severity == "warning"
-    assert found.what == "1 validation row of 9 (11.1%) stands in train too: 1 to the letter"
+    assert found.what == "1 validation row of 9 (11.1%) leaks from train: 1 exact"
     assert places(found) == ["d/train.csv:42 d/validation.csv:10"]
     assert "accuracy by up to 11 points" in found.effect
-    found = only(checkup, "test rows of 10 .* in train")
-    assert found.what.endswith("too: 2 but for case or space, 1 with another label there")
+    found = only(checkup, "test rows of 10 .* from train")
+    assert found.what.endswith("train: 2 up to case and space, 1 with another label in train")
     assert places(found) == ["d/train.csv:42 d/test.csv:2", "d/train.csv:43 d/test.csv:3"]
     assert "up to 10 points" in found.effect
-    assert only(checkup, "in validation too").what.startswith("9 test rows of 10 (90.0%)")
+    assert only(checkup, "from validation").what.startswith("9 test rows of 10 (90.0%)")
     assert [finding.severity for finding in checkup.findings] == ["warning"] * 3
 
 
@@ -105,8 +105,8 @@ def test_a_pair_the_other_way_round(looked_at: Callable[..., Checkup]) -> None:
         train=pairs,
         validation=[("one more", "b", "no"), ("and another", "b", "yes"), ("FILM the 0 too", "film the 0", "no")],
     )
-    found = only(checkup, "in train too")
-    assert found.what == "1 validation row of 3 (33.3%) stands in train too: 1 the other way round"
+    found = only(checkup, "from train")
+    assert found.what == "1 validation row of 3 (33.3%) leaks from train: 1 with the pair reversed"
     assert places(found) == ["d/train.csv:2 d/validation.csv:4"]
 
 
@@ -123,9 +123,9 @@ def test_one_text_of_a_pair_in_another_split(looked_at: Callable[..., Checkup]) 
             ("cook the 1", "cook the 2", "yes"),  # both, of two pairs: one row
         ],
     )
-    found = only(checkup, "partner")
+    found = only(checkup, "another pair")
     assert found.severity == "note"
-    assert found.what == "2 test rows of 4 (50.0%) share one text of the pair with train, beside another partner"
+    assert found.what == "2 test rows of 4 (50.0%) share one text of their pair with train, in another pair"
     assert found.advice == "if the model will meet new texts, split the data by text, not by pair"
     assert places(found) == ["d/train.csv:2 d/test.csv:3", "d/train.csv:11 d/test.csv:5"]
     assert [example.text for example in found.examples] == ["Film the 0", "cook the 1"]
@@ -135,7 +135,7 @@ def test_pairs_that_holding_out_parts(tmp_path: Path) -> None:
     rows = [(f"question {i // 4}", f"answer {i}", ("no", "yes")[i % 2]) for i in range(40)]
     write_csv(tmp_path / "all.csv", rows, header=("sentence1", "sentence2", "label"))
     checkup = inspect(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
-    assert "a validation part of your own" in only(checkup, "4 validation rows of 4 .* partner").advice
+    assert "a validation part of your own" in only(checkup, "4 validation rows of 4 .* another pair").advice
 
 
 def test_copies_with_other_labels_do_not_raise_a_score(looked_at: Callable[..., Checkup]) -> None:
@@ -147,8 +147,8 @@ def test_copies_that_holding_out_parts(tmp_path: Path) -> None:
     """Those of texts that are too few to hold one out as a whole."""
     write_csv(tmp_path / "all.csv", [row for row in ENOUGH[6:10] for _ in range(20)])
     checkup = inspect(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
-    found = only(checkup, "validation rows of 8 .* in train too")
-    assert "holding rows out" in found.advice
+    found = only(checkup, "validation rows of 8 .* leak from train")
+    assert "held out" in found.advice
     places_of_first = found.examples[0].where
     first, second = ((int(place.rpartition(":")[2]) - 2) // 20 for place in places_of_first)
     assert first == second
@@ -157,30 +157,30 @@ def test_copies_that_holding_out_parts(tmp_path: Path) -> None:
 def test_copies_that_are_held_out_together(tmp_path: Path) -> None:
     write_csv(tmp_path / "all.csv", [row for row in ENOUGH for _ in range(2)])
     checkup = inspect(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
-    assert not [finding for finding in checkup.findings if "in train too" in finding.what]
-    assert only(checkup, "validation rows of 10 .* repeat an earlier one")
+    assert not [finding for finding in checkup.findings if "from train" in finding.what]
+    assert only(checkup, "validation rows of 10 .* are duplicates")
 
 
 def test_one_text_with_two_labels(looked_at: Callable[..., Checkup]) -> None:
     twice = [*ENOUGH, ("film  the 0", "yes"), ("Film the 0", "yes"), ("cook the 0", "no")]
-    found = only(looked_at(train=twice, validation=FRESH), "two labels")
+    found = only(looked_at(train=twice, validation=FRESH), "conflicting labels")
     assert found.severity == "warning"
-    assert found.what == "1 text of train with two labels, in 3 rows"
+    assert found.what == "1 text of train with conflicting labels, in 3 rows"
     assert places(found) == ["d/train.csv:2 (no) d/train.csv:43 (yes)"]
 
 
 def test_numbers_may_differ_a_little(looked_at: Callable[..., Checkup]) -> None:
     numbers = [(text, f"{i % 5}.0") for i, (text, _) in enumerate(ENOUGH)]
     rows = [*numbers, ("near", "1.5"), ("near", "1.9"), ("far", "1.5"), ("far", "2.0")]
-    found = only(looked_at(train=rows, validation=[("new", "1.0")]), "two labels")
-    assert found.what == "1 text of train with two labels more than 0.4 apart, in 2 rows"
+    found = only(looked_at(train=rows, validation=[("new", "1.0")]), "conflicting labels")
+    assert found.what == "1 text of train with conflicting labels more than 0.4 apart, in 2 rows"
     assert places(found) == ["d/train.csv:44 (1.5) d/train.csv:45 (2)"]
 
 
 @pytest.mark.parametrize(("copies", "severity"), [(1, "note"), (3, "warning")])
 def test_repeated_rows(looked_at: Callable[..., Checkup], copies: int, severity: str) -> None:
     rows = [(f"{text} {i}", label) for i in range(4) for text, label in ENOUGH]
-    found = only(looked_at(train=[*rows, *[rows[7]] * copies], validation=FRESH), "repeat")
+    found = only(looked_at(train=[*rows, *[rows[7]] * copies], validation=FRESH), "duplicate")
     assert found.severity == severity
     assert found.what.startswith(f"{copies} train row")
     assert places(found) == [f"d/train.csv:9 d/train.csv:{162 + i}" for i in range(copies)]
@@ -188,7 +188,7 @@ def test_repeated_rows(looked_at: Callable[..., Checkup], copies: int, severity:
 
 def test_a_row_that_begins_on_a_later_line(looked_at: Callable[..., Checkup]) -> None:
     rows = [("two\nlines", "no"), *ENOUGH, ("two\nlines", "no")]
-    found = only(looked_at(train=rows, validation=FRESH), "repeats")
+    found = only(looked_at(train=rows, validation=FRESH), "is a duplicate")
     assert places(found) == ["d/train.csv:2 d/train.csv:44"]
     assert found.examples[0].text == "two lines"
 
@@ -207,7 +207,7 @@ def test_the_answer_does_not_hang_on_the_hashes_of_a_process(tmp_path: Path) -> 
         for seed in ("1", "2", "3")
     }
     assert len(said) == 1
-    assert "two labels" in said.pop()
+    assert "conflicting labels" in said.pop()
 
 
 # --- classes
@@ -295,8 +295,8 @@ def test_all_that_training_refuses_at_once(looked_at: Callable[..., Checkup]) ->
     ]
     assert "`Yes` may mean `yes`" in errors[-1].advice
     # The rows that are left are looked at, and keep their lines.
-    assert places(only(checkup, "train row of 41 .* repeats")) == ["d/train.csv:2 d/train.csv:44"]
-    assert places(only(checkup, "validation row of 9 .* repeats")) == ["d/validation.csv:3 d/validation.csv:13"]
+    assert places(only(checkup, "train row of 41 .* is a duplicate")) == ["d/train.csv:2 d/train.csv:44"]
+    assert places(only(checkup, "validation row of 9 .* is a duplicate")) == ["d/validation.csv:3 d/validation.csv:13"]
 
 
 def test_several_labels_a_row(looked_at: Callable[..., Checkup]) -> None:
@@ -307,9 +307,9 @@ def test_several_labels_a_row(looked_at: Callable[..., Checkup]) -> None:
         validation=[*fresh, ("film the 3", "funny")],
     )
     assert places(only(checkup, "`sad`")) == ["d/validation.csv:3", "d/validation.csv:5", "d/validation.csv:7"]
-    assert places(only(checkup, "stands in train")) == ["d/train.csv:5 d/validation.csv:10"]
-    assert places(only(checkup, "two sets of labels")) == ["d/train.csv:2 (rude) d/train.csv:42 (funny)"]
-    assert places(only(checkup, "repeats an earlier")) == ["d/train.csv:3 d/train.csv:43"]  # in another order
+    assert places(only(checkup, "leaks from train")) == ["d/train.csv:5 d/validation.csv:10"]
+    assert places(only(checkup, "conflicting sets of labels")) == ["d/train.csv:2 (rude) d/train.csv:42 (funny)"]
+    assert places(only(checkup, "is a duplicate of an earlier")) == ["d/train.csv:3 d/train.csv:43"]  # in another order
     assert len(checkup.findings) == 4
 
 
@@ -325,7 +325,7 @@ def test_texts_and_labels_of_several_columns(looked_at: Callable[..., Checkup]) 
     assert places(only(checkup, "without a text in `title.body`")) == [
         "d/train.csv:42"
     ]  # not line 5, which has a title
-    assert places(only(checkup, "repeats an earlier")) == ["d/train.csv:7 d/train.csv:43"]
+    assert places(only(checkup, "is a duplicate of an earlier")) == ["d/train.csv:7 d/train.csv:43"]
     assert len(checkup.findings) == 2
 
 
@@ -336,8 +336,8 @@ def test_rows_keep_their_numbers_where_there_are_no_lines() -> None:
     found = only(checkup, "without a text")
     assert found.what == "2 train rows without a text in `text`: null or a list"
     assert places(found) == ["data train, row 1", "data train, row 2"]
-    assert places(only(checkup, "repeats")) == ["data train, row 6 data train, row 43"]
-    assert places(only(checkup, "in train too"))[0] == "data train, row 3 data dev, row 1"
+    assert places(only(checkup, "is a duplicate")) == ["data train, row 6 data train, row 43"]
+    assert places(only(checkup, "from train"))[0] == "data train, row 3 data dev, row 1"
 
 
 def test_a_class_that_cannot_be_held_out(tmp_path: Path) -> None:
@@ -446,7 +446,7 @@ def test_a_damaged_model_is_no_reason_to_fail(
 
 @pytest.fixture
 def flawed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with five warnings: a leak into each split, between them, two labels of a text, and copies."""
+    """A folder with five warnings: a leak into each split, one between them, conflicting labels, and duplicates."""
     monkeypatch.chdir(tmp_path)
     write_csv(tmp_path / "flawed" / "train.csv", [*ENOUGH, ENOUGH[0], ("FILM the 0", "yes")])
     write_csv(tmp_path / "flawed" / "validation.csv", [*FRESH, ENOUGH[1]])
@@ -459,7 +459,7 @@ def test_inspect(flawed: Path, tiny_model: Callable[..., str], capsys: pytest.Ca
     assert run_command(["inspect", "flawed", "--model", tiny_model(), "--batch-size", "4"]) == 0
     said = capsys.readouterr().out
     assert "data       train 42 · validation 9 · test 2 rows\n" in said
-    assert "always `no` has an accuracy of 0.5556 on validation, 0.5000 on test\n" in said
+    assert "majority class `no`: accuracy 0.5556 on validation, 0.5000 on test\n" in said
     assert "tokens     train       median 5, 90% 5, 99% 5, most 5; none cut at 64\n" in said
     assert "of a batch of 4, 0.0% with --group-by-length" in " ".join(said.split())
     assert "  rows   train.csv:3 and test.csv:3  cook the 0\n" in said
@@ -557,7 +557,7 @@ def test_train_warns_and_records(
     lines = capsys.readouterr().out.splitlines()
     warnings = [line for line in lines if line.startswith("WARNING: ")]
     assert len(warnings) == 3
-    assert "in train too: 1 to the letter: their answers can be remembered" in " ".join(" ".join(lines).split())
+    assert "leaks from train: 1 exact: the model can memorize their labels" in " ".join(" ".join(lines).split())
     command = "\n".join(lines).partition("and 2 warnings more:")[2].partition("\n\n")[0].replace("\\\n", "")
     assert shlex.split(command) == ["dongu", "inspect", "flawed", "--model", arguments[3]]
     assert max(map(len, lines)) <= 80
@@ -603,7 +603,7 @@ def test_a_misspelt_packaged_model(tmp_path: Path, capsys: pytest.CaptureFixture
     ("name", "what"),
     [
         ("mrpc", ["55 validation rows of 408 (13.5%) share one text", "249 test rows of 1,725 (14.4%) share one text"]),
-        ("sst2", ["2 test rows of 1,821 (0.1%) stand in train too: 2 to the letter", "9 train rows of 6,920"]),
+        ("sst2", ["2 test rows of 1,821 (0.1%) leak from train: 2 exact", "9 train rows of 6,920"]),
     ],
 )
 def test_real_data(name: str, what: list[str]) -> None:

@@ -22,9 +22,9 @@ from dongu.data.table import Cell, Table, is_word
 from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
 from dongu.text import counted, is_blank, listed
 
-# What keeps the cells of a row from being its text or its label; empty where nothing does.
+# What a row has in place of a text or a label; empty where it has one.
 Fault = Callable[[Sequence[Cell]], str]
-ALIKE = 0.8  # of the letters of two names, from which one may be the other misspelt
+ALIKE = 0.8  # of the letters of two names: from there on one may be a misspelling of the other
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _without_empty(usable: Usable, split: str, column: str, noun: str, fault: Fa
         "note" if drop else "error",
         f"{counted(len(bad), f'{split} row')} without a {noun} in `{column}`: {' or '.join(dict.fromkeys(state))}",
         "they are left out" if drop else "training does not start",
-        "label them where they matter" if drop else WITHOUT_LABEL_ADVICE if gold else "fill them in or remove the rows",
+        "label them if they matter" if drop else WITHOUT_LABEL_ADVICE if gold else "fill them in or remove the rows",
         tuple(shown),
     )
     return usable.without(split, bad, finding)
@@ -130,7 +130,7 @@ def _without_unknown(usable: Usable, split: str, rows: Sequence[Sequence[str]], 
     finding = Finding(
         "error",
         f"{counted(len(bad), f'{split} row')} with a label that train does not have: {listed(_quoted(unknown))}",
-        "training does not start, for such rows could only be wrong",
+        "training does not start: the model could never predict such a label",
         f"{_meant(unknown, known)} correct them, add such rows to train, or remove these".strip(),
         tuple(
             example([usable.source.splits[split].where(row)], SEPARATOR.join(rows[row])) for row in bad[:SHOWN_EXAMPLES]
@@ -153,7 +153,7 @@ def _without_single(usable: Usable, labels: Sequence[str], column: str) -> Usabl
     finding = Finding(
         "error",
         f"{counted(len(bad), 'label')} with one row only: {listed(_quoted(single))}",
-        "training does not start: a row cannot be both learnt and held out",
+        "training does not start: one row cannot be in both train and validation",
         advice,
         tuple(example([usable.source.splits["train"].where(row)], labels[row]) for row in bad[:SHOWN_EXAMPLES]),
     )

@@ -11,7 +11,7 @@ from dongu.data.sources import Source
 from dongu.doctor.cells import set_aside
 from dongu.doctor.classes import check_classes
 from dongu.doctor.columns import check_columns
-from dongu.doctor.copies import check_copies
+from dongu.doctor.duplicates import check_duplicates
 from dongu.doctor.finding import Finding, worst_first
 from dongu.doctor.lengths import Lengths, check_lengths, load_plain_tokenizer, measure
 from dongu.errors import DataError, ModelError
@@ -35,12 +35,12 @@ class Checkup:
 def examine(data: TextData, lengths: Mapping[str, Lengths]) -> list[Finding]:
     """Everything that can be found in data that training accepts, worst first."""
     return worst_first(
-        [*check_columns(data), *check_copies(data), *check_lengths(data.splits, lengths), *check_classes(data)]
+        [*check_columns(data), *check_duplicates(data), *check_lengths(data.splits, lengths), *check_classes(data)]
     )
 
 
 def inspect(source: Source, config: RunConfig) -> Checkup:
-    """Everything that can be found in a source; what training would refuse is set aside, and the rest looked at.
+    """Everything that can be found in a source: rows that training would refuse are set aside, the others examined.
 
     Raises:
         DataError: the columns cannot be told.

@@ -1,4 +1,4 @@
-"""What the label column says about itself: classes without rows, names that look alike, too many, too lopsided."""
+"""Findings about the labels: classes without rows, look-alike names, too many classes, an imbalance."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dongu.doctor.cells import many_classes_advice, read_alike
 from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
 from dongu.text import counted, listed
 
-FEW_ROWS = 8  # of a class, from which little is learnt
-MANY_ROWS = 20  # of a class, on average, with which hundreds of classes are a task and no mistake
-LOPSIDED_SHARE = 0.9  # of one class, above which accuracy says little
+FEW_ROWS = 8  # of a class: with fewer the model learns little about it
+MANY_ROWS = 20  # of a class, on average: with so many, hundreds of classes are no mistake
+MAJORITY_SHARE = 0.9  # of one class, above which accuracy says little
 COMPARED_CLASSES = 300  # whose names are compared letter by letter: pairs grow with the square
 TYPO_RATIO = 0.85  # of like letters
 TYPO_SHARE = 0.05  # of the other's rows that a misspelt name has at most
@@ -47,19 +47,20 @@ def check_classes(data: TextData) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{counted(len(few), 'class', 'classes')} with fewer than {FEW_ROWS} train rows: {shown}",
-            "hardly learnt, and the score of each hangs on a row or two",
-            "add rows, or join classes",
+            "the model hardly learns them, and the score of each depends on a row or two",
+            "add rows, or merge classes",
             _rows_of(train, names, few[:SHOWN_EXAMPLES]),
         )
-    if counts.max() > LOPSIDED_SHARE * len(train):
+    if counts.max() > MAJORITY_SHARE * len(train):
         share = counts.max() / len(train)
         frequent, several = f"`{names[counts.argmax()]}`", data.task == "multi-label"
-        right = "is right as often" if several else f"has an accuracy of about {share:.3f}"
         yield Finding(
             "warning",
-            f"{frequent} {'stands on' if several else 'is'} {share:.1%} of train",
-            f"a model that always says it {right}",
-            f"{'' if several else 'choose by --metric macro_f1, and '}read the baseline beside each score",
+            f"{frequent} {'is a label of' if several else 'is'} {share:.1%} of train",
+            "always to predict it is right as often"
+            if several
+            else f"the majority baseline has an accuracy of about {share:.3f}",
+            f"{'' if several else 'choose the model by --metric macro_f1, and '}compare each score with the baseline",
         )
 
 
@@ -78,8 +79,8 @@ def _look_alikes(train: Examples, names: Sequence[str], counts: np.ndarray) -> I
         yield Finding(
             "warning",
             f"labels that look alike: {listed(groups_shown, joint='; ')}",
-            "they are learnt as different classes, and each is wrong where the other is right",
-            "write one class in one way",
+            "to the model they are different classes, and one is a wrong answer where the other is the label",
+            "write each class in one way",
             _rows_of(train, names, rarest),
         )
 
@@ -115,7 +116,7 @@ def _absent(data: TextData, counts: np.ndarray) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{counted(len(missing), 'class', 'classes')} without a train row: {listed(missing)}",
-            "never learnt, and every row of it elsewhere is wrong",
+            "no model learns such a class: its rows in other splits can only be wrong",
             "add rows of it to train",
         )
     for split, examples in data.splits.items():
@@ -126,8 +127,8 @@ def _absent(data: TextData, counts: np.ndarray) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 f"{counted(len(missing), 'class', 'classes')} of train without a {split} row: {listed(missing)}",
-                f"{split} says nothing about it",
-                f"add rows of it to {split} where it matters",
+                f"the score on {split} says nothing about such a class",
+                f"add rows of it to {split} if it matters",
             )
 
 

@@ -21,7 +21,7 @@ def check_columns(data: TextData) -> Iterator[Finding]:
             "warning",
             f"`{name}` is not used, and holds {characters / mean:.2g} times as much text as `{used}`:"
             f" {characters:.0f} characters a row against {mean:.0f}",
-            "what is told there alone is neither learnt nor judged",
+            "the model does not see what only this column says",
             f"--text-columns {used}+{name} reads both as one text; --text-columns {used} says that it is enough",
         )
     if mark := data.form.doubtful:
@@ -29,6 +29,6 @@ def check_columns(data: TextData) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{counted(len(marked), 'class', 'classes')} with `{mark}` in the name: {listed(marked)}",
-            "if these are several labels, each set of them is learnt as a class of its own",
+            "if each is several labels, every combination is learnt as a class of its own",
             f'--label-separator "{mark}" reads several labels; --task single-label says that each is one name',
         )

@@ -104,7 +104,7 @@ def check_lengths(splits: Mapping[str, Examples], lengths: Mapping[str, Lengths]
         "warning",
         f"{percent(found.cut_share)} of the tokens of {worst} are cut off, of {percent(found.cut.mean())} of its rows, "
         f"which are longer than {found.max_length} tokens",
-        "what stands at the end of a long text is neither learnt nor judged",
+        "the model does not see the end of these texts, neither in training nor in evaluation",
         advice,
         tuple(example([examples.where(int(row))], *(column[row] for column in examples.texts)) for row in shown),
     )

@@ -71,7 +71,7 @@ def _by_split(name: str, texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _baseline(data: TextData) -> str:
-    """What always saying train's most frequent class is worth."""
+    """The accuracy of the majority baseline, which always predicts train's most frequent class."""
     train = data.splits["train"].targets
     if data.task != "single-label" or train is None:
         return ""
@@ -81,7 +81,7 @@ def _baseline(data: TextData) -> str:
         for name, examples in data.splits.items()
         if name != "train" and examples.targets is not None
     ]
-    return f"always `{data.label_names[majority]}` has an accuracy of {', '.join(shares)}"
+    return f"majority class `{data.label_names[majority]}`: accuracy {', '.join(shares)}"
 
 
 def _describe_lengths(found: Lengths, rows: int) -> str:

@@ -1,4 +1,4 @@
-"""What the doctor says: the whole report for `dongu inspect`, a few lines before a run."""
+"""The findings as text: the whole report of `dongu inspect`, and a few lines before a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dongu.text import WIDTH, counted, excerpt, fields, file_name, wrapped
 SHOWN_BEFORE_A_RUN = 3  # findings
 LEAST_TEXT = 24  # columns of an example's text, however long its place is
 LOOKED_FOR = (
-    "Looked for empty cells, copies within and between the splits, texts with two labels, unknown, look-alike, rare and"
+    "Looked for unusable cells, leaks between the splits, conflicting labels, duplicates, unknown, look-alike, rare and"
     " missing classes"
 )
 
@@ -29,7 +29,7 @@ def report(checkup: Checkup, config: RunConfig) -> Iterator[str]:
     for finding in checkup.findings:
         yield from _paragraph(finding)
         yield ""
-    looked = "Not looked for: anything else, without rows that training could use."
+    looked = "Nothing else was looked for, for no rows are left that training could use."
     if checkup.data is not None:
         looked = f"{LOOKED_FOR}{', and truncation' if checkup.lengths else ''}."
     yield from wrapped(looked)

@@ -1,7 +1,7 @@
-"""The same text again: in another split, with another label, with another partner, or just twice.
+"""The same text again: a leak between splits, conflicting labels, a text of another pair, or a mere duplicate.
 
-Rows are compared by 64-bit hashes of their texts, so a split costs 24 bytes a row, 40 where they are pairs. That two
-different ones of a million rows have the same hash happens once in thirty million data sets.
+Rows are compared by 64-bit hashes of their texts, so a split costs 24 bytes a row, 40 where they are pairs. Among a
+million rows two different texts have the same hash in one of thirty million data sets.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dongu.data.labels import SEPARATOR
 from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
 from dongu.text import counted, percent, plain
 
-MANY_COPIES = 0.01  # of a split's rows, from which they weigh on the result
-SPREAD = 0.1  # of the range of the numbers, by which two copies are taken to differ
+MANY_DUPLICATES = 0.01  # of a split's rows, from which they change the result
+SPREAD = 0.1  # of the range of the numbers, from which the numbers of two duplicates are in conflict
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Hashed:
         return Hashed(examples, answers, exact, near, either_way, hashes[3:])
 
 
-def check_copies(data: TextData) -> Iterator[Finding]:
-    """Leaks between the splits, contradictions and repetitions within each."""
+def check_duplicates(data: TextData) -> Iterator[Finding]:
+    """Leaks between the splits, conflicting labels and duplicates within each."""
     sets: dict[bytes, int] = {}
     hashed = {name: Hashed.of(examples, sets) for name, examples in data.splits.items()}
     for new in [name for name in hashed if name != "train"]:
@@ -62,9 +62,9 @@ def check_copies(data: TextData) -> Iterator[Finding]:
     if "test" in hashed:
         yield from _leak(data, hashed, "validation", "test")
     for name, rows in hashed.items():
-        yield from _contradictions(data, rows, name)
+        yield from _conflicts(data, rows, name)
     for name, rows in hashed.items():
-        yield from _repetitions(rows, name)
+        yield from _duplicates(rows, name)
     for new in [name for name in hashed if name != "train"]:
         yield from _other_partners(data, hashed["train"], hashed[new], new)
 
@@ -80,20 +80,20 @@ def _leak(data: TextData, hashed: Mapping[str, Hashed], seen_name: str, new_name
         return
     share = len(found) / len(new.exact)
     exact, near = (int(np.isin(b[found], a).sum()) for a, b in ((seen.exact, new.exact), (seen.near, new.near)))
-    counts = {"to the letter": exact, "but for case or space": near - exact, "the other way round": len(found) - near}
+    counts = {"exact": exact, "up to case and space": near - exact, "with the pair reversed": len(found) - near}
     ways = [f"{count:,} {way}" for way, count in counts.items() if count]
     differ = 0
     if seen.answers is not None and new.answers is not None:
         apart = np.abs(seen.answers[first[found]] - new.answers[found])
         differ = int((apart > _tolerance(data)).sum())
     if differ:
-        ways.append(f"{differ:,} with another label there")
+        ways.append(f"{differ:,} with another label in {seen_name}")
     yield Finding(
         "warning",
         f"{counted(len(found), f'{new_name} row')} of {len(new.exact):,} ({percent(share)}) "
-        f"{'stands' if len(found) == 1 else 'stand'} in {seen_name} too: {', '.join(ways)}",
+        f"{'leaks' if len(found) == 1 else 'leak'} from {seen_name}: {', '.join(ways)}",
         _effect(data, seen_name, new_name, (len(found) - differ) / len(new.exact)),
-        "remove the copies from the file: holding rows out has put them on both sides"
+        "remove the duplicates from the file: of some texts, one row was held out and another was not"
         if data.held_out and new_name == "validation"
         else f"remove them from {seen_name}",
         tuple(
@@ -117,8 +117,8 @@ def _other_partners(data: TextData, train: Hashed, new: Hashed, new_name: str) -
     yield Finding(
         "note",
         f"{counted(len(found), f'{new_name} row')} of {len(new.either_way):,} ({percent(len(found) / known.shape[1])}) "
-        f"{'shares' if len(found) == 1 else 'share'} one text of the pair with train, beside another partner",
-        f"the score on {new_name} is in part of texts that training has seen, and says less of new ones",
+        f"{'shares' if len(found) == 1 else 'share'} one text of their pair with train, in another pair",
+        f"the score on {new_name} is measured in part on texts of train, and says less about new texts",
         "if the model will meet new texts, "
         + (
             "give a validation part of your own, without texts of train"
@@ -129,18 +129,18 @@ def _other_partners(data: TextData, train: Hashed, new: Hashed, new_name: str) -
     )
 
 
-def _effect(data: TextData, seen_name: str, new_name: str, remembered_share: float) -> str:
+def _effect(data: TextData, seen_name: str, new_name: str, memorized_share: float) -> str:
     if seen_name != "train":
-        return f"the best model is chosen by rows of {new_name}, whose score is then too high"
-    if not remembered_share:
-        return f"the model learns other answers to them: the score on {new_name} is too low"
-    shown = "100" if remembered_share > 0.99 else f"{100 * remembered_share:.2g}"
+        return f"the best model is chosen on rows of {new_name}: the score on {new_name} is too high"
+    if not memorized_share:
+        return f"the model learns other labels for them: the score on {new_name} is too low"
+    shown = "100" if memorized_share > 0.99 else f"{100 * memorized_share:.2g}"
     points = f", accuracy by up to {shown} points" if data.task == "single-label" else ""
-    return f"their answers can be remembered: the score on {new_name} is too high{points}"
+    return f"the model can memorize their labels: the score on {new_name} is too high{points}"
 
 
-def _contradictions(data: TextData, rows: Hashed, name: str) -> Iterator[Finding]:
-    """Texts of a split that stand with two labels."""
+def _conflicts(data: TextData, rows: Hashed, name: str) -> Iterator[Finding]:
+    """Texts of a split that have two labels."""
     targets, answers, tolerance = rows.examples.targets, rows.answers, _tolerance(data)
     if targets is None or answers is None:
         return
@@ -160,15 +160,15 @@ def _contradictions(data: TextData, rows: Hashed, name: str) -> Iterator[Finding
     far = f" more than {tolerance:.2g} apart" if tolerance else ""
     yield Finding(
         "warning",
-        f"{counted(len(found), 'text')} of {name} with two {labels}{far}, "
+        f"{counted(len(found), 'text')} of {name} with conflicting {labels}{far}, "
         f"in {int((ends - starts)[found].sum()):,} rows",
-        "the rows pull against each other" if name == "train" else f"no model can have all of {name} right",
+        "the model cannot fit both labels" if name == "train" else f"no model can get all of {name} right",
         "decide which label is right, or remove the rows",
         tuple(examples),
     )
 
 
-def _repetitions(rows: Hashed, name: str) -> Iterator[Finding]:
+def _duplicates(rows: Hashed, name: str) -> Iterator[Finding]:
     """Rows of a split that repeat an earlier one, with its label."""
     answers = np.zeros(len(rows.near)) if rows.answers is None else rows.answers
     order = np.lexsort((answers, rows.near))
@@ -180,10 +180,10 @@ def _repetitions(rows: Hashed, name: str) -> Iterator[Finding]:
     share = len(again) / len(order)
     shown = np.argsort(order[again])[:SHOWN_EXAMPLES]
     yield Finding(
-        "warning" if share >= MANY_COPIES else "note",
+        "warning" if share >= MANY_DUPLICATES else "note",
         f"{counted(len(again), f'{name} row')} of {len(order):,} ({percent(share)}) "
-        f"{'repeats' if len(again) == 1 else 'repeat'} an earlier one",
-        "each counts anew in the loss" if name == "train" else "each counts anew in the score",
+        f"{'is a duplicate' if len(again) == 1 else 'are duplicates'} of an earlier row",
+        f"each counts again in the {'loss' if name == 'train' else 'score'}",
         "remove them, unless they are as frequent where the model will be used",
         tuple(
             example(
@@ -195,7 +195,7 @@ def _repetitions(rows: Hashed, name: str) -> Iterator[Finding]:
 
 
 def _tolerance(data: TextData) -> float:
-    """How far two labels of one text may be apart: classes not at all, numbers by a part of train's range."""
+    """The largest difference between two labels of a text that is no conflict: 0 for classes, `SPREAD` for numbers."""
     targets = data.splits["train"].targets
     return SPREAD * float(np.ptp(targets)) if data.task == "regression" and targets is not None else 0.0
 
