@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")  # categories of Unicode: control, format, the three kinds of space
 LINE_LIMIT = 2000  # characters of a line of an error: a whole file in one cell may be what is wrong
@@ -67,6 +68,17 @@ def listed(items: Sequence[str], limit: int = 3, joint: str = ", ") -> str:
 def percent(share: float) -> str:
     """`1.2%`; a little is not nothing: `<0.1%`."""
     return "<0.1%" if 0 < share < 0.0005 else f"{share:.1%}"
+
+
+def decimals(value: float | None, nothing: str = "undefined") -> str:
+    """Four digits after the point; `nothing` for null, NaN and infinity."""
+    return f"{value:.4f}" if value is not None and math.isfinite(value) else nothing
+
+
+def with_interval(entry: Mapping[str, float | None], nothing: str = "undefined") -> str:
+    """A value and, in brackets, the ends of its interval, `low` and `high`."""
+    value, low, high = (decimals(entry[key], nothing) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
 def wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from dongu.compare.pairs import Comparison, Pair, RowExample
 from dongu.judge.paired import MetricDifference
 from dongu.judge.words import metric_name
-from dongu.text import printable, shortened
+from dongu.text import printable, shortened, with_interval
 
 SHARES = {"accuracy", "f1", "macro_f1", "micro_f1", "average_precision"}  # said in points of a hundred
 
@@ -38,7 +38,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     else:
         entries = [side.runs[0].results[split] for side in sides]
         names = [name for name in entries[0] if all(name in entry for entry in entries)]
-        cells = [[name, *(_interval(entry[name]) for entry in entries)] for name in names]
+        cells = [[name, *(with_interval(entry[name]) for entry in entries)] for name in names]
     yield from _aligned([[f"{split}, {rows}", *letters], *cells])
     for name, pair in zip(others, comparison.pairs, strict=True):
         yield ""
@@ -171,11 +171,6 @@ def _answer(answer: Any) -> str:
     if isinstance(answer, list):
         return "|".join(answer) or "-"
     return f"{answer:.4g}" if isinstance(answer, float) else str(answer)
-
-
-def _interval(entry: dict[str, float | None]) -> str:
-    value, low, high = ("undefined" if (n := entry[key]) is None else f"{n:.4f}" for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
 
 
 def _shown(value: Any) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from dongu.compare.words import sentence
 from dongu.config import Task
 from dongu.judge.paired import MetricDifference
-from dongu.text import counted
+from dongu.text import counted, with_interval
 
 MODEL, GRAPH, GRAPH_INT8 = "model", "model.onnx", "model_int8.onnx"  # the forms of a model
 VERSIONS = ("dongu", "torch", "transformers", "onnxruntime")
@@ -66,7 +67,7 @@ class Export:
         """A table: each metric's name, and its value and 95% interval in each of the files."""
         names = [name for name in self.forms if name != MODEL]
         for metric in self.forms[MODEL].results:
-            yield [metric, *(_interval(self.forms[name].results[metric]) for name in names)]
+            yield [metric, *(with_interval(self.forms[name].results[metric], "–") for name in names)]
 
     def loss_lines(self) -> Iterator[str]:
         """What eight bits cost: a sentence a metric."""
@@ -76,73 +77,23 @@ class Export:
 
     def readme(self, task: Task, *, pair: bool, max_length: int) -> str:
         """Markdown with an example that runs in the folder."""
-        files = [name for name in self.forms if name != MODEL]
-        table = "\n".join(f"| {' | '.join(row)} |" for row in self.metric_rows())
-        sizes = "\n".join(f"- {line}" for line in self.size_lines(task))
-        lost = "".join(f"\n- {line}" for line in self.loss_lines())
-        lost = f"\nint8 beside the model, both on the same rows (paired bootstrap):\n{lost}\n" if lost else ""
-        with_versions = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
-        return f"""# A text classifier as an ONNX graph
-
-It needs two packages: `pip install onnxruntime tokenizers`. In this folder:
-
-```python
-{_example(task, pair=pair)}```
-
-`tokenizer.json` cuts at {max_length} tokens, the longer text of a pair first, and pads. `config.json` has the names of
-the labels. The graph answers anything; dongu would refuse a text in which nothing is visible.
-
-## Checked against the model
-
-{sizes}
-
-| 95% interval on {counted(self.rows, "row")} of validation | {" | ".join(files)} |
-| --- |{" --- |" * len(files)}
-{table}
-{lost}
-Written with {with_versions}.
-"""
-
-
-def _example(task: Task, *, pair: bool) -> str:
-    texts = '("one text", "another text"), ("a third", "a fourth")' if pair else '"a text", "another text"'
-    answers = {
-        "single-label": """\
-probabilities = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-for row in probabilities:
-    print(config["id2label"][str(row.argmax())], row.max())
-""",
-        "multi-label": """\
-for row in 1 / (1 + np.exp(-logits)):  # a probability a label
-    print([config["id2label"][str(i)] for i in np.flatnonzero(row >= config["threshold"])], row)
-""",
-        "regression": """\
-for row in logits:  # in the unit of the labels
-    print(row[0])
-""",
-    }
-    return f"""\
-import json
-from pathlib import Path
-
-import numpy as np
-import onnxruntime
-import tokenizers
-
-config = json.loads(Path("config.json").read_text(encoding="utf-8"))
-tokenizer = tokenizers.Tokenizer.from_file("tokenizer.json")
-session = onnxruntime.InferenceSession("{GRAPH}")
-
-encoded = tokenizer.encode_batch([{texts}])
-columns = {{"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}}
-inputs = {{i.name: np.array([getattr(row, columns[i.name]) for row in encoded]) for i in session.get_inputs()}}
-[logits] = session.run(None, inputs)
-{answers[task]}"""
-
-
-def _interval(entry: Mapping[str, float]) -> str:
-    value, low, high = (f"{entry[key]:.4f}" if math.isfinite(entry[key]) else "–" for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
+        environment = Environment(
+            loader=FileSystemLoader(Path(__file__).parent),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            keep_trailing_newline=True,
+            autoescape=False,  # noqa: S701 - it is Markdown, and nothing in it is a name from the data
+        )
+        return environment.get_template("onnx.md.jinja").render(
+            files=[name for name in self.forms if name != MODEL],
+            graph=GRAPH,
+            max_length=max_length,
+            pair=pair,
+            made=self,
+            rows=counted(self.rows, "row"),
+            task=task,
+            versions=", ".join(f"{name} {version(name)}" for name in VERSIONS),
+        )
 
 
 def _megabytes(form: ExportedForm) -> str:
