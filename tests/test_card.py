@@ -100,7 +100,7 @@ def test_names_from_the_data_end_nothing(tiny_model: Callable[..., str]) -> None
     assert len(answers) == len(HOSTILE), "a line a label"
     assert "- `<script>alert(1)</script>`, 10.0% of the training rows" in answers
     assert "- ``` `code` ``more`` ```, 10.0% of the training rows" in answers
-    assert "Fewer than 30 rows of validation" in section(card, "Limits")
+    assert "fewer than 30 rows of validation" in section(card, "Limits")
     weighed = [line for line in card.splitlines() if line.startswith("| `--class-weights` |")]
     assert len(weighed) == 1
     assert weighed[0].endswith(" |")
@@ -161,11 +161,11 @@ def test_the_hub_reads_what_was_written(tiny_model: Callable[..., str], tmp_path
     data = section(str(card), "Data").splitlines()
     lengths = loop.splits["train"].tokens
     assert f"| train | 54 | {lengths.lengths.mean():.1f} | {lengths.truncated.mean():.1%} |" in data
-    assert "Validation was held out of the training rows, by the seed." in data
+    assert "Validation was held out of the training rows; which rows depends on the seed." in data
     limits = section(str(card), "Limits")
     assert f"It reads 8 tokens of a text. {int(lengths.truncated.sum())} training rows had more" in limits
-    assert "No rows but those that chose its step" not in limits
-    assert "No rows but those that chose its step" in write_card(loop, results(), "1")
+    assert "only on the rows that chose its step" not in limits
+    assert "only on the rows that chose its step" in write_card(loop, results(), "1")
     assert str(tmp_path.parent.parent) not in path.read_text(encoding="utf-8"), "nothing of this machine"
 
 
