@@ -155,10 +155,10 @@ def test_what_cannot_be_handed_in(
     assert run(["predict", path, *arguments]) == 2
     assert "--out FOLDER" in capsys.readouterr().err
     predictions = tmp_path / "run" / "predictions" / "test.jsonl"
-    for damage in ("{", "[]", '{"id": 0}'):
+    for damage, told in (("{", "is no JSON"), ("[]", "holds no JSON object"), ('{"id": 0}', "None is no answer")):
         predictions.write_text(damage)
         assert run(["predict", path, "--out", str(tmp_path / "files"), "--glue", "rte"]) == 2
-        assert "test.jsonl: cannot be read" in capsys.readouterr().err
+        assert f"test.jsonl:1: {told}" in capsys.readouterr().err
     predictions.unlink()
     assert run(["predict", path, "--out", str(tmp_path / "files"), "--glue", "rte"]) == 2
     assert "no answers for the split test" in capsys.readouterr().err

@@ -67,15 +67,12 @@ def _numbers(answers: Evaluation) -> list[tuple[Chart, str]]:
     reach = float(np.abs(errors).max()) or 1.0
     bins = 2 * min(max(round(math.sqrt(len(errors))), 4), 14) + 1  # one of them around 0
     counts, edges = np.histogram(errors, bins=bins, range=(-reach, reach))
-    tips = [
-        f"{low:.3g} to {high:.3g}: {counted(int(n), 'row')}"
-        for low, high, n in zip(edges, edges[1:], counts, strict=False)
-    ]
     residuals = Plot(
         "Answer minus label", Axis.of(edges, "answer − label"), Axis.of(counts, "rows", zero=True, whole=True)
     )
-    residuals.bars(edges, counts, tips)
-    residuals.said.append(f"mean {errors.mean():.3g}, deviation {errors.std():.3g}.")
+    residuals.histogram(edges, counts, "row", "{:.3g} to {:.3g}").said.append(
+        f"mean {errors.mean():.3g}, deviation {errors.std():.3g}."
+    )
     return [
         (scatter.chart(), "On the line the answer is the label."),
         (residuals.chart(), f"Mean {errors.mean():.3g}, deviation {errors.std():.3g}: a mean far from 0 is a bias."),

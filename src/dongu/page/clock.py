@@ -10,7 +10,7 @@ import numpy as np
 
 from dongu.page.draw import drawings
 from dongu.page.draw.axis import Axis
-from dongu.page.draw.plot import Plot, bucketed
+from dongu.page.draw.plot import per_step
 from dongu.page.draw.svg import Chart
 from dongu.page.trace import Trace
 
@@ -43,12 +43,9 @@ def time_shown(trace: Trace) -> TimeShown | None:
     shown = [(drawings.bars("Where the time went", rows), f"{_duration(total)} in all.")]
     steps, seconds, tokens = (trace.timed[name] for name in ("step", "seconds", "tokens"))
     if len(steps):
-        places, means, lows, highs = bucketed(steps, tokens / np.maximum(seconds, 1e-9))
         axis = Axis.between(0, float(steps[-1]), "step", exact=True, whole=True)
-        plot = Plot("Tokens a second", axis, Axis.of([*lows, *highs], "tokens/s", zero=True))
-        if len(places) < len(steps):
-            plot.band("9 of 10 steps", places, lows, highs)
-        shown.append((plot.line("mean", places, means, 0).chart(), "Real tokens of one process, padding not counted."))
+        plot = per_step("Tokens a second", axis, steps, tokens / np.maximum(seconds, 1e-9), "tokens/s", zero=True)
+        shown.append((plot.chart(), "Real tokens of one process, padding not counted."))
     return TimeShown(_speed(trace), shown)
 
 

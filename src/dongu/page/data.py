@@ -24,12 +24,7 @@ def data_charts(trace: Trace) -> list[tuple[Chart, str]]:
             Axis.of(edges, "tokens", zero=True, whole=True),
             Axis.of(counts, "rows", zero=True, whole=True),
         )
-        last = edges + width - 1
-        tips = [
-            f"{low:,} to {high:,} tokens: {counted(int(n), 'row')}"
-            for low, high, n in zip(edges, last, counts, strict=False)
-        ]
-        plot.bars(edges, counts, tips)
+        plot.histogram(edges, counts, "row", "{:,} to {:,} tokens", last=1)
         mean, cut = lengths.tokens / counts.sum(), lengths.cut
         plot.said.append(f"mean {mean:.1f} tokens.")
         limit = trace.record.options.get("max_length")
@@ -44,14 +39,10 @@ def data_charts(trace: Trace) -> list[tuple[Chart, str]]:
             Axis.of(edges, "share of padding", zero=True),
             Axis.of(counts, "steps", zero=True, whole=True),
         )
-        tips = [
-            f"{low:.0%} to {high:.0%}: {counted(int(n), 'step')}"
-            for low, high, n in zip(edges, edges[1:], counts, strict=False)
-        ]
         left_out = trace.record.options.get("engine") == "packed"
         padding = percent(1 - float(tokens.sum() / padded.sum()))
         said = f"{padding} of all tokens if each row is padded to the longest of its batch"
-        plot.bars(edges, counts, tips).said.append(said)
+        plot.histogram(edges, counts, "step", "{:.0%} to {:.0%}").said.append(said)
         shown.append(
             (plot.chart(), f"{said}; " + ("the packed engine leaves it out." if left_out else "it was computed."))
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from dongu.judge.words import metric_name
 from dongu.page.draw.axis import Axis
-from dongu.page.draw.plot import GROUPS, Plot, bucketed
+from dongu.page.draw.plot import GROUPS, Plot, per_step
 from dongu.page.draw.svg import Chart
 from dongu.page.trace import Trace
 
@@ -42,13 +42,9 @@ def curves(trace: Trace) -> list[tuple[Chart, str]]:
 
 
 def _loss_curve(trace: Trace, axis: Axis, evaluated: np.ndarray) -> Chart:
-    steps, losses = trace.steps["step"], trace.steps["loss"]
     validation = np.array([line["loss"] for line in trace.evaluations])
-    places, means, lows, highs = bucketed(steps, losses)
-    plot = Plot("Loss", axis, Axis.of([*lows, *highs, *means, *validation], "loss", zero=True))
-    if len(places) < len(steps):
-        plot.band("9 of 10 steps", places, lows, highs)
-    plot.line("train", places, means, 0)
+    steps, losses = trace.steps["step"], trace.steps["loss"]
+    plot = per_step("Loss", axis, steps, losses, "loss", "train", validation, zero=True)
     return plot.line("validation", evaluated, validation, 1, markers=len(evaluated) <= GROUPS).chart()
 
 
@@ -72,11 +68,7 @@ def _metric_curve(trace: Trace, axis: Axis, evaluated: np.ndarray, best: int | N
 
 def _norm_curve(trace: Trace, axis: Axis) -> Chart:
     steps, norms = trace.steps["step"], trace.steps["grad_norm"]
-    places, means, lows, highs = bucketed(steps, norms)
-    plot = Plot("Gradient norm", axis, Axis.of([*lows, *highs], "gradient norm", zero=True, log=True))
-    if len(places) < len(steps):
-        plot.band("9 of 10 steps", places, lows, highs)
-    plot.line("mean", places, means, 0)
+    plot = per_step("Gradient norm", axis, steps, norms, "gradient norm", zero=True, log=True)
     limit = trace.record.options.get("max_grad_norm")
     if isinstance(limit, int | float) and plot.y.low <= limit <= plot.y.high:
         plot.rule("clipped above", (axis.low, axis.high), (limit, limit))

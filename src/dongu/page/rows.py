@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from dongu.page.draw.plot import Plot
 from dongu.page.draw.svg import Chart, format_number, words
 from dongu.page.suspects import PASSES, Dynamics, learnt
 from dongu.page.trace import Trace
+from dongu.run.predictions import label_of
 from dongu.text import counted, file_name, percent
 
 LISTED_ROWS = 12  # of the hardest, and of those that may be mislabelled
@@ -37,19 +39,16 @@ def hardest(trace: Trace, data: TextData | None) -> list[RowShown]:
     answers = trace.answers.get("validation")
     if answers is None:
         return []
-    names, targets, losses = trace.record.label_names, np.asarray(answers.targets), np.asarray(answers.losses)
-    order = np.argsort(-losses, kind="stable")[:LISTED_ROWS]
+    targets, given, losses = np.asarray(answers.targets), answers.predictions, np.asarray(answers.losses)
     rows = []
-    for place in (int(each) for each in order):
-        truth, given = targets[place], answers.predictions[place]
+    for place in np.argsort(-losses, kind="stable")[:LISTED_ROWS].tolist():
+        label, answer = (_label(cells[place], trace) for cells in (targets, given))
         if trace.task == "regression":
-            label, answer, number = f"{truth:.4g}", f"{given:.4g}", f"{given - truth:+.3g}"
+            number = f"{given[place] - targets[place]:+.3g}"
         elif trace.task == "multi-label":
-            label, answer = (_set_of(flags, names) for flags in (truth, given))
             number = format_number(float(losses[place]), 3)
         else:
-            label, answer = names[int(truth)], names[int(given)]
-            number = f"{answers.probabilities[place, int(truth)]:.1%}"
+            number = f"{answers.probabilities[place, targets[place]]:.1%}"
         rows.append(RowShown(*_row(data, "validation", int(answers.ids[place])), label, answer, number))
     return rows
 
@@ -90,7 +89,7 @@ def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
     ]
     shown = LISTED_ROWS if share <= MANY else 0
     rows = []
-    for place in (int(each) for each in found.worst(shown)):
+    for place in found.worst(shown).tolist():
         where, texts = _row(data, "train", row := int(found.ids[place]))
         passes = (f"{value:.3g}" if numbers else f"{value:.0%}" for value in found.history(place)[-6:])
         label = _label_of(data, row, trace)
@@ -127,14 +126,14 @@ def _label_of(data: TextData | None, row: int, trace: Trace) -> str:
     """The label of a training row, if it is here."""
     if data is None or (targets := data.splits["train"].targets) is None:
         return ""
-    if (place := _find(data.splits["train"], row)) is None:
-        return ""
-    if trace.task == "regression":
-        return f"{float(targets[place]):.4g}"
+    place = _find(data.splits["train"], row)
+    return "" if place is None else _label(targets[place], trace)
+
+
+def _label(target: Any, trace: Trace) -> str:
+    label = label_of(target, trace.task, trace.record.label_names)
     return (
-        _set_of(targets[place], trace.record.label_names)
-        if trace.task == "multi-label"
-        else trace.record.label_names[targets[place]]
+        f"{label:.4g}" if isinstance(label, float) else label if isinstance(label, str) else ", ".join(label) or "none"
     )
 
 
@@ -142,7 +141,3 @@ def _find(examples: Examples, row: int) -> int | None:
     """The place in a split of a row by its number in the source."""
     place = int(np.searchsorted(examples.ids, row))
     return place if place < len(examples.ids) and examples.ids[place] == row else None
-
-
-def _set_of(flags: np.ndarray, names: Sequence[str]) -> str:
-    return ", ".join(names[int(i)] for i in np.flatnonzero(flags)) or "none"

@@ -99,14 +99,19 @@ def read_predictions(path: Path, task: Task, names: Sequence[str], threshold: fl
     Raises:
         InputError: it is missing or damaged.
     """
-    lines = list(_lines(path))
+    lines = list(saved_lines(path))
     try:
         return _evaluation(path.stem, lines, task, names, threshold)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"holds no predictions of a {task} task ({error})", where=str(path), hint=RESTORE) from error
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def saved_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of predictions.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
     try:
         lines = read_regular(path, LOG_LIMIT).splitlines()
     except FileNotFoundError:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from dongu.data.glue import GLUE, GlueTask
 from dongu.errors import InputError, UsageError
-from dongu.files import LOG_LIMIT, read_regular, write_file
+from dongu.files import write_file
 from dongu.run.folder import RunFolder
+from dongu.run.predictions import saved_lines
 
 HIGHEST_SCORE = 5.0  # of STS-B, whose lowest is 0
 
@@ -50,18 +50,13 @@ def _lines(folder: RunFolder, split: str, task: GlueTask) -> Iterator[str]:
         hint = "they are written at the end of a run whose data have that split"
         raise InputError(f"there are no answers for the split {split}", where=str(path), hint=hint)
     yield "index\tprediction\n"
-    try:
-        rows = [json.loads(line) for line in read_regular(path, LOG_LIMIT).splitlines()]
-        answers = [(row["id"], row["prediction"]) for row in rows]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        hint = "`dongu verify` says what of the run is damaged"
-        raise InputError(f"cannot be read ({error})", where=str(path), hint=hint) from error
-    for number, (row, prediction) in enumerate(answers, start=1):
+    for number, line in enumerate(saved_lines(path), start=1):
         try:
-            yield f"{row}\t{_answer(prediction, task)}\n"
-        except (ValueError, TypeError, IndexError) as error:
+            yield f"{int(line['id'])}\t{_answer(line['prediction'], task)}\n"
+        except (ValueError, TypeError, IndexError, KeyError) as error:
             hint = "was the run trained on another task? dongu predict RUN --glue TASK"
-            raise InputError(f"{prediction!r} is no answer", where=f"{path}:{number}", hint=hint) from error
+            what = f"{line.get('prediction')!r} is no answer"
+            raise InputError(what, where=f"{path}:{number}", hint=hint) from error
 
 
 def _answer(prediction: str | float, task: GlueTask) -> str:

@@ -24,6 +24,7 @@ from dongu.page.draw.svg import (
     marker,
     words,
 )
+from dongu.text import counted
 
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 34, 40  # what the frame of a plot leaves for numbers and names
 GROUPS = 80  # of the steps, of which a mean and a range are drawn
@@ -94,6 +95,11 @@ class Plot:
         self.said.append(f"{name}: {len(xs):,}{few}.")
         return self
 
+    def histogram(self, edges: np.ndarray, counts: np.ndarray, unit: str, form: str, last: int = 0) -> Plot:
+        """Bars of how many rows or steps (`unit`) lie between two edges, as `form` says them, the upper less `last`."""
+        places = zip(edges, edges[1:] - last, counts, strict=False)
+        return self.bars(edges, counts, [f"{form.format(*ends)}: {counted(int(n), unit)}" for *ends, n in places])
+
     def bars(self, edges: np.ndarray, heights: np.ndarray, tips: Sequence[str], notes: Sequence[str] = ()) -> Plot:
         """Bars that stand side by side between edges, (bars + 1,), perhaps each with a short note at its foot."""
         bottom = float(self.py(max(self.y.low, 0.0)))
@@ -142,7 +148,28 @@ class Plot:
         self.parts.append(fill(shape, *values))
 
 
-def bucketed(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def per_step(
+    title: str,
+    x: Axis,
+    steps: np.ndarray,
+    values: np.ndarray,
+    y: str,
+    name: str = "mean",
+    more: Sequence[float] | np.ndarray = (),
+    **axis: bool,
+) -> Plot:
+    """A number of each step: a line, of many steps the means of groups, and a band that has nine tenths of the steps.
+
+    The upright axis, called `y`, holds the numbers of `more` too; `axis` is as of `Axis.of`.
+    """
+    places, means, lows, highs = _bucketed(steps, values)
+    plot = Plot(title, x, Axis.of([*lows, *highs, *means, *more], y, **axis))
+    if len(places) < len(steps):
+        plot.band("9 of 10 steps", places, lows, highs)
+    return plot.line(name, places, means, 0)
+
+
+def _bucketed(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Places, means, and the ends of the middle nine tenths of groups of steps; the steps themselves where few."""
     if len(steps) <= 2 * GROUPS:
         return steps, values, values, values
