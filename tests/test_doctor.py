@@ -571,6 +571,7 @@ def test_a_strict_run_does_not_start(
     flawed: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "flawed", "--model", tiny_model(), "--max-steps", "1", "--out", "run", "--strict"]
+    capsys.readouterr()  # to make the model may have drawn a bar
     assert run_command(arguments) == 2
     said = capsys.readouterr()
     assert said.out == ""

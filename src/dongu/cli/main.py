@@ -35,8 +35,14 @@ COMMANDS: dict[str, Callable[[Any], None]] = {  # in the order of --help: what a
     "quiz": learn.add_quiz,
     "demo": learn.add_demo,
 }
-RUNS = ("train", "resume", "demo")  # what they say is a comment on what they write
-TOGETHER = ("train", "resume", "evaluate", "predict", "verify")  # all processes of a launcher compute; else the first
+RUNS = ("train", "resume", "demo")  # their results are files, and what they print is commentary
+TOGETHER = (
+    "train",
+    "resume",
+    "evaluate",
+    "predict",
+    "verify",
+)  # run by all processes of a launcher; the others by the first alone
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -66,7 +72,7 @@ def _run(arguments: Sequence[str], output: Output | None) -> int:
         except SystemExit:  # after --help
             sys.stdout.flush()
             raise
-        if output is not None:  # a run lies in its folder, whoever listens; the answer of another command is lost
+        if output is not None:  # a run's results are in its folder, whether or not its output can be read
             output.needed = parsed.command not in RUNS or getattr(parsed, "json", False)
         if parsed.command not in TOGETHER and not launch.alone():
             return 0
@@ -111,7 +117,7 @@ def _check_command(arguments: Sequence[str]) -> None:
 
 
 def _leave_group() -> None:
-    """Take leave of the other processes of a launcher: one that just ends may abort while its threads still talk."""
+    """Close the process group: a process that ends without this may abort while the group's threads communicate."""
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
@@ -145,11 +151,11 @@ def _fail(error: DonguError, code: int, *, debug: bool) -> int:
         traceback.print_exc()
     kind = "" if isinstance(error, StoppedError) else "error: "
     lines = f"dongu: {kind}{error}".splitlines()
-    if sys.stderr.isatty():  # in a file each stays one line, which can be searched for
+    if sys.stderr.isatty():  # in a file each error stays on one line, so that it can be searched
         lines = [part for line in lines for part in wrapped(line, "", "  ")]
     rank = launch.rank()
     if rank == 0:
         print(*lines, sep="\n", file=sys.stderr, flush=True)
-    if launch.tell(str(error)):  # what all of them meet, the first one says
+    if launch.tell(str(error)):  # an error that all processes have is printed by the first one
         print(*(f"[rank {rank}] {line}" for line in lines), sep="\n", file=sys.stderr, flush=True)
     return code

@@ -16,7 +16,7 @@ SEVERAL = {  # options of more than one value
     "class_weights": ("NAME=NUMBER", "..."),
     "track": ("TRACKER", "..."),
 }
-SET_ONCE = ("data", "out", "strict")  # options that a run that goes on cannot have otherwise
+SET_ONCE = ("data", "out", "strict")  # options that a resumed run cannot override
 
 
 class Parser(argparse.ArgumentParser):

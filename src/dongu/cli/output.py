@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 
 class Output(io.FileIO):
-    """What is under a standard stream. After the first failure it takes whatever comes, and keeps nothing.
+    """The raw file under a standard stream. After its first failure to write it drops what it gets.
 
-    The reader of a pipe who has enough (`| head`) is no failure: the command goes on, and its exit code is its own.
+    A closed pipe (`| head`) is no failure: the command goes on, with its own exit code.
 
     Attributes:
-        needed: whether a command fails that cannot be heard. One that only tells what it does says so once, and
-            goes on.
+        needed: whether the command fails if its output cannot be written; else it says so once and goes on.
     """
 
     def __init__(self, descriptor: int, *, needed: bool) -> None:
@@ -55,8 +54,9 @@ class Output(io.FileIO):
 def standard_streams() -> Iterator[Output | None]:
     """Put `Output` under the standard streams while the block runs; yields that of standard output.
 
-    It is None where something else stands in for the stream, as in a notebook or a test. A stream that is closed
-    leads nowhere, and so does its number: the next file that is opened would get it, and all that is meant for it.
+    It is None where something else stands in for the stream, as in a notebook or a test. A closed
+    stream is replaced by the null device, and so is its file descriptor: the next file that is opened would get the
+    number otherwise, and with it the output that is meant for the stream.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -76,7 +76,7 @@ def standard_streams() -> Iterator[Output | None]:
 
 
 def _under(stream: TextIO | None, stack: contextlib.ExitStack, *, needed: bool) -> TextIO:
-    """A stream to where this one leads, of UTF-8 under any locale: under LC_ALL=C the first `·` would end it."""
+    """The same stream in UTF-8, whatever the locale: under LC_ALL=C the first `·` would be an error."""
     if stream is None or stream.closed:
         return stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
     if not isinstance(stream, io.TextIOWrapper):

@@ -46,7 +46,7 @@ def positions_of(flags: Sequence[Cell], names: Sequence[str], table: Table, row:
 
 
 def hides_flags(cells: Sequence[Cell]) -> bool:
-    """Whether a row says of no label that it has it or lacks it."""
+    """Whether all flags of a row are -1, which hides its labels."""
     return len(cells) > 0 and all(str(cell) in (HIDDEN_FLAG, f"{HIDDEN_FLAG}.0") for cell in cells)
 
 

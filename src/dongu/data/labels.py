@@ -68,7 +68,7 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
 def read_targets(
     table: Table, column: str, task: Task, names: Sequence[str], *, hidden_allowed: bool
 ) -> np.ndarray | None:
-    """What the model shall answer to every row; None where the labels are hidden.
+    """The target of every row; None where the labels are hidden.
 
     Returns:
         Class ids (int64) or numbers (float32), (rows,), or 1 for each label of a row (float32), (rows, labels).
@@ -146,7 +146,7 @@ def two_ways(table: Table, name: str, row: int, kind: str, first_kind: str) -> D
 
 
 def _ids(table: Table, column: str, names: Sequence[str]) -> dict[str, int]:
-    """What stands in a cell → class id."""
+    """Class ids by the text of a cell."""
     ids = {name: i for i, name in enumerate(names)}
     # A source that declares its names (`ClassLabel`) stores positions; every other stores the names themselves.
     if declared := table.label_names.get(column):

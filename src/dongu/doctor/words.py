@@ -49,7 +49,7 @@ def _paragraph(finding: Finding) -> Iterator[str]:
 
 
 def before_a_run(findings: Sequence[Finding], more: str) -> Iterator[str]:
-    """The worst few: warnings with their effect, notes in short; `more` tells all, with rows and advice."""
+    """The worst findings: warnings with their effect, notes without it; `more` is the command that prints all."""
     for finding in findings[:SHOWN_BEFORE_A_RUN]:
         if finding.severity == "note":
             yield from wrapped(finding.what, "note: ")
@@ -62,7 +62,7 @@ def before_a_run(findings: Sequence[Finding], more: str) -> Iterator[str]:
 
 
 def _before_a_command(said: str, command: str) -> Iterator[str]:
-    """Both on a line, or the command on lines of its own that a shell takes for one."""
+    """A sentence and a command on one line, or the command below it on lines that a shell joins."""
     if len(line := f"{said} {command}") <= WIDTH:
         yield line
         return

@@ -1,4 +1,4 @@
-"""What a device made of an update, on its way to the host."""
+"""The numbers of an update on their way from the device to the host."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 class Arrival:
-    """Numbers that a device computes, and the seconds that it was at it; only reading waits for the device.
+    """Numbers that a device computes, and the seconds that it takes; only reading them waits for the device.
 
-    A GPU works through what it was asked for while Python goes on. On other devices all is there at once.
+    A GPU computes while Python goes on. On other devices the numbers are there at once.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -23,7 +23,7 @@ class Arrival:
         self._ended: Any = None
 
     def send(self, numbers: Tensor) -> None:
-        """These are the numbers, (count,) fp32."""
+        """Start to copy the numbers, (count,) fp32, to the host."""
         self._numbers = numbers.detach()
         if self._on_gpu:
             room = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
@@ -31,12 +31,12 @@ class Arrival:
             self._sent = self._now()
 
     def close(self) -> None:
-        """The work ends here."""
+        """Mark the end of the work, for `seconds`."""
         self._ended = self._now()
 
     @property
     def is_there(self) -> bool:
-        """Whether reading would not wait."""
+        """Whether reading returns without waiting."""
         return not self._on_gpu or bool(self._ended.query())
 
     @cached_property

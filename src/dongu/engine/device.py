@@ -21,9 +21,9 @@ from dongu.launch import among_processes, meet, processes
 
 OFF = frozenset({"", "0", "false", "no", "n", "off", "f"})  # as Accelerate reads a switch
 _WHOLE = "every process holds the whole model: start without it (torchrun, or accelerate launch --multi_gpu)"
-# What Accelerate would take from the environment that changes the arithmetic: a name, values that change nothing, and
-# what to do about others. `accelerate launch` sets some of them always. All others of FSDP_…, MEGATRON_LM_…,
-# ACCELERATE_DEEPSPEED_… and ACCELERATE_DYNAMO_… are read only where one of these is set.
+# Environment variables by which Accelerate would change the arithmetic: a pattern of the name, the values that change
+# nothing, and the hint for any other value. `accelerate launch` always sets some of them. The other variables of
+# FSDP_…, MEGATRON_LM_…, ACCELERATE_DEEPSPEED_… and ACCELERATE_DYNAMO_… are read only where one of these is set.
 SETTINGS = (
     ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", {"1"}, "an update is split by --micro-batch-size: unset it"),
     ("ACCELERATE_GRADIENT_CLIPPING", {"none"}, "give --max-grad-norm, and unset it"),
@@ -40,7 +40,7 @@ SETTINGS = (
 def refuse_settings(config: RunConfig, environment: Mapping[str, str]) -> None:
     """
     Raises:
-        UsageError: the environment asks Accelerate for another arithmetic than the options, which the run would not do.
+        UsageError: the environment asks Accelerate for another arithmetic than the options do.
     """
     wanted = {name: value.strip() for name, value in environment.items() if value.strip()}
     refused = [
@@ -60,7 +60,9 @@ def refuse_settings(config: RunConfig, environment: Mapping[str, str]) -> None:
         )
     for name, hint in refused:
         raise UsageError(
-            "the environment asks Accelerate for what is not done", where=f"{name}={wanted[name]}", hint=hint
+            "the environment asks Accelerate for what dongu does not do",
+            where=f"{name}={wanted[name]}",
+            hint=hint,
         )
 
 
@@ -88,11 +90,10 @@ def make_accelerator(config: RunConfig) -> Accelerator:
             raise UsageError(f"there are {torch.cuda.device_count()} CUDA devices", where=f"--device {config.device}")
         torch.cuda.set_device(int(index))
     keep_freed_memory()
-    # Buffers (position ids) are the same everywhere; sending them around at each forward would change nothing.
+    # Buffers (position ids) are the same in all processes; to broadcast them at each forward would change nothing.
     handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
     precision = "bf16" if config.precision == "bf16" else "no"
-    # Said outright, or Accelerate would leave the processes of a launcher on a machine without a GPU alone, each of
-    # them believing that it is the only one.
+    # Without `cpu=True`, Accelerate on a machine without a GPU treats each process of a launcher as the only one.
     on_cpu = kind == "cpu" or (kind == "auto" and not any(available.values()))
     with among_processes():
         if not torch.distributed.is_available() or not torch.distributed.is_initialized():
@@ -136,12 +137,12 @@ def describe_device(accelerator: Any) -> str:
 
 
 def describe_processor() -> str:
-    """What the processor's products, and so their last bits, depend on: its instructions, and who made it."""
+    """The instruction set and the vendor of the processor, on which the last bits of its products depend."""
     return ", ".join(filter(None, [torch.backends.cpu.get_cpu_capability(), processor_vendor()]))
 
 
 def processor_vendor() -> str:
-    """Who made the processor, as it says itself; empty where Linux does not tell."""
+    """The vendor that the processor names; empty where there is no /proc/cpuinfo."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

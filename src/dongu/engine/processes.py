@@ -23,7 +23,13 @@ from dongu.errors import UsageError
 from dongu.extras import RECORDED_VERSIONS
 from dongu.files import disk, storage
 
-OWN_TO_A_PROCESS = {"data", "out", "workers", "device", "threads"}  # options that say where and how, not what
+OWN_TO_A_PROCESS = {
+    "data",
+    "out",
+    "workers",
+    "device",
+    "threads",
+}  # options that may differ between processes: they do not change the result
 SEEN_SECONDS = 20.0  # in which a network file system shows what another machine has written
 SHOWN = 3  # differences
 
@@ -46,7 +52,7 @@ def facts_of(config: RunConfig, data: TextData, splits: Mapping[str, Split], mod
 
 
 def compare(accelerator: Any, facts: Mapping[str, str]) -> None:
-    """Compare what the processes were given, before anything is computed together; each gets the same answer.
+    """Compare the facts of all processes before they compute anything together; all of them raise, or none.
 
     Raises:
         UsageError: some process has other facts than the first.
@@ -75,7 +81,9 @@ def check_shared(folder: Path, accelerator: Any) -> None:
     """
     if accelerator.num_processes == 1:
         return
-    name = [f".seen-{uuid.uuid4().hex}.{os.getpid()}.tmp"]  # that of a leftover, if the run is killed here
+    name = [
+        f".seen-{uuid.uuid4().hex}.{os.getpid()}.tmp"
+    ]  # it ends as a leftover's name does, which is removed if the run is killed here
     if accelerator.is_main_process:
         with storage(folder):
             disk.write(folder / name[0], b"")
@@ -84,7 +92,7 @@ def check_shared(folder: Path, accelerator: Any) -> None:
     while not (seen := (folder / name[0]).exists()) and time.monotonic() < deadline:
         time.sleep(0.1)
         with contextlib.suppress(OSError):
-            any(folder.iterdir())  # which has a network file system ask its server
+            any(folder.iterdir())  # makes a network file system ask its server
     blind = [str(rank) for rank, sees in enumerate(gather_object([seen])) if not sees]
     if accelerator.is_main_process:
         with storage(folder):
