@@ -55,6 +55,10 @@ def cut_off_in_step(number: int) -> Iterator[None]:
             yield
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden-write", action="store_true", help="write tests/golden/ anew (tests/test_golden.py)")
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection to anywhere but this machine fails the test."""
