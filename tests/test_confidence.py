@@ -268,7 +268,7 @@ def test_evaluate_says_what_results_json_says(
     trained = capsys.readouterr().out
     assert run(["evaluate", str(out)]) == 0
     table = capsys.readouterr().out.splitlines()
-    constants = ["train mean"] if task == "regression" else ["class shares", "majority class"]
+    constants = ["train mean"] if task == "regression" else ["class frequencies", "majority class"]
     blank = table.index("")
     sentence = " ".join(table[:blank])
     assert "95% interval" in sentence

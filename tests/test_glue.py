@@ -139,7 +139,7 @@ def test_what_is_handed_in(
 @pytest.mark.parametrize(
     ("data", "arguments", "said"),
     [
-        ("/data/RTE", ["--glue"], "is no task of GLUE"),
+        ("/data/RTE", ["--glue"], "is not a task of GLUE"),
         ("glue:rte", ["--glue", "stsb"], "'entailment' is no answer"),
         ("glue:rte", ["--glue", "mnli"], "'not_entailment' is no answer"),
         ("glue:rte", ["--glue", "cola"], "'entailment' is no answer"),

@@ -148,7 +148,7 @@ def test_a_failure_keeps_the_run_and_says_how_to_go_on(
     assert run_command([*arguments, "--out", str(out), "--push-to-hub", NAME]) == 6
     what, hint = capsys.readouterr().err.splitlines()[-2:]
     assert what.startswith(f"dongu: error: {NAME}: could not be pushed (")
-    assert hint == f"the run is whole; push it later: dongu push {out} {NAME}"
+    assert hint == f"the run is complete; push it later: dongu push {out} {NAME}"
     assert (out / "results.json").exists()
     assert hub.files == {}
     hub.refuses = ""
@@ -159,12 +159,12 @@ def test_a_failure_keeps_the_run_and_says_how_to_go_on(
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("owner/a b", "", "can be no name of a model on the Hub"),
-        ("owner/a--b", "", "can be no name of a model on the Hub"),
-        ("reviews", "", "can be no name of a model on the Hub"),
+        ("owner/a b", "", "is not a valid name for a model on the Hub"),
+        ("owner/a--b", "", "is not a valid name for a model on the Hub"),
+        ("reviews", "", "is not a valid name for a model on the Hub"),
         (NAME, "no token", "there is no token for the Hub"),
-        (NAME, "other token", "the Hub does not let us in"),
-        (NAME, "offline", "the Hub does not let us in"),
+        (NAME, "other token", "the Hub refuses access"),
+        (NAME, "offline", "the Hub refuses access"),
     ],
 )
 def test_what_is_wrong_is_said_before_training(

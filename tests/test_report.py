@@ -121,8 +121,8 @@ def test_the_page_of_a_run_says_it_all(runs: dict[str, Path]) -> None:
     majority = record["label_names"][int(np.argmax(record["constant_answer"]))]
     assert f"etter than always answering “{majority}” ({numbers[3]})." in page.text
     for title in (
-        *("Loss", "Validation", "Learning rate", "Gradient norm", "What was confused on test", "Reliability"),
-        *("Map of the training rows", "Length of the training rows", "Padding of the steps", "Labels of train"),
+        *("Loss", "Validation", "Learning rate", "Gradient norm", "Confusion matrix of test", "Reliability"),
+        *("Map of the training rows", "Length of the training rows", "Padding in each step", "Labels of train"),
         *("Where the time went", "Tokens a second"),
     ):
         assert page.words.count(title) == 2, title  # above the drawing, and for who cannot see it
@@ -146,9 +146,9 @@ def test_numbers_and_several_labels_have_forms_of_their_own(runs: dict[str, Path
     numbers, several = page_of(runs["regression"]), page_of(runs["multi-label"])
     assert {"Answer and label", "Answer minus label"} <= {*numbers.words}
     assert "answering at random (0.000)" in numbers.text, "a correlation with a constant is no number"
-    assert "What was confused" not in numbers.text + several.text
+    assert "Confusion matrix" not in numbers.text + several.text
     assert "Each label, with 95% intervals (Wilson)" in several.text
-    assert "than answering with the labels’ shares in train (0." in several.text
+    assert "than answering with the label frequencies of train (0." in several.text
     assert "first" in several.text
 
 
@@ -166,7 +166,7 @@ def test_the_command_makes_the_same_bytes(runs: dict[str, Path], tmp_path: Path,
 def test_what_is_not_there_is_left_out(classes: Path) -> None:
     """A run that was killed, one without its data, one from before there was a page."""
     whole = made(classes)
-    assert "rows are named by their numbers" not in whole.text
+    assert "rows are given by their numbers" not in whole.text
     record = json.loads((classes / "run.json").read_text(encoding="utf-8"))
     for key in ("lengths", "constant_answer"):
         del record[key]
@@ -177,7 +177,7 @@ def test_what_is_not_there_is_left_out(classes: Path) -> None:
         assert gone in whole.text
         assert gone not in older.text
     without = made(classes, data=False)
-    assert "rows are named by their numbers" in without.text
+    assert "rows are given by their numbers" in without.text
     assert "validation, row " in without.text
 
     for name in ("results.json", "MANIFEST.json", "findings.json", "timing.jsonl"):

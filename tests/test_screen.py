@@ -53,7 +53,7 @@ def test_a_run_fits_a_screen(
     assert len(lines) <= LINES
     assert "warning" in "\n".join(lines)
     sentence = next(i for i, line in enumerate(lines) if " on 20 rows of test is " in line)
-    assert sentence < next(i for i, line in enumerate(lines) if "95% interval       without reading" in line)
+    assert sentence < next(i for i, line in enumerate(lines) if "95% interval       baseline" in line)
     assert [line[11:].split()[:2] for line in lines[-3:]] == [["dongu", c] for c in ("predict", "evaluate", "compare")]
 
 
@@ -86,7 +86,7 @@ def test_a_bar_goes_when_the_table_has_said_it() -> None:
     ("low", "value", "high", "said"),
     [
         (0.71, 0.8, 0.9, "better than always answering “yes” (0.7000)."),
-        (0.69, 0.8, 0.9, "not surely better than always answering “yes” (0.7000)."),
+        (0.69, 0.8, 0.9, "not clearly better than always answering “yes” (0.7000)."),
         (0.6, 0.7, 0.8, "not better than always answering “yes” (0.7000)."),
         (0.5, 0.6, 0.8, "not better than always answering “yes” (0.7000)."),
         (0.5, 0.6, 0.69, "worse than always answering “yes” (0.7000)."),
@@ -98,7 +98,7 @@ def test_the_verdict_on_classes(low: float, value: float, high: float, said: str
     assert yardstick.sentence("test", entry, 1725) == (
         f"Accuracy on 1,725 rows of test is {value:.4f}, 95% interval {low:.4f} to {high:.4f}: {said}"
     )
-    assert yardstick.sentence("validation", entry, 1).endswith("chose the model, so its figures flatter a little.")
+    assert yardstick.sentence("validation", entry, 1).endswith("so these figures are a little too good.")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,12 @@ def test_the_verdict_on_classes(low: float, value: float, high: float, said: str
         ("regression", "spearman", {"value": 0.2, "low": 0.1, "high": 0.3}, "better than answering at random (0.0000)"),
         ("regression", "loss", {"value": 1, "low": 0.5, "high": 2, "baseline": 3}, "better than always answering the"),
         ("single-label", "loss", {"value": 9, "low": 8, "high": 10, "baseline": 3}, "worse than answering with the"),
-        ("multi-label", "micro_f1", {"value": 0.4, "low": 0.1, "high": 0.5, "baseline": 0.3}, "not surely better than"),
+        (
+            "multi-label",
+            "micro_f1",
+            {"value": 0.4, "low": 0.1, "high": 0.5, "baseline": 0.3},
+            "not clearly better than",
+        ),
         ("single-label", "f1", {"value": 0.4, "low": 0.1, "high": 0.5, "baseline": math.inf}, "95% interval"),
         ("regression", "pearson", {"value": math.nan, "low": math.nan, "high": math.nan}, "is undefined"),
     ],

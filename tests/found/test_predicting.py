@@ -84,16 +84,16 @@ def test_a_pair_is_a_tuple_of_two(classifier: Callable[..., Any]) -> None:
     [
         (False, pd.DataFrame({"body": [ONE]}), "there is no column `text`"),
         (False, {"train": datasets.Dataset.from_dict({"text": [ONE]})}, "there is no column `text`"),
-        (False, {"text": [ONE], "n": [1, 2]}, "not of one length"),
+        (False, {"text": [ONE], "n": [1, 2]}, "differ in length"),
         (False, [{"text": ONE}, {"body": TWO}], "row 2: has other keys"),
         (False, [{"text": ONE}, TWO], "row 2: has other keys"),
         (False, pd.DataFrame({"text": [ONE, None]}), "`text` is null"),
         (False, {"text": [ONE, " "]}, "`text` is empty"),
-        (False, "", "is not a text with something in it"),
-        (False, b"word0", "bytes holds no texts"),
-        (False, 3, "int holds no texts"),
-        (False, None, "NoneType holds no texts"),
-        (False, {ONE, TWO}, "set holds no texts"),
+        (False, "", "is not a text, or is empty"),
+        (False, b"word0", "bytes is not an ordered collection of texts"),
+        (False, 3, "int is not an ordered collection of texts"),
+        (False, None, "NoneType is not an ordered collection of texts"),
+        (False, {ONE, TWO}, "set is not an ordered collection of texts"),
         (False, [ONE, 3], "text 2 is not a text"),
         (False, [b"x"], "text 1 is not a text"),
         (False, [{ONE}], "text 1 is not a text"),
@@ -108,7 +108,7 @@ def test_everything_else_is_refused(pair: bool, texts: Any, said: str, classifie
     with pytest.raises(DataError) as caught:
         classifier(pair=pair).predict(texts)
     assert said in str(caught.value)
-    assert caught.value.hint or "of one length" in said or "other keys" in said or "null" in said
+    assert caught.value.hint or "differ in length" in said or "other keys" in said or "null" in said
 
 
 ROW = (

@@ -32,7 +32,7 @@ def test_no_row_is_accused_after_fewer_passes_than_it_takes(
     records = [(s.number, row, loss) for s in loop for row, loss in zip(s.ids, s.row_losses, strict=True)]
     found = suspects(_trace(records), None)
     assert found is not None
-    assert ("cannot be told from hard ones" not in found.said) == claims
+    assert ("too few to tell wrong labels" not in found.said) == claims
     assert (found.chart is not None) == claims
 
 

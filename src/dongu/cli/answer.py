@@ -25,7 +25,7 @@ def add_evaluate(commands: Any) -> None:
         description="Metrics of a run's best model on its own splits, or on the rows of another file.",
     )
     add_run_folder(parser)
-    parser.add_argument("data", metavar="DATA", nargs="?", help="other data (default: the run's own)")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="other data (default: those of the run)")
     parser.add_argument("--split", default=None, help="one split only (default: all but train)")
     add_compute_options(parser)
 
@@ -97,7 +97,7 @@ def add_predict(commands: Any) -> None:
         metavar="TASK",
         nargs="?",
         const="",
-        help="write what GLUE's server wants of the run's test split to the folder --out (TASK: that of glue:TASK)",
+        help="write the file for GLUE's server, from the run's test split, to the folder --out (TASK: as in glue:TASK)",
     )
     add_compute_options(parser)
 

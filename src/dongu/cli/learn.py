@@ -25,7 +25,7 @@ def add_quiz(commands: Any) -> None:
     )
     parser.add_argument("lesson", metavar="LESSON", nargs="?", choices=LESSONS, help=", ".join(LESSONS) + " (all)")
     add_language(parser, "language of the questions")
-    parser.add_argument("--seed", metavar="N", help="another order of the questions and their answers")
+    parser.add_argument("--seed", metavar="N", help="seed for the order of the questions and their answers")
 
 
 def _quiz(parsed: argparse.Namespace) -> None:

@@ -98,7 +98,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         kind = "path" if Path(unknown[0]).exists() else "argument"
         hint = f"`dongu {parsed.command} --help` shows what it takes"
         if kind == "path" and hasattr(parsed, "data"):
-            hint = "DATA is one file, or one folder with train.*, validation.* and test.*; a shell makes many of *"
+            hint = "DATA is one file, or one folder with train.*, validation.* and test.*; the shell expands * to many"
         raise UsageError(f"there is an extra {kind}", where=f"dongu {parsed.command} … {unknown[0]}", hint=hint)
     return parsed
 
@@ -128,7 +128,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="dongu",
         description="A full training loop for transformer text classifiers.",
-        epilog="`dongu COMMAND --help` tells the options of one. --debug shows the traceback of an error.",
+        epilog="`dongu COMMAND --help` shows the options of a command. --debug shows the traceback of an error.",
     )
     parser.add_argument("--version", "-V", action="version", version=f"dongu {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)

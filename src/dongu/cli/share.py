@@ -20,9 +20,9 @@ def add_eject(commands: Any) -> None:
         commands,
         "eject",
         _eject,
-        help="one plain script that reproduces a run, without dongu",
-        description="Prints one plain script, with the run's own values and without dongu, that does what the run did:"
-        " with the plain engine every loss and every metric to the last digit. Its head says what to expect.",
+        help="write a run as one plain script that does not need dongu",
+        description="Writes a run as one plain script that does not need dongu. With the plain engine the script"
+        " reproduces every loss and every metric to the last digit; its head says what to expect.",
     )
     add_run_folder(parser)
     parser.add_argument("--out", metavar="FILE", type=Path, help="file to write (default: standard output)")
@@ -47,13 +47,15 @@ def add_export(commands: Any) -> None:
         commands,
         "export",
         _export,
-        help="the best model as an ONNX graph, checked against it",
-        description="Writes a run's best model as an ONNX graph, with its tokenizer, its labels and an example of use,"
-        " after it has compared their answers on rows of validation.",
+        help="write the best model as an ONNX graph, and compare their answers",
+        description="Writes a run's best model as an ONNX graph, with its tokenizer, its labels and an example of use."
+        " The answers of graph and model are compared first, on rows of validation.",
     )
     add_run_folder(parser)
     parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
-    parser.add_argument("--format", choices=("onnx",), default="onnx", help="onnx, the only one there is (onnx)")
+    parser.add_argument(
+        "--format", choices=("onnx",), default="onnx", help="format of the graph; there is only onnx (onnx)"
+    )
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="folder to write (default: RUN/onnx)")
     parser.add_argument(
         "--int8", action="store_true", help="write a graph with 8-bit weights too, and say how much accuracy it loses"

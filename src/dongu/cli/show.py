@@ -28,15 +28,15 @@ def add_inspect(commands: Any) -> None:
         commands,
         "inspect",
         _inspect,
-        help="what is wrong with a data set, what it does to the result, what to do",
+        help="find what is wrong with a data set, and what to do about it",
         description="Looks at a data set as `dongu train` would read it, and at what the result would suffer from:"
         " duplicates, leaks between the splits, conflicting labels, rare classes, lengths.",
-        epilog="Exit code 2 where `dongu train` would refuse the data.",
+        epilog="The exit code is 2 if `dongu train` would refuse the data.",
     )
     parser.add_argument("data", metavar="DATA", help=RunConfig.model_fields["data"].description)
     for name in INSPECTED:
         add_option(parser, name)
-    parser.add_argument("--strict", action="store_true", help="exit code 2 where there is a warning")
+    parser.add_argument("--strict", action="store_true", help="exit code 2 if there is a warning, too")
 
 
 def _inspect(parsed: argparse.Namespace) -> None:
@@ -77,7 +77,7 @@ def _report(parsed: argparse.Namespace) -> None:
     write_file(parsed.out or folder.report, page, within=folder.path if parsed.out is None else None)
     print(parsed.out or folder.report)
     if data is None:
-        print("rows are named by their numbers: the data are not here as the run saw them")
+        print("rows are given by their numbers: the data have moved or changed since the run")
 
 
 def add_compare(commands: Any) -> None:
@@ -86,10 +86,10 @@ def add_compare(commands: Any) -> None:
         "compare",
         _compare,
         usage="dongu compare RUN RUN ... [options]",
-        help="what differs between finished runs, and whether their rows can show who is better",
-        description="Sets finished runs side by side, each against the first: options that differ, metrics with"
-        " intervals, a paired test on the same rows, and the rows that one run has right and the other wrong."
-        " Folders of --seeds are compared recipe with recipe, by the means over their seeds.",
+        help="compare finished runs: options, metrics, and whether one is better",
+        description="Compares finished runs with the first of them: options that differ, metrics with intervals, a"
+        " paired test on the same rows, and the rows that only one of two runs answers correctly. Folders of --seeds"
+        " are compared as recipes, by the means over their seeds.",
     )
     parser.add_argument(
         "folders", metavar="RUN", type=Path, nargs="+", help="run folders, two or more; or folders of --seeds"

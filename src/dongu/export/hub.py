@@ -22,14 +22,14 @@ def check_access(name: str) -> None:
 
     if not _NAME.fullmatch(name):
         hint = "give OWNER/NAME, with your own name or an organization's for OWNER"
-        raise UsageError("can be no name of a model on the Hub", where=name, hint=hint)
+        raise UsageError("is not a valid name for a model on the Hub", where=name, hint=hint)
     if get_token() is None:
         raise UsageError("there is no token for the Hub", where=name, hint="`hf auth login`, or set HF_TOKEN")
     try:
         asked(HfApi().whoami)
     except Exception as error:  # failures of the network, of the token and of the service share no other base
         hint = "check the token and the network, or train without it and push later: dongu push RUN OWNER/NAME"
-        raise UsageError(f"the Hub does not let us in ({_reason(error, name)})", where=name, hint=hint) from error
+        raise UsageError(f"the Hub refuses access ({_reason(error, name)})", where=name, hint=hint) from error
 
 
 def push(run: str | Path, name: str, *, public: bool = False) -> str:
@@ -56,7 +56,7 @@ def push(run: str | Path, name: str, *, public: bool = False) -> str:
         message = "Model of dongu, with its card"
         asked(lambda: api.upload_folder(repo_id=name, folder_path=folder.model, commit_message=message))
     except Exception as error:  # as above
-        hint = f"the run is whole; push it later: dongu push {run} {name}"
+        hint = f"the run is complete; push it later: dongu push {run} {name}"
         raise StorageError(f"could not be pushed ({_reason(error, name)})", where=name, hint=hint) from error
     return str(address)
 

@@ -67,7 +67,7 @@ def write_int8(graph: Path, path: Path) -> None:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _errors("the graph cannot be made one of eight bits"), _quiet():
+    with _errors("the graph cannot be quantized to eight bits"), _quiet():
         quantize_dynamic(graph, path, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
 
 

@@ -24,7 +24,7 @@ METRIC_NAMES = {
 }
 RANDOM = 0.0  # what the correlation with numbers that know nothing of the text is on the mean
 NAME_COLUMNS = 22  # columns of the names of metrics
-CHOSE = "Validation chose the model, so its figures flatter a little."
+CHOSE = "The model was chosen on validation, so these figures are a little too good."
 
 
 def metric_name(name: str) -> str:
@@ -61,7 +61,7 @@ class Yardstick:
         if self.task == "regression":
             return "always answering the mean", baseline
         if self.task == "multi-label" or self.metric == "loss":
-            return "answering with the labels’ shares in train", baseline
+            return "answering with the label frequencies of train", baseline
         return f"always answering “{self.label_names[self.constant.index(max(self.constant))]}”", baseline
 
     def standing(self, entry: Mapping[str, float]) -> str:
@@ -73,7 +73,7 @@ class Yardstick:
         value, low, high = (sign * (entry[key] - baseline) for key in ("value", "low", "high"))
         words = "better" if min(low, high) > 0 else "worse" if max(low, high) < 0 else "not better"
         if words == "not better" and value > 0:
-            words = "not surely better"
+            words = "not clearly better"
         return f"{words} than {name}"
 
     def sentence(self, split: str, entry: Mapping[str, float], rows: int) -> str:
@@ -81,7 +81,7 @@ class Yardstick:
         name = metric_name(self.metric)
         what = f"{name[0].upper()}{name[1:]} on {counted(rows, 'row')} of {split} is {_number(entry['value'])}"
         if not math.isfinite(entry["value"]):
-            return f"{what}: the answers or the labels are all alike."
+            return f"{what}; all answers or all labels are the same."
         said = f"{what}, 95% interval {_number(entry['low'])} to {_number(entry['high'])}"
         if (other := self.without_reading(entry)) is not None:
             said += f": {self.standing(entry)} ({_number(other[1])})"
@@ -107,7 +107,7 @@ def advice(results: Mapping[str, Any], yardstick: Yardstick) -> Iterator[str]:
 
 def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:
     """A line a metric, below its split: value, interval, and what to compare it with."""
-    yield f"{'':<{NAME_COLUMNS}}   value   95% interval       without reading"
+    yield f"{'':<{NAME_COLUMNS}}   value   95% interval       baseline"
     for split, metrics in splits.items():
         if not isinstance(metrics, Mapping):
             continue
@@ -119,7 +119,7 @@ def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:
 
 
 def _beside(name: str, entry: Mapping[str, float], task: Task) -> str:
-    what = "class shares" if task == "single-label" and name == "loss" else CONSTANT_ANSWERS[task]
+    what = "class frequencies" if task == "single-label" and name == "loss" else CONSTANT_ANSWERS[task]
     for key, words in (("baseline", what), ("chance", "by chance")):
         if math.isfinite(entry.get(key, math.nan)):
             return f"{_number(entry[key])} {words}"

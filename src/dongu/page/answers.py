@@ -49,8 +49,8 @@ def answers_shown(trace: Trace) -> AnswersShown | None:
         confusion = answers.confusion
         confused = most_confused(confusion, names, MOST_CONFUSED) if len(names) > 2 else []
         if len(names) <= MATRIX_CLASSES:
-            said = "Each row is a label, each column an answer; the diagonal is right. Percent are of the label’s rows."
-            drawn.append((drawings.matrix(f"What was confused on {split}", confusion, names), said))
+            said = "Each row is a label, each column an answer. Percentages are shares of the rows of the label."
+            drawn.append((drawings.matrix(f"Confusion matrix of {split}", confusion, names), said))
         drawn.append(_reliability(trace, answers))
         calibration = _calibration(trace, split)
     return AnswersShown(split, drawn, shown, len(rows) - len(shown), confused, calibration)
@@ -74,7 +74,7 @@ def _numbers(answers: Evaluation) -> list[tuple[Chart, str]]:
         f"mean {errors.mean():.3g}, deviation {errors.std():.3g}."
     )
     return [
-        (scatter.chart(), "On the line the answer is the label."),
+        (scatter.chart(), "On the line the answer equals the label."),
         (residuals.chart(), f"Mean {errors.mean():.3g}, deviation {errors.std():.3g}: a mean far from 0 is a bias."),
     ]
 
@@ -85,10 +85,10 @@ def _reliability(trace: Trace, answers: Evaluation) -> tuple[Chart, str]:
     plot = Plot(
         "Reliability",
         Axis.between(0, 1, "probability of the answer"),
-        Axis.between(0, 1.05, "share that is right", exact=True),
+        Axis.between(0, 1.05, "share that is correct", exact=True),
     )
     tips = [
-        f"{low:.0%} to {high:.0%} sure: {right:.1%} of {counted(int(rows), 'row')} right"
+        f"{low:.0%} to {high:.0%}: {right:.1%} of {counted(int(rows), 'row')} right"
         for low, high, right, rows in zip(edges, edges[1:], saved.right, saved.rows, strict=False)
     ]
     plot.bars(edges, np.nan_to_num(saved.right), tips, [f"{rows:,}" for rows in saved.rows])
@@ -99,7 +99,7 @@ def _reliability(trace: Trace, answers: Evaluation) -> tuple[Chart, str]:
         other = reliability(answers, outcome.temperature)
         plot.line("with temperature", other.sure, other.right, 1, markers=True)
     plot.said.append("; ".join(tip for tip, rows in zip(tips, saved.rows, strict=True) if rows))
-    return plot.chart(), "Below the diagonal the model is surer than it is right. The small numbers are rows."
+    return plot.chart(), "Below the diagonal the model is overconfident. The small numbers count the rows."
 
 
 def _calibration(trace: Trace, split: str) -> str:

@@ -19,8 +19,8 @@ PHASES = {
     "steps": "steps",
     "evaluation": "evaluations",
     "checkpoint": "checkpoints",
-    "judging": "judging the best model",
-    "report": "this page, at each evaluation",
+    "judging": "evaluating the best model",
+    "report": "writing this page",
 }
 
 
@@ -59,7 +59,7 @@ def _speed(trace: Trace) -> list[tuple[str, str]]:
         use = f"{share:.0%} of {probed}" if share <= 1 else f"more than {probed}: other load disturbed the probe"
         shown.append(("of the machine", use))
     if memory is not None:
-        shown.append(("memory at most", f"{memory / 1e6:,.0f} MB"))
+        shown.append(("peak memory", f"{memory / 1e6:,.0f} MB"))
     return shown
 
 

@@ -35,7 +35,7 @@ def data_charts(trace: Trace) -> list[tuple[Chart, str]]:
         shares = 1 - tokens / padded
         counts, edges = np.histogram(shares, bins=20, range=(0, max(0.05, float(shares.max()))))
         plot = Plot(
-            "Padding of the steps",
+            "Padding in each step",
             Axis.of(edges, "share of padding", zero=True),
             Axis.of(counts, "steps", zero=True, whole=True),
         )

@@ -25,14 +25,14 @@ def curves(trace: Trace) -> list[tuple[Chart, str]]:
     return [
         (
             _loss_curve(trace, axis, evaluated),
-            "Validation that rises while train falls is the mark of overfitting.",
+            "A validation loss that rises while the train loss falls is a sign of overfitting.",
         ),
         *_metric_curve(trace, axis, evaluated, best),
         (
             Plot("Learning rate", axis, Axis.of(trace.steps["learning_rate"], "learning rate", zero=True))
             .line("learning rate", steps, trace.steps["learning_rate"], 0)
             .chart(),
-            "What each update used.",
+            "The learning rate of each update.",
         ),
         (
             _norm_curve(trace, axis),
@@ -62,7 +62,7 @@ def _metric_curve(trace: Trace, axis: Axis, evaluated: np.ndarray, best: int | N
     said = "One point an evaluation."
     if best is not None:
         plot.rule("", (best, best), (plot.y.low, plot.y.high))
-        said = f"One point an evaluation. The thin upright line is step {best:,}, whose model was kept."
+        said = f"One point for each evaluation. The thin vertical line is step {best:,}, whose model was kept."
     yield plot.chart(), said
 
 

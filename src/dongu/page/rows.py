@@ -71,21 +71,21 @@ def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
     rule = (
         f"the model’s error stayed above {format_number(found.limit, 3)}, three times the usual one"
         if numbers
-        else f"the model gave their own label less than {percent(found.limit)}, and so was as sure of another answer as"
-        " it usually is of the label"
+        else f"the model gave their own label less than {percent(found.limit)}, and so preferred another answer as"
+        " clearly as it usually prefers the label"
     )
     if 2 * int(found.judged.sum()) < all_rows:
-        few = f"Most rows were used fewer than {PASSES} times, from which wrong labels cannot be told from hard ones."
+        few = f"Most rows were used fewer than {PASSES} times, too few to tell wrong labels from hard ones."
         return SuspectsShown(few, [], None)
     sentences = [
-        f"{count:,} of {counted(all_rows, 'row')} of train ({percent(share)}) stayed unlearnt: on the mean of their"
-        f" passes after the first, and at the last one, {rule}."
+        f"{count:,} of {counted(all_rows, 'row')} of train ({percent(share)}) were not learnt: on average over"
+        f" the passes after the first, and in the last pass, {rule}."
         if count
-        else f"None of {counted(all_rows, 'row')} of train stayed unlearnt.",
-        "A wrong label looks like this, and so does one that is only hard: read them before you mend them."
+        else f"All {counted(all_rows, 'row')} of train were learnt.",
+        "A wrong label looks like this, and so does a hard row: read them before you correct them."
         if count and share <= MANY
         else "",
-        "With so many the model has learnt little yet, and a list of them would say little." if share > MANY else "",
+        "So many of them mean that the model has learnt little yet, so they are not listed." if share > MANY else "",
     ]
     shown = LISTED_ROWS if share <= MANY else 0
     rows = []

@@ -91,8 +91,8 @@ class SavedRun:
         form = "a text" if wanted == 1 else "a pair of texts"
         for number, row in enumerate(rows, start=1):
             if not _is_row(row, wanted) or not all(isinstance(text, str) and not is_blank(text) for text in row):
-                hint = f"give {form} a row: {EXAMPLES[wanted - 1]}"
-                raise DataError(f"text {number} is not {form} with something in it", hint=hint)
+                hint = f"give {form} for each row: {EXAMPLES[wanted - 1]}"
+                raise DataError(f"text {number} is not {form}, or is empty", hint=hint)
         return [[str(row[i]) for row in rows] for i in range(wanted)]
 
     def texts_of(self, table: Table) -> tuple[Sequence[str], ...]:
@@ -118,7 +118,7 @@ class SavedRun:
         data = read_examples(read_source(self.config.data) if source is None else source, self.config)
         data = data.in_order_of(self.label_names)  # of a run that went on from a classifier: the model's own
         if data.label_names != self.label_names:
-            raise DataError("the labels are not those of the run any more", where=data.place or data.name)
+            raise DataError("the labels differ from those of the run", where=data.place or data.name)
         return {name: data.splits[name] for name in _chosen(data.splits, split, data.place or data.name)}
 
     def other_examples(self, source: Source, split: str | None = None) -> dict[str, Examples]:
@@ -148,7 +148,7 @@ def _table_of(rows: Any) -> Table | None:
     if isinstance(rows, Sequence) and not isinstance(rows, str) and any(isinstance(row, Mapping) for row in rows):
         for number, row in enumerate(rows, start=1):
             if not isinstance(row, Mapping) or row.keys() != rows[0].keys():
-                raise DataError("has other keys than the first", where=f"{where}, row {number}")
+                raise DataError("has other keys than the first row", where=f"{where}, row {number}")
         return Table(where, {str(name): [as_cell(row[name]) for row in rows] for name in rows[0]})
     names = list(rows) if isinstance(rows, Mapping) else getattr(rows, "column_names", None)
     names = getattr(rows, "columns", None) if names is None else names
@@ -156,7 +156,7 @@ def _table_of(rows: Any) -> Table | None:
         return None
     columns = {str(name): _cells_of(rows[name]) for name in names}
     if len({*map(len, columns.values())}) > 1:
-        raise DataError("the columns are not of one length", where=where)
+        raise DataError("the columns differ in length", where=where)
     return Table(where, columns)
 
 
@@ -170,7 +170,7 @@ def _cells_of(column: Any) -> list[Any]:
 def _items_of(texts: Any) -> list[Any]:
     if isinstance(texts, Iterable) and not isinstance(texts, bytes | bytearray | set | frozenset):
         return list(texts)
-    what = f"{type(texts).__name__} holds no texts in an order"
+    what = f"{type(texts).__name__} is not an ordered collection of texts"
     raise DataError(what, hint="give a text, a list of them, a frame, or a dict of columns")
 
 

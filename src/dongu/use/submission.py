@@ -32,7 +32,7 @@ def write_submission(run: str | Path, out: str | Path, task: str | None = None) 
     name = task or data.removeprefix("glue:")
     if name not in GLUE:
         hint = f"name the task; GLUE has {', '.join(GLUE)}"
-        raise UsageError(f"{name} is no task of GLUE", where="--glue", hint=hint)
+        raise UsageError(f"{name} is not a task of GLUE", where="--glue", hint=hint)
     paths = {split: Path(out) / file for split, file in GLUE[name].files.items()}
     for path in paths.values():
         if path.exists():
