@@ -321,7 +321,7 @@ def test_a_model_that_only_guesses_is_not_calibrated(
     assert not {"before", "after"} & result.results["validation"]["calibration_error"].keys()
     assert not (out / "model" / "calibration.json").exists()
     assert NO_TEMPERATURE in " ".join(capsys.readouterr().out.split())
-    assert "they were trained." in (out / "model" / "README.md").read_text(encoding="utf-8")
+    assert "are not calibrated." in (out / "model" / "README.md").read_text(encoding="utf-8")
     assert all(proof.holds for proof in verify(out)), list(verify(out))
 
 

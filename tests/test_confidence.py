@@ -1,4 +1,4 @@
-"""Intervals hold what they say, also where nothing varies; a baseline is what an answer without reading reaches."""
+"""Intervals hold what they say, also where nothing varies; a baseline is what a constant answer reaches."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_evaluate_says_what_results_json_says(
     sentence = " ".join(table[:blank])
     assert "95% interval" in sentence
     assert sentence in " ".join(trained.split())
-    assert table[blank + 1].split() == ["value", "95%", "interval", "without", "reading"]
+    assert table[blank + 1].split() == ["value", "95%", "interval", "baseline"]
     for line in table[blank + 1 :]:
         assert line in trained.splitlines()
     for constant in constants:

@@ -141,7 +141,7 @@ def test_what_is_said_fits_the_run(pairs: dict[str, Pair]) -> None:
     assert "laid end to end" in said["packed"]
     assert f"ln 2 = {math.log(2):.4f}" in said["packed"]
     assert "Only the decay moved them" in said["packed"]
-    assert said["packed"].count("these lines again: 1.") == 1
+    assert said["packed"].count("repeat these lines: 1.") == 1
     assert re.search(r"each row padded to the longest\. \d+ of the \d+ tokens are real", said["plain"])
     assert "the first of 3 forward passes, 3 rows at most" in said["accumulation"]
     assert "scaled down to 0.5 by --max-grad-norm" in said["accumulation"]
