@@ -147,7 +147,7 @@ def test_what_is_said_fits_the_run(pairs: dict[str, Pair]) -> None:
     assert "scaled down to 0.5 by --max-grad-norm" in said["accumulation"]
     assert "Nothing moved them" in said["accumulation"]
     assert "The learning rate of this step is 0" in said["warm-up"]
-    assert "each counted by the weight of its class" in said["warm-up"]
+    assert "each with the weight of its class" in said["warm-up"]
     assert "linear: 0 was the learning rate of this step, 2.5e-05 is that of the next" in said["warm-up"]
     assert "in bf16" in said["bf16"]
     assert "mse_loss" in said["regression"]
