@@ -29,7 +29,6 @@ from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import read_source
 from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
-from dongu.judge.intervals import held_cells
 from dongu.judge.metrics import statistic
 from dongu.judge.paired import MetricDifference, holm, paired_differences
 from dongu.judge.resample import TAIL, middle, resampled
@@ -191,7 +190,7 @@ def _by_rows(
 
     differences = {name: partial(difference, name) for name in names}
     random = np.random.default_rng([SEED, 0xC0DE])
-    drawn = resampled(differences, len(first[0]), held_cells(first[0]), random)
+    drawn = resampled(differences, first[0], random)
     return {name: middle(sample) for name, sample in drawn.items()}
 
 

@@ -53,7 +53,7 @@ class Evaluation:
             return np.asarray(self.logits[:, 0], np.float64)
         if self.task == "multi-label":
             return (self.probabilities >= self.threshold).astype(np.float64)
-        return np.asarray(self.probabilities.argmax(-1))
+        return np.asarray(self.logits.argmax(-1))
 
     @property
     def right(self) -> np.ndarray:
@@ -61,7 +61,7 @@ class Evaluation:
         same = self.predictions == self.targets
         return np.asarray(same.all(-1) if same.ndim == 2 else same)
 
-    @property
+    @cached_property
     def confusion(self) -> np.ndarray:
         """Counts of (truth, prediction) of classes, (labels, labels) int64."""
         return confusion_matrix(self.predictions, np.asarray(self.targets), self.logits.shape[1])

@@ -44,7 +44,7 @@ def verdict(
     statistics = {name: statistic(evaluation, name) for name in evaluation.metrics if name not in own}
     if metrics.task == "single-label":
         statistics["calibration_error"] = _calibration_statistic(evaluation)
-    drawn = resampled(statistics, len(targets), held_cells(evaluation), random)
+    drawn = resampled(statistics, evaluation, random)
     drawn |= {name: _own_resampled(own[name], evaluation, seed) for name in evaluation.metrics if name in own}
     entries = {}
     for name, value in evaluation.metrics.items():
@@ -102,12 +102,6 @@ def baseline(metrics: MetricSet, constant: Sequence[float], targets: np.ndarray)
         else:  # by rounding, the mean of so many equal numbers may be another
             values[name] = math.nan if metrics.task == "regression" else metric_value(answer, name)
     return values
-
-
-def held_cells(evaluation: Evaluation) -> int:
-    """How many numbers the statistics of one sample of the rows hold in memory."""
-    rows, labels = len(evaluation), int(evaluation.logits.shape[1])
-    return max(rows, labels * labels) if evaluation.task == "single-label" else rows * labels
 
 
 def missed(evaluation: Evaluation, name: str) -> tuple[float, float]:
@@ -184,7 +178,7 @@ def _calibration_entry(evaluation: Evaluation, drawn: np.ndarray, seed: int) -> 
     error = binned_error(bins_of(sure))
     value = float(error(sure - right))
     random = np.random.default_rng([seed, 0xCA1B])
-    sizes = chunks(LEAST_RESAMPLES, rows)
+    sizes = chunks(LEAST_RESAMPLES, evaluation)
     by_chance = np.concatenate([error(sure - (random.random((draws, rows)) < sure)) for draws in sizes])
     low, high = (end - 2 * (float(drawn.mean()) - value) for end in middle(drawn))
     if value <= middle(by_chance)[1]:

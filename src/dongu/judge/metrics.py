@@ -137,6 +137,8 @@ def metric_value(evaluation: Evaluation, name: str) -> float:
     """A named metric of all rows, or the mean loss."""
     if name == "loss":
         return math.fsum(np.asarray(evaluation.losses)) / len(evaluation)
+    if evaluation.task == "single-label":
+        return float(CLASS_METRICS[name](evaluation.confusion))
     return float(statistic(evaluation, name)(np.ones((1, len(evaluation))))[0])
 
 

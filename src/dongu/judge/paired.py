@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dongu.judge.answers import Evaluation
-from dongu.judge.intervals import held_cells, missed
+from dongu.judge.intervals import missed
 from dongu.judge.metrics import CLASS_METRICS, confusions_of, metric_value, statistic
 from dongu.judge.ranking import EQUAL_WITHIN
 from dongu.judge.resample import Statistic, chunks, middle, resampled
@@ -51,7 +51,7 @@ def paired_differences(
     """
     random = np.random.default_rng([seed, 0xC0DE])
     statistics = {name: _difference(statistic(first, name), statistic(second, name)) for name in names}
-    drawn = resampled(statistics, len(first), held_cells(first), random)
+    drawn = resampled(statistics, first, random)
     classes = [name for name in names if name in CLASS_METRICS and first.task == "single-label"]
     dealt = _dealt(first, second, classes, random) if classes else {}
     found = {}
@@ -107,7 +107,7 @@ def _dealt(
     agreed = first.take(np.flatnonzero(first.predictions == second.predictions)).confusion
     one, two = (confusions_of(side.take(apart)) for side in (first, second))
     values: dict[str, list[np.ndarray]] = {name: [np.zeros(0)] for name in names}
-    for draws in chunks(DEALS, held_cells(first)):
+    for draws in chunks(DEALS, first):
         swapped = random.integers(0, 2, (draws, len(apart))).astype(np.float64)
         sides = agreed + one(1 - swapped) + two(swapped), agreed + two(1 - swapped) + one(swapped)
         for name in names:

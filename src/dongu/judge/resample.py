@@ -10,41 +10,44 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
+from dongu.judge.answers import Evaluation
+
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 TAIL = 0.025  # on either side: 95% are between
 RESAMPLES = 2_000
 LEAST_RESAMPLES = 1_000
-DRAWN_NUMBERS = 200_000_000  # that all samples hold together, beyond which there are fewer of them
+DRAWN_NUMBERS = 20_000_000  # rows times labels of all samples, beyond which there are fewer of them
 DRAWN_CELLS = 100_000  # that are drawn at a time: an array of them stays in the processor's cache
 
 
-def resamples(rows: int, cells: int, random: np.random.Generator) -> Iterator[np.ndarray]:
-    """Samples of the rows, drawn with replacement: how often each is there, (draws, rows), some draws at a time.
-
-    `cells` is how many numbers the statistics of a sample hold in memory.
-    """
-    total = min(RESAMPLES, max(LEAST_RESAMPLES, DRAWN_NUMBERS // cells))
-    for draws in chunks(total, cells):
-        drawn = random.integers(0, rows, (draws, rows), np.int32) + rows * np.arange(draws)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=draws * rows).reshape(draws, rows).astype(np.float64)
-
-
 def resampled(
-    statistics: Mapping[str, Statistic], rows: int, cells: int, random: np.random.Generator
+    statistics: Mapping[str, Statistic], evaluation: Evaluation, random: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Each statistic on each of the `resamples`, (resamples,)."""
+    """Each statistic on each of many samples of the rows, drawn with replacement, (resamples,): all see the same."""
     if not statistics:
         return {}
-    parts = [{name: of(weights) for name, of in statistics.items()} for weights in resamples(rows, cells, random)]
+    rows, labels = evaluation.logits.shape
+    numbers = rows * labels if evaluation.task == "multi-label" else _held(evaluation)
+    parts = []
+    for draws in chunks(min(RESAMPLES, max(LEAST_RESAMPLES, DRAWN_NUMBERS // numbers)), evaluation):
+        drawn = random.integers(0, rows, (draws, rows), np.int32) + rows * np.arange(draws)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=draws * rows).reshape(draws, rows).astype(np.float64)
+        parts.append({name: of(weights) for name, of in statistics.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in statistics}
 
 
-def chunks(draws: int, cells: int) -> Iterator[int]:
-    """How many are drawn at a time, of so many draws with so many cells each: one at least."""
-    size = max(1, DRAWN_CELLS // cells)
+def chunks(draws: int, evaluation: Evaluation) -> Iterator[int]:
+    """How many of so many samples of the rows are drawn at a time: one at least, and no more than the cache holds."""
+    size = max(1, DRAWN_CELLS // _held(evaluation))
     for start in range(0, draws, size):
         yield min(size, draws - start)
+
+
+def _held(evaluation: Evaluation) -> int:
+    """How many numbers a sample takes: its weights, or a confusion matrix."""
+    rows, labels = evaluation.logits.shape
+    return int(max(rows, labels * labels)) if evaluation.task == "single-label" else int(rows)
 
 
 def sums_by(groups: np.ndarray, size: int) -> Statistic:
