@@ -459,8 +459,8 @@ def test_inspect(flawed: Path, tiny_model: Callable[..., str], capsys: pytest.Ca
     assert run_command(["inspect", "flawed", "--model", tiny_model(), "--batch-size", "4"]) == 0
     said = capsys.readouterr().out
     assert "data       train 42 · validation 9 · test 2 rows\n" in said
-    assert "majority class `no`: accuracy 0.5556 on validation, 0.5000 on test\n" in said
-    assert "tokens     train       median 5, 90% 5, 99% 5, most 5; none cut at 64\n" in said
+    assert " 0.5556 on validation, 0.5000 on test\n" in said
+    assert re.search(r"^tokens +train +median 5, .* 5; none cut at 64$", said, re.MULTILINE)
     assert "of a batch of 4, 0.0% with --group-by-length" in " ".join(said.split())
     assert "  rows   train.csv:3 and test.csv:3  cook the 0\n" in said
     assert max(map(len, said.splitlines())) <= 80

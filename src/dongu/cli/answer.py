@@ -21,7 +21,7 @@ def add_evaluate(commands: Any) -> None:
         commands,
         "evaluate",
         _evaluate,
-        help="metrics of a run on its own splits or on other data",
+        help="compute the metrics of a run, on its own splits or on other data",
         description="Metrics of a run's best model on its own splits, or on the rows of another file.",
     )
     add_run_folder(parser)
@@ -83,7 +83,7 @@ def add_predict(commands: Any) -> None:
         commands,
         "predict",
         _predict,
-        help="labels and probabilities for texts, in input order",
+        help="answer texts with labels and probabilities, in their order",
         description="Labels and probabilities for texts, in input order. A model of pairs takes the texts two by two.",
         epilog="Without TEXT and --data, lines of standard input are read; the two texts of a pair stand on one"
         " line, with a tab between them.",

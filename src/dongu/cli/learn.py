@@ -19,7 +19,7 @@ def add_quiz(commands: Any) -> None:
         commands,
         "quiz",
         _quiz,
-        help="questions and answers on the lessons in docs/",
+        help="ask questions about the lessons in docs/",
         description="Questions on the lines of the loop, with their answers. Without a terminal, answers are read"
         " from standard input, one a line.",
     )
@@ -43,7 +43,7 @@ def add_demo(commands: Any) -> None:
         commands,
         "demo",
         _demo,
-        help="train on a packaged data set: no network, about two minutes",
+        help="train on a packaged data set: no network, a few minutes",
         description="Unpacks a paraphrase data set, fine-tunes the packaged MiniLM on it, and predicts.",
     )
     parser.add_argument("--out", metavar="RUN", type=Path, default=None, help="run folder (default: runs/demo)")

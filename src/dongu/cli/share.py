@@ -47,7 +47,7 @@ def add_export(commands: Any) -> None:
         commands,
         "export",
         _export,
-        help="write the best model as an ONNX graph, and compare their answers",
+        help="write the best model as an ONNX graph, and check its answers",
         description="Writes a run's best model as an ONNX graph, with its tokenizer, its labels and an example of use."
         " The answers of graph and model are compared first, on rows of validation.",
     )

@@ -91,7 +91,7 @@ def _describe_lengths(found: Lengths, rows: int) -> str:
     if found.cut.any():
         cut = f"{percent(found.cut.mean())} cut, and {percent(found.cut_share)} of all tokens lost,"
     return (
-        f"median {median:.0f}, 90% {most:.0f}, 99% {nearly_all:.0f}, most {found.tokens.max():,}; "
+        f"median {median:.0f}, 90% ≤ {most:.0f}, 99% ≤ {nearly_all:.0f}, max {found.tokens.max():,}; "
         f"{cut} at {found.max_length}{sample}"
     )
 
@@ -100,5 +100,5 @@ def _describe_padding(train: Lengths, config: RunConfig) -> str:
     shuffled, grouped = (train.padding(config.batch_size, config.seed, grouped=grouped) for grouped in (False, True))
     return (
         f"{percent(shuffled)} of the tokens of a batch of {config.batch_size}, {percent(grouped)} with "
-        "--group-by-length; --engine packed computes none of it"
+        "--group-by-length; --engine packed leaves it out"
     )
