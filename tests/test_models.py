@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import dongu
 from conftest import DECODERS, END, FAMILIES, unwrapped
 from dongu.cli.main import run as run_command
+from dongu.doctor.lengths import SHIFTED_POSITIONS, limit_of_files
 from dongu.errors import UsageError
+from dongu.model.load import position_count
 
 OPTIONS: dict[str, Any] = {"device": "cpu", "batch_size": 8, "learning_rate": 5e-3}
 # Of the sums from a token to a logit of a tiny model: query, score, 64 values, output, the inner layer twice; the head.
@@ -207,6 +210,15 @@ def test_positions_that_were_learnt_are_a_limit(
             dongu.Loop(data, model=tiny_model(family), max_length=81, **OPTIONS)
     else:
         assert dongu.Loop(data, model=tiny_model(family), max_length=81, **OPTIONS).config.max_length == 81
+
+
+@pytest.mark.parametrize("kind", [*SHIFTED_POSITIONS, "bert", "gpt2", "mra", "nystromformer", "opt", "yoso"])
+def test_a_model_takes_as_many_tokens_as_its_files_say(kind: str) -> None:
+    config = AutoConfig.for_model(kind)
+    config.update(dict.fromkeys({"num_hidden_layers", "n_layer"} & {*config.to_dict()}, 1))
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(config)
+    assert position_count(model) == limit_of_files({}, config.to_dict())
 
 
 def test_a_model_that_was_made_for_another_task(

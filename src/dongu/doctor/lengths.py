@@ -27,7 +27,10 @@ CHUNK_ROWS = 1_000  # tokenized at a time, so that the ids of a long split never
 MUCH_CUT = 0.01  # of a split's tokens, from which the cut is worth a warning
 FILES = ["tokenizer.json", "tokenizer_config.json", "config.json"]
 # Position tables that begin after the padding index: 514 of them hold 512 tokens.
-SHIFTED_POSITIONS = ("camembert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta")
+SHIFTED_POSITIONS = (
+    "camembert", "data2vec-text", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def load_plain_tokenizer(name: str) -> tuple[Any, int]:
         settings, config = _read_object(folder / FILES[1]), _read_object(folder / FILES[2])
     except Exception as error:  # tokenizers raises Exception itself
         raise ModelError(f"cannot be read ({error})", where=f"--model {name}") from error
-    return tokenizer, _limit(settings, config)
+    return tokenizer, limit_of_files(settings, config)
 
 
 def _fetch(name: str) -> Path:
@@ -151,7 +154,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _limit(settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+def limit_of_files(settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
     """What `usual_length` says of the loaded model, by its files alone."""
     positions = config.get("max_position_embeddings", config.get("n_positions"))  # GPT-2's name for them
     if isinstance(positions, int) and (kind := config.get("model_type")) in SHIFTED_POSITIONS:
