@@ -176,8 +176,7 @@ def _typed(texts: Sequence[str], *, pair: bool) -> Iterator[tuple[str, ...]]:
             raise UsageError(f"{text} is a file", hint=f"to predict for its rows: --data {text}")
     if pair and len(texts) % 2:
         raise UsageError(
-            f"the model compares two texts, and {len(texts)} were given",
-            hint="give them two by two, each in quotes",
+            f"the model compares two texts, and {len(texts)} were given", hint="give them two by two, each in quotes"
         )
     yield from (tuple(texts[i : i + 1 + pair]) for i in range(0, len(texts), 1 + pair))
 

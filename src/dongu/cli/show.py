@@ -11,16 +11,8 @@ from dongu.config import RunConfig, make_config
 from dongu.text import printable
 
 INSPECTED = (
-    "model",
-    "text_columns",
-    "label_column",
-    "label_separator",
-    "unlabelled",
-    "task",
-    "max_length",
-    "batch_size",
-    "seed",
-)
+    "model", "text_columns", "label_column", "label_separator", "unlabelled", "task", "max_length", "batch_size", "seed"
+)  # fmt: skip
 
 
 def add_inspect(commands: Any) -> None:

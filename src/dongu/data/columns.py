@@ -31,17 +31,7 @@ TEXT_COLUMNS: tuple[tuple[str, ...], ...] = (
     ("body",),
     ("title",),
 )
-LABEL_COLUMNS = (
-    "label",
-    "labels",
-    "class",
-    "category",
-    "target",
-    "score",
-    "similarity",
-    "sentiment",
-    "intent",
-)
+LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "score", "similarity", "sentiment", "intent")
 
 
 @dataclass(frozen=True)
@@ -137,9 +127,7 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
         parts = parts_of(name, table.columns)
         if parts is None:
             raise DataError(
-                f"there is no column `{name}`",
-                where=table.origin,
-                hint=f"the columns are: {', '.join(table.columns)}",
+                f"there is no column `{name}`", where=table.origin, hint=f"the columns are: {', '.join(table.columns)}"
             )
         if len(parts) > 1:
             rows = _text_cells(table, name, parts)

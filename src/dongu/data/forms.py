@@ -295,9 +295,7 @@ def _with_positions(table: Table, column: str, count: int) -> Table:
             cell = positions_of(cell, [column] * count, table, row)
         cells.append(cell)
     return replace(
-        table,
-        columns={**table.columns, column: column_of(cells)},
-        label_names={**table.label_names, column: names},
+        table, columns={**table.columns, column: column_of(cells)}, label_names={**table.label_names, column: names}
     )
 
 

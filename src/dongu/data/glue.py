@@ -39,11 +39,7 @@ GLUE = {
     ),
     "stsb": GlueTask(TWO_SENTENCES, (), ("pearson", "spearman"), "spearman", {"test": "STS-B.tsv"}),
     "qqp": GlueTask(
-        ("question1", "question2"),
-        ("not_duplicate", "duplicate"),
-        ("accuracy", "f1"),
-        "accuracy",
-        {"test": "QQP.tsv"},
+        ("question1", "question2"), ("not_duplicate", "duplicate"), ("accuracy", "f1"), "accuracy", {"test": "QQP.tsv"}
     ),
     "mnli": GlueTask(
         ("premise", "hypothesis"),

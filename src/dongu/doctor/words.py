@@ -68,12 +68,7 @@ def _before_a_command(said: str, command: str) -> Iterator[str]:
         return
     whole = re.sub(r"'[^']*'|\"[^\"]*\"", lambda quoted: quoted[0].replace(" ", "\0"), command)  # no break within
     *lines, last = textwrap.wrap(
-        whole,
-        WIDTH - 2,
-        initial_indent="  ",
-        subsequent_indent="    ",
-        break_long_words=False,
-        break_on_hyphens=False,
+        whole, WIDTH - 2, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )
     yield from (line.replace("\0", " ") for line in [said, *(f"{line} \\" for line in lines), last])
 
