@@ -6,6 +6,11 @@ import math
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 INVISIBLE = ("Cc", "Cf", "Zs", "Zl", "Zp")  # categories of Unicode: control, format, the three kinds of space
 LINE_LIMIT = 2000  # characters of a line of an error: a whole file in one cell may be what is wrong
@@ -79,6 +84,22 @@ def with_interval(entry: Mapping[str, float | None], nothing: str = "undefined")
     """A value and, in brackets, the ends of its interval, `low` and `high`."""
     value, low, high = (decimals(entry[key], nothing) for key in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
+
+
+def template(path: Path, **filters: Any) -> Template:
+    """A template of plain text, a file of the package; what it is not given is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(path.parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - what is written is no HTML
+    )
+    environment.filters |= filters
+    return environment.get_template(path.name)
 
 
 def wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from dongu.config import option_flag
 from dongu.data.sources import hub_parts
@@ -18,7 +17,7 @@ from dongu.hub import split_revision
 from dongu.judge.intervals import CONSTANT_ANSWERS, constant_answer
 from dongu.loop import Loop
 from dongu.model.place import HUB_NAMES, find_model
-from dongu.text import counted, decimals, listed, one_line, percent
+from dongu.text import counted, decimals, listed, one_line, percent, template
 
 FEW_CLASS_ROWS = 30  # of a class, on which its figures say little
 KIND = "text-classification"  # in the Hub's words, whatever the task
@@ -35,8 +34,10 @@ def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
     name, entries = one_line(loop.data.name), list(_entries(results))
     per_class = [row for row in results.get("per_class", ()) if row["split"] == "validation"]
     hidden = {"data", "model", "out", "device", "workers", "threads", "text_columns", "label_column"}
+    words = {"code": _code, "plain": _plain, "number": partial(decimals, nothing="–"), "value": _value}
+    words |= {"flag": option_flag, "percent": percent, "counted": counted, "listed": listed}
     return str(
-        _template().render(
+        template(Path(__file__).with_name("card.md.jinja"), **words).render(
             front_matter=_front_matter(loop, name, results),
             name=name,
             base=_base_model(loop)[0],
@@ -58,27 +59,6 @@ def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
             cut=int(loop.splits["train"].tokens.truncated.sum()),
         )
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - it is Markdown, in which `_code` keeps names from being markup
-    )
-    environment.filters |= {
-        "code": _code,
-        "plain": _plain,
-        "number": partial(decimals, nothing="–"),
-        "flag": option_flag,
-        "value": _value,
-    }
-    environment.filters |= {"percent": percent, "counted": counted, "listed": listed}
-    return environment.get_template("card.md.jinja")
 
 
 def _entries(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, float]]]:

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from dongu.compare.words import sentence
 from dongu.config import Task
 from dongu.judge.paired import MetricDifference
-from dongu.text import counted, with_interval
+from dongu.text import counted, template, with_interval
 
 MODEL, GRAPH, GRAPH_INT8 = "model", "model.onnx", "model_int8.onnx"  # the forms of a model
 VERSIONS = ("dongu", "torch", "transformers", "onnxruntime")
@@ -77,14 +75,7 @@ class Export:
 
     def readme(self, task: Task, *, pair: bool, max_length: int) -> str:
         """Markdown with an example that runs in the folder."""
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            keep_trailing_newline=True,
-            autoescape=False,  # noqa: S701 - it is Markdown, and nothing in it is a name from the data
-        )
-        return environment.get_template("onnx.md.jinja").render(
+        return template(Path(__file__).with_name("onnx.md.jinja")).render(
             files=[name for name in self.forms if name != MODEL],
             graph=GRAPH,
             max_length=max_length,

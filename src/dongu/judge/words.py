@@ -11,7 +11,7 @@ from dongu.config import Task
 from dongu.judge.calibration import ADVISED_ROWS
 from dongu.judge.intervals import CONSTANT_ANSWERS
 from dongu.judge.metrics import NUMBER_METRICS, MetricSet
-from dongu.text import counted, fields, wrapped
+from dongu.text import counted, decimals, fields, wrapped
 
 Entries = Mapping[str, Mapping[str, float]]  # metric: value, low, high, baseline
 METRIC_NAMES = {
@@ -79,12 +79,12 @@ class Yardstick:
     def sentence(self, split: str, entry: Mapping[str, float], rows: int) -> str:
         """The main metric of a split with its interval, against an answer without reading."""
         name = metric_name(self.metric)
-        what = f"{name[0].upper()}{name[1:]} on {counted(rows, 'row')} of {split} is {_number(entry['value'])}"
+        what = f"{name[0].upper()}{name[1:]} on {counted(rows, 'row')} of {split} is {decimals(entry['value'])}"
         if not math.isfinite(entry["value"]):
             return f"{what}; all answers or all labels are the same."
-        said = f"{what}, 95% interval {_number(entry['low'])} to {_number(entry['high'])}"
+        said = f"{what}, 95% interval {decimals(entry['low'])} to {decimals(entry['high'])}"
         if (other := self.without_reading(entry)) is not None:
-            said += f": {self.standing(entry)} ({_number(other[1])})"
+            said += f": {self.standing(entry)} ({decimals(other[1])})"
         return f"{said}. {CHOSE}" if split.startswith("validation") else f"{said}."
 
 
@@ -113,7 +113,7 @@ def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:
             continue
         yield split
         for name, entry in metrics.items():
-            value, low, high = (_number(entry[key]) for key in ("value", "low", "high"))
+            value, low, high = (decimals(entry[key]) for key in ("value", "low", "high"))
             interval = f"{low} to {high}"
             yield f"  {name:<{NAME_COLUMNS - 2}}{value:>8}   {interval:<16}   {_beside(name, entry, task)}".rstrip()
 
@@ -122,7 +122,7 @@ def _beside(name: str, entry: Mapping[str, float], task: Task) -> str:
     what = "class frequencies" if task == "single-label" and name == "loss" else CONSTANT_ANSWERS[task]
     for key, words in (("baseline", what), ("chance", "by chance")):
         if math.isfinite(entry.get(key, math.nan)):
-            return f"{_number(entry[key])} {words}"
+            return f"{decimals(entry[key])} {words}"
     return ""
 
 
@@ -138,17 +138,13 @@ def calibration(results: Mapping[str, Any], rows: Mapping[str, int]) -> Iterator
     temperature = results["temperature"]
     split = judged({name: entries for name, entries in results.items() if isinstance(entries, Mapping)})
     before, after = (results[split]["calibration_error"][key] for key in ("before", "after"))
-    change = f"error on {split} {_number(before)} → {_number(after)}"
+    change = f"error on {split} {decimals(before)} → {decimals(after)}"
     if results["calibrated"]:
-        said = f"temperature {_number(temperature)} in the saved head: {change}"
+        said = f"temperature {decimals(temperature)} in the saved head: {change}"
         if rows["validation"] < ADVISED_ROWS:
             said += f"; fitted on {counted(rows['validation'], 'row')} only, which is too few to trust it"
     elif after < before:
-        said = f"--calibrate (temperature {_number(temperature)}): {change}"
+        said = f"--calibrate (temperature {decimals(temperature)}): {change}"
     else:
-        said = f"temperature {_number(temperature)} would not help: {change}"
+        said = f"temperature {decimals(temperature)} would not help: {change}"
     yield from fields([("calibrated" if results["calibrated"] else "calibrate", said)])
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "undefined"
