@@ -139,7 +139,7 @@ def tables(done: dict[str, dict[str, float]]) -> str:
     lines = [
         f"| | full fine-tuning | `--lora {RANK}` | share |",
         "| --- | --: | --: | --: |",
-        f"| numbers that learn | {full['learning']:,} | {lora['learning']:,} |"
+        f"| trainable parameters | {full['learning']:,} | {lora['learning']:,} |"
         f" {lora['learning'] / full['learning']:.1%} |",
         f"| a checkpoint, MB | {full['checkpoint_mb']:.1f} | {lora['checkpoint_mb']:.1f} |"
         f" {lora['checkpoint_mb'] / full['checkpoint_mb']:.1%} |",

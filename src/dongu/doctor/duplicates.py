@@ -25,7 +25,7 @@ SPREAD = 0.1  # of the range of the numbers, from which the numbers of two dupli
 class Hashed:
     """The rows of a split as numbers, (rows,) int64 each, which are equal where the texts are.
 
-    `exact` to the letter, `near` but for case and space, `either_way` also where a pair stands the other way round.
+    `exact` compares every letter, `near` ignores case and space, `either_way` also the order of a pair.
     `sides`, (texts a row, rows), is `near` of each text of a pair for itself; (0, rows) where there are no pairs.
     `answers`, (rows,), are the targets, and a number a set where a row has several labels; None where they are hidden.
     """

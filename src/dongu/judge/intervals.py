@@ -1,4 +1,4 @@
-"""How far a number can be trusted: each metric with its interval, beside what an answer without reading reaches."""
+"""How far a number can be trusted: each metric with its interval and its baseline."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dongu.judge.calibration import binned_error, bins_of
 from dongu.judge.metrics import CLASS_METRICS, MetricSet, OwnMetric, metric_value, statistic
 from dongu.judge.resample import LEAST_RESAMPLES, Statistic, chunks, middle, missed_share, resampled
 
-CONSTANT_ANSWERS: dict[Task, str] = {  # what an answer without reading is called beside each metric
+CONSTANT_ANSWERS: dict[Task, str] = {  # the name of the baseline, beside each metric
     "single-label": "majority class",
-    "multi-label": "label shares",
+    "multi-label": "label frequencies",
     "regression": "train mean",
 }
 RARE = 1e-6  # the least share of a label, and the least lack of it, that a constant answer says: its loss is finite
@@ -62,7 +62,7 @@ def verdict(
 
 
 def constant_answer(metrics: MetricSet, train_targets: np.ndarray | None) -> list[float] | None:
-    """The best to say without reading: the share of train of each class or label, or the mean of their numbers."""
+    """The best constant answer: the frequency of each class or label in train, or the mean of its numbers."""
     if train_targets is None:
         return None
     if metrics.task == "regression":

@@ -39,7 +39,7 @@ def judged(splits: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What results are held against: the main metric of a task, and what is best said without reading the text."""
+    """The main metric of a task, and the baseline that results are compared with."""
 
     task: Task
     metric: str
@@ -52,7 +52,7 @@ class Yardstick:
         return Yardstick(metrics.task, metrics.main, metrics.label_names, constant)
 
     def without_reading(self, entry: Mapping[str, float]) -> tuple[str, float] | None:
-        """What an answer without reading is called, and what it reaches; None where that has no value."""
+        """The name of the baseline and its value; None where it has no value."""
         baseline = entry.get("baseline", math.nan)
         if self.metric in NUMBER_METRICS:  # a constant correlates with nothing
             return "answering at random", RANDOM
@@ -77,7 +77,7 @@ class Yardstick:
         return f"{words} than {name}"
 
     def sentence(self, split: str, entry: Mapping[str, float], rows: int) -> str:
-        """The main metric of a split with its interval, against an answer without reading."""
+        """The main metric of a split with its interval, compared with its baseline."""
         name = metric_name(self.metric)
         what = f"{name[0].upper()}{name[1:]} on {counted(rows, 'row')} of {split} is {decimals(entry['value'])}"
         if not math.isfinite(entry["value"]):

@@ -17,7 +17,7 @@ from dongu.text import counted
 
 @dataclass(frozen=True)
 class Verdict:
-    """The main metric, held against an answer without reading and against the run before."""
+    """The main metric, compared with its baseline and with the previous run."""
 
     headline: str
     value: str

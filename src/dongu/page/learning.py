@@ -1,4 +1,4 @@
-"""How it was learnt: charts over the steps."""
+"""Training: charts over the steps."""
 
 from __future__ import annotations
 

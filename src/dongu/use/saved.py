@@ -26,9 +26,9 @@ USUAL_LABELS = 2  # of a model whose config.json names none
 
 @dataclass(frozen=True)
 class SavedRun:
-    """What a run says of itself: where it lies, its options, and what its model answers.
+    """A run that is read back: its folder, its options, and the labels and metrics of its model.
 
-    `constant_answer` is the best to say without reading; None in runs of older versions.
+    `constant_answer` is the answer of the baseline; None in runs of older versions.
     """
 
     folder: RunFolder
@@ -43,7 +43,7 @@ class SavedRun:
             run: the run folder.
             device: as `--device`.
             batch_size: rows a forward pass.
-            options: those of `RunConfig` that shall be others than the run's.
+            options: overrides of the options of the run, by the names of `RunConfig`.
 
         Raises:
             InputError: the folder is no run with a model, or the model is not what was written.
