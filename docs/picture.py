@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-WIDTH, HEIGHT = 820, 545  # pixels
+WIDTH, HEIGHT = 820, 815  # pixels
 COLOURS = 64  # of the page's few: a third of the size
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--window-size={WIDTH},{HEIGHT}"]
 
