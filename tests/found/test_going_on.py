@@ -114,7 +114,7 @@ def test_everyone_who_reads_the_run_has_its_order(classifier: Callable[[str], Pa
     assert read_data(RunFolder(out)) is not None
     # The same rows are held out whatever the order of the labels, and a plain script holds them out too.
     held = dongu.Loop(str(file), model=str(classifier("single-label")), **OPTIONS).splits["validation"].ids
-    assert np.array_equal(dongu.load(out).own_examples()["validation"].ids, held)
+    assert np.array_equal(dongu.load(out).saved.own_examples()["validation"].ids, held)
     script = tmp_path / "train.py"
     script.write_text(eject(out), "utf-8")
     exec(

@@ -18,11 +18,9 @@ from dongu.evaluate import eval_mode, evaluate
 from dongu.export.exported import GRAPH, GRAPH_INT8, MODEL, Export, ExportedForm
 from dongu.export.onnx import HINT, OnnxModel, write_int8, write_onnx
 from dongu.files import disk, read_regular, refuse_if_taken, replace_folder
-from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import verdict
 from dongu.judge.paired import paired_differences
 from dongu.model.safety import VOCABULARY_LIMIT
-from dongu.run.predictions import answer_rows
 from dongu.use.classifier import Classifier, load
 
 COMPARED_ROWS = 1000  # of validation at most: a minute or two for a base model
@@ -65,7 +63,7 @@ def export(
 
 def _checked_rows(classifier: Classifier, source: Source | None) -> Split:
     """Validation, or as many of its rows, drawn by the run's seed."""
-    examples = classifier.own_examples("validation", source)["validation"]
+    examples = classifier.saved.own_examples("validation", source)["validation"]
     chosen = np.zeros(len(examples), dtype=bool)
     chosen[epoch_order(len(examples), classifier.config.seed, 0)[:COMPARED_ROWS]] = True
     examples = examples.take(chosen)
@@ -105,18 +103,13 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
             size_bytes=weights if name == MODEL else (stage / name).stat().st_size,
             rows_a_second=speeds[name],
             difference=differences[name],
-            same=_same_answers(classifier, each, found[MODEL]),
+            same=int((each.predictions == found[MODEL].predictions).reshape(len(split), -1).all(-1).sum()),
             results=verdict(each, classifier.metrics, None, seed),
             lost=paired_differences(found[MODEL], each, names, seed) if name == GRAPH_INT8 else {},
         )
         for name, each in found.items()
     }
     return Export(target, len(split), largest, forms)
-
-
-def _same_answers(classifier: Classifier, one: Evaluation, other: Evaluation) -> int:
-    answers = (answer_rows(each.logits, classifier.metrics, each.threshold) for each in (one, other))
-    return sum(first["prediction"] == second["prediction"] for first, second in zip(*answers, strict=True))
 
 
 def _speeds(classifier: Classifier, models: Mapping[str, nn.Module], split: Split) -> dict[str, float]:

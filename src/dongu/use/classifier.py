@@ -11,7 +11,6 @@ import numpy as np
 
 from dongu.data.batches import Collator, EvalBatches, Split
 from dongu.data.examples import Examples
-from dongu.data.sources import Source
 from dongu.data.tokens import tokenize
 from dongu.engine.device import make_accelerator
 from dongu.engine.families import why_not
@@ -94,11 +93,7 @@ class Classifier:
 
     def evaluate_own(self, split: str | None = None) -> dict[str, Evaluation]:
         """Metrics on the splits of the run's own data, all but train by default."""
-        return self.evaluate(self.own_examples(split))
-
-    def own_examples(self, split: str | None = None, source: Source | None = None) -> dict[str, Examples]:
-        """As `SavedRun.own_examples`."""
-        return self.saved.own_examples(split, source)
+        return self.evaluate(self.saved.own_examples(split))
 
     def split(self, texts: Sequence[Sequence[str]], targets: np.ndarray | None = None, name: str = "texts") -> Split:
         """Rows, a column a text, ready for a forward pass."""
