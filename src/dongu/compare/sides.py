@@ -102,14 +102,11 @@ def read_run(path: Path) -> Side:
     run = FinishedRun(path, record, folder.read_results())
     for split in run.splits:
         for name, entry in run.results[split].items():
-            if not (isinstance(entry, Mapping) and all(_is_number(entry.get(key)) for key in ("value", "low", "high"))):
+            numbers = [entry.get(key) for key in ("value", "low", "high")] if isinstance(entry, Mapping) else [""]
+            if not all(number is None or type(number) in (int, float) for number in numbers):
                 what = f"is damaged: it holds no interval of {name} on {split}"
                 raise InputError(what, where=str(folder.results), hint=RESTORE)
     return Side(path, (run,))
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def refuse_other_tasks(runs: Sequence[FinishedRun]) -> None:

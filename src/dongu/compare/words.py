@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.compare.pairs import Comparison, Pair, RowExample
+from dongu.compare.pairs import Comparison, Pair
 from dongu.judge.paired import MetricDifference
 from dongu.judge.words import metric_name
 from dongu.text import printable, shortened, with_interval
@@ -108,7 +108,9 @@ def _pair_lines(pair: Pair, first: str, second: str) -> Iterator[str]:
             head = f"only {who} is right" if "only" in kind else f"{who} is nearer"
             yield f"{head}, {len(examples)} of {tally[kind]} rows:"
             for example in examples:
-                yield from _example_lines(example, first, second)
+                label, one, two = map(_answer, (example.label, *example.answers))
+                yield f"  row {example.id}  {label}; {first} says {one}, {second} says {two}"
+                yield from (f"    {printable(text)}" for text in example.texts)
 
 
 def sentence(
@@ -158,13 +160,6 @@ def _wins(name: str, difference: MetricDifference, second: str) -> str:
 def letter(number: int) -> str:
     """A, B, … Z, A2, B2, …"""
     return chr(ord("A") + number % 26) + (str(number // 26 + 1) if number >= 26 else "")
-
-
-def _example_lines(example: RowExample, first: str, second: str) -> Iterator[str]:
-    one, two = (_answer(answer) for answer in example.answers)
-    yield f"  row {example.id}  {_answer(example.label)}; {first} says {one}, {second} says {two}"
-    for text in example.texts:
-        yield f"    {printable(text)}"
 
 
 def _answer(answer: Any) -> str:

@@ -92,13 +92,10 @@ def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
     for place in found.worst(shown).tolist():
         where, texts = _row(data, "train", row := int(found.ids[place]))
         passes = (f"{value:.3g}" if numbers else f"{value:.0%}" for value in found.history(place)[-6:])
+        score = f"{found.score[place]:.3g}" if numbers else f"{found.score[place]:.1%}"
         label = _label_of(data, row, trace)
-        rows.append(RowShown(where, texts, label, "", _score(float(found.score[place]), numbers), " → ".join(passes)))
+        rows.append(RowShown(where, texts, label, "", score, " → ".join(passes)))
     return SuspectsShown(" ".join(filter(None, sentences)), rows, None if numbers else _data_map(found))
-
-
-def _score(score: float, numbers: bool) -> str:
-    return f"{score:.3g}" if numbers else f"{score:.1%}"
 
 
 def _data_map(found: Dynamics) -> Chart:

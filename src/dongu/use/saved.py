@@ -90,7 +90,8 @@ class SavedRun:
         rows = [(text,) if isinstance(text, str) else text for text in _items_of(texts)]
         form = "a text" if wanted == 1 else "a pair of texts"
         for number, row in enumerate(rows, start=1):
-            if not _is_row(row, wanted) or not all(isinstance(text, str) and not is_blank(text) for text in row):
+            known = isinstance(row, list | tuple | np.ndarray) and len(row) == wanted
+            if not known or not all(isinstance(text, str) and not is_blank(text) for text in row):
                 hint = f"give {form} for each row: {EXAMPLES[wanted - 1]}"
                 raise DataError(f"text {number} is not {form}, or is empty", hint=hint)
         return [[str(row[i]) for row in rows] for i in range(wanted)]
@@ -176,10 +177,6 @@ def _items_of(texts: Any) -> list[Any]:
 
 def _is_pair(texts: Any) -> bool:
     return isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
-
-
-def _is_row(row: Any, wanted: int) -> bool:
-    return isinstance(row, list | tuple | np.ndarray) and len(row) == wanted
 
 
 def _outputs(model: Path) -> int:

@@ -55,7 +55,8 @@ class Plot:
 
     def line(self, name: str, xs: np.ndarray, ys: np.ndarray, kind: int, *, markers: bool = False) -> Plot:
         """A line through the points that are numbers."""
-        xs, ys = _finite(xs, ys)
+        known = np.isfinite(ys)
+        xs, ys = (np.asarray(numbers, np.float64)[known] for numbers in (xs, ys))
         if len(xs) == 0:
             return self
         drawn_xs, drawn_ys = _decimated(xs, ys)
@@ -215,8 +216,3 @@ def _decimated(xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kept += [int(bucket[ys[bucket].argmin()]), int(bucket[ys[bucket].argmax()])]
     chosen = np.unique(kept)
     return xs[chosen], ys[chosen]
-
-
-def _finite(xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    known = np.isfinite(ys)
-    return np.asarray(xs, np.float64)[known], np.asarray(ys, np.float64)[known]
