@@ -27,10 +27,7 @@ SLOW_RESAMPLES = 100
 
 
 def verdict(
-    evaluation: Evaluation,
-    metrics: MetricSet,
-    constant: Sequence[float] | None,
-    seed: int,
+    evaluation: Evaluation, metrics: MetricSet, constant: Sequence[float] | None, seed: int
 ) -> dict[str, dict[str, float]]:
     """What `results.json` says of a split: each metric's `value`, `low` and `high`, and its `baseline`.
 

@@ -82,10 +82,7 @@ class Classifier:
         """Metrics on each split; one with hidden labels is left out."""
         return {
             name: evaluate(
-                self.model,
-                self._batches(self.split(split.texts, split.targets, name)),
-                self.accelerator,
-                self.metrics,
+                self.model, self._batches(self.split(split.texts, split.targets, name)), self.accelerator, self.metrics
             )
             for name, split in examples.items()
             if split.targets is not None
