@@ -3,7 +3,7 @@
 set -euo pipefail
 
 # --8<-- [start:inspect]
-dongu inspect reviews.csv
+dongu inspect reviews.csv --model minilm
 # --8<-- [end:inspect]
 # --8<-- [start:train]
 dongu train reviews.csv --model minilm
