@@ -132,6 +132,37 @@ def glue() -> str:
     return "\n".join([head, "| --- | --- | --- | --- |", *rows])
 
 
+TRAINERS_WAY = {  # the usual recipe, by the name of our program
+    "focal": "a subclass with `compute_loss`; a mean there is wrong under accumulation, and says nothing",
+    "r_drop": "a subclass with `compute_loss` that calls the model twice",
+    "fgm": "a subclass with a copy of `training_step`",
+    "distillation": "a subclass that holds the teacher, with `compute_loss`",
+    "ema": "a callback that copies weights after each step, and one that swaps them for evaluation",
+    "own_head": "a model that computes its own loss, and a collator for the column",
+    "two_heads": "a subclass with `compute_loss`, and `prediction_step` for the second answer",
+    "gradual_unfreezing": "a callback; the optimizer through `optimizers=` or a subclass",
+    "balanced_order": "a subclass with `_get_train_sampler`",
+    "hard_examples": "a sampler of your own and a callback; checkpoints do not hold its state",
+    "ordinal": "a model that computes its own loss, and `compute_metrics`",
+    "group_k_fold": "a new Trainer a fold",
+    "optuna_search": "`hyperparameter_search`",
+    "lr_finder": "a callback that stops, and a schedule of your own",
+}
+
+
+def examples() -> str:
+    """The programs of the folder `examples/` beside Trainer's way, with their lines without blank ones and the script
+    at their end."""
+    rows = []
+    for name, there in TRAINERS_WAY.items():
+        text = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
+        title = (ast.get_docstring(ast.parse(text)) or "").splitlines()[0].rstrip(".")
+        code = text if name in ("group_k_fold", "optuna_search", "lr_finder") else text.partition("\nif __name__")[0]
+        lines = sum(bool(line.strip()) for line in code.splitlines())
+        rows.append(f"| {title} | {there} | `examples/{name}.py`, {lines} lines |")
+    return "\n".join(["| what | in Trainer | here |", "| --- | --- | --- |", *rows])
+
+
 def storeys() -> str:
     """The rooms of the house, the top storey first, as tests/test_house.py holds them."""
     plan: list[list[str]] = literal(ROOT / "tests" / "test_house.py", "STOREYS")
@@ -190,6 +221,7 @@ WRITERS: dict[str, Callable[..., str]] = {
         label_columns,
         text_columns,
         glue,
+        examples,
         storeys,
         files,
         source,

@@ -298,7 +298,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for number in EXIT_CODES:  # whatever a shell or a service has told this process to ignore
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    os.fsync = lambda fd: None  # noqa: ARG005 - processes are killed, the machine is not
+    os.fsync = lambda fd: None
     dongu.run.effort.PROBE_SECONDS, dongu.run.effort.PROBE_SIZES = 0.0, {"cpu": 64}
     dongu.engine.processes.SEEN_SECONDS = 0.5
     warm_up()

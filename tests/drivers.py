@@ -87,10 +87,15 @@ class Pool:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        common["TORCHELASTIC_RUN_ID"] = "none"
+        common |= {"TORCHELASTIC_RUN_ID": "none", "TEACHER": os.environ.get("TEACHER", "")}
 
         def one(driver: Driver, rank: int) -> dict[str, Any]:
-            environment = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            environment = {
+                **common,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "TEACHER": os.environ.get("TEACHER", ""),
+            }
             more = requests[rank] if requests else {}
             return driver.ask(**{"arguments": list(arguments), "environment": environment, **more})
 

@@ -82,7 +82,7 @@ def test_where_nobody_waits_an_update_that_is_not_finite_is_not_made_either(
 ) -> None:
     """The flag that a GPU's optimizer reads; a CPU's fused one reads it too."""
     loop = dongu.Loop(data_folder(train=40), model=tiny_model(), epochs=2, batch_size=8, device="cpu", threads=1)
-    loop._skip = loop.optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+    loop._pending._skip = loop.optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
     steps = iter(loop)
     for _ in range(3):
         next(steps)

@@ -15,9 +15,9 @@ from dongu.data.batches import (
     Collator,
     EvalBatches,
     MicroBatch,
+    MicroBatches,
     Split,
     TrainUpdates,
-    Update,
     dropout_seed,
     make_dataloader,
 )
@@ -53,7 +53,7 @@ def make_updates(rows: int, batch_size: int, micro: int, process: int = 0, proce
     )
 
 
-def counted_rows(update: Update) -> list[int]:
+def counted_rows(update: MicroBatches) -> list[int]:
     return [row for micro_batch in update.micro_batches if micro_batch.examples for row in micro_batch.rows.tolist()]
 
 
@@ -188,7 +188,7 @@ def test_every_row_exactly_once_an_epoch_whatever_the_split() -> None:
             assert seen == order, case  # the processes' shares, one after the other, are the order of one process
 
 
-def check_shares(updates: list[Update], together: list[int], micro: int, case: str) -> None:
+def check_shares(updates: list[MicroBatches], together: list[int], micro: int, case: str) -> None:
     """The shares of one update: everybody has something to compute, and every position is right."""
     examples = {update.examples for update in updates}
     assert examples == {len(together)}, case
@@ -250,7 +250,7 @@ def test_evaluation_covers_the_rows_shortest_first(rows: int, batch_size: int, m
 
 
 def flat(item: Any) -> list[MicroBatch]:
-    return item.micro_batches if isinstance(item, Update) else [item]
+    return item.micro_batches if isinstance(item, MicroBatches) else [item]
 
 
 @pytest.mark.parametrize("kind", ["updates", "evaluation"])

@@ -79,7 +79,17 @@ CHANGES = {
     "unlabelled": "drop",
 }
 # Not changed here: another model or task cannot take the weights, and the engine has one value.
-FIXED = {"model", "text_columns", "label_column", "label_separator", "task", "engine", "group_by_length"}
+FIXED = {
+    "model",
+    "tokenizer",
+    "columns",
+    "text_columns",
+    "label_column",
+    "label_separator",
+    "task",
+    "engine",
+    "group_by_length",
+}
 
 
 def test_every_option_is_harmless_or_looked_at() -> None:

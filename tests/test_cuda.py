@@ -234,7 +234,7 @@ def test_memory_that_runs_out_halves_the_micro_batches(
     torch.cuda.set_per_process_memory_fraction((left + (needed - left) / 2) / whole)
     loop = dongu.Loop({"train": rows, "validation": few}, **options)
     got = list(loop)
-    assert loop.updates.micro_batch_size < 4096
+    assert loop.train_updates.micro_batch_size < 4096
     for one, other in zip(got, wanted, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-5)
 

@@ -243,15 +243,18 @@ def test_a_recipe_goes_on_after_a_signal(
         assert bench.run(name) == (0, "finished\n")
 
 
-@pytest.mark.parametrize("name", ["own_loop.py", "train_and_predict.py", "catch_errors.py"])
+@pytest.mark.parametrize("name", ["own_loop.py", "own_run.py", "train_and_predict.py", "catch_errors.py"])
 def test_a_python_recipe_runs(name: str, quick_start: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     source = (RECIPES / name).read_text(encoding="utf-8")
     script = quick_start.folder / name
     script.write_text(source.replace('"minilm"', repr(quick_start.reduced(["--model", ""])[1])), encoding="utf-8")
     with contextlib.chdir(quick_start.folder):
         runpy.run_path(str(script), run_name="__main__")
+    api = "runs/api "
     assert re.match(
-        {"own_loop.py": r"5 \d", "train_and_predict.py": "runs/api ", "catch_errors.py": "2 "}[name],
+        {"own_loop.py": r"5 \d", "own_run.py": r"accuracy \d", "train_and_predict.py": api, "catch_errors.py": "2 "}[
+            name
+        ],
         capsys.readouterr().out,
     )
 
@@ -417,6 +420,8 @@ def test_trainer_has_these_defaults() -> None:
 # --- the run folder
 
 UNLESS = {  # keys that this run has no reason to have
+    "parts",
+    "parts_file",
     *("scale", "changes", "threshold", "the rest", "validation`, `test`, …"),
     *("temperature", "before", "after"),  # of so few rows none is advised
 }

@@ -411,7 +411,7 @@ def test_padding(tiny_model: Callable[..., str], data_folder: Callable[..., str]
     tokenizer, limit = load_plain_tokenizer(tiny_model())
     found = measure(tokenizer, loop.data.splits["train"], 16, limit, 3)
     lengths = loop.splits["train"].tokens.lengths
-    assert found.padding(4, 3, grouped=True) == padding_share(lengths, loop.updates.order(0), 4)
+    assert found.padding(4, 3, grouped=True) == padding_share(lengths, loop.train_updates.order(0), 4)
     assert found.padding(4, 3, grouped=True) == padding_share(lengths, grouped_order(lengths, 4, 3, 0), 4)
     assert found.padding(4, 3, grouped=False) > found.padding(4, 3, grouped=True)
 

@@ -95,7 +95,7 @@ def test_it_changes_no_bit_and_tells_the_runs_own_numbers(name: str, pairs: dict
     for hooks in (pair.loop.engine._forward_hooks, pair.loop.optimizer._optimizer_step_pre_hooks):
         assert not hooks, "nobody listens any more"
 
-    first, row = pair.steps[0], pair.loop.updates[0].micro_batches[0].rows[0]
+    first, row = pair.steps[0], pair.loop.train_updates[0].micro_batches[0].rows[0]
     words = pair.loop.data.splits["train"].texts[0][row].split()
     assert f"[CLS] {' '.join(words[:3])}" in pair.said
     assert f"rows is {first.loss:.4f}" in pair.said or f"{first.loss:.4f} over" in pair.said
@@ -112,7 +112,7 @@ def test_what_is_seen_is_what_was_done(name: str, make_loop: Callable[[str], don
     before = {key: tensor.clone() for key, tensor in loop.model.state_dict().items()}
     with Watch(loop) as seen:
         step = next(iter(loop))
-    update = loop.updates[0]
+    update = loop.train_updates[0]
     labels = torch.cat([micro_batch.tensors["labels"] for micro_batch in update.micro_batches])
     logits = torch.from_numpy(loop.loss.scale.undo(torch.cat(seen.logits).numpy()))
     assert float(row_losses(loop.data.task, logits, labels).mean()) == pytest.approx(step.loss, rel=1e-5)

@@ -173,7 +173,7 @@ def test_training_keeps_no_cache_of_keys(
     family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
 ) -> None:
     loop = dongu.Loop(data_folder(), model=tiny_model(family), **OPTIONS)
-    inputs = loop.updates[0].micro_batches[0].to(torch.device("cpu"))
+    inputs = loop.train_updates[0].micro_batches[0].to(torch.device("cpu"))
     inputs.pop("labels")
     assert loop.engine(**inputs).past_key_values is None
 

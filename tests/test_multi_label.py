@@ -333,7 +333,7 @@ def test_any_split_gives_the_same_update_and_it_is_the_mean_over_rows_and_labels
         loop = dongu.Loop(data, micro_batch_size=size, **options)
         assert [value for step in loop for value in (step.loss, step.grad_norm)] == pytest.approx(whole, rel=1e-6)
     loop = dongu.Loop(data, engine="plain", **options)
-    [batch] = loop.updates[0].micro_batches
+    [batch] = loop.train_updates[0].micro_batches
     with torch.no_grad():
         theirs = loop.model(**batch.to(torch.device("cpu"))).loss
     assert float(theirs) == pytest.approx(whole[0], rel=1e-6)

@@ -44,7 +44,7 @@ def spoil_logits(loop: dongu.Loop, value: float, *, in_step: int | None = None, 
 def test_a_loss_that_is_not_finite(make_loop: Callable[..., dongu.Loop], value: float) -> None:
     loop = make_loop()
     spoil_logits(loop, value, in_step=3)
-    rows = loop.splits["train"].ids[loop.updates.rows(2)].tolist()
+    rows = loop.splits["train"].ids[loop.train_updates.rows(2)].tolist()
     steps = iter(loop)
     assert [next(steps).number, next(steps).number] == [1, 2]
     weights = {name: tensor.clone() for name, tensor in loop.model.state_dict().items()}

@@ -429,7 +429,7 @@ def test_a_model_that_computes_something_else_goes_on_as_it_is(
     assert "differ" in (loop.fallback or "")
     assert loop.config.engine == "plain"
     assert loop.engine is loop.model
-    assert "attention_mask" in loop.updates[0].micro_batches[0].tensors
+    assert "attention_mask" in loop.train_updates[0].micro_batches[0].tensors
     assert Loop(data, model=tiny_model(), device="cpu", engine="plain").fallback is None
 
 

@@ -30,10 +30,12 @@ from dongu.errors import CheckpointError, StorageError
 from dongu.files import Disk, disk, is_leftover, replace_folder, write_file
 from dongu.judge.answers import Evaluation
 from dongu.loop import Step
-from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoints, state_tensors
+from dongu.own import Own
+from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoints
 from dongu.run.folder import RunFolder
 from dongu.run.journal import Journal, check_log
 from dongu.run.plan import Plan
+from dongu.run.tensors import state_tensors
 
 SAVES = 4
 KEEP = 2
@@ -304,7 +306,7 @@ def small_loop() -> Any:
     """Weights, a buffer and moments: all of a loop that a checkpoint looks at."""
     torch.manual_seed(3)
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
-    return SimpleNamespace(model=model, optimizer=torch.optim.AdamW(model.parameters()))
+    return SimpleNamespace(model=model, given=Own(), own={}, optimizer=torch.optim.AdamW(model.parameters()))
 
 
 def model_files(version: int) -> dict[str, bytes]:
@@ -333,7 +335,7 @@ def log_line(step: int) -> Step:
     arrival = Arrival(torch.device("cpu"))
     arrival.send(torch.tensor([0.1, 1 / step, *(rows / step)]))
     arrival.close()
-    return Step(step, step / 2, 1e-3, 8, 100, 120, rows, arrival)
+    return Step(step, step / 2, 1e-3, 8, 100, 120, rows, rows, arrival)
 
 
 def tell(story: Story, run: RunFolder, loop: Any) -> None:

@@ -79,8 +79,7 @@ def test_its_commands_run(
 def test_its_loop_runs(in_a_fresh_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [example] = blocks("README.md", "python")
     exec(example, {})
-    assert re.match(r"5 0\.\d+ [01]\.\d+\n", capsys.readouterr().out)
-    assert {"model.safetensors", "tokenizer.json"} <= {path.name for path in (in_a_fresh_folder / "my-model").iterdir()}
+    assert re.match(r"5 0\.\d+\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", READMES)
@@ -124,3 +123,14 @@ def test_every_test_that_a_promise_names_exists() -> None:
 def test_the_changelog_knows_the_version() -> None:
     versions = re.findall(r"^## \[(\d[\w.]*)\]", text_of("CHANGELOG.md"), flags=re.MULTILINE)
     assert versions[0] == dongu.__version__
+
+
+def test_the_loop_it_shows_is_the_loop_that_runs() -> None:
+    code = "\n".join(line.strip() for line in (ROOT / "src" / "dongu" / "loop.py").read_text("utf-8").splitlines())
+    for name in READMES:
+        shown = blocks(name, "py")
+        assert len(shown) == 3
+        for block in shown:
+            assert "\n".join(line.strip() for line in block.strip().splitlines()) in code, block
+        for word in ("self.loss.of(", ".backward()", "optimizer.step()", "lr_scheduler.step()", "zero_grad()"):
+            assert any(word in block for block in shown)

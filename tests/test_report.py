@@ -255,9 +255,9 @@ def test_every_row_is_recorded_once_an_epoch(runs: dict[str, Path], tiny_model: 
     loop = dongu.Loop(str(runs["multi-label"].parent.parent / "data"), model=tiny_model(), max_steps=1, threads=1)
     before = loop.evaluate("validation")
     loop.splits["train"] = loop.splits["validation"]
-    loop.updates.split = loop.splits["train"]
-    assert loop.gradients(loop.updates[0])[1:].tolist() == pytest.approx(
-        np.asarray(before.losses)[loop.updates.rows(0)].tolist(), rel=1e-5
+    loop.train_updates.split = loop.splits["train"]
+    assert loop.gradients(loop.train_updates[0])[1:].tolist() == pytest.approx(
+        np.asarray(before.losses)[loop.train_updates.rows(0)].tolist(), rel=1e-5
     )
 
 

@@ -214,7 +214,7 @@ def test_every_task_ends_in_the_bytes_it_would_have_had(
     options = {**OPTIONS, **more, "model": tiny_model(dropout=0.2)}
     whole = dongu.train(str(data), out=str(tmp_path / "whole"), **options)
 
-    def killed(*_: Any) -> None:
+    def killed(*_: Any, **__: Any) -> None:
         raise CutError
 
     with monkeypatch.context() as patch:

@@ -17,6 +17,7 @@ import torch
 
 from dongu.errors import CheckpointError, StorageError
 from dongu.files import Disk, disk, remove_leftovers
+from dongu.own import Own
 from dongu.run.checkpoint import CONTENTS, Checkpoint, Checkpoints, RunState, own_checkpoints, step_of
 from dongu.run.manifest import MANIFEST
 from dongu.run.plan import Plan
@@ -25,7 +26,7 @@ PLAN = Plan(total_steps=1000, eval_steps=4, save_steps=2)  # an odd step is one 
 ACTIONS = {"save": 8, "signal": 2, "crash": 4, "damage": 2, "clock": 2, "resume": 1}
 OURS = re.compile(r"step-\d{8}|\.step-\d{8}\.\d+\.(tmp|old)")
 LOOP: Any = SimpleNamespace(
-    model=torch.nn.Linear(2, 1), optimizer=torch.optim.AdamW(torch.nn.Linear(2, 1).parameters())
+    given=Own(), own={}, model=torch.nn.Linear(2, 1), optimizer=torch.optim.AdamW(torch.nn.Linear(2, 1).parameters())
 )
 
 

@@ -286,7 +286,7 @@ def test_a_nan_stops_before_the_update(tiny_model: Callable[..., str], data_fold
     with pytest.raises(NonFiniteError) as caught:
         next(steps)
     assert caught.value.exit_code == 5
-    rows = loop.splits["train"].ids[loop.updates.rows(1)].tolist()
+    rows = loop.splits["train"].ids[loop.train_updates.rows(1)].tolist()
     assert caught.value.where == f"step 2, train rows {', '.join(map(str, rows))}"
     assert torch.equal(loop.model.classifier.weight, before)
 

@@ -87,7 +87,7 @@ def updates(data: Any, model: str, micro_batch_size: int | None = None, **option
 
 def first_logits(loop: dongu.Loop) -> tuple[torch.Tensor, torch.Tensor]:
     """Of the first update, by the model's own forward."""
-    [micro_batch] = loop.updates[0].micro_batches
+    [micro_batch] = loop.train_updates[0].micro_batches
     inputs = micro_batch.to(loop.accelerator.device)
     labels = inputs.pop("labels")
     with torch.no_grad():
@@ -132,10 +132,8 @@ def test_the_loss_is_the_weighted_mean_of_pytorch(tiny_model: Callable[..., str]
 
 
 def test_an_evaluation_has_the_plain_loss(tiny_model: Callable[..., str]) -> None:
-    losses = [
-        dongu.Loop(both(rows(45)), model=tiny_model(), **options).evaluate()["loss"]
-        for options in ({}, {"class_weights": {"spam": 5}, "label_smoothing": 0.3})
-    ]
+    cases: list[dict[str, Any]] = [{}, {"class_weights": {"spam": 5}, "label_smoothing": 0.3}]
+    losses = [dongu.Loop(both(rows(45)), model=tiny_model(), **options).evaluate()["loss"] for options in cases]
     assert losses[0] == losses[1]
 
 

@@ -11,32 +11,41 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dongu.config import RunConfig
     from dongu.errors import DonguError
-    from dongu.loop import Loop, Step
-    from dongu.training import RunResult, resume, train
+    from dongu.loop import Loop, Step, Update
+    from dongu.own import Array, coupled
+    from dongu.training import Run, RunResult, resume, train
     from dongu.use.classifier import Classifier, load
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Array": "dongu.own",
     "Classifier": "dongu.use.classifier",
     "DonguError": "dongu.errors",
     "Loop": "dongu.loop",
+    "Run": "dongu.training",
     "RunConfig": "dongu.config",
     "RunResult": "dongu.training",
     "Step": "dongu.loop",
+    "Update": "dongu.loop",
+    "coupled": "dongu.own",
     "load": "dongu.use.classifier",
     "resume": "dongu.training",
     "train": "dongu.training",
 }
 
 __all__ = [
+    "Array",
     "Classifier",
     "DonguError",
     "Loop",
+    "Run",
     "RunConfig",
     "RunResult",
     "Step",
+    "Update",
     "__version__",
+    "coupled",
     "load",
     "resume",
     "train",

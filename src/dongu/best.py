@@ -6,10 +6,14 @@ import copy
 import time
 from typing import Any
 
+from safetensors.torch import load_model as load_weights
+from safetensors.torch import save_model
+from transformers import PreTrainedModel
+
 from dongu.consistency import CHECKED_ROWS
 from dongu.data.batches import EvalBatches
-from dongu.errors import NonFiniteError
-from dongu.evaluate import eval_mode
+from dongu.errors import ModelError, NonFiniteError, no_panic
+from dongu.evaluate import eval_mode, with_weights
 from dongu.export.card import write_card
 from dongu.files import disk, replace_folder, write_file
 from dongu.judge.calibration import Calibration, fit_temperature, is_advised
@@ -24,18 +28,33 @@ from dongu.run.identity import software_versions
 from dongu.run.journal import Journal
 from dongu.run.predictions import prediction_lines
 
+WEIGHTS = "model.safetensors"
 
-def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None) -> None:
-    """The model as it is now, with its tokenizer and what its head is divided by, in place of the one before."""
+
+def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None, *, model: Any = None) -> None:
+    """The model as it is now, with its tokenizer and what its head is divided by, in place of the one before.
+
+    Args:
+        loop: whose model it is.
+        folder: the run.
+        temperature: what the head was divided by.
+        model: another one with the same weights' names, whose weights are kept.
+    """
     tokenizer = copy.deepcopy(loop.tokenizer)
     tokenizer.model_max_length = loop.config.max_length
     # What a call to it leaves set would be saved too, and there is no call where the tokens come from the cache.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_truncation()
+        backend.no_padding()
     numbers = loop.data.task == "regression"
-    with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers():
-        weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
-        loop.model.save_pretrained(stage, state_dict=weights)
+    kept = with_weights(loop.model, loop.evaluated_model() if model is None else model)
+    with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers(), kept:
+        if isinstance(loop.model, PreTrainedModel):
+            weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
+            loop.model.save_pretrained(stage, state_dict=weights)
+        else:
+            save_model(loop.model, str(stage / WEIGHTS))
+            loop.model.config.save_pretrained(stage)
         tokenizer.save_pretrained(stage)
         if temperature is not None:
             disk.write(stage / CALIBRATION, dump_json({"temperature": temperature}).encode())
@@ -57,26 +76,25 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
         )
     began = time.perf_counter()
     main = loop.accelerator.is_main_process
-    saved, _ = load_classifier(folder.model)
-    loop.take_over(saved)
+    read_best(loop, folder)
     applied = folder.temperature()  # of a run that was killed after it had calibrated the model
     results: dict[str, Any] = {"best_step": state.best_step, "steps": state.step, "metric": loop.metrics.main}
     if loop.data.task == "multi-label":
-        results["threshold"] = saved.config.threshold
-    validation, temperature = loop.evaluate(), None
+        results["threshold"] = loop.model.config.threshold
+    validation, temperature = loop.evaluate(model=loop.model), None
     if loop.metrics.task == "single-label" and validation.targets is not None:
         temperature = applied or fit_temperature(validation.logits, validation.targets)
         if loop.config.calibrate and applied is None and temperature is not None:
             divide_head(loop.model, temperature)
             if main:
-                save_best(loop, folder, temperature)
-            validation, applied = loop.evaluate(), temperature
+                save_best(loop, folder, temperature, model=loop.model)
+            validation, applied = loop.evaluate(model=loop.model), temperature
         results["calibrated"] = applied is not None
     calibration = None if applied is None else Calibration(applied, applied=True)
     constant = constant_answer(loop.metrics, loop.splits["train"].targets)
     per_class: list[dict[str, Any]] = []
     for name in ["validation", *(name for name in loop.splits if name not in ("train", "validation"))]:
-        evaluation = validation if name == "validation" else loop.evaluate(name)
+        evaluation = validation if name == "validation" else loop.evaluate(name, model=loop.model)
         if main:
             folder.write_predictions(name, prediction_lines(evaluation, loop.metrics))
         if evaluation.targets is None:
@@ -99,6 +117,24 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
         write_file(folder.model / "README.md", card.encode(), within=folder.path)
     journal.phase("judging", time.perf_counter() - began, loop.number)
     return results
+
+
+def read_best(loop: Loop, folder: RunFolder) -> None:
+    """Put the kept model into the loop, as it lies on the disk."""
+    if loop.given.model is None:
+        loop.take_over(load_classifier(folder.model)[0])
+        return
+    with no_panic():
+        missing, unknown = load_weights(loop.model, str(folder.model / WEIGHTS), strict=False)
+    if unknown or set(missing) - shared_names(loop.model):
+        raise ModelError("has other weights than the model", where=str(folder.model))
+
+
+def shared_names(model: Any) -> set[str]:
+    """Weights that are another one under a second name, which a file holds once."""
+    state = model.state_dict(keep_vars=True)
+    seen: dict[int, str] = {}
+    return {name for name, tensor in state.items() if seen.setdefault(tensor.data_ptr(), name) != name}
 
 
 def check_calibration(loop: Loop) -> None:

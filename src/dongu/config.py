@@ -6,10 +6,10 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -142,6 +142,9 @@ class RunConfig(BaseModel):
         min_length=1,
         description="model to start from: a Hub name (owner/name@revision), a local folder, or `minilm` (packaged)",
     )
+    tokenizer: str | None = Field(
+        None, min_length=1, description="tokenizer of a model of your own: a Hub name, a folder, or `minilm`"
+    )
     out: Annotated[str | None, BeforeValidator(_without_detours)] = Field(
         None, min_length=1, description="run folder to write (default: runs/NAME)"
     )
@@ -156,6 +159,9 @@ class RunConfig(BaseModel):
     )
     label_separator: str | None = Field(
         None, min_length=1, description="what stands between the labels of a cell (default: |, or inferred and shown)"
+    )
+    columns: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
+        None, min_length=1, description="numeric columns beside the text, for a model or a loss of your own"
     )
     unlabelled: Literal["refuse", "drop"] = Field(
         "refuse", description="rows without a gold label (-1, null, empty): do not start, or leave them out"
@@ -210,7 +216,7 @@ class RunConfig(BaseModel):
         0, description="processes that prepare batches ahead"
     )
     eval_steps: Count | None = Field(None, description="evaluate every N updates (default: after each epoch)")
-    metric: Metric | None = Field(None, description="metric that chooses the best model (default: the task's)")
+    metric: Metric | str | None = Field(None, description="metric that chooses the best model (default: the task's)")
     calibrate: bool = Field(
         False, description="divide the saved model's head by the temperature that makes its probabilities honest"
     )
@@ -265,6 +271,20 @@ def make_config(options: Mapping[str, Any]) -> RunConfig:
         return RunConfig(**given)
     except ValidationError as error:
         raise UsageError("; ".join(_problem(item) for item in error.errors())) from None
+
+
+def check_metric(name: str | None, own: Collection[str] = ()) -> None:
+    """
+    Args:
+        name: of the metric that chooses the best model.
+        own: the names of the user's own metrics.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    known = (*get_args(Metric), *own)
+    if name is not None and name not in known:
+        raise UsageError(f"must be one of {', '.join(known)}, got `{shortened(name)}`", where="--metric")
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ the engine passes by. What a look finds is bound anew or refused, and never igno
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.hooks import RemovableHandle
 
-from dongu.data.batches import Collator, Update
+from dongu import launch
+from dongu.config import RunConfig, check_metric, option_flag
+from dongu.data.batches import Collator, MicroBatches
 from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
 from dongu.model.load import check_vocabulary, model_columns
+from dongu.own import Own, takes_config
 
 CHECKED_ROWS = 8  # that both engines compute, and a model that is put in another's place
 
@@ -29,7 +31,7 @@ def marks_of(loop: Any) -> tuple[int, ...]:
     Cheap enough to be compared before each update. They do not tell that a module was put in another's place, or an
     attribute of one was set: that is seen by a look at all, which each `for step in loop` begins with.
     """
-    updates = loop.updates
+    updates = loop.train_updates
     return (
         *map(id, (loop.model, loop.engine, loop.optimizer, loop.lr_scheduler, updates, loop.splits["train"])),
         *(updates.version, len(loop.optimizer.param_groups), loop.total_steps, loop.config.workers),
@@ -50,21 +52,24 @@ def are_same(one: list[Any], other: list[Any]) -> bool:
 def check_updates(loop: Any) -> None:
     """
     Raises:
-        UsageError: `loop.updates` or `loop.splits` are no longer those that the run was planned with.
+        UsageError: `loop.train_updates` or `loop.splits` are no longer those that the run was planned with.
     """
-    updates, config = loop.updates, loop.config
+    updates, config = loop.train_updates, loop.config
     for is_other, what in (
         (
             updates.split is not loop.splits["train"],
-            "loop.splits['train'] is not what loop.updates takes its rows from",
+            "loop.splits['train'] is not what loop.train_updates takes its rows from",
         ),
-        (updates.seed != config.seed, f"loop.updates.seed is {updates.seed}, and that of dropout {config.seed}"),
+        (updates.seed != config.seed, f"loop.train_updates.seed is {updates.seed}, and that of dropout {config.seed}"),
         (
-            updates.steps_per_epoch != math.ceil(len(updates.split) / updates.batch_size),
-            f"loop.updates.batch_size is {updates.batch_size}, and {updates.steps_per_epoch:,} updates an epoch were"
-            f" planned for {len(updates.split):,} rows",
+            updates.steps_per_epoch != loop.steps_per_epoch,
+            f"loop.train_updates.batch_size is {updates.batch_size}, and {loop.steps_per_epoch:,} updates an epoch were"
+            f" planned for {updates.epoch_rows:,} rows",
         ),
-        (updates.row_weights is not loop.row_weights, "loop.updates.row_weights is what a loss is divided by, no more"),
+        (
+            updates.row_weights is not loop.row_weights,
+            "loop.train_updates.row_weights is what a loss is divided by, no more",
+        ),
     ):
         if is_other:
             raise UsageError(
@@ -107,30 +112,30 @@ def check_schedule(loop: Any) -> None:
     raise UsageError(what, where="loop.lr_scheduler", hint=hint)
 
 
-def check_rows(loop: Any, update: Update) -> None:
+def check_rows(loop: Any, update: MicroBatches) -> None:
     """
     Raises:
         UsageError: a data worker, which has a copy of the data set, draws other rows than the loop would now.
     """
-    if loop.config.workers and not np.array_equal(update.rows, loop.updates.rows(loop.number)):
+    if loop.config.workers and not np.array_equal(update.rows, loop.train_updates.rows(loop.number)):
         raise UsageError(
-            f"update {loop.number + 1:,} came with other rows than loop.updates.order gives now",
+            f"update {loop.number + 1:,} came with other rows than loop.train_updates.order gives now",
             where=f"workers={loop.config.workers}",
-            hint="what an order depends on does not reach data workers: assign loop.updates.order anew, or workers=0",
+            hint="what an order depends on does not reach data workers: assign the order anew, or give workers=0",
         )
 
 
 def is_flat(loop: Any) -> bool:
     """Whether rows are collated without padding."""
-    collate = loop.collate
-    return collate.flat if isinstance(collate, Collator) else "lengths" in collate(loop.updates.split, np.arange(1))
+    collate, split = loop.collate, loop.train_updates.split
+    return collate.flat if isinstance(collate, Collator) else "lengths" in collate(split, np.arange(1))
 
 
 def sample_of(loop: Any) -> dict[str, Tensor]:
     """The first training rows as the model itself takes them, padded, (rows, tokens) each, on the device."""
     columns = model_columns(loop.model) or loop.collate.columns
-    rows = np.arange(min(len(loop.updates.split), CHECKED_ROWS))
-    sample = Collator.of(loop.tokenizer, columns)(loop.updates.split, rows)
+    rows = np.arange(min(len(loop.train_updates.split), CHECKED_ROWS))
+    sample = Collator.of(loop.tokenizer, columns)(loop.train_updates.split, rows)
     sample.pop("labels", None)
     return {name: tensor.to(loop.accelerator.device) for name, tensor in sample.items()}
 
@@ -143,6 +148,8 @@ def check_model(loop: Any) -> None:
     """
     model, labels = loop.model, len(loop.data.label_names)
     hint = f"it is called as model(**inputs) and answers with .logits, (rows, {labels}); its config has num_labels"
+    if isinstance(model, nn.Module) and loop.given.model is not None:
+        return  # what computes it is the user's own loss, perhaps
     if not isinstance(model, nn.Module) or getattr(getattr(model, "config", None), "num_labels", None) != labels:
         raise UsageError(f"a {type(model).__name__} is no classifier of {labels} labels", where="loop.model", hint=hint)
     check_vocabulary(model, loop.tokenizer, type(model).__name__)
@@ -165,6 +172,32 @@ def check_engine(loop: Any) -> None:
     if is_flat(loop) != (loop.config.engine == "packed"):
         what = f"rows come without padding, and the plain engine computes ({loop.fallback or '--engine plain'})"
         raise UsageError(what, where="loop.collate", hint="give one that pads, as the collator of a tokenizer does")
+
+
+def check_own(own: Own, config: RunConfig) -> None:
+    """
+    Raises:
+        UsageError: an option has no meaning beside a part of the user's own.
+    """
+    check_metric(config.metric, own.metrics)
+    meant = {
+        "loss": ("class_weights", "label_smoothing"),
+        "optimizer": ("weight_decay", "layer_decay", *(() if takes_config(own.optimizer) else ("learning_rate",))),
+        "lr_scheduler": ("lr_scheduler", "warmup"),
+        "model": ("lora",),
+        "order": ("group_by_length",),
+    }
+    for part, options in meant.items():
+        for name in options if getattr(own, part) is not None else ():
+            if getattr(config, name) != RunConfig.model_fields[name].default:
+                what = f"the {part} is your own, and does not know it"
+                raise UsageError(what, where=option_flag(name), hint=f"leave it out, or heed it in your {part}")
+    if getattr(own.loss, "coupled", False):
+        size = config.micro_batch_size or config.batch_size
+        if size < config.batch_size or launch.processes() > 1:
+            where = "--micro-batch-size" if size < config.batch_size else f"{launch.processes()} processes"
+            what = "an update cannot be split: the rows of its loss depend on each other"
+            raise UsageError(what, where=where, hint="compute each update whole, on one process")
 
 
 def check_alone(loop: Any) -> None:

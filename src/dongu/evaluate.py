@@ -13,12 +13,12 @@ import torch
 from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.data.batches import EvalBatches, make_dataloader
 from dongu.engine.modes import kept_modes
-from dongu.errors import DonguError, ModelError, NonFiniteError
+from dongu.errors import DonguError, ModelError, NonFiniteError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.metrics import MetricSet
 from dongu.launch import among_processes
 from dongu.model.head import PROBLEM_TYPES
-from dongu.model.loss import row_losses
+from dongu.model.loss import logits_of, row_losses
 from dongu.model.scale import UNSCALED, Scale
 from dongu.text import one_line
 
@@ -38,6 +38,31 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
     with kept_modes(model), torch.no_grad():
         model.eval()
         yield
+
+
+@contextmanager
+def with_weights(model: torch.nn.Module, other: torch.nn.Module | None) -> Iterator[None]:
+    """Inside the block the model has the weights of another; after it its own, to the bit.
+
+    Raises:
+        UsageError: the other lacks some of them.
+    """
+    if other is None or other is model:
+        yield
+        return
+    state, theirs = model.state_dict(), other.state_dict()
+    if missing := [name for name in state if name not in theirs or theirs[name].shape != state[name].shape]:
+        raise UsageError(f"lacks `{missing[0]}` of loop.model", where="eval_model", hint="give a copy of loop.model")
+    own = {name: tensor.clone() for name, tensor in state.items()}
+    try:
+        with torch.no_grad():
+            for name, tensor in state.items():
+                tensor.copy_(theirs[name])
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in state.items():
+                tensor.copy_(own[name])
 
 
 def evaluate(
@@ -133,7 +158,7 @@ def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, worker
             inputs = micro_batch.to(device)
             inputs.pop("labels", None)
             rows = torch.from_numpy(micro_batch.rows).to(device)
-            logits[rows] = model(**inputs).logits.float()
+            logits[rows] = logits_of(model(**inputs)).float()
             counts[rows] += 1
     logits, counts = accelerator.reduce(logits, "sum"), accelerator.reduce(counts, "sum")
     if not bool((counts == 1).all()):

@@ -1,73 +1,42 @@
 """THE loop: forward, backward, step, schedule, zero the gradients.
 
-`Loop` sets a run up in the order in which it happens, and then hands out one `Step` an optimizer update. It calls
-nobody back: recording, progress, evaluating and stopping are statements of whoever iterates.
+`Parts` sets a run up in the order in which it happens; `Loop` hands out its updates, and knows nothing of folders. It
+calls nobody back: recording, progress, evaluating and stopping are statements of whoever iterates.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dongu.config import RunConfig, make_config
-from dongu.consistency import (
-    are_same,
-    check_alone,
-    check_engine,
-    check_model,
-    check_optimizer,
-    check_rows,
-    check_schedule,
-    check_updates,
-    is_flat,
-    marks_of,
-    modules_and_weights,
-    sample_of,
-)
-from dongu.data.batches import Collator, EvalBatches, Split, TrainUpdates, Update, dropout_seed, make_dataloader
-from dongu.data.examples import Examples, TextData, read_examples
-from dongu.data.sources import read_source
-from dongu.data.tokens import check_known, tokenize
-from dongu.data.weights import resolve_weights, row_weights
+from dongu.consistency import check_optimizer, check_rows, marks_of
+from dongu.data.batches import Batch, EvalBatches, MicroBatch, MicroBatches, dropout_seed, make_dataloader
 from dongu.engine.arrival import Arrival
-from dongu.engine.device import make_accelerator
 from dongu.engine.dropout import seed_draws
-from dongu.engine.families import why_not
 from dongu.engine.gradients import total_norm
-from dongu.engine.graphs import HOOKED, has_hooks
-from dongu.engine.packed import PaddingFree, without_padding
-from dongu.engine.processes import compare, facts_of
 from dongu.errors import NonFiniteError, UsageError
-from dongu.evaluate import MAY_DIFFER_ALONE, difference_alone, evaluate
-from dongu.extras import require_extras
+from dongu.evaluate import evaluate, with_weights
 from dongu.interrupts import interrupts_wait
 from dongu.judge.answers import Evaluation
-from dongu.judge.metrics import MetricSet
-from dongu.model.finite import check_finite
-from dongu.model.head import declared_labels
-from dongu.model.load import (
-    check_vocabulary,
-    load_model,
-    load_tokenizer,
-    model_columns,
-    position_count,
-    usual_length,
-)
-from dongu.model.lora import add_lora, load_plain_weights, merged
-from dongu.model.loss import Loss
-from dongu.model.optimizer import make_optimizer, skip_on_gpu
-from dongu.model.place import pin_model, resolve_model
-from dongu.model.scale import UNSCALED, Scale
-from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
+from dongu.model.lora import load_plain_weights, merged
+from dongu.model.scale import UNSCALED
+from dongu.own import called
+from dongu.parts import Parts
+
+if TYPE_CHECKING:
+    import dongu
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -85,7 +54,9 @@ class Step:
     tokens: int  # real ones
     padded_tokens: int  # what they are when each row is padded to the longest of its micro-batch
     ids: np.ndarray = field(compare=False)  # (examples,), the row number of each in the source
+    rows: np.ndarray = field(compare=False)  # (examples,), its position in the training split
     arrival: Arrival = field(compare=False, repr=False)  # of the norm, the loss, and the loss of each example
+    recorded: dict[str, float] = field(compare=False, default_factory=dict)  # by `update.record`
 
     @property
     def loss(self) -> float:
@@ -128,253 +99,281 @@ class Step:
         return self.arrival.numbers
 
 
-class Loop:
+class Update:
+    """One optimizer update that is yet to be made: `backward()`, perhaps statements of your own, then `step()`.
+
+    Attributes: `number` counts from 1; `rows` (examples,) are positions in the training split, over all processes.
+    """
+
+    def __init__(self, loop: Loop, batches: MicroBatches) -> None:
+        self.number = loop.number + 1
+        self.rows = batches.rows
+        self._loop = loop
+        self._batches = batches
+        self._arrival = Arrival(loop.accelerator.device)
+        self._losses: Tensor | None = None  # (1 + examples,), of the first backward pass
+        self._recorded: dict[str, float] = {}
+        self._passes = 0
+        self._made: Step | None = None
+
+    def backward(self) -> Self:
+        """Forward and backward of each micro-batch: adds to the gradients, which are in `.grad` then.
+
+        Called again it adds those of the parameters as they are by then, with other dropout.
+        """
+        losses = self._in_memory(self._loop.gradients)
+        self._losses = losses if self._losses is None else self._losses
+        self._passes += 1
+        return self
+
+    def step(self) -> Step:
+        """Make the update: step, schedule, zero the gradients.
+
+        Raises:
+            NonFiniteError: the loss or the gradient is not finite; nothing was changed.
+            UsageError: it has no gradient yet, or was made already.
+        """
+        loop = self._loop
+        step = self._as_step(loop.clip_gradients())
+        with loop.as_one():  # all of it or nothing, whatever interrupts
+            loop.optimizer.step()
+            loop.lr_scheduler.step()
+            loop.number += 1
+        loop.optimizer.zero_grad()
+        return self._close(step)
+
+    def record(self, **numbers: float) -> None:
+        """Numbers of your own beside those of the step, in `metrics.jsonl` and the trackers."""
+        self._recorded.update({name: float(value) for name, value in numbers.items()})
+
+    @contextlib.contextmanager
+    def moved(self, parameter: Tensor, by: Tensor) -> Iterator[None]:
+        """Inside the block a parameter is elsewhere; after it, where it was, to the bit."""
+        before = parameter.detach().clone()
+        with torch.no_grad():
+            parameter.add_(by)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                parameter.copy_(before)
+
+    @property
+    def made(self) -> Step:
+        """The step that it has become.
+
+        Raises:
+            UsageError: whoever asked for the update went on without it.
+        """
+        if self._made is None:
+            hint = "call update.step(), or leave the loop with break: it goes on here"
+            raise UsageError("was not made", where=f"update {self.number}", hint=hint)
+        return self._made
+
+    def _as_step(self, grad_norm: Tensor) -> Step:
+        """What the update will be once it is made; refused where its numbers are not finite.
+
+        Raises:
+            NonFiniteError, UsageError: see `step`.
+        """
+        loop, batches = self._loop, self._batches
+        if self._losses is None or self._made is not None:
+            what = "has no gradient yet" if self._losses is None else "was made already"
+            raise UsageError(what, where=f"update {self.number}", hint="update.backward(), then update.step(), once")
+        self._arrival.send(torch.cat([grad_norm.reshape(1), self._losses]))
+        step = Step(
+            number=self.number,
+            epoch=self.number / loop.steps_per_epoch,
+            learning_rate=max(float(group["lr"]) for group in loop.optimizer.param_groups),
+            examples=batches.examples,
+            tokens=sum(micro_batch.tokens for micro_batch in batches.micro_batches),
+            padded_tokens=sum(micro_batch.padded_tokens for micro_batch in batches.micro_batches),
+            ids=loop.train_updates.split.ids[batches.rows],
+            rows=batches.rows,
+            arrival=self._arrival,
+            recorded=self._recorded,
+        )
+        loop._pending.add(step, self._losses[0] + grad_norm)
+        return step
+
+    def _close(self, step: Step) -> Step:
+        self._made = step
+        self._arrival.close()
+        self._loop._pending.settle(behind=1)  # the one before has arrived, while a GPU is at this one
+        return step
+
+    def _in_memory(self, gradients: Callable[..., Tensor]) -> Tensor:
+        """The losses of all processes, of halved micro-batches from here on where the device has no memory for them.
+
+        Args:
+            gradients: `Loop.gradients`.
+
+        Raises:
+            UsageError: there is no memory for a single row, or nothing may be halved.
+        """
+        loop = self._loop
+        while True:
+            largest = max(len(micro_batch.rows) for micro_batch in self._batches.micro_batches)
+            try:
+                losses = gradients(self._batches, again=self._passes)
+                return loop.accelerator.reduce(losses, "sum")  # type: ignore[no-any-return]
+            except torch.OutOfMemoryError as error:
+                # Other processes already wait for this one's part, and a first pass would be lost.
+                fixed = loop.accelerator.num_processes > 1 or self._passes > 0 or loop.loss.is_coupled
+                if largest == 1 or fixed:
+                    raise UsageError(
+                        f"the device has no memory for {largest} rows at a time",
+                        where=f"step {self.number}, --micro-batch-size {loop.train_updates.micro_batch_size}",
+                        hint="give a smaller --micro-batch-size" if largest > 1 else "give a smaller --max-length",
+                    ) from error
+            loop.train_updates.micro_batch_size = largest // 2
+            self._batches = loop.train_updates[loop.number]
+            loop.optimizer.zero_grad()
+            if loop.accelerator.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+class Loop(Parts):
     """A training run in your hands.
 
     Args:
         data: what `DATA` is on the command line, or a `datasets.DatasetDict`, a pandas frame, a list of dicts, or a
             dict of these by split.
-        options: those of `RunConfig` by name.
+        parts: a Python file that defines parts of your own under the names below.
+        options: those of `RunConfig` by name, and parts of your own: `model` (a module, or a function that makes one),
+            `tokenizer`, `loss(model, batch)` with one number a row, `optimizer(parameters)`,
+            `lr_scheduler(step, total_steps)`, `order(split, epoch, seed)`, `collate(split, rows)`, `metrics` by name,
+            `setup(loop)`, `update(loop, update)`, `eval_model(loop)`.
 
     Iterating yields a `Step` after each update and goes on where it stopped. Attributes are the textbook's:
-    `model`, `tokenizer`, `optimizer`, `lr_scheduler`, `train_dataloader`, `accelerator`. `engine` computes the model:
-    the model itself, or its padding-free form, in what mixed precision and several processes wrap around it.
+    `model`, `tokenizer`, `optimizer`, `lr_scheduler`, `train_dataloader`, `accelerator`. `own` holds state of your own
+    (anything with `state_dict`) that checkpoints shall hold.
 
     Raises:
-        InputError: the options, the data or the model cannot be used; nothing was written.
+        InputError: the options, the data, the model or a part cannot be used; nothing was written.
     """
 
-    def __init__(self, data: Any = None, **options: Any) -> None:
-        if isinstance(data, str | TextData):
-            options["data"] = data if isinstance(data, str) else data.place
-        config = make_config(options)
-        require_extras(config)
-        self.data = (
-            data
-            if isinstance(data, TextData)
-            else read_examples(read_source(config.data if data is None else data), config)
-        )
-
-        self.accelerator = make_accelerator(config)
-        config = config.model_copy(update={"model": pin_model(config.model)})
-        model_path = resolve_model(config.model)
-        self.tokenizer = load_tokenizer(model_path)
-        self.model = load_model(
-            model_path,
-            label_names=self.data.label_names,
-            task=self.data.task,
-            pad_token_id=self.tokenizer.pad_token_id,
-            seed=config.seed,
-        )
-        self.data = self.data.in_order_of(declared_labels(self.model.config))
-        check_vocabulary(self.model, self.tokenizer, config.model)
-        check_finite(self.model.state_dict(), f"--model {config.model}")
-        if config.lora is not None:
-            add_lora(self.model, config.lora, config.seed)
-        self.config = self._resolve(config)
-        self.metrics = MetricSet.of(self.data.task, self.data.label_names, self.data.hub_name, self.config.metric)
-
-        with self.accelerator.main_process_first():  # the first one fills the token cache, the others read it
-            self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
-        check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
-        if self.accelerator.num_processes > 1:
-            compare(self.accelerator, facts_of(self.config, self.data, self.splits, self.model))
-        self.loss, self.row_weights = self._make_loss()
-        self.updates = TrainUpdates(
-            self.splits["train"],
-            Collator.of(self.tokenizer, model_columns(self.model)),
-            seed=self.config.seed,
-            batch_size=self.config.batch_size,
-            micro_batch_size=self.config.micro_batch_size or self.config.batch_size,
-            group_by_length=self.config.group_by_length,
-            row_weights=self.row_weights,
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-        )
-        self.total_steps = total_steps(self.config, self.steps_per_epoch)
+    def __init__(self, data: Any = None, *, parts: str | Path | None = None, **options: Any) -> None:
+        super().__init__(data, parts=parts, **options)
         self.number = 0  # updates made
-
-        # The model alone is prepared: Accelerate would step the schedule once a process, and deal the rows out anew.
-        self.not_recorded: str | None = None  # why a GPU's steps are no replays
-        engine, self.fallback = self._choose_engine()
-        self.engine = self.accelerator.prepare_model(engine)
-        self.alone = self._compare_alone()  # how far an answer depends on the other rows of a batch
-        self.engine.train()
-        self._modules: list[nn.Module] = []
-        self._modes: list[bool] = []  # that they trained in
-        self._know_model()
-        self.optimizer: torch.optim.Optimizer = make_optimizer(self.model, self.config)
-        self._know_optimizer()
-        self._course: Course
-        self._planned: tuple[Any, ...]
-        self._make_schedule()
-        self._under_way: list[Step] = []  # on a GPU one, which may still turn out not to be made
+        self._pending.undo = lambda number: None if self.number == number else self._be_at(number)
         self._with_gradient = 0  # parameters, in the last update
+        if self.given.setup is not None:
+            called(self.given.setup, "setup", self)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Updates that see each training row once."""
-        return self.updates.steps_per_epoch
+    def __iter__(self) -> Iterator[Step]:
+        for update in self.updates():
+            if self.given.update is None:
+                update.backward()
+                update.step()
+            else:  # statements of your own
+                self.given.update(self, update)
+            yield update.made
 
-    @property
-    def collate(self) -> Any:
-        """Makes tensors of rows, for training and for evaluation: `collate(split, rows)`, as `Collator` does."""
-        return self.updates.collate
+    def updates(self) -> Iterator[Update]:
+        """The updates that are still to come, each with no gradient yet: `backward()` and `step()` make it.
 
-    @collate.setter
-    def collate(self, collate: Any) -> None:
-        self.updates.collate = collate
+        Before the first, and whenever a part is another, the parts are looked at: see `dongu.consistency`.
+
+        Raises:
+            NonFiniteError: a loss or a gradient is not finite; that update was not made.
+            UsageError: parts of the loop do not belong together, or an update was asked for and not made.
+        """
+        while self.number < self.total_steps:
+            self._look()
+            marks, first = marks_of(self), self.number
+            for made, batches in enumerate(self.train_dataloader, 1):
+                check_rows(self, batches)
+                self._keep_modes()
+                self.optimizer.zero_grad()  # of what an interrupted update, or you, have left
+                update = Update(self, batches)
+                yield update
+                _ = update.made  # or it is an error
+                if self.number != first + made or marks_of(self) != marks:
+                    break
+        self._pending.settle()
+
+    def run(self, path: str | Path | None = None, **how: Any) -> dongu.Run:
+        """A run folder for this loop, a new one or one to go on with: `with loop.run("runs/mine") as run`.
+
+        Args:
+            path: the folder (default: the option `out`, or runs/NAME).
+            how: see `dongu.training.Run`.
+        """
+        import dongu  # a run stands above the loop, which knows it by its public name alone
+
+        return dongu.Run(self, path, **how)
 
     @property
     def train_dataloader(self) -> Any:
         """The updates that are still to come, one item an update."""
         return make_dataloader(
-            self.updates,
+            self.train_updates,
             range(self.number, self.total_steps),
             workers=self.config.workers,
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
-    def __iter__(self) -> Iterator[Step]:
-        accelerator = self.accelerator
-        for update in self._to_come():
-            arrival = Arrival(accelerator.device)
-            self._keep_modes()
-            self.optimizer.zero_grad()  # of what an interrupted update, or you, have left
+    def gradients(self, batches: MicroBatches, *, again: int = 0) -> Tensor:
+        """Forward and backward of an update: adds to the gradients, and gives its losses, (1 + examples,).
 
-            # Forward, backward.
-            losses = accelerator.reduce(self._gradients_in_memory(update), "sum")
-            grad_norm = self._clip_gradients()
-            arrival.send(torch.cat([grad_norm.reshape(1), losses]))
-            step = Step(
-                number=self.number + 1,
-                epoch=(self.number + 1) / self.steps_per_epoch,
-                learning_rate=max(float(group["lr"]) for group in self.optimizer.param_groups),
-                examples=update.examples,
-                tokens=sum(micro_batch.tokens for micro_batch in update.micro_batches),
-                padded_tokens=sum(micro_batch.padded_tokens for micro_batch in update.micro_batches),
-                ids=self.updates.split.ids[update.rows],
-                arrival=arrival,
-            )
-            self._under_way.append(step)
-            if self._skip is None:
-                self._settle()
-            else:  # on the GPU, which is not waited for: from the first number that is not finite on
-                torch.maximum(self._skip, (losses[0] + grad_norm).isfinite().logical_not(), out=self._skip)
+        The first is this process's part of the loss of the update, which is the sum over its examples divided by their
+        number, or by the sum of their weights, over all micro-batches and processes: however it is split, it is the
+        same. Then comes the loss of each example by itself, 0 for those of other processes: summed over all, each is
+        there once.
 
-            # Step, schedule, zero the gradients.
-            with self._as_one():
-                self.optimizer.step()
-                self.lr_scheduler.step()
-                self.number += 1
-            self.optimizer.zero_grad()
-
-            arrival.close()
-            self._settle(behind=1)  # the one before has arrived, while the GPU is at this one
-            yield step
-        self._settle()
-
-    def _to_come(self) -> Iterator[Update]:
-        """The updates that are still to come, after a look at who is who; looked at again where a part is another."""
-        while self.number < self.total_steps:
-            self._look()
-            marks, first = marks_of(self), self.number
-            for made, update in enumerate(self.train_dataloader, 1):
-                check_rows(self, update)
-                yield update
-                if self.number != first + made or marks_of(self) != marks:
-                    break
-
-    def _look(self) -> None:
-        """Bind anew what was put in another part's place, or refuse it: see `dongu.consistency`.
-
-        Raises:
-            UsageError: parts of the loop do not belong together.
+        Args:
+            batches: what falls to this process.
+            again: passes of this update before this one, for other dropout.
         """
-        self._settle()
-        if self._skip is not None:
-            self._skip.zero_()  # an interrupted update may have set it
-        check_updates(self)
-        self._look_at_engine()
-        check_optimizer(self)
-        self._look_at_schedule()
-
-    def _look_at_engine(self) -> None:
-        """What computes is `loop.model` as it is now, and passes by nobody's hook."""
-        is_packed, is_other = self.config.engine == "packed", self.model is not self._computed[0]
-        if is_other:
-            check_model(self)
-            if isinstance(self.collate, Collator):
-                self.collate = replace(self.collate, columns=model_columns(self.model) or self.collate.columns)
-        is_wrong = is_packed and (
-            not are_same(self._computed, modules_and_weights(self.model))
-            or not is_flat(self)
-            or why_not(self.model, self.tokenizer.padding_side) is not None
-        )
-        if is_other or is_wrong:
-            check_alone(self)
-            self.accelerator.free_memory()  # it keeps what it has prepared
-            engine, reason = self._choose_engine()
-            self.engine = self.accelerator.prepare_model(engine)
-            if reason is not None:
-                self.fallback, self.not_recorded = reason, None
-                warnings.warn(f"the plain engine computes from here on: {reason}", stacklevel=5)
-        self._know_model()
-        check_engine(self)
-        computing = self.accelerator.unwrap_model(self.engine)
-        if isinstance(computing, PaddingFree) and computing.graphs is not None and has_hooks(self.model.parameters()):
-            computing.graphs, self.not_recorded = None, HOOKED
-
-    def _know_model(self) -> None:
-        """Remember what the engine computes. A module that is new is in training mode, unless it says otherwise."""
-        modes = dict(zip(self._modules, self._modes, strict=True))
-        self._computed = modules_and_weights(self.model)
-        self._modules = list(self.engine.modules())
-        self._modes = [modes.get(module, True) for module in self._modules]
-
-    def _look_at_schedule(self) -> None:
-        """The schedule drives the optimizer, and the loop's own is where the loop is."""
-        if self.optimizer is not self._known_optimizer:
-            self._know_optimizer()
-        if self.lr_scheduler is not self._own_scheduler:
-            check_schedule(self)
-            if self.lr_scheduler is not self._course.scheduler:
-                self._course = Course(self.lr_scheduler, self.number)
-        elif self._planned != (self.optimizer, len(self.optimizer.param_groups), self.total_steps):
-            self._make_schedule()
-            self._course.go_to(self.number)
-        elif self.lr_scheduler.last_epoch != self.number:
-            self._course.go_to(self.number)
-
-    def _make_schedule(self) -> None:
-        """The loop's own schedule, over the optimizer and the steps that there are now."""
-        self.warmup_steps = warmup_steps(self.config, self.total_steps)
-        self.lr_scheduler = self._own_scheduler = make_scheduler(self.optimizer, self.config, self.total_steps)
-        self._course = Course(self.lr_scheduler, 0)
-        self._planned = (self.optimizer, len(self.optimizer.param_groups), self.total_steps)
-
-    def _settle(self, behind: int = 0) -> None:
-        """Wait for all steps but the last few. Where an update was not made, be where it had not been tried.
-
-        Raises:
-            NonFiniteError: see `Step.check`.
-        """
-        while len(self._under_way) > behind:
-            step = self._under_way[0]
-            try:
-                step.check()
-            except NonFiniteError:
-                self._under_way.clear()
-                self.optimizer.zero_grad()
-                if self._skip is not None:
-                    self._skip.zero_()
-                if self.number != step.number - 1:
-                    self._be_at(step.number - 1)
-                raise
-            self._under_way.pop(0)
+        losses = torch.zeros(1 + batches.examples, device=self.accelerator.device)
+        for micro_batch in batches.micro_batches:
+            with self._as_planned(batches, micro_batch, again):  # its dropout; processes add up at the last one
+                loss, of_rows = self.loss.of(self.engine, self._on_device(micro_batch))  # forward
+                loss = loss * (micro_batch.examples > 0) / batches.weight  # a stand-in row counts nothing
+                (loss * self.accelerator.num_processes).backward()  # DDP averages; the sum is wanted
+            losses[0] += loss.detach() * self.loss.unit
+            if micro_batch.examples:
+                first = 1 + micro_batch.position
+                losses[first : first + micro_batch.examples] = of_rows
+        return losses
 
     @contextlib.contextmanager
-    def _as_one(self) -> Iterator[None]:
+    def _as_planned(self, batches: MicroBatches, micro_batch: MicroBatch, again: int) -> Iterator[None]:
+        """Dropout is a function of (seed, step, position): nothing that happens between steps can move it."""
+        seed = dropout_seed(self.config.seed, self.number + 1, micro_batch.position, again)
+        seed_draws(self.accelerator.device, seed)
+        last = micro_batch is batches.micro_batches[-1]
+        with contextlib.nullcontext() if last else self.accelerator.no_sync(self.engine):
+            yield
+
+    def _on_device(self, micro_batch: MicroBatch) -> Batch:
+        device, columns = self.accelerator.device, self.train_updates.split.columns
+        inputs = micro_batch.to(device)  # (batch, tokens) each
+        labels = inputs.pop("labels")  # (batch,)
+        dtype = next(self.model.parameters()).dtype
+        numbers = {
+            name: torch.from_numpy(column[micro_batch.rows]).to(device, dtype) for name, column in columns.items()
+        }
+        inputs |= {name: numbers[name] for name in numbers if name in inputs}
+        return Batch(inputs, labels, torch.from_numpy(micro_batch.rows).to(device), numbers, self.number + 1)
+
+    def clip_gradients(self) -> Tensor:
+        """The norm of the whole gradient, (), which is scaled down to `--max-grad-norm` where it is larger."""
+        groups = self.optimizer.param_groups
+        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+        if len(parameters) != self._with_gradient:  # frozen or not, or no longer in the model
+            check_optimizer(self)
+            self._with_gradient = len(parameters)
+        if not parameters:
+            return torch.zeros((), device=self.accelerator.device)
+        norm = total_norm([p.grad for p in parameters], exactly_as_pytorch=self.config.engine == "plain")
+        if self.config.max_grad_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)
+        return norm
+
+    @contextlib.contextmanager
+    def as_one(self) -> Iterator[None]:
         """Weights, schedule and count move inside the block: all of them or none, whatever interrupts."""
         number, self._has_stepped = self.number, False
         with interrupts_wait():
@@ -384,14 +383,6 @@ class Loop:
                 if self._has_stepped:
                     self._be_at(number + 1)
                 raise
-
-    def _know_optimizer(self) -> None:
-        """Have the optimizer say when it has stepped, before any other hook of it, and not step where it shall not."""
-        self._known_optimizer = self.optimizer
-        hook = self.optimizer.register_step_post_hook(lambda *_: setattr(self, "_has_stepped", True))
-        hooks: Any = self.optimizer._optimizer_step_post_hooks
-        hooks.move_to_end(hook.id, last=False)
-        self._skip = skip_on_gpu(self.optimizer, self.accelerator.device)
 
     def _keep_modes(self) -> None:
         """Each module trains in the mode that it is in, unless somebody has put the whole model in eval mode.
@@ -404,56 +395,6 @@ class Loop:
             for module, training in zip(self._modules, self._modes, strict=True):
                 module.training = training
 
-    def gradients(self, update: Update) -> Tensor:
-        """Forward and backward of an update: adds to the gradients, and gives its losses, (1 + examples,).
-
-        The first is this process's part of the loss of the update, which is the sum over its examples divided by their
-        number, or by the sum of their weights, over all micro-batches and processes: however it is split, it is the
-        same. Then comes the loss of each example by itself, 0 for those of other processes: summed over all, each is
-        there once.
-        """
-        accelerator, engine = self.accelerator, self.engine
-        losses = torch.zeros(1 + update.examples, device=accelerator.device)
-        for micro_batch in update.micro_batches:
-            # Dropout is a function of (seed, step, position): nothing that happens between steps can move it.
-            seed_draws(accelerator.device, dropout_seed(self.config.seed, self.number + 1, micro_batch.position))
-            inputs = micro_batch.to(accelerator.device)  # (batch, tokens) each
-            labels = inputs.pop("labels")  # (batch,)
-            last = micro_batch is update.micro_batches[-1]
-            with contextlib.nullcontext() if last else accelerator.no_sync(engine):
-                logits = engine(**inputs).logits  # (batch, labels)
-                counts = float(micro_batch.examples > 0)  # a stand-in row counts nothing
-                micro_loss = self.loss.summed(logits, labels) * counts / update.weight
-                (micro_loss * accelerator.num_processes).backward()  # DDP averages; the sum is wanted
-            losses[0] += micro_loss.detach() * self.loss.unit
-            if micro_batch.examples:
-                first = 1 + micro_batch.position
-                losses[first : first + micro_batch.examples] = self.loss.of_rows(logits.detach(), labels)
-        return losses
-
-    def _gradients_in_memory(self, update: Update) -> Tensor:
-        """`gradients`, of halved micro-batches from here on where the device has no memory for them.
-
-        Raises:
-            UsageError: there is no memory for a single row.
-        """
-        while True:
-            largest = max(len(micro_batch.rows) for micro_batch in update.micro_batches)
-            try:
-                return self.gradients(update)
-            except torch.OutOfMemoryError as error:
-                if largest == 1 or self.accelerator.num_processes > 1:  # the others already wait for this one's part
-                    raise UsageError(
-                        f"the device has no memory for {largest} rows at a time",
-                        where=f"step {self.number + 1}, --micro-batch-size {self.updates.micro_batch_size}",
-                        hint="give a smaller --micro-batch-size" if largest > 1 else "give a smaller --max-length",
-                    ) from error
-            self.updates.micro_batch_size = largest // 2
-            update = self.updates[self.number]
-            self.optimizer.zero_grad()
-            if self.accelerator.device.type == "cuda":
-                torch.cuda.empty_cache()
-
     def go_to(self, number: int) -> None:
         """Continue after update `number`, as if the loop had come there; weights and moments are the caller's.
 
@@ -461,7 +402,7 @@ class Loop:
             NonFiniteError: an update that is still under way was not made.
             UsageError: a schedule of your own was given later than that.
         """
-        self._settle()
+        self._pending.settle()
         self._look_at_schedule()
         self._be_at(number)
 
@@ -470,11 +411,15 @@ class Loop:
         self.number = number
         self._course.go_to(number)
 
-    def evaluate(self, split: str = "validation") -> Evaluation:
+    def evaluate(self, split: str = "validation", *, model: nn.Module | None = None) -> Evaluation:
         """Metrics and predictions of a split by the model as it is now, on all processes together.
 
         Where a row has several labels, validation sets the threshold, in the model's config, that all other splits
         are judged by.
+
+        Args:
+            split: one of `loop.splits`.
+            model: another one of the same weights' names, an average of them say, whose weights are taken for this.
 
         Raises:
             UsageError: there is no such split.
@@ -487,7 +432,7 @@ class Loop:
         batches = EvalBatches(self.splits[split], self.collate, self.config.eval_batch_size)
         validation, workers = split == "validation", self.config.workers
         try:
-            with merged(self.model):
+            with with_weights(self.model, model or self.evaluated_model()), merged(self.model):
                 evaluation = evaluate(
                     self.engine,
                     batches,
@@ -503,88 +448,17 @@ class Loop:
             self.model.config.threshold = evaluation.threshold
         return evaluation
 
+    def evaluated_model(self) -> nn.Module | None:
+        """The module whose weights are evaluated and kept, by the part `eval_model`; None for `model` itself."""
+        own = self.given.eval_model
+        return None if own is None else called(own, "eval_model", self)
+
     def take_over(self, saved: Any) -> None:
         """The weights of a saved model, and what came with them: a threshold, or answers in the unit of the labels."""
         load_plain_weights(self.model, saved.state_dict())
-        if self.data.task == "regression":
+        if self.data.task == "regression" and self.loss.scale != UNSCALED:
             self.loss = replace(self.loss, scale=UNSCALED)
             # In fp32: such answers need more digits than bf16 has.
             self.engine = self.accelerator.unwrap_model(self.engine, keep_fp32_wrapper=False)
         if self.data.task == "multi-label":
             self.model.config.threshold = saved.config.threshold
-
-    def _choose_engine(self) -> tuple[Any, str | None]:
-        """What computes a micro-batch: the padding-free form, or the model itself and why, if it was not asked for."""
-        if self.config.engine == "plain":
-            return self.model, None
-        device, inputs = self.accelerator.device, sample_of(self)
-        autocast = self.accelerator.autocast() if self.config.precision == "bf16" else None
-        engine, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side, autocast)
-        is_own = not isinstance(self.collate, Collator)
-        if is_own and not is_flat(self):
-            engine, reason = self.model, "loop.collate is your own, and pads"
-        if reason is None and device.type == "cuda":
-            self.not_recorded = "several processes add up their gradients"  # by hooks, which a replay does not call
-            if self.accelerator.num_processes == 1:
-                with self.accelerator.autocast():
-                    self.not_recorded = engine.record(inputs)
-        if not is_own:
-            self.collate = replace(self.collate, flat=reason is None)
-        self.config = self.config if reason is None else self.config.model_copy(update={"engine": "plain"})
-        return engine, reason
-
-    def _compare_alone(self) -> float:
-        """`difference_alone` of a model of a type that may have one; tests know of the others that they have none."""
-        if self.model.config.model_type not in MAY_DIFFER_ALONE:
-            return 0.0
-        return difference_alone(self.model, self.collate, self.splits["train"], self.accelerator.device, self.data.task)
-
-    def _make_loss(self) -> tuple[Loss, np.ndarray | None]:
-        """The loss, and how much each training row counts in it, where not all count alike."""
-        by_class, targets = self.config.class_weights, self.data.splits["train"].targets
-        loss = Loss(self.data.task, label_smoothing=self.config.label_smoothing)
-        if self.data.task == "regression" and targets is not None:
-            scale = Scale.of(targets, self.model)
-            if self.model.new_head is None:
-                scale.enter(self.model)
-            return replace(loss, scale=scale), None
-        if not isinstance(by_class, dict) or targets is None:
-            return loss, None
-        weights = torch.tensor(list(by_class.values()), dtype=torch.float32, device=self.accelerator.device)
-        return replace(loss, class_weights=weights), row_weights(by_class, targets)
-
-    def _clip_gradients(self) -> Tensor:
-        """The norm of the whole gradient, (), which is scaled down to `--max-grad-norm` where it is larger."""
-        groups = self.optimizer.param_groups
-        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
-        if len(parameters) != self._with_gradient:  # frozen or not, or no longer in the model
-            check_optimizer(self)
-            self._with_gradient = len(parameters)
-        norm = total_norm([p.grad for p in parameters], exactly_as_pytorch=self.config.engine == "plain")
-        if self.config.max_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)
-        return norm
-
-    def _resolve(self, config: RunConfig) -> RunConfig:
-        """Every option with the value that the run uses."""
-        positions = position_count(self.model)
-        if config.max_length is not None and positions is not None and config.max_length > positions:
-            raise UsageError(f"the model has {positions} positions", where=f"--max-length {config.max_length}")
-        return config.model_copy(
-            update={
-                "data": self.data.place if config.data else None,
-                "text_columns": self.data.columns.texts,
-                "label_column": self.data.columns.label,
-                "label_separator": self.data.form.separator,
-                "task": self.data.task,
-                "class_weights": resolve_weights(config, self.data),
-                "micro_batch_size": min(config.micro_batch_size or config.batch_size, config.batch_size),
-                "max_length": config.max_length or usual_length(self.model, self.tokenizer),
-                "threads": torch.get_num_threads(),
-            }
-        )
-
-    def _tokenize(self, name: str, examples: Examples) -> Split:
-        texts: Sequence[Sequence[str]] = examples.texts
-        tokens = tokenize(self.tokenizer, texts, self.config.max_length or 0)
-        return Split(name, examples.ids, tokens, examples.targets)

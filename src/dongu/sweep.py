@@ -14,6 +14,7 @@ from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import Source
 from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover, write_file
+from dongu.own import take_own
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder, dump_json
 from dongu.run.identity import HARMLESS
@@ -24,7 +25,7 @@ GIVEN_ONCE = {"data", "out", "strict", "seed"}  # that a run that goes on has al
 
 
 def train_seeds(
-    source: Source, count: int, options: Mapping[str, Any], console: Console
+    source: Source, count: int, options: Mapping[str, Any], console: Console, *, parts: Path | None = None
 ) -> tuple[Path, dict[str, Any]]:
     """Train with `count` seeds from `seed` on, each in a run folder OUT/seed-N, and write OUT/seeds.json.
 
@@ -37,6 +38,8 @@ def train_seeds(
         UsageError: OUT holds something else, or runs with other options or of other rows; nothing was changed.
         InputError, LockedError, NonFiniteError, StorageError, WorkerError, StoppedError: as `train`.
     """
+    options = dict(options)
+    take_own(options, parts)  # the plain values among them are options
     first = make_config(options)
     configs = [make_config({**options, "seed": first.seed + i}) for i in range(count)]
     out = Path(first.out or f"runs/{source.name}")
@@ -61,9 +64,14 @@ def train_seeds(
         data = read_examples(source, config)  # data without a validation part: each seed holds out its own
         try:
             if seed in begun:
-                resume(folder.path, data, console=console, **given)
+                resume(folder.path, data, console=console, parts=parts, **given)
             else:
-                train(data, console=console, **{**given, "seed": seed, "strict": first.strict, "out": str(folder.path)})
+                train(
+                    data,
+                    console=console,
+                    parts=parts,
+                    **{**given, "seed": seed, "strict": first.strict, "out": str(folder.path)},
+                )
         except StoppedError as error:
             error.hint = "its state is saved; the same command goes on with it"
             raise

@@ -1,48 +1,38 @@
-"""A whole run: the loop, and the plain statements that record it, judge it and keep its best model."""
+"""A whole run: a loop and a folder. It records the steps, evaluates, saves, keeps the best model, goes on, judges."""
 
 from __future__ import annotations
 
-import shlex
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dongu.best import check_calibration, judge, save_best
-from dongu.config import RunConfig, option_flag
-from dongu.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
-from dongu.doctor.checkup import examine, refuse_findings
-from dongu.doctor.finding import Finding
-from dongu.doctor.lengths import measured
+from dongu.doctor.checkup import refuse_findings
 from dongu.doctor.words import before_a_run
 from dongu.engine.processes import check_shared, compare
-from dongu.errors import (
-    CheckpointError,
-    DataError,
-    InputError,
-    StoppedError,
-    UsageError,
-    WorkerError,
-)
-from dongu.hub import split_commit
+from dongu.errors import CheckpointError, StoppedError, UsageError, WorkerError
+from dongu.files import read_regular, write_file
+from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import NO_TEMPERATURE
 from dongu.judge.intervals import constant_answer
 from dongu.judge.words import Yardstick, advice, said_of
 from dongu.launch import among_processes
 from dongu.loop import Loop, Step
-from dongu.model.load import usual_length
 from dongu.page.report import write_report
 from dongu.run.checkpoint import Checkpoints, RunState
 from dongu.run.console import Console
 from dongu.run.derived import describe
 from dongu.run.effort import Effort
-from dongu.run.folder import FINDINGS, RunFolder
+from dongu.run.folder import FINDINGS, PARTS_COPY, RunFolder
 from dongu.run.identity import differences, identity, refuse
+from dongu.run.inspection import check_validation, findings_of, inspection
 from dongu.run.journal import Journal, logged_steps
 from dongu.run.plan import Plan
-from dongu.run.progress import Progress
+from dongu.run.record import describe_run
 from dongu.run.recorder import Recorder
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.run.spared import tried
@@ -59,8 +49,12 @@ class RunResult:
     metrics: dict[str, float]
     results: dict[str, Any]
 
+    @staticmethod
+    def of(path: Path, results: dict[str, Any]) -> RunResult:
+        """The result of a finished run."""
+        return RunResult(path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
 
-@among_processes()
+
 def train(
     data: Any = None, *, console: Console | None = None, explain: Language | None = None, **options: Any
 ) -> RunResult:
@@ -70,7 +64,7 @@ def train(
         data: a folder, a file, a Hub name, or rows in memory; see `Loop`.
         console: where to print; nowhere by default.
         explain: the language in which the first steps are shown as a lesson, if they shall be.
-        options: those of `RunConfig` by name.
+        options: those of `RunConfig` by name, and parts of your own; see `Loop`.
 
     Raises:
         InputError: the options, the data or the model cannot be used, the run folder is taken, or the data doctor has a
@@ -84,77 +78,23 @@ def train(
     started = time.perf_counter()
     if (out := options.get("out")) is not None:
         RunFolder(Path(out)).refuse_if_taken()  # before minutes of tokenizing
-    loop = Loop(data, **options)
-    _check_validation(loop)
-    check_calibration(loop)
-    folder = RunFolder(Path(loop.config.out or f"runs/{loop.data.name}"))
-    folder.refuse_if_taken()
-    loop.accelerator.wait_for_everyone()  # nobody looks at the folder after the first has written to it
-    main = loop.accelerator.is_main_process
-    findings = _examine(loop)
-    refuse_findings(findings, loop.config.data or loop.data.name, strict=loop.config.strict)
-    state = RunState(identity=identity(loop))
-    Checkpoints(folder.checkpoints, loop.config.keep, _plan(loop)).check_room(loop)
-    with folder.lock(enabled=main):
-        if main:
-            folder.refuse_if_used()  # another process may have come and gone
-            folder.clean()
-        check_shared(folder.path, loop.accelerator)
-        console = _console_of(loop, console)
-        with Trackers(loop, folder, console, step=0) as trackers:
-            if main:
-                folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
-                folder.write_json("run.json", describe_run(loop, folder, state))
-            console.fields([*describe(loop), ("run", str(folder.path))])
-            for line in before_a_run(findings, _inspection(loop, folder)):
-                console.line(line)
-            steps = explained(loop, console, explain) if explain is not None and main else loop
-            return run(loop, folder, state, console, trackers, started, steps)
+    with among_processes():
+        loop = Loop(data, **options)
+        check_validation(loop)
+        with Run(loop, console=console, explain=explain, begins=True, started=started) as run:
+            for _ in run:
+                if run.due:
+                    run.evaluate()
+    return run.result
 
 
-def _check_validation(loop: Loop) -> None:
-    """
-    Raises:
-        InputError: no best model can be chosen by the rows of validation.
-    """
-    validation = loop.data.splits.get("validation")
-    if validation is None or validation.targets is None:
-        raise InputError("validation has no labels", hint="a best model cannot be chosen without")
-    if why := loop.metrics.why_undefined(validation.targets):
-        raise DataError(
-            f"validation {why}: {loop.metrics.main} is undefined, and no best model can be chosen",
-            where=validation.origin,
-            hint="give other rows for validation" + (", or --metric loss" if len(validation) else ""),
-        )
-
-
-def _inspection(loop: Loop, folder: RunFolder) -> str:
-    """The command that shows these findings whole, or for rows in memory the file that holds them."""
-    config = loop.config
-    if not config.data:
-        return str(folder.path / FINDINGS)
-    length = None if config.max_length == usual_length(loop.model, loop.tokenizer) else config.max_length
-    same = ("model", "label_separator", "unlabelled", "batch_size", "seed")
-    told = {"max_length": length, **{name: getattr(config, name) for name in same}}
-    told["model"] = split_commit(config.model)[0]
-    if (config.text_columns or ()) not in TEXT_COLUMNS:
-        told["text_columns"] = config.text_columns
-    if config.label_column not in LABEL_COLUMNS:
-        told["label_column"] = config.label_column
-    words = ["dongu", "inspect", split_commit(config.data)[0]]
-    for name, value in told.items():
-        if value not in (None, RunConfig.model_fields[name].default):
-            words += [option_flag(name), *(value if isinstance(value, tuple) else [str(value)])]
-    return shlex.join(words)
-
-
-@among_processes()
 def resume(
     path: str | Path,
     data: Any = None,
     *,
     allow: Sequence[str] = (),
     console: Console | None = None,
+    parts: str | Path | None = None,
     **options: Any,
 ) -> RunResult:
     """Go on with a run from its newest valid checkpoint, as `dongu resume` does.
@@ -162,9 +102,11 @@ def resume(
     Args:
         path: the run folder.
         data: the rows again, where they were given in memory or lie elsewhere now.
-        allow: what may differ although it changes the result: names of options, `data`, `versions`, `hardware`.
+        allow: what may differ although it changes the result: names of options, `data`, `parts`, `versions`,
+            `hardware`.
         console: where to print; nowhere by default.
-        options: those of `RunConfig` that shall be others from here on.
+        parts: the file of the run's own parts.
+        options: those of `RunConfig` that override the run's, and parts of its own that were handed in.
 
     Raises:
         InputError: the folder is no run, or what the result depends on is not what it was started with.
@@ -173,17 +115,123 @@ def resume(
     """
     started = time.perf_counter()
     folder = RunFolder(Path(path))
-    record = folder.read_record()
+    folder.read_record()
     if (folder.path / "results.json").exists():
         raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to go on with")
     folder.refuse_if_locked()
-    loop = folder.reopen(data, **options)
-    check_calibration(loop)
-    with folder.lock(enabled=loop.accelerator.is_main_process):
+    with among_processes():
+        loop = folder.reopen(data, parts=parts, **options)
+        with Run(loop, folder.path, allow=allow, console=console, changed=bool(options), started=started) as run:
+            for _ in run:
+                if run.due:
+                    run.evaluate()
+    return run.result
+
+
+class Run:
+    """A loop that writes a run folder: `with loop.run("runs/mine") as run: for step in run: …`.
+
+    A folder that holds a run already is gone on with: the newest valid checkpoint is put into the loop. Each step is
+    recorded before it is handed out. What is `due` and was not evaluated when the next step is asked for is evaluated
+    then. When the block ends, also by `break`, the best model is judged and the run is finished: `result`. Whatever
+    exception leaves the block leaves a run that can be gone on with.
+
+    Args:
+        loop: before its first update.
+        path: the folder (default: the option `out`, or runs/NAME).
+        console: where to print; nowhere by default.
+        allow: see `resume`.
+        explain: see `train`.
+        begins: whether the folder may hold no run yet.
+        changed: whether options were given that override those of the run.
+        started: when the set-up began, by `time.perf_counter`.
+    """
+
+    result: RunResult
+
+    def __init__(
+        self,
+        loop: Loop,
+        path: str | Path | None = None,
+        *,
+        console: Console | None = None,
+        allow: Sequence[str] = (),
+        explain: Language | None = None,
+        begins: bool = False,
+        changed: bool = False,
+        started: float | None = None,
+    ) -> None:
+        self.loop = loop
+        self.folder = RunFolder(Path(path or loop.config.out or f"runs/{loop.data.name}"))
+        self.state = RunState()
+        self._plan = Plan(loop.total_steps, loop.config.eval_steps or loop.steps_per_epoch, loop.config.save_steps)
+        self._checkpoints = Checkpoints(self.folder.checkpoints, loop.config.keep, self._plan)
+        self._main = loop.accelerator.is_main_process
+        self._console = console if self._main and console is not None else Console(enabled=False)
+        self._allow, self._explain, self._begins, self._changed = allow, explain, begins, changed
+        self._started = time.perf_counter() if started is None else started
+        self._is_over = self._is_under_way = False
+
+    def __enter__(self) -> Self:
+        if not self._begins and (self.folder.path / "results.json").exists():
+            self._take_finished()
+            return self
+        with ExitStack() as held:
+            held.enter_context(among_processes())
+            check_calibration(self.loop)
+            steps: Any = self._begin(held) if self._is_new() else self._go_on(held)
+            self._held = held.pop_all()
+        self._steps = steps
+        with ExitStack() as held:
+            self._signals = held.enter_context(StopSignals())
+            journal = Journal(self.folder, enabled=self._main, step=self.state.step, mark=self.state.log)
+            self._journal = held.enter_context(journal)
+            progress = self._console.progress(self.loop.total_steps, self.state.step, self.loop.metrics.names)
+            self._progress = held.enter_context(progress)
+            if self._main:
+                self._checkpoints.retire(self.state)  # a kill may have come before it
+            self._journal.phase("setup", time.perf_counter() - self._started, self.state.step)
+            self._saved, self._effort = (self.state.step, self.state.evaluated_step), Effort()
+            self._recorder = Recorder(self._record_step, self._trackers.step, progress.step, self._effort.add)
+            self._at_work = held.pop_all()
+        return self
+
+    def _is_new(self) -> bool:
+        return self._begins or not (self.folder.path / "run.json").exists()
+
+    def _begin(self, held: ExitStack) -> Any:
+        """An empty folder, and what is said before the first step."""
+        loop, folder, config = self.loop, self.folder, self.loop.config
+        check_validation(loop)
+        folder.refuse_if_taken()
+        loop.accelerator.wait_for_everyone()  # nobody looks at the folder after the first has written to it
+        findings = findings_of(loop)
+        refuse_findings(findings, config.data or loop.data.name, strict=config.strict)
+        self.state.identity = identity(loop)
+        self._checkpoints.check_room(loop)
+        held.enter_context(folder.lock(enabled=self._main))
+        if self._main:
+            folder.refuse_if_used()  # another process may have come and gone
+            folder.clean()
         check_shared(folder.path, loop.accelerator)
-        checkpoints = Checkpoints(folder.checkpoints, loop.config.keep, _plan(loop))
-        checkpoint, damaged = checkpoints.newest(folder.metrics)
-        if checkpoint is None and logged_steps(folder.metrics) > _plan(loop).first_save:
+        self._trackers = held.enter_context(Trackers(loop, folder, self._console, step=0))
+        if self._main:
+            folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
+            self._copy_parts()
+            folder.write_json("run.json", describe_run(loop, folder, self.state))
+        self._console.fields([*describe(loop), ("run", str(folder.path))])
+        for line in before_a_run(findings, inspection(loop, folder)):
+            self._console.line(line)
+        return explained(loop, self._console, self._explain) if self._explain is not None and self._main else loop
+
+    def _go_on(self, held: ExitStack) -> Any:
+        """The newest valid checkpoint, put into the loop, if the run is still what it was."""
+        loop, folder = self.loop, self.folder
+        record = folder.read_record()
+        held.enter_context(folder.lock(enabled=self._main))
+        check_shared(folder.path, loop.accelerator)
+        checkpoint, damaged = self._checkpoints.newest(folder.metrics)
+        if checkpoint is None and logged_steps(folder.metrics) > self._plan.first_save:
             raise CheckpointError(
                 "the checkpoints of the run are gone",
                 where=str(folder.checkpoints),
@@ -195,222 +243,218 @@ def resume(
         )
         now = identity(loop)  # it reads all rows
         found = list(differences(was, now, loop, str(where)))
-        refuse(found, allow, str(folder.path))
-        console = _console_of(loop, console)
+        refuse(found, self._allow, str(folder.path))
         for warning in (
             *(f"{error.where} {error.what}; an older checkpoint is used" for error in damaged),
             *(each.text + ("; the result will be another one" if each.name else "") for each in found),
         ):
-            console.warn(warning)
-        state = RunState() if checkpoint is None else checkpoint.restore(loop)
-        state.identity = now
-        checkpoints.check_room(loop)
-        with Trackers(loop, folder, console, step=state.step) as trackers:
-            if loop.accelerator.is_main_process:
-                folder.clean()
-                if found or options:
-                    new = [{"step": state.step, "changes": [difference.text for difference in found]}] if found else []
-                    changes = [*record.get("changes", ()), *new]
-                    folder.write_json("run.json", {**describe_run(loop, folder, state), "changes": changes})
-            console.line(f"going on after step {state.step:,} of {loop.total_steps:,} in {folder.path}")
-            return run(loop, folder, state, console, trackers, started, loop)
+            self._console.warn(warning)
+        self.state = RunState() if checkpoint is None else checkpoint.restore(loop)
+        self.state.identity = now
+        self._checkpoints.check_room(loop)
+        self._trackers = held.enter_context(Trackers(loop, folder, self._console, step=self.state.step))
+        if self._main:
+            folder.clean()
+            if found or self._changed:
+                texts = [difference.text for difference in found]
+                new = [{"step": self.state.step, "changes": texts}] if found else []
+                changes = [*record.get("changes", ()), *new]
+                self._copy_parts()
+                folder.write_json("run.json", {**describe_run(loop, folder, self.state), "changes": changes})
+        self._console.line(f"going on after step {self.state.step:,} of {loop.total_steps:,} in {folder.path}")
+        return loop
 
+    def _take_finished(self) -> None:
+        """The result of a run that has ended.
 
-def run(
-    loop: Loop,
-    folder: RunFolder,
-    state: RunState,
-    console: Console,
-    trackers: Trackers,
-    started: float,
-    steps: Iterable[Step],
-) -> RunResult:
-    """The rest of a run: every step recorded, evaluations, checkpoints, the best model, the verdict."""
-    main, config, metrics = loop.accelerator.is_main_process, loop.config, loop.metrics
-    plan = _plan(loop)
-    checkpoints = Checkpoints(folder.checkpoints, config.keep, plan)
-    with (
-        StopSignals() as signals,
-        Journal(folder, enabled=main, step=state.step, mark=state.log) as journal,
-        console.progress(loop.total_steps, state.step, metrics.names) as progress,
-    ):
-        if main:
-            checkpoints.retire(state)  # a kill may have come before it
-        journal.phase("setup", time.perf_counter() - started, state.step)
-        saved, effort = (state.step, state.evaluated_step), Effort()
-        recorder = Recorder(journal.step, trackers.step, progress.step, effort.add)
+        Raises:
+            UsageError: it is not what the loop would make.
+        """
+        record = self.folder.read_record()
+        where = str(self.folder.path / "run.json")
+        refuse(list(differences(record, identity(self.loop), self.loop, where)), self._allow, str(self.folder.path))
+        self.result = RunResult.of(self.folder.path, self.folder.read_results())
+        self._console.line(f"the run is finished, in {self.folder.path}")
+        self._is_over = True
+
+    def _copy_parts(self) -> None:
+        if (file := self.loop.given.file) is not None:
+            write_file(self.folder.path / PARTS_COPY, read_regular(file, follow=True), within=self.folder.path)
+
+    def __iter__(self) -> Iterator[Step]:
+        """Each step that follows, recorded; between two of them the run evaluates and saves what is due."""
+        if self._is_over:
+            return
+        self._is_under_way = True
         # What has arrived may differ between GPUs, and all processes have to learn of an error at the same place.
-        all_as_one = loop.accelerator.num_processes == 1 or loop.accelerator.device.type != "cuda"
-        for step in _boundaries(steps, signals):
-            if step is not None:
-                recorder.add(step)
-                state.step = step.number
-                _note_memory(loop, state, console)
-            if all_as_one:
-                recorder.catch_up(behind=1)
-            stop = signals.agreed(loop.accelerator)
-            if not all_as_one or stop or plan.evaluates(state.step) or plan.saves(state.step):
-                recorder.catch_up(behind=0)
-
-            if not stop and plan.evaluates(state.step) and state.evaluated_step < state.step:
-                stop = not _evaluate(loop, folder, state, journal, progress, trackers, signals)
-
-            new = saved != (state.step, state.evaluated_step)
-            if main and new and (stop or plan.saves(state.step)):
-                began = time.perf_counter()
-                state.log = journal.mark()
-                checkpoints.save(loop, state)
-                saved = (state.step, state.evaluated_step)
-                journal.phase("checkpoint", time.perf_counter() - began, state.step)
-            if stop:
-                raise _stopped(loop, folder, signals)
-            if _stopped_early(config, state):
-                console.line(f"stopped early: no better {metrics.main} in {state.evaluations_since_best} evaluations")
-                break
-
-        recorder.catch_up(behind=0)
-        loop.accelerator.wait_for_everyone()  # the model is whole on disk before anybody reads it
+        all_as_one = self.loop.accelerator.num_processes == 1 or self.loop.accelerator.device.type != "cuda"
+        if self._is_at_its_end():  # where a run that goes on stands, perhaps with its evaluation still to come
+            return
         try:
-            with signals.at_once(enabled=loop.accelerator.num_processes == 1):
-                results = judge(loop, folder, state, journal)
+            for step in self._steps:
+                self._recorder.add(step)
+                self.state.step = step.number
+                self._note_memory()
+                at_a_mark = self._plan.evaluates(step.number) or self._plan.saves(step.number)
+                self._recorder.catch_up(behind=1 if all_as_one and not at_a_mark else 0)
+                yield step
+                if self._is_at_its_end():
+                    return
+        except WorkerError:
+            if self._signals.received is None:
+                raise
+            self._is_at_its_end()  # a signal to all processes ended the workers too: the steps since need not be lost
+
+    @property
+    def due(self) -> bool:
+        """Whether an evaluation belongs to the step that was just made."""
+        return self._plan.evaluates(self.state.step) and self.state.evaluated_step < self.state.step
+
+    @property
+    def since_best(self) -> int:
+        """Evaluations since the best one."""
+        return self.state.evaluations_since_best
+
+    def evaluate(self, split: str = "validation", *, model: Any = None) -> Evaluation:
+        """Evaluate and record. On validation, the model is kept if it is the best.
+
+        Args:
+            split: one of `loop.splits`.
+            model: see `Loop.evaluate`; it is the one that is kept.
+        """
+        loop, state, began = self.loop, self.state, time.perf_counter()
+        self._recorder.catch_up(behind=0)
+        with self._signals.at_once(enabled=loop.accelerator.num_processes == 1):
+            evaluation = loop.evaluate(
+                split, model=model
+            )  # cut off, it is the first thing that a run that goes on does
+        if split != "validation":
+            self.record(**{f"{split}/{name}": value for name, value in evaluation.metrics.items()})
+            return evaluation
+        self._journal.evaluation(state.step, evaluation)
+        self._trackers.evaluation(state.step, evaluation)
+        self._journal.phase("evaluation", time.perf_counter() - began, state.step)
+        best = state.record(loop.metrics, evaluation)
+        self._progress.evaluation(state.step, state.step / loop.steps_per_epoch, evaluation.metrics, best=best)
+        if self._main:
+            if best:
+                save_best(loop, self.folder, model=model)
+            began = time.perf_counter()
+            self._write_report()
+            self._journal.phase("report", time.perf_counter() - began, state.step)
+        return evaluation
+
+    def record(self, **numbers: float) -> None:
+        """Numbers of your own at this step, in `metrics.jsonl` and the trackers."""
+        self._recorder.catch_up(behind=0)
+        self._journal.record(self.state.step, numbers)
+        self._trackers.record(self.state.step, numbers)
+
+    def _record_step(self, step: Step) -> None:
+        self._journal.step(step)
+        if step.recorded:
+            self._journal.record(step.number, step.recorded)
+            self._trackers.record(step.number, step.recorded)
+
+    def _is_at_its_end(self) -> bool:
+        """At the boundary after a step: evaluate and save what is due; whether the run stops early here.
+
+        Raises:
+            Stop: a signal asks the run to end; its state is saved when the block is left.
+        """
+        stop = self._signals.agreed(self.loop.accelerator)
+        if stop:
+            raise Stop(self._signals.received or signal.SIGTERM)
+        if self.due:
+            self.evaluate()
+        if self._plan.saves(self.state.step):
+            self._save()
+        config, state = self.loop.config, self.state
+        if config.patience is not None and state.evaluations_since_best >= config.patience:
+            metric = self.loop.metrics.main
+            self._console.line(f"stopped early: no better {metric} in {state.evaluations_since_best} evaluations")
+            return True
+        return False
+
+    def _save(self) -> None:
+        self._recorder.catch_up(behind=0)
+        now = (self.state.step, self.state.evaluated_step)
+        if self._main and self._saved != now:
+            began = time.perf_counter()
+            self.state.log = self._journal.mark()
+            self._checkpoints.save(self.loop, self.state)
+            self._saved = now
+            self._journal.phase("checkpoint", time.perf_counter() - began, self.state.step)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self._is_over:
+            return
+        with self._held, self._at_work:
+            if isinstance(error, Stop):
+                self._save()
+                raise self._stopped() from None
+            if error is not None:
+                raise error  # what is left here shall see it: it may be that another process has ended
+            if self._is_under_way:
+                self._finish()
+        if self._is_under_way:
+            self._say_results()
+
+    def _finish(self) -> None:
+        """Judge the best model; the last file of all says that the run is finished."""
+        loop, folder = self.loop, self.folder
+        try:
+            if self.state.best_step is None and self.state.evaluated_step < self.state.step:
+                self.evaluate()  # the block was left before any
+            self._recorder.catch_up(behind=0)
+            loop.accelerator.wait_for_everyone()  # the model is whole on disk before anybody reads it
+            with self._signals.at_once(enabled=loop.accelerator.num_processes == 1):
+                results = judge(loop, folder, self.state, self._journal)
         except Stop:
-            raise _stopped(loop, folder, signals) from None
-        if effort.steps:
-            journal.summary(effort.close(loop), state.step)
-        if main:
+            self._save()
+            raise self._stopped() from None
+        if self._effort.steps:
+            self._journal.summary(self._effort.close(loop), self.state.step)
+        if self._main:
             folder.write_manifest(results)
-            _write_report(loop, folder, console, results)
+            self._write_report(results)
             folder.finish(results)  # the last of all: what is cut off before is done again
-    _say_results(loop, folder, results, effort, console)
-    return RunResult(folder.path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
+        self.result = RunResult.of(folder.path, results)
 
+    def _say_results(self) -> None:
+        """The verdict, what it rests on, what it took, and where it is."""
+        loop, folder, console, results = self.loop, self.folder, self._console, self.result.results
+        yardstick = Yardstick.of(loop.metrics, constant_answer(loop.metrics, loop.splits["train"].targets))
+        for line in ("", *said_of(results, {name: len(split) for name, split in loop.splits.items()}, yardstick), ""):
+            console.line(line)
+        for line in advice(results, yardstick):
+            console.line(line)
+        if loop.config.calibrate and not results["calibrated"]:
+            console.warn(f"--calibrate: {NO_TEMPERATURE}")
+        saved = f"{folder.model} (step {results['best_step']:,}); on one page: {folder.report}"
+        console.fields([*(self._effort.lines(loop) if self._effort.steps else ()), ("saved", saved)])
 
-def _say_results(loop: Loop, folder: RunFolder, results: Mapping[str, Any], effort: Effort, console: Console) -> None:
-    """The verdict, what it rests on, what it took, and where it is."""
-    yardstick = Yardstick.of(loop.metrics, constant_answer(loop.metrics, loop.splits["train"].targets))
-    for line in ("", *said_of(results, {name: len(split) for name, split in loop.splits.items()}, yardstick), ""):
-        console.line(line)
-    for line in advice(results, yardstick):
-        console.line(line)
-    if loop.config.calibrate and not results["calibrated"]:
-        console.warn(f"--calibrate: {NO_TEMPERATURE}")
-    saved = f"{folder.model} (step {results['best_step']:,}); on one page: {folder.report}"
-    console.fields([*(effort.lines(loop) if effort.steps else ()), ("saved", saved)])
+    def _write_report(self, results: Mapping[str, Any] | None = None) -> None:
+        """Bring the run's page up to date."""
+        _, reason = tried(lambda: write_report(self.folder, self.loop.data, results))
+        if reason:
+            self._console.warn(f"report.html was not written ({reason}); later: dongu report {self.folder.path}")
 
+    def _note_memory(self) -> None:
+        """Say once that the device ran out of memory, and remember the size that fits: a resumed run starts with it."""
+        state, size = self.state, self.loop.train_updates.micro_batch_size
+        if size < (state.micro_batch_size or self.loop.config.micro_batch_size or size):
+            state.micro_batch_size = size
+            self._console.wrapped(
+                f"memory ran out at step {state.step:,}: micro-batches of {size} from here on, the same updates"
+            )
 
-def _boundaries(steps: Iterable[Step], signals: StopSignals) -> Iterator[Step | None]:
-    """Where the run stands now, perhaps with its evaluation still to come; then each step that follows."""
-    yield None
-    try:
-        yield from steps
-    except WorkerError:
-        if signals.received is None:
-            raise
-        yield None  # a signal to all processes ended the workers too: no reason to lose the steps since the last save
-
-
-def _evaluate(
-    loop: Loop,
-    folder: RunFolder,
-    state: RunState,
-    journal: Journal,
-    progress: Progress,
-    trackers: Trackers,
-    signals: StopSignals,
-) -> bool:
-    """Evaluate, record, keep the model if it is the best; False where a signal cut it off, and nothing was recorded."""
-    began = time.perf_counter()
-    try:
-        with signals.at_once(enabled=loop.accelerator.num_processes == 1):
-            evaluation = loop.evaluate()
-    except Stop:
-        return False  # it is the first thing that `resume` does
-    journal.evaluation(state.step, evaluation)
-    trackers.evaluation(state.step, evaluation)
-    journal.phase("evaluation", time.perf_counter() - began, state.step)
-    best = state.record(loop.metrics, evaluation)
-    progress.evaluation(state.step, state.step / loop.steps_per_epoch, evaluation.metrics, best=best)
-    if loop.accelerator.is_main_process:
-        if best:
-            save_best(loop, folder)
-        began = time.perf_counter()
-        _write_report(loop, folder, progress.console)
-        journal.phase("report", time.perf_counter() - began, state.step)
-    return True
-
-
-def _write_report(loop: Loop, folder: RunFolder, console: Console, results: Mapping[str, Any] | None = None) -> None:
-    """Bring the run's page up to date."""
-    _, reason = tried(lambda: write_report(folder, loop.data, results))
-    if reason:
-        console.warn(f"report.html was not written ({reason}); later: dongu report {folder.path}")
-
-
-def _plan(loop: Loop) -> Plan:
-    return Plan(loop.total_steps, loop.config.eval_steps or loop.steps_per_epoch, loop.config.save_steps)
-
-
-def _note_memory(loop: Loop, state: RunState, console: Console) -> None:
-    """Say once that the device ran out of memory, and remember the size that fits: a resumed run starts with it."""
-    size = loop.updates.micro_batch_size
-    if size < (state.micro_batch_size or loop.config.micro_batch_size or size):
-        state.micro_batch_size = size
-        console.wrapped(
-            f"memory ran out at step {state.step:,}: micro-batches of {size} from here on, the same updates"
+    def _stopped(self) -> StoppedError:
+        received = self._signals.received or signal.SIGTERM  # another process of the run got it
+        number, path = self.state.step, self.folder.path
+        hint = f"its state is saved; go on with: dongu resume {path}"
+        return StoppedError(
+            f"{received.name} ended the run after step {number:,} of {self.loop.total_steps:,}",
+            exit_code=EXIT_CODES[received],
+            hint=hint if number else f"nothing was done yet; start with: dongu resume {path}",
         )
-
-
-def _stopped(loop: Loop, folder: RunFolder, signals: StopSignals) -> StoppedError:
-    received = signals.received or signal.SIGTERM  # another process of the run got it
-    hint = f"its state is saved; go on with: dongu resume {folder.path}"
-    return StoppedError(
-        f"{received.name} ended the run after step {loop.number:,} of {loop.total_steps:,}",
-        exit_code=EXIT_CODES[received],
-        hint=hint if loop.number else f"nothing was done yet; start with: dongu resume {folder.path}",
-    )
-
-
-def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str, Any]:
-    """`run.json`: what `dongu train --config` needs to repeat the run, and what it was made of."""
-    model, model_commit = split_commit(loop.config.model)
-    data, data_commit = (None, None) if loop.config.data is None else split_commit(loop.config.data)
-    options = {**loop.config.model_dump(mode="json"), "model": model, "data": _place(data), "out": str(folder.path)}
-    commits = {"model": model_commit, "data": data_commit}
-    return {
-        **state.identity,
-        "options": options,
-        "commits": {part: commit for part, commit in commits.items() if commit},
-        "new_head": loop.model.new_head and loop.model.new_head.why,
-        **({"scale": asdict(loop.loss.scale)} if loop.data.task == "regression" else {}),
-        "metrics": loop.metrics.names,
-        "metric": loop.metrics.main,
-        "steps_per_epoch": loop.steps_per_epoch,
-        "total_steps": loop.total_steps,
-        "warmup_steps": loop.warmup_steps,
-        "device": str(loop.accelerator.device),
-        "lengths": {name: split.tokens.summary() for name, split in loop.splits.items()},
-        "constant_answer": constant_answer(loop.metrics, loop.splits["train"].targets),
-    }
-
-
-def _examine(loop: Loop) -> list[Finding]:
-    """What the data doctor says about the rows of a loop, which are tokenized already."""
-    tokenizer, limit = loop.tokenizer.backend_tokenizer, usual_length(loop.model, loop.tokenizer)
-    lengths = {
-        name: measured(loop.splits[name].tokens, tokenizer, examples, loop.config.max_length, limit, loop.config.seed)
-        for name, examples in loop.data.splits.items()
-    }
-    return examine(loop.data, lengths)
-
-
-def _place(data: str | None) -> str | None:
-    """The path of local data from the root, so that `resume` finds them from any folder; a Hub name as it is."""
-    return str(Path(data).absolute()) if data is not None and Path(data).exists() else data
-
-
-def _stopped_early(config: RunConfig, state: RunState) -> bool:
-    return config.patience is not None and state.evaluations_since_best >= config.patience
-
-
-def _console_of(loop: Loop, console: Console | None) -> Console:
-    return console if loop.accelerator.is_main_process and console is not None else Console(enabled=False)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from dongu.best import read_best
 from dongu.data.pages import cache_folder
 from dongu.data.tokens import tokenize
 from dongu.errors import CheckpointError, DonguError
@@ -20,12 +21,13 @@ from dongu.evaluate import model_threshold
 from dongu.judge.calibration import Calibration
 from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
-from dongu.model.load import load_classifier
-from dongu.run.checkpoint import Checkpoint, RunState, own_checkpoints, read_contents, state_tensors
+from dongu.own import COUPLED
+from dongu.run.checkpoint import OWN, Checkpoint, RunState, own_checkpoints, read_contents
 from dongu.run.folder import RunFolder, dump_json
 from dongu.run.identity import differences, identity
 from dongu.run.journal import check_log, read_lines, step_line
 from dongu.run.manifest import read_listed, read_manifest
+from dongu.run.tensors import own_tensors, state_tensors
 from dongu.text import counted
 
 TOLERANCE = 1e-6  # of gradients, relative; what is left is the rounding of the loss, which is fp32
@@ -40,15 +42,17 @@ class Proof:
     text: str
 
 
-def verify(run: str | Path, data: Any = None) -> Iterator[Proof]:
+def verify(run: str | Path, data: Any = None, *, parts: str | Path | None = None, **own: Any) -> Iterator[Proof]:
     """Each proof as it is done, the quick ones first.
 
     Args:
         run: the run folder, finished or not.
         data: the rows again, where they were given in memory or lie elsewhere now.
+        parts: the file of the run's own parts.
+        own: parts that were handed in, again.
 
     Raises:
-        InputError: the folder is no run, or its data or model cannot be read.
+        InputError: the folder is no run, its data or model cannot be read, or its own parts are not given.
     """
     folder = RunFolder(Path(run))
     record = folder.read_record()
@@ -60,12 +64,12 @@ def verify(run: str | Path, data: Any = None) -> Iterator[Proof]:
     states, damaged = _read_checkpoints(folder)
     yield _proof("checkpoints", lambda: _all_checkpoints(states, damaged))
     yield _proof("log", lambda: _log(folder, states))
-    loop = folder.reopen(data)
+    loop = folder.reopen(data, parts=parts, **own)
     yield _proof("inputs", lambda: _inputs(folder, record, loop, states))
     yield _proof("replay", lambda: _replay(folder, record, loop, states))
     if finished:
         yield _proof("results", lambda: _results(folder, loop))
-    yield _proof("accumulation", lambda: _accumulation(folder.reopen(data, precision="fp32")))
+    yield _proof("accumulation", lambda: _accumulation(folder.reopen(data, parts=parts, precision="fp32", **own)))
 
 
 class _Broken(Exception):  # noqa: N818 - it carries what was seen to `_proof`, and goes no further
@@ -172,23 +176,26 @@ def _replay(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
             break
     target = folder.checkpoints / f"step-{end:08}"
     contents = read_contents(target)
-    for name, tensors in zip(("weights.safetensors", "moments.safetensors"), state_tensors(loop), strict=True):
-        if save(tensors) != contents[name]:
+    files = dict(zip(("weights.safetensors", "moments.safetensors"), state_tensors(loop), strict=True))
+    if loop.own:
+        files[OWN] = own_tensors(loop)[1]
+    for name, tensors in files.items():
+        if save(tensors) != contents.get(name):
             raise _Broken(f"step {end:,}, replayed from step {start:,}, has other bytes than {target / name}")
     return f"steps {start + 1:,} to {end:,}: every logged number, weight and moment again, to the byte"
 
 
 def _results(folder: RunFolder, loop: Loop) -> str:
     results = folder.read_json("results.json")  # `files` looks at its digest
-    saved, _ = load_classifier(folder.model)
-    loop.take_over(saved)
+    read_best(loop, folder)
+    threshold = model_threshold(loop.model)
     splits = [name for name in loop.splits if name in results]
     constant = constant_answer(loop.metrics, loop.splits["train"].targets)
     calibration = Calibration(results["temperature"], results["calibrated"]) if "temperature" in results else None
     if calibration is not None and folder.temperature() != (calibration.temperature if calibration.applied else None):
         raise _Broken(f"the saved model's head is divided by {folder.temperature()}, and results.json says otherwise")
     for split in splits:
-        evaluation = loop.evaluate(split)
+        evaluation = loop.evaluate(split, model=loop.model)
         entries = verdict(evaluation, loop.metrics, constant, loop.config.seed)
         if calibration is not None and evaluation.targets is not None:
             entries["calibration_error"] |= calibration.errors(evaluation.logits, evaluation.targets)
@@ -196,23 +203,23 @@ def _results(folder: RunFolder, loop: Loop) -> str:
             for key, number in entry.items():
                 if number != (written := results[split][name][key]):
                     raise _Broken(f"{split} {name}: {key} is {number!r}, and results.json has {written!r}")
-        if evaluation.threshold != model_threshold(saved):
-            raise _Broken(
-                f"the threshold is {model_threshold(saved)!r}, and {evaluation.threshold!r} is best on {split}"
-            )
+        if evaluation.threshold != threshold:
+            raise _Broken(f"the threshold is {threshold!r}, and {evaluation.threshold!r} is best on {split}")
     return f"the saved model has the metrics of results.json on {', '.join(splits)}, to the last digit"
 
 
 def _accumulation(loop: Loop) -> str:
     """The gradient of the run's first and of its last, short update, whole and in pieces, without dropout."""
+    if loop.loss.is_coupled:
+        raise _Skipped(COUPLED)
     model = loop.model
     if loop.accelerator.device.type != "mps":  # which has no double precision
         model.double()
     model.eval()
     worst, splits = 0.0, []
     short = loop.steps_per_epoch - 1
-    for index in sorted({0, short} if len(loop.updates.rows(short)) < len(loop.updates.rows(0)) else {0}):
-        rows = len(loop.updates.rows(index))
+    for index in sorted({0, short} if len(loop.train_updates.rows(short)) < len(loop.train_updates.rows(0)) else {0}):
+        rows = len(loop.train_updates.rows(index))
         sizes = sorted({rows, -(-rows // 2), 3, 1} & set(range(1, rows + 1)), reverse=True)
         whole, *pieces = [_gradients(loop, index, size) for size in sizes]
         splits.append(f"{rows} rows ({', '.join(f'by {size}' for size in sizes)})")
@@ -224,9 +231,9 @@ def _accumulation(loop: Loop) -> str:
 
 
 def _gradients(loop: Loop, index: int, micro_batch_size: int) -> dict[str, Tensor]:
-    loop.updates.micro_batch_size = micro_batch_size
+    loop.train_updates.micro_batch_size = micro_batch_size
     loop.optimizer.zero_grad()
-    loop.gradients(loop.updates[index])
+    loop.gradients(loop.train_updates[index])
     named = loop.model.named_parameters()
     return {name: parameter.grad.clone() for name, parameter in named if parameter.grad is not None}
 

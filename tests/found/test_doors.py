@@ -250,7 +250,7 @@ def test_verify_does_not_believe_the_cache(runs: Mapping[str, Path], monkeypatch
         tokens = tokenize(tokenizer, texts, max_length, cache=False)
         return replace(tokens, input_ids=np.where(tokens.input_ids == tokens.input_ids[2], 9, tokens.input_ids))
 
-    monkeypatch.setattr("dongu.loop.tokenize", wrong)
+    monkeypatch.setattr("dongu.parts.tokenize", wrong)
     loop = RunFolder(runs["finished"]).reopen()
     states = {runs["finished"]: RunState(identity=identity(loop))}
     with pytest.raises(Exception, match="the cache has other tokens of train than the tokenizer makes"):

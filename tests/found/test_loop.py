@@ -376,15 +376,16 @@ def trained_rows(loop: dongu.Loop, seen: list[list[int]]) -> None:
     """Note the rows of each update that is computed."""
     compute = loop.gradients
 
-    def gradients(update: Any) -> Tensor:
+    def gradients(update: Any, **more: Any) -> Tensor:
         seen.append(np.concatenate([micro_batch.rows for micro_batch in update.micro_batches]).tolist())
-        return compute(update)
+        return compute(update, **more)
 
-    loop.gradients = gradients  # type: ignore[method-assign]
+    noted: Any = gradients
+    loop.gradients = noted  # type: ignore[method-assign]
 
 
 def hard_rows(loop: dongu.Loop) -> None:
-    loop.updates.order = lambda epoch: np.arange(24)[::-1] + 0 * epoch  # type: ignore[method-assign]
+    loop.train_updates.order = lambda epoch: np.arange(24)[::-1] + 0 * epoch  # type: ignore[method-assign]
 
 
 @pytest.mark.found("log-is-what-was-done")
@@ -401,11 +402,11 @@ def test_the_rows_are_those_that_were_used(workers: int, make: Make) -> None:
 @pytest.mark.found("log-is-what-was-done")
 def test_a_worker_with_an_order_of_its_own(make: Make) -> None:
     loop, order = make(workers=1), np.arange(24)
-    loop.updates.order = lambda epoch: np.roll(order, epoch)  # type: ignore[method-assign]
+    loop.train_updates.order = lambda epoch: np.roll(order, epoch)  # type: ignore[method-assign]
     steps = iter(loop)
     for _ in range(2):
         next(steps)
-    order += 1  # not seen by the worker; and from the next epoch on, here
+    order[:] = order[::-1].copy()  # not seen by the worker; and from the next epoch on, here
     with pytest.raises(UsageError, match="came with other rows than"):
         list(steps)
 
@@ -430,7 +431,7 @@ def test_two_iterators_and_a_jump(workers: int, make: Make) -> None:
         jumped.append((step.number, step.ids.tolist()))
         if len(jumped) == 3:
             loop.go_to(1)
-    rows = [wanted.updates.rows(index).tolist() for index in (0, 1, 2, 1, 2, 3, 4, 5)]
+    rows = [wanted.train_updates.rows(index).tolist() for index in (0, 1, 2, 1, 2, 3, 4, 5)]
     assert jumped == list(zip((1, 2, 3, 2, 3, 4, 5, 6), rows, strict=True))
 
 
@@ -462,11 +463,11 @@ def test_a_collator_is_for_training_and_evaluation(make: Make) -> None:
     calls = mine.calls
     loop.evaluate()
     assert mine.calls > calls
-    assert loop.updates.collate is mine
+    assert loop.train_updates.collate is mine
 
     flat = make()
     inner = flat.collate
-    flat.updates.collate = lambda split, rows: inner(split, rows)
+    flat.train_updates.collate = lambda split, rows: inner(split, rows)
     assert losses(flat) == losses(make()), "one that lays rows flat stays with the engine for them"
     flat.number = 0
     layer_of(flat).register_forward_hook(lambda *_: None)
@@ -490,9 +491,9 @@ def other_rows(loop: dongu.Loop) -> None:
 
 REFUSED: dict[str, tuple[Callable[[dongu.Loop], Any], str]] = {
     "rows": (other_rows, r"loop.splits\['train'\] is not what"),
-    "a smaller batch": (lambda loop: setattr(loop.updates, "batch_size", 4), "batch_size is 4, and 3 updates an epoch"),
-    "a larger batch": (lambda loop: setattr(loop.updates, "batch_size", 16), "batch_size is 16"),
-    "row weights": (lambda loop: setattr(loop.updates, "row_weights", np.ones(24)), "row_weights is what a loss"),
+    "a smaller batch": (lambda loop: setattr(loop.train_updates, "batch_size", 4), "is 4, and 3 updates an epoch"),
+    "a larger batch": (lambda loop: setattr(loop.train_updates, "batch_size", 16), "batch_size is 16"),
+    "row weights": (lambda loop: setattr(loop.train_updates, "row_weights", np.ones(24)), "row_weights is what a loss"),
     "a schedule of another optimizer": (
         lambda loop: setattr(loop, "lr_scheduler", SCHEDULES["steps"](torch.optim.SGD([torch.ones(1)], lr=1.0))),
         "it drives another optimizer",
@@ -548,7 +549,7 @@ def test_every_split_that_is_given_is_there(
     }  # fmt: skip
     assert len(loop.evaluate("hard").logits) == 8
     assert loop.evaluate("hard")["loss"] != loop.evaluate()["loss"]
-    for name in ("validation:hard", "a/b", "steps", "Dev", ""):
+    for name in ("hard:validation", "a/b", "steps", "Dev", ""):
         with pytest.raises(DataError, match=f"a split cannot be called '{name}'|are both the validation split"):
             dongu.Loop({**rows, name: rows["hard"]}, **{**OPTIONS, "model": model})
     with pytest.raises(DataError, match="data hard"):

@@ -13,6 +13,7 @@ from dongu.teach.language import LANGUAGES
 
 SEVERAL = {  # options of more than one value
     "text_columns": ("A", "B"),
+    "columns": ("NAME", "..."),
     "class_weights": ("NAME=NUMBER", "..."),
     "track": ("TRACKER", "..."),
 }
@@ -49,6 +50,15 @@ def add_option(parser: Any, name: str, *, default_shown: bool = True) -> None:
     parser.add_argument(main, *short, help=f"{field.description}{extra}{shown}", **common)
     if others := [flag for flag in others if flag not in short]:
         parser.add_argument(*others, help=argparse.SUPPRESS, **common)  # accepted, not advertised
+
+
+def add_parts(parser: Any) -> None:
+    parser.add_argument(
+        "--parts",
+        metavar="FILE.py",
+        type=Path,
+        help="take parts of your own from this file, which is run: functions named model, loss, optimizer, order, …",
+    )
 
 
 def spellings(name: str) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dongu.cli.options import SET_ONCE, add_option
+from dongu.cli.options import SET_ONCE, add_option, add_parts
 from dongu.cli.results import show_result
 from dongu.config import RunConfig, make_config
 from dongu.extras import require_extras
@@ -27,7 +27,8 @@ def add(commands: Any) -> None:
     resume.add_argument(
         "--allow", metavar="NAME", nargs="+", default=(), help="what may differ and change the result: " + ALLOWED
     )
-    options = resume.add_argument_group("options of `dongu train` that shall be others from here on")
+    add_parts(resume)
+    options = resume.add_argument_group("options of `dongu train` to override from here on")
     for name in RunConfig.model_fields:
         if name not in SET_ONCE:
             add_option(options, name, default_shown=False)
@@ -43,10 +44,12 @@ def _run(parsed: argparse.Namespace) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     config = make_config({**RunFolder(parsed.folder).read_record()["options"], **given})
     require_extras(config)
-    resolve_model(config.model)
+    if parsed.parts is None:
+        RunFolder(parsed.folder).check_parts(parsed.parts)
+        resolve_model(config.model)
     from dongu.run.console import Console
     from dongu.training import resume
 
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
-    result = resume(parsed.folder, parsed.data, allow=parsed.allow, console=console, **given)
+    result = resume(parsed.folder, parsed.data, allow=parsed.allow, console=console, parts=parsed.parts, **given)
     show_result(result, console, as_json=parsed.json)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dongu import launch
-from dongu.cli.options import add_language, add_option, spellings, whole_number
+from dongu.cli.options import add_language, add_option, add_parts, spellings, whole_number
 from dongu.cli.results import show_result
-from dongu.config import RunConfig, make_config, read_config
+from dongu.config import RunConfig, check_metric, make_config, read_config
 from dongu.errors import UsageError
 from dongu.extras import require_extras
 from dongu.teach.language import language_of
@@ -38,6 +38,7 @@ def add(commands: Any) -> None:
     for name in RunConfig.model_fields:
         if name != "data":
             add_option(train, name)
+    add_parts(train)
     train.add_argument(
         "--seeds", metavar="N", help="train N times, with the seeds from --seed on, in OUT/seed-42 and so on"
     )
@@ -64,6 +65,8 @@ def _run(parsed: argparse.Namespace) -> None:
         raise UsageError("--explain shows one run", where="--seeds", hint="give one of the two")
     config = make_config(options)  # first whatever may be wrong and needs no torch, which takes seconds to load
     require_extras(config)
+    if parsed.parts is None:
+        check_metric(config.metric)
     from dongu.data.examples import read_examples
     from dongu.data.sources import read_source
     from dongu.data.weights import resolve_weights
@@ -72,19 +75,22 @@ def _run(parsed: argparse.Namespace) -> None:
 
     if parsed.push_to_hub is not None:
         _check_push(parsed.push_to_hub, count)
-    resolve_model(config.model)
+    if parsed.parts is None:  # else the model may be among them
+        resolve_model(config.model)
     if count is not None:
-        _train_seeds(options, config.model, count, as_json=parsed.json)
+        _train_seeds(options, config.model, count, parts=parsed.parts, as_json=parsed.json)
         return
     if config.out is not None:
         RunFolder(Path(config.out)).refuse_if_taken()
-    data = read_examples(read_source(options.pop("data")), config)
-    resolve_weights(config, data)  # a class by a name that there is not
+    data = options.pop("data")
+    if parsed.parts is None:  # else the columns may be among them
+        data = read_examples(read_source(data), config)
+        resolve_weights(config, data)  # a class by a name that there is not
     from dongu.run.console import Console
     from dongu.training import train
 
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
-    result = train(data, console=console, explain=language if parsed.explain else None, **options)
+    result = train(data, console=console, explain=language if parsed.explain else None, parts=parsed.parts, **options)
     show_result(result, console, as_json=parsed.json)
     if parsed.push_to_hub is not None and launch.rank() == 0:
         from dongu.export.hub import push
@@ -101,19 +107,20 @@ def _check_push(name: str, count: int | None) -> None:
     check_access(name)
 
 
-def _train_seeds(options: dict[str, Any], model: str, count: int, *, as_json: bool) -> None:
+def _train_seeds(options: dict[str, Any], model: str, count: int, *, parts: Path | None, as_json: bool) -> None:
     from dongu.data.sources import read_source
     from dongu.model.place import pin_model
 
     source = read_source(options["data"])
-    options["model"] = pin_model(model)  # one commit for all of them
+    if parts is None:
+        options["model"] = pin_model(model)  # one commit for all of them
     from dongu.run.console import Console
     from dongu.run.folder import dump_json
     from dongu.sweep import summary_table, train_seeds
 
     main = launch.rank() == 0
     console = Console(enabled=main, stream=sys.stderr if as_json else sys.stdout)
-    out, summary = train_seeds(source, count, options, console)
+    out, summary = train_seeds(source, count, options, console, parts=parts)
     if not main:
         return
     if as_json:

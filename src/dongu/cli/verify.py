@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dongu import launch
+from dongu.cli.options import add_parts
 
 SHOWN = {True: "ok  ", False: "FAIL", None: "skip"}
 
@@ -22,6 +23,7 @@ def add(commands: Any) -> None:
     )
     verify.add_argument("folder", metavar="RUN", type=Path, help="run folder")
     verify.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+    add_parts(verify)
     verify.add_argument("--json", action="store_true", help="JSON on standard output, one line a proof")
     verify.set_defaults(run=_run)
 
@@ -29,11 +31,11 @@ def add(commands: Any) -> None:
 def _run(parsed: argparse.Namespace) -> int:
     from dongu.run.folder import RunFolder
 
-    RunFolder(parsed.folder).read_record()
+    RunFolder(parsed.folder).check_parts(parsed.parts)
     from dongu.verify import verify
 
     holds = True
-    for proof in verify(parsed.folder, parsed.data):
+    for proof in verify(parsed.folder, parsed.data, parts=parsed.parts):
         holds = holds and proof.holds is not False
         if launch.rank() == 0:
             line = f"{SHOWN[proof.holds]}  {proof.name:<13} {proof.text}"

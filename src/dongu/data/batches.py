@@ -13,8 +13,8 @@ import os
 import signal
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,20 +24,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from dongu.data.order import epoch_order, grouped_order
 from dongu.data.tokens import Tokens
-from dongu.errors import WorkerError
+from dongu.errors import UsageError, WorkerError
 
 USUAL_TOKENS = 128  # a row in evaluation: the room that `--eval-batch-size` counts in
 WORKER_TIMEOUT_SECONDS = 8  # a batch takes milliseconds
+FLAT = ("input_ids", "token_type_ids", "lengths")  # what the padding-free form takes from the host
 
 
 @dataclass(frozen=True)
 class Split:
-    """One tokenized split: row numbers in the source (rows,), tokens, and targets (rows, …) unless hidden."""
+    """One tokenized split: row numbers in the source (rows,), tokens, targets (rows, …) unless hidden, and numeric
+    columns beside the text, (rows,) float32 each."""
 
     name: str
     ids: np.ndarray
     tokens: Tokens
     targets: np.ndarray | None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -76,11 +79,11 @@ class MicroBatch:
         return replace(self, tensors=pinned)
 
     def _travels(self, name: str) -> bool:
-        return name == "labels" or "lengths" not in self.tensors
+        return name not in FLAT or "lengths" not in self.tensors
 
 
 @dataclass(frozen=True)
-class Update:
+class MicroBatches:
     """The micro-batches of one optimizer update that fall to this process.
 
     `rows` are those of all processes, (examples,), and `weight` is what they count in the loss: their number, or the
@@ -96,7 +99,7 @@ class Update:
         """Of all processes."""
         return len(self.rows)
 
-    def pin_memory(self) -> Update:
+    def pin_memory(self) -> MicroBatches:
         """For `DataLoader(pin_memory=True)`."""
         return replace(self, micro_batches=[micro_batch.pin_memory() for micro_batch in self.micro_batches])
 
@@ -113,6 +116,7 @@ class Collator:
     pad_token_type_id: int
     padding_side: str
     flat: bool = False
+    numeric: tuple[str, ...] = ()  # columns beside the text that the model's forward takes
 
     @staticmethod
     def of(tokenizer: Any, columns: tuple[str, ...]) -> Collator:
@@ -124,6 +128,7 @@ class Collator:
         arrays = self._lay_flat(split, rows) if self.flat else self._pad(split, rows)
         columns = (*self.columns, "lengths")
         tensors = {name: torch.from_numpy(arrays[name].astype(np.int64)) for name in columns if name in arrays}
+        tensors |= {name: torch.from_numpy(split.columns[name][rows]) for name in self.numeric}
         if split.targets is not None:
             tensors["labels"] = torch.from_numpy(split.targets[rows])
         return tensors
@@ -158,12 +163,34 @@ class Collator:
         return arrays
 
 
-def dropout_seed(seed: int, step: int, position: int) -> int:
-    """The seed of one micro-batch's dropout: a function of where it stands in the run, 32 bits."""
-    return zlib.crc32(f"{seed}/{step}/{position}".encode())
+@dataclass(frozen=True)
+class Batch:
+    """What a loss of your own gets beside the model: one micro-batch, on the device.
+
+    `inputs` are what the model takes, `model(**batch.inputs)`; `labels` (rows, …) in their own unit; `rows` (rows,)
+    int64, positions in the training split; `columns` (rows,) fp32 each, by name; `step` counts updates from 1.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    rows: Tensor
+    columns: dict[str, Tensor]
+    step: int
 
 
-class TrainUpdates(Dataset[Update]):
+def dropout_seed(seed: int, step: int, position: int, again: int = 0) -> int:
+    """The seed of one micro-batch's dropout: a function of where it stands in the run, 32 bits.
+
+    Args:
+        seed: of the run.
+        step: the update, from 1.
+        position: examples of the update that come before.
+        again: backward passes of the same update that came before.
+    """
+    return zlib.crc32(f"{seed}/{step}/{position}{f'/{again}' if again else ''}".encode())
+
+
+class TrainUpdates(Dataset[MicroBatches]):
     """Item k is the k-th update of the run (from 0) as this process sees it.
 
     An update takes the next `batch_size` rows of its epoch's order; the last one of an epoch takes what is left.
@@ -196,7 +223,7 @@ class TrainUpdates(Dataset[Update]):
         self.row_weights = row_weights
         self.process = process
         self.processes = processes
-        self.steps_per_epoch = math.ceil(len(split) / batch_size)
+        self.drawn_rows: int | None = None  # of an epoch, where an order of the user's own decides
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -204,12 +231,32 @@ class TrainUpdates(Dataset[Update]):
             self._order = (-1, np.empty(0, dtype=np.int64))  # the last epoch asked for, so that it is drawn once
             self.version += 1
 
+    @property
+    def epoch_rows(self) -> int:
+        """Rows of an epoch."""
+        return len(self.split) if self.drawn_rows is None else self.drawn_rows
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates that see the rows of an epoch once."""
+        return math.ceil(self.epoch_rows / self.batch_size)
+
     def rows(self, index: int) -> np.ndarray:
         """The rows of update `index` over all processes, (examples,)."""
         epoch, place = divmod(index, self.steps_per_epoch)
         if self._order[0] != epoch:
-            self._order = (epoch, self.order(epoch))
+            self._order = (epoch, self._checked(self.order(epoch), epoch))
         return self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
+
+    def _checked(self, order: Any, epoch: int) -> np.ndarray:
+        rows = np.asarray(order)
+        if rows.shape != (self.epoch_rows,) or rows.dtype.kind not in "iu":
+            what = f"epoch {epoch} has {rows.dtype} of shape {rows.shape}, not {self.epoch_rows:,} positions of rows"
+        elif len(rows) and not 0 <= rows.min() <= rows.max() < len(self.split):
+            what = f"epoch {epoch} has rows {rows.min()} to {rows.max()}, of {len(self.split):,}"
+        else:
+            return rows
+        raise UsageError(what, where="order", hint="each epoch has as many rows as the first, from 0")
 
     def order(self, epoch: int) -> np.ndarray:
         """The rows of an epoch, (rows,)."""
@@ -217,19 +264,19 @@ class TrainUpdates(Dataset[Update]):
             return grouped_order(self.split.tokens.lengths, self.batch_size, self.seed, epoch)
         return epoch_order(len(self.split), self.seed, epoch)
 
-    def __getitem__(self, index: int) -> Update:
+    def __getitem__(self, index: int) -> MicroBatches:
         rows = self.rows(index)
         shares = np.array_split(rows, self.processes)
         own = shares[self.process]
         weight = float(len(rows) if self.row_weights is None else self.row_weights[rows].sum())
         position = sum(len(share) for share in shares[: self.process])
         if len(own) == 0:  # every process takes part in every update: DDP waits for all
-            return Update([self._micro_batch(rows[:1], position, examples=0)], rows, weight)
+            return MicroBatches([self._micro_batch(rows[:1], position, examples=0)], rows, weight)
         micro_batches = [
             self._micro_batch(own[start : start + self.micro_batch_size], position + start)
             for start in range(0, len(own), self.micro_batch_size)
         ]
-        return Update(micro_batches, rows, weight)
+        return MicroBatches(micro_batches, rows, weight)
 
     def _micro_batch(self, rows: np.ndarray, position: int, examples: int | None = None) -> MicroBatch:
         return make_micro_batch(self.split, self.collate, rows, position, examples)

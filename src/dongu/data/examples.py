@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import compress
 
 import numpy as np
@@ -16,7 +16,7 @@ from dongu.data.flags import join_flags
 from dongu.data.forms import Form, as_read, form_of
 from dongu.data.glue import glue_task
 from dongu.data.holdout import hold_out
-from dongu.data.labels import hides_labels, name_labels, read_targets
+from dongu.data.labels import hides_labels, name_labels, read_column, read_targets
 from dongu.data.sources import Source
 from dongu.data.table import Table, is_word
 from dongu.errors import DataError, UsageError
@@ -31,7 +31,8 @@ class Examples:
 
     `ids` are row numbers in the source, from 0; `texts` holds one column a text; `targets` are class ids (int64) or
     numbers (float32), (rows,), or 1 for each label of a row (float32), (rows, labels); None where the source hides
-    them; `lines` says where in the file each row begins, (rows,), and is None where there are no lines.
+    them; `lines` says where in the file each row begins, (rows,), and is None where there are no lines; `columns` are
+    the numeric ones beside the text, (rows,) float32 each.
     """
 
     ids: np.ndarray
@@ -39,6 +40,7 @@ class Examples:
     targets: np.ndarray | None
     origin: str
     lines: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -55,6 +57,7 @@ class Examples:
             texts=tuple(column_of(compress(column, mask.tolist())) for column in self.texts),
             targets=None if self.targets is None else self.targets[mask],
             lines=None if self.lines is None else self.lines[mask],
+            columns={name: numbers[mask] for name, numbers in self.columns.items()},
         )
 
 
@@ -127,7 +130,8 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
     }
     names = name_labels(tables["train"], task, columns.label)
     splits = {
-        name: _examples(table, columns, task, names, hidden_allowed=name in hidden) for name, table in tables.items()
+        name: _examples(table, columns, task, names, config.columns, hidden_allowed=name in hidden)
+        for name, table in tables.items()
     }
     held_out = "validation" not in splits
     if held_out:
@@ -138,7 +142,11 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         splits = {"train": whole.take(~held), "validation": whole.take(held)} | {
             name: examples for name, examples in splits.items() if name != "train"
         }
-    used = {part for name in (*columns.texts, columns.label) for part in parts_of(name, train.columns) or ()}
+    used = {
+        part
+        for name in (*columns.texts, columns.label, *(config.columns or ()))
+        for part in parts_of(name, train.columns) or ()
+    }
     unused = tuple(name for name in train.columns if name not in used)
     left_out = sum(len(table) - len(tables[name]) for name, table in source.splits.items())
     unused_texts = _lengths_of_texts(train, unused) if config.text_columns is None else {}
@@ -175,16 +183,25 @@ def read_rows(table: Table, config: RunConfig, names: Sequence[str]) -> Examples
     if not hides_labels(table, columns.label):
         form = form_of(table, columns.label, task, config.label_separator, names)
         table = as_read(table, columns.label, form, drop=config.unlabelled == "drop")
-    return _examples(table, columns, task, names, hidden_allowed=True)
+    return _examples(table, columns, task, names, config.columns, hidden_allowed=True)
 
 
-def _examples(table: Table, columns: Columns, task: Task, names: Sequence[str], *, hidden_allowed: bool) -> Examples:
+def _examples(
+    table: Table,
+    columns: Columns,
+    task: Task,
+    names: Sequence[str],
+    numeric: Sequence[str] | None,
+    *,
+    hidden_allowed: bool,
+) -> Examples:
     return Examples(
         ids=np.arange(len(table)) if table.ids is None else np.array(table.ids),
         texts=read_texts(table, columns.texts),
         targets=read_targets(table, columns.label, task, names, hidden_allowed=hidden_allowed),
         origin=table.origin,
         lines=None if table.lines is None else np.array(table.lines),
+        columns={name: read_column(table, name) for name in numeric or ()},
     )
 
 
@@ -213,6 +230,8 @@ def digest_of(examples: Examples) -> str:
     digest.update(np.ascontiguousarray(examples.ids, dtype=np.int64).tobytes())
     if examples.targets is not None:
         digest.update(examples.targets.tobytes())
+    for name, numbers in examples.columns.items():
+        digest.update(name.encode() + numbers.tobytes())
     return digest.hexdigest()
 
 

@@ -96,6 +96,25 @@ def read_targets(
     return np.fromiter((_id_of(label, ids, names, table, row) for row, label in numbered), np.int64, len(table))
 
 
+def read_column(table: Table, name: str) -> np.ndarray:
+    """A numeric column beside the text, (rows,) float32.
+
+    Raises:
+        DataError: it is missing, or a cell is no finite number.
+    """
+    if name not in table.columns:
+        hint = f"the columns are: {', '.join(table.columns)}"
+        raise DataError(f"there is no column `{name}`", where=table.origin, hint=hint)
+    numbers = np.empty(len(table), np.float32)
+    for row, cell in enumerate(table.columns[name]):
+        value = float(cell) if isinstance(cell, bool) else number_of(cell) if is_word(cell) else None
+        if value is None:
+            found = f"`{shortened(cell)}`" if isinstance(cell, str) else kind_of(cell)
+            raise DataError(f"the column `{name}` has {found}, which is no number", where=table.where(row))
+        numbers[row] = value
+    return numbers
+
+
 def _read_labels(table: Table, name: str) -> Iterator[str]:
     """The label column as text, one label a row."""
     first_kind, last_type = "", None

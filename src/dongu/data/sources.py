@@ -44,7 +44,7 @@ _ALIASES = {
     "validation_mismatched": ("validation_mismatched",),
     "test_mismatched": ("test_mismatched",),
 }
-_OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII | re.IGNORECASE)
+_OWN_NAME = re.compile(r"((validation|test):)?[a-z0-9][a-z0-9_-]*", re.ASCII | re.IGNORECASE)
 _NOT_SPLITS = ("best_step", "steps", "metric", "threshold", "calibrated", "temperature", "per_class")  # of results.json
 _DATA = (
     f"DATA is a folder with train.* and perhaps validation.* and test.*, or one file ({FILE_KINDS}), "
@@ -244,7 +244,7 @@ def _read_splits(data: dict[Any, Any], origin: str, *, own: bool) -> tuple[dict[
     chosen = _choose_splits({key: str(key).lower() for key in data}, origin, data, "one of them is called train")
     others = [key for key in data if key not in chosen.values()]
     if own and (wrong := [key for key in others if not _is_own_name(key)]):
-        hint = f"a name is of letters, digits, _ and -, and none of {', '.join(_NOT_SPLITS)}"
+        hint = f"a name is of letters, digits, _ and -, perhaps after validation:, and none of {', '.join(_NOT_SPLITS)}"
         raise data_error(origin, f"a split cannot be called {wrong[0]!r}", hint)
     chosen |= {str(key): key for key in others} if own else {}
     tables = {split: _from_memory(data[key], f"{origin} {key}") for split, key in chosen.items()}

@@ -66,8 +66,12 @@ def refuse_settings(config: RunConfig, environment: Mapping[str, str]) -> None:
         )
 
 
-def make_accelerator(config: RunConfig) -> Accelerator:
+def make_accelerator(config: RunConfig, *, has_own_model: bool = False) -> Accelerator:
     """One `Accelerator` for the options: alone, or one of the processes of `torchrun` or `accelerate launch`.
+
+    Args:
+        config: the run's.
+        has_own_model: whether the model is the user's own, of which some parameters may have no part in the loss.
 
     Raises:
         UsageError: the device is not there, or the environment asks for another arithmetic.
@@ -91,7 +95,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         torch.cuda.set_device(int(index))
     keep_freed_memory()
     # Buffers (position ids) are the same in all processes; to broadcast them at each forward would change nothing.
-    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
+    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=has_own_model)]
     precision = "bf16" if config.precision == "bf16" else "no"
     # Without `cpu=True`, Accelerate on a machine without a GPU treats each process of a launcher as the only one.
     on_cpu = kind == "cpu" or (kind == "auto" and not any(available.values()))

@@ -283,7 +283,7 @@ def _vocabulary_size(model: Any) -> int | None:
     """Ids that the model knows; None where it hashes them, and so knows any (CANINE)."""
     try:
         table = model.get_input_embeddings()
-    except NotImplementedError:
+    except (NotImplementedError, AttributeError):  # the last of a module of the user's own
         table = None
     size = getattr(table, "num_embeddings", None)  # not of I-BERT's table, and Perceiver gives its latents
     return size if size is not None else getattr(model.config, "vocab_size", None)

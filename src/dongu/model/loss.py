@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dongu.config import Task
+from dongu.data.batches import Batch
+from dongu.errors import UsageError
 from dongu.model.scale import UNSCALED, Scale
 
 
@@ -26,10 +30,17 @@ class Loss:
     label_smoothing: float = 0.0
     scale: Scale = UNSCALED
 
+    is_coupled = False  # whether the loss of a row depends on the other rows
+
     @property
     def unit(self) -> float:
         """What a loss of 1 is in the unit of the labels."""
         return self.scale.std**2
+
+    def of(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Forward, and the loss: summed over the examples, (), and of each without gradient, (batch,)."""
+        logits = logits_of(model(**batch.inputs))  # (batch, labels)
+        return self.summed(logits, batch.labels), self.of_rows(logits.detach(), batch.labels)
 
     def summed(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Sum over the examples, each by its weight.
@@ -55,6 +66,41 @@ class Loss:
         """The loss of each example in the unit of the labels, (batch,) fp32: plain, as `row_losses` has it."""
         known = self.scale.apply(labels) if self.task == "regression" else labels
         return _of_rows(self.task, logits.float(), known) * self.unit
+
+
+@dataclass(frozen=True)
+class OwnLoss(Loss):
+    """A loss of the user's own: `function(model, batch)` gives one number a row, so an update may be split."""
+
+    function: Callable[[Any, Batch], Tensor] = None  # type: ignore[assignment]  # those before it have defaults
+
+    @property
+    def is_coupled(self) -> bool:  # type: ignore[override]
+        """Whether it says that the loss of a row depends on the other rows."""
+        return bool(getattr(self.function, "coupled", False))
+
+    def of(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """
+        Raises:
+            UsageError: it gives something else than one number a row.
+        """
+        losses, rows = self.function(model, batch), len(batch.labels)
+        if isinstance(losses, Tensor) and losses.shape == () and self.is_coupled:
+            losses = losses.expand(rows)
+        if not isinstance(losses, Tensor) or losses.shape != (rows,):
+            found = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses)}"
+            raise UsageError(
+                f"gives {found} for {rows} rows",
+                where=f"loss, step {batch.step}",
+                hint='one number a row (reduction="none"), or an update cannot be split; @dongu.coupled where the rows'
+                " depend on each other",
+            )
+        return losses.float().sum(), losses.detach().float()
+
+
+def logits_of(answer: Any) -> Tensor:
+    """The logits in what a model's forward gives: itself, where it is a tensor."""
+    return answer if isinstance(answer, Tensor) else answer.logits
 
 
 def row_losses(task: Task, logits: Tensor, labels: Tensor) -> Tensor:

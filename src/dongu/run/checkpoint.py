@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dongu.errors import CheckpointError, NonFiniteError, StorageError, no_panic
+from dongu.errors import CheckpointError, NonFiniteError, StorageError, UsageError, no_panic
 from dongu.files import disk, replace_folder, storage
 from dongu.judge.answers import Evaluation
 from dongu.judge.metrics import MetricSet
@@ -30,10 +30,12 @@ from dongu.model.finite import check_finite
 from dongu.run.journal import LogMark, check_log
 from dongu.run.manifest import FORMAT, MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
 from dongu.run.plan import Plan
+from dongu.run.tensors import optimizer_numbers, own_tensors, put_together, state_tensors
 
 Count = Annotated[int, Field(ge=0)]
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
 CONTENTS = ("weights.safetensors", "moments.safetensors", "state.json")
+OWN = "own.safetensors"  # beside them, where there is state of the user's own
 NAME = re.compile(r"step-\d{8,}")
 
 
@@ -51,6 +53,12 @@ class RunState:
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None  # once memory ran out, what was left of it
     log: LogMark = field(default_factory=LogMark)  # of metrics.jsonl: what stands after it is done again
     identity: dict[str, Any] = field(default_factory=dict)  # what the bytes of the result depend on
+    optimizer: dict[str, Any] | None = None  # what an optimizer of the user's own knows beside tensors
+    own: dict[str, Any] | None = None  # state of the user's own, by its names
+
+    def as_json(self) -> dict[str, Any]:
+        """Its fields, without those that only parts of the user's own have."""
+        return {name: value for name, value in asdict(self).items() if name not in OPTIONAL or value is not None}
 
     def record(self, metrics: MetricSet, evaluation: Evaluation) -> bool:
         """Remember an evaluation; whether it is the best so far. One whose main metric is undefined never is."""
@@ -65,6 +73,7 @@ class RunState:
 
 
 _STATE = TypeAdapter(RunState)
+OPTIONAL = {"optimizer", "own"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ class Checkpoint:
     state: RunState
     weights: dict[str, Tensor]
     moments: dict[str, Tensor]
+    own: dict[str, Tensor]
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -87,6 +97,7 @@ class Checkpoint:
             state = _parse_state(contents["state.json"], path)
             with no_panic():
                 weights, moments = load(contents["weights.safetensors"]), load(contents["moments.safetensors"])
+                own = load(contents[OWN]) if OWN in contents else {}
             check_finite({**weights, **moments}, str(path))
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"cannot be read ({str(error).splitlines()[0]})", where=str(path)) from error
@@ -94,7 +105,7 @@ class Checkpoint:
             raise CheckpointError(error.what, where=str(path)) from error
         if state.step != step_of(path) or max(state.evaluated_step, state.best_step or 0) > state.step:
             raise CheckpointError("is the state of another step", where=str(path / "state.json"))
-        return cls(path, state, weights, moments)
+        return cls(path, state, weights, moments, own)
 
     def _of_another_model(self) -> CheckpointError:
         return CheckpointError("has the moments of another model", where=str(self.path / "moments.safetensors"))
@@ -110,23 +121,52 @@ class Checkpoint:
             raise CheckpointError("has the weights of another model", where=str(self.path / "weights.safetensors"))
         if (best := self.state.best_metrics) is not None and loop.metrics.main not in best:
             raise CheckpointError("has the metrics of another run", where=str(self.path / "state.json"))
-        entries: dict[int, dict[str, Tensor]] = {}
+        self._check_own(loop)
+        entries: dict[int, dict[str, Any]] = {}
         parameters = [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
         shapes = {str(index): (parameter.shape, parameter.dtype) for index, parameter in enumerate(parameters)}
+        is_own, groups = loop.given.optimizer is not None, loop.optimizer.state_dict()["param_groups"]
         for key, tensor in self.moments.items():
             index, _, name = key.partition(".")
             expected = (torch.Size(()), torch.float32) if name == "step" else shapes.get(index)
-            if index not in shapes or (tensor.shape, tensor.dtype) != expected:
+            if index not in shapes or ((tensor.shape, tensor.dtype) != expected and not is_own):
                 raise self._of_another_model()
             entries.setdefault(int(index), {})[name] = tensor.clone()  # own, aligned memory
-        if any(set(entry) != MOMENTS for entry in entries.values()) or bool(entries) != bool(self.state.step):
+        if is_own:
+            groups = self._own_optimizer(entries, groups)
+        elif any(set(entry) != MOMENTS for entry in entries.values()) or bool(entries) != bool(self.state.step):
             raise self._of_another_model()
         loop.model.load_state_dict(self.weights, strict=False)
-        groups = loop.optimizer.state_dict()["param_groups"]
+        for name, thing in loop.own.items():
+            thing.load_state_dict(put_together((self.state.own or {})[name], self.own))
         loop.optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        loop.updates.micro_batch_size = self.state.micro_batch_size or loop.updates.micro_batch_size
+        loop.train_updates.micro_batch_size = self.state.micro_batch_size or loop.train_updates.micro_batch_size
         loop.go_to(self.state.step)
         return self.state
+
+    def _check_own(self, loop: Loop) -> None:
+        """
+        Raises:
+            UsageError: the loop has other state of its own than the checkpoint.
+        """
+        known = set(self.state.own or ())
+        if other := sorted(known ^ set(loop.own)):
+            has, hint = ("the checkpoint has", "put") if other[0] in known else ("the checkpoint lacks", "leave out")
+            raise UsageError(
+                f"{has} the state `{other[0]}`",
+                where=str(self.path),
+                hint=f"{hint} loop.own[{other[0]!r}] at the start",
+            )
+
+    def _own_optimizer(self, entries: dict[int, dict[str, Any]], groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Complete the entries with what is no tensor; the groups as they were."""
+        try:
+            known = put_together(self.state.optimizer, {})
+            for index, numbers in known["state"].items():
+                entries.setdefault(int(index), {}).update(numbers)
+            return [{**group, **was} for group, was in zip(groups, known["groups"], strict=True)]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise self._of_another_model() from error
 
 
 class Checkpoints:
@@ -153,11 +193,12 @@ class Checkpoints:
         """
         weights, moments = state_tensors(loop)
         check_finite({**weights, **moments}, f"after step {state.step}")
-        contents = {
-            "weights.safetensors": save(weights),
-            "moments.safetensors": save(moments),
-            "state.json": json.dumps({"format": FORMAT, **asdict(state)}).encode(),
-        }
+        contents = {"weights.safetensors": save(weights), "moments.safetensors": save(moments)}
+        state.optimizer = optimizer_numbers(loop)
+        if loop.own:
+            state.own, tensors = own_tensors(loop)
+            contents[OWN] = save(tensors)
+        contents["state.json"] = json.dumps({"format": FORMAT, **state.as_json()}).encode()
         target = self.folder / f"step-{state.step:08}"
         with replace_folder(target, within=self.folder.parent) as stage:
             for name, content in contents.items():
@@ -244,24 +285,6 @@ def own_checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in found if not path.is_symlink()), key=step_of)
 
 
-def state_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights that learn by name, each shared one once, and the optimizer's moments as `PARAMETER.NAME`; on the CPU.
-
-    Those that do not learn are the ones of `--model`, whose digest is part of the run's identity.
-    """
-    model = loop.model
-    kept = set(model.state_dict())
-    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    named = {**learning, **dict(model.named_buffers())}
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items() if name in kept}
-    moments = {
-        f"{index}.{name}": tensor.detach().cpu().contiguous()
-        for index, entry in loop.optimizer.state_dict()["state"].items()
-        for name, tensor in entry.items()
-    }
-    return weights, moments
-
-
 def read_contents(path: Path) -> dict[str, bytes]:
     """The files of a checkpoint, each read once and compared with the manifest.
 
@@ -269,7 +292,7 @@ def read_contents(path: Path) -> dict[str, bytes]:
         CheckpointError: the manifest or a file is missing or damaged.
     """
     entries = _entries(path)
-    return {name: read_listed(path / name, entries[name]) for name in CONTENTS}
+    return {name: read_listed(path / name, entry) for name, entry in entries.items()}
 
 
 def read_state(path: Path) -> RunState:
@@ -293,7 +316,7 @@ def _parse_state(content: bytes, path: Path) -> RunState:
     record = json.loads(content)
     if record.pop("format") != FORMAT:
         raise CheckpointError("is of another version of dongu", where=str(path / "state.json"))
-    if set(record) != {item.name for item in fields(RunState)} or set(record["log"]) != {"bytes", "sha256"}:
+    if {*record, *OPTIONAL} != {item.name for item in fields(RunState)} or set(record["log"]) != {"bytes", "sha256"}:
         raise CheckpointError("is no state of a run", where=str(path / "state.json"))
     return _STATE.validate_json(json.dumps(record), strict=True)
 
@@ -305,7 +328,7 @@ def step_of(path: Path) -> int:
 
 def _entries(path: Path) -> dict[str, dict[str, Any]]:
     entries = read_manifest(path)
-    if set(entries) != set(CONTENTS):
+    if {*entries, OWN} != {*CONTENTS, OWN}:
         raise CheckpointError("is no manifest of a checkpoint", where=str(path / MANIFEST))
     return entries
 

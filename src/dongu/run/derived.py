@@ -21,11 +21,17 @@ LEFT_OUT = 0.01  # a share of the parameters that is worth saying
 
 def describe(loop: Loop) -> list[tuple[str, str]]:
     """Everything that was read, inferred or derived, once, before the first step."""
-    config, data = loop.config, loop.data
+    config, data, own = loop.config, loop.data, loop.given
     parameters, learning = count_parameters(loop.model)
     warmup = f"{loop.warmup_steps:,} steps of warm-up" if loop.warmup_steps else "no warm-up"
     decay = f", times {config.layer_decay:g} for each layer down from the head" if config.layer_decay < 1 else ""
     clip = f", clipped at norm {config.max_grad_norm:g}" if config.max_grad_norm else ""
+    schedule = "your own schedule" if own.lr_scheduler else f"{config.lr_scheduler}, {warmup}"
+    optimizer = (
+        f"AdamW, learning rate {config.learning_rate:g} ({schedule}){decay}, weight decay {config.weight_decay:g}"
+    )
+    if own.optimizer:
+        optimizer = f"{type(loop.optimizer).__name__}, your own ({schedule})"
     usual = "; a new head" if loop.model.new_head == NO_HEAD else ""
     return [
         ("data", describe_rows(data)),
@@ -37,11 +43,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         *_describe_lora(loop, parameters, learning),
         ("tokens", f"{_describe_tokens(loop)}{_describe_padding(loop)}"),
         ("steps", _describe_steps(loop)),
-        (
-            "optimizer",
-            f"AdamW, learning rate {config.learning_rate:g} ({config.lr_scheduler}, {warmup}){decay}, weight decay"
-            f" {config.weight_decay:g}{clip}",
-        ),
+        ("optimizer", f"{optimizer}{clip}"),
         (
             "device",
             f"{describe_device(loop.accelerator)}, {config.precision}, {counted(config.threads or 0, 'thread')},"
@@ -50,12 +52,24 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         *_describe_precision(loop),
         ("metrics", _describe_metrics(loop)),
         *_describe_alone(loop),
+        *_describe_own(loop),
     ]
+
+
+def _describe_own(loop: Loop) -> Iterator[tuple[str, str]]:
+    """The parts of the user's own, and what they cost; nothing where there are none."""
+    own = loop.given
+    if own.names:
+        broken = [f"{name.replace('_', '-')}: {text}" for name, text in loop.promises.items() if text != "yes"]
+        where = f" from {own.file}" if own.file else ""
+        yield "parts", "; ".join([f"{', '.join(own.names)}{where} (sha256 {own.digest[:12]})", *broken])
 
 
 def _describe_head(loop: Loop) -> Iterator[tuple[str, str]]:
     """Whether what the model has learnt of labels goes on, or is drawn anew; nothing where it had no head."""
     new = loop.model.new_head
+    if loop.given.model is not None:
+        return
     if new is None:
         kept = "in its own unit" if loop.data.task == "regression" else "with its labels in its own order"
         yield "head", f"the model's own, {kept}"
@@ -124,7 +138,7 @@ def _describe_padding(loop: Loop) -> str:
     """What grouping saves, from the order of the first epoch."""
     if not loop.config.group_by_length:
         return ""
-    updates = loop.updates
+    updates = loop.train_updates
     lengths, size = updates.split.tokens.lengths, min(updates.micro_batch_size, updates.batch_size)
     grouped = padding_share(lengths, updates.order(0), size)
     shuffled = padding_share(lengths, epoch_order(len(lengths), updates.seed, 0), size)

@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # a folder is looked at before torch is loaded
 LOCK = ".lock"
 SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.json
 RESOLVED = {"text_columns", "label_column", "task"}  # options that have a value in every run.json
+PARTS_COPY = "parts.py"  # what the run's own parts were read from; a copy, which is never run by itself
 FINDINGS = "findings.json"  # what the data doctor said; the last file before run.json, with which a run begins
 TRACKING, TENSORBOARD = "tracking.json", "tensorboard"  # what trackers call the run; TensorBoard's files
 CALIBRATION = "calibration.json"  # in the model's folder: a calibrated model comes with it or not at all
@@ -251,28 +252,49 @@ class RunFolder:
             return None
         return float(self.read_json(f"model/{CALIBRATION}")["temperature"])
 
-    def reopen(self, data: Any = None, **options: Any) -> Loop:
+    def reopen(self, data: Any = None, *, parts: str | Path | None = None, **options: Any) -> Loop:
         """The loop of the run as it was set up, before its first step.
 
         Args:
             data: the rows, where they were given in memory or lie elsewhere now.
-            options: those of `RunConfig` that shall be others.
+            parts: the file of the run's own parts; the copy in the folder is never run by itself.
+            options: those of `RunConfig` that override the run's, and parts of its own.
 
         Raises:
-            InputError: the folder is no run, or its data or model cannot be read.
+            InputError: the folder is no run, its data or model cannot be read, or it has parts that are not given.
         """
         from dongu.loop import Loop
 
-        recorded = {**self.read_record()["options"], "out": str(self.path), **options}
+        record = self.check_parts(parts, given=options)
+        recorded = {**record["options"], "out": str(self.path), **options}
         where_they_were = recorded.pop("data")
         if data is None and where_they_were is None:
             raise DataError("the run's data were in memory", where=str(self.path), hint="give them again")
         try:
-            return Loop(where_they_were if data is None else data, **recorded)
+            return Loop(where_they_were if data is None else data, parts=parts, **recorded)
         except DataError as error:
             if data is None and error.where == where_they_were and split_commit(error.where)[1] is None:
                 error.hint = f"these are the run's data; where are they now? dongu resume {self.path} DATA"
             raise
+
+    def check_parts(self, parts: Any, given: Collection[str] = ()) -> dict[str, Any]:
+        """`run.json`, if the parts that the run has of its own are given again.
+
+        Args:
+            parts: their file, if it is given.
+            given: the names of what is handed in.
+
+        Raises:
+            InputError: they are not, or as `read_record`.
+        """
+        record = self.read_record()
+        own = record.get("parts")
+        if isinstance(own, dict) and parts is None and not {*own["names"]} & {*given}:
+            names, file = ", ".join(own["names"]), record.get("parts_file")
+            hint = f"give their file: --parts {file}" if file else f"give them in Python again: {own['names'][0]}=…"
+            what = f"the run has parts of its own ({names}; sha256 {own['sha256'][:12]})"
+            raise UsageError(what, where=str(self.path), hint=f"{hint}; a run folder's own copy is never run by itself")
+        return record
 
     def read_record(self) -> dict[str, Any]:
         """`run.json`: options of a run that has begun, names of its labels, its metric, digests of its data.

@@ -28,6 +28,7 @@ version = cache(metadata.version)  # which reads a file each time
 # not among them; it is recorded as the hardware that it stands for.
 HARMLESS = frozenset({"data", "out", "workers", "save_steps", "keep", "device", "strict", "track"})
 
+OTHERS = ("data", "parts", "versions", "hardware")  # that may differ, besides options
 DIGESTED_TOKENS = 1 << 20  # at a time
 
 
@@ -57,6 +58,7 @@ def identity(loop: Loop) -> dict[str, Any]:
         "label_names": [*loop.data.label_names],
         "processes": loop.accelerator.num_processes,
         "weights": _digest_of_weights(loop.model),
+        **loop.given.identity(),
     }
 
 
@@ -91,6 +93,8 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
             yield Difference("data", f"{split} holds other rows than it did ({origin}: {counts})")
         elif new["tokens"] != old["tokens"]:
             yield Difference("data", f"the tokenizer makes other tokens of {split}")
+    if (parts := was.get("parts")) != now.get("parts"):
+        yield Difference("parts", f"the parts of your own are {_parts(now.get('parts'))}, and were {_parts(parts)}")
     same_seed = was["options"].get("seed") == now["options"]["seed"]  # another one makes another head
     if same_seed and was.get("weights", now["weights"]) != now["weights"]:
         yield Difference("model", f"the weights of --model {loop.config.model} are others than those of the start")
@@ -116,10 +120,16 @@ def refuse(found: Collection[Difference], allowed: Collection[str], where: str) 
     Raises:
         UsageError: there are differences that change the result and are not allowed by name, or no such name.
     """
-    known = [*(option_flag(name).removeprefix("--") for name in RunConfig.model_fields), "versions", "hardware", "data"]
+    known = [
+        *(option_flag(name).removeprefix("--") for name in RunConfig.model_fields),
+        "versions",
+        "hardware",
+        "data",
+        "parts",
+    ]
     if unknown := [name for name in allowed if name not in known]:
         close = get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "names are data, versions, hardware, and those of options"
+        hint = f"did you mean {close[0]}?" if close else f"names are {', '.join(OTHERS)}, and those of options"
         raise UsageError("is nothing that can differ", where=f"--allow {unknown[0]}", hint=hint)
     refused = [difference for difference in found if difference.name and difference.name not in allowed]
     if refused:
@@ -150,6 +160,10 @@ def _digest_of_weights(model: Any) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())  # numpy has no bfloat16
     return digest.hexdigest()
+
+
+def _parts(parts: Any) -> str:
+    return f"{', '.join(parts['names'])} (sha256 {parts['sha256'][:12]})" if isinstance(parts, dict) else "none"
 
 
 def _shown(value: Any) -> str:

@@ -83,6 +83,10 @@ class Journal:
             {"event": "evaluation", "step": step, "split": evaluation.split, **evaluation.metrics},
         )
 
+    def record(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Numbers of the user's own."""
+        self._write(self._metrics, {"event": "record", "step": step, **{k: float(v) for k, v in numbers.items()}})
+
     def phase(self, name: str, seconds: float, step: int) -> None:
         """How long something other than a step took."""
         self._write(self._timing, {"event": "phase", "phase": name, "step": step, "seconds": seconds})

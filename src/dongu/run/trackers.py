@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -69,6 +70,10 @@ class Trackers:
             },
             step.number,
         )
+
+    def record(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Numbers of the user's own."""
+        self._log({name: float(value) for name, value in numbers.items()}, step)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         """One evaluation."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dongu.data.batches import Update
+from dongu.data.batches import MicroBatches
 from dongu.loop import Loop, Step
 from dongu.model.loss import row_losses
 from dongu.run.console import Console
@@ -60,7 +60,7 @@ class Lesson:
 
     def in_full(self, step: Step, seen: Watch) -> Iterator[str]:
         """Each line of the loop, and what it did."""
-        update = self._loop.updates[step.number - 1]
+        update = self._loop.train_updates[step.number - 1]
         logits = seen.logits[-len(update.micro_batches) :]  # those before may be of a try that ran out of memory
         yield ""
         yield self._title(step)
@@ -102,7 +102,7 @@ class Lesson:
         yield f"{code}{self._words[name]:>{WIDTH - len(code)}}"
         yield from lines
 
-    def _data(self, step: Step, update: Update) -> Iterator[str]:
+    def _data(self, step: Step, update: MicroBatches) -> Iterator[str]:
         loop, first = self._loop, update.micro_batches[0]
         split = loop.splits["train"]
         own = sum(len(micro_batch.rows) for micro_batch in update.micro_batches)
@@ -135,7 +135,7 @@ class Lesson:
                 self._say("micro", count=len(others) + 1, size=size, shapes=shapes, examples=step.examples)
             )
 
-    def _forward(self, update: Update, logits: Tensor) -> Iterator[str]:
+    def _forward(self, update: MicroBatches, logits: Tensor) -> Iterator[str]:
         loop, task = self._loop, self._loop.data.task
         dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in loop.model.modules())
         yield from self._wrapped(
@@ -173,7 +173,7 @@ class Lesson:
         said = self._say("answer" + KINDS[task], share=self._percent(share), label=name, has=has)
         return f"{numbers}   {said}"
 
-    def _loss(self, step: Step, update: Update, logits: Sequence[Tensor]) -> Iterator[str]:
+    def _loss(self, step: Step, update: MicroBatches, logits: Sequence[Tensor]) -> Iterator[str]:
         loop, task = self._loop, self._loop.data.task
         if isinstance(loop.config.class_weights, dict) or loop.config.label_smoothing:
             yield from self._wrapped(self._say("losses_weighed", examples=step.examples, loss=_loss(step.loss)))

@@ -1,0 +1,224 @@
+"""Parts of a run that are the user's own: read from a file, called, digested, and what they leave of the promises."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dongu.errors import UsageError
+from dongu.files import read_regular
+from dongu.text import one_line
+
+PLAIN_TOO = ("tokenizer", "lr_scheduler", "columns")  # that may also be a plain value, which is an option then
+FUNCTIONS = ("loss", "optimizer", "lr_scheduler", "order", "collate", "setup", "update", "eval_model")
+PARTS = ("model", "tokenizer", *FUNCTIONS[:5], "columns", "metrics", *FUNCTIONS[5:])
+
+
+@dataclass(frozen=True)
+class Own:
+    """What takes the place of a run's own parts; None is the run's own.
+
+    `file` is where they were read from. `digest` is the SHA-256 of that file, or of the source of what was handed in.
+    """
+
+    model: Any = None  # a module, or a function (number of labels, config) → module
+    tokenizer: Any = None
+    loss: Any = None  # (model, batch) → (rows,)
+    optimizer: Any = None  # (parameters by name, config) → Optimizer
+    lr_scheduler: Any = None  # (step, total steps) → share of the learning rate
+    order: Any = None  # (split, epoch, seed) → row positions
+    collate: Any = None  # (split, rows) → tensors by name
+    metrics: Mapping[str, Callable[[Any], float]] = field(default_factory=dict)  # (evaluation) → number
+    setup: Any = None  # (loop), before the first update
+    update: Any = None  # (loop, update): the statements of one update
+    eval_model: Any = None  # (loop) → the module that is evaluated and kept
+    file: Path | None = None
+    digest: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """The parts that there are, in the order of `PARTS`."""
+        return [name for name in PARTS if name != "columns" and getattr(self, name)]
+
+    def identity(self) -> dict[str, Any]:
+        """What tells them from others, for `run.json`; nothing where there are none."""
+        return {"parts": {"names": self.names, "sha256": self.digest}} if self.names else {}
+
+
+def take_own(options: dict[str, Any], file: str | Path | None) -> Own:
+    """Take the parts out of what was given to a loop and out of a file; plain values stay, or become, options.
+
+    Raises:
+        UsageError: the file cannot be run or has no part, or something is given twice or is no part.
+    """
+    found = {} if file is None else read_parts(Path(file))
+    given = {name: options.pop(name) for name in PARTS if name in options and not _is_option(name, options[name])}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in (name for name in found if name in given):
+        raise UsageError(f"`{name}` is in {file} too", where=f"{name}=", hint="give it in one place")
+    for name in [name for name in found if _is_option(name, found[name])]:
+        options[name] = found.pop(name)
+    own = {**found, **given}
+    for name in FUNCTIONS:
+        if name in own and not callable(own[name]) and not (name == "optimizer" and hasattr(own[name], "step")):
+            what = f"a {type(own[name]).__name__} is no function"
+            raise UsageError(what, where=f"{name}=", hint=f"it is called as {SIGNATURES[name]}")
+    metrics = own.get("metrics", {})
+    if not isinstance(metrics, Mapping) or not all(isinstance(k, str) and callable(v) for k, v in metrics.items()):
+        raise UsageError("are no functions by name", where="metrics=", hint='metrics={"qwk": lambda evaluation: …}')
+    digest = hashlib.sha256(read_regular(Path(file), follow=True)) if file is not None else hashlib.sha256()
+    for name in (name for name in PARTS if name in given):
+        digest.update(f"{name}\n{_source_of(given[name])}\n".encode())
+    return Own(**own, file=None if file is None else Path(file), digest=digest.hexdigest() if own else "")
+
+
+SIGNATURES = {
+    "model": "model(labels, config) and makes a torch.nn.Module for so many labels",
+    "loss": "loss(model, batch) and gives one number a row",
+    "optimizer": "optimizer(parameters), parameters by their names",
+    "lr_scheduler": "lr_scheduler(step, total_steps) and gives a share of the learning rate",
+    "order": "order(split, epoch) and gives the positions of the rows of an epoch",
+    "collate": "collate(split, rows) and gives tensors by name",
+    "setup": "setup(loop)",
+    "update": "update(loop, update), and calls update.backward() and update.step()",
+    "eval_model": "eval_model(loop) and gives the module that is evaluated",
+}
+
+
+def read_parts(path: Path) -> dict[str, Any]:
+    """Run a file and take what is named as a part.
+
+    Raises:
+        UsageError: it cannot be read or run, or it defines no part.
+    """
+    where = f"--parts {path}"
+    try:
+        digest = hashlib.sha256(read_regular(path, follow=True)).hexdigest()
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror or error})", where=where) from error
+    name = f"dongu_parts_{digest[:16]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError("is no Python file", where=where, hint="give one whose name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # data classes and pickled functions look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's statements raise
+        del sys.modules[name]
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or [1])[-1]
+        raise UsageError(f"{type(error).__name__}: {one_line(str(error))}", where=f"{path}:{line}") from error
+    found = {part: getattr(module, part) for part in PARTS if getattr(module, part, None) is not None}
+    if not found:
+        raise UsageError("has no part of a run", where=where, hint=f"a part is called {', '.join(PARTS)}")
+    return found
+
+
+def called(function: Any, name: str, *offered: Any) -> Any:
+    """Call a part with as many of the arguments as it takes.
+
+    Raises:
+        UsageError: it takes more.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of a function in C: as many as there are
+        return function(*offered)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    places = [each for each in parameters if each.kind in kinds]
+    if sum(each.default is inspect.Parameter.empty for each in places) > len(offered):
+        raise UsageError(f"takes {len(places)} arguments", where=name, hint=f"it is called as {SIGNATURES.get(name)}")
+    all_of_them = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
+    return function(*offered[: len(offered) if all_of_them else len(places)])
+
+
+def takes_config(optimizer: Any) -> bool:
+    """Whether an optimizer of one's own is made with the options in sight."""
+    try:
+        return len(inspect.signature(optimizer).parameters) > 1
+    except (TypeError, ValueError):
+        return False
+
+
+def coupled(loss: Any) -> Any:
+    """Say of a loss that its rows depend on each other (`@dongu.coupled`): then an update is computed whole.
+
+    Such a loss may give one number for all rows, or one a row.
+    """
+    loss.coupled = True
+    return loss
+
+
+class Array:
+    """Numbers of your own that checkpoints hold: `loop.own["hard"] = dongu.Array(np.zeros(rows))`, then `.value`."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = np.array(value)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The numbers as a tensor."""
+        return {"value": torch.from_numpy(self.value.copy())}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Those of a checkpoint, in the same array."""
+        self.value[...] = state["value"].numpy()
+
+
+COUPLED = "its rows depend on each other, as the loss says"
+
+
+def promises(own: Own, plain: str | None) -> dict[str, str]:
+    """What holds of a run with these parts: `yes`, or the reason why not.
+
+    Args:
+        own: the parts.
+        plain: why the model is computed with padding, if it is.
+    """
+    return {
+        "split": f"no: {COUPLED}" if getattr(own.loss, "coupled", False) else "yes",
+        "replay": "yes" if own.file or not own.names else f"no: {', '.join(own.names)} came from no file",
+        "padding_free": f"no: {plain}" if plain else "yes",
+        "eject": f"no: {', '.join(own.names)} of its own" if own.names else "yes",
+    }
+
+
+def _is_option(name: str, value: Any) -> bool:
+    return name == "columns" or (name in ("model", *PLAIN_TOO) and isinstance(value, str))
+
+
+def _source_of(part: Any) -> str:
+    """What tells one part from another: its source where Python has it, else its name."""
+    if isinstance(part, Mapping):
+        return "\n".join(f"{name}: {_source_of(value)}" for name, value in part.items())
+    thing = part if inspect.isfunction(part) or inspect.isclass(part) or inspect.ismethod(part) else type(part)
+    try:
+        return inspect.getsource(thing)
+    except (OSError, TypeError):
+        return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing)}"
+
+
+def module_of(model: Any, labels: int, config: Any) -> nn.Module:
+    """The user's model: as it is, or as the function or the class makes it.
+
+    Raises:
+        UsageError: it is no module.
+    """
+    made = (
+        model if isinstance(model, nn.Module) else called(model, "model", labels, config) if callable(model) else model
+    )
+    if not isinstance(made, nn.Module):
+        hint = "give a torch.nn.Module, or a function that makes one"
+        raise UsageError(f"a {type(made).__name__} is no model", where="model=", hint=hint)
+    return made

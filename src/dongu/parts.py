@@ -1,0 +1,378 @@
+"""What a run is made of: data, tokenizer, model, engine, loss, metrics, updates, optimizer, schedule.
+
+Each may be the user's own, and each may be replaced between two updates: then the others are bound anew, or an error
+names what to do.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from dongu.config import RunConfig, make_config
+from dongu.consistency import (
+    are_same,
+    check_alone,
+    check_engine,
+    check_model,
+    check_optimizer,
+    check_own,
+    check_schedule,
+    check_updates,
+    is_flat,
+    modules_and_weights,
+    sample_of,
+)
+from dongu.data.batches import Collator, Split, TrainUpdates
+from dongu.data.examples import Examples, TextData, read_examples
+from dongu.data.sources import read_source
+from dongu.data.tokens import check_known, tokenize
+from dongu.data.weights import resolve_weights, row_weights
+from dongu.engine.device import make_accelerator
+from dongu.engine.families import why_not
+from dongu.engine.graphs import HOOKED, has_hooks
+from dongu.engine.packed import PaddingFree, without_padding
+from dongu.engine.pending import Pending
+from dongu.engine.processes import compare, facts_of
+from dongu.errors import UsageError
+from dongu.evaluate import MAY_DIFFER_ALONE, difference_alone
+from dongu.extras import require_extras
+from dongu.judge.metrics import MetricSet
+from dongu.model.finite import check_finite
+from dongu.model.head import PROBLEM_TYPES, declared_labels
+from dongu.model.load import (
+    check_vocabulary,
+    load_model,
+    load_tokenizer,
+    model_columns,
+    position_count,
+    usual_length,
+)
+from dongu.model.lora import add_lora
+from dongu.model.loss import Loss, OwnLoss
+from dongu.model.optimizer import make_optimizer
+from dongu.model.place import pin_model, resolve_model
+from dongu.model.scale import Scale
+from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
+from dongu.own import Own, called, module_of, promises, take_own
+
+
+class Parts:
+    """The parts of a run under the textbook's names: `model`, `tokenizer`, `optimizer`, `lr_scheduler`, `accelerator`.
+
+    `engine` computes the model: the model itself, or its padding-free form, in what mixed precision and several
+    processes wrap around it. `splits` are tokenized, `train_updates` says which rows an update takes.
+
+    Args and errors: see `dongu.Loop`.
+    """
+
+    def __init__(self, data: Any = None, *, parts: Any = None, **options: Any) -> None:
+        self.given: Own = take_own(options, parts)
+        if isinstance(data, str | TextData):
+            options["data"] = data if isinstance(data, str) else data.place
+        config = make_config(options)
+        check_own(self.given, config)
+        require_extras(config)
+        self.data = (
+            data
+            if isinstance(data, TextData)
+            else read_examples(read_source(config.data if data is None else data), config)
+        )
+        self.accelerator = make_accelerator(config, has_own_model=self.given.model is not None)
+        config = self._make_model(config)
+        self.data = self.data.in_order_of(declared_labels(self.model.config))
+        check_vocabulary(self.model, self.tokenizer, config.model)
+        check_finite(self.model.state_dict(), f"--model {config.model}")
+        if config.lora is not None:
+            add_lora(self.model, config.lora, config.seed)
+        self.config = self._resolve(config)
+        names, own = self.data.label_names, self.given.metrics
+        self.metrics = MetricSet.of(self.data.task, names, self.data.hub_name, self.config.metric, own)
+
+        with self.accelerator.main_process_first():  # the first one fills the token cache, the others read it
+            self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
+        check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
+        if self.accelerator.num_processes > 1:
+            compare(self.accelerator, facts_of(self.config, self.data, self.splits, self.model))
+        self.loss, self.row_weights = self._make_loss()
+        self.train_updates = self._plan_updates()
+        self.steps_per_epoch = self.train_updates.steps_per_epoch
+        self.total_steps = total_steps(self.config, self.steps_per_epoch)
+
+        # The model alone is prepared: Accelerate would step the schedule once a process, and deal the rows out anew.
+        self.not_recorded: str | None = None  # why a GPU's steps are no replays
+        engine, self.fallback = self._choose_engine()
+        self.engine = self.accelerator.prepare_model(engine)
+        self.alone = self._compare_alone()  # how far an answer depends on the other rows of a batch
+        self.engine.train()
+        self._modules: list[nn.Module] = []
+        self._modes: list[bool] = []  # that they trained in
+        self._know_model()
+        self.optimizer: torch.optim.Optimizer = self._make_optimizer()
+        self._pending = Pending(self.accelerator.device)
+        self._know_optimizer()
+        self._course: Course
+        self._planned: tuple[Any, ...]
+        self._make_schedule()
+        self.own: dict[str, Any] = {}  # state of the user's own, which checkpoints hold
+
+    @property
+    def collate(self) -> Any:
+        """Makes tensors of rows, for training and for evaluation: `collate(split, rows)`, as `Collator` does."""
+        return self.train_updates.collate
+
+    @collate.setter
+    def collate(self, collate: Any) -> None:
+        self.train_updates.collate = collate
+
+    @property
+    def promises(self) -> dict[str, str]:
+        """What holds of this run, each `yes` or the reason why not."""
+        why = self.fallback or ("--engine plain" if self.config.engine == "plain" else None)
+        return promises(self.given, why)
+
+    def _make_model(self, config: RunConfig) -> RunConfig:
+        """Model and tokenizer: loaded by their names, or as they were given."""
+        own, name = self.given, config.tokenizer
+        if own.model is None:
+            config = config.model_copy(update={"model": pin_model(config.model)})
+            path = resolve_model(config.model)
+            self.tokenizer = own.tokenizer or load_tokenizer(resolve_model(name) if name else path)
+            self.model = load_model(
+                path,
+                label_names=self.data.label_names,
+                task=self.data.task,
+                pad_token_id=self.tokenizer.pad_token_id,
+                seed=config.seed,
+            )
+            return config
+        torch.manual_seed(config.seed)  # of the weights that a function draws
+        self.model = module_of(own.model, len(self.data.label_names), config)
+        name = str(name or getattr(self.model, "name_or_path", ""))
+        if own.tokenizer is None and not name:
+            hint = 'tokenizer="minilm", or a tokenizer of transformers'
+            raise UsageError("a model of your own needs a tokenizer", where="tokenizer=", hint=hint)
+        self.tokenizer = own.tokenizer or load_tokenizer(resolve_model(name))
+        self._name_labels(self.model)
+        return config.model_copy(update={"model": type(self.model).__name__})
+
+    def _name_labels(self, model: Any) -> None:
+        """See to it that a model of the user's own says what the others say of themselves in their config."""
+        names = self.data.label_names
+        labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+        config = getattr(model, "config", None)
+        if not isinstance(config, PreTrainedConfig):
+            model.config = PreTrainedConfig(**labels)
+        elif config.num_labels != len(names):
+            hint = f"load it with num_labels={len(names)}"
+            raise UsageError(f"has {config.num_labels} labels, and the data {len(names)}", where="model=", hint=hint)
+        elif sorted(declared_labels(config)) != sorted(names):
+            config.update(labels)
+        if isinstance(model, PreTrainedModel) and getattr(model.config, "pad_token_id", None) is None:
+            model.config.pad_token_id = self.tokenizer.pad_token_id
+        model.config.problem_type = PROBLEM_TYPES[self.data.task]
+        model.new_head = None
+
+    def _plan_updates(self) -> TrainUpdates:
+        split, own, config = self.splits["train"], self.given, self.config
+        updates = TrainUpdates(
+            split,
+            own.collate or self._usual_collator(),
+            seed=config.seed,
+            batch_size=config.batch_size,
+            micro_batch_size=config.micro_batch_size or config.batch_size,
+            group_by_length=config.group_by_length,
+            row_weights=self.row_weights,
+            process=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        if own.order is not None:
+            updates.drawn_rows = len(called(own.order, "order", split, 0, config.seed))
+            updates.order = partial(_ordered, own.order, split, config.seed)  # type: ignore[method-assign]
+        return updates
+
+    def _usual_collator(self) -> Collator:
+        accepted = inspect.signature(self.model.forward).parameters
+        numeric = tuple(name for name in self.config.columns or () if name in accepted)
+        return replace(Collator.of(self.tokenizer, model_columns(self.model)), numeric=numeric)
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        own = self.given.optimizer
+        if own is None:
+            return make_optimizer(self.model, self.config)
+        named = dict(self.model.named_parameters())
+        made = own if isinstance(own, torch.optim.Optimizer) else called(own, "optimizer", named, self.config)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise UsageError(f"gave a {type(made).__name__}, and no torch.optim.Optimizer", where="optimizer")
+        return made
+
+    def _make_schedule(self) -> None:
+        """The run's schedule, over the optimizer and the steps that there are now."""
+        own, steps = self.given.lr_scheduler, self.total_steps
+        self.warmup_steps = 0 if own else warmup_steps(self.config, steps)
+        made: Any = (
+            LambdaLR(self.optimizer, partial(_share, own, steps))
+            if own
+            else make_scheduler(self.optimizer, self.config, steps)
+        )
+        self.lr_scheduler = self._own_scheduler = made
+        self._course = Course(self.lr_scheduler, 0)
+        self._planned = (self.optimizer, len(self.optimizer.param_groups), self.total_steps)
+
+    def _look(self) -> None:
+        """Bind anew what was put in another part's place, or refuse it: see `dongu.consistency`.
+
+        Raises:
+            UsageError: parts of the loop do not belong together.
+        """
+        self._pending.settle()
+        self._pending.clear()  # an interrupted update may have set it
+        check_updates(self)
+        self._look_at_engine()
+        check_optimizer(self)
+        self._look_at_schedule()
+
+    def _look_at_engine(self) -> None:
+        """What computes is `loop.model` as it is now, and passes by nobody's hook."""
+        is_packed, is_other = self.config.engine == "packed", self.model is not self._computed[0]
+        if is_other:
+            check_model(self)
+            if isinstance(self.collate, Collator):
+                self.collate = replace(self.collate, columns=model_columns(self.model) or self.collate.columns)
+        is_wrong = is_packed and (
+            not are_same(self._computed, modules_and_weights(self.model))
+            or not is_flat(self)
+            or why_not(self.model, self.tokenizer.padding_side) is not None
+        )
+        if is_other or is_wrong:
+            check_alone(self)
+            self.accelerator.free_memory()  # it keeps what it has prepared
+            engine, reason = self._choose_engine()
+            self.engine = self.accelerator.prepare_model(engine)
+            if reason is not None:
+                self.fallback, self.not_recorded = reason, None
+                warnings.warn(f"the plain engine computes from here on: {reason}", stacklevel=5)
+        self._know_model()
+        check_engine(self)
+        computing = self.accelerator.unwrap_model(self.engine)
+        if isinstance(computing, PaddingFree) and computing.graphs is not None and has_hooks(self.model.parameters()):
+            computing.graphs, self.not_recorded = None, HOOKED
+
+    def _know_model(self) -> None:
+        """Remember what the engine computes. A module that is new is in training mode, unless it says otherwise."""
+        modes = dict(zip(self._modules, self._modes, strict=True))
+        self._computed = modules_and_weights(self.model)
+        self._modules = list(self.engine.modules())
+        self._modes = [modes.get(module, True) for module in self._modules]
+
+    def _know_optimizer(self) -> None:
+        """Have the optimizer say when it has stepped, before any other hook of it, and not step where it shall not."""
+        self._known_optimizer = self.optimizer
+        hook = self.optimizer.register_step_post_hook(lambda *_: setattr(self, "_has_stepped", True))
+        hooks: Any = self.optimizer._optimizer_step_post_hooks
+        hooks.move_to_end(hook.id, last=False)
+        self._pending.bind(self.optimizer)
+
+    def _look_at_schedule(self) -> None:
+        """The schedule drives the optimizer, and the run's is where the loop is."""
+        if self.optimizer is not self._known_optimizer:
+            self._know_optimizer()
+        if self.lr_scheduler is not self._own_scheduler:
+            check_schedule(self)
+            if self.lr_scheduler is not self._course.scheduler:
+                self._course = Course(self.lr_scheduler, self.number)
+        elif self._planned != (self.optimizer, len(self.optimizer.param_groups), self.total_steps):
+            self._make_schedule()
+            self._course.go_to(self.number)
+        elif self.lr_scheduler.last_epoch != self.number:
+            self._course.go_to(self.number)
+
+    number = 0  # updates made
+
+    def _choose_engine(self) -> tuple[Any, str | None]:
+        """What computes a micro-batch: the padding-free form, or the model itself and why, if it was not asked for."""
+        if self.config.engine == "plain":
+            return self.model, None
+        device = self.accelerator.device
+        if self.model.config.model_type:
+            inputs = sample_of(self)
+            autocast = self.accelerator.autocast() if self.config.precision == "bf16" else None
+            engine, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side, autocast)
+        else:
+            engine, reason = self.model, f"a {type(self.model).__name__} is no model of transformers"
+        is_own = not isinstance(self.collate, Collator)
+        if is_own and not is_flat(self):
+            engine, reason = self.model, "loop.collate is your own, and pads"
+        if reason is None and device.type == "cuda":
+            self.not_recorded = "several processes add up their gradients"  # by hooks, which a replay does not call
+            if self.accelerator.num_processes == 1:
+                with self.accelerator.autocast():
+                    self.not_recorded = engine.record(inputs)
+        if not is_own:
+            self.collate = replace(self.collate, flat=reason is None)
+        self.config = self.config if reason is None else self.config.model_copy(update={"engine": "plain"})
+        return engine, reason
+
+    def _compare_alone(self) -> float:
+        """`difference_alone` of a model of a type that may have one; tests know of the others that they have none."""
+        if self.model.config.model_type not in MAY_DIFFER_ALONE:
+            return 0.0
+        return difference_alone(self.model, self.collate, self.splits["train"], self.accelerator.device, self.data.task)
+
+    def _make_loss(self) -> tuple[Loss, np.ndarray | None]:
+        """The loss, and how much each training row counts in it, where not all count alike."""
+        by_class, targets = self.config.class_weights, self.data.splits["train"].targets
+        loss = Loss(self.data.task, label_smoothing=self.config.label_smoothing)
+        if self.given.loss is not None:
+            return OwnLoss(self.data.task, function=self.given.loss), None
+        if self.data.task == "regression" and targets is not None and self.given.model is None:
+            scale = Scale.of(targets, self.model)
+            if self.model.new_head is None:
+                scale.enter(self.model)
+            return replace(loss, scale=scale), None
+        if not isinstance(by_class, dict) or targets is None:
+            return loss, None
+        weights = torch.tensor(list(by_class.values()), dtype=torch.float32, device=self.accelerator.device)
+        return replace(loss, class_weights=weights), row_weights(by_class, targets)
+
+    def _resolve(self, config: RunConfig) -> RunConfig:
+        """Every option with the value that the run uses."""
+        positions = position_count(self.model)
+        if config.max_length is not None and positions is not None and config.max_length > positions:
+            raise UsageError(f"the model has {positions} positions", where=f"--max-length {config.max_length}")
+        return config.model_copy(
+            update={
+                "data": self.data.place if config.data else None,
+                "text_columns": self.data.columns.texts,
+                "label_column": self.data.columns.label,
+                "label_separator": self.data.form.separator,
+                "task": self.data.task,
+                "class_weights": resolve_weights(config, self.data),
+                "micro_batch_size": min(config.micro_batch_size or config.batch_size, config.batch_size),
+                "max_length": config.max_length or usual_length(self.model, self.tokenizer),
+                "threads": torch.get_num_threads(),
+            }
+        )
+
+    def _tokenize(self, name: str, examples: Examples) -> Split:
+        texts: Sequence[Sequence[str]] = examples.texts
+        tokens = tokenize(self.tokenizer, texts, self.config.max_length or 0)
+        return Split(name, examples.ids, tokens, examples.targets, examples.columns)
+
+
+def _ordered(order: Any, split: Split, seed: int, epoch: int) -> Any:
+    return called(order, "order", split, epoch, seed)
+
+
+def _share(schedule: Any, steps: int, step: int) -> float:
+    return float(called(schedule, "lr_scheduler", step, steps))

@@ -1,0 +1,113 @@
+"""The tensors of a run's state: weights by name, the optimizer's state, and state of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from dongu.errors import UsageError
+from dongu.loop import Loop
+
+HOLDS = "it may hold tensors, numbers, strings, and lists and dicts of them"
+
+
+def state_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Trainable weights by name, each shared one once, and the optimizer's state as `PARAMETER.NAME`; on the CPU.
+
+    Frozen weights are those of `--model`, whose digest is part of the run's identity; with parts of the user's own,
+    which may thaw them on the way, all are taken.
+    """
+    model = loop.model
+    kept, every = set(model.state_dict()), bool(loop.given.names or loop.own)
+    learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad or every}
+    named = {**learning, **dict(model.named_buffers())}
+    weights = {name: on_cpu(tensor) for name, tensor in named.items() if name in kept}
+    moments = {
+        f"{index}.{name}": on_cpu(value)
+        for index, entry in loop.optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+        if isinstance(value, Tensor)
+    }
+    return weights, moments
+
+
+def optimizer_numbers(loop: Loop) -> dict[str, Any] | None:
+    """What an optimizer of the user's own knows beside tensors; None for the run's own, which knows nothing more.
+
+    Raises:
+        UsageError: it is nothing that JSON holds.
+    """
+    if loop.given.optimizer is None:
+        return None
+    known = loop.optimizer.state_dict()
+    groups = [{name: value for name, value in group.items() if name != "params"} for group in known["param_groups"]]
+    numbers = {
+        str(index): {name: value for name, value in entry.items() if not isinstance(value, Tensor)}
+        for index, entry in known["state"].items()
+    }
+    content, tensors = taken_apart({"groups": groups, "state": numbers}, "optimizer")
+    if tensors:
+        raise UsageError(f"has a tensor in `{next(iter(tensors))}`", where="optimizer", hint="give it as a number")
+    return content  # type: ignore[no-any-return]
+
+
+def taken_apart(value: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
+    """What `state_dict` gives as JSON with names in place of tensors, and the tensors by these names.
+
+    Raises:
+        UsageError: there is something in it that is neither.
+    """
+    if isinstance(value, Tensor):
+        return {"tensor": name}, {name: on_cpu(value)}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}, {}
+    if isinstance(value, Mapping):
+        items = [(key, *taken_apart(item, f"{name}.{key}")) for key, item in value.items()]
+        if all(isinstance(key, str | int) for key, *_ in items):
+            return {"items": [[key, part] for key, part, _ in items]}, _joined(items)
+    if isinstance(value, list | tuple):
+        items = [(i, *taken_apart(item, f"{name}.{i}")) for i, item in enumerate(value)]
+        return {type(value).__name__ if type(value) in (list, tuple) else "list": [p for _, p, _ in items]}, _joined(
+            items
+        )
+    raise UsageError(f"has a {type(value).__name__}, which no checkpoint holds", where=name, hint=HOLDS)
+
+
+def put_together(content: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The reverse of `taken_apart`.
+
+    Raises:
+        KeyError, TypeError, ValueError: the content is none of its.
+    """
+    [(kind, value)] = content.items()
+    if kind == "tensor":
+        return tensors[value].clone()
+    if kind == "items":
+        return {key: put_together(part, tensors) for key, part in value}
+    if kind in ("list", "tuple"):
+        parts = [put_together(part, tensors) for part in value]
+        return parts if kind == "list" else tuple(parts)
+    if kind != "value":
+        raise ValueError(f"there is no {kind}")
+    return value
+
+
+def own_tensors(loop: Loop) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """State of the user's own (`loop.own`) by its names, and its tensors."""
+    parts = {name: taken_apart(thing.state_dict(), name) for name, thing in loop.own.items()}
+    tensors = {key: tensor for _, found in parts.values() for key, tensor in found.items()}
+    return {name: content for name, (content, _) in parts.items()}, tensors
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """The numbers, apart from the graph and from shared memory of another shape."""
+    return tensor.detach().cpu().contiguous()
+
+
+def _joined(items: list[tuple[Any, Any, dict[str, Tensor]]]) -> dict[str, Tensor]:
+    return {name: tensor for _, _, found in items for name, tensor in found.items()}

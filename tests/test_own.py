@@ -1,0 +1,208 @@
+"""Parts of one's own: each contract is checked, and what cannot hold is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import dongu
+from dongu.cli.main import run as run_command
+from dongu.errors import UsageError
+
+Rows = Callable[..., list[dict[str, str]]]
+
+
+@pytest.fixture
+def splits(make_rows: Rows) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [{**row, "age": i / count, "weight": 1 + i % 3} for i, row in enumerate(make_rows(count, seed=count))]
+        for name, count in {"train": 22, "validation": 12, "validation:hard": 6}.items()
+    }
+
+
+def per_row(model: Any, batch: Any) -> Tensor:
+    return F.cross_entropy(model(**batch.inputs).logits.float(), batch.labels, reduction="none")
+
+
+def mean(model: Any, batch: Any) -> Tensor:
+    return per_row(model, batch).mean()
+
+
+@dongu.coupled
+def coupled_mean(model: Any, batch: Any) -> Tensor:
+    return per_row(model, batch).mean()
+
+
+def half(parameters: dict[str, nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD([p for name, p in parameters.items() if "classifier" not in name], lr=0.1)
+
+
+def frozen(loop: Any) -> None:
+    loop.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(torch.optim.SGD([torch.zeros(1)], lr=1), lambda step: 1.0)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "a loss that is a mean": ({"loss": mean}, r"gives a tensor of shape \(\) for 8 rows"),
+    "a loss that is no tensor": ({"loss": lambda model, batch: 1.0}, "gives a <class 'float'> for 8 rows"),
+    "a coupled loss that would be split": ({"loss": coupled_mean, "micro_batch_size": 4}, "cannot be split"),
+    "an optimizer without the head": ({"optimizer": half}, "does not have `classifier.weight`"),
+    "no optimizer": ({"optimizer": lambda parameters: None}, "gave a NoneType"),
+    "a schedule of another optimizer": ({"setup": frozen}, "it drives another optimizer"),
+    "a schedule that is a number": ({"lr_scheduler": 0.5}, "a float is no function"),
+    "an order of other lengths": ({"order": lambda split, epoch: np.arange(8 + epoch)}, "not 8 positions of rows"),
+    "an order of rows that are not there": ({"order": lambda split, epoch: np.arange(30)}, "rows 0 to 29, of 22"),
+    "a rate that the optimizer does not know": (
+        {"optimizer": lambda parameters: torch.optim.SGD(parameters.values(), lr=1), "learning_rate": 1e-3},
+        "--learning-rate",
+    ),
+    "weights of classes": ({"loss": per_row, "class_weights": "balanced"}, "--class-weights"),
+    "a metric that is none": ({"metric": "kappa"}, "--metric"),
+    "a column that is not there": ({"columns": ["height"]}, "there is no column `height`"),
+    "a column of texts": ({"columns": ["text"]}, "which is no number"),
+    "an update that is not made": ({"update": lambda loop, update: update.backward()}, "update 1.* was not made"),
+    "an update without a gradient": ({"update": lambda loop, update: update.step()}, "has no gradient yet"),
+    "a function of too many arguments": ({"lr_scheduler": lambda a, b, c: 1.0}, "takes 3 arguments"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_breach_is_an_error_that_names_it(case: str, splits: Any, tiny_model: Callable[..., str]) -> None:
+    options, said = REFUSED[case]
+    with pytest.raises((UsageError, dongu.DonguError), match=said):
+        list(dongu.Loop(splits, model=tiny_model(), text_columns="text", **options))
+
+
+def test_a_coupled_loss_is_computed_whole(splits: Any, tiny_model: Callable[..., str]) -> None:
+    losses = [
+        [step.loss for step in dongu.Loop(splits, model=tiny_model(), text_columns="text", max_steps=3, loss=loss)]
+        for loss in (coupled_mean, per_row)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    loop = dongu.Loop(splits, model=tiny_model(), text_columns="text", loss=coupled_mean)
+    assert loop.promises["split"].startswith("no: ")
+    assert loop.promises["eject"] == "no: loss of its own"
+    assert loop.promises["replay"] == "no: loss came from no file"
+
+
+def test_the_builtin_loss_written_out_gives_the_same_updates(splits: Any, tiny_model: Callable[..., str]) -> None:
+    for size in (8, 3):
+        plain, own = (
+            dongu.Loop(splits, model=tiny_model("bert", 0.1), text_columns="text", micro_batch_size=size, loss=loss)
+            for loss in (None, per_row)
+        )
+        for one, other in zip(plain, own, strict=True):
+            assert other.loss == pytest.approx(one.loss, rel=1e-6)
+            assert other.row_losses == pytest.approx(one.row_losses, rel=1e-5)
+
+
+def test_two_statements_are_what_the_loop_is(splits: Any, tiny_model: Callable[..., str]) -> None:
+    short, long = (dongu.Loop(splits, model=tiny_model("bert", 0.1), text_columns="text") for _ in range(2))
+    steps = list(short)
+    made = [update.backward().step() for update in long.updates()]
+    assert [step.loss for step in made] == [step.loss for step in steps]
+    for one, other in zip(short.model.parameters(), long.model.parameters(), strict=True):
+        assert one.equal(other)
+
+
+def test_columns_come_in_the_order_of_the_rows(splits: Any, tiny_model: Callable[..., str]) -> None:
+    seen: list[tuple[int, float, float]] = []
+
+    def noted(model: Any, batch: Any) -> Tensor:
+        seen.extend(
+            zip(batch.rows.tolist(), batch.columns["age"].tolist(), batch.columns["weight"].tolist(), strict=True)
+        )
+        return per_row(model, batch)
+
+    list(dongu.Loop(splits, model=tiny_model(), text_columns="text", columns=["age", "weight"], loss=noted, epochs=1))
+    assert sorted(row for row, _, _ in seen) == list(range(22))
+    for row, age, weight in seen:
+        assert age == pytest.approx(splits["train"][row]["age"])
+        assert weight == splits["train"][row]["weight"]
+
+
+def test_several_validation_splits(splits: Any, tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    loop = dongu.Loop(splits, model=tiny_model(), text_columns="text", epochs=2)
+    with loop.run(tmp_path / "run") as run:
+        for _ in run:
+            if run.due:
+                hard = run.evaluate("validation:hard")["accuracy"]
+                run.record(norm=loop.model.classifier.weight.norm().item())
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    recorded = [line for line in lines if line["event"] == "record"]
+    assert [line["validation:hard/accuracy"] for line in recorded[-2:-1]] == [hard]
+    assert recorded[-1]["norm"] > 0
+    assert recorded[-1]["step"] == run.state.step
+    assert sum(line["event"] == "evaluation" for line in lines) == 2, "validation was evaluated where it was due"
+    assert "validation:hard" in run.result.results
+
+
+PARTS = """
+import torch.nn.functional as F
+from pathlib import Path
+
+with Path(r"{trace}").open("a") as file:
+    file.write("run")
+
+def loss(model, batch):
+    return F.cross_entropy(model(**batch.inputs).logits, batch.labels, reduction="none")
+"""
+
+
+def test_a_run_folders_own_copy_is_never_run(
+    data_folder: Callable[..., str], tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by the commands that read a run, and not by those that go on with it or prove it, unless it is named."""
+    trace, parts, run = tmp_path / "trace", tmp_path / "mine.py", tmp_path / "run"
+    parts.write_text(PARTS.format(trace=trace))
+    command = ["train", data_folder(), "--model", tiny_model(), "--max-steps", "2", "--out", str(run)]
+    assert run_command([*command, "--parts", str(parts)]) == 0
+    assert trace.read_text() == "run"
+    (run / "parts.py").write_text(PARTS.format(trace=trace) + "\n# another one\n")
+    for reading in (
+        ["predict", str(run), "a text"],
+        ["evaluate", str(run)],
+        ["report", str(run)],
+        ["compare", str(run), str(run)],
+        ["resume", str(run)],
+        ["verify", str(run)],
+        ["eject", str(run)],
+    ):
+        run_command(reading)
+        assert trace.read_text() == "run", reading
+    capsys.readouterr()
+    assert run_command(["verify", str(run), "--parts", str(run / "parts.py")]) == 1, "another file is another run"
+    assert "the parts of your own are loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("def loss(model, batch:\n", r"mine.py:1"),
+        ("x = 1\nraise ValueError('no')\n", r"mine.py:2: ValueError: no"),
+        ("def losses(model, batch): ...\n", "has no part of a run"),
+        ("optimizer = 3\ndef loss(m, b): ...\n", "a int is no function"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used(
+    content: str | None,
+    said: str,
+    data_folder: Callable[..., str],
+    tiny_model: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if content is not None:
+        (tmp_path / "mine.py").write_text(content)
+    command = ["train", data_folder(), "--model", tiny_model(), "--out", str(tmp_path / "run")]
+    assert run_command([*command, "--parts", str(tmp_path / "mine.py")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
