@@ -275,8 +275,9 @@ def train_dongu(job: Job, turns: Turns, **options: Any) -> None:
     """`dongu.train`, with its log, its journal and its progress bar."""
     import dongu.training
     import plain_loop
-    from dongu.loop import Loop, Step
+    from dongu.loop import Loop
     from dongu.run.console import Console
+    from dongu.update import Step
 
     class Ticking(Loop):
         def __iter__(self) -> Iterator[Step]:
@@ -372,7 +373,8 @@ def start_dongu(job: Job, turns: Turns) -> None:
     import dongu.cli.main
     import dongu.loop
     import dongu.training
-    from dongu.loop import Loop, Step
+    from dongu.loop import Loop
+    from dongu.update import Step
 
     seconds["imports"] = time.perf_counter() - began
 

@@ -37,6 +37,7 @@ import dongu.best
 import dongu.cli.main
 import dongu.engine.processes
 import dongu.run.effort
+import dongu.running
 import dongu.training
 import dongu.use.classifier
 from conftest import save_tiny_model  # and the path to `forked`
@@ -109,13 +110,13 @@ def child(request: dict[str, Any], pipe: int) -> int:
             os.write(pipe, b".")
             super().__exit__(*error)
 
-    setattr(dongu.training, "StopSignals", Announced)  # noqa: B010 - a name of the module, and a class to mypy
+    setattr(dongu.running, "StopSignals", Announced)  # noqa: B010 - a name of the module, and a class to mypy
     announce(pipe, Checkpoints, "save", "save")
     announce(pipe, Checkpoints, "retire", "retention")
     announce(pipe, dongu.Loop, "evaluate", "evaluation")
-    announce(pipe, dongu.training, "save_best", "export")
+    announce(pipe, dongu.running, "save_best", "export")
     announce(pipe, dongu.best, "save_best", "export")
-    announce(pipe, dongu.training, "judge", "judging")
+    announce(pipe, dongu.running, "judge", "judging")
     make_parser: Callable[[], Any] = dongu.cli.main.make_parser
 
     def in_command() -> Any:

@@ -355,7 +355,7 @@ def test_calibrated_when_the_run_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dongu.training.judge", killed)
+        patch.setattr("dongu.running.judge", killed)
         with pytest.raises(KeyboardInterrupt):
             dongu.train(unclear, **options, out=str(tmp_path / "run"))
     result = dongu.resume(tmp_path / "run", calibrate=True, allow=["calibrate"])

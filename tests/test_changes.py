@@ -151,7 +151,7 @@ def test_from_another_folder(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dongu.training.judge", killed)
+        patch.setattr("dongu.running.judge", killed)
         with pytest.raises(KeyboardInterrupt):
             dongu.train(data, **{**OPTIONS, "model": model, "out": "relative"})
     monkeypatch.chdir(tmp_path.parent)

@@ -205,7 +205,7 @@ def try_fault(job: Job, at: int, number: int = errno.ENOSPC, *, forever: bool = 
     error = None
     with faults.on(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "save", noted_save)
-        patch.setattr("dongu.training.write_report", noted_report)
+        patch.setattr("dongu.running.write_report", noted_report)
         try:
             job.train(run)
         except StorageError as caught:

@@ -19,12 +19,12 @@ import torch
 import dongu
 from conftest import WORDS
 from dongu.cli.main import run
-from dongu.loop import Step
 from dongu.model.loss import row_losses
 from dongu.run.console import Console
 from dongu.teach.explain import EXPLAINED_STEPS, explained
 from dongu.teach.language import LANGUAGES, WIDTH, language_of, read_words
 from dongu.teach.watch import Watch
+from dongu.update import Step
 
 NAMES = ("rude", "funny", "sad")
 RUNS: dict[str, dict[str, Any]] = {

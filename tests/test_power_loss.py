@@ -29,13 +29,13 @@ from dongu.engine.arrival import Arrival
 from dongu.errors import CheckpointError, StorageError
 from dongu.files import Disk, disk, is_leftover, replace_folder, write_file
 from dongu.judge.answers import Evaluation
-from dongu.loop import Step
 from dongu.own import Own
 from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoints
 from dongu.run.folder import RunFolder
 from dongu.run.journal import Journal, check_log
 from dongu.run.plan import Plan
 from dongu.run.tensors import state_tensors
+from dongu.update import Step
 
 SAVES = 4
 KEEP = 2

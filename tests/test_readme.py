@@ -126,7 +126,8 @@ def test_the_changelog_knows_the_version() -> None:
 
 
 def test_the_loop_it_shows_is_the_loop_that_runs() -> None:
-    code = "\n".join(line.strip() for line in (ROOT / "src" / "dongu" / "loop.py").read_text("utf-8").splitlines())
+    files = [(ROOT / "src" / "dongu" / name).read_text("utf-8") for name in ("loop.py", "update.py")]
+    code = "\n".join(line.strip() for text in files for line in text.splitlines())
     for name in READMES:
         shown = blocks(name, "py")
         assert len(shown) == 3

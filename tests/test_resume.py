@@ -218,7 +218,7 @@ def test_every_task_ends_in_the_bytes_it_would_have_had(
         raise CutError
 
     with monkeypatch.context() as patch:
-        patch.setattr("dongu.training.save_best", killed)  # after an evaluation, before what it led to was kept
+        patch.setattr("dongu.running.save_best", killed)  # after an evaluation, before what it led to was kept
         with pytest.raises(CutError):
             dongu.train(str(data), out=str(tmp_path / "run"), **options)
     assert json.dumps(dongu.resume(tmp_path / "run").results) == json.dumps(whole.results)  # NaN is not equal to NaN

@@ -64,7 +64,7 @@ def test_a_run_that_has_not_ended(
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dongu.training.judge", killed)
+    monkeypatch.setattr("dongu.running.judge", killed)
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         dongu.train(data_folder(train=41), **{**OPTIONS, "model": tiny_model(dropout=0.2), "out": str(run)})

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dongu.config import RunConfig
     from dongu.errors import DonguError
-    from dongu.loop import Loop, Step, Update
+    from dongu.loop import Loop
     from dongu.own import Array, coupled
-    from dongu.training import Run, RunResult, resume, train
+    from dongu.running import Run, RunResult
+    from dongu.training import resume, train
+    from dongu.update import Step, Update
     from dongu.use.classifier import Classifier, load
 
 __version__ = "0.1.0"
@@ -23,11 +25,11 @@ _HOMES = {
     "Classifier": "dongu.use.classifier",
     "DonguError": "dongu.errors",
     "Loop": "dongu.loop",
-    "Run": "dongu.training",
+    "Run": "dongu.running",
     "RunConfig": "dongu.config",
-    "RunResult": "dongu.training",
-    "Step": "dongu.loop",
-    "Update": "dongu.loop",
+    "RunResult": "dongu.running",
+    "Step": "dongu.update",
+    "Update": "dongu.update",
     "coupled": "dongu.own",
     "load": "dongu.use.classifier",
     "resume": "dongu.training",

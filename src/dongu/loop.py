@@ -7,20 +7,16 @@ calls nobody back: recording, progress, evaluating and stopping are statements o
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dongu.consistency import check_optimizer, check_rows, marks_of
 from dongu.data.batches import Batch, EvalBatches, MicroBatch, MicroBatches, dropout_seed, make_dataloader
-from dongu.engine.arrival import Arrival
 from dongu.engine.dropout import seed_draws
 from dongu.engine.gradients import total_norm
 from dongu.errors import NonFiniteError, UsageError
@@ -31,206 +27,13 @@ from dongu.model.lora import load_plain_weights, merged
 from dongu.model.scale import UNSCALED
 from dongu.own import called
 from dongu.parts import Parts
+from dongu.update import Step, Update
 
 if TYPE_CHECKING:
     import dongu
 
 if TYPE_CHECKING:
     pass
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimizer update, after it was made. Counts are over all processes, tokens over this one.
-
-    A GPU may still be at it: then reading its loss, its norm or its seconds waits, and raises `NonFiniteError` where
-    the update was not made.
-    """
-
-    number: int  # from 1
-    epoch: float  # passes over the training rows so far
-    learning_rate: float  # that the update used; under --layer-decay that of the head
-    examples: int
-    tokens: int  # real ones
-    padded_tokens: int  # what they are when each row is padded to the longest of its micro-batch
-    ids: np.ndarray = field(compare=False)  # (examples,), the row number of each in the source
-    rows: np.ndarray = field(compare=False)  # (examples,), its position in the training split
-    arrival: Arrival = field(compare=False, repr=False)  # of the norm, the loss, and the loss of each example
-    recorded: dict[str, float] = field(compare=False, default_factory=dict)  # by `update.record`
-
-    @property
-    def loss(self) -> float:
-        """The mean over the examples of the update."""
-        return float(self._numbers[1])
-
-    @property
-    def grad_norm(self) -> float:
-        """Before clipping."""
-        return float(self._numbers[0])
-
-    @property
-    def row_losses(self) -> np.ndarray:
-        """(examples,), the loss of each just before the update, with dropout."""
-        return self._numbers[2:]
-
-    @property
-    def seconds(self) -> float:
-        """That the device was at it."""
-        return self.arrival.seconds
-
-    def check(self) -> None:
-        """
-        Raises:
-            NonFiniteError: the loss or the gradient is not finite.
-        """
-        norm, loss = map(float, self.arrival.numbers[:2])
-        if math.isfinite(loss) and math.isfinite(norm):
-            return
-        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {norm}"
-        raise NonFiniteError(
-            f"{what}; the update was not made",
-            where=f"step {self.number}, train rows {', '.join(map(str, self.ids[:32].tolist()))}",
-            hint="try a lower --learning-rate, some --warmup or --max-grad-norm 1, and look at these rows",
-        )
-
-    @cached_property
-    def _numbers(self) -> np.ndarray:
-        self.check()
-        return self.arrival.numbers
-
-
-class Update:
-    """One optimizer update that is yet to be made: `backward()`, perhaps statements of your own, then `step()`.
-
-    Attributes: `number` counts from 1; `rows` (examples,) are positions in the training split, over all processes.
-    """
-
-    def __init__(self, loop: Loop, batches: MicroBatches) -> None:
-        self.number = loop.number + 1
-        self.rows = batches.rows
-        self._loop = loop
-        self._batches = batches
-        self._arrival = Arrival(loop.accelerator.device)
-        self._losses: Tensor | None = None  # (1 + examples,), of the first backward pass
-        self._recorded: dict[str, float] = {}
-        self._passes = 0
-        self._made: Step | None = None
-
-    def backward(self) -> Self:
-        """Forward and backward of each micro-batch: adds to the gradients, which are in `.grad` then.
-
-        Called again it adds those of the parameters as they are by then, with other dropout.
-        """
-        losses = self._in_memory(self._loop.gradients)
-        self._losses = losses if self._losses is None else self._losses
-        self._passes += 1
-        return self
-
-    def step(self) -> Step:
-        """Make the update: step, schedule, zero the gradients.
-
-        Raises:
-            NonFiniteError: the loss or the gradient is not finite; nothing was changed.
-            UsageError: it has no gradient yet, or was made already.
-        """
-        loop = self._loop
-        step = self._as_step(loop.clip_gradients())
-        with loop.as_one():  # all of it or nothing, whatever interrupts
-            loop.optimizer.step()
-            loop.lr_scheduler.step()
-            loop.number += 1
-        loop.optimizer.zero_grad()
-        return self._close(step)
-
-    def record(self, **numbers: float) -> None:
-        """Numbers of your own beside those of the step, in `metrics.jsonl` and the trackers."""
-        self._recorded.update({name: float(value) for name, value in numbers.items()})
-
-    @contextlib.contextmanager
-    def moved(self, parameter: Tensor, by: Tensor) -> Iterator[None]:
-        """Inside the block a parameter is elsewhere; after it, where it was, to the bit."""
-        before = parameter.detach().clone()
-        with torch.no_grad():
-            parameter.add_(by)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                parameter.copy_(before)
-
-    @property
-    def made(self) -> Step:
-        """The step that it has become.
-
-        Raises:
-            UsageError: whoever asked for the update went on without it.
-        """
-        if self._made is None:
-            hint = "call update.step(), or leave the loop with break: it goes on here"
-            raise UsageError("was not made", where=f"update {self.number}", hint=hint)
-        return self._made
-
-    def _as_step(self, grad_norm: Tensor) -> Step:
-        """What the update will be once it is made; refused where its numbers are not finite.
-
-        Raises:
-            NonFiniteError, UsageError: see `step`.
-        """
-        loop, batches = self._loop, self._batches
-        if self._losses is None or self._made is not None:
-            what = "has no gradient yet" if self._losses is None else "was made already"
-            raise UsageError(what, where=f"update {self.number}", hint="update.backward(), then update.step(), once")
-        self._arrival.send(torch.cat([grad_norm.reshape(1), self._losses]))
-        step = Step(
-            number=self.number,
-            epoch=self.number / loop.steps_per_epoch,
-            learning_rate=max(float(group["lr"]) for group in loop.optimizer.param_groups),
-            examples=batches.examples,
-            tokens=sum(micro_batch.tokens for micro_batch in batches.micro_batches),
-            padded_tokens=sum(micro_batch.padded_tokens for micro_batch in batches.micro_batches),
-            ids=loop.train_updates.split.ids[batches.rows],
-            rows=batches.rows,
-            arrival=self._arrival,
-            recorded=self._recorded,
-        )
-        loop._pending.add(step, self._losses[0] + grad_norm)
-        return step
-
-    def _close(self, step: Step) -> Step:
-        self._made = step
-        self._arrival.close()
-        self._loop._pending.settle(behind=1)  # the one before has arrived, while a GPU is at this one
-        return step
-
-    def _in_memory(self, gradients: Callable[..., Tensor]) -> Tensor:
-        """The losses of all processes, of halved micro-batches from here on where the device has no memory for them.
-
-        Args:
-            gradients: `Loop.gradients`.
-
-        Raises:
-            UsageError: there is no memory for a single row, or nothing may be halved.
-        """
-        loop = self._loop
-        while True:
-            largest = max(len(micro_batch.rows) for micro_batch in self._batches.micro_batches)
-            try:
-                losses = gradients(self._batches, again=self._passes)
-                return loop.accelerator.reduce(losses, "sum")  # type: ignore[no-any-return]
-            except torch.OutOfMemoryError as error:
-                # Other processes already wait for this one's part, and a first pass would be lost.
-                fixed = loop.accelerator.num_processes > 1 or self._passes > 0 or loop.loss.is_coupled
-                if largest == 1 or fixed:
-                    raise UsageError(
-                        f"the device has no memory for {largest} rows at a time",
-                        where=f"step {self.number}, --micro-batch-size {loop.train_updates.micro_batch_size}",
-                        hint="give a smaller --micro-batch-size" if largest > 1 else "give a smaller --max-length",
-                    ) from error
-            loop.train_updates.micro_batch_size = largest // 2
-            self._batches = loop.train_updates[loop.number]
-            loop.optimizer.zero_grad()
-            if loop.accelerator.device.type == "cuda":
-                torch.cuda.empty_cache()
 
 
 class Loop(Parts):

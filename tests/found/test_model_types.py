@@ -97,7 +97,7 @@ def test_an_encoder_decoder_runs_to_its_end(model_type: str, tiny: Callable[...,
         ("dongu.run.effort.product_rate", "machine not measured (KeyError: 'broken')"),
         ("dongu.run.effort.peak_memory_bytes", ""),
         ("dongu.run.derived.precision_seconds", ""),
-        ("dongu.training.write_report", "report.html was not written (KeyError: 'broken')"),
+        ("dongu.running.write_report", "report.html was not written (KeyError: 'broken')"),
     ],
 )
 def test_a_statistic_never_ends_a_run(

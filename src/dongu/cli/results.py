@@ -10,7 +10,7 @@ from dongu.text import NAMES, WIDTH
 
 if TYPE_CHECKING:
     from dongu.run.console import Console
-    from dongu.training import RunResult
+    from dongu.running import RunResult
 
 
 def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from dongu.files import read_log
 
 if TYPE_CHECKING:  # a report is made without torch
-    from dongu.loop import Step
+    from dongu.update import Step
 
 # One after the other, 12 bytes each: `np.fromfile("dynamics.bin", dtype=RECORD)`.
 RECORD = np.dtype([("step", "<u4"), ("row", "<u4"), ("loss", "<f4")])

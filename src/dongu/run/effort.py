@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dongu.engine.products import FEWEST_TOKENS, has_fast_products, product
-from dongu.loop import Loop, Step
+from dongu.loop import Loop
 from dongu.model.lora import count_parameters
 from dongu.run.spared import tried
+from dongu.update import Step
 
 PROBE_SIZES = {"cpu": 768, "mps": 2048, "cuda": 4096}  # rows and columns of the product that the probe times
 PROBE_SECONDS = 0.1

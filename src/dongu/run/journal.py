@@ -23,7 +23,7 @@ from dongu.run.dynamics import bytes_until, records
 from dongu.run.folder import RunFolder, dump_json
 
 if TYPE_CHECKING:  # a report is made without torch
-    from dongu.loop import Step
+    from dongu.update import Step
 
 
 @dataclass(frozen=True)

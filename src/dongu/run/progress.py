@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
-from dongu.loop import Step
+from dongu.update import Step
 
 if TYPE_CHECKING:
     from dongu.run.console import Console

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from dongu.loop import Step
+from dongu.update import Step
 
 
 class Recorder:

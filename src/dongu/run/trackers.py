@@ -15,8 +15,9 @@ from dongu.run.spared import tried
 
 if TYPE_CHECKING:  # whether a tracker is installed is asked before torch is loaded
     from dongu.judge.answers import Evaluation
-    from dongu.loop import Loop, Step
+    from dongu.loop import Loop
     from dongu.run.console import Console
+    from dongu.update import Step
 
 
 class Trackers:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from dongu.data.batches import MicroBatches
-from dongu.loop import Loop, Step
+from dongu.loop import Loop
 from dongu.model.loss import row_losses
 from dongu.run.console import Console
 from dongu.teach.language import WIDTH, Language, read_words
 from dongu.teach.watch import Gradients, Watch
 from dongu.text import excerpt
+from dongu.update import Step
 
 EXPLAINED_STEPS = 3  # the first in full, the others in a line
 SHOWN_ROWS = 3

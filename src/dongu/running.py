@@ -1,0 +1,388 @@
+"""A run: a loop and a folder. It records the steps, evaluates, saves, keeps the best model, goes on, judges."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from dongu.best import check_calibration, judge, save_best
+from dongu.doctor.checkup import refuse_findings
+from dongu.doctor.words import before_a_run
+from dongu.engine.processes import check_shared, compare
+from dongu.errors import CheckpointError, StoppedError, WorkerError
+from dongu.files import read_regular, write_file
+from dongu.judge.answers import Evaluation
+from dongu.judge.calibration import NO_TEMPERATURE
+from dongu.judge.intervals import constant_answer
+from dongu.judge.words import Yardstick, advice, said_of
+from dongu.launch import among_processes
+from dongu.loop import Loop
+from dongu.page.report import write_report
+from dongu.run.checkpoint import Checkpoints, RunState
+from dongu.run.console import Console
+from dongu.run.derived import describe
+from dongu.run.effort import Effort
+from dongu.run.folder import FINDINGS, PARTS_COPY, RunFolder
+from dongu.run.identity import differences, identity, refuse
+from dongu.run.inspection import check_validation, findings_of, inspection
+from dongu.run.journal import Journal, logged_steps
+from dongu.run.plan import Plan
+from dongu.run.record import describe_run
+from dongu.run.recorder import Recorder
+from dongu.run.signals import EXIT_CODES, Stop, StopSignals
+from dongu.run.spared import tried
+from dongu.run.trackers import Trackers
+from dongu.teach.explain import explained
+from dongu.teach.language import Language
+from dongu.update import Step
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to. `metrics` are those of the best model on validation; `results` is `results.json`."""
+
+    path: Path
+    metrics: dict[str, float]
+    results: dict[str, Any]
+
+    @staticmethod
+    def of(path: Path, results: dict[str, Any]) -> RunResult:
+        """The result of a finished run."""
+        return RunResult(path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
+
+
+class Run:
+    """A loop that writes a run folder: `with loop.run("runs/mine") as run: for step in run: …`.
+
+    A folder that holds a run already is gone on with: the newest valid checkpoint is put into the loop. Each step is
+    recorded before it is handed out. What is `due` and was not evaluated when the next step is asked for is evaluated
+    then. When the block ends, also by `break`, the best model is judged and the run is finished: `result`. Whatever
+    exception leaves the block leaves a run that can be gone on with.
+
+    Args:
+        loop: before its first update.
+        path: the folder (default: the option `out`, or runs/NAME).
+        console: where to print; nowhere by default.
+        allow: see `resume`.
+        explain: see `train`.
+        begins: whether the folder may hold no run yet.
+        changed: whether options were given that override those of the run.
+        started: when the set-up began, by `time.perf_counter`.
+    """
+
+    result: RunResult
+
+    def __init__(
+        self,
+        loop: Loop,
+        path: str | Path | None = None,
+        *,
+        console: Console | None = None,
+        allow: Sequence[str] = (),
+        explain: Language | None = None,
+        begins: bool = False,
+        changed: bool = False,
+        started: float | None = None,
+    ) -> None:
+        self.loop = loop
+        self.folder = RunFolder(Path(path or loop.config.out or f"runs/{loop.data.name}"))
+        self.state = RunState()
+        self._plan = Plan(loop.total_steps, loop.config.eval_steps or loop.steps_per_epoch, loop.config.save_steps)
+        self._checkpoints = Checkpoints(self.folder.checkpoints, loop.config.keep, self._plan)
+        self._main = loop.accelerator.is_main_process
+        self._console = console if self._main and console is not None else Console(enabled=False)
+        self._allow, self._explain, self._begins, self._changed = allow, explain, begins, changed
+        self._started = time.perf_counter() if started is None else started
+        self._is_over = self._is_under_way = False
+
+    def __enter__(self) -> Self:
+        if not self._begins and (self.folder.path / "results.json").exists():
+            self._take_finished()
+            return self
+        with ExitStack() as held:
+            held.enter_context(among_processes())
+            check_calibration(self.loop)
+            steps: Any = self._begin(held) if self._is_new() else self._go_on(held)
+            self._held = held.pop_all()
+        self._steps = steps
+        with ExitStack() as held:
+            self._signals = held.enter_context(StopSignals())
+            journal = Journal(self.folder, enabled=self._main, step=self.state.step, mark=self.state.log)
+            self._journal = held.enter_context(journal)
+            progress = self._console.progress(self.loop.total_steps, self.state.step, self.loop.metrics.names)
+            self._progress = held.enter_context(progress)
+            if self._main:
+                self._checkpoints.retire(self.state)  # a kill may have come before it
+            self._journal.phase("setup", time.perf_counter() - self._started, self.state.step)
+            self._saved, self._effort = (self.state.step, self.state.evaluated_step), Effort()
+            self._recorder = Recorder(self._record_step, self._trackers.step, progress.step, self._effort.add)
+            self._at_work = held.pop_all()
+        return self
+
+    def _is_new(self) -> bool:
+        return self._begins or not (self.folder.path / "run.json").exists()
+
+    def _begin(self, held: ExitStack) -> Any:
+        """An empty folder, and what is said before the first step."""
+        loop, folder, config = self.loop, self.folder, self.loop.config
+        check_validation(loop)
+        folder.refuse_if_taken()
+        loop.accelerator.wait_for_everyone()  # nobody looks at the folder after the first has written to it
+        findings = findings_of(loop)
+        refuse_findings(findings, config.data or loop.data.name, strict=config.strict)
+        self.state.identity = identity(loop)
+        self._checkpoints.check_room(loop)
+        held.enter_context(folder.lock(enabled=self._main))
+        if self._main:
+            folder.refuse_if_used()  # another process may have come and gone
+            folder.clean()
+        check_shared(folder.path, loop.accelerator)
+        self._trackers = held.enter_context(Trackers(loop, folder, self._console, step=0))
+        if self._main:
+            folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
+            self._copy_parts()
+            folder.write_json("run.json", describe_run(loop, folder, self.state))
+        self._console.fields([*describe(loop), ("run", str(folder.path))])
+        for line in before_a_run(findings, inspection(loop, folder)):
+            self._console.line(line)
+        return explained(loop, self._console, self._explain) if self._explain is not None and self._main else loop
+
+    def _go_on(self, held: ExitStack) -> Any:
+        """The newest valid checkpoint, put into the loop, if the run is still what it was."""
+        loop, folder = self.loop, self.folder
+        record = folder.read_record()
+        held.enter_context(folder.lock(enabled=self._main))
+        check_shared(folder.path, loop.accelerator)
+        checkpoint, damaged = self._checkpoints.newest(folder.metrics)
+        if checkpoint is None and logged_steps(folder.metrics) > self._plan.first_save:
+            raise CheckpointError(
+                "the checkpoints of the run are gone",
+                where=str(folder.checkpoints),
+                hint="nothing was changed; put them back, or start anew with another --out",
+            )
+        compare(loop.accelerator, {"the newest checkpoint": "none" if checkpoint is None else checkpoint.path.name})
+        was, where = (
+            (record, folder.path / "run.json") if checkpoint is None else (checkpoint.state.identity, checkpoint.path)
+        )
+        now = identity(loop)  # it reads all rows
+        found = list(differences(was, now, loop, str(where)))
+        refuse(found, self._allow, str(folder.path))
+        for warning in (
+            *(f"{error.where} {error.what}; an older checkpoint is used" for error in damaged),
+            *(each.text + ("; the result will be another one" if each.name else "") for each in found),
+        ):
+            self._console.warn(warning)
+        self.state = RunState() if checkpoint is None else checkpoint.restore(loop)
+        self.state.identity = now
+        self._checkpoints.check_room(loop)
+        self._trackers = held.enter_context(Trackers(loop, folder, self._console, step=self.state.step))
+        if self._main:
+            folder.clean()
+            if found or self._changed:
+                texts = [difference.text for difference in found]
+                new = [{"step": self.state.step, "changes": texts}] if found else []
+                changes = [*record.get("changes", ()), *new]
+                self._copy_parts()
+                folder.write_json("run.json", {**describe_run(loop, folder, self.state), "changes": changes})
+        self._console.line(f"going on after step {self.state.step:,} of {loop.total_steps:,} in {folder.path}")
+        return loop
+
+    def _take_finished(self) -> None:
+        """The result of a run that has ended.
+
+        Raises:
+            UsageError: it is not what the loop would make.
+        """
+        record = self.folder.read_record()
+        where = str(self.folder.path / "run.json")
+        refuse(list(differences(record, identity(self.loop), self.loop, where)), self._allow, str(self.folder.path))
+        self.result = RunResult.of(self.folder.path, self.folder.read_results())
+        self._console.line(f"the run is finished, in {self.folder.path}")
+        self._is_over = True
+
+    def _copy_parts(self) -> None:
+        if (file := self.loop.given.file) is not None:
+            write_file(self.folder.path / PARTS_COPY, read_regular(file, follow=True), within=self.folder.path)
+
+    def __iter__(self) -> Iterator[Step]:
+        """Each step that follows, recorded; between two of them the run evaluates and saves what is due."""
+        if self._is_over:
+            return
+        self._is_under_way = True
+        # What has arrived may differ between GPUs, and all processes have to learn of an error at the same place.
+        all_as_one = self.loop.accelerator.num_processes == 1 or self.loop.accelerator.device.type != "cuda"
+        if self._is_at_its_end():  # where a run that goes on stands, perhaps with its evaluation still to come
+            return
+        try:
+            for step in self._steps:
+                self._recorder.add(step)
+                self.state.step = step.number
+                self._note_memory()
+                at_a_mark = self._plan.evaluates(step.number) or self._plan.saves(step.number)
+                self._recorder.catch_up(behind=1 if all_as_one and not at_a_mark else 0)
+                yield step
+                if self._is_at_its_end():
+                    return
+        except WorkerError:
+            if self._signals.received is None:
+                raise
+            self._is_at_its_end()  # a signal to all processes ended the workers too: the steps since need not be lost
+
+    @property
+    def due(self) -> bool:
+        """Whether an evaluation belongs to the step that was just made."""
+        return self._plan.evaluates(self.state.step) and self.state.evaluated_step < self.state.step
+
+    @property
+    def since_best(self) -> int:
+        """Evaluations since the best one."""
+        return self.state.evaluations_since_best
+
+    def evaluate(self, split: str = "validation", *, model: Any = None) -> Evaluation:
+        """Evaluate and record. On validation, the model is kept if it is the best.
+
+        Args:
+            split: one of `loop.splits`.
+            model: see `Loop.evaluate`; it is the one that is kept.
+        """
+        loop, state, began = self.loop, self.state, time.perf_counter()
+        self._recorder.catch_up(behind=0)
+        with self._signals.at_once(enabled=loop.accelerator.num_processes == 1):
+            evaluation = loop.evaluate(
+                split, model=model
+            )  # cut off, it is the first thing that a run that goes on does
+        if split != "validation":
+            self.record(**{f"{split}/{name}": value for name, value in evaluation.metrics.items()})
+            return evaluation
+        self._journal.evaluation(state.step, evaluation)
+        self._trackers.evaluation(state.step, evaluation)
+        self._journal.phase("evaluation", time.perf_counter() - began, state.step)
+        best = state.record(loop.metrics, evaluation)
+        self._progress.evaluation(state.step, state.step / loop.steps_per_epoch, evaluation.metrics, best=best)
+        if self._main:
+            if best:
+                save_best(loop, self.folder, model=model)
+            began = time.perf_counter()
+            self._write_report()
+            self._journal.phase("report", time.perf_counter() - began, state.step)
+        return evaluation
+
+    def record(self, **numbers: float) -> None:
+        """Numbers of your own at this step, in `metrics.jsonl` and the trackers."""
+        self._recorder.catch_up(behind=0)
+        self._journal.record(self.state.step, numbers)
+        self._trackers.record(self.state.step, numbers)
+
+    def _record_step(self, step: Step) -> None:
+        self._journal.step(step)
+        if step.recorded:
+            self._journal.record(step.number, step.recorded)
+            self._trackers.record(step.number, step.recorded)
+
+    def _is_at_its_end(self) -> bool:
+        """At the boundary after a step: evaluate and save what is due; whether the run stops early here.
+
+        Raises:
+            Stop: a signal asks the run to end; its state is saved when the block is left.
+        """
+        stop = self._signals.agreed(self.loop.accelerator)
+        if stop:
+            raise Stop(self._signals.received or signal.SIGTERM)
+        if self.due:
+            self.evaluate()
+        if self._plan.saves(self.state.step):
+            self._save()
+        config, state = self.loop.config, self.state
+        if config.patience is not None and state.evaluations_since_best >= config.patience:
+            metric = self.loop.metrics.main
+            self._console.line(f"stopped early: no better {metric} in {state.evaluations_since_best} evaluations")
+            return True
+        return False
+
+    def _save(self) -> None:
+        self._recorder.catch_up(behind=0)
+        now = (self.state.step, self.state.evaluated_step)
+        if self._main and self._saved != now:
+            began = time.perf_counter()
+            self.state.log = self._journal.mark()
+            self._checkpoints.save(self.loop, self.state)
+            self._saved = now
+            self._journal.phase("checkpoint", time.perf_counter() - began, self.state.step)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self._is_over:
+            return
+        with self._held, self._at_work:
+            if isinstance(error, Stop):
+                self._save()
+                raise self._stopped() from None
+            if error is not None:
+                raise error  # what is left here shall see it: it may be that another process has ended
+            if self._is_under_way:
+                self._finish()
+        if self._is_under_way:
+            self._say_results()
+
+    def _finish(self) -> None:
+        """Judge the best model; the last file of all says that the run is finished."""
+        loop, folder = self.loop, self.folder
+        try:
+            if self.state.best_step is None and self.state.evaluated_step < self.state.step:
+                self.evaluate()  # the block was left before any
+            self._recorder.catch_up(behind=0)
+            loop.accelerator.wait_for_everyone()  # the model is whole on disk before anybody reads it
+            with self._signals.at_once(enabled=loop.accelerator.num_processes == 1):
+                results = judge(loop, folder, self.state, self._journal)
+        except Stop:
+            self._save()
+            raise self._stopped() from None
+        if self._effort.steps:
+            self._journal.summary(self._effort.close(loop), self.state.step)
+        if self._main:
+            folder.write_manifest(results)
+            self._write_report(results)
+            folder.finish(results)  # the last of all: what is cut off before is done again
+        self.result = RunResult.of(folder.path, results)
+
+    def _say_results(self) -> None:
+        """The verdict, what it rests on, what it took, and where it is."""
+        loop, folder, console, results = self.loop, self.folder, self._console, self.result.results
+        yardstick = Yardstick.of(loop.metrics, constant_answer(loop.metrics, loop.splits["train"].targets))
+        for line in ("", *said_of(results, {name: len(split) for name, split in loop.splits.items()}, yardstick), ""):
+            console.line(line)
+        for line in advice(results, yardstick):
+            console.line(line)
+        if loop.config.calibrate and not results["calibrated"]:
+            console.warn(f"--calibrate: {NO_TEMPERATURE}")
+        saved = f"{folder.model} (step {results['best_step']:,}); on one page: {folder.report}"
+        console.fields([*(self._effort.lines(loop) if self._effort.steps else ()), ("saved", saved)])
+
+    def _write_report(self, results: Mapping[str, Any] | None = None) -> None:
+        """Bring the run's page up to date."""
+        _, reason = tried(lambda: write_report(self.folder, self.loop.data, results))
+        if reason:
+            self._console.warn(f"report.html was not written ({reason}); later: dongu report {self.folder.path}")
+
+    def _note_memory(self) -> None:
+        """Say once that the device ran out of memory, and remember the size that fits: a resumed run starts with it."""
+        state, size = self.state, self.loop.train_updates.micro_batch_size
+        if size < (state.micro_batch_size or self.loop.config.micro_batch_size or size):
+            state.micro_batch_size = size
+            self._console.wrapped(
+                f"memory ran out at step {state.step:,}: micro-batches of {size} from here on, the same updates"
+            )
+
+    def _stopped(self) -> StoppedError:
+        received = self._signals.received or signal.SIGTERM  # another process of the run got it
+        number, path = self.state.step, self.folder.path
+        hint = f"its state is saved; go on with: dongu resume {path}"
+        return StoppedError(
+            f"{received.name} ended the run after step {number:,} of {self.loop.total_steps:,}",
+            exit_code=EXIT_CODES[received],
+            hint=hint if number else f"nothing was done yet; start with: dongu resume {path}",
+        )
