@@ -144,6 +144,41 @@ def test_several_validation_splits(splits: Any, tiny_model: Callable[..., str], 
     assert "validation:hard" in run.result.results
 
 
+def test_a_run_begins_with_its_loop(splits: Any, tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    loop = dongu.Loop(splits, model=tiny_model(), text_columns="text")
+    next(iter(loop))
+    with pytest.raises(UsageError, match="has made 1 updates already"), loop.run(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("how", ["break", "exception"])
+def test_leaving_a_run_by(how: str, splits: Any, tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    """`break` ends it, judged; an exception leaves it as it is, and the same script goes on."""
+    options: dict[str, Any] = {"model": tiny_model("bert", 0.1), "text_columns": "text", "epochs": 2, "save_steps": 1}
+
+    def script(stop_at: int) -> dongu.RunResult:
+        with dongu.Loop(splits, **options).run(tmp_path / "run") as run:
+            for step in run:
+                if step.number == stop_at and how == "break":
+                    break
+                if step.number == stop_at:
+                    raise RuntimeError
+        return run.result
+
+    if how == "break":
+        assert script(2).results["steps"] == 2
+        assert script(2).results["steps"] == 2, "it is finished"
+        return
+    with pytest.raises(RuntimeError):
+        script(4)
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert script(0).results["steps"] == 6
+    again = dongu.train(splits, out=str(tmp_path / "other"), **options)
+    for file in ("metrics.jsonl", "model/model.safetensors", "results.json"):
+        assert (tmp_path / "run" / file).read_bytes() == (again.path / file).read_bytes()
+
+
 PARTS = """
 import torch.nn.functional as F
 from pathlib import Path
@@ -206,3 +241,17 @@ def test_a_file_that_cannot_be_used(
     assert run_command([*command, "--parts", str(tmp_path / "mine.py")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_inspect_reads_the_columns_of_a_file(
+    tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.csv").write_text("text,label,age\n" + "".join(f"word{i},l{i % 2},{i}\n" for i in range(30)))
+    (tmp_path / "mine.py").write_text("columns = ['age']\n\ndef loss(model, batch): ...\n")
+    command = ["inspect", str(tmp_path / "rows.csv"), "--model", tiny_model(), "--parts", str(tmp_path / "mine.py")]
+    assert run_command(command) == 0
+    assert "not used" not in capsys.readouterr().out
+    with (tmp_path / "rows.csv").open("a") as file:
+        file.write("word,l1,old\n")
+    assert run_command(command) == 2
+    assert "the column `age` has `old`, which is no number" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from dongu.best import check_calibration, judge, save_best
 from dongu.doctor.checkup import refuse_findings
 from dongu.doctor.words import before_a_run
 from dongu.engine.processes import check_shared, compare
-from dongu.errors import CheckpointError, StoppedError, WorkerError
+from dongu.errors import CheckpointError, StoppedError, UsageError, WorkerError
 from dongu.files import read_regular, write_file
 from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import NO_TEMPERATURE
@@ -104,6 +104,9 @@ class Run:
         if not self._begins and (self.folder.path / "results.json").exists():
             self._take_finished()
             return self
+        if self.loop.number:
+            what = f"the loop has made {self.loop.number:,} updates already"
+            raise UsageError(what, where="loop.run", hint="give a new Loop: a run records each of its steps")
         with ExitStack() as held:
             held.enter_context(among_processes())
             check_calibration(self.loop)

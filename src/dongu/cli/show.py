@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dongu.cli.options import add_json, add_option, add_run_folder, command, refuse_existing
+from dongu.cli.options import add_json, add_option, add_parts, add_run_folder, command, refuse_existing
 from dongu.config import RunConfig, make_config
 from dongu.text import printable
 
 INSPECTED = (
-    "model", "text_columns", "label_column", "label_separator", "unlabelled", "task", "max_length", "batch_size", "seed"
+    "model", "tokenizer", "text_columns", "label_column", "label_separator", "columns", "unlabelled", "task",
+    "max_length", "batch_size", "seed",
 )  # fmt: skip
 
 
@@ -28,11 +29,17 @@ def add_inspect(commands: Any) -> None:
     parser.add_argument("data", metavar="DATA", help=RunConfig.model_fields["data"].description)
     for name in INSPECTED:
         add_option(parser, name)
+    add_parts(parser)
     parser.add_argument("--strict", action="store_true", help="exit code 2 if there is a warning, too")
 
 
 def _inspect(parsed: argparse.Namespace) -> None:
-    config = make_config({"data": parsed.data, **{name: getattr(parsed, name) for name in INSPECTED}})
+    options = {"data": parsed.data, **{name: getattr(parsed, name) for name in INSPECTED}}
+    if parsed.parts is not None:
+        from dongu.own import take_own
+
+        take_own(options, parsed.parts)  # the columns among them, and the name of the tokenizer, count here
+    config = make_config(options)
     from dongu.data.sources import read_source
     from dongu.doctor.checkup import inspect, refuse_findings
     from dongu.doctor.words import report

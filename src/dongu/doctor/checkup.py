@@ -59,7 +59,7 @@ def inspect(source: Source, config: RunConfig) -> Checkup:
 
 def _measure(data: TextData, config: RunConfig) -> tuple[dict[str, Lengths], ModelError | None]:
     try:
-        tokenizer, limit = load_plain_tokenizer(config.model)
+        tokenizer, limit = load_plain_tokenizer(config.tokenizer or config.model)
     except ModelError as error:
         return {}, error
     return {
