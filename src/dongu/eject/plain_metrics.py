@@ -83,8 +83,8 @@ METRICS: dict[str, dict[str, Metric]] = {
         "matthews_correlation": Metric(
             "float(covariance / np.sqrt(spread)) if spread else 0.0",
             (
-                "covariance = len(rows) * (truth == predicted).sum() - (true.sum(0) * given.sum(0)).sum()",
-                "spread = np.prod([len(rows) ** 2 - (classes.sum(0) ** 2).sum() for classes in (true, given)])",
+                "covariance = len(truth) * (truth == predicted).sum() - (true.sum(0) * given.sum(0)).sum()",
+                "spread = np.prod([len(truth) ** 2 - (classes.sum(0) ** 2).sum() for classes in (true, given)])",
             ),
         ),
     },

@@ -73,18 +73,18 @@ LABEL_RULES: dict[str, dict[str, LabelRule]] = {
     "regression": {"[*map(float, rows[LABEL])]": lambda rows, label, _: [*map(float, rows[label])]},
 }
 NAME_RULES: dict[str, Callable[[Any, str], Sequence[str]]] = {
-    'rows["train"].features[LABEL].names': lambda part, label: part.features[label].names,
-    'sorted(rows["train"].unique(LABEL))': lambda part, label: sorted(part.unique(label)),
-    'sorted(rows["train"].unique(LABEL), key=int)': lambda part, label: sorted(part.unique(label), key=int),
-    '[*map(str, sorted(rows["train"].unique(LABEL)))]': lambda part, label: [*map(str, sorted(part.unique(label)))],
-    'sorted({name for label in rows["train"].unique(LABEL) for name in label.split("|") if name})': (
+    'source["train"].features[LABEL].names': lambda part, label: part.features[label].names,
+    'sorted(source["train"].unique(LABEL))': lambda part, label: sorted(part.unique(label)),
+    'sorted(source["train"].unique(LABEL), key=int)': lambda part, label: sorted(part.unique(label), key=int),
+    '[*map(str, sorted(source["train"].unique(LABEL)))]': lambda part, label: [*map(str, sorted(part.unique(label)))],
+    'sorted({name for label in source["train"].unique(LABEL) for name in label.split("|") if name})': (
         lambda part, label: sorted({name for cell in part.unique(label) for name in cell.split("|") if name})
     ),
-    'sorted({name for label in rows["train"][LABEL] for name in label})': (
+    'sorted({name for label in source["train"][LABEL] for name in label})': (
         lambda part, label: sorted({name for cell in part[label] for name in cell})
     ),
 }
-ROOM = 99  # characters that a line of a script has between `rows = load_dataset(` and `)`
+ROOM = 97  # characters that a line of a script has between `source = load_dataset(` and `)`
 NOT_SO = (AttributeError, KeyError, NotImplementedError, TypeError, ValueError)  # a rule for data of another kind
 
 EVERY_CELL_A_TEXT = "usecols=[*COLUMNS], converters=COLUMNS, na_filter=False"

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import inspect
 import json
-import math
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -51,6 +50,7 @@ MOST_LINES = 200
 
 Function = Callable[..., Any]
 IMPORTS = (  # in ruff's order, and what shows that a script needs them
+    ("argparse.", "import argparse"),
     ("copy.", "import copy"),
     ("json.", "import json"),
     ("math.", "import math"),
@@ -65,6 +65,8 @@ IMPORTS = (  # in ruff's order, and what shows that a script needs them
     ("Accelerator(", "from accelerate import Accelerator"),
     ("load_dataset(", "from datasets import load_dataset"),
     ("LoraConfig(", "from peft import LoraConfig, inject_adapter_in_model"),
+    ("safe_open(", "from safetensors import safe_open"),
+    ("save_file(", "from safetensors.torch import save_file"),
     ("tqdm(", "from tqdm import tqdm"),
     (
         "AutoTokenizer.",
@@ -316,14 +318,11 @@ def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict
     return {
         "distributed": processes > 1,
         "short": min(config.batch_size, (rows - 1) % config.batch_size + 1) < processes,
-        "accumulates": config.micro_batch_size < math.ceil(min(config.batch_size, rows) / processes),
         "epochs": epochs,
         "cut": cut,
         "every": every,
         "evaluates": f"step % {every} == 0{at_the_end}",
-        "device": device,
         "weights": weights,
-        "device_type": device.split(":")[0],
         "on_cpu": device.startswith("cpu"),
         "bf16": config.precision == "bf16",
         "metric": record["metric"],
@@ -340,13 +339,14 @@ def _head(record: Mapping[str, Any], facts: Mapping[str, Any], loop: Loop, folde
     processes, threads = counted(record["processes"], "process", "processes"), counted(options["threads"], "thread")
     machine = f"{record['hardware']['device']}, {processes}" + (f" of {threads}" if facts["on_cpu"] else "")
     launch = f"torchrun --nproc-per-node {record['processes']}" if facts["distributed"] else "python"
+    arguments = f"{'' if facts['hub'] else ' [--data FOLDER_OR_FILES]'} [--model MODEL] [--out FOLDER]"
     packages = f"torch {versions['torch']}, transformers {versions['transformers']}"
     wrote = (
-        "It writes metrics.jsonl, results.json and the best model; it neither saves checkpoints nor looks at the data."
+        "It writes metrics.jsonl, results.json, the best model, and at each evaluation a checkpoint: it goes on there."
     )
     paragraphs = [
         f"Fine-tune {options['model']} on {loop.data.name}: all that the run `{folder.path.name}` did, in one file.",
-        f"    {launch} {name}",
+        f"    {launch} {name}{arguments}",
         " ".join([wrote, f"The run: {machine}; {packages}.", *_promises(options, facts, folder)]),
     ]
     safe = (one_line(text).replace("\\", "\\\\").replace('"', "'") for text in paragraphs)
