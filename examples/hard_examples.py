@@ -19,7 +19,7 @@ def setup(loop):
             drawn.value[:] = [epoch, *rows]
         return drawn.value[1:]
 
-    loop.train_updates.order = order
+    loop.order = order
 
 
 def update(loop, update):

@@ -232,8 +232,8 @@ def try_fault(job: Job, at: int, number: int = errno.ENOSPC, *, forever: bool = 
 
 
 def test_a_fault_here_and_there(job: Job, done: list[str]) -> None:
-    """Every 29th operation; the crash tests try each."""
-    for number, at in enumerate(range(1, len(done) + 1, 29)):
+    """Every 53rd operation; the crash tests try each."""
+    for number, at in enumerate(range(1, len(done) + 1, 53)):
         try_fault(job, at, forever=number % 2 == 0)
 
 

@@ -544,6 +544,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+@pytest.mark.crash
 def test_the_search_works_from_plain_files(site: Path, tmp_path: Path) -> None:
     with browsing(tmp_path / "profile") as browser:
         browser.open((site / "en" / "lessons" / "adamw.html").as_uri())

@@ -80,6 +80,21 @@ def test_a_breach_is_an_error_that_names_it(case: str, splits: Any, tiny_model: 
         list(dongu.Loop(splits, model=tiny_model(), text_columns="text", **options))
 
 
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda epoch: np.roll(np.arange(22), epoch),
+        lambda seed, epoch: np.roll(np.arange(22), epoch + seed - 42),
+        lambda split, epoch, seed: np.roll(np.arange(len(split)), epoch),
+        lambda rows, number: np.roll(np.arange(len(rows)), number),
+    ],
+)
+def test_an_order_names_what_it_wants(order: Any, splits: Any, tiny_model: Callable[..., str]) -> None:
+    steps = list(dongu.Loop(splits, model=tiny_model(), text_columns="text", order=order, epochs=2))
+    assert steps[0].rows.tolist() == list(range(8))
+    assert steps[3].rows.tolist() == [21, *range(7)]
+
+
 def test_a_coupled_loss_is_computed_whole(splits: Any, tiny_model: Callable[..., str]) -> None:
     losses = [
         [step.loss for step in dongu.Loop(splits, model=tiny_model(), text_columns="text", max_steps=3, loss=loss)]

@@ -271,7 +271,7 @@ def test_any_bytes_are_a_table_or_an_error(suffix: str) -> None:
     check()
 
 
-@examples(120)
+@examples(60)
 @given(
     content=st.one_of(
         tables(values).map(lambda table: json.dumps(rows_of(table), ensure_ascii=False).encode()),

@@ -50,6 +50,7 @@ def in_a_fresh_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @needs_minilm
+@pytest.mark.crash  # it trains a real model
 def test_its_commands_run(
     in_a_fresh_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -526,6 +526,7 @@ def test_the_policy_allows_the_style_and_nothing_else(runs: dict[str, Path]) -> 
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here (Debian: apt-get install chromium)")
+@pytest.mark.crash  # seconds for each page and width
 def test_a_browser_shows_it_in_silence(runs: dict[str, Path], tmp_path: Path) -> None:
     words = [payload for payload in PAYLOADS if len(payload) < 2000]
     page = hostile_page(runs["single-label"], tmp_path / "hostile", lambda i: words[i * 7 % len(words)])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dongu.errors import DonguError
     from dongu.loop import Loop
     from dongu.own import Array, coupled
+    from dongu.parts import Parts
     from dongu.running import Run, RunResult
     from dongu.training import resume, train
     from dongu.update import Step, Update
@@ -25,6 +26,7 @@ _HOMES = {
     "Classifier": "dongu.use.classifier",
     "DonguError": "dongu.errors",
     "Loop": "dongu.loop",
+    "Parts": "dongu.parts",
     "Run": "dongu.running",
     "RunConfig": "dongu.config",
     "RunResult": "dongu.running",
@@ -41,6 +43,7 @@ __all__ = [
     "Classifier",
     "DonguError",
     "Loop",
+    "Parts",
     "Run",
     "RunConfig",
     "RunResult",

@@ -62,7 +62,7 @@ class Loop(Parts):
         self._pending.undo = lambda number: None if self.number == number else self._be_at(number)
         self._with_gradient = 0  # parameters, in the last update
         if self.given.setup is not None:
-            called(self.given.setup, "setup", self)
+            called(self.given.setup, "setup", loop=self)
 
     def __iter__(self) -> Iterator[Step]:
         for update in self.updates():
@@ -254,7 +254,7 @@ class Loop(Parts):
     def evaluated_model(self) -> nn.Module | None:
         """The module whose weights are evaluated and kept, by the part `eval_model`; None for `model` itself."""
         own = self.given.eval_model
-        return None if own is None else called(own, "eval_model", self)
+        return None if own is None else called(own, "eval_model", loop=self)
 
     def take_over(self, saved: Any) -> None:
         """The weights of a saved model, and what came with them: a threshold, or answers in the unit of the labels."""

@@ -88,7 +88,7 @@ SIGNATURES = {
     "loss": "loss(model, batch) and gives one number a row",
     "optimizer": "optimizer(parameters), parameters by their names",
     "lr_scheduler": "lr_scheduler(step, total_steps) and gives a share of the learning rate",
-    "order": "order(split, epoch) and gives the positions of the rows of an epoch",
+    "order": "order(split, epoch, seed) and gives the positions of the rows of an epoch",
     "collate": "collate(split, rows) and gives tensors by name",
     "setup": "setup(loop)",
     "update": "update(loop, update), and calls update.backward() and update.step()",
@@ -126,22 +126,24 @@ def read_parts(path: Path) -> dict[str, Any]:
     return found
 
 
-def called(function: Any, name: str, *offered: Any) -> Any:
-    """Call a part with as many of the arguments as it takes.
+def called(function: Any, name: str, **offered: Any) -> Any:
+    """Call a part with those of the arguments that it names, or, under other names, with as many as it takes.
 
     Raises:
         UsageError: it takes more.
     """
     try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # of a function in C: as many as there are
-        return function(*offered)
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of a function in C: all that there are
+        return function(*offered.values())
+    if parameters and parameters.keys() <= offered.keys():
+        return function(**{key: offered[key] for key in parameters})
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    places = [each for each in parameters if each.kind in kinds]
+    places = [each for each in parameters.values() if each.kind in kinds]
     if sum(each.default is inspect.Parameter.empty for each in places) > len(offered):
-        raise UsageError(f"takes {len(places)} arguments", where=name, hint=f"it is called as {SIGNATURES.get(name)}")
-    all_of_them = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters)
-    return function(*offered[: len(offered) if all_of_them else len(places)])
+        raise UsageError(f"takes {len(places)} arguments", where=name, hint=f"it is called as {SIGNATURES[name]}")
+    all_of_them = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters.values())
+    return function(*[*offered.values()][: len(offered) if all_of_them else len(places)])
 
 
 def takes_config(optimizer: Any) -> bool:
@@ -216,7 +218,11 @@ def module_of(model: Any, labels: int, config: Any) -> nn.Module:
         UsageError: it is no module.
     """
     made = (
-        model if isinstance(model, nn.Module) else called(model, "model", labels, config) if callable(model) else model
+        model
+        if isinstance(model, nn.Module)
+        else called(model, "model", labels=labels, config=config)
+        if callable(model)
+        else model
     )
     if not isinstance(made, nn.Module):
         hint = "give a torch.nn.Module, or a function that makes one"

@@ -136,6 +136,15 @@ class Parts:
         self.train_updates.collate = collate
 
     @property
+    def order(self) -> Any:
+        """The positions of the rows of an epoch: `order(epoch)`."""
+        return self.train_updates.order
+
+    @order.setter
+    def order(self, order: Any) -> None:
+        self.train_updates.order = order
+
+    @property
     def promises(self) -> dict[str, str]:
         """What holds of this run, each `yes` or the reason why not."""
         why = self.fallback or ("--engine plain" if self.config.engine == "plain" else None)
@@ -197,7 +206,7 @@ class Parts:
             processes=self.accelerator.num_processes,
         )
         if own.order is not None:
-            updates.drawn_rows = len(called(own.order, "order", split, 0, config.seed))
+            updates.drawn_rows = len(_ordered(own.order, split, config.seed, 0))
             updates.order = partial(_ordered, own.order, split, config.seed)  # type: ignore[method-assign]
         return updates
 
@@ -211,7 +220,11 @@ class Parts:
         if own is None:
             return make_optimizer(self.model, self.config)
         named = dict(self.model.named_parameters())
-        made = own if isinstance(own, torch.optim.Optimizer) else called(own, "optimizer", named, self.config)
+        made = (
+            own
+            if isinstance(own, torch.optim.Optimizer)
+            else called(own, "optimizer", parameters=named, config=self.config)
+        )
         if not isinstance(made, torch.optim.Optimizer):
             raise UsageError(f"gave a {type(made).__name__}, and no torch.optim.Optimizer", where="optimizer")
         return made
@@ -371,8 +384,8 @@ class Parts:
 
 
 def _ordered(order: Any, split: Split, seed: int, epoch: int) -> Any:
-    return called(order, "order", split, epoch, seed)
+    return called(order, "order", split=split, epoch=epoch, seed=seed)
 
 
 def _share(schedule: Any, steps: int, step: int) -> float:
-    return float(called(schedule, "lr_scheduler", step, steps))
+    return float(called(schedule, "lr_scheduler", step=step, total_steps=steps))

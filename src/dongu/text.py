@@ -6,6 +6,7 @@ import math
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ def with_interval(entry: Mapping[str, float | None], nothing: str = "undefined")
     return f"{value} ({low} to {high})"
 
 
+@cache
 def template(path: Path, **filters: Any) -> Template:
     """A template of plain text, a file of the package; what it is not given is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined

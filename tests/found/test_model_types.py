@@ -26,12 +26,9 @@ PAGE = model_types.PAGE.read_text(encoding="utf-8").splitlines()
 # One for each way of going on: all that are no plain encoder or decoder, and some of those. `make test-crash` has all,
 # which take a minute.
 QUICK = (
-    "albert", "bart", "bert", "big_bird", "bigbird_pegasus", "bloom", "canine", "cohere_compass_text",
-    "convbert", "ctrl", "deberta-v2", "deepseek_v2", "deepseek_v3", "falcon", "fnet", "funnel", "gemma3",
-    "gpt2", "gpt_oss", "hunyuan_v1_moe", "ibert", "jamba", "jetmoe", "layoutlmv2", "llama", "longformer",
-    "mbart", "mixtral", "mobilebert", "modernbert", "mt5", "mvp", "nystromformer", "openai-gpt", "perceiver",
-    "phimoe", "plbart", "qwen2", "qwen3_5", "qwen3_next", "reformer", "squeezebert", "t5", "t5gemma", "tapas",
-    "umt5", "xlm", "xlnet", "yoso", "zamba",
+    "albert", "bart", "bert", "big_bird", "bloom", "canine", "convbert", "ctrl", "deberta-v2", "deepseek_v3",
+    "fnet", "funnel", "gpt2", "layoutlmv2", "llama", "mbart", "nystromformer", "openai-gpt", "reformer", "t5",
+    "xlnet", "yoso", "zamba",
 )  # fmt: skip
 
 

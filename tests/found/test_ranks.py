@@ -180,6 +180,7 @@ def test_each_process_says_what_it_met(ranks: Ranks, tmp_path: Path) -> None:
     assert said[1] == "", "what all meet is said once"
 
 
+@pytest.mark.crash
 @pytest.mark.found("ranks-speak")
 def test_a_process_that_is_killed(ranks: Ranks) -> None:
     ranks.train()
