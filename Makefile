@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # What is imported is compiled once, not again by each of the hundreds of processes that the tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-crash test-all test-avx2 lint format docs picture parity quality startup clean
+.PHONY: demo test test-exhaustive test-crash test-all test-avx2 lint format docs picture parity quality startup clean
 
 demo: $(VENV)/installed  ## fine-tune the packaged model on a data set that the package writes: no network
 	$(BIN)/dongu demo
@@ -21,6 +21,9 @@ test-crash: $(VENV)/installed  ## kills, signals, faults by the hundred and real
 
 test-all: $(VENV)/installed  ## both in one call, so that no process waits for another in between
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-exhaustive: export DONGU_EXHAUSTIVE := 1
+test-exhaustive: test-crash  ## the crash tests with every kill, signal and fault of docs/reliability.md: a quarter of an hour
 
 # What computes, as on a processor of 2017: no expectation may hang on the instructions of the one at hand.
 COMPUTING := accumulation export gradients lora models padding_free scale weights

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from conftest import EXHAUSTIVE
 from dongu.errors import CheckpointError, StorageError
 from dongu.files import Disk, disk, remove_leftovers
 from dongu.own import Own
@@ -203,7 +204,7 @@ def others(home: Path) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("sequences", [100, pytest.param(1000, marks=pytest.mark.crash)])
+@pytest.mark.parametrize("sequences", [100, pytest.param(1000 if EXHAUSTIVE else 300, marks=pytest.mark.crash)])
 def test_many_lives(sequences: int, in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: Counter[str] = Counter()
     lives: list[Life] = []
