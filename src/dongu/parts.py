@@ -142,7 +142,7 @@ class Parts:
 
     @order.setter
     def order(self, order: Any) -> None:
-        self.train_updates.order = order
+        self.train_updates.order = order  # type: ignore[method-assign]
 
     @property
     def promises(self) -> dict[str, str]:
