@@ -37,6 +37,7 @@ from dongu.errors import DataError
 from dongu.judge.metrics import MetricSet
 from dongu.judge.ranking import sigmoid
 from dongu.loop import Loop
+from dongu.own import promises, take_own, why_no_script
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import RunFolder
 from dongu.run.identity import identity
@@ -463,6 +464,182 @@ def test_no_name_in_a_script_is_for_two_things(
     assert not local & {*assigned} - {"split"}
     assert not {*assigned} & {"rows", "train", "config"}
     assert "MICRO_BATCH_SIZE" in assigned
+
+
+# --- parts of one's own
+
+
+EXAMPLES = ROOT / "examples"
+
+
+def weighted(folder: Path, *, whole: bool = False) -> str:
+    """Three classes, and a number of its own for each row; `whole`: in one file."""
+    rows = [
+        {"text": text, "label": f"k{i % 3}", "weight": f"{0.3 + i % 4}"} for i, text in enumerate(make_texts(52, 7))
+    ]
+    if whole:
+        return write_table(folder / "weighted.csv", rows)
+    write_table(folder / "weighted" / "validation.csv", rows[40:])
+    return str(Path(write_table(folder / "weighted" / "train.csv", rows[:40])).parent)
+
+
+COUPLED = """
+from __future__ import annotations
+
+import sys
+import dongu as d
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+
+NOTE = '''not
+  moved'''
+columns = ["weight"]
+
+
+@dataclass
+class Scale:
+    by: float = 2.0
+
+
+@d.coupled
+def loss(model: object, batch: Batch):
+    assert NOTE == "not\\n  moved"
+    return Scale().by * F.cross_entropy(model(**batch.inputs).logits, batch.labels) * batch.columns["weight"].mean()
+
+
+def lr_scheduler(step):
+    return 1 / (1 + step)
+
+
+def order(seed, epoch):
+    return [(seed + epoch + 7 * i) % 40 for i in range(40)]
+
+
+if __name__ == "__main__":
+    print(d, sys.argv)
+"""
+WITH_PARTS: dict[str, dict[str, Any]] = {
+    "focal": {"micro_batch_size": 3},
+    "r_drop": {"lora": 4, "max_grad_norm": 0.5},
+    "gradual_unfreezing": {"micro_batch_size": 5, "max_grad_norm": 1.0},
+    "balanced_order": {"warmup": 2, "eval_steps": 3},
+    "coupled": {"eval_steps": 2},
+}
+
+
+@pytest.mark.parametrize("name", WITH_PARTS)
+def test_parts_of_ones_own_are_copied(name: str, work: Path, tiny_model: Callable[..., str]) -> None:
+    parts = EXAMPLES / f"{name}.py"
+    if name == "coupled":
+        parts = work / "coupled.py"
+        parts.write_text(COUPLED, encoding="utf-8")
+    options: dict[str, Any] = {**PLAIN, "text_columns": "text", "max_steps": 9, "eval_steps": 4, **WITH_PARTS[name]}
+    del options["lr" if name == "gradual_unfreezing" else "threads"]
+    data = weighted(work, whole=name == "focal")
+    dongu.train(data, model=tiny_model("bert", dropout=0.1), parts=parts, out="run", **options)
+    assert json.loads(Path("run/run.json").read_text(encoding="utf-8"))["promises"]["eject"] == "yes"
+    assert run_command(["eject", "run", "--parts", str(parts), "--out", "train.py"]) == 0
+    content = Path("train.py").read_text(encoding="utf-8")
+    assert "dongu" not in content.partition("# ---- Change here")[2]
+    assert count_lines(content, all_of_them=True) <= 200 + count_lines(parts.read_text(encoding="utf-8"), True)
+    with pytest.MonkeyPatch.context() as patch:
+        calls: list[Any] = []
+
+        def die(path: Path, *arguments: Any, **more: Any) -> Any:
+            if path.name == "results.json" and not calls:
+                calls.append(path)
+                raise Killed
+            return write(path, *arguments, **more)
+
+        write = Path.write_text
+        patch.setattr(Path, "write_text", die)
+        with pytest.raises(Killed):
+            run_script()
+    run_script()
+    assert Path("run/metrics.jsonl").read_bytes() == Path("run-plain/metrics.jsonl").read_bytes()
+    assert_repeated()
+    if RUFF is not None:
+        arguments = [
+            RUFF,
+            "check",
+            "--config",
+            str(ROOT / "pyproject.toml"),
+            "--ignore",
+            "S,E501,F841,N806",
+            "train.py",
+        ]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+NOT_PLAIN = {
+    "a place": ("def setup(loop):\n    pass\n", "no place for setup of its own"),
+    "a second pass": (
+        "def update(loop, update):\n    update.backward()\n    update.backward()\n    update.step()\n",
+        "otherwise than once each",
+    ),
+    "no step": (
+        "def update(loop, update):\n    update.backward()\n    s = update.step()\n",
+        "otherwise than once each",
+    ),
+    "more of an update": (
+        "def update(loop, update):\n    update.backward()\n    update.record(a=1)\n    update.step()\n",
+        "no update.record, which update uses",
+    ),
+    "more of a loop": (
+        "def update(loop, update):\n    update.backward()\n    print(loop)\n    update.step()\n",
+        "no loop as dongu has it, which update hands on",
+    ),
+    "modes": (
+        "def update(loop, update):\n    loop.model.train()\n    update.backward()\n    update.step()\n",
+        "modes of one's own, which line 2",
+    ),
+    "more of a split": ("def order(split, epoch, seed):\n    return split.ids\n", "no split.ids, which order uses"),
+    "no function": ("order = lambda split, epoch: list(range(len(split)))\n", "order is not written as a function"),
+    "dongu": ("import dongu\ndef loss(model, batch):\n    return dongu.Array(3)\n", "line 3 of the file needs dongu"),
+    "of dongu": ("def loss(m, b):\n    from dongu.own import Array\n    return Array(3)\n", "of the file needs dongu"),
+    "a global": ("N = 1\ndef loss(m, b):\n    global N\n    return 1\n", "line 3 of the file has no meaning inside"),
+    "a config alone": ("def optimizer(config):\n    pass\n", "no config, which optimizer takes"),
+    "a config": ("def optimizer(parameters, config):\n    pass\n", "no config, which optimizer takes"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_PLAIN)
+def test_why_parts_cannot_be_copied(case: str, tmp_path: Path) -> None:
+    source, said = NOT_PLAIN[case]
+    (tmp_path / "mine.py").write_text(source, encoding="utf-8")
+    own = take_own({}, tmp_path / "mine.py")
+    assert said in str(why_no_script(own, "fp32"))
+    assert promises(own, None, "fp32")["eject"] == f"no: {why_no_script(own, 'fp32')}"
+
+
+def test_parts_that_no_script_takes(
+    work: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command says what `run.json` says; without the file, or with another, it stops."""
+    options: dict[str, Any] = {**PLAIN, "text_columns": "text", "max_steps": 1, "model": tiny_model()}
+    data = weighted(work)
+    refused: dict[str, dict[str, Any]] = {"ema": {}, "fgm": {}, "focal": {"precision": "bf16"}}
+    for name, more in refused.items():
+        parts = EXAMPLES / f"{name}.py"
+        dongu.train(data, parts=parts, out=name, **options, **more)
+        why = json.loads(Path(name, "run.json").read_text(encoding="utf-8"))["promises"]["eject"].removeprefix("no: ")
+        capsys.readouterr()
+        assert run_command(["eject", name, "--parts", str(parts)]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert f"cannot be one plain script: {why}" in " ".join(said.err.split())
+    assert run_command(["eject", "focal"]) == 2
+    missing = capsys.readouterr().err
+    assert "parts of its own (loss; sha256 " in missing
+    assert f"--parts {EXAMPLES / 'focal.py'}" in missing
+    Path("mine.py").write_text((EXAMPLES / "focal.py").read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert run_command(["eject", "focal", "--parts", "mine.py"]) == 2
+    assert "parts are others than those given (sha256 " in capsys.readouterr().err
+    dongu.train(data, out="none", **options)
+    assert run_command(["eject", "none", "--parts", "mine.py"]) == 2
+    assert "parts are others than those given (none, and sha256 " in capsys.readouterr().err
 
 
 def test_what_no_script_can_repeat(

@@ -27,6 +27,7 @@ STOREYS = [
     ["dongu.model", "dongu.engine"],
     ["dongu.judge"],
     ["dongu.evaluate", "dongu.doctor"],
+    ["dongu.plain_parts"],
     ["dongu.own"],
     ["dongu.consistency", "dongu.parts", "dongu.update", "dongu.loop"],
     ["dongu.run"],

@@ -103,7 +103,7 @@ def test_a_coupled_loss_is_computed_whole(splits: Any, tiny_model: Callable[...,
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     loop = dongu.Loop(splits, model=tiny_model(), text_columns="text", loss=coupled_mean)
     assert loop.promises["split"].startswith("no: ")
-    assert loop.promises["eject"] == "no: loss of its own"
+    assert loop.promises["eject"] == "no: loss came from no file"
     assert loop.promises["replay"] == "no: loss came from no file"
 
 

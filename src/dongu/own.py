@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dongu.errors import UsageError
 from dongu.files import read_regular
+from dongu.plain_parts import why_not_plain
 from dongu.text import one_line
 
 PLAIN_TOO = ("tokenizer", "lr_scheduler", "columns")  # that may also be a plain value, which is an option then
@@ -132,18 +133,28 @@ def called(function: Any, name: str, **offered: Any) -> Any:
     Raises:
         UsageError: it takes more.
     """
+    places, named = arguments(function, name, **offered)
+    return function(*places, **named)
+
+
+def arguments(function: Any, name: str, **offered: Any) -> tuple[list[Any], dict[str, Any]]:
+    """What a part takes of the arguments that it is offered: by their places, and by their names.
+
+    Raises:
+        UsageError: it takes more.
+    """
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # of a function in C: all that there are
-        return function(*offered.values())
+        return [*offered.values()], {}
     if parameters and parameters.keys() <= offered.keys():
-        return function(**{key: offered[key] for key in parameters})
+        return [], {key: offered[key] for key in parameters}
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     places = [each for each in parameters.values() if each.kind in kinds]
     if sum(each.default is inspect.Parameter.empty for each in places) > len(offered):
         raise UsageError(f"takes {len(places)} arguments", where=name, hint=f"it is called as {SIGNATURES[name]}")
     all_of_them = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters.values())
-    return function(*[*offered.values()][: len(offered) if all_of_them else len(places)])
+    return [*offered.values()][: len(offered) if all_of_them else len(places)], {}
 
 
 def takes_config(optimizer: Any) -> bool:
@@ -181,19 +192,37 @@ class Array:
 COUPLED = "its rows depend on each other, as the loss says"
 
 
-def promises(own: Own, plain: str | None) -> dict[str, str]:
+def promises(own: Own, plain: str | None, precision: str) -> dict[str, str]:
     """What holds of a run with these parts: `yes`, or the reason why not.
 
     Args:
         own: the parts.
         plain: why the model is computed with padding, if it is.
+        precision: that it is computed in.
     """
+    eject = why_no_script(own, precision)
     return {
         "split": f"no: {COUPLED}" if getattr(own.loss, "coupled", False) else "yes",
         "replay": "yes" if own.file or not own.names else f"no: {', '.join(own.names)} came from no file",
         "padding_free": f"no: {plain}" if plain else "yes",
-        "eject": f"no: {', '.join(own.names)} of its own" if own.names else "yes",
+        "eject": f"no: {eject}" if eject else "yes",
     }
+
+
+def why_no_script(own: Own, precision: str) -> str | None:
+    """Why a run with these parts cannot be written as one plain script; None where it can."""
+    if not own.names:
+        return None
+    content = b"" if own.file is None else read_regular(own.file, follow=True)
+    if own.file is None or hashlib.sha256(content).hexdigest() != own.digest:
+        return f"{', '.join(own.names)} came from no file"
+    if own.loss is not None and precision == "bf16":
+        return "a plain script computes a loss of its own in fp32, and the run computes the model in bf16"
+    if own.optimizer is not None:
+        places, named = arguments(own.optimizer, "optimizer", parameters=False, config=True)
+        if True in (*places, *named.values()):
+            return "a plain script has no config, which optimizer takes"
+    return why_not_plain(content.decode(), own.names)
 
 
 def _is_option(name: str, value: Any) -> bool:

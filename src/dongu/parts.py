@@ -148,7 +148,7 @@ class Parts:
     def promises(self) -> dict[str, str]:
         """What holds of this run, each `yes` or the reason why not."""
         why = self.fallback or ("--engine plain" if self.config.engine == "plain" else None)
-        return promises(self.given, why)
+        return promises(self.given, why, self.config.precision)
 
     def _make_model(self, config: RunConfig) -> RunConfig:
         """Model and tokenizer: loaded by their names, or as they were given."""

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dongu.cli.options import add_json, add_run_folder, command, refuse_existing
+from dongu.cli.options import add_json, add_parts, add_run_folder, command, refuse_existing
 from dongu.errors import UsageError
 from dongu.text import printable
 
@@ -25,6 +25,7 @@ def add_eject(commands: Any) -> None:
         " reproduces every loss and every metric to the last digit; its head says what to expect.",
     )
     add_run_folder(parser)
+    add_parts(parser)
     parser.add_argument("--out", metavar="FILE", type=Path, help="file to write (default: standard output)")
 
 
@@ -32,14 +33,14 @@ def _eject(parsed: argparse.Namespace) -> None:
     from dongu.run.folder import RunFolder
 
     refuse_existing(parsed.out)
-    RunFolder(parsed.folder).read_record()
+    RunFolder(parsed.folder).check_parts(parsed.parts)
     from dongu.eject.script import eject
     from dongu.files import write_file
 
     if parsed.out is None:
-        print(eject(parsed.folder), end="")
+        print(eject(parsed.folder, parts=parsed.parts), end="")
     else:
-        write_file(parsed.out, eject(parsed.folder, parsed.out.name).encode())
+        write_file(parsed.out, eject(parsed.folder, parsed.out.name, parts=parsed.parts).encode())
 
 
 def add_export(commands: Any) -> None:

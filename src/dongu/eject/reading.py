@@ -108,6 +108,7 @@ class Reading:
     text_of: str
     label_of: str
     label_names: str | None  # how they follow from the rows, if they do
+    numeric: tuple[str, ...] = ()  # columns beside the text
 
     @property
     def label_columns(self) -> bool:
@@ -120,7 +121,8 @@ class Reading:
         if self.hub is not None or not any("converters" in _format(path)[1] for path in self.paths.values()):
             return None
         texts = "*(column for text in TEXTS for column in text)" if "join(" in self.text_of else "*TEXTS"
-        return f"dict.fromkeys([{texts}, {'*LABELS' if self.label_columns else 'LABEL'}], str)"
+        labels = "*LABELS" if self.label_columns else "LABEL"
+        return f"dict.fromkeys([{', '.join([texts, labels, *map(json.dumps, self.numeric)])}], str)"
 
     @property
     def load(self) -> str:
@@ -179,7 +181,15 @@ def find_reading(data: TextData) -> Reading:
     )
     if label_of is None:
         raise _unlike(data, "labels")
-    return Reading(hub, commit, paths, texts, text_of, label_of, label_names)
+    numbers = splits["train"].columns
+    for name, read in numbers.items():
+        try:
+            same = np.array_equal(np.array([*map(float, used["train"][name])], np.float32), read)
+        except NOT_SO:
+            same = False
+        if not same:
+            raise _unlike(data, f"numbers (`{name}`)")
+    return Reading(hub, commit, paths, texts, text_of, label_of, label_names, (*numbers,))
 
 
 def _take(rows: Rows, examples: Examples) -> Rows:
@@ -254,7 +264,8 @@ def _load(path: str, data: TextData, cache: str) -> Any:
     if "converters" in words:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
             head = next(csv.reader(file, "excel-tab" if options else "excel"))
-        columns = [part for name in (*data.columns.texts, data.columns.label) for part in parts_of(name, head) or ()]
+        names = (*data.columns.texts, data.columns.label, *data.splits["train"].columns)
+        columns = [part for name in names for part in parts_of(name, head) or ()]
         options |= {"usecols": columns, "converters": dict.fromkeys(columns, str), "na_filter": False}
     try:
         return load_dataset(kind, data_files=path, split="train", cache_dir=cache, **options)

@@ -29,7 +29,7 @@ from dongu.data.sources import read_source
 from dongu.eject import plain_metrics as plain
 from dongu.eject.reading import find_reading
 from dongu.errors import CheckpointError, DataError, InputError, ModelError, UsageError
-from dongu.files import read_log
+from dongu.files import read_log, read_regular
 from dongu.hub import split_commit
 from dongu.loop import Loop
 from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
@@ -38,6 +38,8 @@ from dongu.model.load import quiet_transformers, reads_last_token
 from dongu.model.lora import ALPHA, count_beyond
 from dongu.model.place import PACKAGED, find_model
 from dongu.model.scale import UNSCALED
+from dongu.own import arguments, why_no_script
+from dongu.plain_parts import copied, needs_future
 from dongu.run.checkpoint import own_checkpoints, read_state
 from dongu.run.folder import RunFolder
 from dongu.run.identity import differences, identity, option_differences
@@ -46,6 +48,7 @@ from dongu.text import counted, one_line
 
 LINE = 120  # characters, as ruff formats the house
 INDENT = " " * 4
+OWN_SOURCE = "    ..."  # stands for the file of parts until the script has its length
 MOST_LINES = 200
 
 Function = Callable[..., Any]
@@ -55,7 +58,9 @@ IMPORTS = (  # in ruff's order, and what shows that a script needs them
     ("json.", "import json"),
     ("math.", "import math"),
     ("zlib.", "import zlib"),
+    ("namedtuple(", "from collections import namedtuple"),
     ("Path(", "from pathlib import Path"),
+    ("SimpleNamespace(", "from types import SimpleNamespace"),
     ("normalize(", "from unicodedata import normalize"),
     ("", ""),
     *((f"{package}.", f"import {package}") for package in PACKAGED.values()),
@@ -76,19 +81,20 @@ IMPORTS = (  # in ruff's order, and what shows that a script needs them
 )
 
 
-def eject(run: str | Path, name: str = "train.py") -> str:
+def eject(run: str | Path, name: str = "train.py", parts: str | Path | None = None) -> str:
     """The script that repeats a run, finished or not.
 
     Args:
         run: the run folder.
         name: of the file that it will be in.
+        parts: the file of the run's own parts, which is copied into it.
 
     Raises:
-        InputError: the folder is no run, its data or its model are not there any more or are not what they were, or
-            there is something about them that a plain script cannot do.
+        InputError: the folder is no run, its data, its model or its parts are not there any more or are not what they
+            were, or there is something about them that a plain script cannot do.
     """
     folder = RunFolder(Path(run))
-    record = folder.read_record()
+    record = folder.check_parts(parts)
     _check_record(folder, record)
     if record["options"].get("data") is None:
         hint = "write the rows to a file and train on it: a script reads files"
@@ -97,17 +103,58 @@ def eject(run: str | Path, name: str = "train.py") -> str:
         what = f"was changed after step {changes[0]['step']:,}: {changes[0]['changes'][0]}"
         hint = f"`dongu train --config {folder.path}/run.json --out NEW` makes a run of one piece, which can be ejected"
         raise UsageError(what, where=str(folder.path), hint=hint)
-    loop = folder.reopen(device="cpu", engine="plain")
+    loop = folder.reopen(device="cpu", engine="plain", parts=parts)
     config = make_config(record["options"])
+    own = _own_source(loop, record, str(folder.path / "run.json"))
     for difference in differences(record, identity(loop), loop, str(folder.path / "run.json")):
         if difference.name == "data":
             raise DataError(difference.text, where=str(folder.path), hint="put the data back as the run read them")
-    facts = {**_data_facts(loop), **_model_facts(loop, config), **_run_facts(loop, config, record)}
+    facts = {**_data_facts(loop), **_model_facts(loop, config), **_run_facts(loop, config, record), **_own_facts(loop)}
     body = _environment().get_template("script.jinja").render(o=config, out=f"{folder.path.name}-plain", **facts)
-    head = f'"""{_head(record, facts, loop, folder, name)}\n"""\n\n{_imports(body)}\n\n'
+    future = "from __future__ import annotations\n\n" if needs_future(own) else ""
+    head = f'"""{_head(record, facts, loop, folder, name)}\n"""\n\n{future}{_imports(body)}\n\n'
     room = MOST_LINES - head.count("\n")
     *loose, tightest = tightened(f"{body.strip()}\n")
-    return head + next((script for script in loose if script.count("\n") <= room), tightest)
+    script = head + next((script for script in loose if script.count("\n") <= room), tightest)
+    return script.replace(OWN_SOURCE, copied(own))
+
+
+def _own_source(loop: Loop, record: Mapping[str, Any], where: str) -> str:
+    """The file of the run's own parts; nothing where it has none.
+
+    Raises:
+        UsageError: it is another than the run's, or a plain script cannot take it.
+    """
+    given = loop.given.identity().get("parts")
+    if record.get("parts") != given:
+        was, now = (f"sha256 {parts['sha256'][:12]}" if parts else "none" for parts in (record.get("parts"), given))
+        hint = "give the file as it was when the run began"
+        raise UsageError(f"the run's own parts are others than those given ({was}, and {now})", where=where, hint=hint)
+    if why := why_no_script(loop.given, record["options"]["precision"]):
+        hint = "what the run saved is a plain model: RUN/model needs no dongu"
+        raise UsageError(f"cannot be one plain script: {why}", where=where, hint=hint)
+    return "" if loop.given.file is None or given is None else read_regular(loop.given.file, follow=True).decode()
+
+
+def _own_facts(loop: Loop) -> dict[str, Any]:
+    own = loop.given
+
+    def call(part: str, **words: str) -> str:
+        if part not in own.names:
+            return ""
+        places, named = arguments(getattr(own, part), part, **words)
+        return f"own_{part}({', '.join([*places, *(f'{name}={word}' for name, word in named.items())])})"
+
+    return {
+        "own": own.names,
+        "own_file": own.file and one_line(own.file.name),
+        "own_source": OWN_SOURCE,
+        "own_columns": literals(loop.splits["train"].columns) if own.loss and loop.splits["train"].columns else None,
+        "own_loss": f"own_loss({{}}, batch){'.expand(len(labels))' if loop.loss.is_coupled else ''}.float().sum()",
+        "own_optimizer": call("optimizer", parameters="dict({}.named_parameters())"),
+        "own_lr_scheduler": call("lr_scheduler", step="step", total_steps="len(updates)"),
+        "own_order": call("order", split="train_set", epoch="{}", seed="SEED"),
+    }
 
 
 class _Record(BaseModel):
@@ -128,7 +175,10 @@ def _check_record(folder: RunFolder, record: Mapping[str, Any]) -> None:
     try:
         _Record.model_validate(record, strict=True)
         known = plain.METRICS[make_config(record["options"]).task or "single-label"]
+        own = record.get("parts")
         unknown = {record["metric"], *record["metrics"]} - known.keys() - {"loss"}
+        if isinstance(own, dict) and "metrics" in own["names"]:  # which is refused with its reason
+            unknown = set()
     except (ValidationError, UsageError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, ValidationError):
@@ -452,7 +502,8 @@ def source_of(function: Function) -> str:
 
 def _imports(body: str) -> str:
     lines = [line for mark, line in IMPORTS if re.search(rf"(?<![\w.]){re.escape(mark)}", body) or not mark]
-    return "\n".join(lines)
+    imports = "\n".join(lines)
+    return imports if "get_scheduler(" in body else imports.replace(", get_scheduler", "")
 
 
 @functools.cache
