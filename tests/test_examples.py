@@ -142,6 +142,7 @@ def test_killed_and_started_again_it_ends_in_the_same_bytes(
     capsys.readouterr()
     code = run_command(["verify", str(whole), *parts])
     assert code == 0, capsys.readouterr().out
+    assert run_command(["predict", str(whole), "a text"]) == (2 if name in OWN_MODELS else 0)
     assert (whole / "parts.py").read_bytes() == (EXAMPLES / f"{name}.py").read_bytes()
 
 

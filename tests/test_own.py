@@ -228,6 +228,12 @@ def test_a_run_folders_own_copy_is_never_run(
         run_command(reading)
         assert trace.read_text() == "run", reading
     capsys.readouterr()
+    again = ["train", "--config", str(run / "run.json"), "--out", str(tmp_path / "again")]
+    assert run_command(again) == 2
+    assert f"give their file too: --parts {parts}" in capsys.readouterr().err
+    assert run_command([*again, "--parts", str(parts)]) == 0
+    assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
     assert run_command(["verify", str(run), "--parts", str(run / "parts.py")]) == 1, "another file is another run"
     assert "the parts of your own are loss" in capsys.readouterr().out
 

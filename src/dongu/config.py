@@ -287,15 +287,20 @@ def check_metric(name: str | None, own: Collection[str] = ()) -> None:
         raise UsageError(f"must be one of {', '.join(known)}, got `{shortened(name)}`", where="--metric")
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, *, with_parts: bool = False) -> dict[str, Any]:
     """Options from a recipe (`.toml`) or from a run's own `run.json`.
+
+    Args:
+        path: the file.
+        with_parts: whether parts of one's own are given beside it.
 
     Raises:
         UsageError: the file is missing, is not TOML or JSON, or holds no options.
     """
     try:
         text = read_regular(path, follow=True).decode()
-        recipe = join_commits(json.loads(text)) if path.suffix == ".json" else tomllib.loads(text)
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        recipe = join_commits(content) if path.suffix == ".json" else content
     except FileNotFoundError:
         raise UsageError("the file does not exist", where=f"--config {path}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -304,6 +309,10 @@ def read_config(path: Path) -> dict[str, Any]:
             where=f"--config {path}",
             hint="give a TOML file of options (epochs = 3), or the run.json of a run",
         ) from error
+    if path.suffix == ".json" and isinstance(parts := content.get("parts"), dict) and not with_parts:
+        names, file = ", ".join(parts.get("names", ())), content.get("parts_file") or "FILE.py"
+        what = f"is of a run with parts of its own ({names}), which are not given"
+        raise UsageError(what, where=f"--config {path}", hint=f"give their file too: --parts {file}")
     if not isinstance(recipe, dict):
         raise UsageError("holds no table of options", where=f"--config {path}")
     options: dict[str, Any] = {}

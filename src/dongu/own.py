@@ -50,7 +50,8 @@ class Own:
     @property
     def names(self) -> list[str]:
         """The parts that there are, in the order of `PARTS`."""
-        return [name for name in PARTS if name != "columns" and getattr(self, name)]
+        there = {name: getattr(self, name) for name in PARTS if name != "columns"}
+        return [name for name, part in there.items() if part is not None and part != {}]
 
     def identity(self) -> dict[str, Any]:
         """What tells them from others, for `run.json`; nothing where there are none."""
@@ -64,6 +65,7 @@ def take_own(options: dict[str, Any], file: str | Path | None) -> Own:
         UsageError: the file cannot be run or has no part, or something is given twice or is no part.
     """
     found = {} if file is None else read_parts(Path(file))
+    options |= {name: str(options[name]) for name in ("model", "tokenizer") if isinstance(options.get(name), Path)}
     given = {name: options.pop(name) for name in PARTS if name in options and not _is_option(name, options[name])}
     given = {name: value for name, value in given.items() if value is not None}
     for name in (name for name in found if name in given):

@@ -138,7 +138,7 @@ def train_options(parsed: argparse.Namespace, processes: int) -> dict[str, Any]:
     Raises:
         UsageError: a recipe or a batch size that cannot be used, or no DATA.
     """
-    options = read_config(parsed.config) if parsed.config else {}
+    options = read_config(parsed.config, with_parts=parsed.parts is not None) if parsed.config else {}
     flags = {name: getattr(parsed, name) for name in RunConfig.model_fields}
     per_device, accumulation = parsed.per_device_train_batch_size, parsed.gradient_accumulation_steps
     if per_device is not None or accumulation is not None:

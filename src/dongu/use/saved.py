@@ -58,6 +58,9 @@ class SavedRun:
             raise InputError("the run has no model yet", where=str(run), hint="it is saved at the first evaluation")
         folder.check_written("model/")
         check_folder(folder.model)
+        if not read_object(folder.model / "config.json", f"--model {folder.model}").get("model_type"):
+            hint = "in Python, make it and put the weights in: safetensors.torch.load_model(model, FILE)"
+            raise ModelError("the model is a class of the user's own", where=str(folder.model), hint=hint)
         names = record["label_names"]
         if (outputs := _outputs(folder.model)) != len(names):
             what = f"the model has {outputs} outputs, and run.json names {len(names)} labels"
