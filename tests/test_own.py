@@ -245,6 +245,7 @@ def test_a_run_folders_own_copy_is_never_run(
         ("x = 1\nraise ValueError('no')\n", r"mine.py:2: ValueError: no"),
         ("def losses(model, batch): ...\n", "has no part of a run"),
         ("optimizer = 3\ndef loss(m, b): ...\n", "a int is no function"),
+        ("tokenizer = 'other'\ncolumns = 'age'\n", "--tokenizer: is other in"),
         (None, "cannot be read"),
     ],
 )
@@ -258,7 +259,7 @@ def test_a_file_that_cannot_be_used(
 ) -> None:
     if content is not None:
         (tmp_path / "mine.py").write_text(content)
-    command = ["train", data_folder(), "--model", tiny_model(), "--out", str(tmp_path / "run")]
+    command = ["train", data_folder(), "--model", tiny_model(), "--out", str(tmp_path / "run"), "--tokenizer", "mine"]
     assert run_command([*command, "--parts", str(tmp_path / "mine.py")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dongu.config import option_flag
 from dongu.errors import UsageError
 from dongu.files import read_regular
 from dongu.plain_parts import why_not_plain
@@ -71,7 +72,10 @@ def take_own(options: dict[str, Any], file: str | Path | None) -> Own:
     for name in (name for name in found if name in given):
         raise UsageError(f"`{name}` is in {file} too", where=f"{name}=", hint="give it in one place")
     for name in [name for name in found if _is_option(name, found[name])]:
-        options[name] = found.pop(name)
+        value = found.pop(name)
+        if options.get(name) is not None and _names(options[name]) != _names(value):
+            raise UsageError(f"is {_names(value)} in {file}", where=option_flag(name), hint="give it in one place")
+        options[name] = value
     own = {**found, **given}
     for name in FUNCTIONS:
         if name in own and not callable(own[name]) and not (name == "optimizer" and hasattr(own[name], "step")):
@@ -229,6 +233,11 @@ def why_no_script(own: Own, precision: str) -> str | None:
 
 def _is_option(name: str, value: Any) -> bool:
     return name == "columns" or (name in ("model", *PLAIN_TOO) and isinstance(value, str))
+
+
+def _names(value: Any) -> str:
+    """A plain value as it can be compared: a name without its commit, or several."""
+    return str(value).partition("@")[0] if isinstance(value, str) else ", ".join(map(str, value))
 
 
 def _source_of(part: Any) -> str:
