@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import random
+import runpy
 import socket
 import sys
 import tempfile
@@ -125,6 +126,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
         return made[family, dropout]
 
     return make
+
+
+def run_script(script: Path, *arguments: str) -> None:
+    """An ejected script with these arguments, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script), *arguments])
+        runpy.run_path(str(script))
 
 
 def save_tiny_model(family: str, dropout: float, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import gc
 import importlib
 import json
 import multiprocessing
@@ -24,7 +25,7 @@ import numpy as np
 import pytest
 
 import dongu
-from conftest import REAL_DATA, ROOT, WORDS, real_data
+from conftest import REAL_DATA, ROOT, WORDS, real_data, run_script
 from dongu.cli.main import run as run_command
 from dongu.config import Task, make_config
 from dongu.data.examples import read_examples
@@ -353,40 +354,18 @@ def test_a_calibrated_run(work: Path, tiny_model: Callable[..., str], data_folde
 # --- refused
 
 
-def run_script(*arguments: str) -> None:
-    """With these arguments, as `python train.py` would."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", *arguments])
-        runpy.run_path("train.py")
+def some(name: str, *slow: str) -> Any:
+    """A case; of the slow ones a crash test, which `make test` leaves out."""
+    return pytest.param(name, marks=pytest.mark.crash) if name in slow else name
 
 
 class Killed(BaseException):
     """What no script catches."""
 
 
-STOPS: dict[str, tuple[str, str, int]] = {  # what stops it, when it is called so many times
-    "before the first checkpoint": ("torch.optim.AdamW.step", "", 2),
-    "between two": ("torch.optim.AdamW.step", "", 6),
-    "in a checkpoint": ("pathlib.Path.replace", ".new", 2),
-    "in a model": ("transformers.PreTrainedModel.save_pretrained", "", 1),
-    "before the results": ("pathlib.Path.write_text", "results.json", 1),
-}
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its log is open, as after a kill
-@pytest.mark.parametrize("stop", STOPS)
-def test_a_script_goes_on_where_it_was_stopped(
-    stop: str, work: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It ends in the bytes of the run; with micro-batches, a schedule, weights a class and early stopping."""
-    options: dict[str, Any] = {"epochs": 3, "warmup": 0.2, "patience": 2, "eval_steps": 3, "micro_batch_size": 5}
-    make_data = several_labels if stop == "between two" else one_text
-    if stop == "before the results":
-        options |= {"lora": 4, "layer_decay": 0.8, "lr_scheduler": "cosine"}
-    script = train_and_eject(make_data(work), model=tiny_model("bert", dropout=0.1), **options)
-    target, name, calls = STOPS[stop]
-    module, _, attribute = target.rpartition(".")
-    module, _, owner = module.rpartition(".")
+def kill_script(target: str, name: str, calls: int) -> None:
+    """Run it until so many calls of a method, of a path of this name if there is one."""
+    module, owner, attribute = target.rsplit(".", 2)
     stopped = getattr(importlib.import_module(module), owner)
     was, seen = getattr(stopped, attribute), []
 
@@ -400,9 +379,33 @@ def test_a_script_goes_on_where_it_was_stopped(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stopped, attribute, die)
         with pytest.raises(Killed):
-            run_script()
+            run_script(Path("train.py"))
+    gc.collect()  # its log, which is open
     assert not Path("run-plain/results.json").exists()
-    run_script()
+
+
+STOPS: dict[str, tuple[str, str, int]] = {  # what stops it, when it is called so many times
+    "before the first checkpoint": ("torch.optim.AdamW.step", "", 2),
+    "between two": ("torch.optim.AdamW.step", "", 6),
+    "in a checkpoint": ("pathlib.Path.replace", ".new", 2),
+    "in a model": ("transformers.PreTrainedModel.save_pretrained", "", 1),
+    "before the results": ("pathlib.Path.write_text", "results.json", 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its log is open, as after a kill
+@pytest.mark.parametrize("stop", [some(name, "in a checkpoint", "in a model") for name in STOPS])
+def test_a_script_goes_on_where_it_was_stopped(
+    stop: str, work: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends in the bytes of the run; with micro-batches, a schedule, weights a class and early stopping."""
+    options: dict[str, Any] = {"epochs": 3, "warmup": 0.2, "patience": 2, "eval_steps": 3, "micro_batch_size": 5}
+    make_data = several_labels if stop == "between two" else one_text
+    if stop == "before the results":
+        options |= {"lora": 4, "layer_decay": 0.8, "lr_scheduler": "cosine"}
+    script = train_and_eject(make_data(work), model=tiny_model("bert", dropout=0.1), **options)
+    kill_script(*STOPS[stop])
+    run_script(Path("train.py"))
     assert_repeated()
     assert {path.name.split("-")[0] for path in Path("run-plain").iterdir()} == {
         *("checkpoint", "metrics.jsonl", "model", "results.json")
@@ -410,16 +413,16 @@ def test_a_script_goes_on_where_it_was_stopped(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("transformers.AutoTokenizer.from_pretrained", None)  # it does not come so far
         with pytest.raises(SystemExit) as done:
-            run_script()
+            run_script(Path("train.py"))
         assert not done.value.code
         assert "run-plain is finished" in capsys.readouterr().out
         script.write_text(script.read_text(encoding="utf-8").replace("SEED = 42", "SEED = 43"), encoding="utf-8")
         with pytest.raises(SystemExit, match="holds something else"):
-            run_script()
+            run_script(Path("train.py"))
         Path("mine").mkdir()
         Path("mine/notes.txt").touch()
         with pytest.raises(SystemExit, match="mine holds something else"):
-            run_script("--out", "mine")
+            run_script(Path("train.py"), "--out", "mine")
     assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"]
 
 
@@ -431,13 +434,13 @@ def test_a_script_takes_paths(work: Path, tiny_model: Callable[..., str], data_f
     folder = str(shutil.move(data, work / "elsewhere"))
     files = [str(Path(folder) / Path(path).name) for path in json_of(Path("train.py"), "DATA").values()]
     for place, given in enumerate(([folder], files)):
-        run_script("--data", *given, "--model", str(model), "--out", f"out/{place}")
+        run_script(Path("train.py"), "--data", *given, "--model", str(model), "--out", f"out/{place}")
         for name in ("metrics.jsonl", "model/model.safetensors"):
             assert (Path("run") / name).read_bytes() == (Path("out") / str(place) / name).read_bytes()
     with pytest.raises(OSError, match="couldn't"):
-        run_script("--data", folder, "--model", "nowhere", "--out", "two")
+        run_script(Path("train.py"), "--data", folder, "--model", "nowhere", "--out", "two")
     with pytest.raises(ValueError, match="zip"):
-        run_script("--data", files[0], "--model", str(model), "--out", "one")
+        run_script(Path("train.py"), "--data", files[0], "--model", str(model), "--out", "one")
 
 
 def json_of(script: Path, name: str) -> Any:
@@ -528,7 +531,8 @@ WITH_PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", WITH_PARTS)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its log is open, as after a kill
+@pytest.mark.parametrize("name", [some(name, "balanced_order") for name in WITH_PARTS])
 def test_parts_of_ones_own_are_copied(name: str, work: Path, tiny_model: Callable[..., str]) -> None:
     parts = EXAMPLES / f"{name}.py"
     if name == "coupled":
@@ -543,20 +547,8 @@ def test_parts_of_ones_own_are_copied(name: str, work: Path, tiny_model: Callabl
     content = Path("train.py").read_text(encoding="utf-8")
     assert "dongu" not in content.partition("# ---- Change here")[2]
     assert count_lines(content, all_of_them=True) <= 200 + count_lines(parts.read_text(encoding="utf-8"), True)
-    with pytest.MonkeyPatch.context() as patch:
-        calls: list[Any] = []
-
-        def die(path: Path, *arguments: Any, **more: Any) -> Any:
-            if path.name == "results.json" and not calls:
-                calls.append(path)
-                raise Killed
-            return write(path, *arguments, **more)
-
-        write = Path.write_text
-        patch.setattr(Path, "write_text", die)
-        with pytest.raises(Killed):
-            run_script()
-    run_script()
+    kill_script(*STOPS["before the results"])
+    run_script(Path("train.py"))
     assert Path("run/metrics.jsonl").read_bytes() == Path("run-plain/metrics.jsonl").read_bytes()
     assert_repeated()
     if RUFF is not None:

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import dongu
-from conftest import cut_off_in_step
+from conftest import cut_off_in_step, run_script
 from dongu.cli.main import run as command
 from dongu.eject.script import eject
 from dongu.model.head import head_of
@@ -117,14 +117,7 @@ def test_everyone_who_reads_the_run_has_its_order(classifier: Callable[[str], Pa
     assert np.array_equal(dongu.load(out).saved.own_examples()["validation"].ids, held)
     script = tmp_path / "train.py"
     script.write_text(eject(out), "utf-8")
-    exec(
-        compile(
-            script.read_text("utf-8").replace('Path("run-plain")', f"Path({str(tmp_path / 'plain')!r})"),
-            str(script),
-            "exec",
-        ),
-        {"__name__": "__main__"},
-    )
+    run_script(script, "--out", str(tmp_path / "plain"))
     assert (tmp_path / "plain" / "metrics.jsonl").read_bytes() == (out / "metrics.jsonl").read_bytes()
 
 
@@ -227,6 +220,6 @@ def compare_with_script(folder: Path, data: list[dict[str, Any]], out: Path, **o
         cells = "".join(json.dumps({"n": name, **row}) + "\n" for row in data[: None if name == "train" else 20])
         (folder / "data" / f"{name}.jsonl").write_text(cells, "utf-8")
     dongu.train(str(folder / "data"), out=str(out), label_column=[*data[0]][-1], engine="plain", **OPTIONS, **options)
-    script = eject(out).replace(f'Path("{out.name}-plain")', f"Path({str(folder / 'plain')!r})")
-    exec(compile(script, "train.py", "exec"), {"__name__": "__main__"})
+    (folder / "train.py").write_text(eject(out), "utf-8")
+    run_script(folder / "train.py", "--out", str(folder / "plain"))
     assert (folder / "plain" / "metrics.jsonl").read_bytes() == (out / "metrics.jsonl").read_bytes()
