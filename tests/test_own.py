@@ -214,6 +214,9 @@ def test_a_run_folders_own_copy_is_never_run(
     parts.write_text(PARTS.format(trace=trace))
     command = ["train", data_folder(), "--model", tiny_model(), "--max-steps", "2", "--out", str(run)]
     assert run_command([*command, "--parts", str(parts)]) == 0
+    said = capsys.readouterr().out
+    assert "loss       your own\n" in said
+    assert f"parts      loss from {parts}" in said.replace("\n           ", " ")
     assert trace.read_text() == "run"
     (run / "parts.py").write_text(PARTS.format(trace=trace) + "\n# another one\n")
     for reading in (

@@ -154,6 +154,8 @@ def _describe_engine(loop: Loop) -> str:
 
 
 def _describe_loss(loop: Loop) -> str:
+    if loop.given.loss is not None:
+        return "your own" + (", of rows that depend on each other" if loop.loss.is_coupled else "")
     scale = loop.loss.scale
     kinds = {
         "regression": f"squared error; learnt with mean 0 and deviation 1 for {scale.mean:.4g} and {scale.std:.4g}",
