@@ -522,12 +522,28 @@ def order(seed, epoch):
 if __name__ == "__main__":
     print(d, sys.argv)
 """
+KAPPA = """
+import numpy as np
+
+
+def quadratic_kappa(evaluation):
+    labels = evaluation.logits.shape[1]
+    counts = np.zeros((labels, labels))
+    np.add.at(counts, (evaluation.targets, evaluation.logits.argmax(-1)), 1)
+    apart = np.subtract.outer(np.arange(labels), np.arange(labels)) ** 2
+    return 1 - (apart * counts).sum() / max((apart * np.outer(counts.sum(1), counts.sum(0))).sum(), 1e-12)
+
+
+metrics = {"kappa": quadratic_kappa}
+"""
+WRITTEN = {"coupled": COUPLED, "kappa": KAPPA}
 WITH_PARTS: dict[str, dict[str, Any]] = {
     "focal": {"micro_batch_size": 3},
     "r_drop": {"lora": 4, "max_grad_norm": 0.5},
     "gradual_unfreezing": {"micro_batch_size": 5, "max_grad_norm": 1.0},
     "balanced_order": {"warmup": 2, "eval_steps": 3},
     "coupled": {"eval_steps": 2},
+    "kappa": {"metric": "kappa", "eval_steps": 3},
 }
 
 
@@ -535,9 +551,9 @@ WITH_PARTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", [some(name, "balanced_order") for name in WITH_PARTS])
 def test_parts_of_ones_own_are_copied(name: str, work: Path, tiny_model: Callable[..., str]) -> None:
     parts = EXAMPLES / f"{name}.py"
-    if name == "coupled":
-        parts = work / "coupled.py"
-        parts.write_text(COUPLED, encoding="utf-8")
+    if name in WRITTEN:
+        parts = work / f"{name}.py"
+        parts.write_text(WRITTEN[name], encoding="utf-8")
     options: dict[str, Any] = {**PLAIN, "text_columns": "text", "max_steps": 9, "eval_steps": 4, **WITH_PARTS[name]}
     del options["lr" if name == "gradual_unfreezing" else "threads"]
     data = weighted(work, whole=name == "focal")
@@ -592,6 +608,11 @@ NOT_PLAIN = {
     "dongu": ("import dongu\ndef loss(model, batch):\n    return dongu.Array(3)\n", "line 3 of the file needs dongu"),
     "of dongu": ("def loss(m, b):\n    from dongu.own import Array\n    return Array(3)\n", "of the file needs dongu"),
     "a global": ("N = 1\ndef loss(m, b):\n    global N\n    return 1\n", "line 3 of the file has no meaning inside"),
+    "a metric": ("metrics = {'kappa': len}\n", "metrics is not written as a function"),
+    "more of an evaluation": (
+        "def f(e):\n    return e.predictions.mean()\n\nmetrics = {'f': f}\n",
+        "no e.predictions, which f uses",
+    ),
     "a config alone": ("def optimizer(config):\n    pass\n", "no config, which optimizer takes"),
     "a config": ("def optimizer(parameters, config):\n    pass\n", "no config, which optimizer takes"),
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-COPIED = ("loss", "optimizer", "lr_scheduler", "order", "update")
+COPIED = ("loss", "optimizer", "lr_scheduler", "order", "metrics", "update")
 OFFERED: dict[
     str, dict[str, set[str] | None]
 ] = {  # the attributes that a script has of an argument; None: it is itself
     "order": {"split": {"targets"}, "epoch": None, "seed": None},
+    "metrics": {"evaluation": {"logits", "targets"}},
     "update": {"loop": {"model", "optimizer", "lr_scheduler"}, "update": {"number", "rows", "backward", "step"}},
 }
 INDENT = " " * 4
@@ -27,10 +28,12 @@ def why_not_plain(source: str, names: Collection[str]) -> str | None:
             return f"line {node.lineno} of the file has no meaning inside a function: {ast.unparse(node)}"
     functions = {statement.name: statement for statement in statements if isinstance(statement, ast.FunctionDef)}
     for name in (name for name in OFFERED if name in names):
-        if name not in functions:
+        written = _metrics(statements) if name == "metrics" else [name]
+        if not written or not functions.keys() >= {*written}:
             return f"{name} is not written as a function in the file"
-        if unknown := next(_beyond(functions[name], OFFERED[name]), None):
-            return f"a plain script has no {unknown}"
+        for function in written:
+            if unknown := next(_beyond(functions[function], OFFERED[name]), None):
+                return f"a plain script has no {unknown}"
     if "update" in names and not _is_one_pass(functions["update"]):
         return "update calls backward and step otherwise than once each, as statements"
     return None
@@ -98,6 +101,15 @@ def _is_for_programs(node: ast.stmt) -> bool:
 
 def _lines(node: ast.stmt | ast.expr) -> set[int]:
     return {*range(node.lineno, (node.end_lineno or node.lineno) + 1)}
+
+
+def _metrics(statements: Sequence[ast.stmt]) -> list[str]:
+    """The functions of `metrics = {"kappa": kappa}`; none where it is written otherwise."""
+    for statement in statements:
+        if isinstance(statement, ast.Assign) and [ast.unparse(target) for target in statement.targets] == ["metrics"]:
+            values = statement.value.values if isinstance(statement.value, ast.Dict) else []
+            return [ast.unparse(value) for value in values]
+    return []
 
 
 def _beyond(function: ast.FunctionDef, offered: Mapping[str, set[str] | None]) -> Iterator[str]:

@@ -177,7 +177,7 @@ def _check_record(folder: RunFolder, record: Mapping[str, Any]) -> None:
         known = plain.METRICS[make_config(record["options"]).task or "single-label"]
         own = record.get("parts")
         unknown = {record["metric"], *record["metrics"]} - known.keys() - {"loss"}
-        if isinstance(own, dict) and "metrics" in own["names"]:  # which is refused with its reason
+        if isinstance(own, dict) and "metrics" in own["names"]:
             unknown = set()
     except (ValidationError, UsageError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
@@ -359,7 +359,8 @@ def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict
         epochs, cut = "math.ceil(EPOCHS)", "math.ceil(EPOCHS * steps_per_epoch) :"
     every = "EVAL_STEPS" if config.eval_steps else "steps_per_epoch"
     at_the_end = "" if steps % (config.eval_steps or an_epoch) == 0 else " or step == len(updates)"
-    metrics = {name: plain.METRICS[loop.data.task][name] for name in record["metrics"]}
+    known = [name for name in loop.metrics.names if name not in loop.given.metrics]
+    metrics = {name: plain.METRICS[loop.data.task][name] for name in known}
     functions = dict.fromkeys(function for metric in metrics.values() for function in metric.functions)
     judge = plain.judge_labels_together if record["metric"] == "micro_f1" else plain.judge_labels
     if loop.data.task == "multi-label":
@@ -377,7 +378,7 @@ def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict
         "bf16": config.precision == "bf16",
         "metric": record["metric"],
         "metrics": {name: metric.expression for name, metric in metrics.items()},
-        "metric_lines": plain.metric_lines(loop.data.task, record["metrics"]),
+        "metric_lines": plain.metric_lines(loop.data.task, known),
         "metric_functions": [source_of(function) for function in functions],
         "judge": judge.__name__,
     }
