@@ -33,7 +33,8 @@ from dongu.data.holdout import hold_out
 from dongu.data.sources import read_source
 from dongu.eject import plain_metrics as plain
 from dongu.eject.reading import find_reading
-from dongu.eject.script import eject, literal, literals, number
+from dongu.eject.script import eject
+from dongu.eject.spelling import literal, literals, number
 from dongu.errors import DataError
 from dongu.judge.metrics import MetricSet
 from dongu.judge.ranking import sigmoid

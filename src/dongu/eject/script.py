@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +27,7 @@ from dongu.data.holdout import first_copies
 from dongu.data.sources import read_source
 from dongu.eject import plain_metrics as plain
 from dongu.eject.reading import find_reading
+from dongu.eject.spelling import LINE, imports_of, literal, literals, mapping, number, source_of, tightened
 from dongu.errors import CheckpointError, DataError, InputError, ModelError, UsageError
 from dongu.files import read_log, read_regular
 from dongu.hub import split_commit
@@ -46,39 +46,8 @@ from dongu.run.identity import differences, identity, option_differences
 from dongu.run.predictions import RESTORE
 from dongu.text import counted, one_line
 
-LINE = 120  # characters, as ruff formats the house
-INDENT = " " * 4
 OWN_SOURCE = "    ..."  # stands for the file of parts until the script has its length
 MOST_LINES = 200
-
-Function = Callable[..., Any]
-IMPORTS = (  # in ruff's order, and what shows that a script needs them
-    ("argparse.", "import argparse"),
-    ("copy.", "import copy"),
-    ("json.", "import json"),
-    ("math.", "import math"),
-    ("zlib.", "import zlib"),
-    ("namedtuple(", "from collections import namedtuple"),
-    ("Path(", "from pathlib import Path"),
-    ("SimpleNamespace(", "from types import SimpleNamespace"),
-    ("normalize(", "from unicodedata import normalize"),
-    ("", ""),
-    *((f"{package}.", f"import {package}") for package in PACKAGED.values()),
-    ("np.", "import numpy as np"),
-    ("torch.", "import torch"),
-    ("F.", "import torch.nn.functional as F"),
-    ("Accelerator(", "from accelerate import Accelerator"),
-    ("load_dataset(", "from datasets import load_dataset"),
-    ("LoraConfig(", "from peft import LoraConfig, inject_adapter_in_model"),
-    ("safe_open(", "from safetensors import safe_open"),
-    ("save_file(", "from safetensors.torch import save_file"),
-    ("tqdm(", "from tqdm import tqdm"),
-    (
-        "AutoTokenizer.",
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding,"
-        " get_scheduler",
-    ),
-)
 
 
 def eject(run: str | Path, name: str = "train.py", parts: str | Path | None = None) -> str:
@@ -112,7 +81,7 @@ def eject(run: str | Path, name: str = "train.py", parts: str | Path | None = No
     facts = {**_data_facts(loop), **_model_facts(loop, config), **_run_facts(loop, config, record), **_own_facts(loop)}
     body = _environment().get_template("script.jinja").render(o=config, out=f"{folder.path.name}-plain", **facts)
     future = "from __future__ import annotations\n\n" if needs_future(own) else ""
-    head = f'"""{_head(record, facts, loop, folder, name)}\n"""\n\n{future}{_imports(body)}\n\n'
+    head = f'"""{_head(record, facts, loop, folder, name)}\n"""\n\n{future}{imports_of(body)}\n\n'
     room = MOST_LINES - head.count("\n")
     *loose, tightest = tightened(f"{body.strip()}\n")
     script = head + next((script for script in loose if script.count("\n") <= room), tightest)
@@ -450,61 +419,6 @@ def _calibrated(folder: RunFolder) -> str:
         line["loss"] for line in lines if line["event"] == "evaluation" and line["step"] == results["best_step"]
     ]
     return f" ({before:.4f} on validation, {results['validation']['loss']['value']:.4f} after the division)"
-
-
-def literal(value: Any) -> str:
-    """Python's spelling, in double quotes where that saves none."""
-    words = repr(value)
-    return f'"{words[1:-1]}"' if isinstance(value, str) and words[0] == "'" and '"' not in value else words
-
-
-def number(value: float) -> str:
-    """`3` for 3.0, `5e-5` for 5e-05."""
-    return str(int(value)) if value == int(value) else re.sub("e-0", "e-", repr(value))
-
-
-def literals(values: Iterable[Any], *, before: str = "") -> str:
-    """A list, filled line by line where it has no room on one."""
-    words = [literals(value) if isinstance(value, list) else literal(value) for value in values]
-    line = f"[{', '.join(words)}]"
-    if len(before + line) <= LINE:
-        return line
-    lines = [INDENT]
-    for word in words:
-        if len(lines[-1]) + len(word) >= LINE:
-            lines.append(INDENT)
-        lines[-1] += f"{word}, "
-    return "\n".join(["[", *(line.rstrip() for line in lines), "]"])
-
-
-def mapping(values: Mapping[str, str], *, before: str) -> str:
-    """A dict, one item a line where it has no room on its own."""
-    words = [f"{literal(key)}: {literal(value)}" for key, value in values.items()]
-    line = f"{{{', '.join(words)}}}"
-    return line if len(before + line) <= LINE else "\n".join(["{", *(f"    {word}," for word in words), "}"])
-
-
-def tightened(body: str) -> Iterator[str]:
-    """A script of very many options in ever fewer lines: without blank ones in a block, docstrings and headings."""
-    yield body
-    body = body.replace("\n\n# ---- Change here: how it learns ----\n", "\n")
-    yield (body := re.sub(r"\n\n(?=    |steps_per_epoch)", "\n", body))
-    yield (body := re.sub(r'\n    """.*"""(?=\n)', "", body))
-    yield (body := re.sub(r"(?<!\n)\n\n(?=# ----)", "\n", body))
-    yield (body := re.sub(r"\n +# .*(?=\n)", "", body))
-    yield re.sub(r"\n# ---- (?!Change).*(?=\n)", "", body)
-
-
-def source_of(function: Function) -> str:
-    """The function as a script has it: without annotations."""
-    head = f"def {function.__name__}({', '.join(inspect.signature(function).parameters)}):"
-    return "\n".join([head, *inspect.getsource(function).strip().splitlines()[1:]])
-
-
-def _imports(body: str) -> str:
-    lines = [line for mark, line in IMPORTS if re.search(rf"(?<![\w.]){re.escape(mark)}", body) or not mark]
-    imports = "\n".join(lines)
-    return imports if "get_scheduler(" in body else imports.replace(", get_scheduler", "")
 
 
 @functools.cache
