@@ -25,6 +25,7 @@ import pytest
 import torch
 
 import dongu.run.checkpoint
+from conftest import EXHAUSTIVE
 from dongu.engine.arrival import Arrival
 from dongu.errors import CheckpointError, StorageError
 from dongu.files import Disk, disk, is_leftover, replace_folder, write_file
@@ -40,7 +41,8 @@ from dongu.update import Step
 SAVES = 4
 KEEP = 2
 SEEDS = 20
-ALL = pytest.mark.crash  # what it marks is tried whole; beside it stands a part, which is quick
+ALL = pytest.mark.crash  # what it marks is tried more thoroughly; beside it stands a part, which is quick
+SPARED = 1 if EXHAUSTIVE else 4  # one place, or picture, of so many
 IDENTITY: dict[str, Any] = {"options": {"seed": 3}, "data": {}, "versions": {}, "hardware": {}, "processes": 1}
 OPERATIONS = ("make_folder", "write", "append", "sync", "rename", "exchange", "remove")
 
@@ -505,7 +507,7 @@ def report(name: str, verdict: Verdict) -> None:
 
 @pytest.mark.parametrize(
     ("exchanges", "seeds"),
-    [(True, 2), (False, 1), pytest.param(True, SEEDS, marks=ALL), pytest.param(False, SEEDS // 4, marks=ALL)],
+    [(True, 2), (False, 1), pytest.param(True, SEEDS // SPARED, marks=ALL), pytest.param(False, 5, marks=ALL)],
 )
 def test_no_loss_of_power_breaks_a_promise(in_memory: Path, exchanges: bool, seeds: int) -> None:
     """With and without a file system that can swap two folders."""
@@ -572,7 +574,7 @@ def test_the_power_fails_again_while_the_run_recovers(in_memory: Path, every: in
 
 @pytest.mark.parametrize(
     ("exchanges", "every"),
-    [(True, 25), (False, 25), pytest.param(True, 1, marks=ALL), pytest.param(False, 2, marks=ALL)],
+    [(True, 25), (False, 25), pytest.param(True, SPARED, marks=ALL), pytest.param(False, 2 * SPARED, marks=ALL)],
 )
 def test_the_process_dies_first_and_the_power_fails_while_the_run_recovers(
     in_memory: Path, exchanges: bool, every: int
@@ -600,7 +602,7 @@ def test_the_process_dies_first_and_the_power_fails_while_the_run_recovers(
     assert verdict.wrong == 0
 
 
-@pytest.mark.parametrize("every", [11, pytest.param(1, marks=ALL)])
+@pytest.mark.parametrize("every", [11, pytest.param(SPARED, marks=ALL)])
 def test_a_flush_that_failed_is_not_believed(in_memory: Path, every: int) -> None:
     """The disk reports an error once, the run ends with it, and then the power fails: nothing was torn down."""
     whole = Machine(in_memory, lambda _: None)
