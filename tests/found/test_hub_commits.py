@@ -91,7 +91,7 @@ def test_a_repeated_run_is_made_of_the_same_commits(
         f'MODEL_COMMIT = "{first["model"]}"',
         "load_dataset(*HUB, revision=DATA_COMMIT)",
         "AutoTokenizer.from_pretrained(MODEL, revision=MODEL_COMMIT, ",
-        "    MODEL, revision=MODEL_COMMIT, **config, ",
+        "    MODEL, revision=MODEL_COMMIT, **settings, ",
     ):
         assert line in script
 
