@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 import dongu
 from dongu.cli.main import run as run_command
-from dongu.errors import UsageError
+from dongu.errors import StorageError, UsageError
+from dongu.run.folder import RunFolder
 
 Rows = Callable[..., list[dict[str, str]]]
 
@@ -165,6 +167,31 @@ def test_a_run_begins_with_its_loop(splits: Any, tiny_model: Callable[..., str],
     with pytest.raises(UsageError, match="has made 1 updates already"), loop.run(tmp_path / "run"):
         pass
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_cannot_begin_lets_go_of_its_folder(
+    splits: Any, tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock is released where a log cannot be opened, long after it was taken."""
+    released: list[str] = []
+
+    @contextmanager
+    def lock(folder: RunFolder, *, enabled: bool = True) -> Iterator[None]:
+        folder.path.mkdir()
+        try:
+            yield
+        finally:
+            released.append(folder.path.name)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise StorageError("no space")
+
+    monkeypatch.setattr(RunFolder, "lock", lock)
+    monkeypatch.setattr("dongu.running.Journal", full)
+    run = dongu.Loop(splits, model=tiny_model(), text_columns="text").run(tmp_path / "run")
+    with pytest.raises(StorageError), run:
+        pass
+    assert released == ["run"]
 
 
 @pytest.mark.parametrize("how", ["break", "exception"])

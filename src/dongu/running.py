@@ -107,24 +107,21 @@ class Run:
         if self.loop.number:
             what = f"the loop has made {self.loop.number:,} updates already"
             raise UsageError(what, where="loop.run", hint="give a new Loop: a run records each of its steps")
-        with ExitStack() as held:
+        with ExitStack() as held, ExitStack() as at_work:
             held.enter_context(among_processes())
             check_calibration(self.loop)
-            steps: Any = self._begin(held) if self._is_new() else self._go_on(held)
-            self._held = held.pop_all()
-        self._steps = steps
-        with ExitStack() as held:
-            self._signals = held.enter_context(StopSignals())
+            self._steps: Any = self._begin(held) if self._is_new() else self._go_on(held)
+            self._signals = at_work.enter_context(StopSignals())
             journal = Journal(self.folder, enabled=self._main, step=self.state.step, mark=self.state.log)
-            self._journal = held.enter_context(journal)
+            self._journal = at_work.enter_context(journal)
             progress = self._console.progress(self.loop.total_steps, self.state.step, self.loop.metrics.names)
-            self._progress = held.enter_context(progress)
+            self._progress = at_work.enter_context(progress)
             if self._main:
                 self._checkpoints.retire(self.state)  # a kill may have come before it
             self._journal.phase("setup", time.perf_counter() - self._started, self.state.step)
             self._saved, self._effort = (self.state.step, self.state.evaluated_step), Effort()
             self._recorder = Recorder(self._record_step, self._trackers.step, progress.step, self._effort.add)
-            self._at_work = held.pop_all()
+            self._held, self._at_work = held.pop_all(), at_work.pop_all()  # from here on `__exit__` lets go of them
         return self
 
     def _is_new(self) -> bool:
@@ -256,9 +253,7 @@ class Run:
         loop, state, began = self.loop, self.state, time.perf_counter()
         self._recorder.catch_up(behind=0)
         with self._signals.at_once(enabled=loop.accelerator.num_processes == 1):
-            evaluation = loop.evaluate(
-                split, model=model
-            )  # cut off, it is the first thing that a run that goes on does
+            evaluation = loop.evaluate(split, model=model)  # where it is cut off, it is made first when the run goes on
         if split != "validation":
             self.record(**{f"{split}/{name}": value for name, value in evaluation.metrics.items()})
             return evaluation
@@ -382,10 +377,12 @@ class Run:
 
     def _stopped(self) -> StoppedError:
         received = self._signals.received or signal.SIGTERM  # another process of the run got it
-        number, path = self.state.step, self.folder.path
-        hint = f"its state is saved; go on with: dongu resume {path}"
+        number, file = self.state.step, self.loop.given.file
+        command = f"dongu resume {self.folder.path}" + (f" --parts {file}" if file else "")
         return StoppedError(
             f"{received.name} ended the run after step {number:,} of {self.loop.total_steps:,}",
             exit_code=EXIT_CODES[received],
-            hint=hint if number else f"nothing was done yet; start with: dongu resume {path}",
+            hint=f"its state is saved; go on with: {command}"
+            if number
+            else f"nothing was done yet; start with: {command}",
         )
