@@ -23,7 +23,7 @@ test-all: $(VENV)/installed  ## both in one call, so that no process waits for a
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 test-exhaustive: export DONGU_EXHAUSTIVE := 1
-test-exhaustive: test-crash  ## the crash tests with every kill, signal and fault of docs/reliability.md: a quarter of an hour
+test-exhaustive: test-crash  ## the crash tests with every kill, signal and fault of docs/reliability.md
 
 # What computes, as on a processor of 2017: no expectation may hang on the instructions of the one at hand.
 COMPUTING := accumulation export gradients lora models padding_free scale weights

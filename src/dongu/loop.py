@@ -58,7 +58,6 @@ class Loop(Parts):
 
     def __init__(self, data: Any = None, *, parts: str | Path | None = None, **options: Any) -> None:
         super().__init__(data, parts=parts, **options)
-        self.number = 0  # updates made
         self._pending.undo = lambda number: None if self.number == number else self._be_at(number)
         self._with_gradient = 0  # parameters, in the last update
         if self.given.setup is not None:

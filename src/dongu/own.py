@@ -257,13 +257,9 @@ def module_of(model: Any, labels: int, config: Any) -> nn.Module:
     Raises:
         UsageError: it is no module.
     """
-    made = (
-        model
-        if isinstance(model, nn.Module)
-        else called(model, "model", labels=labels, config=config)
-        if callable(model)
-        else model
-    )
+    made = model
+    if callable(model) and not isinstance(model, nn.Module):
+        made = called(model, "model", labels=labels, config=config)
     if not isinstance(made, nn.Module):
         hint = "give a torch.nn.Module, or a function that makes one"
         raise UsageError(f"a {type(made).__name__} is no model", where="model=", hint=hint)

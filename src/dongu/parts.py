@@ -77,6 +77,7 @@ class Parts:
     """
 
     def __init__(self, data: Any = None, *, parts: Any = None, **options: Any) -> None:
+        self.number = 0  # updates made
         self.given: Own = take_own(options, parts)
         if isinstance(data, str | TextData):
             options["data"] = data if isinstance(data, str) else data.place
@@ -309,8 +310,6 @@ class Parts:
             self._course.go_to(self.number)
         elif self.lr_scheduler.last_epoch != self.number:
             self._course.go_to(self.number)
-
-    number = 0  # updates made
 
     def _choose_engine(self) -> tuple[Any, str | None]:
         """What computes a micro-batch: the padding-free form, or the model itself and why, if it was not asked for."""

@@ -78,7 +78,7 @@ def _describe_head(loop: Loop) -> Iterator[tuple[str, str]]:
 
 
 def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
-    """What learns where not all does, and that the learning rate is not the usual one."""
+    """How many parameters are trainable under --lora, and whether the learning rate is the one that it implies."""
     config = loop.config
     if config.lora is None:
         return
