@@ -26,7 +26,8 @@ test-exhaustive: export DONGU_EXHAUSTIVE := 1
 test-exhaustive: test-crash  ## the crash tests with every kill, signal and fault of docs/reliability.md
 
 # What computes, as on a processor of 2017: no expectation may hang on the instructions of the one at hand.
-COMPUTING := accumulation export gradients lora models padding_free scale weights
+COMPUTING := engine/gradients engine/padding_free export/export model/lora model/models model/scale model/weights \
+	promises/accumulation
 COMPUTES := split or gradient or norm or merged or graph_answers or families or alike or last_token or bf16 or half or \
 	windows or backward or dropout or onednn or self_check or fillers or saved_head or unit or loss
 test-avx2: export ATEN_CPU_CAPABILITY := avx2
@@ -34,7 +35,7 @@ test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
 test-avx2: export MKL_ENABLE_INSTRUCTIONS := AVX2
 test-avx2: $(VENV)/installed  ## what computes once more, without AVX-512 and bf16
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not crash" \
-		-k "$(strip $(COMPUTES))" $(COMPUTING:%=tests/test_%.py)
+		-k "$(strip $(COMPUTES))" $(foreach name,$(COMPUTING),tests/$(subst /,/test_,$(name)).py)
 
 lint: $(VENV)/installed  ## style and types
 	$(BIN)/ruff check .

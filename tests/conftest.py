@@ -59,7 +59,7 @@ def cut_off_in_step(number: int) -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden-write", action="store_true", help="write tests/golden/ anew (tests/test_golden.py)")
+    parser.addoption("--golden-write", action="store_true", help="write tests/cli/golden/ anew (test_golden.py)")
 
 
 @pytest.fixture(autouse=True)

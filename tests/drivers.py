@@ -105,3 +105,14 @@ class Pool:
         """A data worker ends with its run, were it killed or not."""
         for _ in range(self.size):
             assert self._free.get().ask(orphans=5)["orphans"] == 0
+
+
+def forked(pool: Pool, *arguments: str) -> str:
+    """One command on two processes, at a tenth of a launcher's time; the output of both, the main process first."""
+    answers = pool.ranks(arguments)
+    assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
+    return "".join(answer["output"] for answer in answers)
+
+
+def read_lines(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]

@@ -23,7 +23,7 @@ from dongu.model.scale import UNSCALED, Scale
 from dongu.text import one_line
 
 # Types whose answers depend on the other rows of a batch, or do with another tokenizer or config.json. The tests try
-# every type (tests/found/test_model_types.py): at the start of each run that would cost some tenths of a step.
+# every type (tests/model/test_model_types.py): at the start of each run that would cost some tenths of a step.
 MAY_DIFFER_ALONE = frozenset(
     {"canine", "convbert", "fnet", "funnel", "mra", "nystromformer", "t5gemma", "t5gemma2", "xlnet", "yoso"}
 )

@@ -45,7 +45,7 @@ def _promises(options: Mapping[str, Any], facts: Mapping[str, Any], folder: RunF
         yield "The run left padding out (--engine packed), and this script does not; to compare digits, train with"
         yield "--engine plain."
         if facts["has_dropout"]:
-            # `benchmarks/quality.py` measures it; tests/test_eject.py holds these against its table in docs/results.md.
+            # `benchmarks/quality.py` measures it; tests/eject/test_eject.py compares it with docs/results.md.
             yield "Dropout is drawn in another way too, so they differ as two seeds do: over three seeds MiniLM reached"
             yield "79.46 ± 0.98% of MRPC's test rows in such runs, and 80.46 ± 0.68% as this script computes."
         else:

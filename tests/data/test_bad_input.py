@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_sources import BROKEN, ids
 
 from dongu.cli.main import run as run_command
 from dongu.data.readers import read_file
 from drivers import HANGS
-from test_sources import BROKEN, ids
 
 LIMIT_SECONDS = 5  # of a command; the first one also loads torch
 PAIRS = [

@@ -13,12 +13,12 @@ import pytest
 from torch import Tensor
 
 import dongu
+from conftest import ROOT
 from dongu.cli.main import run as run_command
 from dongu.run.journal import Journal
-from drivers import Pool
-from test_processes import forked, read_lines
+from drivers import Pool, forked, read_lines
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 SCRIPTS = ("group_k_fold", "lr_finder", "optuna_search")  # programs around a loop, without parts
 OWN_MODELS = ("ordinal", "own_head", "two_heads")
 PARTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in SCRIPTS)

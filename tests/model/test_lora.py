@@ -21,7 +21,7 @@ from dongu.config import make_config
 from dongu.errors import UsageError
 from dongu.model.lora import count_parameters, merged, plain_weights
 from dongu.model.optimizer import make_optimizer
-from test_accumulation import run_updates
+from encoders import run_updates
 
 RANK, RATE, DECAY = 3, 1e-2, 0.5
 OPTIONS: dict[str, Any] = {"lora": RANK, "max_steps": 9, "lr": RATE, "save_steps": 2, "eval_steps": 4, "threads": 1}

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_seeds import end_after
 
 import dongu
 from conftest import unwrapped
 from dongu.cli.main import run as run_command
 from dongu.run.dynamics import read_dynamics
-from drivers import HANGS, Pool
-from test_seeds import end_after
+from drivers import HANGS, Pool, forked, read_lines
 
 LAUNCHERS = {
     "torchrun": ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "{port}"],
@@ -49,17 +49,6 @@ def launch(launcher: str | None, *arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=HANGS)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def forked(pool: Pool, *arguments: str) -> str:
-    """The same without a launcher, at a tenth of the time; the output of both, that of the main process first."""
-    answers = pool.ranks(arguments)
-    assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
-    return "".join(answer["output"] for answer in answers)
-
-
-def read_lines(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize(

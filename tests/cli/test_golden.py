@@ -1,7 +1,7 @@
 """What a user sees, word for word: one file in `golden/` for each screen.
 
 Figures, times and the breaks of lines are left out of the comparison, so only another wording differs. After a change
-of words on purpose, `pytest tests/test_golden.py --golden-write` writes the files anew: read the difference as a user.
+of words on purpose, `pytest tests/cli/test_golden.py --golden-write` writes them anew: read what differs as a user.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def test_a_signal_outside_of_the_steps(
 
 
 def test_the_only_process_speaks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever number it has; several are in tests/found/test_ranks.py."""
+    """Whatever number it has; several are in tests/promises/test_ranks.py."""
     monkeypatch.setenv("RANK", "1")
     assert run_command(["train"]) == 2
     assert "which data?" in capsys.readouterr().err

@@ -6,29 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
-import dongu
 from conftest import DECODERS, FAMILIES
+from encoders import run_updates
 
 # 45 rows at 32 an update: the second update of the epoch is short, and its last micro-batch ragged in every split.
 SPLITS = (7, 2)
-
-
-def run_updates(
-    data: Any, model: str, micro_batch_size: int | None, **options: Any
-) -> tuple[list[float], list[torch.Tensor]]:
-    """Loss and gradient norm of each of two updates, and the gradients that they use, flat."""
-    loop = dongu.Loop(
-        data, model=model, batch_size=32, micro_batch_size=micro_batch_size, max_steps=2, learning_rate=1e-3, **options
-    )
-    caught: list[torch.Tensor] = []
-    loop.optimizer.register_step_pre_hook(
-        lambda *_: caught.append(torch.cat([p.grad.flatten() for p in loop.model.parameters() if p.grad is not None]))
-    )
-    steps = list(loop)
-    assert [step.examples for step in steps] == [32, 13]
-    return [value for step in steps for value in (step.loss, step.grad_norm)], caught
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *DECODERS])

@@ -1,7 +1,7 @@
 """The readers against what nobody thought of: what is written is read back, and whatever else comes is a `DataError`.
 
-The examples are the same at every run. `DONGU_EXAMPLES=20 pytest tests/test_reader_properties.py` tries other ones, and
-twenty times as many; what it finds, it prints with the smallest content that shows it.
+The examples are the same at every run. `DONGU_EXAMPLES=20 pytest tests/data/test_reader_properties.py` tries other
+ones, and twenty times as many; what it finds, it prints with the smallest content that shows it.
 """
 
 from __future__ import annotations

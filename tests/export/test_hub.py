@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard, constants
+from test_card import problems
 
 from dongu.cli.main import run as run_command
-from test_card import problems
 
 TOKEN = "hf_test"
 NAME = "owner/reviews"

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_sources import BROKEN, READ, failure, ids, parquet, write
 
 import dongu
 from dongu.data import cells, pages, readers, tokens
@@ -25,7 +26,6 @@ from dongu.data.table import Number
 from dongu.errors import DataError, DonguError, StorageError
 from dongu.files import Disk
 from dongu.run.identity import identity
-from test_sources import BROKEN, READ, failure, ids, parquet, write
 
 
 @pytest.fixture(params=[0, 100, 1 << 20], ids=["all in a file", "some in a file", "none in a file"])
