@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
 import math
 import os
@@ -69,6 +71,7 @@ Metric = Literal[
     "spearman",
 ]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+READING = ("delimiter", "encoding", "quoting", "escape")  # options of how files are read
 DEFAULT_THRESHOLD = 0.5  # the probability from which on a label is given, before any validation
 
 
@@ -116,6 +119,22 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _character(value: Any) -> Any:
+    r"""One character; `tab` and `\t` stand for the one that a shell does not let pass."""
+    value = {"tab": "\t", r"\t": "\t"}.get(value, value)
+    if not isinstance(value, str) or len(value) != 1 or value in '"\r\n\0':
+        raise ValueError("must be one character, and no quote or line break")
+    return value
+
+
+def _encoding(value: Any) -> Any:
+    with contextlib.suppress(LookupError, UnicodeError, AttributeError, TypeError, ValueError):
+        if "a,\n".encode(value).decode(value) == "a,\n" and codecs.lookup(value).name not in CODES:
+            return value
+    raise ValueError("must name an encoding that Python knows, such as cp1252, latin-1, utf-16, gb18030")
+
+
+CODES = ("utf-7", "unicode-escape", "raw-unicode-escape", "punycode", "idna")  # of Python, and of no file of texts
 LORA_RATE = 10  # times the default learning rate, where --lora is given and no rate: few parameters have far to go
 
 
@@ -165,6 +184,18 @@ class RunConfig(BaseModel):
     )
     unlabelled: Literal["refuse", "drop"] = Field(
         "refuse", description="rows without a gold label (-1, null, empty): do not start, or leave them out"
+    )
+    delimiter: Annotated[str, BeforeValidator(_character)] | None = Field(
+        None, description="what stands between the cells of a csv: a character, or tab (default: what fits all rows)"
+    )
+    encoding: Annotated[str, BeforeValidator(_encoding)] | None = Field(
+        None, description="encoding of text files, such as cp1252 (default: utf-8, or what a byte-order mark says)"
+    )
+    quoting: Literal["csv", "none"] | None = Field(
+        None, description="whether double quotes enclose cells (default: csv, and none in a .tsv)"
+    )
+    escape: Annotated[str, BeforeValidator(_character)] | None = Field(
+        None, description="character that takes the next one as it is, such as the backslash of Spark and MySQL"
     )
     task: Task | None = Field(None, description="what the label is (default: inferred and shown)")
     epochs: Annotated[Real, Field(gt=0, le=1e6)] = Field(3.0, description="passes over the training rows")

@@ -87,7 +87,7 @@ class Parts:
         self.data = (
             data
             if isinstance(data, TextData)
-            else read_examples(read_source(config.data if data is None else data), config)
+            else read_examples(read_source(config.data if data is None else data, config), config)
         )
         self.accelerator = make_accelerator(config, has_own_model=self.given.model is not None)
         config = self._make_model(config)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dongu.data.examples import TextData
+from dongu.doctor.overview import describe_reading
 from dongu.errors import UsageError
 from dongu.launch import among_processes
 from dongu.loop import Loop
@@ -42,6 +44,8 @@ def train(
         RunFolder(Path(out)).refuse_if_taken()  # before minutes of tokenizing
     with among_processes():
         loop = Loop(data, **options)
+        if console is not None and loop.accelerator.is_main_process and not isinstance(data, TextData):
+            console.fields(describe_reading(loop.data))
         check_validation(loop)
         with Run(loop, console=console, explain=explain, begins=True, started=started) as run:
             for _ in run:

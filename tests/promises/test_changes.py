@@ -13,7 +13,7 @@ import pytest
 import dongu
 from conftest import cut_off_in_step
 from dongu.cli.main import run as run_command
-from dongu.config import RunConfig
+from dongu.config import READING, RunConfig
 from dongu.errors import CheckpointError, UsageError
 from dongu.run.identity import HARMLESS
 
@@ -78,7 +78,7 @@ CHANGES = {
     "lora": "2",
     "unlabelled": "drop",
 }
-# Not changed here: another model or task cannot take the weights, and the engine has one value.
+# Not changed here: another model or task cannot take the weights, the engine has one value, and rows are rows.
 FIXED = {
     "model",
     "tokenizer",
@@ -89,6 +89,7 @@ FIXED = {
     "task",
     "engine",
     "group_by_length",
+    *READING,
 }
 
 

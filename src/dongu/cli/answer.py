@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from dongu import launch
-from dongu.cli.options import add_compute_options, add_run_folder, command, refuse_existing, whole_number
+from dongu.cli.options import (
+    add_compute_options,
+    add_reading,
+    add_run_folder,
+    command,
+    reading_of,
+    refuse_existing,
+    whole_number,
+)
+from dongu.config import make_config
 from dongu.errors import DataError, InputError, UsageError
 from dongu.text import is_blank, printable, wrapped
 
@@ -28,6 +37,7 @@ def add_evaluate(commands: Any) -> None:
     parser.add_argument("data", metavar="DATA", nargs="?", help="other data (default: those of the run)")
     parser.add_argument("--split", default=None, help="one split only (default: all but train)")
     add_compute_options(parser)
+    add_reading(parser)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
@@ -39,7 +49,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     if parsed.data is None:
         examples = saved.own_examples(parsed.split)
     else:
-        examples = saved.other_examples(read_source(parsed.data), parsed.split)
+        examples = saved.other_examples(read_source(parsed.data, make_config(reading_of(parsed))), parsed.split)
     if all(split.targets is None for split in examples.values()):
         where = next(iter(examples.values())).origin
         raise DataError("the labels are hidden", where=where, hint="`dongu predict` answers rows without labels")
@@ -100,6 +110,7 @@ def add_predict(commands: Any) -> None:
         help="write the file for GLUE's server, from the run's test split, to the folder --out (TASK: as in glue:TASK)",
     )
     add_compute_options(parser)
+    add_reading(parser)
 
 
 def _predict(parsed: argparse.Namespace) -> None:
@@ -121,7 +132,7 @@ def _predict(parsed: argparse.Namespace) -> None:
     saved = SavedRun.open(parsed.folder, device=parsed.device, batch_size=batch_size)
     texts: Sequence[Sequence[str]]
     if parsed.data is not None:
-        table = read_file(parsed.data)
+        table = read_file(parsed.data, make_config(reading_of(parsed)))
         texts, given = saved.texts_of(table), table.columns
     else:
         pair = len(saved.text_columns) == 2

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from dongu.config import ALIASES, RunConfig, option_flag
+from dongu.config import ALIASES, READING, RunConfig, option_flag
 from dongu.errors import UsageError
 from dongu.teach.language import LANGUAGES
 
@@ -50,6 +50,17 @@ def add_option(parser: Any, name: str, *, default_shown: bool = True) -> None:
     parser.add_argument(main, *short, help=f"{field.description}{extra}{shown}", **common)
     if others := [flag for flag in others if flag not in short]:
         parser.add_argument(*others, help=argparse.SUPPRESS, **common)  # accepted, not advertised
+
+
+def add_reading(parser: Any) -> None:
+    group = parser.add_argument_group("how files are read, where what is found and shown is wrong")
+    for name in READING:
+        add_option(group, name)
+
+
+def reading_of(parsed: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_reading` that are given."""
+    return {name: getattr(parsed, name) for name in READING}
 
 
 def add_parts(parser: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dongu.cli.options import add_json, add_parts, add_run_folder, command, refuse_existing
+from dongu.config import make_config
 from dongu.errors import UsageError
 from dongu.text import printable
 
@@ -75,7 +76,7 @@ def _export(parsed: argparse.Namespace) -> None:
     record = RunFolder(parsed.folder).read_record()
     out = parsed.out or parsed.folder / "onnx"
     refuse_if_taken(out)
-    source = None if parsed.data is None else read_source(parsed.data)
+    source = None if parsed.data is None else read_source(parsed.data, make_config(record["options"]))
     from dongu.export.folder import export
     from dongu.run.folder import dump_json
 

@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dongu.cli.options import add_json, add_option, add_parts, add_run_folder, command, refuse_existing
+from dongu.cli.options import (
+    add_json,
+    add_option,
+    add_parts,
+    add_reading,
+    add_run_folder,
+    command,
+    reading_of,
+    refuse_existing,
+)
 from dongu.config import RunConfig, make_config
 from dongu.text import printable
 
@@ -29,12 +38,13 @@ def add_inspect(commands: Any) -> None:
     parser.add_argument("data", metavar="DATA", help=RunConfig.model_fields["data"].description)
     for name in INSPECTED:
         add_option(parser, name)
+    add_reading(parser)
     add_parts(parser)
     parser.add_argument("--strict", action="store_true", help="exit code 2 if there is a warning, too")
 
 
 def _inspect(parsed: argparse.Namespace) -> None:
-    options = {"data": parsed.data, **{name: getattr(parsed, name) for name in INSPECTED}}
+    options = {"data": parsed.data, **{name: getattr(parsed, name) for name in INSPECTED}, **reading_of(parsed)}
     if parsed.parts is not None:
         from dongu.own import take_own
 
@@ -44,7 +54,7 @@ def _inspect(parsed: argparse.Namespace) -> None:
     from dongu.doctor.checkup import inspect, refuse_findings
     from dongu.doctor.words import report
 
-    checkup = inspect(read_source(parsed.data), config)
+    checkup = inspect(read_source(parsed.data, config), config)
     for line in report(checkup, config):
         print(printable(line))
     refuse_findings(checkup.findings, parsed.data, strict=parsed.strict)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from dongu import launch
-from dongu.cli.options import add_language, add_option, add_parts, spellings, whole_number
+from dongu.cli.options import add_language, add_option, add_parts, add_reading, spellings, whole_number
 from dongu.cli.results import show_result
-from dongu.config import RunConfig, check_metric, make_config, read_config
+from dongu.config import READING, RunConfig, check_metric, make_config, read_config
 from dongu.errors import UsageError
 from dongu.extras import require_extras
 from dongu.teach.language import language_of
-from dongu.text import counted
+from dongu.text import counted, fields, printable
 
 LAUNCHERS = """\
 several processes, nothing else changed:
@@ -36,8 +36,9 @@ def add(commands: Any) -> None:
     train.add_argument("data", metavar="DATA", nargs="?", help=RunConfig.model_fields["data"].description)
     train.add_argument("--config", metavar="FILE", type=Path, help="recipe: a TOML file, or a run's run.json")
     for name in RunConfig.model_fields:
-        if name != "data":
+        if name not in ("data", *READING):
             add_option(train, name)
+    add_reading(train)
     add_parts(train)
     train.add_argument(
         "--seeds", metavar="N", help="train N times, with the seeds from --seed on, in OUT/seed-42 and so on"
@@ -70,6 +71,7 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.examples import read_examples
     from dongu.data.sources import read_source
     from dongu.data.weights import resolve_weights
+    from dongu.doctor.overview import describe_reading
     from dongu.model.place import resolve_model
     from dongu.run.folder import RunFolder
 
@@ -78,18 +80,23 @@ def _run(parsed: argparse.Namespace) -> None:
     if parsed.parts is None:  # else the model may be among them
         resolve_model(config.model)
     if count is not None:
-        _train_seeds(options, config.model, count, parts=parsed.parts, as_json=parsed.json)
+        _train_seeds(options, config, count, parts=parsed.parts, as_json=parsed.json)
         return
     if config.out is not None:
         RunFolder(Path(config.out)).refuse_if_taken()
     data = options.pop("data")
+    stream = sys.stderr if parsed.json else sys.stdout
     if parsed.parts is None:  # else the columns may be among them
-        data = read_examples(read_source(data), config)
+        data = read_examples(read_source(data, config), config)
         resolve_weights(config, data)  # a class by a name that there is not
+        if launch.rank() == 0:  # at once: to load torch and a model takes a while
+            for line in fields(describe_reading(data)):
+                print(printable(line), file=stream, flush=True)
     from dongu.run.console import Console
     from dongu.training import train
 
-    console = Console(stream=sys.stderr if parsed.json else sys.stdout)
+    console = Console(stream=stream)
+
     result = train(data, console=console, explain=language if parsed.explain else None, parts=parsed.parts, **options)
     show_result(result, console, as_json=parsed.json)
     if parsed.push_to_hub is not None and launch.rank() == 0:
@@ -107,13 +114,13 @@ def _check_push(name: str, count: int | None) -> None:
     check_access(name)
 
 
-def _train_seeds(options: dict[str, Any], model: str, count: int, *, parts: Path | None, as_json: bool) -> None:
+def _train_seeds(options: dict[str, Any], config: RunConfig, count: int, *, parts: Path | None, as_json: bool) -> None:
     from dongu.data.sources import read_source
     from dongu.model.place import pin_model
 
-    source = read_source(options["data"])
+    source = read_source(options["data"], config)
     if parts is None:
-        options["model"] = pin_model(model)  # one commit for all of them
+        options["model"] = pin_model(config.model)  # one commit for all of them
     from dongu.run.console import Console
     from dongu.run.folder import dump_json
     from dongu.sweep import summary_table, train_seeds

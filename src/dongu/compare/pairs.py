@@ -231,7 +231,7 @@ def _texts(runs: Sequence[FinishedRun], split: str, rows: set[int]) -> tuple[dic
         return {}, "the data were in memory"
     try:
         config = make_config(options)
-        data = read_examples(read_source(config.data), config).in_order_of(runs[0].record["label_names"])
+        data = read_examples(read_source(config.data, config), config).in_order_of(runs[0].record["label_names"])
         examples = data.splits.get(split)
     except InputError as error:
         return {}, " ".join(str(error).splitlines())

@@ -155,15 +155,19 @@ class Rows:
             self._pack()
         return [PagedColumn(pages) for pages in self._packed]
 
-    def table(self, origin: str, label_names: dict[str, list[str]] | None = None) -> Table:
+    def table(self, origin: str, *, said: Iterable[str] = ()) -> Table:
         """
+        Args:
+            origin: of the rows, for messages.
+            said: how they were read; what is empty is left out.
+
         Raises:
             DataError: there are no rows.
         """
         columns = dict(zip(self.names, self.columns(), strict=True))
         long = any(self._packed)
         lines = (self._lines if long else self._lines.tolist()) if self._lines else None
-        return not_empty(Table(origin, columns, lines, label_names or {}))
+        return not_empty(Table(origin, columns, lines, said=tuple(filter(None, said))))
 
 
 def _pack(cells: Sequence[Cell], pages: Pages) -> _Page:

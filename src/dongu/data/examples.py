@@ -78,6 +78,7 @@ class TextData:
     left_out: int  # rows without a gold label, of all splits
     unused_texts: dict[str, float]  # characters a train row, of columns of text that nobody chose to leave out
     not_read: tuple[str, ...] = ()  # files of a folder and splits of a Hub data set
+    said: tuple[str, ...] = ()  # how the files were read, a sentence each
 
     def in_order_of(self, names: Sequence[str]) -> TextData:
         """The same rows with class ids in the order of these names, where they are the data's own; else as they are."""
@@ -164,6 +165,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         left_out,
         unused_texts,
         source.not_read,
+        source.said,
     )
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+from collections.abc import Iterable
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import IO, Any
 
 from dongu.files import disk, storage
 
 MEMORY_BYTES = 1 << 24  # what stays in memory; with one byte more, all goes to the file
+WRITTEN_BYTES = 1 << 20  # of small parts, written together
 
 
 class Pages:
@@ -28,7 +31,7 @@ class Pages:
         self._memory = bytearray()
         self._file: IO[bytes] | None = None
 
-    def add(self, content: bytes | memoryview) -> int:
+    def add(self, content: bytes | bytearray | memoryview) -> int:
         """Append; gives the place at which it begins."""
         start = self.size
         self.size += len(content)
@@ -54,6 +57,14 @@ class Pages:
             return memoryview(self._memory).toreadonly()
         return mapped(self._file)
 
+    def reader(self) -> BufferedReader:
+        """All of it as a file, at its beginning. Nothing can be added after it."""
+        if self._file is None:
+            return BufferedReader(BytesIO(self._memory))
+        file = os.fdopen(os.dup(self._file.fileno()), "rb")  # which lives on where these pages do not
+        file.seek(0)
+        return file
+
     def _write(self, content: Any) -> None:
         with storage(cache_folder()):
             disk.append(self._file, content)  # type: ignore[arg-type]  # an unbuffered file is a FileIO
@@ -61,6 +72,22 @@ class Pages:
     def __del__(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def file_of(parts: Iterable[bytes]) -> BufferedReader:
+    """A file that holds these parts, at its beginning.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    pages, waiting = Pages(), bytearray()
+    for part in parts:
+        waiting += part
+        if len(waiting) >= WRITTEN_BYTES:
+            pages.add(waiting)
+            waiting = bytearray()
+    pages.add(waiting)
+    return pages.reader()
 
 
 def mapped(file: IO[bytes]) -> memoryview:

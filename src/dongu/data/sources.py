@@ -11,12 +11,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dongu.config import RunConfig
 from dongu.data.cells import table_of_objects, uncollected
 from dongu.data.glue import GLUE
-from dongu.data.readers import BATCH_ROWS, FILE_KINDS, SUFFIXES, closest_name, path_kind, read_file, table_of_arrow
+from dongu.data.readers import (
+    AS_FOUND,
+    BATCH_ROWS,
+    FILE_KINDS,
+    SUFFIXES,
+    closest_name,
+    path_kind,
+    read_file,
+    table_of_arrow,
+)
 from dongu.data.table import Table, as_cell, check_names, data_error, reason_of
 from dongu.errors import DataError
 from dongu.hub import ask_commit, asked, commit_of, out_of_reach, refusal, say_cached, split_commit, split_revision
+from dongu.text import file_name
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,15 @@ class Source:
     """
     not_read: tuple[str, ...] = ()
     """Files of a folder that are no split, and splits of a Hub data set that are none of the usual ones."""
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """How the files were read, where that was found out: a sentence each, with the files that it is true of."""
+        files: dict[str, list[str]] = {}
+        for table in self.splits.values():
+            for sentence in table.said:
+                files.setdefault(sentence, []).append(file_name(table.origin))
+        return tuple(f"{', '.join(names)}: {sentence}" for sentence, names in files.items())
 
 
 _ALIASES = {
@@ -55,21 +75,25 @@ _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:\w[\w.+-]*)?(@\w[\w./-]*)?", re.AS
 
 
 @uncollected()
-def read_source(data: Any) -> Source:
+def read_source(data: Any, config: RunConfig = AS_FOUND) -> Source:
     """Reads DATA: a folder, a file, a Hub name or a data set in memory. A local path wins over the Hub.
+
+    Args:
+        data: what the user names or gives.
+        config: how files are read, where that is not to be found out.
 
     Raises:
         DataError: whatever is wrong with it.
     """
     if isinstance(data, str | Path):
-        source = _read_name(str(data))
+        source = _read_name(str(data), config)
         return source if source.place else replace(source, place=str(data))
     if isinstance(data, dict):
-        return Source("data", _read_splits(data, "data", own=True)[0])
-    return Source("data", {"train": _from_memory(data, "data")})
+        return Source("data", _read_splits(data, "data", config, own=True)[0])
+    return Source("data", {"train": _from_memory(data, "data", config)})
 
 
-def _read_name(name: str) -> Source:
+def _read_name(name: str, config: RunConfig) -> Source:
     path = Path(name)
     with contextlib.suppress(RuntimeError):  # the home of `~nobody`: reported as a missing path
         path = path.expanduser()
@@ -77,17 +101,17 @@ def _read_name(name: str) -> Source:
     if kind is None and "://" in name:
         raise data_error(name, "an address is not read", "fetch the file first: curl -LO ADDRESS")
     if kind == "folder":
-        splits, not_read = _read_folder(path)
+        splits, not_read = _read_folder(path, config)
         return Source(path.resolve().name or "data", splits, not_read=not_read)
     if kind is not None or path.suffix.lower() in SUFFIXES or name.startswith((".", "/", "~")):
-        return Source(path.stem, {"train": read_file(path)})
+        return Source(path.stem, {"train": read_file(path, config)})
     if name.partition(":")[0] == "glue" or _HUB_NAME.fullmatch(name):
         return _read_hub(name)
     meant = f"did you mean glue:{name}?" if name in GLUE else closest_name(path)
     raise data_error("", f"{name!r} is no file or folder here, and no Hub name", f"{meant} {_DATA}".strip())
 
 
-def _read_folder(path: Path) -> tuple[dict[str, Table], tuple[str, ...]]:
+def _read_folder(path: Path, config: RunConfig) -> tuple[dict[str, Table], tuple[str, ...]]:
     """The splits, and the files that are none: other columns, or no name for a split."""
     try:
         entries = sorted(path.iterdir())
@@ -99,10 +123,10 @@ def _read_folder(path: Path) -> tuple[dict[str, Table], tuple[str, ...]]:
         if split != "train" and _same_bytes(path / name, path / chosen["train"]):
             what = f"holds the same bytes as {chosen['train']}: to measure on what was learnt says nothing"
             raise data_error(str(path / name), what, "remove it, and a part of train is held out; or give other rows")
-    splits = {split: read_file(path / name) for split, name in chosen.items()}
+    splits = {split: read_file(path / name, config) for split, name in chosen.items()}
     not_read = []
     for name in (name for name in stems if name not in chosen.values()):
-        table = _read_other(path / name) if _is_own_name(Path(name).stem) else None
+        table = _read_other(path / name, config) if _is_own_name(Path(name).stem) else None
         # What has further columns is another file: the answers of `dongu predict`, say.
         if table is None or Path(name).stem in splits or splits["train"].columns.keys() != table.columns.keys():
             not_read.append(name)
@@ -111,9 +135,9 @@ def _read_folder(path: Path) -> tuple[dict[str, Table], tuple[str, ...]]:
     return splits, tuple(not_read)
 
 
-def _read_other(path: Path) -> Table | None:
+def _read_other(path: Path, config: RunConfig) -> Table | None:
     with contextlib.suppress(DataError):
-        return read_file(path)
+        return read_file(path, config)
     return None
 
 
@@ -181,7 +205,9 @@ def _read_hub(given: str) -> Source:
             "check the name and the network; a local folder or file works offline",
         )
         raise data_error(given, what, hint) from error
-    splits, not_read = _read_splits(loaded if isinstance(loaded, dict) else {"train": loaded}, name, own=False)
+    splits, not_read = _read_splits(
+        loaded if isinstance(loaded, dict) else {"train": loaded}, name, AS_FOUND, own=False
+    )
     return Source(short, splits, name, f"{name}@{commit}" if commit else given, not_read)
 
 
@@ -239,7 +265,9 @@ def _commit_of(loaded: Any) -> str | None:
     return split_commit(f"@{Path(files[0]['filename']).parent.name}")[1]
 
 
-def _read_splits(data: dict[Any, Any], origin: str, *, own: bool) -> tuple[dict[str, Table], tuple[str, ...]]:
+def _read_splits(
+    data: dict[Any, Any], origin: str, config: RunConfig, *, own: bool
+) -> tuple[dict[str, Table], tuple[str, ...]]:
     """The splits, those of a name of their own among them if these are wanted, and the names that are left out."""
     chosen = _choose_splits({key: str(key).lower() for key in data}, origin, data, "one of them is called train")
     others = [key for key in data if key not in chosen.values()]
@@ -247,13 +275,13 @@ def _read_splits(data: dict[Any, Any], origin: str, *, own: bool) -> tuple[dict[
         hint = f"a name is of letters, digits, _ and -, perhaps after validation:, and none of {', '.join(_NOT_SPLITS)}"
         raise data_error(origin, f"a split cannot be called {wrong[0]!r}", hint)
     chosen |= {str(key): key for key in others} if own else {}
-    tables = {split: _from_memory(data[key], f"{origin} {key}") for split, key in chosen.items()}
+    tables = {split: _from_memory(data[key], f"{origin} {key}", config) for split, key in chosen.items()}
     return tables, () if own else tuple(map(str, others))
 
 
-def _from_memory(data: Any, origin: str) -> Table:
+def _from_memory(data: Any, origin: str, config: RunConfig) -> Table:
     if isinstance(data, str | Path):
-        return read_file(Path(data))
+        return read_file(Path(data), config)
     if _is_a(data, "datasets", "Dataset"):
         return table_of_arrow(data.with_format("arrow").iter(BATCH_ROWS), origin)
     if _is_a(data, "pandas", "DataFrame"):

@@ -50,6 +50,8 @@ class Table:
     """Column (of classes, or of lists of them) to class names in order, where the source declares them."""
     ids: Sequence[int] | None = None
     """The row of the source that each row is, from 0, where some were left out; None where all are there."""
+    said: tuple[str, ...] = ()
+    """How the file was read, where that was found out and might be wrong: each with the option that undoes it."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))

@@ -17,6 +17,7 @@ SHOWN_LABELS = 6
 def overview(data: TextData, lengths: Mapping[str, Lengths], config: RunConfig) -> Iterator[tuple[str, str]]:
     """(name, text) a line, for `text.fields`; an empty name goes on with the one before."""
     yield "data", describe_rows(data)
+    yield from describe_reading(data)
     yield "columns", describe_columns(data)
     yield from _by_split("labels", {name: describe_labels(data, examples) for name, examples in data.splits.items()})
     if baseline := _baseline(data):
@@ -35,6 +36,11 @@ def describe_rows(data: TextData) -> str:
     left_out = f"; left out: {counted(data.left_out, 'row')} without a gold label" if data.left_out else ""
     not_read = f"; not used: {', '.join(data.not_read)}" if data.not_read else ""
     return f"{rows} rows{held_out}{left_out}{not_read}"
+
+
+def describe_reading(data: TextData) -> Iterator[tuple[str, str]]:
+    """How the files were read, where that was found out; a line each."""
+    return (("" if number else "read as", sentence) for number, sentence in enumerate(data.said))
 
 
 def describe_columns(data: TextData) -> str:

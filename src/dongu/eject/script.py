@@ -192,7 +192,7 @@ def _data_facts(loop: Loop) -> dict[str, Any]:
 def _own_ids(loop: Loop) -> list[int] | None:
     """By the class id of a model whose order of the labels is not the data's: the class's place in the data's order,
     by which rows were held out."""
-    own = read_examples(read_source(loop.config.data), loop.config).label_names
+    own = read_examples(read_source(loop.config.data, loop.config), loop.config).label_names
     return None if own == loop.data.label_names else [own.index(name) for name in loop.data.label_names]
 
 

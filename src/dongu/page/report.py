@@ -88,7 +88,8 @@ def read_data(folder: RunFolder) -> TextData | None:
     if (place := options.get("data")) is None:
         return None
     try:
-        data = read_examples(read_source(place), make_config(options)).in_order_of(record["label_names"])
+        config = make_config(options)
+        data = read_examples(read_source(place, config), config).in_order_of(record["label_names"])
         known = {name: entry["texts"] for name, entry in record["data"].items()}
     except (DonguError, KeyError, TypeError, AttributeError):
         return None

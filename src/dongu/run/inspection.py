@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from dongu.config import RunConfig, option_flag
+from dongu.config import READING, RunConfig, option_flag
 from dongu.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
 from dongu.doctor.checkup import examine
 from dongu.doctor.finding import Finding
@@ -38,7 +38,7 @@ def inspection(loop: Loop, folder: RunFolder) -> str:
     if not config.data:
         return str(folder.path / FINDINGS)
     length = None if config.max_length == usual_length(loop.model, loop.tokenizer) else config.max_length
-    same = ("model", "label_separator", "unlabelled", "batch_size", "seed")
+    same = ("model", "label_separator", "unlabelled", "batch_size", "seed", *READING)
     told = {"max_length": length, **{name: getattr(config, name) for name in same}}
     told["model"] = split_commit(config.model)[0]
     if (config.text_columns or ()) not in TEXT_COLUMNS:

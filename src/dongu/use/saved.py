@@ -119,7 +119,7 @@ class SavedRun:
         """
         if source is None and self.config.data is None:
             raise DataError("the run's data were in memory", hint="give DATA")
-        data = read_examples(read_source(self.config.data) if source is None else source, self.config)
+        data = read_examples(source or read_source(self.config.data, self.config), self.config)
         data = data.in_order_of(self.label_names)  # of a run that went on from a classifier: the model's own
         if data.label_names != self.label_names:
             raise DataError("the labels differ from those of the run", where=data.place or data.name)
