@@ -88,6 +88,7 @@ def quick_runs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         patch.setattr("dongu.run.derived.precision_seconds", lambda _: {"fp32": 1.0, "bf16": 1.0})
+        patch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 0)  # all tests have few rows; tests/model/test_recipe.py
         patch.setattr("dongu.run.effort.PROBE_SECONDS", 0.0)
         patch.setattr("dongu.run.effort.PROBE_SIZES", {"cpu": 64})
         gc.collect()

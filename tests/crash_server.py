@@ -36,6 +36,7 @@ import dongu
 import dongu.best
 import dongu.cli.main
 import dongu.engine.processes
+import dongu.model.recipe
 import dongu.run.effort
 import dongu.running
 import dongu.training
@@ -300,6 +301,7 @@ def main() -> None:
     for number in EXIT_CODES:  # whatever a shell or a service has told this process to ignore
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     os.fsync = lambda fd: None
+    dongu.model.recipe.ENOUGH_UPDATES = 0  # the tests' rows are few
     dongu.run.effort.PROBE_SECONDS, dongu.run.effort.PROBE_SIZES = 0.0, {"cpu": 64}
     dongu.engine.processes.SEEN_SECONDS = 0.5
     warm_up()

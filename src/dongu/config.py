@@ -198,6 +198,9 @@ class RunConfig(BaseModel):
         None, description="character that takes the next one as it is, such as the backslash of Spark and MySQL"
     )
     task: Task | None = Field(None, description="what the label is (default: inferred and shown)")
+    recipe: Literal["auto", "original"] = Field(
+        "auto", description="settings that are not given: the original's, or with auto what suits few rows"
+    )
     epochs: Annotated[Real, Field(gt=0, le=1e6)] = Field(3.0, description="passes over the training rows")
     max_steps: Count | None = Field(None, description="optimizer updates, instead of --epochs")
     batch_size: Count = Field(8, description="examples an update, over all processes")
@@ -212,6 +215,12 @@ class RunConfig(BaseModel):
     )
     lora: Count | None = Field(
         None, description="rank of LoRA: thin matrices beside the encoder's layers learn, and the head (default: all)"
+    )
+    pooling: Literal["model", "mean"] = Field(
+        "model", description="what the head reads: as the model has it, or of one more layer that begins as the mean"
+    )
+    head: Literal["random", "probe"] = Field(
+        "random", description="how a new head begins: at random, or as a regression on the frozen encoder's features"
     )
     lr_scheduler: Scheduler = Field("linear", description="shape of the learning rate over the run")
     warmup: Annotated[Real, Field(ge=0, lt=2**31)] = Field(

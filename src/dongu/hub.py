@@ -44,7 +44,7 @@ def join_commits(record: dict[str, Any]) -> Any:
         if part not in ("model", "data") or not (isinstance(commit, str) and _COMMIT.fullmatch(commit)):
             raise ValueError(f"`commits` has {part!r}: {commit!r}")
     pinned = {part: f"{split_revision(str(options.get(part)))[0]}@{commit}" for part, commit in commits.items()}
-    return {**options, **pinned}
+    return {"recipe": "original", **options, **pinned}  # which runs had before there were others
 
 
 def commit_of(name: str, kind: Kind) -> str:

@@ -60,8 +60,11 @@ from dongu.model.load import (
 )
 from dongu.model.lora import add_lora
 from dongu.model.loss import Loss, OwnLoss
+from dongu.model.mean_layer import give_mean_layer
 from dongu.model.optimizer import make_optimizer
 from dongu.model.place import pin_model, resolve_model
+from dongu.model.probe import PROBE_ROWS, Probe
+from dongu.model.recipe import begin_head, fit_recipe
 from dongu.model.scale import Scale
 from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
 from dongu.own import Own, called, module_of, promises, take_own
@@ -103,9 +106,10 @@ class Parts:
         with self.accelerator.main_process_first():  # the first one fills the token cache, the others read it
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
         check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
+        self.loss, self.row_weights = self._make_loss()
+        self._begin_head()
         if self.accelerator.num_processes > 1:
             compare(self.accelerator, facts_of(self.config, self.data, self.splits, self.model))
-        self.loss, self.row_weights = self._make_loss()
         self.train_updates = self._plan_updates()
         self.steps_per_epoch = self.train_updates.steps_per_epoch
         self.total_steps = total_steps(self.config, self.steps_per_epoch)
@@ -165,6 +169,10 @@ class Parts:
                 pad_token_id=self.tokenizer.pad_token_id,
                 seed=config.seed,
             )
+            has_own = bool(own.names)
+            config = fit_recipe(config, len(self.data.splits["train"]), self.model, has_own_parts=has_own)
+            if config.pooling == "mean":
+                give_mean_layer(self.model)
             return config
         torch.manual_seed(config.seed)  # of the weights that a function draws
         self.model = module_of(own.model, len(self.data.label_names), config)
@@ -192,6 +200,26 @@ class Parts:
             model.config.pad_token_id = self.tokenizer.pad_token_id
         model.config.problem_type = PROBLEM_TYPES[self.data.task]
         model.new_head = None
+
+    def _begin_head(self) -> None:
+        """A new head begins as a regression on what the frozen encoder says, unless it shall be drawn at random."""
+        split, device, scale = self.splits["train"], self.accelerator.device, self.loss.scale
+        self.probed: dict[str, Probe | str] = {}  # by `pooling`
+        if self.config.head == "random" or self.model.new_head is None or split.targets is None:
+            return
+        order = np.argsort(split.tokens.lengths, kind="stable")
+        rooms = np.array_split(order, -(-len(order) // PROBE_ROWS))
+        collate = self._usual_collator()
+
+        def batches() -> Any:
+            for rows in rooms:
+                yield {name: x.to(device) for name, x in collate(split, rows).items() if name != "labels"}
+
+        targets, task = torch.from_numpy(split.targets[order]), self.data.task
+        targets = targets if task == "single-label" else targets.double()
+        if task == "regression":
+            targets = (targets - scale.mean) / scale.std
+        self.model, self.config, self.probed = begin_head(self.model.to(device), batches, targets, task, self.config)
 
     def _plan_updates(self) -> TrainUpdates:
         split, own, config = self.splits["train"], self.given, self.config

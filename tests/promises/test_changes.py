@@ -77,6 +77,8 @@ CHANGES = {
     "calibrate": "",
     "lora": "2",
     "unlabelled": "drop",
+    "head": "probe",
+    "pooling": "mean",
 }
 # Not changed here: another model or task cannot take the weights, the engine has one value, and rows are rows.
 FIXED = {

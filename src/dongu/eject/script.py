@@ -26,7 +26,7 @@ from dongu.data.sources import read_source
 from dongu.eject import plain_metrics as plain
 from dongu.eject.head import head_of_script
 from dongu.eject.reading import find_reading
-from dongu.eject.spelling import imports_of, literal, literals, mapping, number, source_of, tightened
+from dongu.eject.spelling import Function, imports_of, literal, literals, mapping, number, source_of, tightened
 from dongu.errors import CheckpointError, DataError, InputError, ModelError, UsageError
 from dongu.files import read_regular
 from dongu.hub import split_commit
@@ -35,7 +35,9 @@ from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
 from dongu.model.layers import layer_depths
 from dongu.model.load import quiet_transformers, reads_last_token
 from dongu.model.lora import ALPHA, count_beyond
+from dongu.model.mean_layer import LAYERS_AND_POOLER, add_mean_layer
 from dongu.model.place import PACKAGED, find_model
+from dongu.model.probe import PROBE_ROWS, Probe, fit_probe
 from dongu.model.scale import UNSCALED
 from dongu.own import arguments, why_no_script
 from dongu.plain_parts import copied, needs_future
@@ -81,7 +83,7 @@ def eject(run: str | Path, name: str = "train.py", parts: str | Path | None = No
     body = _environment().get_template("script.jinja").render(o=config, out=f"{folder.path.name}-plain", **facts)
     future = "from __future__ import annotations\n\n" if needs_future(own) else ""
     head = f'"""{head_of_script(record, facts, loop, folder, name)}\n"""\n\n{future}{imports_of(body)}\n\n'
-    room = MOST_LINES - head.count("\n")
+    room = MOST_LINES - head.count("\n") + sum(text.count("\n") + 3 for text in facts["model_functions"])
     *loose, tightest = tightened(f"{body.strip()}\n")
     script = head + next((script for script in loose if script.count("\n") <= room), tightest)
     return script.replace(OWN_SOURCE, copied(own))
@@ -238,6 +240,7 @@ def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
         "keeps_head": model.new_head is None,
         "initial_std": initial_std(model),
     }
+    facts |= _start_facts(loop)
     if (head := head_of(model)) is not None:
         facts |= {"head": head[0], "head_has_bias": head[1].bias is not None}
     if facts["pads_with_end"]:
@@ -246,6 +249,27 @@ def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
         tokenizer.padding_side = "right"
     _check_inputs(loop, tokenizer, types_wanted=facts["types_wanted"])
     return facts
+
+
+PROBE_LOSSES: dict[str, str] = {
+    "single-label": "F.cross_entropy",
+    "multi-label": "lambda logits, flags: len(LABELS) * F.binary_cross_entropy_with_logits(logits, flags)",
+    "regression": "lambda logits, numbers: F.mse_loss(logits.squeeze(-1), numbers)",
+}
+
+
+def _start_facts(loop: Loop) -> dict[str, Any]:
+    """What was added to the model, and how its head begins."""
+    mean, found = loop.config.pooling == "mean", loop.probed.get(loop.config.pooling)
+    fits = isinstance(found, Probe)
+    functions: list[Function] = [*([add_mean_layer] if mean else []), *([fit_probe] if fits else [])]
+    return {
+        "mean_layer": literals(LAYERS_AND_POOLER[loop.model.config.model_type]) if mean else None,
+        "ridge": found.ridge_for(loop.data.task) if isinstance(found, Probe) else None,
+        "probe_rows": PROBE_ROWS,
+        "probe_loss": PROBE_LOSSES[loop.data.task],
+        "model_functions": [source_of(function) for function in functions],
+    }
 
 
 def _check_inputs(loop: Loop, tokenizer: Any, *, types_wanted: bool) -> None:

@@ -88,7 +88,8 @@ def tightened(body: str) -> Iterator[str]:
 def source_of(function: Function) -> str:
     """The function as a script has it: without annotations."""
     head = f"def {function.__name__}({', '.join(inspect.signature(function).parameters)}):"
-    return "\n".join([head, *inspect.getsource(function).strip().splitlines()[1:]])
+    body = inspect.getsource(function).strip().splitlines()[1:]
+    return "\n".join([head, *(re.sub(r"  # type: ignore.*|(?<=optimizer): Any", "", line) for line in body)])
 
 
 def imports_of(body: str) -> str:

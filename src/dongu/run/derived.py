@@ -39,6 +39,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ("labels", describe_labels(data, data.splits["train"])),
         ("loss", _describe_loss(loop)),
         ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters{usual}"),
+        *_describe_recipe(loop),
         *_describe_head(loop),
         *_describe_lora(loop, parameters, learning),
         ("tokens", f"{_describe_tokens(loop)}{_describe_padding(loop)}"),
@@ -75,6 +76,25 @@ def _describe_head(loop: Loop) -> Iterator[tuple[str, str]]:
         yield "head", f"the model's own, {kept}"
     elif new != NO_HEAD:
         yield "head", f"new, drawn by --seed {loop.config.seed}: {new.why}"
+
+
+def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
+    """What the options or few rows have changed about the model, and how its head begins; nothing in the original."""
+    config, probed, changes = loop.config, loop.probed, []
+    if config.recipe == "auto":
+        changes.append(f"for few rows ({len(loop.splits['train']):,}; --recipe original has the textbook's)")
+    if config.pooling == "mean":
+        changes.append("one more layer, which begins as the mean over the tokens (--pooling)")
+    if isinstance(reason := probed.get(config.pooling), str):
+        changes.append(f"a head drawn at random: {reason}")
+    elif probed:
+        known = {"model": "as the model has it", "mean": "the mean"}
+        told = [
+            f"{percent(max(0.0, x.explained))} by {known[name]}" for name, x in probed.items() if not isinstance(x, str)
+        ]
+        changes.append(f"a head that begins as a regression, which explains of rows left out {', '.join(told)}")
+    if changes:
+        yield "recipe", "; ".join(changes)
 
 
 def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple[str, str]]:

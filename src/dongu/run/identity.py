@@ -22,11 +22,12 @@ from dongu.engine.device import describe_device, describe_processor
 from dongu.errors import CheckpointError, UsageError
 from dongu.extras import RECORDED_VERSIONS
 from dongu.loop import Loop
+from dongu.model.head import head_of
 
 version = cache(metadata.version)  # which reads a file each time
 # Options that change where things lie or how often the state is saved, and not one bit of the result. The device is
-# not among them; it is recorded as the hardware that it stands for.
-HARMLESS = frozenset({"data", "out", "workers", "save_steps", "keep", "device", "strict", "track"})
+# not among them; it is recorded as the hardware that it stands for. What a recipe has derived is recorded too.
+HARMLESS = frozenset({"data", "out", "workers", "save_steps", "keep", "device", "strict", "track", "recipe"})
 
 OTHERS = ("data", "parts", "versions", "hardware")  # that may differ, besides options
 DIGESTED_TOKENS = 1 << 20  # at a time
@@ -57,7 +58,7 @@ def identity(loop: Loop) -> dict[str, Any]:
         "hardware": {"device": describe_device(loop.accelerator), "cpu": describe_processor()},
         "label_names": [*loop.data.label_names],
         "processes": loop.accelerator.num_processes,
-        "weights": _digest_of_weights(loop.model),
+        "weights": _digest_of_weights(loop.model, computed=_probed_names(loop)),
         **loop.given.identity(),
     }
 
@@ -153,10 +154,18 @@ def _digest_of_tokens(split: Split) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_weights(model: Any) -> str:
+def _probed_names(loop: Loop) -> set[str]:
+    """The parameters that were computed from the others and the rows, and may round otherwise on another processor."""
+    found = head_of(loop.model) if loop.probed else None
+    return {f"{found[0]}.{name}" for name, _ in found[1].named_parameters()} if found else set()
+
+
+def _digest_of_weights(model: Any, computed: Collection[str]) -> str:
     """Of all that a run starts with, the new head and what does not learn among it, which no checkpoint holds."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
+        if name in computed:
+            continue
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())  # numpy has no bfloat16
     return digest.hexdigest()

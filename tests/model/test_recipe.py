@@ -1,0 +1,249 @@
+"""Settings for few rows: what is derived, the layer that begins as the mean, the head that begins as a regression."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from transformers import pipeline
+
+import dongu
+from conftest import cut_off_in_step, run_script
+from dongu.eject.script import eject
+from dongu.errors import ModelError
+from dongu.evaluate import eval_mode
+from dongu.model.head import head_of
+from dongu.model.mean_layer import LAYERS_AND_POOLER, give_mean_layer
+from dongu.model.probe import RIDGES, Probe, probe
+from dongu.model.recipe import FOR_FEW_ROWS
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere the tests have the original's settings, however few their rows."""
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 1_000)
+
+
+@pytest.fixture
+def make_loop(tiny_model: Callable[..., str], make_rows: Callable[..., Rows]) -> Callable[..., dongu.Loop]:
+    def make(family: str = "bert", rows: int = 41, **options: Any) -> dongu.Loop:
+        data = {"train": make_rows(rows, seed=0), "validation": make_rows(13, seed=1), "test": make_rows(11, seed=2)}
+        return dongu.Loop(data, model=tiny_model(family), threads=1, **options)
+
+    return make
+
+
+def settings(loop: dongu.Loop) -> dict[str, Any]:
+    return {name: getattr(loop.config, name) for name in ("recipe", "epochs", *FOR_FEW_ROWS)}
+
+
+ORIGINAL = {"recipe": "original", "epochs": 3.0, "learning_rate": 5e-5, "warmup": 0.0, "head": "random"}
+
+
+def test_few_rows_have_settings_of_their_own(make_loop: Callable[..., dongu.Loop]) -> None:
+    assert settings(make_loop()) == {"recipe": "auto", "epochs": 3.0, **FOR_FEW_ROWS}
+    assert settings(make_loop(learning_rate=3e-4, epochs=2))["learning_rate"] == 3e-4
+    assert settings(make_loop(learning_rate=3e-4, epochs=2))["epochs"] == 2
+    assert settings(make_loop(head="random"))["head"] == "random"
+    assert settings(make_loop(lora=4))["learning_rate"] == 5e-4, "ten times the usual one, as --lora implies"
+
+
+def test_the_original_is_the_original(make_loop: Callable[..., dongu.Loop], monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = make_loop(recipe="original")
+    assert settings(loop) == ORIGINAL
+    assert loop.config.pooling == "model"
+    assert settings(make_loop(loss=lambda model, batch: model(**batch.inputs).logits[:, 0])) == ORIGINAL
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 3 * 6)  # 41 rows are 6 batches
+    assert settings(make_loop()) == ORIGINAL
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 3 * 6 + 1)
+    assert settings(make_loop())["recipe"] == "auto"
+
+
+def test_a_head_that_is_there_goes_on(
+    make_loop: Callable[..., dongu.Loop], make_rows: Callable[..., Rows], tmp_path: Path
+) -> None:
+    trained = make_loop()
+    trained.model.save_pretrained(tmp_path)
+    trained.tokenizer.save_pretrained(tmp_path)
+    loop = dongu.Loop({"train": make_rows(20), "validation": make_rows(8)}, model=str(tmp_path), head="probe")
+    assert settings(loop) == {**ORIGINAL, "head": "probe"}
+    assert loop.probed == {}
+    assert all(torch.equal(a, b) for a, b in zip(loop.model.parameters(), trained.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta"])
+def test_the_layer_begins_as_the_mean(make_loop: Callable[..., dongu.Loop], family: str) -> None:
+    loop = make_loop(family, recipe="original")
+    more = copy.deepcopy(loop.model)
+    give_mean_layer(more)
+    inputs = dict(loop.tokenizer(["the film was good", "bad"], padding=True, return_tensors="pt"))
+    with eval_mode(loop.model), eval_mode(more):
+        states = loop.model.base_model(**inputs).last_hidden_state
+        found = more.base_model(**inputs).last_hidden_state[:, 0]
+    mask = inputs["attention_mask"][..., None]
+    mean = (states * mask).sum(1) / mask.sum(1)
+    wanted = torch.nn.functional.layer_norm(10 * mean + states[:, 0], mean.shape[-1:])
+    assert torch.allclose(found, wanted, atol=1e-5)
+    added = more.get_submodule(LAYERS_AND_POOLER[family][0])[-1]
+    query = added.attention.self.query.weight
+    more(**inputs).logits.square().sum().backward()
+    assert float(query.grad.abs().max()) > 0, "it learns which tokens count"
+
+
+def test_a_model_that_cannot_have_the_layer_is_refused(make_loop: Callable[..., dongu.Loop]) -> None:
+    with pytest.raises(ModelError, match=r"--pooling mean.*\n.*distilbert|distilbert"):
+        make_loop("distilbert", pooling="mean")
+    assert make_loop("distilbert").config.pooling == "model"
+
+
+def features_of(loop: dongu.Loop, model: Any) -> np.ndarray:
+    read: list[torch.Tensor] = []
+    head = head_of(model)
+    assert head is not None
+    hook = head[1].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    split = loop.splits["train"]
+    with eval_mode(model):
+        for i in range(len(split)):
+            begin, end = split.tokens.offsets[i : i + 2]
+            ids = torch.from_numpy(np.asarray(split.tokens.input_ids[begin:end])[None].astype(np.int64))
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    hook.remove()
+    return torch.cat(read).double().numpy()
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "electra"])
+def test_the_head_is_the_logistic_regression(make_loop: Callable[..., dongu.Loop], family: str) -> None:
+    loop = make_loop(family, pooling="model")
+    found, head, features = loop.probed["model"], head_of(loop.model), features_of(loop, loop.model)
+    assert isinstance(found, Probe)
+    assert head is not None
+    mean, std = features.mean(0), np.maximum(features.std(0), 1e-6)  # a unit may be dead
+    targets = loop.splits["train"].targets
+    assert targets is not None
+    penalty = 1 / (2 * found.ridge_for("single-label") * len(targets))  # of scikit-learn: 1/2 ‖w‖² + C Σ loss
+    # Two outputs of a softmax have the weights ±w/2, and together half of the penalty of one of a sigmoid.
+    wanted = LogisticRegression(C=2 * penalty, tol=1e-9, max_iter=10_000).fit((features - mean) / std, targets)
+    own = (head[1].weight[1] - head[1].weight[0]).detach().numpy() * std
+    assert np.allclose(own, wanted.coef_[0], atol=2e-3 * np.abs(wanted.coef_).max())
+
+
+def test_rows_left_out_in_closed_form(make_loop: Callable[..., dongu.Loop]) -> None:
+    loop = make_loop(rows=12, recipe="original")
+    features, targets = features_of(loop, loop.model), loop.splits["train"].targets
+    assert targets is not None
+    columns = np.eye(2)[targets.astype(int)]
+    split = loop.splits["train"]
+    batches = (
+        {k: v for k, v in loop._usual_collator()(split, np.array([i])).items() if k != "labels"} for i in range(12)
+    )
+    found = probe(loop.model, batches, torch.from_numpy(columns))
+    assert isinstance(found, Probe)
+    x = (features - features.mean(0)) / features.std(0)
+    errors = []
+    for ridge in RIDGES:
+        # The centre and the scale of the features stay those of all rows; the centre of the targets is left-out too.
+        models = [Ridge(alpha=12 * ridge).fit(np.delete(x, i, 0), np.delete(columns, i, 0)) for i in range(12)]
+        errors.append([((model.predict(x[[i]]) - columns[i]) ** 2).sum() for i, model in enumerate(models)])
+    base = [((np.delete(columns, i, 0).mean(0) - columns[i]) ** 2).sum() for i in range(12)]
+    chosen = RIDGES.index(found.ridge)
+    assert found.errors.numpy() == pytest.approx(errors[chosen], abs=1e-9)
+    assert found.explained == pytest.approx(1 - sum(errors[chosen]) / sum(base), abs=1e-9)
+    best = min(errors, key=sum)
+    bound = np.mean(best) + np.std(best, ddof=1) / np.sqrt(12)
+    assert [np.mean(each) <= bound for each in errors][chosen:] == [True, *[False] * (len(RIDGES) - 1 - chosen)]
+
+
+def test_noise_begins_as_the_frequencies(tiny_model: Callable[..., str], make_rows: Callable[..., Rows]) -> None:
+    rows = [{"text": "the same words", "label": "yes" if i % 4 else "no"} for i in range(40)]
+    loop = dongu.Loop({"train": rows, "validation": make_rows(4)[:0] + rows[:8]}, model=tiny_model("bert"), threads=1)
+    evaluation = loop.evaluate("validation")
+    assert np.exp(evaluation.logits[0] - np.logaddexp(*evaluation.logits[0]))[1] == pytest.approx(0.75, abs=1e-3)
+
+
+@pytest.fixture
+def run_of_few(make_loop: Callable[..., dongu.Loop], data_folder: Callable[..., str], tiny_model: Any) -> Any:
+    def train(out: Path, **options: Any) -> Any:
+        return dongu.train(data_folder(), model=tiny_model("bert", 0.1), out=str(out), threads=1, **options)
+
+    return train
+
+
+def test_a_killed_run_of_few_rows_ends_in_the_same_bytes(run_of_few: Callable[..., Any], tmp_path: Path) -> None:
+    run_of_few(tmp_path / "whole", epochs=2)
+    with cut_off_in_step(9):
+        run_of_few(tmp_path / "cut", epochs=2)
+    dongu.resume(tmp_path / "cut")
+    for name in ("metrics.jsonl", "model/model.safetensors", "model/config.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    options = json.loads((tmp_path / "whole/run.json").read_text())["options"]
+    assert (options["recipe"], options["head"]) == ("auto", "probe")
+
+
+def test_a_recipe_is_repeated_from_its_run(run_of_few: Callable[..., Any], tmp_path: Path) -> None:
+    run_of_few(tmp_path / "first", epochs=1)
+    from dongu.config import read_config
+
+    options = read_config(tmp_path / "first/run.json")
+    dongu.train(**{**options, "out": str(tmp_path / "again")})
+    assert (tmp_path / "again/metrics.jsonl").read_bytes() == (tmp_path / "first/metrics.jsonl").read_bytes()
+
+
+def test_a_run_from_before_recipes_is_the_original(run_of_few: Callable[..., Any], tmp_path: Path) -> None:
+    run_of_few(tmp_path / "old", epochs=1, recipe="original")
+    record = json.loads((tmp_path / "old/run.json").read_text())
+    for name in ("recipe", "head", "pooling"):
+        del record["options"][name]
+    (tmp_path / "old/run.json").write_text(json.dumps(record))
+    from dongu.config import read_config
+
+    assert read_config(tmp_path / "old/run.json")["recipe"] == "original"
+
+
+def test_what_is_saved_loads_without_dongu(run_of_few: Callable[..., Any], tmp_path: Path) -> None:
+    result = run_of_few(tmp_path / "run", epochs=1, pooling="mean")
+    answers = pipeline("text-classification", model=str(tmp_path / "run/model"), top_k=None)(["word1 word1 good"])
+    [ours] = dongu.load(result.path).predict(["word1 word1 good"])
+    for answer in answers[0]:
+        assert answer["score"] == pytest.approx(ours["probabilities"][answer["label"]], abs=1e-5)
+    assert json.loads((tmp_path / "run/model/config.json").read_text())["num_hidden_layers"] == 3
+
+
+def number(row: dict[str, Any]) -> dict[str, Any]:
+    return {"text": row["text"], "score": 3.0 + len(row["text"]) / 10}
+
+
+def two_labels(row: dict[str, Any]) -> dict[str, Any]:
+    return {"text": row["text"], "labels": ["good"] * ("good" in row["text"]) + ["film"] * ("film" in row["text"])}
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "options"),
+    [
+        ("bert", None, {"pooling": "mean"}),
+        ("bert", number, {"max_grad_norm": 1.0}),
+        ("roberta", two_labels, {"pooling": "mean"}),
+        ("gpt2", None, {}),
+    ],
+)
+def test_the_script_begins_as_the_run_did(
+    family: str, change: Any, options: Any, tiny_model: Any, make_rows: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("train", "validation")):
+        rows = [row if change is None else change(row) for row in make_rows((41, 13)[seed], seed=seed)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dongu.train(str(tmp_path), model=tiny_model(family, 0.1), out="run", threads=1, engine="plain", epochs=1, **options)
+    assert json.loads(Path("run/run.json").read_text())["options"]["head"] == "probe"
+    Path("script.py").write_text(eject("run", "script.py"))
+    run_script(Path("script.py"))
+    assert Path("run-plain/metrics.jsonl").read_text() == Path("run/metrics.jsonl").read_text()
+    assert len(Path("script.py").read_text().splitlines()) <= 200 + 45, "two functions more"
