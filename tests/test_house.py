@@ -35,7 +35,7 @@ STOREYS = [
     ["dongu.page"],
     ["dongu.best"],
     ["dongu.running", "dongu.verify"],
-    ["dongu.training", "dongu.sweep"],
+    ["dongu.training", "dongu.sweep", "dongu.folds"],
     ["dongu.demo"],
     ["dongu.cli"],
     ["dongu.__main__"],

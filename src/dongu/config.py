@@ -145,6 +145,7 @@ def _without_detours(value: Any) -> Any:
 
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, lt=2**31)]
 Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+_Share = Annotated[Real, Field(gt=0, lt=1)]
 
 
 class RunConfig(BaseModel):
@@ -200,6 +201,24 @@ class RunConfig(BaseModel):
     task: Task | None = Field(None, description="what the label is (default: inferred and shown)")
     recipe: Literal["auto", "original"] = Field(
         "auto", description="settings that are not given: the original's, or with auto what suits few rows"
+    )
+    validation: _Share | None = Field(
+        None, description="share of the rows to hold out as validation, of data without one (default: 0.1)"
+    )
+    test: _Share | None = Field(None, description="share of the rows to hold out as test, of data without one")
+    group_column: str | None = Field(
+        None, min_length=1, description="column of a group, a user say: rows are held out by whole groups"
+    )
+    time_column: str | None = Field(
+        None, min_length=1, description="column of a date or a number: the newest rows are test, then validation"
+    )
+    fold: str | None = Field(
+        None,
+        pattern=r"^\d{1,4}/\d{1,4}$",
+        description="one run of k-fold cross-validation: 2/5 holds out the second fold",
+    )
+    split_file: str | None = Field(
+        None, min_length=1, description="file that says which row is in which split: columns id and split"
     )
     epochs: Annotated[Real, Field(gt=0, le=1e6)] = Field(3.0, description="passes over the training rows")
     max_steps: Count | None = Field(None, description="optimizer updates, instead of --epochs")
@@ -398,6 +417,26 @@ def _contradictions(config: RunConfig) -> list[str]:
         problems.append(f"--track: {', '.join(config.track)} names one twice")
     if config.task is not None:
         problems += task_problems(config, config.task)
+    return problems + _split_contradictions(config)
+
+
+def _split_contradictions(config: RunConfig) -> list[str]:
+    problems = []
+    if (config.validation or 0) + (config.test or 0) >= 1:
+        problems.append("--validation and --test: nothing would be left to train on")
+    given = [
+        name for name in ("split_file", "time_column", "fold", "group_column") if getattr(config, name) is not None
+    ]
+    if len(given) > 1 and given != ["fold", "group_column"]:
+        problems.append(f"{option_flag(given[0])} and {option_flag(given[1])}: give one of the two")
+    if config.split_file and (config.validation or config.test):
+        problems.append("--split-file: it says how large the splits are; give no --validation and no --test")
+    if config.fold is not None:
+        number, count = map(int, config.fold.split("/"))
+        if not (1 <= number <= count and count > 1):
+            problems.append(f"--fold: must be 1/K to K/K, with K of at least 2, got `{config.fold}`")
+        if config.validation:
+            problems.append("--fold: the fold is the validation part; give no --validation")
     return problems
 
 

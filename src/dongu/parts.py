@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -393,6 +394,7 @@ class Parts:
         return config.model_copy(
             update={
                 "data": self.data.place if config.data else None,
+                "split_file": config.split_file and str(Path(config.split_file).absolute()),
                 "text_columns": self.data.columns.texts,
                 "label_column": self.data.columns.label,
                 "label_separator": self.data.form.separator,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -21,7 +21,7 @@ from dongu.run.identity import HARMLESS
 from dongu.training import resume, train
 
 SUMMARY = "seeds.json"
-GIVEN_ONCE = {"data", "out", "strict", "seed"}  # that a run that goes on has already
+GIVEN_ONCE = {"data", "out", "strict"}  # that a run that goes on has already
 
 
 def train_seeds(
@@ -41,63 +41,92 @@ def train_seeds(
     options = dict(options)
     take_own(options, parts)  # the plain values among them are options
     first = make_config(options)
-    configs = [make_config({**options, "seed": first.seed + i}) for i in range(count)]
+    runs = {f"seed-{seed}": make_config({**options, "seed": seed}) for seed in range(first.seed, first.seed + count)}
+    return train_runs(source, "seed", runs, options, console, parts=parts, summary=SUMMARY, summarize=summarize)
+
+
+def train_runs(
+    source: Source,
+    option: str,
+    runs: Mapping[str, RunConfig],
+    options: Mapping[str, Any],
+    console: Console,
+    *,
+    parts: Path | None,
+    summary: str,
+    summarize: Callable[[Mapping[str, RunFolder], RunConfig], dict[str, Any]],
+) -> tuple[Path, dict[str, Any]]:
+    """Train the runs of one recipe that differ in one option, each in a folder of OUT, and write what they came to.
+
+    Args:
+        source: the data.
+        option: the one in which they differ.
+        runs: by the names of their folders.
+        options: those of the recipe.
+        console: where to print.
+        parts: the file of the runs' own parts.
+        summary: the file in OUT that is written after each run.
+        summarize: what it holds, from the folders of the finished runs by name, and the recipe.
+    """
+    first = next(iter(runs.values()))
     out = Path(first.out or f"runs/{source.name}")
-    folders = {config.seed: RunFolder(out / f"seed-{config.seed}") for config in configs}
-    begun = {seed for seed, folder in folders.items() if (folder.path / "run.json").exists()}
-    finished = {seed for seed in begun if (folders[seed].path / "results.json").exists()}
-    _refuse_other_use(out, first)
-    for config in configs:
-        if folders[config.seed].path.is_symlink():
-            hint = "remove it, or choose another --out"
-            raise UsageError("is a link", where=str(folders[config.seed].path), hint=hint)
-        if config.seed in begun:
-            _refuse_other_rows(folders[config.seed], source, config)
+    folders = {name: RunFolder(out / name) for name in runs}
+    begun = {name for name, folder in folders.items() if folder.record.exists()}
+    done = {name: folder for name, folder in folders.items() if name in begun and folder.is_finished}
+    _refuse_other_use(out, first, option, summary)
+    for name, config in runs.items():
+        if folders[name].path.is_symlink():
+            raise UsageError("is a link", where=str(folders[name].path), hint="remove it, or choose another --out")
+        if name in begun:
+            _refuse_other_rows(folders[name], source, config)
     main = launch.rank() == 0
-    given = {name: value for name, value in options.items() if name not in GIVEN_ONCE}
-    for config in configs:
-        seed, folder = config.seed, folders[config.seed]
-        if seed in finished:
-            console.line(f"seed {seed} is finished, in {folder.path}")
+    given = {name: value for name, value in options.items() if name not in {*GIVEN_ONCE, option}}
+
+    def summed() -> dict[str, Any]:
+        finished = {name: done[name] for name in runs if name in done}
+        content = {"options": _recipe(first, option), **summarize(finished, first)}
+        write_file(out / summary, (dump_json(content, indent=2) + "\n").encode(), within=out)
+        return content
+
+    content: dict[str, Any] = {}
+    for number, (name, config) in enumerate(runs.items(), 1):
+        folder, said = folders[name], f"{option} {getattr(config, option)}"
+        if name in done:
+            console.line(f"{said} is finished, in {folder.path}")
             continue
-        console.line(f"seed {seed}, {seed - first.seed + 1} of {count}")
-        data = read_examples(source, config)  # data without a validation part: each seed holds out its own
+        console.line(f"{said}, {number} of {len(runs)}")
+        data = read_examples(source, config)  # each holds out its own rows
         try:
-            if seed in begun:
+            if name in begun:
                 resume(folder.path, data, console=console, parts=parts, **given)
             else:
-                train(
-                    data,
-                    console=console,
-                    parts=parts,
-                    **{**given, "seed": seed, "strict": first.strict, "out": str(folder.path)},
-                )
+                own = {option: getattr(config, option), "strict": first.strict, "out": str(folder.path)}
+                train(data, console=console, parts=parts, **{**given, **own})
+            done[name] = folder
         except StoppedError as error:
             error.hint = "its state is saved; the same command goes on with it"
             raise
         finally:
             if main and folder.path.exists():
-                content = dump_json(summarize(folders, first), indent=2) + "\n"
-                write_file(out / SUMMARY, content.encode(), within=out)
+                content = summed()
         console.line()
         gc.collect()  # what the last loop still holds of the device is wanted by the next one
-    return out, summarize(folders, first) if main else {}
+    return out, content or (summed() if main else {})
 
 
-def summarize(folders: Mapping[int, RunFolder], config: RunConfig) -> dict[str, Any]:
+def summarize(folders: Mapping[str, RunFolder], _: RunConfig) -> dict[str, Any]:
     """Mean, standard deviation (of a sample) and range of every metric over the finished runs, and the best of them."""
-    finished = {seed: folder for seed, folder in folders.items() if (folder.path / "results.json").exists()}
-    results = [folder.read_results() for folder in finished.values()]
-    summary: dict[str, Any] = {"options": _recipe(config), "seeds": list(finished)}
+    results = [folder.read_results() for folder in folders.values()]
+    summary: dict[str, Any] = {"seeds": [int(name.removeprefix("seed-")) for name in folders]}
     if not results:
         return summary
     metric = results[0]["metric"]
     values = [result["validation"][metric]["value"] for result in results]
     best = min(values) if metric == "loss" else max(values)
-    summary |= {"metric": metric, "best": f"seed-{list(finished)[values.index(best)]}"}
+    summary |= {"metric": metric, "best": [*folders][values.index(best)]}
     for split, metrics in results[0].items():
         if isinstance(metrics, Mapping):
-            summary[split] = {name: _spread([result[split][name]["value"] for result in results]) for name in metrics}
+            summary[split] = {name: spread_of([result[split][name]["value"] for result in results]) for name in metrics}
     return summary
 
 
@@ -109,7 +138,8 @@ def summary_table(summary: Mapping[str, Any]) -> Iterator[str]:
             yield f"{split:<11} {name:<21} {mean} ± {deviation}   {low} to {high}"
 
 
-def _spread(values: Sequence[float | None]) -> dict[str, Any]:
+def spread_of(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean, standard deviation and range of a metric over runs; None where a run has no value."""
     defined = [value for value in values if value is not None]
     whole = len(defined) == len(values)  # a mean over the runs that have a value would flatter
     return {
@@ -121,14 +151,16 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _refuse_other_use(out: Path, config: RunConfig) -> None:
-    if not (out / SUMMARY).exists():
-        if not out.is_dir() or not all(path.name.startswith("seed-") or is_leftover(path) for path in out.iterdir()):
+def _refuse_other_use(out: Path, config: RunConfig, option: str, summary: str) -> None:
+    if not (out / summary).exists():
+        if not out.is_dir() or not all(
+            path.name.startswith(f"{option}-") or is_leftover(path) for path in out.iterdir()
+        ):
             RunFolder(out).refuse_if_taken()
         return  # nothing yet, or the first run was killed
-    was, now = RunFolder(out).read_json(SUMMARY).get("options"), _recipe(config)
+    was, now = RunFolder(out).read_json(summary).get("options"), _recipe(config, option)
     if not isinstance(was, dict):
-        raise UsageError("holds no options", where=str(out / SUMMARY), hint="choose another --out")
+        raise UsageError("holds no options", where=str(out / summary), hint="choose another --out")
     if other := [name for name in now if was.get(name) != now[name]]:
         differences = "; ".join(f"{option_flag(name)} is {now[name]}, and was {was.get(name)}" for name in other)
         raise UsageError(
@@ -150,9 +182,9 @@ def _refuse_other_rows(folder: RunFolder, source: Source, config: RunConfig) -> 
         )
 
 
-def _recipe(config: RunConfig) -> dict[str, Any]:
+def _recipe(config: RunConfig, option: str) -> dict[str, Any]:
     """What the runs of a folder have in common, as JSON has it."""
-    return config.model_dump(mode="json", exclude={*HARMLESS, "seed"})
+    return config.model_dump(mode="json", exclude={*HARMLESS, option})
 
 
 def _number(value: float | None) -> str:

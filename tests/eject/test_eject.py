@@ -762,7 +762,8 @@ def test_a_script_holds_out_the_rows_that_the_house_does(kind: str, work: Path, 
     task: Task = {"several labels": "multi-label", "numbers": "regression"}.get(kind, "single-label")  # type: ignore[assignment]
     rows = rows_of(kind, 57, 1)
     for name, table in (("once", rows), ("twice", rows + rows[:9])):
-        script = next(begun(write_table(work / f"{name}.csv", table), model=tiny_model()))
+        share = 0.1 if name == "twice" else 0.3
+        script = next(begun(write_table(work / f"{name}.csv", table), model=tiny_model(), validation=share))
         assert ("normalize(" in script) == (name == "twice")
         lines = script.partition('train_set = data.pop("train")\n')[2].partition('train_set, data["validation"] = ')[0]
         for seed in range(24):
@@ -779,7 +780,7 @@ def test_a_script_holds_out_the_rows_that_the_house_does(kind: str, work: Path, 
             known: dict[str, Any] = {"np": np, "normalize": unicodedata.normalize, "SEED": seed, "TEXTS": ["text"]}
             known |= {"source": {"train": train}, "train_set": train}
             exec(lines, known)
-            held = hold_out([texts], targets, task, ["a", "b", "c"], seed=seed, origin="here")
+            held = hold_out([texts], targets, task, ["a", "b", "c"], seed=seed, origin="here", share=share)
             assert known["held"].tolist() == held.tolist()
 
 

@@ -44,6 +44,11 @@ def add(commands: Any) -> None:
         "--seeds", metavar="N", help="train N times, with the seeds from --seed on, in OUT/seed-42 and so on"
     )
     train.add_argument(
+        "--folds",
+        metavar="K",
+        help="k-fold cross-validation: train K times, in OUT/fold-1 and so on, and pool the answers to held-out rows",
+    )
+    train.add_argument(
         *spellings("push_to_hub"),
         metavar="OWNER/NAME",
         help="upload the model at the end, to a repository of the Hub that is private unless it is there already",
@@ -59,12 +64,17 @@ def add(commands: Any) -> None:
 def _run(parsed: argparse.Namespace) -> None:
     options = train_options(parsed, processes=launch.processes())
     count = None if parsed.seeds is None else whole_number(parsed.seeds, "seeds", 1)
+    folds = None if parsed.folds is None else whole_number(parsed.folds, "folds", 2)
+    if count is not None and folds is not None:
+        raise UsageError("several seeds or several folds", where="--folds", hint="give one of the two")
     language = parsed.language or language_of(os.environ)
     if parsed.language is not None and not parsed.explain:
         raise UsageError("the language of what?", where="--language", hint="it is that of --explain")
-    if parsed.explain and count is not None:
-        raise UsageError("--explain shows one run", where="--seeds", hint="give one of the two")
-    config = make_config(options)  # first whatever may be wrong and needs no torch, which takes seconds to load
+    if parsed.explain and (count or folds) is not None:
+        where = "--folds" if count is None else "--seeds"
+        raise UsageError("--explain shows one run", where=where, hint="give one of the two")
+    # First whatever may be wrong and needs no torch, which takes seconds to load.
+    config = make_config({**options, "fold": f"1/{folds}"} if folds else options)
     require_extras(config)
     if parsed.parts is None:
         check_metric(config.metric)
@@ -76,9 +86,12 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.run.folder import RunFolder
 
     if parsed.push_to_hub is not None:
-        _check_push(parsed.push_to_hub, count)
+        _check_push(parsed.push_to_hub, folds if count is None else count)
     if parsed.parts is None:  # else the model may be among them
         resolve_model(config.model)
+    if folds is not None:
+        _train_folds(options, config, folds, parts=parsed.parts, as_json=parsed.json)
+        return
     if count is not None:
         _train_seeds(options, config, count, parts=parsed.parts, as_json=parsed.json)
         return
@@ -137,6 +150,25 @@ def _train_seeds(options: dict[str, Any], config: RunConfig, count: int, *, part
     for line in summary_table(summary):
         console.line(line)
     console.line(f"best by {summary['metric']} on validation: {out / summary['best']}; all figures in {out}/seeds.json")
+
+
+def _train_folds(options: dict[str, Any], config: RunConfig, count: int, *, parts: Path | None, as_json: bool) -> None:
+    from dongu.data.sources import read_source
+    from dongu.folds import summary_lines, train_folds
+    from dongu.model.place import pin_model
+    from dongu.run.console import Console
+    from dongu.run.folder import dump_json
+
+    if parts is None:
+        options["model"] = pin_model(config.model)  # one commit for all of them
+    main = launch.rank() == 0
+    console = Console(enabled=main, stream=sys.stderr if as_json else sys.stdout)
+    out, summary = train_folds(read_source(options["data"], config), count, options, console, parts=parts)
+    if main and as_json:
+        print(dump_json(summary))
+    elif main:
+        for line in summary_lines(summary, out):
+            console.line(line)
 
 
 def train_options(parsed: argparse.Namespace, processes: int) -> dict[str, Any]:

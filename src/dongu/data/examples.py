@@ -15,13 +15,18 @@ from dongu.data.columns import Columns, choose_columns, parts_of, read_texts
 from dongu.data.flags import join_flags
 from dongu.data.forms import Form, as_read, form_of
 from dongu.data.glue import glue_task
-from dongu.data.holdout import hold_out
 from dongu.data.labels import hides_labels, name_labels, read_column, read_targets
 from dongu.data.sources import Source
+from dongu.data.splits import CUT_SPLITS, column_of_name, cut, group_codes, shares_of
 from dongu.data.table import Table, is_word
-from dongu.errors import DataError, UsageError
+from dongu.errors import UsageError
 
 SAMPLED_ROWS = 1000  # of a column that is looked at for texts
+GROUP_COLUMNS = {  # that a split by rows may part, in lower case
+    "user", "user_id", "userid", "author", "author_id", "customer", "customer_id", "patient", "patient_id", "speaker",
+    "speaker_id", "subject_id", "session_id", "conversation_id", "thread_id", "document_id", "doc_id", "group",
+    "group_id",
+}  # fmt: skip
 FEW_LETTERS = 12  # a row, which are no text: a name, a place or a date
 
 
@@ -32,7 +37,8 @@ class Examples:
     `ids` are row numbers in the source, from 0; `texts` holds one column a text; `targets` are class ids (int64) or
     numbers (float32), (rows,), or 1 for each label of a row (float32), (rows, labels); None where the source hides
     them; `lines` says where in the file each row begins, (rows,), and is None where there are no lines; `columns` are
-    the numeric ones beside the text, (rows,) float32 each.
+    the numeric ones beside the text, (rows,) float32 each; `groups` has a number for each value of a column of users or
+    the like, the same in all splits, -1 where a row has none, (rows,) int64 each.
     """
 
     ids: np.ndarray
@@ -41,6 +47,7 @@ class Examples:
     origin: str
     lines: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -58,6 +65,7 @@ class Examples:
             targets=None if self.targets is None else self.targets[mask],
             lines=None if self.lines is None else self.lines[mask],
             columns={name: numbers[mask] for name, numbers in self.columns.items()},
+            groups={name: codes[mask] for name, codes in self.groups.items()},
         )
 
 
@@ -73,7 +81,7 @@ class TextData:
     label_names: tuple[str, ...]  # class id → name; for regression the label column alone
     splits: dict[str, Examples]
     unused_columns: tuple[str, ...]  # that train has and the run does not read
-    held_out: bool  # whether validation was cut from train
+    held_out: tuple[str, ...]  # the splits that were cut from train
     form: Form  # how the label column is written
     left_out: int  # rows without a gold label, of all splits
     unused_texts: dict[str, float]  # characters a train row, of columns of text that nobody chose to leave out
@@ -134,18 +142,17 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         name: _examples(table, columns, task, names, config.columns, hidden_allowed=name in hidden)
         for name, table in tables.items()
     }
-    held_out = "validation" not in splits
-    if held_out:
-        whole = splits["train"]
-        if whole.targets is None:
-            raise DataError("the training rows have no labels", where=whole.origin)
-        held = hold_out(whole.texts, whole.targets, task, names, seed=config.seed, origin=whole.origin)
-        splits = {"train": whole.take(~held), "validation": whole.take(held)} | {
-            name: examples for name, examples in splits.items() if name != "train"
-        }
+    for column, codes in _groups(tables, config.group_column).items():
+        for name, split in splits.items():
+            splits[name] = replace(split, groups={**split.groups, column: codes[name]})
+    parted = cut(splits["train"], tables["train"], config, task, names, shares_of(config, splits))
+    held_out = tuple(name for name in parted if name != "train")
+    splits |= parted
+    splits = {name: splits[name] for name in dict.fromkeys([*CUT_SPLITS, *splits]) if name in splits}
     used = {
         part
-        for name in (*columns.texts, columns.label, *(config.columns or ()))
+        for name in (*columns.texts, columns.label, *(config.columns or ()), config.group_column, config.time_column)
+        if name is not None
         for part in parts_of(name, train.columns) or ()
     }
     unused = tuple(name for name in train.columns if name not in used)
@@ -205,6 +212,24 @@ def _examples(
         lines=None if table.lines is None else np.array(table.lines),
         columns={name: read_column(table, name) for name in numeric or ()},
     )
+
+
+def _groups(tables: Mapping[str, Table], asked: str | None) -> dict[str, dict[str, np.ndarray]]:
+    """By column, the group of each row of each split: of the column that was asked for, or of one that looks like it.
+
+    Raises:
+        DataError: train has no such column.
+    """
+    train = tables["train"]
+    names = [asked] if asked else [name for name in train.columns if name.casefold() in GROUP_COLUMNS]
+    found = {}
+    for name in names:
+        codes: dict[str, int] = {}
+        column = column_of_name(train, name)
+        found[name] = {
+            split: group_codes(table.columns.get(column, [None] * len(table)), codes) for split, table in tables.items()
+        }
+    return found
 
 
 def _lengths_of_texts(table: Table, columns: Sequence[str]) -> dict[str, float]:

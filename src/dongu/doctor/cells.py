@@ -85,7 +85,8 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
     if not tables["train"].label_names.get(label):
         for split in [name for name in labels if name != "train"]:
             usable = _without_unknown(usable, split, labels[split], known)
-    if "validation" not in source.splits and form.task == "single-label":
+    by_class = not any((config.group_column, config.time_column, config.fold, config.split_file))
+    if "validation" not in source.splits and form.task == "single-label" and by_class:
         usable = _without_single(usable, [name for [name] in labels.get("train", ())], label)
     return usable
 

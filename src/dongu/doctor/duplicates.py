@@ -94,7 +94,7 @@ def _leak(data: TextData, hashed: Mapping[str, Hashed], seen_name: str, new_name
         f"{'leaks' if len(found) == 1 else 'leak'} from {seen_name}: {', '.join(ways)}",
         _effect(data, seen_name, new_name, (len(found) - differ) / len(new.exact)),
         "remove the duplicates from the file: of some texts, one row was held out and another was not"
-        if data.held_out and new_name == "validation"
+        if new_name in data.held_out
         else f"remove them from {seen_name}",
         tuple(
             example([seen.examples.where(int(first[row])), new.examples.where(int(row))], *_texts(new, int(row)))
@@ -122,7 +122,7 @@ def _other_partners(data: TextData, train: Hashed, new: Hashed, new_name: str) -
         "if the model will meet new texts, "
         + (
             "give a validation part of your own, without texts of train"
-            if data.held_out and new_name == "validation"
+            if new_name in data.held_out
             else "split the data by text, not by pair"
         ),
         tuple(examples),

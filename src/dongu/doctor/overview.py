@@ -32,7 +32,7 @@ def overview(data: TextData, lengths: Mapping[str, Lengths], config: RunConfig) 
 def describe_rows(data: TextData) -> str:
     """How many rows each split has, and where validation comes from."""
     rows = " · ".join(f"{name} {len(examples):,}" for name, examples in data.splits.items())
-    held_out = " (validation held out of train)" if data.held_out else ""
+    held_out = f" ({' and '.join(data.held_out)} held out of train)" if data.held_out else ""
     left_out = f"; left out: {counted(data.left_out, 'row')} without a gold label" if data.left_out else ""
     not_read = f"; not used: {', '.join(data.not_read)}" if data.not_read else ""
     return f"{rows} rows{held_out}{left_out}{not_read}"

@@ -157,7 +157,7 @@ def find_reading(data: TextData) -> Reading:
         DataError: none of them reads the data as the run did.
     """
     splits = {name: examples for name, examples in data.splits.items() if examples.targets is not None}
-    own = [name for name in splits if not (data.held_out and name == "validation")]
+    own = [name for name in splits if name not in data.held_out]
     if data.hub_name is None:
         hub, paths = None, {name: str(Path(splits[name].origin).absolute()) for name in own}
     else:

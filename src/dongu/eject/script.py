@@ -17,11 +17,11 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
 from transformers.pytorch_utils import Conv1D
 
-from dongu.config import RunConfig, make_config
+from dongu.config import RunConfig, make_config, option_flag
 from dongu.consistency import CHECKED_ROWS
 from dongu.data import order
 from dongu.data.examples import read_examples
-from dongu.data.holdout import first_copies
+from dongu.data.holdout import HOLDOUT_FRACTION, first_copies
 from dongu.data.sources import read_source
 from dongu.eject import plain_metrics as plain
 from dongu.eject.head import head_of_script
@@ -167,8 +167,12 @@ def _check_record(folder: RunFolder, record: Mapping[str, Any]) -> None:
 
 
 def _data_facts(loop: Loop) -> dict[str, Any]:
-    reading = find_reading(loop.data)
     config = loop.config
+    for name in ("test", "group_column", "time_column", "fold", "split_file"):
+        if getattr(config, name) is not None and loop.data.held_out:
+            what = f"cannot be one plain script: it does not hold rows out by {option_flag(name)}"
+            raise UsageError(what, where="dongu eject", hint="write the splits as files, and train on their folder")
+    reading = find_reading(loop.data)
     labels = None if loop.data.task == "regression" else literals(loop.data.label_names, before="LABELS = ")
     if labels is not None and "\n" in labels and reading.label_names is not None:
         labels = None  # they are many, and the rows have them
@@ -185,6 +189,7 @@ def _data_facts(loop: Loop) -> dict[str, Any]:
         "labels": labels,
         "labels_rule": reading.label_names if labels is None and loop.data.task != "regression" else None,
         "held_out": loop.data.held_out,
+        "share": config.validation or HOLDOUT_FRACTION,
         "repeats": loop.data.held_out and _repeats(loop),
         "own_ids": loop.data.held_out and loop.data.task != "regression" and _own_ids(loop),
         "pool_batches": order.POOL_BATCHES,

@@ -330,9 +330,10 @@ class RunFolder:
         try:
             content = json.loads(read_regular(path).decode())
         except (FileNotFoundError, NotADirectoryError):
-            if runs := sorted(str(run.parent) for run in self.path.glob("seed-*/run.json")):
+            found = (run for option in ("seed", "fold") for run in self.path.glob(f"{option}-*/run.json"))
+            if runs := sorted(str(run.parent) for run in found):
                 what, hint = (
-                    "holds the runs of several seeds, and is none itself",
+                    "holds several runs, and is none itself",
                     f"give one of them: {', '.join(runs)}",
                 )
             else:

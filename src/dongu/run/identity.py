@@ -27,7 +27,9 @@ from dongu.model.head import head_of
 version = cache(metadata.version)  # which reads a file each time
 # Options that change where things lie or how often the state is saved, and not one bit of the result. The device is
 # not among them; it is recorded as the hardware that it stands for. What a recipe has derived is recorded too.
-HARMLESS = frozenset({"data", "out", "workers", "save_steps", "keep", "device", "strict", "track", "recipe"})
+HARMLESS = frozenset(
+    {"data", "split_file", "out", "workers", "save_steps", "keep", "device", "strict", "track", "recipe"}
+)
 
 OTHERS = ("data", "parts", "versions", "hardware")  # that may differ, besides options
 DIGESTED_TOKENS = 1 << 20  # at a time

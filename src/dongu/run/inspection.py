@@ -38,7 +38,10 @@ def inspection(loop: Loop, folder: RunFolder) -> str:
     if not config.data:
         return str(folder.path / FINDINGS)
     length = None if config.max_length == usual_length(loop.model, loop.tokenizer) else config.max_length
-    same = ("model", "label_separator", "unlabelled", "batch_size", "seed", *READING)
+    same = (
+        "model", "label_separator", "unlabelled", "batch_size", "seed", *READING,
+        "validation", "test", "group_column", "time_column", "fold", "split_file",
+    )  # fmt: skip
     told = {"max_length": length, **{name: getattr(config, name) for name in same}}
     told["model"] = split_commit(config.model)[0]
     if (config.text_columns or ()) not in TEXT_COLUMNS:

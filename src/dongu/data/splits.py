@@ -1,0 +1,212 @@
+"""How train becomes train, validation and test: by shares, groups, time, folds, or a file that says it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dongu.config import RunConfig, Task, option_flag
+from dongu.data.columns import parts_of
+from dongu.data.holdout import ALONE, HOLDOUT_FRACTION, SALTS, dealt, hold_out, newest, strata_of, units_of
+from dongu.data.readers import read_file
+from dongu.data.table import Cell, Table, is_word, kind_of
+from dongu.errors import DataError, UsageError
+from dongu.files import read_regular
+from dongu.text import is_blank, shortened
+
+if TYPE_CHECKING:
+    from dongu.data.examples import Examples
+
+CUT_SPLITS = ("train", "validation", "test")
+
+
+def shares_of(config: RunConfig, present: Iterable[str]) -> dict[str, float]:
+    """The parts that are held out of train, test first, and their shares of its rows.
+
+    Args:
+        config: the run.
+        present: the splits that the data have.
+
+    Raises:
+        UsageError: an option asks for a split that the data have, or for nothing.
+    """
+    there = {*present}
+    for name in ("validation", "test"):
+        asked = [option for option in (name, "fold", "split_file") if getattr(config, option) is not None]
+        if name in there and asked and (asked[0] == name or name == "validation" or config.split_file):
+            hint = f"leave the option out, or give the file of train alone, without {name}"
+            raise UsageError(f"the data have a {name} split already", where=option_flag(asked[0]), hint=hint)
+    shares = {"test": config.test} if config.test is not None else {}
+    if "validation" not in there:
+        shares["validation"] = config.validation or HOLDOUT_FRACTION
+    if config.time_column is not None and not shares:
+        what = "nothing is held out: the data have a validation split"
+        raise UsageError(what, where="--time-column", hint="leave it out, or give --test")
+    return shares
+
+
+def cut(
+    whole: Examples, table: Table, config: RunConfig, task: Task, names: Sequence[str], shares: dict[str, float]
+) -> dict[str, Examples]:
+    """Train as it was read, parted.
+
+    Args:
+        whole: the rows.
+        table: their cells.
+        config: the run, whose options say how they are parted.
+        task: what the labels are.
+        names: the labels.
+        shares: see `shares_of`.
+
+    Returns:
+        Train, and each part of `shares`: a function of the rows and the seed.
+
+    Raises:
+        DataError: the rows cannot be parted so.
+    """
+    if config.split_file is not None:
+        part = _read_split_file(Path(config.split_file), whole.ids)
+        return {name: whole.take(part == i) for i, name in enumerate(CUT_SPLITS) if (part == i).any()}
+    times = None if config.time_column is None else _times(table, config.time_column)
+    rest, left = whole, 1.0
+    parts: dict[str, Examples] = {}
+    for name, share in shares.items():
+        fold = config.fold if name == "validation" else None
+        groups = None if config.group_column is None else rest.groups[config.group_column]
+        if rest.targets is None:
+            raise DataError("the training rows have no labels", where=whole.origin)
+        if times is not None:
+            held = newest(times, share / left, where=f"{rest.origin}, --time-column {config.time_column}")
+        elif groups is None and fold is None:
+            held = hold_out(
+                rest.texts, rest.targets, task, names, seed=config.seed, origin=rest.origin,
+                share=share / left, salt=SALTS[name], strict=not parts,
+            )  # fmt: skip
+        else:
+            number, count = map(int, fold.split("/")) if fold else (2, 2)
+            wanted = [1 / count] * count if fold else [1 - share / left, share / left]
+            random = np.random.default_rng([config.seed, SALTS["fold" if fold else name]])
+            what = "texts" if groups is None else f"groups of `{config.group_column}`"
+            units = units_of(rest.texts, groups)
+            held = (
+                dealt(units, strata_of(rest.targets, task), wanted, random, what=what, where=rest.origin) == number - 1
+            )
+        parts[name] = rest.take(held)
+        rest = rest.take(~held)
+        times = None if times is None else times[~held]
+        left -= share
+    return {"train": rest, **{name: parts[name] for name in CUT_SPLITS if name in parts}}
+
+
+def column_of_name(table: Table, name: str) -> str:
+    """The column, as the table writes its name.
+
+    Raises:
+        DataError: there is none.
+    """
+    if len(parts := parts_of(name, table.columns) or ()) == 1:
+        return parts[0]
+    hint = f"the columns are: {', '.join(table.columns)}"
+    raise DataError(f"there is no column `{name}`", where=table.origin, hint=hint)
+
+
+def group_codes(cells: Sequence[Cell], codes: dict[str, int]) -> np.ndarray:
+    """A number for each value of a column, (rows,), -1 where a row has none. `codes` has those of the splits before."""
+    words = (str(cell) if is_word(cell) or isinstance(cell, bool) else "" for cell in cells)
+    return np.fromiter(
+        (codes.setdefault(word, len(codes)) if not is_blank(word) else ALONE for word in words), np.int64, len(cells)
+    )
+
+
+def _times(table: Table, column: str) -> np.ndarray:
+    """Numbers that are in the order of a column's dates or numbers, (rows,).
+
+    Raises:
+        DataError: a cell is neither, or they are of several kinds.
+    """
+    cells = table.columns[column_of_name(table, column)]
+    form = next((read for read in (float, _seconds) if _reads(read, cells[0])), None)
+    if form is None:
+        raise _no_time(table, column, 0)
+    found = np.empty(len(cells))
+    aware = _zone_of(cells[0])
+    for row, cell in enumerate(cells):
+        if not _reads(form, cell) or (form is _seconds and _zone_of(cell) != aware):
+            raise _no_time(table, column, row)
+        found[row] = form(str(cell))
+    if not np.isfinite(found).all():
+        raise _no_time(table, column, int(np.flatnonzero(~np.isfinite(found))[0]))
+    return found
+
+
+def _seconds(text: str) -> float:
+    time = datetime.fromisoformat(text.strip())
+    return time.replace(tzinfo=time.tzinfo or UTC).timestamp()
+
+
+def _zone_of(cell: Any) -> bool:
+    """Whether a date says its time zone."""
+    try:
+        return datetime.fromisoformat(str(cell).strip()).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _reads(read: Callable[[str], float], cell: Any) -> bool:
+    try:
+        read(str(cell))
+    except (ValueError, OverflowError):
+        return False
+    return isinstance(cell, str)
+
+
+def _no_time(table: Table, column: str, row: int) -> DataError:
+    cell = table.columns[column_of_name(table, column)][row]
+    said = f"`{shortened(str(cell))}`" if isinstance(cell, str) else kind_of(cell)
+    what = f"`{column}` is {said}: it cannot be ordered with the other rows"
+    hint = "write numbers, or dates as 2026-11-28 or 2026-11-28T23:10 (all with a time zone or none)"
+    return DataError(what, where=table.where(row), hint=hint)
+
+
+def _read_split_file(path: Path, ids: np.ndarray) -> np.ndarray:
+    """The place in `CUT_SPLITS` of each row, (rows,), by a file of its number in the source, from 0, and its split.
+
+    Raises:
+        DataError: it names a row twice, or another split, or leaves out a row, or all of train or validation.
+    """
+    where = f"--split-file {path}"
+    hint = 'columns id (the row, from 0) and split, or JSON {"train": [0, 2], "validation": [1]}'
+    try:
+        content = json.loads(read_regular(path, follow=True)) if path.suffix.lower() == ".json" else None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read ({error})", where=where, hint=hint) from error
+    if isinstance(content, dict):
+        pairs = [(row, name) for name, rows in content.items() if isinstance(rows, list) for row in rows]
+    else:
+        table = read_file(path)
+        if not {"id", "split"} <= table.columns.keys():
+            raise DataError(f"has the columns {', '.join(table.columns)}", where=where, hint=hint)
+        pairs = list(zip(table.columns["id"], table.columns["split"], strict=True))
+    try:
+        numbers = [int(str(row)) for row, _ in pairs]
+        places = [CUT_SPLITS.index(str(name).strip().lower()) for _, name in pairs]
+    except ValueError as error:
+        what = f"holds what is no row number or none of {', '.join(CUT_SPLITS)} ({error})"
+        raise DataError(what, where=where, hint=hint) from error
+    part = dict(zip(numbers, places, strict=True))
+    if len(part) < len(numbers):
+        raise DataError(f"names row {Counter(numbers).most_common(1)[0][0]} twice", where=where, hint=hint)
+    if missing := [row for row in ids.tolist() if row not in part]:
+        raise DataError(
+            f"lacks {len(missing):,} of the {len(ids):,} rows, row {missing[0]} first", where=where, hint=hint
+        )
+    found = np.array([part[row] for row in ids.tolist()])
+    if lacking := [name for i, name in enumerate(CUT_SPLITS[:2]) if not (found == i).any()]:
+        raise DataError(f"has no row of {lacking[0]}", where=where, hint=hint)
+    return found

@@ -1,0 +1,135 @@
+"""K-fold cross-validation: a run a fold, and for every row the answer of the model that has not seen it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dongu.config import RunConfig, make_config
+from dongu.data.sources import Source
+from dongu.files import write_file
+from dongu.judge.answers import Evaluation
+from dongu.judge.intervals import constant_answer, verdict
+from dongu.judge.metrics import NAMED, MetricSet
+from dongu.judge.words import table
+from dongu.own import take_own
+from dongu.run.console import Console
+from dongu.run.folder import RunFolder
+from dongu.run.predictions import label_of, read_answers
+from dongu.sweep import spread_of, train_runs
+from dongu.text import counted
+from dongu.use.answer_file import write_answers
+
+FOLDS = "folds.json"
+
+
+def train_folds(
+    source: Source, count: int, options: Mapping[str, Any], console: Console, *, parts: Path | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """Train a run for each of `count` folds, in OUT/fold-1 and so on, and pool their answers to the rows held out.
+
+    What an earlier call has finished is kept, what was cut off goes on.
+
+    Returns:
+        OUT, and what folds.json holds.
+
+    Raises:
+        UsageError: OUT holds something else, or runs with other options or of other rows; nothing was changed.
+        InputError, LockedError, NonFiniteError, StorageError, WorkerError, StoppedError: as `train`.
+    """
+    options = dict(options)
+    take_own(options, parts)  # the plain values among them are options
+    runs = {f"fold-{k}": make_config({**options, "fold": f"{k}/{count}"}) for k in range(1, count + 1)}
+    out = Path(next(iter(runs.values())).out or f"runs/{source.name}")
+    pool = partial(summarize_folds, out, count)
+    return train_runs(source, "fold", runs, options, console, parts=parts, summary=FOLDS, summarize=pool)
+
+
+def summarize_folds(out: Path, count: int, folders: Mapping[str, RunFolder], config: RunConfig) -> dict[str, Any]:
+    """Each metric of each finished fold, and once all are finished the metrics of the pooled answers.
+
+    The interval of a pooled metric comes from resampling its rows: it says how far the figure would move with other
+    rows of the same kind, given these models. It does not say how far it would with other training rows.
+    """
+    summary: dict[str, Any] = {"folds": [*folders]}
+    if not folders:
+        return summary
+    results = {name: folder.read_results() for name, folder in folders.items()}
+    first = next(iter(folders.values())).read_record()
+    task, names = first["options"]["task"], tuple(first["label_names"])
+    summary |= {"task": task, "metric": first["metric"], "label_names": names}
+    splits = [name for name in ("validation", "test") if name in next(iter(results.values()))]
+    for split in splits:
+        metrics = next(iter(results.values()))[split]
+        summary[split] = {
+            name: spread_of([result[split][name]["value"] for result in results.values()]) for name in metrics
+        }
+    if len(folders) < count:
+        return summary
+    answers, fold_of = _pooled(folders, results)
+    known = MetricSet.of(task, names, config.data, first["metric"] if first["metric"] in NAMED else None)
+    if answers.targets is None:
+        return summary
+    if task == "multi-label":
+        answers = replace(answers, threshold=known.best_threshold(answers.logits, answers.targets))
+    answers = replace(answers, metrics=known.values(answers))
+    constant = constant_answer(known, answers.targets)
+    _write(out, answers, fold_of, names)
+    return {**summary, "rows": len(answers), "pooled": verdict(answers, known, constant, config.seed)}
+
+
+def _pooled(folders: Mapping[str, RunFolder], results: Mapping[str, Any]) -> tuple[Evaluation, np.ndarray]:
+    """The answers of all folds in the order of the rows, and the fold of each, from 1, (rows,)."""
+    parts = [
+        read_answers(folder, "validation", folder.read_record(), results[name]) for name, folder in folders.items()
+    ]
+
+    def joined(name: str) -> Any:
+        arrays = [getattr(part, name) for part in parts]
+        return None if arrays[0] is None else np.concatenate(arrays)
+
+    fields = ("ids", "logits", "targets", "losses", "read_back")
+    whole = replace(parts[0], split="out_of_fold", metrics={}, **{name: joined(name) for name in fields})
+    order = np.argsort(whole.ids, kind="stable")
+    fold_of = np.repeat(np.arange(1, len(parts) + 1), [len(part) for part in parts])
+    return whole.take(order), fold_of[order]
+
+
+def _write(out: Path, answers: Evaluation, fold_of: np.ndarray, names: tuple[str, ...]) -> None:
+    """`predictions/` of the folder: arrays as cleanlab takes them, and a table for people."""
+    numbers = answers.task == "regression"
+    said = {"predictions": answers.predictions} if numbers else {"pred_probs": answers.probabilities}
+    arrays = {**said, "labels": np.asarray(answers.targets), "ids": answers.ids, "folds": fold_of}
+    for name, array in arrays.items():
+        content = io.BytesIO()
+        np.save(content, array, allow_pickle=False)
+        write_file(out / "predictions" / f"{name}.npy", content.getvalue(), within=out)
+    write_answers(out / "predictions" / "out_of_fold.csv", _rows(answers, fold_of, names))
+
+
+def _rows(answers: Evaluation, fold_of: np.ndarray, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    targets, shown = np.asarray(answers.targets), answers.predictions
+    for i, (row, fold) in enumerate(zip(answers.ids.tolist(), fold_of.tolist(), strict=True)):
+        label, prediction = (label_of(each[i], answers.task, names) for each in (targets, shown))
+        cells = {"id": str(row), "fold": str(fold), "label": label, "prediction": prediction}
+        sure = dict(zip([f"probability of {name}" for name in names], answers.probabilities[i].tolist(), strict=False))
+        yield {name: "|".join(cell) if isinstance(cell, list) else cell for name, cell in {**cells, **sure}.items()}
+
+
+def summary_lines(summary: Mapping[str, Any], out: Path) -> Iterator[str]:
+    """The pooled metrics, and how far the folds lie apart, for a person."""
+    if "pooled" not in summary:
+        return
+    yield f"{counted(summary['rows'], 'row')}, each answered by the model that has not seen it"
+    yield from table({"out of fold": summary["pooled"]}, summary["task"])
+    for name, spread in summary["validation"].items():
+        if spread["mean"] is not None:
+            low, high = (f"{spread[key]:.4f}" for key in ("min", "max"))
+            yield f"folds  {name:<22} mean {spread['mean']:.4f}, {low} to {high}"
+    yield f"probabilities of each row in {out}/predictions; all figures in {out}/{FOLDS}"
