@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import dongu.errors
-from dongu.cli.main import COMMANDS
-from dongu.cli.options import Parser
+from dongu.cli.main import COMMANDS, add_commands
+from dongu.cli.parser import Parser
 from dongu.config import ALIASES, RunConfig, option_flag
 from dongu.data.glue import GLUE
 
@@ -81,8 +81,7 @@ def commands() -> str:
 def parsers() -> Mapping[str, argparse.ArgumentParser]:
     """The parser of each command by its name, in the order of `dongu --help`."""
     made = Parser(prog="dongu").add_subparsers(parser_class=Parser)
-    for add in COMMANDS.values():
-        add(made)
+    add_commands(made, COMMANDS)
     return made.choices
 
 

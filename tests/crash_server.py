@@ -118,11 +118,11 @@ def child(request: dict[str, Any], pipe: int) -> int:
     announce(pipe, dongu.running, "save_best", "export")
     announce(pipe, dongu.best, "save_best", "export")
     announce(pipe, dongu.running, "judge", "judging")
-    make_parser: Callable[[], Any] = dongu.cli.main.make_parser
+    make_parser: Callable[..., Any] = dongu.cli.main.make_parser
 
-    def in_command() -> Any:
+    def in_command(*called: str) -> Any:
         os.write(pipe, LETTERS["set-up"].encode())  # from here on signals are the command's
-        return make_parser()
+        return make_parser(*called)
 
     dongu.cli.main.make_parser = in_command
     if fault := request.get("fault"):

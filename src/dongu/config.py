@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import os
-import tomllib
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -154,7 +153,8 @@ class RunConfig(BaseModel):
     `None` means "not given". `RunConfig(**config.model_dump())` is `config`, also through JSON.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # Built at the first validation: a help needs none.
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), defer_build=True)
 
     data: str | None = Field(None, description="folder of split files, one file, or a Hub data set")
     model: str = Field(
@@ -356,6 +356,8 @@ def read_config(path: Path, *, with_parts: bool = False) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, is not TOML or JSON, or holds no options.
     """
+    import tomllib
+
     try:
         text = read_regular(path, follow=True).decode()
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)

@@ -82,7 +82,7 @@ def problem(**options: Any) -> str:
 
 def options_of(*arguments: str, processes: int = 1) -> dict[str, Any]:
     """What `dongu train ARGUMENTS` asks for."""
-    return train_options(make_parser().parse_args(["train", *arguments]), processes)
+    return train_options(make_parser("train").parse_args(["train", *arguments]), processes)
 
 
 def test_the_options() -> None:
@@ -98,7 +98,7 @@ def test_the_defaults_are_those_of_the_original_job() -> None:
 
 
 def test_every_option_has_a_help_and_a_flag() -> None:
-    parser = make_parser()
+    parser = make_parser("train")
     for name, field in RunConfig.model_fields.items():
         assert field.description, name
         assert not field.description.endswith("."), name

@@ -14,7 +14,7 @@ import pytest
 
 import dongu
 from conftest import ROOT
-from dongu.cli.main import make_parser, run
+from dongu.cli.main import COMMANDS, make_parser, run
 
 READMES = ["README.md", "README.tr.md"]
 needs_minilm = pytest.mark.skipif(
@@ -96,7 +96,7 @@ def test_it_is_short_and_shows_one_picture_and_the_loop(name: str) -> None:
 @pytest.mark.parametrize("name", READMES)
 def test_every_option_and_page_it_names_exists(name: str) -> None:
     known = {"--help"}
-    for action in make_parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
+    for action in make_parser(*COMMANDS)._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr]
         known |= set(action._option_string_actions)
     assert set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text_of(name))) <= known
     for page, anchor in re.findall(r"\]\(([\w/.]+)(?:#([\w-]+))?\)", text_of(name)):

@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dongu import launch
-from dongu.cli.options import (
-    add_compute_options,
-    add_reading,
-    add_run_folder,
-    command,
-    reading_of,
-    refuse_existing,
-    whole_number,
-)
+from dongu.cli.options import add_reading, reading_of
+from dongu.cli.parser import Parser, add_compute_options, add_run_folder, define, refuse_existing, whole_number
 from dongu.config import make_config
 from dongu.errors import DataError, InputError, UsageError
 from dongu.text import is_blank, printable, wrapped
@@ -25,12 +18,10 @@ from dongu.text import is_blank, printable, wrapped
 ANSWER_FILES = (".jsonl", ".csv", ".tsv")
 
 
-def add_evaluate(commands: Any) -> None:
-    parser = command(
-        commands,
-        "evaluate",
+def add_evaluate(parser: Parser) -> None:
+    define(
+        parser,
         _evaluate,
-        help="compute the metrics of a run, on its own splits or on other data",
         description="Metrics of a run's best model on its own splits, or on the rows of another file.",
     )
     add_run_folder(parser)
@@ -88,12 +79,10 @@ def _flat(entries: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def add_predict(commands: Any) -> None:
-    parser = command(
-        commands,
-        "predict",
+def add_predict(parser: Parser) -> None:
+    define(
+        parser,
         _predict,
-        help="answer texts with labels and probabilities, in their order",
         description="Labels and probabilities for texts, in input order. A model of pairs takes the texts two by two.",
         epilog="Without TEXT and --data, lines of standard input are read; the two texts of a pair stand on one"
         " line, with a tab between them.",

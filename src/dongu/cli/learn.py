@@ -6,20 +6,17 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
-from dongu.cli.options import add_language, command
+from dongu.cli.parser import Parser, add_language, define
 from dongu.errors import UsageError
 from dongu.teach.language import language_of
 from dongu.teach.quiz import LESSONS, Quiz
 
 
-def add_quiz(commands: Any) -> None:
-    parser = command(
-        commands,
-        "quiz",
+def add_quiz(parser: Parser) -> None:
+    define(
+        parser,
         _quiz,
-        help="ask questions about the lessons in docs/",
         description="Questions on the lines of the loop, with their answers. Without a terminal, answers are read"
         " from standard input, one a line.",
     )
@@ -38,12 +35,10 @@ def _quiz(parsed: argparse.Namespace) -> None:
         print(piece, end="", flush=True)
 
 
-def add_demo(commands: Any) -> None:
-    parser = command(
-        commands,
-        "demo",
+def add_demo(parser: Parser) -> None:
+    define(
+        parser,
         _demo,
-        help="train on a packaged data set: no network, a few minutes",
         description="Unpacks a paraphrase data set, fine-tunes the packaged MiniLM on it, and predicts.",
     )
     parser.add_argument("--out", metavar="RUN", type=Path, default=None, help="run folder (default: runs/demo)")

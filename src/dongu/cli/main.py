@@ -6,34 +6,34 @@ import argparse
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from dongu import __version__, launch
-from dongu.cli import answer, learn, resume, share, show, train, verify
-from dongu.cli.options import Parser
 from dongu.cli.output import Output, standard_streams
-from dongu.config import did_you_mean
+from dongu.cli.parser import Parser
 from dongu.errors import DonguError, StoppedError, UsageError, no_panic
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.text import wrapped
 
-COMMANDS: dict[str, Callable[[Any], None]] = {  # in the order of --help: what adds a command to the subparsers
-    "train": train.add,
-    "resume": resume.add,
-    "evaluate": answer.add_evaluate,
-    "predict": answer.add_predict,
-    "report": show.add_report,
-    "compare": show.add_compare,
-    "inspect": show.add_inspect,
-    "verify": verify.add,
-    "eject": share.add_eject,
-    "export": share.add_export,
-    "push": share.add_push,
-    "quiz": learn.add_quiz,
-    "demo": learn.add_demo,
+# In the order of --help: what adds the arguments, in a module that is loaded for its command alone; what it is for.
+COMMANDS = {
+    "train": ("train:add", "fine-tune a model and write a run folder"),
+    "resume": ("resume:add", "go on with a run that was stopped"),
+    "evaluate": ("answer:add_evaluate", "compute the metrics of a run, on its own splits or on other data"),
+    "predict": ("answer:add_predict", "answer texts with labels and probabilities, in their order"),
+    "report": ("show:add_report", "write report.html, the page that shows what a run did"),
+    "compare": ("show:add_compare", "compare finished runs: options, metrics, and whether one is better"),
+    "inspect": ("show:add_inspect", "find what is wrong with a data set, and what to do about it"),
+    "verify": ("verify:add", "prove on this machine that a run holds what was written and comes out again"),
+    "eject": ("share:add_eject", "write a run as one plain script that does not need dongu"),
+    "export": ("share:add_export", "write the best model as an ONNX graph, and check its answers"),
+    "push": ("share:add_push", "upload the best model and its card to the Hub"),
+    "quiz": ("learn:add_quiz", "ask questions about the lessons in docs/"),
+    "demo": ("learn:add_demo", "train on a packaged data set: no network, a few minutes"),
 }
 RUNS = ("train", "resume", "demo")  # their results are files, and what they print is commentary
 TOGETHER = (
@@ -89,7 +89,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         UsageError: there is no such command or option, or an argument too many.
     """
     _check_command(arguments)
-    parsed, unknown = make_parser().parse_known_args(arguments or ["--help"])
+    parser = make_parser(*COMMANDS.keys() & {*arguments})
+    parsed, unknown = parser.parse_known_args(arguments or ["--help"])
     flags = [item for item in unknown if item.startswith("-")]
     if flags:
         hint = _suggest(parsed.parser, parsed.command, flags[0])
@@ -123,8 +124,8 @@ def _leave_group() -> None:
         distributed.destroy_process_group()
 
 
-def make_parser() -> Parser:
-    """All commands and their options."""
+def make_parser(*called: str) -> Parser:
+    """All commands, and the arguments of those that may be called: only their modules are loaded."""
     parser = Parser(
         prog="dongu",
         description="A full training loop for transformer text classifiers.",
@@ -132,15 +133,24 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", "-V", action="version", version=f"dongu {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add in COMMANDS.values():
-        add(commands)
-    for each in commands.choices.values():
-        each.set_defaults(parser=each)
+    add_commands(commands, called)
     return parser
+
+
+def add_commands(commands: Any, called: Collection[str]) -> None:
+    """Add all commands to a parser's subparsers, and to those that may be called their arguments."""
+    for name, (home, what) in COMMANDS.items():
+        command = commands.add_parser(name, help=what, allow_abbrev=False)
+        command.set_defaults(parser=command)
+        if name in called:
+            module, add = home.split(":")
+            getattr(import_module(f"dongu.cli.{module}"), add)(command)
 
 
 def _suggest(parser: Parser, command: str, flag: str) -> str:
     if command == "train":
+        from dongu.config import did_you_mean
+
         return did_you_mean(flag.lstrip("-").split("=")[0])
     close = get_close_matches(flag, parser._option_string_actions, n=1)
     return f"did you mean {close[0]}?" if close else f"`dongu {command} --help` lists the options"

@@ -1,15 +1,11 @@
-"""What several commands share: the parser, and how an option of a run becomes a flag."""
+"""How an option of a run becomes a flag."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from dongu.config import ALIASES, READING, RunConfig, option_flag
-from dongu.errors import UsageError
-from dongu.teach.language import LANGUAGES
 
 SEVERAL = {  # options of more than one value
     "text_columns": ("A", "B"),
@@ -18,13 +14,6 @@ SEVERAL = {  # options of more than one value
     "track": ("TRACKER", "..."),
 }
 SET_ONCE = ("data", "out", "strict")  # options that a resumed run cannot override
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with errors of our kind: one tree, a suggestion, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"`{self.prog} --help` lists the options")
 
 
 def add_option(parser: Any, name: str, *, default_shown: bool = True) -> None:
@@ -63,59 +52,6 @@ def reading_of(parsed: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(parsed, name) for name in READING}
 
 
-def add_parts(parser: Any) -> None:
-    parser.add_argument(
-        "--parts",
-        metavar="FILE.py",
-        type=Path,
-        help="take parts of your own from this file, which is run: functions named model, loss, optimizer, order, …",
-    )
-
-
 def spellings(name: str) -> list[str]:
     """`--batch-size`, and `--batch_size` for hands that are used to it."""
     return list(dict.fromkeys([option_flag(name), f"--{name}"]))
-
-
-def command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], **texts: str
-) -> argparse.ArgumentParser:
-    """A command that calls `run` with what was parsed; `texts` are its help, description and the like."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, allow_abbrev=False, **texts)
-    parser.set_defaults(run=run)
-    return parser
-
-
-def add_run_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="JSON on standard output")
-
-
-def add_compute_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", default="32", metavar="N", help="rows of a forward pass (32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
-    add_json(parser)
-
-
-def add_language(parser: Any, what: str) -> None:
-    parser.add_argument("--language", choices=LANGUAGES, help=f"{what} (default: that of the locale, or en)")
-
-
-def whole_number(value: str | None, name: str, default: int) -> int:
-    if value is None:
-        return default
-    if not value.isdecimal() or int(value) < 1:
-        raise UsageError(f"must be a whole number of at least 1, got `{value}`", where=f"--{name}")
-    return int(value)
-
-
-def refuse_existing(out: Path | None) -> None:
-    """
-    Raises:
-        UsageError: `--out` names a file that is there.
-    """
-    if out is not None and out.exists():
-        raise UsageError("the file exists", where=f"--out {out}", hint="remove it or choose another name")

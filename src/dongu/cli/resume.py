@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from dongu.cli.options import SET_ONCE, add_option, add_parts
+from dongu.cli.options import SET_ONCE, add_option
+from dongu.cli.parser import Parser, add_parts, define
 from dongu.cli.results import show_result
 from dongu.config import RunConfig, make_config
 from dongu.extras import require_extras
@@ -15,25 +15,23 @@ from dongu.extras import require_extras
 ALLOWED = "data, versions, hardware, or an option by its name (learning-rate)"
 
 
-def add(commands: Any) -> None:
-    resume = commands.add_parser(
-        "resume",
-        help="go on with a run that was stopped",
+def add(parser: Parser) -> None:
+    define(
+        parser,
+        _run,
         description="Go on from the newest valid checkpoint: the run ends in the bytes it would have had.",
-        allow_abbrev=False,
     )
-    resume.add_argument("folder", metavar="RUN", type=Path, help="run folder")
-    resume.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
-    resume.add_argument(
+    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+    parser.add_argument(
         "--allow", metavar="NAME", nargs="+", default=(), help="what may differ and change the result: " + ALLOWED
     )
-    add_parts(resume)
-    options = resume.add_argument_group("options of `dongu train` to override from here on")
+    add_parts(parser)
+    options = parser.add_argument_group("options of `dongu train` to override from here on")
     for name in RunConfig.model_fields:
         if name not in SET_ONCE:
             add_option(options, name, default_shown=False)
-    resume.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
-    resume.set_defaults(run=_run)
+    parser.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
 
 
 def _run(parsed: argparse.Namespace) -> None:

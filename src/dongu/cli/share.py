@@ -6,22 +6,18 @@ import argparse
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from dongu.cli.options import add_json, add_parts, add_run_folder, command, refuse_existing
-from dongu.config import make_config
+from dongu.cli.parser import Parser, add_json, add_parts, add_run_folder, define, refuse_existing
 from dongu.errors import UsageError
 from dongu.text import printable
 
 PACKAGES = ("onnx", "onnxruntime")  # of the extra [onnx]
 
 
-def add_eject(commands: Any) -> None:
-    parser = command(
-        commands,
-        "eject",
+def add_eject(parser: Parser) -> None:
+    define(
+        parser,
         _eject,
-        help="write a run as one plain script that does not need dongu",
         description="Writes a run as one plain script that does not need dongu. With the plain engine the script"
         " reproduces every loss and every metric to the last digit; its head says what to expect.",
     )
@@ -44,12 +40,10 @@ def _eject(parsed: argparse.Namespace) -> None:
         write_file(parsed.out, eject(parsed.folder, parsed.out.name, parts=parsed.parts).encode())
 
 
-def add_export(commands: Any) -> None:
-    parser = command(
-        commands,
-        "export",
+def add_export(parser: Parser) -> None:
+    define(
+        parser,
         _export,
-        help="write the best model as an ONNX graph, and check its answers",
         description="Writes a run's best model as an ONNX graph, with its tokenizer, its labels and an example of use."
         " The answers of graph and model are compared first, on rows of validation.",
     )
@@ -66,6 +60,7 @@ def add_export(commands: Any) -> None:
 
 
 def _export(parsed: argparse.Namespace) -> None:
+    from dongu.config import make_config
     from dongu.data.sources import read_source
     from dongu.files import refuse_if_taken
     from dongu.run.folder import RunFolder
@@ -94,12 +89,10 @@ def _export(parsed: argparse.Namespace) -> None:
     print(printable(f"wrote {made.path}; its README.md shows how to use it"))
 
 
-def add_push(commands: Any) -> None:
-    parser = command(
-        commands,
-        "push",
+def add_push(parser: Parser) -> None:
+    define(
+        parser,
         _push,
-        help="upload the best model and its card to the Hub",
         description="Uploads the model folder of a finished run, with its card, to the Hub.",
     )
     add_run_folder(parser)

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from dongu.cli.options import (
-    add_json,
-    add_option,
-    add_parts,
-    add_reading,
-    add_run_folder,
-    command,
-    reading_of,
-    refuse_existing,
-)
+from dongu.cli.options import add_option, add_reading, reading_of
+from dongu.cli.parser import Parser, add_json, add_parts, add_run_folder, define, refuse_existing
 from dongu.config import RunConfig, make_config
 from dongu.text import printable
 
@@ -25,12 +16,10 @@ INSPECTED = (
 )  # fmt: skip
 
 
-def add_inspect(commands: Any) -> None:
-    parser = command(
-        commands,
-        "inspect",
+def add_inspect(parser: Parser) -> None:
+    define(
+        parser,
         _inspect,
-        help="find what is wrong with a data set, and what to do about it",
         description="Looks at a data set as `dongu train` would read it, and at what the result would suffer from:"
         " duplicates, leaks between the splits, conflicting labels, rare classes, lengths.",
         epilog="The exit code is 2 if `dongu train` would refuse the data.",
@@ -60,12 +49,10 @@ def _inspect(parsed: argparse.Namespace) -> None:
     refuse_findings(checkup.findings, parsed.data, strict=parsed.strict)
 
 
-def add_report(commands: Any) -> None:
-    parser = command(
-        commands,
-        "report",
+def add_report(parser: Parser) -> None:
+    define(
+        parser,
         _report,
-        help="write report.html, the page that shows what a run did",
         description="Write the page of a run, finished or not: one file without a script or an outside address."
         " `dongu train` writes it at each evaluation and at the end.",
     )
@@ -89,13 +76,11 @@ def _report(parsed: argparse.Namespace) -> None:
         print("rows are given by their numbers: the data have moved or changed since the run")
 
 
-def add_compare(commands: Any) -> None:
-    parser = command(
-        commands,
-        "compare",
+def add_compare(parser: Parser) -> None:
+    define(
+        parser,
         _compare,
         usage="dongu compare RUN RUN ... [options]",
-        help="compare finished runs: options, metrics, and whether one is better",
         description="Compares finished runs with the first of them: options that differ, metrics with intervals, a"
         " paired test on the same rows, and the rows that only one of two runs answers correctly. Folders of --seeds"
         " are compared as recipes, by the means over their seeds.",

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dongu import launch
-from dongu.cli.options import add_language, add_option, add_parts, add_reading, spellings, whole_number
+from dongu.cli.options import add_option, add_reading, spellings
+from dongu.cli.parser import Parser, add_language, add_parts, define, whole_number
 from dongu.cli.results import show_result
 from dongu.config import READING, RunConfig, check_metric, make_config, read_config
 from dongu.errors import UsageError
@@ -23,42 +24,40 @@ several processes, nothing else changed:
   accelerate launch -m dongu train DATA ..."""
 
 
-def add(commands: Any) -> None:
-    train = commands.add_parser(
-        "train",
+def add(parser: Parser) -> None:
+    define(
+        parser,
+        _run,
         usage="dongu train DATA [options]",
-        help="fine-tune a model and write a run folder",
         description="Fine-tune a sequence classifier and write a run folder.",
         epilog=LAUNCHERS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    train.add_argument("data", metavar="DATA", nargs="?", help=RunConfig.model_fields["data"].description)
-    train.add_argument("--config", metavar="FILE", type=Path, help="recipe: a TOML file, or a run's run.json")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("data", metavar="DATA", nargs="?", help=RunConfig.model_fields["data"].description)
+    parser.add_argument("--config", metavar="FILE", type=Path, help="recipe: a TOML file, or a run's run.json")
     for name in RunConfig.model_fields:
         if name not in ("data", *READING):
-            add_option(train, name)
-    add_reading(train)
-    add_parts(train)
-    train.add_argument(
+            add_option(parser, name)
+    add_reading(parser)
+    add_parts(parser)
+    parser.add_argument(
         "--seeds", metavar="N", help="train N times, with the seeds from --seed on, in OUT/seed-42 and so on"
     )
-    train.add_argument(
+    parser.add_argument(
         "--folds",
         metavar="K",
         help="k-fold cross-validation: train K times, in OUT/fold-1 and so on, and pool the answers to held-out rows",
     )
-    train.add_argument(
+    parser.add_argument(
         *spellings("push_to_hub"),
         metavar="OWNER/NAME",
         help="upload the model at the end, to a repository of the Hub that is private unless it is there already",
     )
-    train.add_argument("--explain", action="store_true", help="show the first steps as a lesson, line by line")
-    add_language(train, "language of --explain")
+    parser.add_argument("--explain", action="store_true", help="show the first steps as a lesson, line by line")
+    add_language(parser, "language of --explain")
     for flag in ("per_device_train_batch_size", "gradient_accumulation_steps"):
-        train.add_argument(*spellings(flag), dest=flag, default=None, help=argparse.SUPPRESS)
-    train.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
-    train.set_defaults(run=_run)
+        parser.add_argument(*spellings(flag), dest=flag, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
 
 
 def _run(parsed: argparse.Namespace) -> None:

@@ -5,27 +5,24 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from dongu import launch
-from dongu.cli.options import add_parts
+from dongu.cli.parser import Parser, add_parts, define
 
 SHOWN = {True: "ok  ", False: "FAIL", None: "skip"}
 
 
-def add(commands: Any) -> None:
-    verify = commands.add_parser(
-        "verify",
-        help="prove on this machine that a run holds what was written and comes out again",
+def add(parser: Parser) -> None:
+    define(
+        parser,
+        _run,
         description="Re-hashes what the run holds, replays a stretch between two checkpoints, evaluates the saved model"
         " again, and splits an update in several ways: one line a proof, exit code 1 if one does not hold, else 0.",
-        allow_abbrev=False,
     )
-    verify.add_argument("folder", metavar="RUN", type=Path, help="run folder")
-    verify.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
-    add_parts(verify)
-    verify.add_argument("--json", action="store_true", help="JSON on standard output, one line a proof")
-    verify.set_defaults(run=_run)
+    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+    add_parts(parser)
+    parser.add_argument("--json", action="store_true", help="JSON on standard output, one line a proof")
 
 
 def _run(parsed: argparse.Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,4 +20,6 @@ def language_of(environment: Mapping[str, str]) -> Language:
 
 def read_words(name: str, language: Language) -> dict[str, Any]:
     """The table NAME.LANGUAGE.toml beside this file."""
+    import tomllib
+
     return tomllib.loads(Path(__file__).with_name(f"{name}.{language}.toml").read_text(encoding="utf-8"))

@@ -1,0 +1,68 @@
+"""The parser of a command, and the arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dongu.errors import UsageError
+from dongu.teach.language import LANGUAGES
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with errors of our kind: one tree, a suggestion, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"`{self.prog} --help` lists the options")
+
+
+def define(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None], **texts: str) -> None:
+    """Let a command call `run` with what was parsed; `texts` are its description and the like."""
+    vars(parser).update(texts)
+    parser.set_defaults(run=run)
+
+
+def add_run_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+
+
+def add_parts(parser: Any) -> None:
+    parser.add_argument(
+        "--parts",
+        metavar="FILE.py",
+        type=Path,
+        help="take parts of your own from this file, which is run: functions named model, loss, optimizer, order, …",
+    )
+
+
+def add_compute_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", default="32", metavar="N", help="rows of a forward pass (32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
+    add_json(parser)
+
+
+def add_language(parser: Any, what: str) -> None:
+    parser.add_argument("--language", choices=LANGUAGES, help=f"{what} (default: that of the locale, or en)")
+
+
+def whole_number(value: str | None, name: str, default: int) -> int:
+    if value is None:
+        return default
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"must be a whole number of at least 1, got `{value}`", where=f"--{name}")
+    return int(value)
+
+
+def refuse_existing(out: Path | None) -> None:
+    """
+    Raises:
+        UsageError: `--out` names a file that is there.
+    """
+    if out is not None and out.exists():
+        raise UsageError("the file exists", where=f"--out {out}", hint="remove it or choose another name")
