@@ -111,13 +111,25 @@ def errors() -> str:
 
 def label_columns() -> str:
     """The usual names of a label column, in their order."""
-    return ", ".join(f"`{name}`" for name in literal(PACKAGE / "data" / "columns.py", "LABEL_COLUMNS")) + "."
+    return f"{_shown(_names('LABEL_COLUMNS'))}."
+
+
+def often_label_columns() -> str:
+    """The names of label columns that often stand beside another label too, a group a line."""
+    return "\n".join(f"- {_shown(line)}" for line in _names("OFTEN_LABEL_COLUMNS").strip().splitlines())
 
 
 def text_columns() -> str:
     """The usual names of text columns, pairs first."""
-    columns = literal(PACKAGE / "data" / "columns.py", "TEXT_COLUMNS")
-    return ", ".join(f"`{' '.join(names)}`" for names in columns) + "."
+    return f"{_shown(_names('PAIRS_OF_COLUMNS'))}; {_shown(_names('TEXT_COLUMNS'))}."
+
+
+def _names(name: str) -> str:
+    return str(literal(PACKAGE / "data" / "names.py", name))
+
+
+def _shown(names: str) -> str:
+    return ", ".join(f"`{' '.join(name.split())}`" for name in names.split(","))
 
 
 def glue() -> str:

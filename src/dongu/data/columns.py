@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,29 +10,25 @@ from difflib import get_close_matches
 
 from dongu.data.cells import PagedColumn, column_of
 from dongu.data.holdout import MANY_CLASSES
-from dongu.data.table import Cell, Table, is_word, kind_of
+from dongu.data.names import (
+    LABELS,
+    OFTEN_LABELS,
+    TEXTS,
+    by_words,
+    is_half,
+    names_a_label,
+    names_a_text,
+    pair_of,
+    to_read,
+)
+from dongu.data.table import Cell, Table, is_flag, is_word, kind_of
 from dongu.errors import DataError
 from dongu.text import is_blank
 
-# In this order: the first pair, or the first single column, that the data have is taken. Their case does not count.
-TEXT_COLUMNS: tuple[tuple[str, ...], ...] = (
-    ("sentence1", "sentence2"),
-    ("premise", "hypothesis"),
-    ("question1", "question2"),
-    ("question", "sentence"),
-    ("text_a", "text_b"),
-    ("text1", "text2"),
-    ("text", "text_pair"),
-    ("sentence",),
-    ("text",),
-    ("review",),
-    ("content",),
-    ("tweet",),
-    ("message",),
-    ("body",),
-    ("title",),
-)
-LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "score", "similarity", "sentiment", "intent")
+SAMPLED_ROWS = 1000  # of a column that is looked at for texts
+FEW_LETTERS = 12  # a row, which are no text: a name, a place or a date
+_NUMBER = re.compile(r"-?[0-9]+([.,][0-9]+)?")
+FEWEST_FLAGS = 3  # columns of 0 and 1 that together are taken for the labels that a row may have
 
 
 @dataclass(frozen=True)
@@ -67,15 +64,12 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
         texts = _as_written(texts, available)
     if label is not None:
         [label] = _as_written([label], available)
-    else:
-        free = [name for name in available if name not in (texts or ())]
-        label = next((parts[0] for name in LABEL_COLUMNS if (parts := parts_of(name, free))), None)
+    if label is None:
+        label = _usual_label(table, [name for name in available if name not in (texts or ())])
     if texts is None:
-        free = [name for name in available if name != label]
-        texts = next((found for names in TEXT_COLUMNS if (found := _as_written(names, free))), None)
-    left = [name for name in available if name not in _all_parts(texts or (), available)]
-    if label is None and texts and len(left) == 1 and _repeats(table.columns[left[0]]):
-        [label] = left
+        texts = _usual_texts(table, [name for name in available if name not in _all_parts([label or ""], available)])
+    if label is None and texts:
+        label = _left_label(table, [name for name in available if name not in _all_parts(texts, available)])
     if label is None:
         raise DataError(
             "which column is the label cannot be told",
@@ -83,17 +77,63 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
             hint=f"name it with --label-column (several of 0 and 1: a+b+c); the columns are: {', '.join(available)}",
         )
     if texts is None:
-        others = [name for name in available if name != label]
-        if len(others) != 1:
-            raise DataError(
-                "which columns are the text cannot be told",
-                where=table.origin,
-                hint=f"name them with --text-columns A [B]; the columns are: {', '.join(available)}",
-            )
-        texts = tuple(others)
+        raise DataError(
+            "which columns are the text cannot be told",
+            where=table.origin,
+            hint=f"name them with --text-columns A [B]; the columns are: {', '.join(available)}",
+        )
     if read_twice := {*_all_parts(texts, available)} & {*_all_parts([label], available)}:
         raise DataError(f"the column `{min(read_twice)}` is both text and label", where=table.origin)
     return Columns(tuple(texts), label)
+
+
+def _usual_label(table: Table, free: Sequence[str]) -> str | None:
+    """The label by its name, by the names of its classes that the source declares, or as columns of 0 and 1."""
+    known = by_words(free)
+    if found := [known[words] for words in LABELS if words in known]:
+        return found[0]
+    if len(declared := [name for name in free if name in table.label_names]) == 1:
+        return declared[0]
+    if flags := _flags(table, free):
+        return flags
+    for line in OFTEN_LABELS:
+        if found := [known[words] for words in line if words in known]:
+            return found[0] if len(found) == 1 else None
+    found = [name for name in to_read(free) if names_a_label(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def _usual_texts(table: Table, free: Sequence[str]) -> tuple[str, ...] | None:
+    """The texts by their names, or the only column that can be one."""
+    if pair := pair_of(free):
+        return pair
+    known = by_words(free)
+    if words := next((words for words in TEXTS if words in known), None):
+        return None if is_half(words, free) else (known[words],)
+    left = to_read(free)
+    named = [name for name in left if names_a_text(name)]
+    for some in (named, [name for name in left if length_of_texts(table.columns[name])], left):
+        if len(some) == 1:
+            return (some[0],)
+    return None
+
+
+def _left_label(table: Table, left: Sequence[str]) -> str | None:
+    """The label where one column is left beside the texts, and its cells may be labels."""
+    read = to_read(left)
+    for some in ([name for name in read if by_words([name]).keys().isdisjoint(TEXTS)], read, left):
+        if len(some) == 1 and _may_be_labels(table.columns[some[0]]):
+            return some[0]
+    return None
+
+
+def _flags(table: Table, free: Sequence[str]) -> str | None:
+    """The columns of 0 and 1, joined, where all that can be a label are such columns, and they are many."""
+    texts = _usual_texts(table, free)
+    left = [name for name in to_read(free) if by_words([name]).keys().isdisjoint(TEXTS)]
+    if texts and len(left) >= FEWEST_FLAGS and all(all(map(is_flag, table.columns[name])) for name in left):
+        return "+".join(left)
+    return None
 
 
 def _as_written(names: Sequence[str], available: Collection[str]) -> tuple[str, ...]:
@@ -102,16 +142,24 @@ def _as_written(names: Sequence[str], available: Collection[str]) -> tuple[str, 
     return tuple("+".join(parts) for parts in found if parts) if all(found) else ()
 
 
-def _repeats(cells: Sequence[Cell]) -> bool:
-    """Whether a column can only be a label: it holds a few values, each of them again and again."""
-    values: Counter[str] = Counter()
-    for cell in cells:
-        if not isinstance(cell, str | bool):
-            return False
-        values[str(cell)] += 1
-        if len(values) > MANY_CLASSES:
-            return False
-    return len(values) > 1 and min(values.values()) > 1
+def _may_be_labels(cells: Sequence[Cell]) -> bool:
+    """Whether cells can be labels: a few values again and again, or numbers with a fraction, which count no rows."""
+    words = [str(cell) for cell in cells if isinstance(cell, bool) or is_word(cell)]
+    values = {*words}
+    if len(words) < len(cells) or len(values) < 2:
+        return False
+    fractions = all(map(_NUMBER.fullmatch, values)) and not all(map(str.isdecimal, values))
+    return fractions or (2 * len(values) <= len(words) and len(values) <= MANY_CLASSES)
+
+
+def length_of_texts(column: Sequence[Cell]) -> float:
+    """The mean characters of a column that holds texts of some words, most of them different; 0 for any other."""
+    rows = range(0, len(column), max(1, len(column) // SAMPLED_ROWS))
+    texts = [cell for cell in (column[row] for row in rows) if is_word(cell)]
+    letters = sum(sum(map(str.isalpha, text)) for text in texts)
+    words = sum(not cell.isascii() or len(cell.split()) > 1 for cell in texts)  # not every script parts its words
+    found = letters >= FEW_LETTERS * len(rows) and 2 * words > len(rows) and 2 * len({*texts}) > len(rows)
+    return sum(map(len, texts)) / len(rows) if found else 0.0
 
 
 def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:

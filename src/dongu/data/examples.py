@@ -11,23 +11,21 @@ import numpy as np
 
 from dongu.config import RunConfig, Task, task_problems
 from dongu.data.cells import column_of, json_of, uncollected
-from dongu.data.columns import Columns, choose_columns, parts_of, read_texts
+from dongu.data.columns import Columns, choose_columns, length_of_texts, parts_of, read_texts
 from dongu.data.flags import join_flags
 from dongu.data.forms import Form, as_read, form_of
 from dongu.data.glue import glue_task
 from dongu.data.labels import hides_labels, name_labels, read_column, read_targets
 from dongu.data.sources import Source
 from dongu.data.splits import CUT_SPLITS, column_of_name, cut, group_codes, shares_of
-from dongu.data.table import Table, is_word
+from dongu.data.table import Table
 from dongu.errors import UsageError
 
-SAMPLED_ROWS = 1000  # of a column that is looked at for texts
 GROUP_COLUMNS = {  # that a split by rows may part, in lower case
     "user", "user_id", "userid", "author", "author_id", "customer", "customer_id", "patient", "patient_id", "speaker",
     "speaker_id", "subject_id", "session_id", "conversation_id", "thread_id", "document_id", "doc_id", "group",
     "group_id",
 }  # fmt: skip
-FEW_LETTERS = 12  # a row, which are no text: a name, a place or a date
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
     }
     unused = tuple(name for name in train.columns if name not in used)
     left_out = sum(len(table) - len(tables[name]) for name, table in source.splits.items())
-    unused_texts = _lengths_of_texts(train, unused) if config.text_columns is None else {}
+    lengths = {name: length_of_texts(train.columns[name]) for name in (unused if config.text_columns is None else ())}
     return TextData(
         source.name,
         source.place,
@@ -170,7 +168,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         held_out,
         form,
         left_out,
-        unused_texts,
+        {name: length for name, length in lengths.items() if length},
         source.not_read,
         source.said,
     )
@@ -229,20 +227,6 @@ def _groups(tables: Mapping[str, Table], asked: str | None) -> dict[str, dict[st
         found[name] = {
             split: group_codes(table.columns.get(column, [None] * len(table)), codes) for split, table in tables.items()
         }
-    return found
-
-
-def _lengths_of_texts(table: Table, columns: Sequence[str]) -> dict[str, float]:
-    """The mean characters of those columns that hold texts of some words, most of them different."""
-    rows = range(0, len(table), max(1, len(table) // SAMPLED_ROWS))
-    found = {}
-    for name in columns:
-        cells = [table.columns[name][row] for row in rows]
-        texts = [cell for cell in cells if is_word(cell)]
-        letters = sum(sum(map(str.isalpha, text)) for text in texts)
-        words = sum(not cell.isascii() or len(cell.split()) > 1 for cell in texts)  # not every script parts its words
-        if letters >= FEW_LETTERS * len(rows) and 2 * words > len(rows) and 2 * len({*texts}) > len(rows):
-            found[name] = sum(map(len, texts)) / len(rows)
     return found
 
 

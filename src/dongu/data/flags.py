@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dongu.data.columns import parts_of
-from dongu.data.table import Cell, Number, Table, data_error
+from dongu.data.table import FLAGS, Cell, Number, Table, data_error
 
 HIDDEN_FLAG = "-1"
-_FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
 def join_flags(table: Table, name: str) -> Table:
@@ -50,13 +49,8 @@ def hides_flags(cells: Sequence[Cell]) -> bool:
     return len(cells) > 0 and all(str(cell) in (HIDDEN_FLAG, f"{HIDDEN_FLAG}.0") for cell in cells)
 
 
-def is_flag(cell: Cell) -> bool:
-    """Whether a cell is 0 or 1, however written."""
-    return str(cell).lower() in _FLAGS
-
-
 def _flag(cell: Cell, column: str, table: Table, row: int) -> bool:
-    flag = _FLAGS.get(str(cell).lower())
+    flag = FLAGS.get(str(cell).lower())
     if flag is None:
         raise data_error(table.where(row), f"`{column}` is {str(cell)!r}, not 0 or 1", "each such column is a label")
     return flag

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from dongu.config import Task
 from dongu.data.cells import column_of, take_rows
-from dongu.data.flags import hides_flags, is_flag, positions_of
+from dongu.data.flags import hides_flags, positions_of
 from dongu.data.labels import HIDDEN_LABEL, HIDDEN_NUMBER, SEPARATOR, number_of, two_ways
-from dongu.data.table import Cell, Number, Table, data_error, is_word
+from dongu.data.table import Cell, Number, Table, data_error, is_flag, is_word
 from dongu.errors import DataError, UsageError
 from dongu.text import counted, is_blank, shortened
 

@@ -115,6 +115,14 @@ def is_word(cell: Cell) -> TypeGuard[str]:
     return isinstance(cell, str) and not isinstance(cell, Other)
 
 
+FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+
+
+def is_flag(cell: Cell) -> bool:
+    """Whether a cell is 0 or 1, however written."""
+    return str(cell).lower() in FLAGS
+
+
 def check_names(names: list[Any], where: str) -> None:
     seen: set[str] = set()
     for position, name in enumerate(names, 1):

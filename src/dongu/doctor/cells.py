@@ -13,12 +13,12 @@ import numpy as np
 from dongu.config import RunConfig
 from dongu.data.cells import take_rows
 from dongu.data.columns import Columns, parts_of, text_fault
-from dongu.data.flags import hides_flags, is_flag, join_flags
+from dongu.data.flags import hides_flags, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking
 from dongu.data.holdout import MANY_CLASSES
 from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_fault, label_rows
 from dongu.data.sources import Source
-from dongu.data.table import Cell, Table, is_word
+from dongu.data.table import Cell, Table, is_flag, is_word
 from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
 from dongu.text import counted, is_blank, listed
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from dongu.data.examples import SAMPLED_ROWS, TextData
+from dongu.data.columns import SAMPLED_ROWS
+from dongu.data.examples import TextData
 from dongu.doctor.finding import Finding
 from dongu.text import counted, listed
 

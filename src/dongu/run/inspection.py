@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from dongu.config import READING, RunConfig, option_flag
-from dongu.data.columns import LABEL_COLUMNS, TEXT_COLUMNS
+from dongu.data.names import LABELS, TEXTS, by_words, pair_of
 from dongu.doctor.checkup import examine
 from dongu.doctor.finding import Finding
 from dongu.doctor.lengths import measured
@@ -44,9 +44,10 @@ def inspection(loop: Loop, folder: RunFolder) -> str:
     )  # fmt: skip
     told = {"max_length": length, **{name: getattr(config, name) for name in same}}
     told["model"] = split_commit(config.model)[0]
-    if (config.text_columns or ()) not in TEXT_COLUMNS:
+    texts = config.text_columns or ()
+    if pair_of(texts) != texts and not (len(texts) == 1 and by_words(texts).keys() <= {*TEXTS}):
         told["text_columns"] = config.text_columns
-    if config.label_column not in LABEL_COLUMNS:
+    if by_words([config.label_column or ""]).keys().isdisjoint(LABELS):
         told["label_column"] = config.label_column
     words = ["dongu", "inspect", split_commit(config.data)[0]]
     for name, value in told.items():
