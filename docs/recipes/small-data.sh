@@ -2,6 +2,6 @@
 # A few hundred rows: one run says little, so train several.
 set -euo pipefail
 
-dongu train few.csv --model minilm --seeds 5 --epochs 10 --patience 3 --warmup 0.1
+dongu train few.csv --model minilm --seeds 5 --patience 3
 best=$(python -c 'import json; print(json.load(open("runs/few/seeds.json"))["best"])')
 dongu predict "runs/few/$best" "I would buy it again"

@@ -51,20 +51,12 @@ from dongu.extras import require_extras
 from dongu.judge.metrics import MetricSet
 from dongu.model.finite import check_finite
 from dongu.model.head import PROBLEM_TYPES, declared_labels
-from dongu.model.load import (
-    check_vocabulary,
-    load_model,
-    load_tokenizer,
-    model_columns,
-    position_count,
-    usual_length,
-)
+from dongu.model.load import check_vocabulary, load_model, load_tokenizer, model_columns, position_count, usual_length
 from dongu.model.lora import add_lora
 from dongu.model.loss import Loss, OwnLoss
 from dongu.model.mean_layer import give_mean_layer
 from dongu.model.optimizer import make_optimizer
 from dongu.model.place import pin_model, resolve_model
-from dongu.model.probe import PROBE_ROWS, Probe
 from dongu.model.recipe import begin_head, fit_recipe
 from dongu.model.scale import Scale
 from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
@@ -86,6 +78,7 @@ class Parts:
         if isinstance(data, str | TextData):
             options["data"] = data if isinstance(data, str) else data.place
         config = make_config(options)
+        self._options_given = frozenset(config.model_fields_set)
         check_own(self.given, config)
         require_extras(config)
         self.data = (
@@ -170,8 +163,8 @@ class Parts:
                 pad_token_id=self.tokenizer.pad_token_id,
                 seed=config.seed,
             )
-            has_own = bool(own.names)
-            config = fit_recipe(config, len(self.data.splits["train"]), self.model, has_own_parts=has_own)
+            rows = len(self.data.splits["train"])
+            config = fit_recipe(config, self._options_given, rows, self.model, has_own_parts=bool(own.names))
             if config.pooling == "mean":
                 give_mean_layer(self.model)
             return config
@@ -203,24 +196,10 @@ class Parts:
         model.new_head = None
 
     def _begin_head(self) -> None:
-        """A new head begins as a regression on what the frozen encoder says, unless it shall be drawn at random."""
-        split, device, scale = self.splits["train"], self.accelerator.device, self.loss.scale
-        self.probed: dict[str, Probe | str] = {}  # by `pooling`
-        if self.config.head == "random" or self.model.new_head is None or split.targets is None:
-            return
-        order = np.argsort(split.tokens.lengths, kind="stable")
-        rooms = np.array_split(order, -(-len(order) // PROBE_ROWS))
-        collate = self._usual_collator()
-
-        def batches() -> Any:
-            for rows in rooms:
-                yield {name: x.to(device) for name, x in collate(split, rows).items() if name != "labels"}
-
-        targets, task = torch.from_numpy(split.targets[order]), self.data.task
-        targets = targets if task == "single-label" else targets.double()
-        if task == "regression":
-            targets = (targets - scale.mean) / scale.std
-        self.model, self.config, self.probed = begin_head(self.model.to(device), batches, targets, task, self.config)
+        """Let a new head begin as a regression, where that is wanted; see `dongu.model.recipe`."""
+        model, split, collate = self.model.to(self.accelerator.device), self.splits["train"], self._usual_collator()
+        begun = begin_head(model, split, collate, self.loss.scale, self.data.task, self.config, self._options_given)
+        self.model, self.config, self.probed = begun
 
     def _plan_updates(self) -> TrainUpdates:
         split, own, config = self.splits["train"], self.given, self.config

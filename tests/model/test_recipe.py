@@ -162,11 +162,15 @@ def test_rows_left_out_in_closed_form(make_loop: Callable[..., dongu.Loop]) -> N
     assert [np.mean(each) <= bound for each in errors][chosen:] == [True, *[False] * (len(RIDGES) - 1 - chosen)]
 
 
-def test_noise_begins_as_the_frequencies(tiny_model: Callable[..., str], make_rows: Callable[..., Rows]) -> None:
+def test_where_the_encoder_tells_nothing_there_is_nothing_to_begin_with(tiny_model: Callable[..., str]) -> None:
     rows = [{"text": "the same words", "label": "yes" if i % 4 else "no"} for i in range(40)]
-    loop = dongu.Loop({"train": rows, "validation": make_rows(4)[:0] + rows[:8]}, model=tiny_model("bert"), threads=1)
-    evaluation = loop.evaluate("validation")
-    assert np.exp(evaluation.logits[0] - np.logaddexp(*evaluation.logits[0]))[1] == pytest.approx(0.75, abs=1e-3)
+    data = {"train": rows, "validation": rows[:8]}
+    loop = dongu.Loop(data, model=tiny_model("bert"), threads=1, learning_rate=1e-3)
+    assert settings(loop) == {**ORIGINAL, "learning_rate": 1e-3}
+    assert loop.model.config.num_hidden_layers == 2
+    asked = dongu.Loop(data, model=tiny_model("bert"), threads=1, head="probe")
+    logits = asked.evaluate("validation").logits[0]
+    assert np.exp(logits - np.logaddexp(*logits))[1] == pytest.approx(0.75, abs=1e-3), "the frequency of the class"
 
 
 @pytest.fixture
@@ -215,6 +219,7 @@ def test_what_is_saved_loads_without_dongu(run_of_few: Callable[..., Any], tmp_p
     for answer in answers[0]:
         assert answer["score"] == pytest.approx(ours["probabilities"][answer["label"]], abs=1e-5)
     assert json.loads((tmp_path / "run/model/config.json").read_text())["num_hidden_layers"] == 3
+    assert "one layer more" in (tmp_path / "run/model/README.md").read_text()
 
 
 def number(row: dict[str, Any]) -> dict[str, Any]:

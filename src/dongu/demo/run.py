@@ -16,9 +16,9 @@ from dongu.training import train
 from dongu.use.classifier import load
 
 # What suits a few thousand short pairs; every other option has its default.
-RECIPE: dict[str, Any] = {"model": "minilm", "epochs": 1.3, "batch_size": 16, "learning_rate": 1e-4, "warmup": 0.1}
+RECIPE: dict[str, Any] = {"model": "minilm", "epochs": 1, "batch_size": 16, "learning_rate": 1e-4, "warmup": 0.1}
 # Test accuracy of a logistic regression on the words of both sentences; tests/demo/test_demo.py fits it again.
-BAG_OF_WORDS = 0.577
+BAG_OF_WORDS = 0.865
 SPLITS = ("train", "validation", "test")
 
 

@@ -44,9 +44,14 @@ class Probe:
         """The share of the targets' variance."""
         return float(1 - self.errors.sum() / self.base.sum().clamp_min(1e-12))
 
+    @property
+    def tells_something(self) -> bool:
+        """Whether it is better than the mean of the other rows, by two standard errors over the rows."""
+        return _by_standard_errors((self.base - self.errors).mean(), self.base - self.errors) > 2
+
     def is_better_than(self, other: Probe) -> bool:
-        """Whether it tells more than the other and more than nothing, by two standard errors over the rows."""
-        return all(_by_standard_errors(x.mean(), x) > 2 for x in (other.errors - self.errors, self.base - self.errors))
+        """The same of two probes of the same rows."""
+        return _by_standard_errors((other.errors - self.errors).mean(), other.errors - self.errors) > 2
 
     def ridge_for(self, task: Task) -> float:
         """That of the loss which a head of such a task is fitted by: a logistic one is less curved."""

@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
 
 from dongu.config import RunConfig, Task
+from dongu.data.batches import Split
 from dongu.model.mean_layer import give_mean_layer, why_no_mean_layer
-from dongu.model.probe import Probe, fit_head, probe
+from dongu.model.probe import PROBE_ROWS, Probe, fit_head, probe
+from dongu.model.scale import Scale
 
 ENOUGH_UPDATES = 1_000  # of three epochs in batches of 8, from which on the original's settings are used
 FOR_FEW_ROWS: dict[str, Any] = {"learning_rate": 1e-4, "warmup": 0.1, "head": "probe"}
 
-Batches = Callable[[], Iterable[Mapping[str, Tensor]]]
 
-
-def fit_recipe(config: RunConfig, rows: int, model: Any, *, has_own_parts: bool = False) -> RunConfig:
-    """The options with those that `--recipe auto` derives; what was given stays as it is.
+def fit_recipe(config: RunConfig, given: Collection[str], rows: int, model: Any, *, has_own_parts: bool) -> RunConfig:
+    """The options with those that `--recipe auto` derives from the number of rows.
 
     Args:
         config: as the user gave it.
+        given: the names of options that stay as they are.
         rows: of the training split.
         model: the classifier, before anything was added to it.
         has_own_parts: whether something of the run is the user's own.
@@ -39,35 +41,53 @@ def fit_recipe(config: RunConfig, rows: int, model: Any, *, has_own_parts: bool 
     are_few = epochs * math.ceil(rows / batch_size) < ENOUGH_UPDATES
     if config.recipe == "original" or not are_few or model.new_head is None or has_own_parts:
         return config.model_copy(update={"recipe": "original"})
-    given = config.model_fields_set
     return config.model_copy(update={name: value for name, value in FOR_FEW_ROWS.items() if name not in given})
 
 
 def begin_head(
-    model: Any, batches: Batches, targets: Tensor, task: Task, config: RunConfig
+    model: Any, split: Split, collate: Any, scale: Scale, task: Task, config: RunConfig, given: Collection[str]
 ) -> tuple[Any, RunConfig, dict[str, Probe | str]]:
     """Begin a new head as a probe of the training rows, of what the encoder tells most by.
 
     Args:
         model: on its device; `--pooling mean` has its layer already.
-        batches: makes padded inputs of all training rows.
-        targets: of their rows in that order, as the model learns them: (rows,) or (rows, labels).
+        split: the training rows, with targets.
+        collate: `collate(split, rows)` makes padded inputs.
+        scale: of numbers as the model learns them.
         task: what the targets are.
-        config: whose `pooling` is decided here, unless it is given.
+        config: whose `pooling` and `head` are decided here, unless they are given.
+        given: the names of options that stay as they are.
 
     Returns:
-        The model, which may have one more layer, the config that says so, and the probes by `pooling`.
+        The model, which may have one more layer, the config that says so, and the probes by `pooling`. The config is
+        the original's where the frozen encoder tells nothing about the targets: then there is nothing to begin with.
     """
-    columns = torch.nn.functional.one_hot(targets) if task == "single-label" else targets.reshape(len(targets), -1)
-    found: dict[str, Probe | str] = {config.pooling: probe(model, batches(), columns.double())}
-    if config.recipe == "auto" and "pooling" not in config.model_fields_set and config.lora is None:
-        own = found[config.pooling]
-        if why_no_mean_layer(model) is None and isinstance(own, Probe):
-            other = copy.deepcopy(model)
-            give_mean_layer(other)
-            found["mean"] = mean = probe(other, batches(), columns.double())
-            if isinstance(mean, Probe) and mean.is_better_than(own):
-                model, config = other, config.model_copy(update={"pooling": "mean"})
-    if isinstance(chosen := found[config.pooling], Probe):
+    if config.head == "random" or model.new_head is None or split.targets is None:
+        return model, config, {}
+    order = np.argsort(split.tokens.lengths, kind="stable")
+    targets = torch.from_numpy(split.targets[order])
+    if task != "single-label":
+        targets = (targets.double() - scale.mean) / scale.std  # which is 0 and 1 for flags
+    columns = F.one_hot(targets).double() if task == "single-label" else targets.reshape(len(order), -1)
+
+    def look_at(classifier: Any) -> Probe | str:
+        rooms = np.array_split(order, -(-len(order) // PROBE_ROWS))
+        inputs = ({k: x.to(model.device) for k, x in collate(split, rows).items() if k != "labels"} for rows in rooms)
+        return probe(classifier, inputs, columns)
+
+    chosen = look_at(model)
+    found: dict[str, Probe | str] = {config.pooling: chosen}
+    may_have_layer = config.recipe == "auto" and "pooling" not in given and config.lora is None
+    if may_have_layer and isinstance(chosen, Probe) and why_no_mean_layer(model) is None:
+        other = copy.deepcopy(model)
+        give_mean_layer(other)
+        found["mean"] = mean = look_at(other)
+        if isinstance(mean, Probe) and mean.tells_something and mean.is_better_than(chosen):
+            model, config, chosen = other, config.model_copy(update={"pooling": "mean"}), mean
+    tells_something = isinstance(chosen, Probe) and chosen.tells_something
+    if config.recipe == "auto" and "head" not in given and not tells_something:
+        usual = {name: RunConfig.model_fields[name].default for name in FOR_FEW_ROWS if name not in given}
+        return model, config.model_copy(update={**usual, "recipe": "original"}), found
+    if isinstance(chosen, Probe):
         fit_head(model, chosen, targets, task)
     return model, config, found

@@ -12,6 +12,7 @@ from dongu.loop import Loop
 from dongu.model.head import NO_HEAD
 from dongu.model.load import usual_length
 from dongu.model.lora import count_beyond, count_parameters
+from dongu.model.probe import Probe
 from dongu.run.effort import precision_advice, precision_seconds
 from dongu.run.spared import tried
 from dongu.text import counted, listed, percent
@@ -80,21 +81,22 @@ def _describe_head(loop: Loop) -> Iterator[tuple[str, str]]:
 
 def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
     """What the options or few rows have changed about the model, and how its head begins; nothing in the original."""
-    config, probed, changes = loop.config, loop.probed, []
+    config, probed, said = loop.config, loop.probed, []
+    known = {"model": "what the model's own head reads", "mean": "the mean over the tokens"}
+    told = [f"{percent(max(0.0, x.explained))} by {known[name]}" for name, x in probed.items() if isinstance(x, Probe)]
+    explained = f"a regression on the frozen encoder explains {', '.join(told)} of rows left out"
     if config.recipe == "auto":
-        changes.append(f"for few rows ({len(loop.splits['train']):,}; --recipe original has the textbook's)")
+        said.append(f"for few rows ({len(loop.splits['train']):,}; --recipe original has the textbook's)")
     if config.pooling == "mean":
-        changes.append("one more layer, which begins as the mean over the tokens (--pooling)")
+        said.append("one more layer, which begins as the mean over the tokens (--pooling)")
     if isinstance(reason := probed.get(config.pooling), str):
-        changes.append(f"a head drawn at random: {reason}")
+        said.append(f"the head is drawn at random: {reason}")
+    elif probed and config.head == "probe":
+        said.append(f"the head begins as a regression (--head); {explained}")
     elif probed:
-        known = {"model": "as the model has it", "mean": "the mean"}
-        told = [
-            f"{percent(max(0.0, x.explained))} by {known[name]}" for name, x in probed.items() if not isinstance(x, str)
-        ]
-        changes.append(f"a head that begins as a regression, which explains of rows left out {', '.join(told)}")
-    if changes:
-        yield "recipe", "; ".join(changes)
+        said.append(f"the original's, although rows are few; {explained}, which may be chance")
+    if said:
+        yield "recipe", "; ".join(said)
 
 
 def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple[str, str]]:

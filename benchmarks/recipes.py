@@ -1,0 +1,138 @@
+"""What `--recipe auto` reaches where rows are few, beside the original's settings and other ones.
+
+    python benchmarks/recipes.py --data DATA_FOLDER         # hours on two cores; cells that are done are kept
+    python benchmarks/recipes.py --data DATA_FOLDER --sets subj --rows 64 --seeds 1
+    python benchmarks/recipes.py --table                    # only the table of the cells that are done
+
+DATA_FOLDER holds mrpc/, sst2/, sst5/, stsb/, subj/, clinc150/ and goemotions/. A cell is one set, so many training rows
+(`8k` is eight of each class), one recipe and one seed, which also draws the rows; 400 test rows judge it, the same for
+all. The table has the mean over the seeds and, from three on, a 95% interval by Student's t; `frozen` is the head as it
+begins, before any update.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import random
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+ROOT = Path(__file__).resolve().parent.parent
+CELLS = ROOT / "benchmarks" / "out" / "recipes.jsonl"
+SETS = {  # columns, and the metric
+    "mrpc": (("sentence1", "sentence2", "label"), "accuracy"),
+    "sst2": (("sentence", "label"), "accuracy"),
+    "sst5": (("text", "stars"), "accuracy"),
+    "stsb": (("sentence1", "sentence2", "score"), "spearman"),
+    "subj": (("text", "label"), "accuracy"),
+    "clinc150": (("text", "intent"), "accuracy"),
+    "goemotions": (("text", "emotions"), "micro_f1"),
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "original": {"recipe": "original"},
+    "auto": {},
+    "auto, model's own pooling": {"pooling": "model"},
+    "auto, head at random": {"head": "random", "pooling": "model"},
+    "auto, 13 epochs": {"epochs": 13.0},
+    "auto, rate 5e-5": {"learning_rate": 5e-5},
+    "auto, rate 2e-4": {"learning_rate": 2e-4},
+}
+TEST_ROWS, VALIDATION_ROWS = 400, 60
+
+
+def read_rows(folder: Path, split: str, columns: tuple[str, ...]) -> list[dict[str, Any]]:
+    path = folder / f"{split}.jsonl"
+    if path.exists():
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    else:
+        rows = list(csv.DictReader((folder / f"{split}.csv").open(newline="", encoding="utf-8")))
+    return [{name: float(row[name]) if name == "score" else row[name] for name in columns} for row in rows]
+
+
+def draw(data: Path, name: str, size: str, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """Training rows drawn by the seed; validation and test are the same for all seeds, of labels that train has."""
+    columns, label = SETS[name][0], SETS[name][0][-1]
+    splits = {split: read_rows(data / name, split, columns) for split in ("train", "validation", "test")}
+    for split, drawn in (("train", seed), ("validation", 8), ("test", 7)):
+        random.Random(drawn).shuffle(splits[split])
+    train, of_each = splits["train"], defaultdict(list)
+    for row in train:
+        of_each[str(row[label])].append(row)
+    train = (
+        [row for rows in of_each.values() for row in rows[: int(size[:-1])]] if size[-1] == "k" else train[: int(size)]
+    )
+    known = {str(row[label]) for row in train}
+    for split, count in (("validation", VALIDATION_ROWS), ("test", TEST_ROWS)):
+        usable = [row for row in splits[split] if str(row[label]) in known or name in ("stsb", "goemotions")]
+        splits[split] = usable[:count]
+    return {**splits, "train": train}
+
+
+def run_cell(data: Path, name: str, size: str, recipe: str, seed: int) -> dict[str, Any]:
+    import dongu
+
+    splits, metric = draw(data, name, size, seed), SETS[name][1]
+    options = {"model": "minilm", "label_column": SETS[name][0][-1], "seed": seed, "threads": 1, **RECIPES[recipe]}
+    loop = dongu.Loop(splits, **options)
+    frozen = loop.evaluate("test").metrics[metric] if loop.probed else None
+    started = time.process_time()
+    for _ in loop:
+        pass
+    seconds = time.process_time() - started
+    metrics = loop.evaluate("test").metrics
+    values = {"test": metrics[metric], "loss": metrics["loss"], "frozen": frozen, "cpu_seconds": seconds}
+    return {"rows": len(splits["train"]), **{key: value and float(value) for key, value in values.items()}}
+
+
+def table(cells: dict[tuple[str, str, str, int], dict[str, Any]]) -> str:
+    groups = defaultdict(list)
+    for (name, size, recipe, _), cell in cells.items():
+        groups[name, size, recipe].append(cell)
+    lines = ["| set | rows | recipe | seeds | test | loss | frozen |", "| --- | --: | --- | --: | --: | --: | --: |"]
+    order = [*RECIPES]
+    for name, size, recipe in sorted(groups, key=lambda key: (key[0], groups[key][0]["rows"], order.index(key[2]))):
+        found = groups[name, size, recipe]
+        test, loss = (np.array([cell[what] for cell in found]) for what in ("test", "loss"))
+        half = stats.t.ppf(0.975, len(test) - 1) * test.std(ddof=1) / np.sqrt(len(test)) if len(test) > 2 else None
+        interval = "" if half is None else f" ± {half:.3f}"
+        begun = [cell["frozen"] for cell in found if cell["frozen"] is not None]
+        words = [name, f"{found[0]['rows']:,}", recipe, str(len(found)), f"{test.mean():.3f}{interval}"]
+        words += [f"{loss.mean():.3f}", f"{np.mean(begun):.3f}" if begun else ""]
+        lines.append(f"| {' | '.join(words)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("DONGU_DATA", ROOT.parent / "shared" / "data"))
+    )
+    parser.add_argument("--sets", nargs="+", default=[*SETS], choices=SETS)
+    parser.add_argument("--rows", nargs="+", default=["8k", "64", "400", "2000"])
+    parser.add_argument("--recipes", nargs="+", default=["original", "auto"], choices=RECIPES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    lines = CELLS.read_text(encoding="utf-8").splitlines() if CELLS.exists() else []
+    cells = {tuple(cell["key"]): cell for cell in map(json.loads, lines)}
+    CELLS.parent.mkdir(parents=True, exist_ok=True)
+    for key in itertools.product(given.seeds, given.sets, given.rows, given.recipes) if not given.table else ():
+        seed, name, size, recipe = key
+        if (name, size, recipe, seed) not in cells:
+            cells[name, size, recipe, seed] = cell = run_cell(given.data, name, size, recipe, seed)
+            with CELLS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": [name, size, recipe, seed], **cell}) + "\n")
+    print(table(cells))
+
+
+if __name__ == "__main__":
+    main()
