@@ -91,7 +91,9 @@ def test_no_group_is_on_two_sides_and_the_shares_are_near(count: int) -> None:
 
 
 def test_groups_that_share_a_text_stay_together_unless_nothing_could_be_parted() -> None:
-    rows = [{"text": f"text {i // 2}", "label": i % 2, "user": f"u{i}"} for i in range(80)]  # two users a text
+    rows: list[dict[str, Any]] = [
+        {"text": f"text {i // 2}", "label": i % 2, "user": f"u{i}"} for i in range(80)
+    ]  # two users a text
     data = read(rows, group_column="user")
     texts = [{rows[i]["text"] for i in ids(data)[name]} for name in ("train", "validation")]
     assert not texts[0] & texts[1]

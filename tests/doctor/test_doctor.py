@@ -603,8 +603,21 @@ def test_a_misspelt_packaged_model(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("mrpc", ["55 validation rows of 408 (13.5%) share one text", "249 test rows of 1,725 (14.4%) share one text"]),
-        ("sst2", ["2 test rows of 1,821 (0.1%) leak from train: 2 exact", "9 train rows of 6,920"]),
+        (
+            "mrpc",
+            [
+                *("55 validation rows of 408 (13.5%) share one text", "249 test rows of 1,725 (14.4%) share one text"),
+                *("24 validation rows of 408 (5.9%) are near", "107 test rows of 1,725 (6.2%) are near"),
+                "4 test rows of 1,725 (0.2%) are near duplicates of validation rows",
+            ],
+        ),
+        (
+            "sst2",
+            [
+                *("2 test rows of 1,821 (0.1%) leak from train: 2 exact", "9 train rows of 6,920"),
+                "2 test rows of 1,821 (0.1%) are near duplicates of train rows",
+            ],
+        ),
     ],
 )
 def test_real_data(name: str, what: list[str]) -> None:

@@ -12,7 +12,8 @@ from dongu.text import printable
 
 INSPECTED = (
     "model", "tokenizer", "text_columns", "label_column", "label_separator", "columns", "unlabelled", "task",
-    "validation", "test", "group_column", "time_column", "fold", "split_file", "max_length", "batch_size", "seed",
+    "validation", "test", "group_column", "time_column", "fold", "split_file", "max_length", "batch_size",
+    "seed",
 )  # fmt: skip
 
 
@@ -30,6 +31,7 @@ def add_inspect(parser: Parser) -> None:
     add_reading(parser)
     add_parts(parser)
     parser.add_argument("--strict", action="store_true", help="exit code 2 if there is a warning, too")
+    add_json(parser)
 
 
 def _inspect(parsed: argparse.Namespace) -> None:
@@ -44,7 +46,12 @@ def _inspect(parsed: argparse.Namespace) -> None:
     from dongu.doctor.words import report
 
     checkup = inspect(read_source(parsed.data, config), config)
-    for line in report(checkup, config):
+    if parsed.json:
+        from dongu.run.folder import dump_json
+
+        splits = {} if checkup.data is None else {name: len(rows) for name, rows in checkup.data.splits.items()}
+        print(dump_json({"rows": splits, "findings": [finding.as_json() for finding in checkup.findings]}))
+    for line in () if parsed.json else report(checkup, config):
         print(printable(line))
     refuse_findings(checkup.findings, parsed.data, strict=parsed.strict)
 

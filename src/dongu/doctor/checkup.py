@@ -13,7 +13,9 @@ from dongu.doctor.classes import check_classes
 from dongu.doctor.columns import check_columns
 from dongu.doctor.duplicates import check_duplicates
 from dongu.doctor.finding import Finding, worst_first
+from dongu.doctor.groups import check_groups
 from dongu.doctor.lengths import Lengths, check_lengths, load_plain_tokenizer, measure
+from dongu.doctor.near import check_near
 from dongu.errors import DataError, ModelError
 from dongu.text import counted
 
@@ -35,7 +37,14 @@ class Checkup:
 def examine(data: TextData, lengths: Mapping[str, Lengths]) -> list[Finding]:
     """Everything that can be found in data that training accepts, worst first."""
     return worst_first(
-        [*check_columns(data), *check_duplicates(data), *check_lengths(data.splits, lengths), *check_classes(data)]
+        [
+            *check_columns(data),
+            *check_duplicates(data),
+            *check_near(data),
+            *check_groups(data),
+            *check_lengths(data.splits, lengths),
+            *check_classes(data),
+        ]
     )
 
 
@@ -54,7 +63,12 @@ def inspect(source: Source, config: RunConfig) -> Checkup:
         refused = Finding("error", f"{error.where}: {error.what}", "training does not start", error.hint)
         return Checkup([*usable.findings, refused], None, {})
     lengths, no_lengths = _measure(data, config)
-    return Checkup(worst_first([*usable.findings, *examine(data, lengths)]), data, lengths, no_lengths)
+    return Checkup(
+        worst_first([*usable.findings, *examine(data, lengths)]),
+        data,
+        lengths,
+        no_lengths,
+    )
 
 
 def _measure(data: TextData, config: RunConfig) -> tuple[dict[str, Lengths], ModelError | None]:

@@ -16,8 +16,8 @@ from dongu.text import WIDTH, counted, excerpt, fields, file_name, wrapped
 SHOWN_BEFORE_A_RUN = 3  # findings
 LEAST_TEXT = 24  # columns of an example's text, however long its place is
 LOOKED_FOR = (
-    "Looked for unusable cells, leaks between the splits, conflicting labels, duplicates, unknown, look-alike, rare and"
-    " missing classes"
+    "Looked for unusable cells, leaks between the splits, conflicting labels, duplicates, near duplicates, unknown,"
+    " look-alike, rare and missing classes"
 )
 
 
