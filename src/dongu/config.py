@@ -257,6 +257,9 @@ class RunConfig(BaseModel):
     max_length: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, lt=2**31)] | None = Field(
         None, description="tokens a row at most; longer rows are cut (default: the model's limit)"
     )
+    long: Literal["head", "tail", "head+tail", "windows"] = Field(
+        "head", description="what is read of a text that is longer: its beginning, its end, half of each, or all of it"
+    )
     seed: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)] = Field(
         42, description="decides the new head, the order of the rows, the dropout, and which rows are held out of train"
     )

@@ -137,7 +137,7 @@ def model_threshold(model: Any) -> float:
 
 @among_processes()
 def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, workers: int = 0) -> np.ndarray:
-    """Logits of every row, (rows, labels) fp32, on every process.
+    """Logits of every row, (rows, labels) fp32, on every process; of a row's windows their mean.
 
     Process r computes the batches r, r + processes, …, whole. Each row is then summed over the processes, where all
     but one hold zeros: exact, and it needs no padding rows that would have to be dropped again.
@@ -151,8 +151,8 @@ def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, worker
     own = range(accelerator.process_index, len(batches), accelerator.num_processes)
     loader = make_dataloader(batches, own, workers=workers, pin_memory=device.type == "cuda")
     model = accelerator.unwrap_model(model)  # DDP would wait for every process at every batch
-    logits = torch.zeros((len(batches.split), model.config.num_labels), dtype=torch.float32, device=device)
-    counts = torch.zeros(len(batches.split), dtype=torch.int64, device=device)
+    logits = torch.zeros((len(batches.pieces), model.config.num_labels), dtype=torch.float32, device=device)
+    counts = torch.zeros(len(batches.pieces), dtype=torch.int64, device=device)
     with eval_mode(model):
         for micro_batch in loader:
             inputs = micro_batch.to(device)
@@ -162,11 +162,11 @@ def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, worker
             counts[rows] += 1
     logits, counts = accelerator.reduce(logits, "sum"), accelerator.reduce(counts, "sum")
     if not bool((counts == 1).all()):
-        wrong = batches.split.ids[(counts != 1).cpu().numpy()][:10].tolist()
+        wrong = batches.pieces.ids[(counts != 1).cpu().numpy()][:10].tolist()
         raise DonguError("rows were not counted exactly once", where=f"{batches.split.name}, rows {wrong}")
     answer: np.ndarray = logits.cpu().numpy()
     if not (finite := np.isfinite(answer).all(axis=-1)).all():
-        wrong = batches.split.ids[~finite]
+        wrong = batches.pieces.ids[~finite]
         where = f"{batches.split.name} rows {', '.join(map(str, wrong[:32].tolist()))}"
         raise NonFiniteError(f"the model's answer is not finite for {len(wrong):,} rows", where=where)
-    return answer
+    return batches.split.pooled(answer)

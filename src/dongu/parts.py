@@ -34,10 +34,10 @@ from dongu.consistency import (
     modules_and_weights,
     sample_of,
 )
-from dongu.data.batches import Collator, Split, TrainUpdates
+from dongu.data.batches import Collator, Split, TrainUpdates, tokenized
 from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
-from dongu.data.tokens import check_known, tokenize
+from dongu.data.tokens import check_known
 from dongu.data.weights import resolve_weights, row_weights
 from dongu.engine.device import make_accelerator
 from dongu.engine.families import why_not
@@ -88,6 +88,10 @@ class Parts:
         )
         self.accelerator = make_accelerator(config, has_own_model=self.given.model is not None)
         config = self._make_model(config)
+        if config.long == "tail":
+            self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = "left"  # as it is saved
+        if config.long != "head" or hasattr(self.model.config, "long_texts"):
+            self.model.config.long_texts = config.long  # for whoever loads the model without its run
         self.data = self.data.in_order_of(declared_labels(self.model.config))
         check_vocabulary(self.model, self.tokenizer, config.model)
         check_finite(self.model.state_dict(), f"--model {config.model}")
@@ -387,8 +391,7 @@ class Parts:
 
     def _tokenize(self, name: str, examples: Examples) -> Split:
         texts: Sequence[Sequence[str]] = examples.texts
-        tokens = tokenize(self.tokenizer, texts, self.config.max_length or 0)
-        return Split(name, examples.ids, tokens, examples.targets, examples.columns)
+        return tokenized(self.tokenizer, texts, self.config, name, examples.ids, examples.targets, examples.columns)
 
 
 def _ordered(order: Any, split: Split, seed: int, epoch: int) -> Any:

@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dongu.best import read_best
+from dongu.data.batches import tokenized
 from dongu.data.pages import cache_folder
-from dongu.data.tokens import tokenize
 from dongu.errors import CheckpointError, DonguError
 from dongu.evaluate import model_threshold
 from dongu.judge.calibration import Calibration
@@ -142,8 +142,10 @@ def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
     if any(difference.name for difference in found):
         raise _Broken("; ".join(difference.text for difference in found))
     for name, examples in loop.data.splits.items():
-        tokens = tokenize(loop.tokenizer, examples.texts, loop.config.max_length or 0, cache=False)
-        if not tokens.same_as(loop.splits[name].tokens):
+        split, texts = loop.splits[name], examples.texts
+        anew = tokenized(loop.tokenizer, texts, loop.config, name, examples.ids, cache=False)
+        pieces = split.windows if anew.windows is None else anew.windows
+        if not (anew.tokens.same_as(split.tokens) and (pieces is None or pieces.same_as(split.pieces.tokens))):
             raise _Broken(f"the cache has other tokens of {name} than the tokenizer makes: remove {cache_folder()}")
     rows = sum(len(examples) for examples in loop.data.splits.values())
     changes = "".join(f"; changed at step {change['step']:,}" for change in record.get("changes", ()))

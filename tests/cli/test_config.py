@@ -56,6 +56,7 @@ OPTIONS = [
     "class_weights",
     "label_smoothing",
     "max_length",
+    "long",
     "seed",
     "engine",
     "precision",

@@ -77,6 +77,7 @@ CHANGES = {
     "calibrate": "",
     "lora": "2",
     "unlabelled": "drop",
+    "long": "tail",
     "head": "probe",
     "pooling": "mean",
 }

@@ -12,7 +12,7 @@ from dongu.text import printable
 
 INSPECTED = (
     "model", "tokenizer", "text_columns", "label_column", "label_separator", "columns", "unlabelled", "task",
-    "validation", "test", "group_column", "time_column", "fold", "split_file", "max_length", "batch_size",
+    "validation", "test", "group_column", "time_column", "fold", "split_file", "max_length", "long", "batch_size",
     "seed",
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dongu.config import RunConfig
 from dongu.data.order import epoch_order, grouped_order
-from dongu.data.tokens import Tokens
+from dongu.data.tokens import Tokens, tokenize
 from dongu.errors import UsageError, WorkerError
 
 USUAL_TOKENS = 128  # a row in evaluation: the room that `--eval-batch-size` counts in
@@ -41,9 +43,47 @@ class Split:
     tokens: Tokens
     targets: np.ndarray | None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    windows: Tokens | None = None  # under `--long windows`, of which `tokens` has each row's first
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def pieces(self) -> Split:
+        """What a forward pass takes rows of: this split, or its windows, each with the target of its row."""
+        if self.windows is None:
+            return self
+        row_of = np.repeat(np.arange(len(self)), np.diff(self._starts))
+        targets = None if self.targets is None else self.targets[row_of]
+        columns = {name: numbers[row_of] for name, numbers in self.columns.items()}
+        return Split(self.name, self.ids[row_of], self.windows, targets, columns)
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """The first window of each row, and the number of all, (rows + 1,)."""
+        flags = np.empty(0, bool) if self.windows is None else self.windows.truncated
+        return np.append(np.flatnonzero(~flags), len(flags))
+
+    def drawn(self, rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """The piece that each of some rows is trained on in an epoch, (rows,): a function of (seed, epoch, row).
+
+        From a window that the seed draws, each epoch takes the next one, so all come equally often.
+        """
+        if self.windows is None:
+            return rows
+        first, counts = self._starts[rows], np.diff(self._starts)[rows]
+        mixed = (rows.astype(np.uint64) + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+        begun = (mixed >> np.uint64(33)).astype(np.int64)
+        drawn: np.ndarray = first + (begun + epoch) % counts
+        return drawn
+
+    def pooled(self, logits: np.ndarray) -> np.ndarray:
+        """The mean of the logits of each row's pieces, (rows, labels) fp32."""
+        if self.windows is None:
+            return logits
+        sums = np.add.reduceat(logits.astype(np.float64), self._starts[:-1], axis=0)
+        return (sums / np.diff(self._starts)[:, None]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -269,32 +309,35 @@ class TrainUpdates(Dataset[MicroBatches]):
         shares = np.array_split(rows, self.processes)
         own = shares[self.process]
         weight = float(len(rows) if self.row_weights is None else self.row_weights[rows].sum())
+        epoch = index // self.steps_per_epoch
         position = sum(len(share) for share in shares[: self.process])
         if len(own) == 0:  # every process takes part in every update: DDP waits for all
-            return MicroBatches([self._micro_batch(rows[:1], position, examples=0)], rows, weight)
+            return MicroBatches([self._micro_batch(rows[:1], epoch, position, examples=0)], rows, weight)
         micro_batches = [
-            self._micro_batch(own[start : start + self.micro_batch_size], position + start)
+            self._micro_batch(own[start : start + self.micro_batch_size], epoch, position + start)
             for start in range(0, len(own), self.micro_batch_size)
         ]
         return MicroBatches(micro_batches, rows, weight)
 
-    def _micro_batch(self, rows: np.ndarray, position: int, examples: int | None = None) -> MicroBatch:
-        return make_micro_batch(self.split, self.collate, rows, position, examples)
+    def _micro_batch(self, rows: np.ndarray, epoch: int, position: int, examples: int | None = None) -> MicroBatch:
+        pieces = self.split.drawn(rows, self.seed, epoch)
+        return replace(make_micro_batch(self.split.pieces, self.collate, pieces, position, examples), rows=rows)
 
 
 class EvalBatches(Dataset[MicroBatch]):
     """Item k is the k-th batch of a split, in the order of the rows' lengths, so that little is padded.
 
     A batch takes as many rows as make `batch_size` rows of `USUAL_TOKENS`: many short ones, few long ones. It is
-    computed whole by one process, so its bits do not depend on how many there are. Answers are put back by `rows`.
+    computed whole by one process, so its bits do not depend on how many there are. Answers are put back by `rows`,
+    which are positions in `pieces`: those of the split, or windows of its rows.
     """
 
     def __init__(self, split: Split, collate: Collator, batch_size: int) -> None:
-        self.split = split
+        self.split, self.pieces = split, split.pieces
         self.collate = collate
-        self._order = np.argsort(split.tokens.lengths, kind="stable")
+        self._order = np.argsort(self.pieces.tokens.lengths, kind="stable")
         self._starts = [0] if len(split) else []
-        for place, longest in enumerate(split.tokens.lengths[self._order]):  # the last row so far is the longest
+        for place, longest in enumerate(self.pieces.tokens.lengths[self._order]):  # the last row so far is the longest
             if (place + 1 - self._starts[-1]) * int(longest) > batch_size * USUAL_TOKENS and place > self._starts[-1]:
                 self._starts.append(place)
 
@@ -303,7 +346,31 @@ class EvalBatches(Dataset[MicroBatch]):
 
     def __getitem__(self, index: int) -> MicroBatch:
         start, *more = self._starts[index : index + 2]
-        return make_micro_batch(self.split, self.collate, self._order[start : more[0] if more else None], start)
+        return make_micro_batch(self.pieces, self.collate, self._order[start : more[0] if more else None], start)
+
+
+def tokenized(
+    tokenizer: Any,
+    texts: Sequence[Sequence[str]],
+    config: RunConfig,
+    name: str,
+    ids: np.ndarray,
+    targets: np.ndarray | None = None,
+    columns: Mapping[str, np.ndarray] | None = None,
+    *,
+    cache: bool = True,
+) -> Split:
+    """Rows as the model reads them: what `--long` says of those that are longer than `--max-length`.
+
+    Raises:
+        UsageError: pairs have no windows, and are cut at one end.
+    """
+    length, long = config.max_length or 0, config.long
+    if len(texts) == 2 and long in ("head+tail", "windows"):
+        raise UsageError("pairs of texts are cut at one end", where=f"--long {long}", hint="give head or tail")
+    tokens = tokenize(tokenizer, texts, length, long="head" if long == "windows" else long, cache=cache)
+    windows = tokenize(tokenizer, texts, length, long=long, cache=cache) if long == "windows" else None
+    return Split(name, ids, tokens, targets, columns or {}, windows)
 
 
 def make_micro_batch(

@@ -25,6 +25,7 @@ MAPPED_BYTES = 1 << 24  # a larger cache file is mapped, not read
 COPIED_BYTES = 1 << 20
 SUMMARY_BINS = 40
 SIZES_BYTES, DIGEST_BYTES = 24, 32
+WINDOW_OVERLAP = 4  # a window shares a fourth of its tokens with the one before
 
 
 UNKNOWN_LIMIT = 512  # tokens a row, where neither the tokenizer nor the model names a limit
@@ -75,18 +76,23 @@ class Tokens:
 
 
 @uncollected()
-def tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, *, cache: bool = True) -> Tokens:
+def tokenize(
+    tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, *, long: str = "head", cache: bool = True
+) -> Tokens:
     """Tokenize the rows of one or two text columns; `max_length` counts the special tokens too.
 
-    The longer text of a pair is cut first. The cache key is the digest of the tokenizer's whole definition, the
-    length and every text, and the digest that closes a file is one of its key too: a file that is damaged, or that was
-    made of other texts, is made anew.
+    The longer text of a pair is cut first. `long` is `head`, which cuts on the tokenizer's side; `tail`, which cuts on
+    the left; `head+tail`, which keeps both ends of a single text; or `windows`. Then what it gives is no row but a
+    window, with the special tokens of a row, and `truncated` marks those that go on with the row of the one before.
+
+    The cache key is the digest of the tokenizer's whole definition, the length and every text, and the digest that
+    closes a file is one of its key too: a file that is damaged, or that was made of other texts, is made anew.
     """
-    key = _digest(tokenizer, texts, max_length)
+    key = _digest(tokenizer, texts, max_length, long)
     path = cache_folder() / f"{key}.tokens"
     if cache and (content := _read_cache(path, key)) is not None:
         return _tokens_of(content, cached=True)
-    content = _tokenize(tokenizer, texts, max_length, key)
+    content = _tokenize(tokenizer, texts, max_length, key, long)
     if cache:
         _write_cache(path, content)
     return _tokens_of(content, cached=False)
@@ -114,7 +120,34 @@ def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
         )
 
 
-def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, key: str) -> memoryview:
+@dataclass(frozen=True)
+class _BothEnds:
+    """The beginning of a text and its end, as `tokenizers` has an encoding."""
+
+    ids: list[int]
+    type_ids: list[int]
+    overflowing: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def _with_ends(backend: Any, rows: Sequence[Any], encodings: Sequence[Any], max_length: int, where: str) -> list[Any]:
+    """The encodings, in which those that were cut have half of each end."""
+    cut = [i for i, encoding in enumerate(encodings) if encoding.overflowing]
+    backend.enable_truncation(max_length, direction="left")
+    ends = dict(zip(cut, encode(backend, [rows[i] for i in cut], where), strict=True))
+    backend.enable_truncation(max_length, direction="right")
+    half = max_length // 2
+    return [
+        _BothEnds(head.ids[:half] + ends[i].ids[half:], head.type_ids[:half] + ends[i].type_ids[half:], True)
+        if i in ends
+        else head
+        for i, head in enumerate(encodings)
+    ]
+
+
+def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, key: str, long: str) -> memoryview:
     """What the cache holds, and `_tokens_of` reads: one array after the other, their sizes, a SHA-256 of key and all.
 
     The ids (tokens,) int32; the lengths (rows,) int32; the types (tokens,) uint8, if any; what is truncated (rows,)
@@ -132,16 +165,25 @@ def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, k
     # Python makes of the answer.
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
-    backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+    side, stride = {"head": tokenizer.truncation_side, "tail": "left"}.get(long, "right"), 0
+    if long == "windows":
+        stride = (max_length - tokenizer.num_special_tokens_to_add()) // WINDOW_OVERLAP
+    backend.enable_truncation(max_length, stride=stride, strategy="longest_first", direction=side)
     backend.encode_special_tokens = tokenizer.split_special_tokens
     for texts_of_part in zip(*(parts_of(column, PART_ROWS) for column in texts), strict=True):
         rows = list(texts_of_part[0] if len(texts_of_part) == 1 else zip(*texts_of_part, strict=True))
         encodings = encode(backend, rows, f"--model {tokenizer.name_or_path}")
+        flags = [bool(encoding.overflowing) for encoding in encodings]
+        if long == "head+tail" and any(flags):
+            encodings = _with_ends(backend, rows, encodings, max_length, f"--model {tokenizer.name_or_path}")
+        if long == "windows":
+            flags = [place > 0 for encoding in encodings for place in range(1 + len(encoding.overflowing))]
+            encodings = [window for encoding in encodings for window in (encoding, *encoding.overflowing)]
         lengths.extend(map(len, encodings))
         add(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32).tobytes())
         if types_wanted:
             types.add(np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.uint8).tobytes())
-        truncated.extend(bool(encoding.overflowing) for encoding in encodings)
+        truncated.extend(flags)
     tokens = ids.size // np.dtype(np.int32).itemsize
     add(lengths.tobytes())
     for start in range(0, types.size, COPIED_BYTES):
@@ -184,7 +226,7 @@ def _tokens_of(content: memoryview, *, cached: bool) -> Tokens:
     )
 
 
-def _digest(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> str:
+def _digest(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, long: str) -> str:
     """Changes with anything that could change the tokens."""
     from tokenizers import __version__ as tokenizers_version
 
@@ -201,6 +243,7 @@ def _digest(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> 
         max_length,
         len(texts),
         tokenizer.backend_tokenizer.to_str(),
+        *([] if long == "head" else [long]),
     ]
     digest = hashlib.sha256(json.dumps(definition).encode())
     for column in texts:

@@ -64,7 +64,7 @@ def inspect(source: Source, config: RunConfig) -> Checkup:
         return Checkup([*usable.findings, refused], None, {})
     lengths, no_lengths = _measure(data, config)
     return Checkup(
-        worst_first([*usable.findings, *examine(data, lengths)]),
+        worst_first([*usable.findings, *examine(data, {} if config.long == "windows" else lengths)]),
         data,
         lengths,
         no_lengths,

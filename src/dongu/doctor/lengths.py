@@ -101,13 +101,13 @@ def check_lengths(splits: Mapping[str, Examples], lengths: Mapping[str, Lengths]
     longest = f"the longest row has {found.tokens.max():,}"
     advice = f"give --max-length up to {found.model_limit} ({longest}), or shorten the texts to what matters"
     if found.max_length >= found.model_limit:
-        advice = f"shorten the texts to what matters, or take a model for longer ones ({longest})"
+        advice = f"--long windows reads all of them, --long tail their end; or take a model for longer ones ({longest})"
     shown = found.rows[np.argsort(-found.tokens, kind="stable")[: min(SHOWN_EXAMPLES, int(found.cut.sum()))]]
     yield Finding(
         "warning",
         f"{percent(found.cut_share)} of the tokens of {worst} are cut off, of {percent(found.cut.mean())} of its rows, "
         f"which are longer than {found.max_length} tokens",
-        "the model does not see the end of these texts, neither in training nor in evaluation",
+        "the model does not see the rest of these texts, neither in training nor in evaluation",
         advice,
         tuple(example([examples.where(int(row))], *(column[row] for column in examples.texts)) for row in shown),
     )

@@ -172,6 +172,9 @@ def _data_facts(loop: Loop) -> dict[str, Any]:
         if getattr(config, name) is not None and loop.data.held_out:
             what = f"cannot be one plain script: it does not hold rows out by {option_flag(name)}"
             raise UsageError(what, where="dongu eject", hint="write the splits as files, and train on their folder")
+    if config.long != "head":
+        what = f"cannot be one plain script: it reads the beginning of a text, and the run --long {config.long}"
+        raise UsageError(what, where="dongu eject", hint="train with --long head")
     reading = find_reading(loop.data)
     labels = None if loop.data.task == "regression" else literals(loop.data.label_names, before="LABELS = ")
     if labels is not None and "\n" in labels and reading.label_names is not None:

@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from dongu.config import option_flag
 from dongu.data.sources import hub_parts
+from dongu.data.tokens import WINDOW_OVERLAP
 from dongu.hub import split_revision
 from dongu.judge.intervals import CONSTANT_ANSWERS, constant_answer
 from dongu.loop import Loop
@@ -55,6 +56,7 @@ def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
             only_validation={split for split, *_ in entries} == {"validation"},
             few=FEW_CLASS_ROWS,
             rare=[f"{_code(row['class'])} ({row['rows']:,})" for row in per_class if row["rows"] < FEW_CLASS_ROWS],
+            overlap=WINDOW_OVERLAP,
             cut=int(loop.splits["train"].tokens.truncated.sum()),
         )
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dongu.data.batches import EvalBatches, Split
 from dongu.data.order import epoch_order
 from dongu.data.sources import Source
-from dongu.errors import ModelError
+from dongu.errors import ModelError, UsageError
 from dongu.evaluate import eval_mode, evaluate
 from dongu.export.exported import GRAPH, GRAPH_INT8, MODEL, Export, ExportedForm
 from dongu.export.onnx import HINT, OnnxModel, write_int8, write_onnx
@@ -47,6 +47,9 @@ def export(
     target = Path(run) / "onnx" if out is None else Path(out)
     refuse_if_taken(target)
     classifier = load(run, device="cpu", engine="plain", precision="fp32")
+    if (long := classifier.config.long) in ("head+tail", "windows"):
+        hint = "its model card says in Python how a row is read: RUN/model/README.md"
+        raise UsageError(f"a graph reads a row at once, and the run has --long {long}", where=str(run), hint=hint)
     split = _checked_rows(classifier, source)
     with replace_folder(target) as stage:
         write_onnx(classifier.model, _example(classifier), stage / GRAPH)

@@ -28,7 +28,8 @@ def data_charts(trace: Trace) -> list[tuple[Chart, str]]:
         mean, cut = lengths.tokens / counts.sum(), lengths.cut
         plot.said.append(f"mean {mean:.1f} tokens.")
         limit = trace.record.options.get("max_length")
-        said = f"Mean {mean:.1f} tokens. {counted(cut, 'row')} of {counts.sum():,} cut at {limit}."
+        how = "more than one window of" if trace.record.options.get("long") == "windows" else "cut at"
+        said = f"Mean {mean:.1f} tokens. {counted(cut, 'row')} of {counts.sum():,} {how} {limit}."
         shown.append((plot.chart(), said))
     tokens, padded = trace.timed["tokens"], trace.timed["padded_tokens"]
     if len(tokens):

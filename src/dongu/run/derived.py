@@ -135,6 +135,10 @@ def _describe_tokens(loop: Loop) -> str:
     cut = sum(int(split.tokens.truncated.sum()) for split in splits)
     which = "" if limit == usual_length(loop.model, loop.tokenizer) else ", --max-length"
     cached = "; from the cache" if all(split.tokens.cached for split in splits) else ""
+    if loop.config.long == "windows":
+        windows = sum(len(split.pieces.tokens) for split in splits)
+        rows = sum(map(len, splits))
+        return f"{windows:,} windows of at most {limit} from {rows:,} rows; one a row in each epoch{cached}"
     how_many = f"{cut:,} of all rows ({percent(cut / sum(map(len, splits)))}) are" if cut else "none is"
     return f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {how_many} cut at {limit}{which}{cached}"
 

@@ -53,7 +53,11 @@ def identity(loop: Loop) -> dict[str, Any]:
     return {
         "options": {name: value for name, value in options.items() if name not in HARMLESS},
         "data": {
-            name: {"rows": len(examples), "texts": digest_of(examples), "tokens": _digest_of_tokens(loop.splits[name])}
+            name: {
+                "rows": len(examples),
+                "texts": digest_of(examples),
+                "tokens": _digest_of_tokens(loop.splits[name].pieces),
+            }
             for name, examples in loop.data.splits.items()
         },
         "versions": software_versions(),

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dongu.data.batches import Collator, EvalBatches, Split
+from dongu.data.batches import Collator, EvalBatches, Split, tokenized
 from dongu.data.examples import Examples
-from dongu.data.tokens import tokenize
 from dongu.engine.device import make_accelerator
 from dongu.engine.families import why_not
 from dongu.engine.packed import PaddingFree
@@ -94,8 +93,7 @@ class Classifier:
 
     def split(self, texts: Sequence[Sequence[str]], targets: np.ndarray | None = None, name: str = "texts") -> Split:
         """Rows, a column a text, ready for a forward pass."""
-        tokens = tokenize(self.tokenizer, texts, self.config.max_length or 0, cache=False)
-        return Split(name, np.arange(len(tokens)), tokens, targets)
+        return tokenized(self.tokenizer, texts, self.config, name, np.arange(len(texts[0])), targets, cache=False)
 
     def _batches(self, split: Split) -> EvalBatches:
         return EvalBatches(split, self.collate, self.config.eval_batch_size)
