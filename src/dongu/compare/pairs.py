@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,10 @@ from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import read_source
 from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
-from dongu.judge.metrics import statistic
+from dongu.judge.classes import NORMAL_95
+from dongu.judge.metrics import influence
 from dongu.judge.paired import MetricDifference, holm, paired_differences
-from dongu.judge.resample import TAIL, middle, resampled
+from dongu.judge.resample import TAIL
 from dongu.run.predictions import label_of
 from dongu.text import excerpt
 
@@ -118,10 +118,15 @@ def compare_folders(paths: Sequence[Path], split: str | None = None) -> Comparis
     if sides[0].seeds is None:
         pairs, no_texts = _run_pairs(runs, [side[0] for side in answers], split, names)
     else:
-        by_rows = [_by_rows(answers[0], side, names) if alike else {} for side in answers[1:]]
+        moved = [{n: np.array([influence(run, n) for run in side]) for n in names if alike} for side in answers]
         pairs = [
-            Pair({name: seed_difference(sides[0], other, split, name, found.get(name)) for name in names})
-            for other, found in zip(sides[1:], by_rows, strict=True)
+            Pair(
+                {
+                    n: seed_difference(sides[0], other, split, n, (moved[0][n], found[n]) if alike else None)
+                    for n in names
+                }
+            )
+            for other, found in zip(sides[1:], moved[1:], strict=True)
         ]
     rows, differs = len(first) if alike else None, differing([side.runs[0] for side in sides])
     return Comparison(split, rows, sides, names, differs, tuple(pairs), no_texts)
@@ -151,19 +156,20 @@ def _run_pairs(
 
 
 def seed_difference(
-    first: Side, second: Side, split: str, name: str, by_rows: tuple[float, float] | None
+    first: Side, second: Side, split: str, name: str, by_rows: tuple[np.ndarray, np.ndarray] | None
 ) -> MetricDifference:
-    """How far the mean of the second recipe's runs is above that of the first's; `by_rows`: what other rows change.
+    """How far the mean of the second recipe's runs is above that of the first's, for other seeds and other rows.
 
-    Two things make it uncertain, and its interval has both: other seeds (Student's t over the differences of the seeds,
-    or Welch's over the seeds of each, where they are not the same), and other rows (a bootstrap in which all runs are
-    judged on the same sample). Where each seed holds out rows of its own, the spread over the seeds has both in it.
+    Its interval has two parts. That of other seeds is Student's t over the differences of the seeds, or Welch's over
+    the seeds of each, where they are not the same. That of other rows is what rows (their `influence` in each run,
+    (seeds, rows) a recipe, is `by_rows`) change in all seeds alike: what they change in each seed otherwise is in the
+    spread over the seeds. Where each seed holds out rows of its own, that spread has all of both in it.
     """
     from scipy.special import stdtrit  # half a second to import
 
     one, two = (recipe.values(split, name) for recipe in (first, second))
-    value = float(two.mean() - one.mean())
-    if first.seeds == second.seeds:
+    value, paired = float(two.mean() - one.mean()), first.seeds == second.seeds
+    if paired:
         freedom, error = len(one) - 1.0, float((two - one).std(ddof=1)) / math.sqrt(len(one))
     else:
         parts = [values.var(ddof=1) / len(values) for values in (one, two)]
@@ -171,27 +177,23 @@ def seed_difference(
         below = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (one, two), strict=True))
         freedom = sum(parts) ** 2 / below if below else float(len(one) + len(two) - 2)
     reach = float(stdtrit(freedom, 1 - TAIL)) * error
-    low, high = by_rows or (value, value)
-    # Two independent parts of an error: their reaches add up as the sides of a right angle do.
-    ends = value - math.hypot(reach, value - low), value + math.hypot(reach, high - value)
-    by_seed = dict(zip(first.seeds or (), (two - one).tolist(), strict=True)) if first.seeds == second.seeds else None
-    return MetricDifference(value, *ends, by_seed=by_seed)
+    if by_rows is not None:
+        reach = math.hypot(reach, NORMAL_95 * _error_of_rows(*by_rows, paired))
+    by_seed = dict(zip(first.seeds or (), (two - one).tolist(), strict=True)) if paired else None
+    return MetricDifference(value, value - reach, value + reach, by_seed=by_seed)
 
 
-def _by_rows(
-    first: Sequence[Evaluation], second: Sequence[Evaluation], names: Sequence[str]
-) -> dict[str, tuple[float, float]]:
-    """The middle 95% of the difference of the means over resamples of the rows, on each of which all are judged."""
-    statistics = {name: [[statistic(each, name) for each in side] for side in (first, second)] for name in names}
+def _error_of_rows(first: np.ndarray, second: np.ndarray, paired: bool) -> float:
+    """The standard error that other rows give the difference of two means beyond what is seen between the seeds.
 
-    def difference(name: str, weights: np.ndarray) -> np.ndarray:
-        one, two = (np.mean([of(weights) for of in side], axis=0) for side in statistics[name])
-        return np.asarray(two - one)
-
-    differences = {name: partial(difference, name) for name in names}
-    random = np.random.default_rng([SEED, 0xC0DE])
-    drawn = resampled(differences, first[0], random)
-    return {name: middle(sample) for name, sample in drawn.items()}
+    `first` and `second` (seeds, rows) are how far each row moves a metric. As in an analysis of variance of rows and
+    seeds, what rows do otherwise in each seed is taken out of what they do on the mean.
+    """
+    rows = first.shape[1]
+    on_mean = (second.mean(0) - first.mean(0)).var(ddof=1) / rows
+    sides = [second - first] if paired else [first, second]
+    in_each = sum(float(side.var(0, ddof=1).mean()) / len(side) / rows for side in sides)
+    return math.sqrt(max(0.0, float(on_mean) - in_each))
 
 
 def _kinds(first: Evaluation, second: Evaluation) -> dict[str, np.ndarray]:

@@ -52,17 +52,22 @@ class ClassRow:
 
 
 def class_rows(answers: Evaluation, names: Sequence[str]) -> list[ClassRow]:
-    """A row a class or label.
+    """A row a class or label."""
+    rows = []
+    for name, right, predicted, true in zip(names, *answers.counts.tolist(), strict=True):
+        precision, recall = _numbers(Share(right, predicted)), _numbers(Share(right, true))
+        rows.append(ClassRow(name, int(true), precision, recall, f1_of(right, predicted, true)))
+    return rows
+
+
+def f1_of(right: float, predicted: float, true: float) -> tuple[float, float, float]:
+    """The F1 of a class and the ends of its interval, from the rows that are right, predicted, and of the class.
 
     F1 is 2J / (1 + J) of the share J of right ones among the rows that have the label, are given it, or both; its
     interval is that of J, carried over.
     """
-    rows = []
-    for name, right, predicted, true in zip(names, *answers.counts.tolist(), strict=True):
-        value, low, high = (2 * number / (1 + number) for number in _numbers(Share(right, predicted + true - right)))
-        precision, recall = _numbers(Share(right, predicted)), _numbers(Share(right, true))
-        rows.append(ClassRow(name, int(true), precision, recall, (value, low, high)))
-    return rows
+    value, low, high = (2 * number / (1 + number) for number in _numbers(Share(right, predicted + true - right)))
+    return value, low, high
 
 
 def _numbers(share: Share) -> tuple[float, float, float]:

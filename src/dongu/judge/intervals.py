@@ -1,4 +1,7 @@
-"""How far a number can be trusted: each metric with its interval and its baseline."""
+"""How far a number can be trusted: each metric with its interval and its baseline.
+
+`benchmarks/coverage.py` shows that the intervals hold the truth as often as they say.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,34 @@ import numpy as np
 
 from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.judge.answers import Evaluation
-from dongu.judge.calibration import binned_error, bins_of
-from dongu.judge.metrics import CLASS_METRICS, MetricSet, OwnMetric, metric_value, statistic
-from dongu.judge.resample import LEAST_RESAMPLES, Statistic, chunks, middle, missed_share, resampled
+from dongu.judge.calibration import BINS, binned_error, bins_of
+from dongu.judge.classes import Share, f1_of
+from dongu.judge.metrics import INFLUENCES, MetricSet, OwnMetric, metric_value, statistic
+from dongu.judge.ranking import LEAST, ratio
+from dongu.judge.resample import (
+    LEAST_RESAMPLES,
+    LEAST_ROWS,
+    RESAMPLES,
+    TAIL,
+    UNSEEN_RIGHT,
+    UNSEEN_WRONG,
+    kinds_of,
+    middle,
+    missed_share,
+    resampled,
+    student,
+)
 
 CONSTANT_ANSWERS: dict[Task, str] = {  # the name of the baseline, beside each metric
     "single-label": "majority class",
     "multi-label": "label frequencies",
     "regression": "train mean",
 }
+HEAVY_TAILS = 6.0  # the kurtosis of errors from which on intervals of their squares are too narrow
 RARE = 1e-6  # the least share of a label, and the least lack of it, that a constant answer says: its loss is finite
 SLOW_SECONDS = 0.05  # of one call of an own metric, above which there are fewer resamples of it
 SLOW_RESAMPLES = 100
+UNSEEN_ROWS = 10  # of several labels, by which those that the split lacks are stood for
 
 
 def verdict(
@@ -32,30 +51,126 @@ def verdict(
     """What `results.json` says of a split: each metric's `value`, `low` and `high`, and its `baseline`.
 
     Classes have a `calibration_error` too, with what `chance` would show of it on as many rows if every probability
-    were true. Empty for hidden labels.
+    were true; the loss of numbers whose errors have heavy tails has their `kurtosis`. Empty for hidden labels.
     """
     targets = evaluation.targets
     if targets is None or evaluation.losses is None:
         return {}
-    random, own = np.random.default_rng([seed, 0xB007]), metrics.own
-    statistics = {name: statistic(evaluation, name) for name in evaluation.metrics if name not in own}
-    if metrics.task == "single-label":
-        statistics["calibration_error"] = _calibration_statistic(evaluation)
-    drawn = resampled(statistics, evaluation, random)
-    drawn |= {name: _own_resampled(own[name], evaluation, seed) for name in evaluation.metrics if name in own}
-    entries = {}
-    for name, value in evaluation.metrics.items():
-        low, high = middle(drawn[name])
-        if low == high and name != "loss" and metrics.task != "regression":
-            ends = _own_missed(own[name], evaluation) if name in own else missed(evaluation, name)
-            low, high = min(value, *ends), max(value, *ends)
-        entries[name] = {"value": value, "low": low, "high": high}
+    entries = {
+        name: {"value": evaluation.metrics[name], "low": low, "high": high}
+        for name, (low, high) in _intervals(evaluation, metrics, seed).items()
+    }
+    if metrics.task == "regression" and (tails := _kurtosis(evaluation)) >= HEAVY_TAILS:
+        entries["loss"]["kurtosis"] = tails
     if constant is not None:
         for name, value in baseline(metrics, constant, targets).items():
             entries[name]["baseline"] = value
     if metrics.task == "single-label":
-        entries["calibration_error"] = _calibration_entry(evaluation, drawn["calibration_error"], seed)
+        entries["calibration_error"] = _calibration_entry(evaluation, seed)
     return entries
+
+
+def _intervals(evaluation: Evaluation, metrics: MetricSet, seed: int) -> dict[str, tuple[float, float]]:
+    """The ends of each metric's interval: by a formula where one holds its level, else by samples of the rows."""
+    found = {}
+    kinds, counts, drawn_names = evaluation, np.ones(len(evaluation)), []
+    for name, value in evaluation.metrics.items():
+        if name == "loss":
+            found[name] = mean_interval(np.asarray(evaluation.losses), _wrong_losses(evaluation))
+        elif name in metrics.own:
+            found[name] = _own_interval(metrics.own[name], evaluation, seed)
+        elif name == "accuracy":
+            found[name] = Share(int(evaluation.right.sum()), len(evaluation)).ends
+        elif name == "f1":
+            found[name] = f1_of(*evaluation.counts[:, 1].tolist())[1:]
+        elif name in INFLUENCES:
+            found[name] = correlation_interval(value, INFLUENCES[name](evaluation))
+        else:
+            drawn_names.append(name)
+    if drawn_names and metrics.task == "single-label":
+        (kinds,), counts = kinds_of([evaluation])
+    elif drawn_names and metrics.task == "multi-label":
+        kinds, counts = _with_unseen(evaluation)
+    random = np.random.default_rng([seed, 0xB007])
+    drawn = resampled({name: statistic(kinds, name) for name in drawn_names}, kinds, counts, random)
+    found |= {name: middle(sample, len(evaluation)) for name, sample in drawn.items()}
+    return {name: _around(value, *found[name]) for name, value in evaluation.metrics.items()}
+
+
+def _kurtosis(evaluation: Evaluation) -> float:
+    """That of the errors of numbers: 3 for normal ones."""
+    errors = evaluation.predictions - np.asarray(evaluation.targets, np.float64)
+    errors = errors - errors.mean()
+    return float(ratio((errors**4).mean(), (errors**2).mean() ** 2))
+
+
+def _around(value: float, low: float, high: float) -> tuple[float, float]:
+    """The ends of an interval that has the value in it, to the last digit."""
+    return (low, high) if math.isnan(low) else (min(low, value), max(high, value))
+
+
+def mean_interval(losses: np.ndarray, wrong: np.ndarray | None) -> tuple[float, float]:
+    """The 95% interval of a mean of losses, (rows,): Student's of its logarithm, as a few large ones make most of it.
+
+    Half a row more counts in it, whose answer is wrong: `wrong` (rows,) are the losses if each row's were. For if few
+    answers of very sure ones are wrong, the rows may well have missed most of them.
+    """
+    rows = len(losses)
+    if rows < LEAST_ROWS:
+        return math.nan, math.nan
+    half = 0.0 if wrong is None else 0.5
+    wrong = losses if wrong is None else wrong
+    mean = (losses.sum() + half * wrong.mean()) / (rows + half)
+    squares = ((losses - mean) ** 2).sum() + half * ((wrong - mean) ** 2).mean()
+    error = math.sqrt(squares / (rows + half) / (rows + half - 1))
+    reach = math.exp(student(rows - 1) * error / mean) if mean > 0 else 1.0
+    return float(mean / reach), float(mean * reach)
+
+
+def _wrong_losses(evaluation: Evaluation) -> np.ndarray | None:
+    """What each row would lose with another label, on the mean of those, (rows,): with another one of several."""
+    if evaluation.task == "regression":
+        return None
+    sure, truth = evaluation.probabilities, np.asarray(evaluation.targets)
+    if evaluation.task == "multi-label":
+        other = np.where(truth > 0, 1 - sure, sure).clip(LEAST)
+        more = np.log((1 - other).clip(LEAST) / other).mean(-1) / sure.shape[1]
+        return np.asarray(np.asarray(evaluation.losses) + more)
+    lost = -np.log(sure.clip(LEAST))
+    own = np.take_along_axis(lost, truth[:, None].astype(np.int64), 1)[:, 0]
+    return np.asarray((lost.sum(-1) - own) / max(1, sure.shape[1] - 1))
+
+
+def correlation_interval(value: float, influence: np.ndarray) -> tuple[float, float]:
+    """The 95% interval of a correlation: Student's of its Fisher transform, by how far each row (rows,) moves it."""
+    rows = len(influence)
+    if rows < LEAST_ROWS or not abs(value) < 1:
+        return math.nan, math.nan
+    error = math.sqrt((influence**2).sum() / (rows - 2) / (rows - 3)) / (1 - value**2)
+    middle_of, reach = math.atanh(value), student(rows - 2) * error
+    return math.tanh(middle_of - reach), math.tanh(middle_of + reach)
+
+
+def _with_unseen(evaluation: Evaluation) -> tuple[Evaluation, np.ndarray]:
+    """Rows of several labels, and behind them parts of a row that the split may lack, with what each counts.
+
+    These are a few rows of the split, once a label and kind: that label is rightly given, missed, or wrongly given, as
+    surely as the model is of that row. The other labels stay as they are.
+    """
+    rows, labels = evaluation.logits.shape
+    some = np.linspace(0, rows - 1, min(rows, UNSEEN_ROWS)).astype(np.int64)
+    logits, targets = [evaluation.logits], [np.asarray(evaluation.targets)]
+    border = math.log(evaluation.threshold / (1 - evaluation.threshold))
+    kinds = [(label, *kind) for label in range(labels) for kind in ((1, 1), (0, 1), (1, 0))]
+    for label, is_given, is_true in kinds:
+        logits.append(evaluation.logits[some])
+        targets.append(targets[0][some])
+        logits[-1][:, label] = border + (1 if is_given else -1) * np.abs(logits[-1][:, label] - border)
+        targets[-1][:, label] = is_true
+    shares = [UNSEEN_RIGHT if is_given == is_true else UNSEEN_WRONG for _, is_given, is_true in kinds]
+    counts = np.concatenate([np.ones(rows), np.repeat(shares, len(some)) / len(some)])
+    ids, both = np.arange(len(counts)), (np.concatenate(logits), np.concatenate(targets))
+    return Evaluation("", ids, *both, None, {}, evaluation.threshold, evaluation.task), counts
 
 
 def constant_answer(metrics: MetricSet, train_targets: np.ndarray | None) -> list[float] | None:
@@ -101,30 +216,11 @@ def baseline(metrics: MetricSet, constant: Sequence[float], targets: np.ndarray)
     return values
 
 
-def missed(evaluation: Evaluation, name: str) -> tuple[float, float]:
-    """What a metric of classes or labels would be if so large a share of the answers as the rows may well miss were
-    wrong, and if it were right.
-
-    It is asked where all resamples agree, as where every row is right: rows cannot show what none of them is. Wrong and
-    right answers are spread evenly over the classes. Where a row has several labels, the rows stand there twice, with
-    their own labels and with just those predicted, or all the others, and count by the shares.
-    """
-    rows, labels = evaluation.logits.shape
-    share = missed_share(rows)
-    if evaluation.task == "single-label":
-        same, seen = np.eye(labels), (1 - share) * evaluation.confusion / rows
-        metric = CLASS_METRICS[name]
-        wrong, right = (float(metric(seen + share * other / other.sum())) for other in (1 - same, same))
-        return wrong, right
-    twice, weights = evaluation.take(np.tile(np.arange(rows), 2)), np.repeat([1 - share, share], rows)[None]
-    truth, predicted = np.asarray(evaluation.targets), evaluation.predictions
-    changed = (replace(twice, targets=np.concatenate([truth, other])) for other in (1 - predicted, predicted))
-    wrong, right = (float(statistic(each, name)(weights)[0]) for each in changed)
-    return wrong, right
-
-
 def _own_missed(metric: OwnMetric, evaluation: Evaluation) -> tuple[float, float]:
-    """The same of an own metric, which counts whole rows: as many of them are otherwise, evenly spread."""
+    """What an own metric would be if so many of the answers as the rows may well miss were wrong, and if right.
+
+    It is asked where all resamples agree, as where every row is right. The other answers are evenly spread.
+    """
     truth, predicted = np.asarray(evaluation.targets), evaluation.predictions
     wrong = 1 - predicted if evaluation.task == "multi-label" else (predicted + 1) % evaluation.logits.shape[1]
     some = np.arange(0, len(truth), max(1, int(1 / missed_share(len(truth)))))
@@ -144,6 +240,15 @@ def _value(metric: OwnMetric, evaluation: Evaluation) -> float:
         return math.nan
 
 
+def _own_interval(metric: OwnMetric, evaluation: Evaluation, seed: int) -> tuple[float, float]:
+    """Of an own metric, whose rows are drawn with replacement, and fewer samples of them where it is slow."""
+    low, high = middle(_own_resampled(metric, evaluation, seed), len(evaluation))
+    if low == high and evaluation.task != "regression":
+        ends = _own_missed(metric, evaluation)
+        return min(ends), max(ends)
+    return low, high
+
+
 def _own_resampled(metric: OwnMetric, evaluation: Evaluation, seed: int) -> np.ndarray:
     """An own metric of samples of the rows, (resamples,): of few of them where it is slow."""
     random, rows = np.random.default_rng([seed, 0x0123]), len(evaluation)
@@ -158,33 +263,30 @@ def _own_resampled(metric: OwnMetric, evaluation: Evaluation, seed: int) -> np.n
     return np.array(values)
 
 
-def _calibration_statistic(evaluation: Evaluation) -> Statistic:
-    """The calibration error of samples of the rows, (draws,)."""
-    sure = evaluation.probabilities.max(-1)
-    error, gaps = binned_error(bins_of(sure)), sure - evaluation.right
-    return lambda weights: error(weights * gaps)
-
-
-def _calibration_entry(evaluation: Evaluation, drawn: np.ndarray, seed: int) -> dict[str, float]:
+def _calibration_entry(evaluation: Evaluation, seed: int) -> dict[str, float]:
     """The calibration error with its interval, and what chance would show of it if every probability were true.
 
-    Noise of the bins adds to the error, never takes away; a resample has that noise twice. So the interval is moved
-    down by twice what resampling adds, and begins at 0 where chance alone may explain the error.
+    Noise of the bins adds to the error, never takes away; a sample of the rows has that noise twice. So the ends of the
+    samples are moved down by what drawing added, and the lower one once more, by what such noise adds to gaps of which
+    it is taken out. It is 0 where chance alone may explain the error. Each bin counts a row more than it has, which is
+    right as often as the bin says.
     """
     sure, right, rows = evaluation.probabilities.max(-1), evaluation.right, len(evaluation)
-    error = binned_error(bins_of(sure))
-    value = float(error(sure - right))
+    bins = bins_of(sure)
+    value = float(binned_error(bins)(sure - right))
+    counts, sums, hits = (np.bincount(bins, each, BINS) for each in (np.ones(rows), sure, right))
+    counts, sums, hits = (each[counts > 0] for each in (counts, sums, hits))
+    said = np.minimum(sums / counts, 1.0)
     random = np.random.default_rng([seed, 0xCA1B])
-    sizes = chunks(LEAST_RESAMPLES, evaluation)
-    by_chance = np.concatenate([error(sure - (random.random((draws, rows)) < sure)) for draws in sizes])
-    low, high = (end - 2 * (float(drawn.mean()) - value) for end in middle(drawn))
-    if value <= middle(by_chance)[1]:
-        low = 0.0
-    if right.all():
-        high = max(high, missed_share(rows) - value)
-    return {
-        "value": value,
-        "low": min(max(low, 0.0), value),
-        "high": max(high, value),
-        "chance": float(by_chance.mean()),
-    }
+    draws = (RESAMPLES, len(counts))
+    by_chance = np.abs(sums - random.binomial(counts.astype(np.int64), said, draws)).sum(-1) / rows
+    well, ill = (random.standard_gamma(each, draws) for each in (hits + said, counts - hits + 1 - said))
+    drawn = (well * (said - 1) + ill * said) / (well + ill).sum(-1, keepdims=True)  # the gap of each bin
+    noise, gaps = drawn - drawn.mean(0), (sums - hits) / rows
+    less = np.sign(gaps) * np.sqrt((gaps**2 - noise.var(0)).clip(0))  # the gaps without the noise in their squares
+    added = np.abs(drawn).sum(-1).mean() - value
+    hidden = np.abs(less + noise).sum(-1).mean() - np.abs(less).sum()
+    low, high = (end - added for end in middle(np.abs(drawn).sum(-1), rows))
+    low = 0.0 if value <= np.quantile(by_chance, 1 - TAIL) else max(low - hidden, 0.0)
+    low, high = _around(value, float(low), float(high))
+    return {"value": value, "low": low, "high": high, "chance": float(by_chance.mean())}

@@ -80,6 +80,32 @@ def spearman_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
     return lambda weights: pearson(one(weights), two(weights), weights)
 
 
+def pearson_influence(evaluation: Evaluation) -> np.ndarray:
+    """How far each row moves the linear correlation, times the rows, (rows,)."""
+    one, two = _standard(evaluation.predictions), _standard(np.asarray(evaluation.targets, np.float64))
+    return np.asarray(one * two - (one * two).mean() / 2 * (one**2 + two**2))
+
+
+def spearman_influence(evaluation: Evaluation) -> np.ndarray:
+    """How far each row moves the correlation of the ranks: its own, and by its place those of the others, (rows,)."""
+    sides = [evaluation.predictions, np.asarray(evaluation.targets, np.float64)]
+    ranks = [_ranks_of(side)(np.ones((1, len(side))))[0] for side in sides]
+    one, two = map(_standard, ranks)
+    value = (one * two).mean()
+    moved = one * two - value / 2 * (one**2 + two**2)
+    for side, rank, own, other in zip(sides, ranks, (one, two), (two, one), strict=True):
+        kinds, places = np.unique(side, return_inverse=True)
+        slopes = np.bincount(places, (other - value * own) / (rank.std() or 1.0), len(kinds))
+        above = np.cumsum(slopes[::-1])[::-1] - slopes / 2  # a row lifts all above it by 1, and its equals by a half
+        moved += above[places] - above[places].mean()
+    return np.asarray(moved)
+
+
+def _standard(numbers: np.ndarray) -> np.ndarray:
+    """Numbers in units of their deviation, from their mean."""
+    return np.asarray((numbers - numbers.mean()) / (numbers.std() or 1.0))
+
+
 def _ranks_of(numbers: np.ndarray) -> Statistic:
     """The ranks, from 1 on, in samples of the rows: (draws, rows). Equal numbers share the mean of theirs."""
     kinds, places = np.unique(numbers, return_inverse=True)
@@ -102,11 +128,13 @@ NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
     "pearson": pearson_of,
     "spearman": spearman_of,
 }
+INFLUENCES = {"pearson": pearson_influence, "spearman": spearman_influence}
 SET_METRICS: dict[str, SetMetric] = {
     "average_precision": multi_label.mean_average_precision,
     "macro_f1": lambda ranking, weights: multi_label.label_macro_f1(ranking.counts(weights)),
     "micro_f1": lambda ranking, weights: multi_label.label_micro_f1(ranking.counts(weights)),
 }
+MOVED_GROUPS, STEP = 1_000, 1e-6  # of rows, and by which share of all rows a group is moved
 NAMED = frozenset({"loss", *CLASS_METRICS, *NUMBER_METRICS, *SET_METRICS})  # what is no own metric
 TAKEN = NAMED | {"calibration_error", "event", "step", "split"}  # keys of the files that metrics are written to
 
@@ -123,6 +151,29 @@ def statistic(evaluation: Evaluation, name: str) -> Statistic:
         return NUMBER_METRICS[name](evaluation.predictions, targets.astype(np.float64))
     confusions = confusions_of(evaluation)
     return lambda weights: CLASS_METRICS[name](confusions(weights))
+
+
+def influence(evaluation: Evaluation, name: str) -> np.ndarray:
+    """How far each row moves a named metric, or the mean loss, times the rows, (rows,): the derivative by its weight.
+
+    Rows of classes that answer alike move it alike. Of many rows of several labels, those of a group are moved at once.
+    """
+    rows = len(evaluation)
+    if name == "loss":
+        return np.asarray(evaluation.losses) - metric_value(evaluation, name)
+    if name in INFLUENCES:
+        return INFLUENCES[name](evaluation)
+    places, base = np.arange(rows) % MOVED_GROUPS, np.ones(rows)
+    groups = places  # of each row of `evaluation`
+    if evaluation.task == "single-label":
+        codes = np.asarray(evaluation.targets) * evaluation.logits.shape[1] + evaluation.predictions
+        _, kinds, places = np.unique(codes, return_index=True, return_inverse=True)
+        base = np.bincount(places).astype(np.float64)
+        evaluation, groups = evaluation.take(kinds), np.arange(len(kinds))
+    of, members = statistic(evaluation, name), np.bincount(groups)
+    moved = [of((base + STEP * rows / members[i] * (groups == i))[None])[0] for i in range(len(members))]
+    changes = (np.array(moved) - of(base[None])[0]) / STEP
+    return np.asarray(changes[places])
 
 
 def confusions_of(evaluation: Evaluation) -> Statistic:

@@ -24,6 +24,7 @@ METRIC_NAMES = {
 }
 RANDOM = 0.0  # what the correlation with numbers that know nothing of the text is on the mean
 NAME_COLUMNS = 22  # columns of the names of metrics
+HEAVY = "A few rows are far off (heavy tails): the intervals of the loss and of the Pearson correlation are too narrow."
 CHOSE = "The model was chosen on validation, so these figures are a little too good."
 
 
@@ -83,6 +84,8 @@ class Yardstick:
         if not math.isfinite(entry["value"]):
             return f"{what}; all answers or all labels are the same."
         said = f"{what}, 95% interval {decimals(entry['low'])} to {decimals(entry['high'])}"
+        if not math.isfinite(entry["low"]):
+            said = f"{what}, without an interval, as the rows are too few or all alike"
         if (other := self.without_reading(entry)) is not None:
             said += f": {self.standing(entry)} ({decimals(other[1])})"
         return f"{said}. {CHOSE}" if split.startswith("validation") else f"{said}."
@@ -95,6 +98,8 @@ def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yard
     yield from wrapped(yardstick.sentence(split, splits[split][yardstick.metric], rows[split]))
     yield ""
     yield from table(splits, yardstick.task)
+    if "kurtosis" in splits[split]["loss"]:
+        yield from wrapped(HEAVY)
     yield from calibration(results, rows)
 
 

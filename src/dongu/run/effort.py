@@ -101,7 +101,7 @@ class Effort:
             return f"more than the {probed} in a probe that other load disturbed"
         faster = rate["bf16_product_flops"] / rate["product_flops"]
         hint = " (--precision bf16 has more)" if faster >= WORTH_SAYING else ""
-        return f"{share:.0%} of {probed}{hint}"
+        return f"{share:.0%} in model FLOPs of {probed}{hint}"  # also those that the engine leaves out
 
 
 def forward_flops(model: Any, inputs: Mapping[str, Tensor]) -> int:
