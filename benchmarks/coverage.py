@@ -27,7 +27,7 @@ from dongu.judge.paired import paired_differences
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "confidence.md"
 ROWS = (30, 100, 400, 2_000)
 SPLITS, QUICK_SPLITS = {30: 500, 100: 500, 400: 500, 2_000: 250}, 100
-PAIR_SPLITS, QUICK_PAIRS = {30: 400, 100: 400, 400: 300, 2_000: 150}, 60
+PAIR_SPLITS, QUICK_PAIRS = {30: 300, 100: 300, 400: 200, 2_000: 80}, 60
 TRUTH_ROWS = 300_000
 RARE_CLASSES = (0.4, 0.3, 0.2, 0.07, 0.02, 0.01)
 
