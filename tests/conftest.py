@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("DONGU_DATA", ROOT.parent / "shared" / "data"))
 WORDS = [f"word{i}" for i in range(60)] + ["good", "bad", "the", "a", "film", "was", "not"]
 FAMILIES = ("bert", "roberta", "distilbert", "electra", "albert", "deberta-v2", "modernbert", "xlm-roberta", "mpnet")
-# `make test-exhaustive`: every kill, signal and fault of docs/reliability.md; without it about a third of them.
+# `make test-exhaustive`: every kill, signal and fault of docs/reliability.md; without it a third to a sixth of them.
 EXHAUSTIVE = os.environ.get("DONGU_EXHAUSTIVE") == "1"
 DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "qwen2", "qwen3")  # their tokenizer has no padding token
 END = "<|endoftext|>"  # closes a text for a decoder, and so pads
@@ -79,7 +79,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_runs() -> Iterator[None]:
-    """Much of a tiny run's time: nobody cuts the power of a test, nor asks how fast this machine multiplies.
+    """Much of a tiny run's time: nobody cuts the power of a test, nor asks how much it computes, and how fast.
 
     So a run says the same on every processor. For all of the session: runs that a module shares are quick too.
     """
@@ -91,6 +91,7 @@ def quick_runs() -> Iterator[None]:
         patch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 0)  # all tests have few rows; tests/model/test_recipe.py
         patch.setattr("dongu.run.effort.PROBE_SECONDS", 0.0)
         patch.setattr("dongu.run.effort.PROBE_SIZES", {"cpu": 64})
+        patch.setattr("dongu.run.effort.forward_flops", lambda model, inputs: 1)
         gc.collect()
         gc.freeze()  # a sweep collects after each run, and would look at PyTorch and all tests each time
         yield

@@ -20,7 +20,7 @@ from dongu.judge.calibration import Calibration, fit_temperature, is_advised
 from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
 from dongu.model.head import check_head, divide_head
-from dongu.model.load import load_classifier, quiet_transformers
+from dongu.model.load import load_saved, quiet_transformers
 from dongu.model.lora import plain_weights
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import CALIBRATION, RunFolder, dump_json
@@ -122,7 +122,7 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
 def read_best(loop: Loop, folder: RunFolder) -> None:
     """Put the kept model into the loop, as it lies on the disk."""
     if loop.given.model is None:
-        loop.take_over(load_classifier(folder.model)[0])
+        loop.take_over(load_saved(folder.model))
         return
     with no_panic():
         missing, unknown = load_weights(loop.model, str(folder.model / WEIGHTS), strict=False)

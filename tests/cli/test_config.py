@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from conftest import EXHAUSTIVE
 from dongu.cli.main import make_parser
 from dongu.cli.train import train_options
 from dongu.config import ALIASES, RunConfig, did_you_mean, make_config, option_flag, read_config
@@ -274,6 +275,7 @@ VALID = {
 
 
 @pytest.mark.found("config-identity")
+@settings(max_examples=100 if EXHAUSTIVE else 30)
 @given(st.fixed_dictionaries({}, optional={name: values | st.none() for name, values in VALID.items()}))
 def test_a_dump_gives_the_same_config_again(options: dict[str, Any]) -> None:
     config = RunConfig.model_validate(options)

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.crash
 STEPS = 24  # 61 rows, 8 an update, 3 epochs; the last update of an epoch has 5 rows, so micro-batches of 3 and 2
 STEPS_PER_EPOCH = 8
 OPTIONS = {
+    "--recipe": "original",
     "--epochs": "3",
     "--batch-size": "8",
     "--micro-batch-size": "3",

@@ -232,10 +232,17 @@ def try_fault(job: Job, at: int, number: int = errno.ENOSPC, *, forever: bool = 
     return kind
 
 
-def test_a_fault_here_and_there(job: Job, done: list[str]) -> None:
-    """Every 53rd operation; the crash tests try each."""
-    for number, at in enumerate(range(1, len(done) + 1, 53)):
-        try_fault(job, at, forever=number % 2 == 0)
+def kinds_of(done: list[str]) -> dict[str, int]:
+    """Each kind of operation, and one in the middle."""
+    found = {kind: [at for at, other in enumerate(done, start=1) if other == kind] for kind in {*done} - {"exchange"}}
+    return {kind: found[kind][len(found[kind]) // 2] for kind in sorted(found)}
+
+
+def test_a_fault_of_each_kind(job: Job, done: list[str]) -> None:
+    """No space at one operation, or read-only from it on; the crash tests try each operation."""
+    for number, (kind, at) in enumerate(kinds_of(done).items()):
+        error, forever = ((errno.ENOSPC, False), (errno.EROFS, True))[number % 2]
+        assert try_fault(job, at, error, forever=forever) == kind
 
 
 PARTS = 4  # of a long test, so that two processes which share the tests end at nearly the same time
@@ -244,7 +251,7 @@ PARTS = 4  # of a long test, so that two processes which share the tests end at 
 @pytest.mark.crash
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_fault_at_every_operation(job: Job, done: list[str], part: int) -> None:
-    chosen = range(1 + part, len(done) + 1, PARTS * (1 if EXHAUSTIVE else 3))
+    chosen = range(1 + part, len(done) + 1, PARTS * (1 if EXHAUSTIVE else 6))
     assert [try_fault(job, at) for at in chosen] == [done[at - 1] for at in chosen]
     assert len(done) > 150
     report(f"one operation failed, part {part + 1} of {PARTS}", len(chosen))
@@ -254,24 +261,22 @@ def test_a_fault_at_every_operation(job: Job, done: list[str], part: int) -> Non
 @pytest.mark.parametrize("part", range(PARTS // 2))
 def test_everything_fails_from_some_operation_on(job: Job, done: list[str], part: int) -> None:
     """The removal of what was staged too; every second operation, or it would take minutes."""
-    tried = range(1 + 2 * part, len(done) + 1, PARTS * (1 if EXHAUSTIVE else 3))
+    tried = range(1 + 2 * part, len(done) + 1, PARTS * (1 if EXHAUSTIVE else 6))
     for at in tried:
         try_fault(job, at, forever=True)
     report(f"all failed from one on, part {part + 1} of {PARTS // 2}", len(tried))
 
 
-OTHERS = [
-    errno.EROFS,
-    *(pytest.param(number, marks=pytest.mark.crash) for number in (errno.EIO, errno.EDQUOT, errno.EACCES)),
-]
+OTHERS = [errno.EROFS, errno.EIO, errno.EDQUOT, errno.EACCES]
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize("number", OTHERS, ids=errno.errorcode.get)
 def test_other_faults(job: Job, done: list[str], number: int) -> None:
-    """Each kind of operation, one in the middle: which number it is changes what is said, and nothing else."""
-    for kind in sorted({*done} - {"exchange"}):
-        found = [at for at, other in enumerate(done, start=1) if other == kind]
-        assert try_fault(job, found[len(found) // 2], number, forever=number == errno.EROFS) == kind
+    """Which number it is changes what is said, and nothing else: all at each kind of operation, or each at some."""
+    kinds = [*kinds_of(done).items()]
+    for kind, at in kinds if EXHAUSTIVE else kinds[OTHERS.index(number) :: len(OTHERS)]:
+        assert try_fault(job, at, number, forever=number == errno.EROFS) == kind
 
 
 def report(name: str, count: int) -> None:
@@ -319,6 +324,7 @@ def test_a_file_system_that_is_full(job: Job, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         timeout=HANGS,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     trials = json.loads(done.stdout.splitlines()[-1])

@@ -42,7 +42,7 @@ SAVES = 4
 KEEP = 2
 SEEDS = 20
 ALL = pytest.mark.crash  # what it marks is tried more thoroughly; beside it stands a part, which is quick
-SPARED = 1 if EXHAUSTIVE else 4  # one place, or picture, of so many
+SPARED = 1 if EXHAUSTIVE else 6  # one place, or picture, of so many
 IDENTITY: dict[str, Any] = {"options": {"seed": 3}, "data": {}, "versions": {}, "hardware": {}, "processes": 1}
 OPERATIONS = ("make_folder", "write", "append", "sync", "rename", "exchange", "remove")
 

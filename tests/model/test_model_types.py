@@ -21,6 +21,7 @@ from dongu.errors import ModelError
 from dongu.evaluate import difference_alone
 from dongu.model.safety import classifiers
 from dongu.run.console import Console
+from dongu.run.effort import forward_flops
 
 PAGE = model_types.PAGE.read_text(encoding="utf-8").splitlines()
 # One for each way of going on: all that are no plain encoder or decoder, and some of those. `make test-crash` has all,
@@ -77,7 +78,10 @@ def test_the_page_has_no_other_types() -> None:
 
 @pytest.mark.found("statistics")
 @pytest.mark.parametrize("model_type", ["bart", "t5"])
-def test_an_encoder_decoder_runs_to_its_end(model_type: str, tiny: Callable[..., str], tmp_path: Path) -> None:
+def test_an_encoder_decoder_runs_to_its_end(
+    model_type: str, tiny: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dongu.run.effort.forward_flops", forward_flops)  # as it is outside of tests
     options = {**model_types.OPTIONS, "model": tiny(model_type), "out": str(tmp_path / "run")}
     run = dongu.train(model_types.DATA, **options).path
     summary = json.loads((run / "timing.jsonl").read_text(encoding="utf-8").splitlines()[-1])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conftest import DECODERS, FAMILIES
+from conftest import DECODERS, EXHAUSTIVE, FAMILIES
 from encoders import run_updates
 
 # 45 rows at 32 an update: the second update of the epoch is short, and its last micro-batch ragged in every split.
@@ -21,7 +21,7 @@ def test_any_split_gives_the_same_update(
     """Adam hides the scale of a gradient, so the first one is compared itself, before the update."""
     data = data_folder(train=45, pair=True)
     whole, [gradient, _] = run_updates(data, tiny_model(family), None)
-    for size in SPLITS:
+    for size in SPLITS if EXHAUSTIVE or family in ("bert", "gpt2", "llama") else SPLITS[:1]:
         numbers, [first, _] = run_updates(data, tiny_model(family), size)
         assert numbers == pytest.approx(whole, rel=1e-6), f"micro-batches of {size}"
         assert (first - gradient).norm() <= 1e-6 * gradient.norm(), f"micro-batches of {size}"

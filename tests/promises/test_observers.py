@@ -96,6 +96,7 @@ def test_a_whole_run_in_other_surroundings(
     """Hash seed, locale, working folder, output path, progress lines: other bytes nowhere but in run.json and times."""
     data = data_folder(train=45)
     options = ["--model", tiny_model(dropout=0.2), "--epochs", "1", "--device", "cpu", "--threads", "1"]
+    options += ["--recipe", "original"]
     command = [sys.executable, "-m", "dongu", "train", data, *options]
     folder = tmp_path / "a folder ğ"
     folder.mkdir()

@@ -80,7 +80,7 @@ def test_two_processes_train_as_one(
         "--threads",
         "1",
     ]
-    options += ["--lr", "1e-3"]
+    options += ["--lr", "1e-3", "--recipe", "original"]
     if lora:
         options += ["--lora", "4"]
     else:

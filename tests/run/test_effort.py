@@ -65,6 +65,7 @@ def test_a_run_says_what_it_did(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("dongu.run.effort.PROBE_SIZES", {"cpu": 768})  # as it is outside of tests
+    monkeypatch.setattr("dongu.run.effort.forward_flops", forward_flops)
     options: dict[str, Any] = {
         "model": tiny_model(),
         "max_steps": 7,

@@ -137,6 +137,12 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
     """
     check_folder(folder)
     tokenizer = load_tokenizer(str(folder))
+    return load_saved(folder), tokenizer
+
+
+def load_saved(folder: Path) -> Any:
+    """The model of `load_classifier`, without the seconds that a large vocabulary takes."""
+    check_folder(folder)
     with _loading(str(folder)):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
         use_local_kernels(config)
@@ -151,7 +157,7 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
         )
     if missing := sorted(found["missing_keys"]):
         raise ModelError(f"lacks weights ({_first_of(missing)})", where=f"--model {folder}")
-    return _own_memory(model), tokenizer
+    return _own_memory(model)
 
 
 def reads_last_token(config: Any) -> bool:
