@@ -1,4 +1,4 @@
-"""Runs `dongu` in forked children and sends them signals: `python crash_server.py SOCKET`.
+"""Runs `dongu` in forked children and sends them signals.
 
 A fork costs milliseconds where a new interpreter costs seconds, so hundreds of kills fit into a test. Each connection
 gets a driver of its own, so that several can be busy; a request and its answer are one JSON line each:
@@ -22,6 +22,8 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -36,8 +38,6 @@ import dongu
 import dongu.best
 import dongu.cli.main
 import dongu.engine.processes
-import dongu.model.recipe
-import dongu.run.effort
 import dongu.running
 import dongu.training
 import dongu.use.classifier
@@ -48,6 +48,7 @@ from dongu.run.signals import EXIT_CODES, StopSignals, end_at_once
 from drivers import HANGS
 from forked import fork
 
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>: a signal for when the parent ends
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>: what a killed child leaves behind becomes the driver's
 PHASES = {"u": "set-up", "r": "steps", "s": "save", "k": "retention", "e": "evaluation", "b": "export", "j": "judging"}
 LETTERS = {name: letter for letter, name in PHASES.items()}
@@ -295,30 +296,28 @@ def warm_up() -> None:
     gc.freeze()  # what is there now is not looked at again, and so not copied
 
 
-def main() -> None:
-    """Serve until standard input is closed."""
+def main(listener: socket.socket) -> None:
+    """Serve, in a fork of the process of the tests, whose runs are quick, until that ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    vars(weakref.finalize)["_registry"].clear()  # temporary folders, which the tests still need
+    warnings.resetwarnings()  # which are errors in a test
+    for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", kind)
+    # pytest has put its own in their place.
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, "utf-8", closefd=False) for number in (1, 2))
     torch.set_num_threads(1)
     for number in EXIT_CODES:  # whatever a shell or a service has told this process to ignore
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    os.fsync = lambda fd: None
-    dongu.model.recipe.ENOUGH_UPDATES = 0  # the tests' rows are few
-    dongu.run.effort.PROBE_SECONDS, dongu.run.effort.PROBE_SIZES = 0.0, {"cpu": 64}
     dongu.engine.processes.SEEN_SECONDS = 0.5
     warm_up()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # or each child would end with what is left in it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # drivers leave no zombies
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(sys.argv[1])
-        listener.listen()
-        print("ready", flush=True)
-        while select.select([listener, sys.stdin], [], [])[0] == [listener]:
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                serve(connection)
-                os._exit(0)
-            connection.close()
-
-
-if __name__ == "__main__":
-    main()
+    while True:
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            serve(connection)
+            os._exit(0)
+        connection.close()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import socket
-import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,24 +40,34 @@ class Driver:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Callable[[], Driver]]:
-    """Gives `server()`, which makes a driver. At the end no process of any child may be left."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DONGU_CACHE": str(folder / "token-cache")}
-    command = [sys.executable, str(Path(__file__).with_name("crash_server.py")), str(folder / "socket")]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        drivers: list[Driver] = []
+    """Gives `server()`, which makes a driver. The server is a fork of this process, which has imported PyTorch."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+        listener.listen()
+        process = os.fork()
+        if process == 0:
+            try:
+                import crash_server
 
-        def driver() -> Driver:
-            drivers.append(Driver(folder / "socket"))
-            return drivers[-1]
+                os.environ |= {"OMP_NUM_THREADS": "1", "DONGU_CACHE": str(folder / "token-cache")}
+                crash_server.main(listener)
+            except BaseException:  # noqa: BLE001 - there is nobody to catch it, and what follows is the tests' own
+                traceback.print_exc(file=sys.__stderr__)
+            finally:
+                os._exit(1)
+    drivers: list[Driver] = []
 
+    def driver() -> Driver:
+        drivers.append(Driver(folder / "socket"))
+        return drivers[-1]
+
+    try:
         yield driver
+    finally:
         for each in drivers:
             each.close()
-        process.stdin.close()
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
 
 
 class Pool:
