@@ -230,6 +230,7 @@ WRITERS: dict[str, Callable[..., str]] = {
         harmless,
         errors,
         label_columns,
+        often_label_columns,
         text_columns,
         glue,
         examples,
