@@ -147,7 +147,12 @@ def test_nothing_banned_is_called() -> None:
     assert calls > 500
 
 
-READS_DATA = {"dongu.data.readers", "dongu.eject.reading"}  # files that the user names
+READS_DATA = {
+    "dongu.data.readers",
+    "dongu.data.download",
+    "dongu.data.archives",
+    "dongu.eject.reading",
+}  # files that the user names
 READS_THE_SYSTEM = {"dongu.engine.device", "dongu.model.safety"}  # /proc, transformers
 
 

@@ -70,7 +70,17 @@ Metric = Literal[
     "spearman",
 ]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
-READING = ("delimiter", "encoding", "quoting", "escape")  # options of how files are read
+READING = (
+    "delimiter",
+    "encoding",
+    "quoting",
+    "escape",
+    "max_expansion",
+    "field",
+    "format",
+    "sheet",
+    "download",
+)  # options of how files are read
 DEFAULT_THRESHOLD = 0.5  # the probability from which on a label is given, before any validation
 
 
@@ -198,6 +208,17 @@ class RunConfig(BaseModel):
     escape: Annotated[str, BeforeValidator(_character)] | None = Field(
         None, description="character that takes the next one as it is, such as the backslash of Spark and MySQL"
     )
+    max_expansion: Count = Field(
+        100, description="how many times its size an archive may unpack to, beyond 256 MiB; more is refused"
+    )
+    field: str | None = Field(
+        None, min_length=1, description="path of the rows in a .json, such as data or result.rows (default: found)"
+    )
+    format: Literal["plain", "label-studio", "label-studio-min", "doccano", "prodigy", "spacy"] | None = Field(
+        None, description="annotation tool that wrote the rows; plain takes them as they are (default: found)"
+    )
+    sheet: str | None = Field(None, min_length=1, description="sheet of an Excel workbook (default: the first)")
+    download: bool = Field(False, description="let DATA be an https:// address, which is fetched")
     task: Task | None = Field(None, description="what the label is (default: inferred and shown)")
     recipe: Literal["auto", "original"] = Field(
         "auto", description="settings that are not given: the original's, or with auto what suits few rows"

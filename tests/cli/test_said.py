@@ -49,11 +49,10 @@ def _trace(records: list[tuple[int, int, float]]) -> Any:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["pos/1.txt", "neg/1.txt"], "folders by class are not read: write one csv"),
-        (["dataset_info.json", "data-00000-of-00001.arrow"], "datasets.load_from_disk(FOLDER)"),
-        (["dataset_dict.json", "train/state.json"], "datasets.load_from_disk(FOLDER)"),
-        (["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"], "join those of a split"),
-        (["data/train-00000-of-00001.parquet"], "join those of a split"),
+        (["pos/1.csv", "neg/1.csv"], "folders by class hold files of text"),
+        (["dataset_dict.json", "train/state.json"], "save the data set again"),
+        (["x-00000-of-00002.parquet", "x-00001-of-00002.parquet"], "a pattern: 'FOLDER/*.csv'"),
+        (["data/train-00000-of-00002.parquet"], "fetch it again"),
         (["reviews.csv"], "name it train"),
     ],
 )
@@ -72,9 +71,8 @@ def test_a_folder_without_train(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("rows.csv.gz", "unpack it first"),
-        ("rows.xlsx", "save the sheet as csv"),
-        ("rows.arrow", "datasets.Dataset.from_file"),
+        ("rows.tgz", "unpack it first"),
+        ("rows.ods", "save it as .xlsx"),
         ("rows", "without an ending"),
     ],
 )

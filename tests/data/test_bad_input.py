@@ -175,7 +175,7 @@ LINES: list[tuple[list[str], list[str]]] = [
     (["train", "pipe.csv", "--out", "run"], ["pipe.csv", "a pipe or a device"]),
     (
         ["train", "https://example.org/train.csv", "--out", "run"],
-        ["https://example.org", "fetch the file first"],
+        ["https://example.org", "--download fetches it", "curl"],
     ),
     (["train", "data.jsonl", "--model", "TINY", "--epochs", "1", "--eval-steps", "9"], ["--eval-steps", "run has 3"]),
     (["resume", "full"], ["full", "is not a run"]),
@@ -499,7 +499,7 @@ AT_WORK: list[tuple[list[str], list[str]]] = [
     (["predict", "RUN", "--data", "holes.csv"], ["holes.csv:3", "`sentence2` is empty"]),
     (["predict", "RUN", "--data", "cut.jsonl"], ["cut.jsonl:2", "cut off"]),
     (["predict", "RUN", "--data", "tabs.csv", "--out", "new.tsv"], ["new.tsv", "tab", ".csv or .jsonl"]),
-    (["predict", "RUN", "--data", "."], [".: this is a folder", "one file is needed"]),
+    (["predict", "RUN", "--data", "."], ["no train split"]),
     (["predict", "RUN", "--data", "empty.csv"], ["empty.csv", "0 bytes"]),
     (["predict", "RUN", "one", "\u200b\x01"], ["text 1"]),
     (["report", "RUN", "--out", "old.jsonl"], ["--out old.jsonl", "exists"]),

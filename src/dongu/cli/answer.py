@@ -11,7 +11,6 @@ from typing import Any
 from dongu import launch
 from dongu.cli.options import add_reading, reading_of
 from dongu.cli.parser import Parser, add_compute_options, add_run_folder, define, refuse_existing, whole_number
-from dongu.config import make_config
 from dongu.errors import DataError, InputError, UsageError
 from dongu.text import is_blank, printable, wrapped
 
@@ -40,7 +39,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     if parsed.data is None:
         examples = saved.own_examples(parsed.split)
     else:
-        examples = saved.other_examples(read_source(parsed.data, make_config(reading_of(parsed))), parsed.split)
+        examples = saved.other_examples(read_source(parsed.data, saved.reading(reading_of(parsed))), parsed.split)
     if all(split.targets is None for split in examples.values()):
         where = next(iter(examples.values())).origin
         raise DataError("the labels are hidden", where=where, hint="`dongu predict` answers rows without labels")
@@ -89,7 +88,8 @@ def add_predict(parser: Parser) -> None:
     )
     add_run_folder(parser)
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
-    parser.add_argument("--data", metavar="FILE", type=Path, help="file of rows: csv, tsv, json, jsonl or parquet")
+    parser.add_argument("--data", metavar="DATA", help="rows: a file, or anything that `dongu train` reads")
+    parser.add_argument("--split", default=None, help="the split of --data, where it has several")
     parser.add_argument("--out", metavar="FILE", type=Path, help="file to write: .jsonl, .csv or .tsv")
     parser.add_argument(
         "--glue",
@@ -108,7 +108,7 @@ def _predict(parsed: argparse.Namespace) -> None:
     if parsed.glue is not None:
         _submit(parsed)
         return
-    from dongu.data.readers import read_file
+    from dongu.data.sources import read_source
     from dongu.use.answer_file import beside, check_cells, json_of_row, write_answers
     from dongu.use.saved import SavedRun
 
@@ -121,7 +121,7 @@ def _predict(parsed: argparse.Namespace) -> None:
     saved = SavedRun.open(parsed.folder, device=parsed.device, batch_size=batch_size)
     texts: Sequence[Sequence[str]]
     if parsed.data is not None:
-        table = read_file(parsed.data, make_config(reading_of(parsed)))
+        table = _one_split(read_source(parsed.data, saved.reading(reading_of(parsed))).splits, parsed)
         texts, given = saved.texts_of(table), table.columns
     else:
         pair = len(saved.text_columns) == 2
@@ -147,6 +147,19 @@ def _predict(parsed: argparse.Namespace) -> None:
         return
     write_answers(parsed.out, rows)
     _say(f"{len(texts[0]):,} predictions in {parsed.out}")
+
+
+def _one_split(splits: Mapping[str, Any], parsed: argparse.Namespace) -> Any:
+    """
+    Raises:
+        UsageError: there are several splits, and none is named; or there is none by this name.
+    """
+    if parsed.split is None and len(splits) == 1:
+        return next(iter(splits.values()))
+    if parsed.split not in splits:
+        what = "which split?" if parsed.split is None else f"there is no split `{parsed.split}`"
+        raise UsageError(what, where=f"--data {parsed.data}", hint=f"--split is one of: {', '.join(splits)}")
+    return splits[parsed.split]
 
 
 def _say(line: str) -> None:

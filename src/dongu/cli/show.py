@@ -45,12 +45,14 @@ def _inspect(parsed: argparse.Namespace) -> None:
     from dongu.doctor.checkup import inspect, refuse_findings
     from dongu.doctor.words import report
 
-    checkup = inspect(read_source(parsed.data, config), config)
+    source = read_source(parsed.data, config)
+    checkup = inspect(source, config)
     if parsed.json:
         from dongu.run.folder import dump_json
 
         splits = {} if checkup.data is None else {name: len(rows) for name, rows in checkup.data.splits.items()}
-        print(dump_json({"rows": splits, "findings": [finding.as_json() for finding in checkup.findings]}))
+        findings = [finding.as_json() for finding in checkup.findings]
+        print(dump_json({"rows": splits, "read_as": source.said, "findings": findings}))
     for line in () if parsed.json else report(checkup, config):
         print(printable(line))
     refuse_findings(checkup.findings, parsed.data, strict=parsed.strict)

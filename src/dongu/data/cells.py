@@ -13,14 +13,16 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate, compress, islice, pairwise
+from itertools import accumulate, compress, islice, pairwise, zip_longest
 from typing import Any, TypeAlias, TypeVar, overload
 
 from dongu.data.pages import Pages
-from dongu.data.table import Cell, Number, Table, check_names, data_error, not_empty
+from dongu.data.table import Cell, Number, Places, Table, check_names, data_error, not_empty
+from dongu.text import is_blank
 
 PAGE_ROWS = 1 << 14  # rows that are packed together
 PAGE_CHARACTERS = 1 << 24  # or fewer rows with so many characters
+MOST_KEYS = 1 << 10  # of all objects of a file together
 COUNTS_A_PAGE = 128  # how often the characters are counted
 _END_BYTES = 8
 
@@ -120,6 +122,8 @@ class Rows:
         self._waiting: list[Sequence[Cell]] = []  # rows that are not packed yet
         self._counted, self._characters = 0, 0  # how many of these were looked at, and what they hold
         self._lines = array("q")
+        self._rows = 0
+        self._are_ragged = False  # whether rows that wait may lack the last columns
 
     def add(self, row: Sequence[Cell], line: int | None = None) -> None:
         """A cell for each column, and the line of the file at which the row begins, where there are lines."""
@@ -134,6 +138,24 @@ class Rows:
         self._waiting.extend(rows)
         self._count()
 
+    def take(self, table: Table) -> None:
+        """All rows of a table with the same columns, and their lines."""
+        cells = zip(*(table.columns[name] for name in self.names), strict=True)
+        for part in parts_of(cells, max(1, PAGE_ROWS // COUNTS_A_PAGE)):
+            self.extend(part)
+        self._lines.extend(table.lines or ())
+        self._rows += len(table)
+
+    def add_column(self, name: str) -> None:
+        """Another column, of which the rows so far have nothing."""
+        self._packed.append([[None] * len(page) for page in self._packed[0]] if self._packed else [])
+        self._are_ragged = True
+        self.names = [*self.names, name]
+
+    def __len__(self) -> int:
+        """The rows that were taken from tables."""
+        return self._rows
+
     def _count(self) -> None:
         """Pack a page once there is one."""
         new = self._waiting[self._counted :]
@@ -143,14 +165,18 @@ class Rows:
             self._pack()
 
     def _pack(self) -> None:
-        for pages, cells in zip(self._packed, zip(*self._waiting, strict=True), strict=True):
+        for pages, cells in zip(self._packed, self._transposed(), strict=True):
             pages.append(_pack(cells, self._pages))
         self._waiting, self._counted, self._characters = [], 0, 0
+
+    def _transposed(self) -> Iterator[tuple[Cell, ...]]:
+        """The columns of the rows that wait."""
+        return zip_longest(*self._waiting) if self._are_ragged else zip(*self._waiting, strict=True)
 
     def columns(self) -> list[Sequence[Cell]]:
         """The columns, each with all rows: lists, unless there were more rows than a page holds."""
         if not any(self._packed):
-            return [list(cells) for cells in zip(*self._waiting, strict=True)] or [[] for _ in self.names]
+            return [list(cells) for cells in self._transposed()] or [[] for _ in self.names]
         if self._waiting:
             self._pack()
         return [PagedColumn(pages) for pages in self._packed]
@@ -179,6 +205,33 @@ def _pack(cells: Sequence[Cell], pages: Pages) -> _Page:
     return _Packed(pages, pages.add(content), len(encoded), len(content), *kinds)
 
 
+def join_tables(tables: Iterable[Table], origin: str, *, said: str) -> Table:
+    """The rows of several files that are one split, each of which is read as the other ones are.
+
+    Raises:
+        DataError: they differ in their columns, or in the names of their classes.
+    """
+    first, rows = None, Rows([])
+    starts: list[int] = []
+    names: list[str] = []
+    sentences: dict[str, None] = {said: None}
+    for table in tables:
+        if first is None:
+            first, rows = replace(table, columns=dict.fromkeys(table.columns, ())), Rows(list(table.columns))
+        if table.columns.keys() != first.columns.keys():
+            what = f"the columns are {', '.join(table.columns)}, and those of {first.origin} {', '.join(first.columns)}"
+            raise data_error(table.origin, what, "the files of one split have the same columns")
+        if table.label_names != first.label_names:
+            what = f"the names of the classes are others than those of {first.origin}"
+            raise data_error(table.origin, what, "write the files of one split with the same classes")
+        starts.append(len(rows))
+        names.append(table.origin)
+        sentences |= dict.fromkeys(table.said)
+        rows.take(table)
+    joined = rows.table(Places(origin, starts, names), said=sentences)
+    return joined if first is None else replace(joined, label_names=first.label_names)
+
+
 def take_rows(table: Table, kept: Sequence[bool]) -> Table:
     """The rows of a table that are kept, each with the place that it had."""
     ids = range(len(table)) if table.ids is None else table.ids
@@ -188,6 +241,31 @@ def take_rows(table: Table, kept: Sequence[bool]) -> Table:
         lines=None if table.lines is None else list(compress(table.lines, kept)),
         ids=list(compress(ids, kept)),
     )
+
+
+def with_fields(table: Table, names: Iterable[str]) -> Table:
+    """The table with a column for each name that is the path of a field within the objects of a column: `a.b`."""
+    found: dict[str, Sequence[Cell]] = {}
+    for name in names:
+        column, _, path = name.partition(".")
+        if name in table.columns or not path or column not in table.columns:
+            continue
+        cells = column_of(_at(cell, path.split(".")) for cell in table.columns[column])
+        if any(cell is not None for cell in cells):
+            found[name] = cells
+    return replace(table, columns={**table.columns, **found}) if found else table
+
+
+def _at(cell: Any, path: Sequence[str]) -> Any:
+    """What lies at a path of keys, and of places in lists; None where nothing does."""
+    for key in path:
+        if isinstance(cell, dict):
+            cell = cell.get(key)
+        elif isinstance(cell, list) and key.isdecimal() and int(key) < len(cell):
+            cell = cell[int(key)]
+        else:
+            return None
+    return cell
 
 
 def column_of(cells: Iterable[Cell]) -> Sequence[Any]:
@@ -215,9 +293,11 @@ def json_of(column: Iterable[str]) -> Iterator[bytes]:
 
 
 def table_of_objects(objects: Iterable[tuple[int, Any]], origin: str, *, lines: bool) -> Table:
-    """The table of (line, or row number, and object); all objects must have the same keys."""
+    """The table of (line, or row number, and object); where an object lacks a key of another one, the cell is null."""
     rows = Rows([])
     keys: dict[str, Any] = {}
+    present: dict[str, int] = {}  # rows that have a key, of those that not all have
+    count = 0
     for number, value in objects:
         where = f"{origin}:{number}" if lines else f"{origin}, row {number}"
         if not isinstance(value, dict) or not value:
@@ -225,11 +305,26 @@ def table_of_objects(objects: Iterable[tuple[int, Any]], origin: str, *, lines: 
             raise data_error(where, "this row is not an object with a key for each column", hint)
         if not keys:
             check_names(list(value), where)
-            keys, rows = value, Rows(list(value))
+            keys, rows = dict.fromkeys(value), Rows(list(value))
         if value.keys() != keys.keys():
-            key = next(key for key in [*keys, *value] if key not in value or key not in keys)
-            state = "is missing here" if key in keys else "is not in the first row"
-            hint = "give every object the same keys, with null where there is no value"
-            raise data_error(where, f"the key {key!r} {state}", hint)
-        rows.add([value[name] for name in rows.names], number if lines else None)
-    return rows.table(origin)
+            for key in [key for key in value if key not in keys]:
+                if len(keys) == MOST_KEYS:
+                    what = f"there are more than {MOST_KEYS:,} different keys by this row"
+                    raise data_error(where, what, "a key is the name of a column: give every object the same ones")
+                if is_blank(key):
+                    check_names([*keys, key], where)
+                keys[key], present[key] = None, 0
+                rows.add_column(key)
+            for key in [key for key in keys if key not in value]:
+                present.setdefault(key, count)
+            for key in present.keys() & value.keys():
+                present[key] += 1
+        elif present:
+            present = {key: there + 1 for key, there in present.items()}
+        rows.add([value.get(name) for name in rows.names], number if lines else None)
+        count += 1
+    said = [
+        f"`{key}` is null in {count - there:,} of {count:,} rows, which do not have it"
+        for key, there in present.items()
+    ]
+    return rows.table(origin, said=said)

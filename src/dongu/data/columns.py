@@ -21,7 +21,7 @@ from dongu.data.names import (
     pair_of,
     to_read,
 )
-from dongu.data.table import Cell, Table, is_flag, is_word, kind_of
+from dongu.data.table import Cell, Table, inner_names, is_flag, is_word, kind_of
 from dongu.errors import DataError
 from dongu.text import is_blank
 
@@ -58,7 +58,7 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
             raise DataError(
                 f"there is no column `{name}`",
                 where=table.origin,
-                hint=f"{hint}the columns are: {', '.join(available)}",
+                hint=f"{hint}the columns are: {inner_names(table)}",
             )
     if texts is not None:
         texts = _as_written(texts, available)
@@ -74,13 +74,13 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
         raise DataError(
             "which column is the label cannot be told",
             where=table.origin,
-            hint=f"name it with --label-column (several of 0 and 1: a+b+c); the columns are: {', '.join(available)}",
+            hint=f"name it with --label-column (of 0 and 1: a+b+c); the columns are: {inner_names(table)}",
         )
     if texts is None:
         raise DataError(
             "which columns are the text cannot be told",
             where=table.origin,
-            hint=f"name them with --text-columns A [B]; the columns are: {', '.join(available)}",
+            hint=f"name them with --text-columns A [B]; the columns are: {inner_names(table)}",
         )
     if read_twice := {*_all_parts(texts, available)} & {*_all_parts([label], available)}:
         raise DataError(f"the column `{min(read_twice)}` is both text and label", where=table.origin)
@@ -175,7 +175,9 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
         parts = parts_of(name, table.columns)
         if parts is None:
             raise DataError(
-                f"there is no column `{name}`", where=table.origin, hint=f"the columns are: {', '.join(table.columns)}"
+                f"there is no column `{name}`",
+                where=table.origin,
+                hint=f"the columns are: {inner_names(table)}",
             )
         if len(parts) > 1:
             rows = _text_cells(table, name, parts)

@@ -18,7 +18,7 @@ from dongu.data.glue import glue_task
 from dongu.data.labels import hides_labels, name_labels, read_column, read_targets
 from dongu.data.sources import Source
 from dongu.data.splits import CUT_SPLITS, column_of_name, cut, group_codes, shares_of
-from dongu.data.table import Table
+from dongu.data.table import Table, place_of
 from dongu.errors import UsageError
 
 GROUP_COLUMNS = {  # that a split by rows may part, in lower case
@@ -52,7 +52,7 @@ class Examples:
 
     def where(self, row: int) -> str:
         """The place of a row in the source, as `Table.where` has it."""
-        return f"{self.origin}, row {self.ids[row] + 1}" if self.lines is None else f"{self.origin}:{self.lines[row]}"
+        return place_of(self.origin, int(self.ids[row]), None if self.lines is None else int(self.lines[row]))
 
     def take(self, mask: np.ndarray) -> Examples:
         """The rows where the mask, (rows,), is true."""

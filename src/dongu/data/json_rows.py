@@ -1,35 +1,53 @@
-"""Rows of JSON: one object a line, or the objects of one array, each read when it is asked for."""
+"""Rows of JSON: one object a line, the objects of one array, or a field of one; each is read when it is asked for."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
+from dongu.data.annotation import convert
 from dongu.data.cells import table_of_objects
 from dongu.data.table import Number, Table, data_error, reason_of
 from dongu.errors import DataError
+from dongu.text import counted
 
 WINDOW_CHARACTERS = 1 << 16  # of an array that are read together, or more where an element is longer
 LONGEST_TOKEN = 16  # characters: of what is no string or number, and may be cut at the end of a window (`-Infinity`)
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
+_FIRST = re.compile(r"\[[ \t\r\n]*([^ \t\r\n])")  # of a list
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_json_lines(lines: Iterable[str], origin: str) -> Table:
-    """One object a line."""
-    return _table(_json_lines(lines, origin), origin)
+def read_json_lines(lines: Iterable[str], origin: str, tool: str | None = None) -> Table:
+    """One object a line; `tool` is `--format`."""
+    return _table(_json_lines(lines, origin), origin, tool)
 
 
-def read_json_array(pieces: Iterator[str], origin: str) -> Table:
+def read_json_array(pieces: Iterator[str], origin: str, tool: str | None = None) -> Table:
     """The objects of one array; the text comes in pieces of any length."""
-    return _table(_json_array(_Window(pieces, origin), origin), origin)
+    return _table(_json_array(_Window(pieces, origin), origin), origin, tool)
 
 
-def _table(rows: Iterator[tuple[int, Any]], origin: str) -> Table:
-    table = table_of_objects(rows, origin, lines=True)
+def read_json_object(pieces: Iterator[str], origin: str, field: str | None, tool: str | None = None) -> Table:
+    """The rows in one object: those of a field by its path, or of its only list of rows, or its columns.
+
+    Raises:
+        DataError: there is no such field, or there are several lists of rows, or none and no columns.
+    """
+    found: list[str] = []
+    window = _Window(pieces, origin)
+    rows = _rows_at(window, field.split("."), origin) if field else _rows_of_object(window, origin, found)
+    table = _table(rows, origin, tool)
+    return replace(table, said=(*found, *table.said))
+
+
+def _table(rows: Iterator[tuple[int, Any]], origin: str, tool: str | None) -> Table:
+    rows, converter = convert(rows, origin, tool)
+    table = converter.finished(table_of_objects(rows, origin, lines=True))
     if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
         hint = "write one object a row; a split is a file of its own (train.jsonl, validation.jsonl)"
         raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
@@ -55,7 +73,16 @@ def _json_lines(lines: Iterable[str], origin: str) -> Iterator[tuple[int, Any]]:
 
 
 def _json_array(window: _Window, origin: str) -> Iterator[tuple[int, Any]]:
-    """The elements one by one, with the line at which each begins."""
+    """The elements one by one, with the line at which each begins; nothing follows the last one."""
+    line = 1
+    for line, value in _elements(window, origin):
+        yield line, value
+    if window.next():
+        what = "text follows the end of the array"
+        raise data_error(f"{origin}:{line}", what, "write [object, object, …]; was the file cut off?")
+
+
+def _elements(window: _Window, origin: str) -> Iterator[tuple[int, Any]]:
     window.take()  # the bracket
     line, mark = 1, window.take() if window.next() == "]" else ","
     while mark == ",":
@@ -63,10 +90,98 @@ def _json_array(window: _Window, origin: str) -> Iterator[tuple[int, Any]]:
         line = window.line()
         yield line, window.value()
         mark = window.take()
-    if mark != "]" or window.next():
+    if mark != "]":
         what = "a comma or the closing ] is missing after this object"
-        what = "text follows the end of the array" if mark == "]" else what
         raise data_error(f"{origin}:{line}", what, "write [object, object, …]; was the file cut off?")
+
+
+def _fields(window: _Window, origin: str) -> Iterator[str]:
+    """The names of the fields of an object, each at its value, which is to be read before the next name."""
+    seen: set[str] = set()
+    mark = window.take()  # the brace
+    while mark != "}":
+        if mark not in ("{", ","):
+            what, hint = "a comma or the closing } is missing in the object", "correct it; was the file cut off?"
+            raise data_error(f"{origin}:{window.line()}", what, hint)
+        if not seen and window.next() == "}":
+            break
+        window.next()
+        line, name = window.line(), window.value()
+        if type(name) is not str or window.take() != ":":
+            raise data_error(f"{origin}:{line}", "a field of the object has no name", "correct it")
+        if name in seen:
+            raise data_error(f"{origin}:{line}", f"the field {name!r} is given twice", "remove one of them")
+        seen.add(name)
+        window.next()
+        yield name
+        mark = window.take()
+
+
+def _rows_at(window: _Window, path: list[str], origin: str) -> Iterator[tuple[int, Any]]:
+    """The rows of the field at a path; what follows it is not looked at."""
+    seen = []
+    shown = ".".join(path)
+    while path:
+        if window.next() != "{":
+            break
+        names = _fields(window, origin)
+        for name in names:
+            seen.append(name)
+            if name == path[0]:
+                break
+            window.value()
+        else:
+            hint = f"the fields are: {', '.join(seen) or 'none'}"
+            raise data_error(origin, f"there is no field `{shown}`", f"{hint}; --field names one by its path")
+        path, seen = path[1:], []
+    if path or window.next() != "[":
+        raise data_error(origin, f"the field `{shown}` is no list of rows", "--field names one by its path: data.rows")
+    yield from _elements(window, origin)
+
+
+def _rows_of_object(window: _Window, origin: str, found: list[str]) -> Iterator[tuple[int, Any]]:
+    window.next()
+    first_line, rows_in = window.line(), ""
+    others: dict[str, Any] = {}
+    passed: list[str] = []
+    for name in _fields(window, origin):
+        if window.next() == "[" and window.opens("{"):
+            if rows_in:
+                hint = f"name one of them: --field {name}; of several splits, each in a file of its own (train.jsonl)"
+                raise data_error(origin, f"there are several lists of rows: {rows_in}, {name}", hint)
+            rows_in = name
+            yield from _elements(window, origin)
+        elif rows_in:
+            passed.append(name)
+            window.value()
+        else:
+            others[name] = window.value()
+    if window.next():
+        raise data_error(f"{origin}:{window.line()}", "text follows the object", "write one object a line (.jsonl)")
+    if rows_in:
+        unused = f"; not used: {', '.join([*others, *passed])}" if others or passed else ""
+        found.append(f"the rows of the field `{rows_in}` (--field names another){unused}")
+        return
+    rows = _rows_of_columns(others)
+    if rows is not None:
+        found.append(f"an object of {counted(len(others), 'column')}")
+    yield from ((first_line, row) for row in rows or [others])
+
+
+def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The rows of columns: lists, or what pandas writes in their place (`orient` columns or split); None for others."""
+    if value.keys() in ({"columns", "index", "data"}, {"columns", "data"}):
+        names, rows = value["columns"], value["data"]
+        if isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(names) for row in rows):
+            return [dict(zip(map(str, names), row, strict=True)) for row in rows]
+    columns = [*value.values()]
+    if columns and all(isinstance(column, dict) for column in columns):
+        if any(column.keys() != columns[0].keys() for column in columns):
+            return None
+        columns = [[*column.values()] for column in columns]
+    if not columns or not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+        return None
+    return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 class _Window:
@@ -91,6 +206,13 @@ class _Window:
         mark = self.next()
         self._place += len(mark)
         return mark
+
+    def opens(self, mark: str) -> bool:
+        """Whether the list at this place begins with a value that begins so."""
+        while not (found := _FIRST.match(self._text, self._place)):
+            if not self._read_on():
+                return False
+        return found[1] == mark
 
     def line(self) -> int:
         """The line of the file at this place."""

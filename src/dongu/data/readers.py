@@ -13,32 +13,36 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from dongu.config import RunConfig, make_config
+from dongu.data.archives import ARCHIVES, unpacked
 from dongu.data.cells import Rows
 from dongu.data.delimited import read_delimited
 from dongu.data.encoding import PIECE_BYTES, decode_utf8, in_utf8, pieces_of_lines, text_lines
-from dongu.data.json_rows import read_json_array, read_json_lines
+from dongu.data.excel import read_sheet
+from dongu.data.json_rows import read_json_array, read_json_lines, read_json_object
 from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, reason_of
 
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".feather", ".xlsx")
 BATCH_ROWS = 1 << 12  # of parquet, made into cells together
+FIRST_LINE_BYTES = 1 << 20  # of a .json, that are looked at for an object
 READ_BYTES = 1 << 20  # of a column of parquet, read together
-FILE_KINDS = "a file is .csv, .tsv, .json, .jsonl or .parquet"
+FILE_KINDS = (
+    "a file is .csv, .tsv, .json, .jsonl, .parquet, .arrow, .feather or .xlsx, perhaps in .gz, .bz2, .xz, .zst or .zip"
+)
 AS_FOUND = make_config({})  # how a file is read where nobody says it
 
 
 _OTHER_KINDS = {  # what to do with files that people have
-    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "unpack it first (gunzip, bunzip2, unxz, unzstd, unzip)"),
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save the sheet as csv, in UTF-8"),
-    **dict.fromkeys((".arrow", ".feather"), "in Python: dongu.train(datasets.Dataset.from_file(PATH))"),
+    **dict.fromkeys((".xls", ".ods", ".xlsm", ".xlsb"), "save it as .xlsx, or the sheet as CSV UTF-8"),
+    **dict.fromkeys((".tar", ".tgz", ".7z", ".rar"), "unpack it first, and give the folder or one of its files"),
 }
 
 
 def read_file(path: Path, config: RunConfig = AS_FOUND) -> Table:
-    """Reads one csv, tsv, json, jsonl or parquet file; the ending, in any case, says which.
+    """Reads one file of `FILE_KINDS`; the ending, in any case, says which.
 
     Args:
         path: the file.
@@ -47,36 +51,69 @@ def read_file(path: Path, config: RunConfig = AS_FOUND) -> Table:
     Raises:
         DataError: the file is missing, unreadable, of another kind, empty, or not well formed.
     """
-    origin, suffix = str(path), path.suffix.lower()
+    origin = str(path)
     if path_kind(path) is None:
         raise data_error(origin, "no such file or folder", closest_name(path) or "check the path")
     if path_kind(path) == "folder":
         raise data_error(origin, "this is a folder, and one file is needed", FILE_KINDS)
     if path_kind(path) == "device":  # reading it might never end
         raise data_error(origin, "this is a pipe or a device, and a file is needed", "write its content to a file")
-    if suffix not in SUFFIXES:
-        what = f"files ending in {suffix} are not read" if suffix else "a file without an ending is not read"
-        raise data_error(origin, what, _OTHER_KINDS.get(suffix, FILE_KINDS))
+    if not is_archive(path.name):
+        _check_suffix(path.name, origin)
     try:
         with path.open("rb") as file:
-            return _read_open(file, suffix, origin, config)
+            return read_open(file, path.name, origin, config)
     except OSError as error:
         raise data_error(origin, f"cannot be read ({error.strerror})", "check the permissions") from error
 
 
-def _read_open(file: BufferedReader, suffix: str, origin: str, config: RunConfig) -> Table:
+def is_archive(name: str) -> bool:
+    return PurePath(name).suffix.lower() in ARCHIVES
+
+
+def stem_of(name: str) -> str | None:
+    """The name of a file that is read, without its endings (`train.csv.gz` is `train`); None for any other file."""
+    path = PurePath(name)
+    inner = PurePath(path.stem) if is_archive(name) else path
+    if inner.suffix.lower() in SUFFIXES:
+        return inner.stem
+    return inner.name if path.suffix.lower() == ".zip" else None  # whose member has its own name
+
+
+def _check_suffix(name: str, origin: str) -> str:
+    suffix = PurePath(name).suffix.lower()
+    if suffix not in SUFFIXES:
+        what = f"files ending in {suffix} are not read" if suffix else "a file without an ending is not read"
+        raise data_error(origin, what, _OTHER_KINDS.get(suffix, FILE_KINDS))
+    return suffix
+
+
+def read_open(file: BufferedReader, name: str, origin: str, config: RunConfig) -> Table:
+    """What `read_file` reads, of a file that is open; the ending of its name says which kind it is."""
     if not file.peek(1):
         raise data_error(origin, "the file is empty (0 bytes)", "write or fetch it again")
+    if is_archive(name):
+        file, name, member = unpacked(file, name, origin, config.max_expansion)
+        _check_suffix(name, origin)
+        table = read_open(file, name, origin, config)
+        return replace(table, said=(member, *table.said)) if member else table
+    suffix = _check_suffix(name, origin)
     if suffix == ".parquet":
         return table_of_arrow(_parquet_batches(file), origin)
+    if suffix == ".xlsx":
+        return read_sheet(file, origin, config)
+    if suffix in (".arrow", ".feather"):
+        return table_of_arrow(_ipc_batches(file, origin), origin)
     _refuse_other_formats(file, origin)
     file, encoding = in_utf8(file, origin, config.encoding)
     if suffix in (".csv", ".tsv"):
         table = read_delimited(file, origin, config, "," if suffix == ".csv" else "\t")
-    elif suffix == ".json" and _starts_an_array(file):
-        table = read_json_array(decode_utf8(pieces_of_lines(file), origin), origin)
+    elif suffix == ".json" and _starts_an_array(file) and config.field is None:
+        table = read_json_array(decode_utf8(pieces_of_lines(file), origin), origin, config.format)
+    elif suffix == ".json" and (config.field or _is_one_object(file)):
+        table = read_json_object(decode_utf8(pieces_of_lines(file), origin), origin, config.field, config.format)
     else:
-        table = read_json_lines(text_lines(file, origin), origin)
+        table = read_json_lines(text_lines(file, origin), origin, config.format)
     return replace(table, said=(encoding, *table.said)) if encoding else table
 
 
@@ -103,9 +140,9 @@ def closest_name(path: Path) -> str:
 
 
 _OTHER_FORMATS = {
-    b"\x1f\x8b": ("a gzip archive", "unpack it with gunzip"),
-    b"PK\x03\x04": ("a zip archive or an Excel workbook", "unpack it, or save the sheet as CSV UTF-8"),
-    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save the sheet as CSV UTF-8"),
+    b"\x1f\x8b": ("a gzip archive", "rename it to end in .gz, or unpack it with gunzip"),
+    b"PK\x03\x04": ("a zip archive or an Excel workbook", "rename it to end in .zip, or .xlsx"),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as .xlsx, or the sheet as CSV UTF-8"),
 }
 
 
@@ -135,6 +172,20 @@ def _starts_an_array(file: BufferedReader) -> bool:
     return first.startswith(b"[")
 
 
+def _is_one_object(file: BufferedReader) -> bool:
+    """Whether an object runs over several lines, or there is no other line: then it holds rows, or is one."""
+    first = b""
+    while not first.strip() and (line := file.readline(FIRST_LINE_BYTES)):
+        first = line
+    try:
+        whole = isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        whole = False
+    rest = file.read(PIECE_BYTES).strip()
+    file.seek(0)
+    return first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") and not (whole and rest)
+
+
 # --- parquet and Arrow
 
 
@@ -143,6 +194,27 @@ def _parquet_batches(file: BufferedReader) -> Iterator[Any]:
 
     reader = parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, buffer_size=READ_BYTES)
     yield from reader.iter_batches(BATCH_ROWS, use_threads=False)
+
+
+def _ipc_batches(file: BufferedReader, origin: str) -> Iterator[Any]:
+    """Of Arrow's format for files, which Feather is, or for streams, which `datasets` writes."""
+    import pyarrow as pa
+
+    if file.peek(4).startswith(b"FEA1"):
+        raise data_error(origin, "this is Feather of version 1", "write it again with pyarrow.feather.write_feather")
+    if file.peek(6).startswith(b"ARROW1"):
+        reader = pa.ipc.open_file(file)
+        batches = map(reader.get_batch, range(reader.num_record_batches))
+    else:
+        batches = iter(pa.ipc.open_stream(file))
+    return pieces_of_batches(batches)
+
+
+def pieces_of_batches(batches: Iterable[Any]) -> Iterator[Any]:
+    """The same rows in batches that are not large."""
+    for batch in batches:
+        for start in range(0, batch.num_rows, BATCH_ROWS):
+            yield batch.slice(start, BATCH_ROWS)
 
 
 def table_of_arrow(batches: Iterable[Any], origin: str) -> Table:
@@ -159,7 +231,7 @@ def table_of_arrow(batches: Iterable[Any], origin: str) -> Table:
                 label_names = _label_names((batch.schema.metadata or {}).get(b"huggingface", b""))
             rows.extend(zip(*map(_arrow_cells, batch.columns), strict=True))
     except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
-        what = f"the data are damaged, or not parquet ({reason_of(error)})"
+        what = f"the data are damaged, or not of this kind ({reason_of(error)})"
         raise data_error(origin, what, "write or fetch it again") from error
     table = rows.table(origin)
     for name in label_names:  # an editor may have kept the declaration of a column that now holds text

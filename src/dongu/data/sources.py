@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import filecmp
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,20 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from dongu.config import RunConfig
-from dongu.data.cells import table_of_objects, uncollected
+from dongu.data.cells import table_of_objects, uncollected, with_fields
+from dongu.data.download import STANDARD_INPUT, address_file, read_address, read_standard_input
+from dongu.data.folders import OWN_NAME_ADVICE, choose_splits, is_own_name, is_train, read_files, read_folder
 from dongu.data.glue import GLUE
 from dongu.data.readers import (
     AS_FOUND,
     BATCH_ROWS,
     FILE_KINDS,
-    SUFFIXES,
     closest_name,
     path_kind,
+    pieces_of_batches,
     read_file,
+    stem_of,
     table_of_arrow,
 )
 from dongu.data.table import Table, as_cell, check_names, data_error, reason_of
-from dongu.errors import DataError
 from dongu.hub import ask_commit, asked, commit_of, out_of_reach, refusal, say_cached, split_commit, split_revision
 from dongu.text import file_name
 
@@ -57,20 +58,15 @@ class Source:
         return tuple(f"{', '.join(names)}: {sentence}" for sentence, names in files.items())
 
 
-_ALIASES = {
-    "train": ("train",),
-    "validation": ("validation", "dev", "valid", "val", "validation_matched"),
-    "test": ("test", "test_matched"),
-    "validation_mismatched": ("validation_mismatched",),
-    "test_mismatched": ("test_mismatched",),
-}
-_OWN_NAME = re.compile(r"((validation|test):)?[a-z0-9][a-z0-9_-]*", re.ASCII | re.IGNORECASE)
-_NOT_SPLITS = ("best_step", "steps", "metric", "threshold", "calibrated", "temperature", "per_class")  # of results.json
 _DATA = (
     f"DATA is a folder with train.* and perhaps validation.* and test.*, or one file ({FILE_KINDS}), "
     "or a Hub name (glue:mrpc, owner/name, owner/name:config, each perhaps with @revision)"
 )
-_IN_MEMORY = "in Python also a datasets.DatasetDict or Dataset, a pandas frame, a list of dicts, a dict of splits"
+_PATTERN = re.compile(r"[*?\[]")
+_IN_MEMORY = (
+    "in Python also a datasets.DatasetDict or Dataset, a pandas or polars frame, an Arrow table, a list of dicts, "
+    "a dict of columns or of splits"
+)
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:\w[\w.+-]*)?(@\w[\w./-]*)?", re.ASCII)
 
 
@@ -87,10 +83,28 @@ def read_source(data: Any, config: RunConfig = AS_FOUND) -> Source:
     """
     if isinstance(data, str | Path):
         source = _read_name(str(data), config)
-        return source if source.place else replace(source, place=str(data))
-    if isinstance(data, dict):
-        return Source("data", _read_splits(data, "data", config, own=True)[0])
-    return Source("data", {"train": _from_memory(data, "data", config)})
+        source = source if source.place or data == STANDARD_INPUT else replace(source, place=str(data))
+    elif isinstance(data, dict) and not _are_columns(data):
+        source = Source("data", _read_splits(data, "data", config, own=True)[0])
+    else:
+        source = Source("data", {"train": _from_memory(data, "data", config)})
+    splits = {name: with_fields(table, _names_in(config)) for name, table in source.splits.items()}
+    return replace(source, splits=splits)
+
+
+def _names_in(config: RunConfig) -> list[str]:
+    """The columns that the options name."""
+    names = (*(config.text_columns or ()), config.label_column or "", *(config.columns or ()))
+    return [part for name in names for part in name.split("+")]
+
+
+def _are_columns(data: dict[Any, Any]) -> bool:
+    """Whether a dict holds columns, and not splits: lists of one length, and none of rows."""
+    lengths = {len(cells) if isinstance(cells, list | tuple) else -1 for cells in data.values()}
+    rows = any(
+        isinstance(cell, dict) for cells in data.values() if isinstance(cells, list | tuple) for cell in cells[:1]
+    )
+    return len(lengths) == 1 and min(lengths) > 0 and not rows and not any(map(is_train, map(str, data)))
 
 
 def _read_name(name: str, config: RunConfig) -> Source:
@@ -98,88 +112,33 @@ def _read_name(name: str, config: RunConfig) -> Source:
     with contextlib.suppress(RuntimeError):  # the home of `~nobody`: reported as a missing path
         path = path.expanduser()
     kind = path_kind(path) if name.strip() else None
+    if name == STANDARD_INPUT and kind is None:
+        return Source("data", {"train": read_standard_input(config)})
     if kind is None and "://" in name:
-        raise data_error(name, "an address is not read", "fetch the file first: curl -LO ADDRESS")
+        address, table = read_address(name, config)
+        return Source(stem_of(address_file(address)) or "data", {"train": table}, place=address)
     if kind == "folder":
-        splits, not_read = _read_folder(path, config)
+        splits, not_read = read_folder(path, config)
         return Source(path.resolve().name or "data", splits, not_read=not_read)
-    if kind is not None or path.suffix.lower() in SUFFIXES or name.startswith((".", "/", "~")):
-        return Source(path.stem, {"train": read_file(path, config)})
+    if kind is None and _PATTERN.search(name) and (files := _matching(path)):
+        splits, not_read = read_files(files, str(path), config)
+        return Source(path.parent.resolve().name or "data", splits, not_read=not_read)
+    folder, _, part = str(path).rpartition(":")
+    if kind is None and folder and path_kind(Path(folder) / "README.md") == "file":
+        splits, not_read = read_folder(Path(folder), config, part)
+        return Source(f"{Path(folder).resolve().name}-{part}", splits, not_read=not_read)
+    if kind is not None or stem_of(path.name) is not None or name.startswith((".", "/", "~")):
+        return Source(stem_of(path.name) or path.stem, {"train": read_file(path, config)})
     if name.partition(":")[0] == "glue" or _HUB_NAME.fullmatch(name):
         return _read_hub(name)
     meant = f"did you mean glue:{name}?" if name in GLUE else closest_name(path)
     raise data_error("", f"{name!r} is no file or folder here, and no Hub name", f"{meant} {_DATA}".strip())
 
 
-def _read_folder(path: Path, config: RunConfig) -> tuple[dict[str, Table], tuple[str, ...]]:
-    """The splits, and the files that are none: other columns, or no name for a split."""
-    try:
-        entries = sorted(path.iterdir())
-        stems = {e.name: e.stem.lower() for e in entries if e.suffix.lower() in SUFFIXES and e.is_file()}
-    except OSError as error:
-        raise data_error(str(path), f"cannot be read ({error.strerror})", "check the permissions") from error
-    chosen = _choose_splits(stems, str(path), [entry.name for entry in entries], _folder_hint(entries))
-    for split, name in chosen.items():
-        if split != "train" and _same_bytes(path / name, path / chosen["train"]):
-            what = f"holds the same bytes as {chosen['train']}: to measure on what was learnt says nothing"
-            raise data_error(str(path / name), what, "remove it, and a part of train is held out; or give other rows")
-    splits = {split: read_file(path / name, config) for split, name in chosen.items()}
-    not_read = []
-    for name in (name for name in stems if name not in chosen.values()):
-        table = _read_other(path / name, config) if _is_own_name(Path(name).stem) else None
-        # What has further columns is another file: the answers of `dongu predict`, say.
-        if table is None or Path(name).stem in splits or splits["train"].columns.keys() != table.columns.keys():
-            not_read.append(name)
-        else:
-            splits[Path(name).stem] = table
-    return splits, tuple(not_read)
-
-
-def _read_other(path: Path, config: RunConfig) -> Table | None:
-    with contextlib.suppress(DataError):
-        return read_file(path, config)
-    return None
-
-
-def _is_own_name(name: Any) -> bool:
-    """Whether a split can be called so, where it is none of the usual ones: files are named after it."""
-    usual = {alias for aliases in _ALIASES.values() for alias in aliases}
-    return bool(_OWN_NAME.fullmatch(str(name))) and str(name).lower() not in {*usual, *_NOT_SPLITS}
-
-
-def _same_bytes(one: Path, other: Path) -> bool:
-    try:
-        return one.stat().st_size > 0 and filecmp.cmp(one, other, shallow=False)
-    except OSError:  # reading it says what is wrong
-        return False
-
-
-def _folder_hint(entries: list[Path]) -> str:
-    """What to do with a folder that has no train split, by what it has."""
-    names = {entry.name for entry in entries}
-    if names & {"dataset_info.json", "dataset_dict.json"}:  # what `save_to_disk` writes
-        return "in Python: dongu.train(datasets.load_from_disk(FOLDER))"
-    if any(re.fullmatch(r"(?i).*-\d+-of-\d+\..+", name) for name in names) or "data" in names:
-        return "shards are not read: join those of a split to one file, train.parquet, or give the Hub's name"
-    if entries and all(entry.is_dir() for entry in entries):
-        return "folders by class are not read: write one csv with the columns text and label"
-    return f"name it train (in a folder, train.csv); {FILE_KINDS}"
-
-
-def _choose_splits(stems: dict[Any, str], where: str, present: Iterable[Any], hint: str) -> dict[str, Any]:
-    """Split to the one key of `stems` that stands for it."""
-    chosen: dict[str, Any] = {}
-    for split, aliases in _ALIASES.items():
-        found = [key for key, stem in stems.items() if stem in aliases]
-        if len(found) > 1:
-            raise data_error(where, f"{' and '.join(map(str, found))} are both the {split} split", "keep one of them")
-        if found:
-            chosen[split] = found[0]
-    if "train" not in chosen:
-        names = [str(name) for name in present]
-        listing = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        raise data_error(where, f"there is no train split; there is {listing or 'nothing'}", hint)
-    return chosen
+def _matching(path: Path) -> list[Path]:
+    """The files that a pattern such as `shards/*.parquet` stands for, by their names."""
+    pattern = str(path.relative_to(path.anchor))
+    return sorted(file for file in Path(path.anchor).glob(pattern) if path_kind(file) == "file")
 
 
 def hub_parts(name: str) -> tuple[str, str | None]:
@@ -269,11 +228,10 @@ def _read_splits(
     data: dict[Any, Any], origin: str, config: RunConfig, *, own: bool
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
     """The splits, those of a name of their own among them if these are wanted, and the names that are left out."""
-    chosen = _choose_splits({key: str(key).lower() for key in data}, origin, data, "one of them is called train")
+    chosen = choose_splits({key: str(key).lower() for key in data}, origin, data, "one of them is called train")
     others = [key for key in data if key not in chosen.values()]
-    if own and (wrong := [key for key in others if not _is_own_name(key)]):
-        hint = f"a name is of letters, digits, _ and -, perhaps after validation:, and none of {', '.join(_NOT_SPLITS)}"
-        raise data_error(origin, f"a split cannot be called {wrong[0]!r}", hint)
+    if own and (wrong := [key for key in others if not is_own_name(key)]):
+        raise data_error(origin, f"a split cannot be called {wrong[0]!r}", OWN_NAME_ADVICE)
     chosen |= {str(key): key for key in others} if own else {}
     tables = {split: _from_memory(data[key], f"{origin} {key}", config) for split, key in chosen.items()}
     return tables, () if own else tuple(map(str, others))
@@ -284,11 +242,22 @@ def _from_memory(data: Any, origin: str, config: RunConfig) -> Table:
         return read_file(Path(data), config)
     if _is_a(data, "datasets", "Dataset"):
         return table_of_arrow(data.with_format("arrow").iter(BATCH_ROWS), origin)
+    if _is_a(data, "datasets", "IterableDataset"):
+        table = table_of_objects(_memory_rows(data, origin), origin, lines=False)
+        names = {name: kind.names for name, kind in (data.features or {}).items() if hasattr(kind, "names")}
+        return replace(table, label_names=names)
     if _is_a(data, "pandas", "DataFrame"):
         check_names(list(data.columns), origin)
         return table_of_objects(_memory_rows(_records(data), origin), origin, lines=False)
     if isinstance(data, list | tuple):
         return table_of_objects(_memory_rows(data, origin), origin, lines=False)
+    if isinstance(data, dict):
+        rows = (dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True))
+        return table_of_objects(_memory_rows(rows, origin), origin, lines=False)
+    if hasattr(data, "__arrow_c_stream__"):  # of polars, Arrow, DuckDB and others
+        import pyarrow as pa
+
+        return table_of_arrow(pieces_of_batches(pa.RecordBatchReader.from_stream(data)), origin)
     raise data_error(origin, f"{type(data).__name__} is not a data set", f"{_DATA}; {_IN_MEMORY}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -36,6 +37,33 @@ class Other(str):
 Cell: TypeAlias = str | Number | Other | bool | list[Any] | dict[str, Any] | None
 
 
+class Places(str):
+    """The origin of rows that come from several files: the folder, or the pattern, that stands for all."""
+
+    __slots__ = ("names", "starts")
+    names: Sequence[str]
+    starts: Sequence[int]
+
+    def __new__(cls, origin: str, starts: Sequence[int], names: Sequence[str]) -> Places:
+        """
+        Args:
+            origin: what stands for all of them.
+            starts: the first row of each file, from 0, in order.
+            names: of the files.
+        """
+        made = super().__new__(cls, origin)
+        made.names, made.starts = names, starts
+        return made
+
+
+def place_of(origin: str, row: int, line: int | None) -> str:
+    """The place of a row of the source, counted from 0, or of its line: `a.csv:17`, or `a.parquet, row 17`."""
+    if isinstance(origin, Places):
+        file = bisect_right(origin.starts, row) - 1
+        row, origin = row - origin.starts[file], origin.names[file]
+    return f"{origin}, row {row + 1}" if line is None else f"{origin}:{line}"
+
+
 @dataclass(frozen=True)
 class Table:
     """One split, read strictly: columns of cells in the order of the file."""
@@ -57,10 +85,9 @@ class Table:
         return len(next(iter(self.columns.values()), ()))
 
     def where(self, row: int) -> str:
-        """The place of a row, whose index counts from 0: `train.csv:17`, or `train.parquet, row 17`."""
-        if self.lines is not None:
-            return f"{self.origin}:{self.lines[row]}"
-        return f"{self.origin}, row {(row if self.ids is None else self.ids[row]) + 1}"
+        """The place of a row, whose index counts from 0: see `place_of`."""
+        id_ = row if self.ids is None else self.ids[row]
+        return place_of(self.origin, id_, None if self.lines is None else self.lines[row])
 
 
 def data_error(where: str, what: str, hint: str = "") -> DataError:
@@ -121,6 +148,17 @@ FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true
 def is_flag(cell: Cell) -> bool:
     """Whether a cell is 0 or 1, however written."""
     return str(cell).lower() in FLAGS
+
+
+def inner_names(table: Table) -> str:
+    """The names of the columns, and of those that hold objects the paths of their fields, as options take them."""
+    return ", ".join(path for name, cells in table.columns.items() for path in _paths(name, next(iter(cells), None)))
+
+
+def _paths(name: str, cell: Cell) -> list[str]:
+    if not isinstance(cell, dict) or not cell:
+        return [name]
+    return [path for key, inner in cell.items() for path in _paths(f"{name}.{key}", inner)]
 
 
 def check_names(names: list[Any], where: str) -> None:

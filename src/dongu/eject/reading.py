@@ -147,7 +147,9 @@ class Reading:
 
 
 def _format(path: str) -> tuple[str, str]:
-    return FORMATS[Path(path).suffix.lower()]
+    if (suffix := Path(path).suffix.lower()) not in FORMATS:
+        raise DataError("a plain script cannot read it", where=path, hint=AS_ROWS)
+    return FORMATS[suffix]
 
 
 def find_reading(data: TextData) -> Reading:
@@ -261,13 +263,13 @@ def _load(path: str, data: TextData, cache: str) -> Any:
 
     kind, words = _format(path)
     options: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if "sep=" in words else {}
-    if "converters" in words:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            head = next(csv.reader(file, "excel-tab" if options else "excel"))
-        names = (*data.columns.texts, data.columns.label, *data.splits["train"].columns)
-        columns = [part for name in names for part in parts_of(name, head) or ()]
-        options |= {"usecols": columns, "converters": dict.fromkeys(columns, str), "na_filter": False}
     try:
+        if "converters" in words:
+            with Path(path).open(encoding="utf-8-sig", newline="") as file:
+                head = next(csv.reader(file, "excel-tab" if options else "excel"))
+            names = (*data.columns.texts, data.columns.label, *data.splits["train"].columns)
+            columns = [part for name in names for part in parts_of(name, head) or ()]
+            options |= {"usecols": columns, "converters": dict.fromkeys(columns, str), "na_filter": False}
         return load_dataset(kind, data_files=path, split="train", cache_dir=cache, **options)
     except Exception as error:  # of any of the readers behind it
         reason = " ".join(str(error.__cause__ or error).split())

@@ -79,6 +79,11 @@ class SavedRun:
         """The columns that a row needs: one, or two for a pair."""
         return self.config.text_columns or ()
 
+    def reading(self, options: Mapping[str, Any]) -> RunConfig:
+        """How other data are read for this run: by these options, and with the columns that the run reads."""
+        names = ("text_columns", "label_column", "columns")
+        return make_config({**{name: getattr(self.config, name) for name in names}, **options})
+
     def columns_of(self, texts: Any) -> Sequence[Sequence[str]]:
         """One column a text, of whatever holds texts: see `Classifier.predict`.
 

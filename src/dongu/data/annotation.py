@@ -1,0 +1,183 @@
+"""What annotation tools export, as rows: a text, a label, and which rows were not accepted.
+
+`TOOLS` is the table of them: a tool more is an entry more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, TypeAlias
+
+from dongu.data.cells import column_of
+from dongu.data.table import Number, Table, data_error
+from dongu.text import counted
+
+Row: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool: by what its rows are known, and what they are for training."""
+
+    name: str
+    """As the documentation of the tool has it."""
+    is_of: Callable[[Row], bool]
+    """Whether a row is one of it; the first row of a file is asked."""
+    read: Callable[[Row], Row | str]
+    """The row as it is learnt, or why it is left out."""
+    one_label: bool = True
+    """Whether lists of labels are what the tool writes for single labels too."""
+
+
+def _is_accepted(row: Row) -> str:
+    return "" if row.get("answer", "accept") == "accept" else f"`answer` is {row['answer']}"
+
+
+def _label_studio(row: Row) -> Row | str:
+    """Each control (`from_name`) becomes a column; what several people say of a text counts where they agree."""
+    answers: list[Row] = []
+    for annotation in row.get("annotations") or row.get("completions") or ():
+        if isinstance(annotation, dict) and not annotation.get("was_cancelled"):
+            results = [_result_of(item) for item in annotation.get("result") or () if isinstance(item, dict)]
+            answers.append({name: value for name, value in results if value is not None})
+    if not any(answers):
+        return "without an annotation"
+    if any(answer != answers[0] for answer in answers):
+        return "on which the annotators disagree"
+    names = [*answers[0]]
+    labels = {"label": answers[0][names[0]]} if len(names) == 1 else answers[0]
+    return {**{name: cell for name, cell in row["data"].items() if name not in labels}, **labels}
+
+
+def _result_of(item: Row) -> tuple[str, Any]:
+    value = item.get("value")
+    value = value if isinstance(value, dict) else {}
+    found = next((value[name] for name in ("choices", "rating", "number") if name in value), None)
+    return str(item.get("from_name")), found
+
+
+def _label_studio_min(row: Row) -> Row | str:
+    return {
+        name: cell["choices"] if isinstance(cell, dict) and "choices" in cell else cell for name, cell in row.items()
+    }
+
+
+def _doccano(row: Row) -> Row | str:
+    if any(isinstance(label, list) for label in row["label"]):
+        return "with spans, which are no classes"
+    return row
+
+
+def _prodigy(row: Row) -> Row | str:
+    if why := _is_accepted(row):
+        return why
+    return {**row, "label": row["accept"]} if isinstance(row.get("accept"), list) else row
+
+
+def _spacy(row: Row) -> Row | str:
+    label = [name for name, value in row["cats"].items() if value in ("1", "1.0") or value is True]
+    return {**row, "label": label}
+
+
+_MIN_KEYS = {"annotator", "annotation_id", "lead_time"}
+_NO_LABELS = {"Comments", "comments", "accept", "options"}
+_DOCCANO_KEYS = {"Comments", "comments", "annotation_approver", "meta"}
+TOOLS: Mapping[str, Tool] = {
+    "label-studio": Tool(
+        "Label Studio",
+        lambda row: isinstance(row.get("data"), dict) and bool({"annotations", "completions"} & row.keys()),
+        _label_studio,
+    ),
+    "label-studio-min": Tool("Label Studio (JSON-MIN)", lambda row: row.keys() >= _MIN_KEYS, _label_studio_min),
+    "doccano": Tool(
+        "doccano",
+        lambda row: isinstance(row.get("label"), list) and "text" in row and bool(_DOCCANO_KEYS & row.keys()),
+        _doccano,
+    ),
+    "prodigy": Tool(
+        "Prodigy",
+        lambda row: {"text", "answer"} <= row.keys() and bool({"_task_hash", "accept"} & row.keys()),
+        _prodigy,
+    ),
+    "spacy": Tool("spaCy", lambda row: "text" in row and isinstance(row.get("cats"), dict), _spacy, one_label=False),
+}
+
+
+@dataclass
+class Converter:
+    """What was done to the rows of a file."""
+
+    tool: Tool | None = None
+    given: bool = False
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def finished(self, table: Table) -> Table:
+        """The table with single labels where no row has several, and with what there is to say."""
+        if self.tool is None:
+            return table
+        said = [] if self.given else [f"rows of {self.tool.name} (--format plain takes them as they are)"]
+        said += [f"left out: {counted(count, 'row')}, {why}" for why, count in self.left_out.items()]
+        columns = dict(table.columns)
+        for name, column in columns.items():
+            if self.tool.one_label and name not in _NO_LABELS and _is_of_one_label(column):
+                columns[name] = column_of(_first(cell) for cell in column)
+                said.append(f"each list of `{name}` has one label at most: single labels")
+        return replace(table, columns=columns, said=(*said, *table.said))
+
+
+def _first(cell: Any) -> Any:
+    return cell[0] if cell else None
+
+
+def _is_of_one_label(column: Any) -> bool:
+    """Whether all cells are lists of a name or a number, or of none, and not all of none."""
+    return any(column) and all(
+        isinstance(cell, list) and len(cell) < 2 and all(type(x) in (str, Number) for x in cell) for cell in column
+    )
+
+
+def convert(
+    rows: Iterator[tuple[int, Any]], origin: str, name: str | None
+) -> tuple[Iterator[tuple[int, Any]], Converter]:
+    """The rows as they are learnt, and what is known of them once all are read.
+
+    Args:
+        rows: (line, object).
+        origin: of the rows, for messages.
+        name: the tool as `--format` names it; None where it is to be found by the first row.
+
+    Raises:
+        DataError: a row is not one of the tool, or none is left.
+    """
+    if name == "plain":
+        return rows, Converter()
+    first = next(rows, None)
+    if first is None:
+        return iter(()), Converter()
+    rows = chain([first], rows)
+    row = first[1] if isinstance(first[1], dict) else {}
+    tool = TOOLS[name] if name else next((tool for tool in TOOLS.values() if tool.is_of(row)), None)
+    converter = Converter(tool, name is not None)
+    return (rows if tool is None else _converted(rows, tool, converter.left_out, origin)), converter
+
+
+def _converted(
+    rows: Iterator[tuple[int, Any]], tool: Tool, left_out: Counter[str], origin: str
+) -> Iterator[tuple[int, Any]]:
+    some = False
+    for line, row in rows:
+        if not isinstance(row, dict) or not tool.is_of(row):
+            what = f"this row is not one of {tool.name}, as the first one is"
+            raise data_error(f"{origin}:{line}", what, "--format plain takes the rows as they are")
+        read = tool.read(row)
+        if isinstance(read, str):
+            left_out[read] += 1
+            continue
+        some = True
+        yield line, read
+    if not some:
+        why = ", ".join(f"{counted(count, 'row')} {reason}" for reason, count in left_out.items())
+        raise data_error(origin, f"no row is left ({why})", "--format plain takes the rows as they are")

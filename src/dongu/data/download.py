@@ -1,0 +1,117 @@
+"""Rows that come from elsewhere: standard input, and an address, which is fetched where that is allowed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPException
+from io import BufferedReader
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dongu import launch
+from dongu.config import RunConfig
+from dongu.data.pages import file_of
+from dongu.data.readers import FILE_KINDS, read_open, stem_of
+from dongu.data.table import Table, data_error, reason_of
+
+STANDARD_INPUT = "-"
+_DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
+MOST_BYTES = 1 << 35  # that are fetched
+_READ_BYTES = 1 << 20
+_TIMEOUT_SECONDS = 60
+
+
+def read_standard_input(config: RunConfig) -> Table:
+    """Rows from a pipe: parquet, Arrow or a compressed file by how it begins, else JSON Lines, an array, or csv.
+
+    Raises:
+        DataError: there are none, or several processes would read them.
+    """
+    if launch.processes() > 1:
+        raise data_error(STANDARD_INPUT, "each process would have to read standard input", "write it to a file")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise data_error(STANDARD_INPUT, "nothing is piped to standard input", "CAT | dongu train -, or name a file")
+    file = file_of(iter(lambda: sys.stdin.buffer.read(_READ_BYTES), b""))
+    return read_open(file, f"input{_suffix_of(file)}", "standard input", config)
+
+
+_BEGINNINGS = {
+    b"PAR1": ".parquet",
+    b"ARROW1": ".arrow",
+    b"\xff\xff\xff\xff": ".arrow",
+    b"\x1f\x8b": ".csv.gz",
+    b"BZh": ".csv.bz2",
+    b"\xfd7zXZ": ".csv.xz",
+    b"\x28\xb5\x2f\xfd": ".csv.zst",
+}
+
+
+def _suffix_of(file: BufferedReader) -> str:
+    head = file.peek(64)[:64]
+    found = next((suffix for mark, suffix in _BEGINNINGS.items() if head.startswith(mark)), "")
+    return found or (".json" if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[") else ".csv")
+
+
+def read_address(address: str, config: RunConfig) -> tuple[str, Table]:
+    """The address with the digest of what lies there, and its rows.
+
+    Args:
+        address: perhaps with `#sha256=…`, as a run records it: then it has to be the same content.
+        config: whether it may be fetched, and how it is read.
+
+    Raises:
+        DataError: it may not, cannot be fetched, or is not what it was.
+    """
+    bare, _, fragment = address.partition("#")
+    if urlsplit(bare).scheme != "https":
+        raise data_error(address, "only https:// addresses are read", "fetch the file first: curl -LO ADDRESS")
+    if not config.download:
+        hint = "--download fetches it; or fetch the file first: curl -LO ADDRESS"
+        raise data_error(address, "an address is not read unless that is asked for", hint)
+    name = address_file(bare)
+    if stem_of(name) is None:
+        raise data_error(address, f"the ending of {name or 'the address'} does not say what it is", FILE_KINDS)
+    digest = hashlib.sha256()
+    try:
+        request = urllib.request.Request(bare, headers={"User-Agent": "dongu"})  # noqa: S310 - https alone
+        with _opener().open(request, timeout=_TIMEOUT_SECONDS) as answer:
+            file = file_of(_digested(answer, digest))
+    except (OSError, HTTPException, ValueError) as error:  # an OSError is what urllib raises
+        raise data_error(
+            address, f"cannot be fetched ({reason_of(error)})", "check the address and the network"
+        ) from error
+    if (known := _DIGEST.fullmatch(fragment)) and known[1] != digest.hexdigest():
+        raise data_error(bare, "has another content than it had", f"leave #{fragment} out to take the new one")
+    return f"{bare}#sha256={digest.hexdigest()}", read_open(file, name, bare, config)
+
+
+def address_file(address: str) -> str:
+    """The name of the file that an address ends in."""
+    return PurePath(unquote(urlsplit(address).path)).name
+
+
+def _digested(answer: Any, digest: Any) -> Iterator[bytes]:
+    size = 0
+    while part := answer.read(_READ_BYTES):
+        size += len(part)
+        if size > MOST_BYTES:
+            raise ValueError(f"it is larger than {MOST_BYTES:,} bytes: fetch it with another program")
+        digest.update(part)
+        yield part
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *given: Any) -> urllib.request.Request | None:
+        """Only to another https address: nothing goes over the wire that can be read or changed on the way."""
+        if urlsplit(given[-1]).scheme != "https":
+            raise ValueError(f"it leads to {given[-1]}, which is not https")
+        return super().redirect_request(*given)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_SafeRedirects)

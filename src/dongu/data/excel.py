@@ -1,0 +1,75 @@
+"""A sheet of an Excel workbook (.xlsx): its first row names the columns."""
+
+from __future__ import annotations
+
+import zipfile
+from importlib.util import find_spec
+from io import BufferedReader
+from typing import Any
+
+from dongu.config import RunConfig
+from dongu.data.archives import bound_of
+from dongu.data.cells import Rows
+from dongu.data.table import Cell, Other, Table, as_cell, check_names, data_error, reason_of
+from dongu.errors import DonguError
+from dongu.text import is_blank, listed
+
+
+def read_sheet(file: BufferedReader, origin: str, config: RunConfig) -> Table:
+    """Cells keep their kinds: a number is a number, and what Excel shows as an error is neither text nor label.
+
+    Raises:
+        DataError: openpyxl is not installed, the workbook is damaged or too large, or there is no such sheet.
+    """
+    if find_spec("openpyxl") is None:
+        raise data_error(origin, "to read .xlsx, openpyxl is needed", 'pip install "dongu[excel]", or save it as csv')
+    try:
+        size = sum(info.file_size for info in zipfile.ZipFile(file).infolist())  # no more is ever read of each
+        if size > (limit := bound_of(file, config.max_expansion)):
+            what = f"the workbook holds {size:,} bytes, and at most {limit:,} are likely"
+            raise data_error(origin, what, "if that is right: --max-expansion N allows N times its size")
+        return _table(file, origin, config.sheet)
+    except DonguError:
+        raise
+    except Exception as error:  # of openpyxl, zipfile and the XML parser, which share no other base
+        raise data_error(origin, f"the workbook cannot be read ({reason_of(error)})", "save it again") from error
+
+
+def _table(file: BufferedReader, origin: str, name: str | None) -> Table:
+    import openpyxl
+
+    file.seek(0)
+    book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    names = [sheet.title for sheet in book.worksheets]
+    if not names or (name is not None and name not in names):
+        what = f"there is no sheet {name!r}" if names else "there is no sheet of cells"
+        raise data_error(origin, what, f"the sheets are: {listed(names)}")
+    said = f"the sheet `{names[0]}` of {len(names)} (--sheet names another)" if len(names) > 1 and not name else ""
+    sheet: Any = book[name or names[0]]
+    sheet.reset_dimensions()  # which a file may claim as it likes
+    lines = enumerate(sheet.iter_rows(), 1)
+    _, header = next(lines, (1, ()))
+    titles = [cell.value for cell in header]
+    kept = [place for place, title in enumerate(titles) if title is not None and not is_blank(str(title))]
+    if not kept:
+        raise data_error(origin, "the first row is empty", "begin with the names of the columns")
+    columns = [str(titles[place]) for place in kept]
+    check_names(columns, f"{origin}:1")
+    rows, empty, unnamed = Rows(columns), [], False
+    for line, cells in lines:
+        row = [_cell(cells[place]) if place < len(cells) else None for place in kept]
+        unnamed = unnamed or any(cell.value is not None for place, cell in enumerate(cells) if place not in kept)
+        if all(cell is None for cell in row):
+            empty.append(line)  # those at the end are no rows
+            continue
+        for earlier in empty:
+            rows.add([None] * len(kept), earlier)
+        empty = []
+        rows.add(row, line)
+    return rows.table(origin, said=[said, "not used, for want of a name: some columns" if unnamed else ""])
+
+
+def _cell(cell: Any) -> Cell:
+    if cell.data_type == "e":
+        return Other.of(cell.value, "an error of Excel")
+    return as_cell(cell.value)

@@ -1,0 +1,364 @@
+"""A folder as splits: by the names of its files, in shards, by class, and as `datasets` and the Hub write it.
+
+Nothing outside of the folder is read: what a file of the folder names is looked for in it, and by its name alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from io import BufferedReader, BytesIO
+from pathlib import Path, PurePath
+from typing import Any
+
+from dongu.config import RunConfig
+from dongu.data.cells import Rows, join_tables
+from dongu.data.encoding import decode_utf8, in_utf8
+from dongu.data.readers import FILE_KINDS, read_file, stem_of
+from dongu.data.table import Places, Table, data_error
+from dongu.errors import DataError
+from dongu.files import JSON_LIMIT, read_regular
+from dongu.text import counted
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "dev", "valid", "val", "validation_matched"),
+    "test": ("test", "test_matched"),
+    "validation_mismatched": ("validation_mismatched",),
+    "test_mismatched": ("test_mismatched",),
+}
+UNLABELLED = ("unsup", "unsupervised", "unlabelled", "unlabeled")  # folders that are no class
+_OWN_NAME = re.compile(r"((validation|test):)?[a-z0-9][a-z0-9_-]*", re.ASCII | re.IGNORECASE)
+_NOT_SPLITS = ("best_step", "steps", "metric", "threshold", "calibrated", "temperature", "per_class")  # of results.json
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})", re.ASCII)
+_SHOWN = 10  # names in a message
+
+Group = list[Path]
+Found = tuple[dict[str, Table], tuple[str, ...]]  # the splits, and the files that are none
+
+
+def read_folder(path: Path, config: RunConfig, name: str = "") -> Found:
+    """The splits, and the files that are none: other columns, or no name for a split.
+
+    Args:
+        path: the folder.
+        config: how its files are read.
+        name: of the configuration, where the README.md of the folder declares several.
+
+    Raises:
+        DataError: there is no train split, or whatever is wrong with a file.
+    """
+    entries = _entries(path)
+    names = {entry.name for entry in entries}
+    if {"dataset_dict.json", "state.json"} & names:  # what `save_to_disk` of `datasets` writes
+        return _read_saved(path, config)
+    if "README.md" in names and (declared := _declared(path, name)):
+        return {split: _read_group(group, path, config) for split, group in declared.items()}, ()
+    if name:
+        raise data_error(str(path), f"there is no configuration {name!r}", "README.md declares none: leave it out")
+    folders = {entry.name: entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+    for folder in (path, *(folders.values() if len(folders) == 1 else [path / "data"])):
+        if (groups := _groups(_entries(folder) if folder.is_dir() else [])) and any(map(is_train, groups)):
+            return _read_groups(groups, path, config, names)
+    if any(map(is_train, folders)):
+        return _read_split_folders(folders, path, config)
+    if len(classes := _classes(path)) > 1:
+        return {"train": _read_classes(path, classes, config)}, _not_classes(entries, classes)
+    raise _no_train(path, [entry.name for entry in entries])
+
+
+def read_files(paths: Sequence[Path], pattern: str, config: RunConfig) -> Found:
+    """The files that a pattern stands for: splits where their names say so, and else all of them train."""
+    groups = _groups(paths)
+    if any(map(is_train, groups)):
+        return _read_groups(groups, Path(pattern), config, {path.name for path in paths})
+    return {"train": _read_group(paths, Path(pattern), config)}, ()
+
+
+def _entries(path: Path) -> list[Path]:
+    try:
+        return sorted(path.iterdir())
+    except OSError as error:
+        raise data_error(str(path), f"cannot be read ({error.strerror})", "check the permissions") from error
+
+
+def is_train(stem: str) -> bool:
+    return stem.lower() in SPLIT_NAMES["train"]
+
+
+# --- files by their names
+
+
+def _groups(paths: Iterable[Path]) -> dict[str, Group]:
+    """Stem, or name of a file where two have its stem, → the file, or its shards in their order.
+
+    Raises:
+        DataError: a shard is missing.
+    """
+    groups: dict[str, Group] = {}
+    shards: dict[str, dict[int, Path]] = {}
+    for path in paths:
+        if (stem := stem_of(path.name)) is None or path.name.startswith(".") or not path.is_file():
+            continue
+        if found := _SHARD.fullmatch(stem):
+            stem = found["stem"]
+            place = shards.setdefault(f"{stem} {int(found['count'])}", {})
+            place[int(found["number"])] = path
+            groups[stem] = [place[number] for number in sorted(place)]
+        else:
+            groups[path.name if stem in groups else stem] = [path]
+    for key, place in shards.items():
+        stem, _, count = key.rpartition(" ")
+        if len(place) != len(groups[stem]):
+            where = str(next(iter(place.values())).parent)
+            raise data_error(where, f"the shards of {stem} are of several sets", "keep those of one")
+        wanted = range(int(count)) if 0 in place else range(1, int(count) + 1)
+        if len(place) != int(count) or not all(number in wanted for number in place):
+            first = next(number for number in wanted if number not in place)
+            what = f"of {counted(int(count), 'shard')} of {stem}, number {first} is missing"
+            raise data_error(str(next(iter(place.values())).parent), what, "fetch it again")
+    return groups
+
+
+def choose_splits(stems: Mapping[Any, str], where: str, present: Iterable[Any], hint: str) -> dict[str, Any]:
+    """Split to the one key of `stems` that stands for it.
+
+    Raises:
+        DataError: two stand for one split, or there is no train split.
+    """
+    chosen: dict[str, Any] = {}
+    for split, aliases in SPLIT_NAMES.items():
+        found = [key for key, stem in stems.items() if stem in aliases]
+        if len(found) > 1:
+            raise data_error(where, f"{' and '.join(map(str, found))} are both the {split} split", "keep one of them")
+        if found:
+            chosen[split] = found[0]
+    if "train" not in chosen:
+        raise data_error(where, f"there is no train split; there is {_listed(present)}", hint)
+    return chosen
+
+
+def _listed(names: Iterable[Any]) -> str:
+    names = [str(name) for name in names]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more or "nothing"
+
+
+def is_own_name(name: Any) -> bool:
+    """Whether a split can be called so, where it is none of the usual ones: files are named after it."""
+    usual = {alias for aliases in SPLIT_NAMES.values() for alias in aliases}
+    return bool(_OWN_NAME.fullmatch(str(name))) and str(name).lower() not in {*usual, *_NOT_SPLITS}
+
+
+OWN_NAME_ADVICE = (
+    f"a name is of letters, digits, _ and -, perhaps after validation:, and none of {', '.join(_NOT_SPLITS)}"
+)
+
+
+def _read_groups(groups: Mapping[str, Group], path: Path, config: RunConfig, present: Iterable[str]) -> Found:
+    stems = {key: (stem_of(key) or key).lower() for key in groups}
+    shown = {key: group[0].name if len(group) == 1 else key for key, group in groups.items()}
+    chosen = choose_splits({shown[key]: stem for key, stem in stems.items()}, str(path), present, "")
+    keys = {name: key for key, name in shown.items()}
+    for split, name in chosen.items():
+        first, train = groups[keys[name]], groups[keys[chosen["train"]]]
+        if split != "train" and len(first) == len(train) == 1 and _same_bytes(first[0], train[0]):
+            what = f"holds the same bytes as {train[0].name}: to measure on what was learnt says nothing"
+            raise data_error(str(first[0]), what, "remove it, and a part of train is held out; or give other rows")
+    splits = {split: _read_group(groups[keys[name]], path, config) for split, name in chosen.items()}
+    not_read = []
+    for key, group in groups.items():
+        if shown[key] in chosen.values():
+            continue
+        table = _read_other(group, path, config) if is_own_name(stems[key]) and stem_of(key) is None else None
+        # What has further columns is another file: the answers of `dongu predict`, say.
+        if table is None or key in splits or splits["train"].columns.keys() != table.columns.keys():
+            not_read.append(shown[key])
+        else:
+            splits[key] = table
+    return splits, tuple(not_read)
+
+
+def _read_other(group: Group, path: Path, config: RunConfig) -> Table | None:
+    with contextlib.suppress(DataError):
+        return _read_group(group, path, config)
+    return None
+
+
+def _read_group(group: Sequence[Path], path: Path, config: RunConfig) -> Table:
+    """One file, or several that are one split, each of which is read as the other ones are."""
+    if len(group) == 1:
+        return read_file(group[0], config)
+    tables = (read_file(file, config) for file in group)
+    return join_tables(tables, str(path), said=f"{len(group):,} files in the order of their names")
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    try:
+        return one.stat().st_size > 0 and filecmp.cmp(one, other, shallow=False)
+    except OSError:  # reading it says what is wrong
+        return False
+
+
+# --- folders of splits and of classes
+
+
+def _read_split_folders(folders: Mapping[str, Path], path: Path, config: RunConfig) -> Found:
+    """`train/` and its like: each holds the files of the split, or a folder for each class."""
+    chosen = choose_splits({name: name.lower() for name in folders}, str(path), folders, "")
+    splits, not_read = {}, [name for name in folders if name not in chosen.values()]
+    for split, name in chosen.items():
+        entries = _entries(folders[name])
+        if {"state.json"} & {entry.name for entry in entries}:
+            splits[split] = _read_saved_split(folders[name], config)
+        elif files := [entry for entry in entries if stem_of(entry.name) is not None and entry.is_file()]:
+            splits[split] = _read_group(files, folders[name], config)
+        elif classes := _classes(folders[name]):
+            splits[split] = _read_classes(folders[name], classes, config)
+            not_read += [f"{name}/{other}" for other in _not_classes(entries, classes)]
+        else:
+            raise _no_train(folders[name], [entry.name for entry in entries])
+    return splits, tuple(not_read)
+
+
+def _classes(path: Path) -> dict[str, Group]:
+    """Folder → its texts, of the folders that are classes: they hold files of text and nothing else."""
+    classes = {}
+    for folder in _entries(path):
+        if folder.name.startswith(".") or folder.name.lower() in UNLABELLED or not folder.is_dir():
+            continue
+        files = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
+        if files and all(_is_text(file) for file in files):
+            classes[folder.name] = files
+    return classes
+
+
+def _not_classes(entries: Iterable[Path], classes: Collection[str]) -> tuple[str, ...]:
+    """The other entries of a folder; of one that has a name for texts without a label, this is said."""
+    others = [entry.name for entry in entries if entry.name not in classes]
+    return tuple(f"{name} (unlabelled by its name)" if name.lower() in UNLABELLED else name for name in others)
+
+
+def _is_text(path: Path) -> bool:
+    return path.is_file() and (path.suffix.lower() in (".txt", ".text", "") or path.suffix[1:].isdigit())
+
+
+def _read_classes(path: Path, classes: Mapping[str, Group], config: RunConfig) -> Table:
+    """A row for each file: its text, the name of its folder as the label, and its name."""
+    rows, places = Rows(["text", "label", "file"]), []
+    for name, files in classes.items():
+        for file in files:
+            rows.add([_text_of(file, config), name, f"{name}/{file.name}"], 1)
+            places.append(str(file))
+    said = f"{counted(len(classes), 'folder')} of texts, each a class: {_listed(classes)}"
+    return rows.table(Places(str(path), range(len(places)), places), said=[said])
+
+
+def _text_of(path: Path, config: RunConfig) -> str:
+    try:
+        content = read_regular(path, JSON_LIMIT, follow=True)
+    except OSError as error:
+        raise data_error(str(path), f"cannot be read ({error.strerror})", "a class has files of text alone") from error
+    file, _ = in_utf8(BufferedReader(BytesIO(content)), str(path), config.encoding)
+    return "".join(decode_utf8(file, str(path)))
+
+
+def _no_train(path: Path, present: Sequence[str]) -> DataError:
+    hint = f"name it train (in a folder, train.csv), or give the file itself; {FILE_KINDS}"
+    if any(_SHARD.fullmatch(PurePath(name).stem) for name in present):
+        hint = "call the shards of the training rows train-00000-of-00002 and so on, or give a pattern: 'FOLDER/*.csv'"
+    elif present and not any("." in name for name in present):
+        hint = "folders by class hold files of text (.txt) and nothing else, in at least two classes"
+    return data_error(str(path), f"there is no train split; there is {_listed(present)}", hint)
+
+
+# --- what `datasets` and the Hub write
+
+
+def _read_saved(path: Path, config: RunConfig) -> Found:
+    if (path / "dataset_dict.json").is_file():
+        names = _json_of(path / "dataset_dict.json").get("splits")
+        if not isinstance(names, list) or not all(map(_is_plain, names)):
+            raise data_error(str(path / "dataset_dict.json"), "names no splits", "save the data set again")
+        chosen = choose_splits({name: name.lower() for name in names}, str(path), names, "one of them is called train")
+        others = [name for name in names if name not in chosen.values()]
+        chosen |= {name: name for name in others if is_own_name(name)}
+        splits = {split: _read_saved_split(path / name, config) for split, name in chosen.items()}
+        return splits, tuple(name for name in others if name not in chosen)
+    return {"train": _read_saved_split(path, config)}, ()
+
+
+def _read_saved_split(path: Path, config: RunConfig) -> Table:
+    state = _json_of(path / "state.json")
+    files = [file.get("filename") for file in state.get("_data_files") or () if isinstance(file, dict)]
+    if not files or not all(map(_is_plain, files)) or state.get("_indices_files") or state.get("_indices_data_files"):
+        hint = "in Python: dongu.train(datasets.load_from_disk(FOLDER))"
+        raise data_error(str(path / "state.json"), "does not name the files that hold the rows", hint)
+    return _read_group([path / str(name) for name in files], path, config)
+
+
+def _is_plain(name: Any) -> bool:
+    """Whether it is a name alone: a file that names others may come from anybody."""
+    return isinstance(name, str) and name not in ("", ".", "..") and "\0" not in name and PurePath(name).name == name
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_regular(path, follow=True))
+    except (OSError, ValueError, RecursionError) as error:
+        what = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise data_error(str(path), what, "save the data set again") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _declared(path: Path, name: str) -> dict[str, Group]:
+    """Split → its files, as the README.md of a data set of the Hub declares them; nothing where it declares none.
+
+    Raises:
+        DataError: it declares several configurations, and none by this name; or files that are not there.
+    """
+    where = str(path / "README.md")
+    try:
+        text = read_regular(path / "README.md", follow=True)
+    except OSError:
+        return {}
+    if not text.startswith(b"---") or b"configs:" not in text:
+        return {}
+    from huggingface_hub import metadata_load
+
+    try:
+        configs: Any = (metadata_load(where) or {}).get("configs")
+        files = {str(config["config_name"]): config["data_files"] for config in configs if "data_files" in config}
+    except Exception as error:  # of its YAML, or of a list that is none
+        raise data_error(where, "its `configs` cannot be read", "correct or remove it") from error
+    if not files:
+        return {}
+    name = name or ("default" if "default" in files else next(iter(files)) if len(files) == 1 else "")
+    if name not in files:
+        hint = f"name one of them: {path}:{next(iter(files))}"
+        raise data_error(where, f"there are the configurations {_listed(files)}", hint)
+    return _declared_files(files[name], path)
+
+
+def _declared_files(given: Any, path: Path) -> dict[str, Group]:
+    found: dict[str, Group] = {}
+    entries = (
+        given if isinstance(given, list) and all(isinstance(entry, dict) for entry in given) else [{"path": given}]
+    )
+    for entry in entries:
+        patterns = entry.get("path")
+        group: Group = []
+        for pattern in patterns if isinstance(patterns, list) else [patterns]:
+            parts = PurePath(str(pattern)).parts
+            if not isinstance(pattern, str) or not pattern or ".." in parts or PurePath(pattern).is_absolute():
+                raise data_error(str(path / "README.md"), f"{pattern!r} is no path in the folder", "correct it")
+            group += sorted(file for file in path.glob(pattern) if file.is_file())
+        if not group:
+            raise data_error(str(path / "README.md"), f"there is no file {patterns!r}", "fetch the data set again")
+        found[str(entry.get("split", "train"))] = group
+    chosen = choose_splits({name: name.lower() for name in found}, str(path), found, "one of them is called train")
+    chosen |= {name: name for name in found if name not in chosen.values() and is_own_name(name)}
+    return {split: found[name] for split, name in chosen.items()}
