@@ -207,7 +207,7 @@ def _ipc_batches(file: BufferedReader, origin: str) -> Iterator[Any]:
         batches = map(reader.get_batch, range(reader.num_record_batches))
     else:
         batches = iter(pa.ipc.open_stream(file))
-    return pieces_of_batches(batches)
+    yield from pieces_of_batches(batches)
 
 
 def pieces_of_batches(batches: Iterable[Any]) -> Iterator[Any]:
