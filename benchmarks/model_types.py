@@ -1,8 +1,9 @@
-"""Every model type that transformers has a sequence classifier for, tiny and random: does dongu train it?
+"""Every model type that transformers has a sequence classifier for, tiny and random: does dongu train it, and how?
 
 `python benchmarks/model_types.py` prints the table, `--write` puts it into docs/models.md. A type is tried from the
 folder to the answers: two steps, an evaluation, the model saved, read back, and asked again row by row; then two steps
-of LoRA. What dongu refuses has to be refused in one sentence; anything else is a fault, and ends the command with 1.
+of LoRA. If it is computed without padding, logits and gradients are compared with those of its own forward. What dongu
+refuses has to be refused in one sentence; anything else is a fault, and ends the command with 1.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from transformers import (
 import dongu
 from dongu.best import save_best
 from dongu.data.batches import Collator, EvalBatches, Split
+from dongu.engine.packed import PaddingFree, flatten
 from dongu.errors import DonguError
 from dongu.evaluate import predict_logits
 from dongu.judge.ranking import softmax
@@ -46,6 +48,7 @@ WORDS = [f"word{i}" for i in range(55)]
 HIDDEN = 16
 TOKENS = 24  # a row at most
 SAME = 1e-5  # of answers that shall be the same: rounding is a tenth of it
+EXACT, EXACT_GRADIENTS = 1e-6, 1e-5  # of logits and gradients with and without padding, relative
 BEGIN, END = "<!-- model types: table -->", "<!-- /model types: table -->"
 
 # What a configuration calls its sizes, and how large it is here.
@@ -73,6 +76,7 @@ SIZES: dict[str, Any] = {
     "vocab_size": len(WORDS) + 9,  # a tokenizer of the model's own class may add some
     "pad_token_id": PAD,
     "max_2d_position_embeddings": 32,
+    "sliding_window": 8,
 }
 LINEAR_ATTENTION = {
     **dict.fromkeys(("linear_num_key_heads", "linear_num_value_heads"), 2),
@@ -222,6 +226,44 @@ def attempt(model_type: str, folder: Path) -> Outcome:
         return Outcome(model_type, kind, "fault", note=said(error))
 
 
+def difference(model: Any) -> tuple[float, float]:
+    """Between the model's own forward on padded rows and the padding-free one: of logits and of gradients, relative.
+
+    Rows have from 1 to 20 tokens, with padding tokens inside and at the end. A bias rounds as its weight does, so a
+    gradient is measured by the largest one of its module; those that vanish, by the largest of all.
+    """
+    lengths, draw = torch.tensor([7, 20, 3, 20, 1, 12, 9]), torch.Generator().manual_seed(0)
+    mask = (torch.arange(20) < lengths[:, None]).long()
+    input_ids = torch.randint(len(SPECIAL), len(WORDS), mask.shape, generator=draw)
+    input_ids[1, 12:14] = input_ids[3, 17:] = PAD
+    inputs = {"input_ids": input_ids * mask, "attention_mask": mask}
+    if "token_type_ids" in model_columns(model) and getattr(model.config, "type_vocab_size", 0) > 1:
+        inputs["token_type_ids"] = torch.randint(0, 2, mask.shape, generator=draw) * mask
+    results = []
+    for computed, given in ((model.eval(), inputs), (PaddingFree(model).eval(), flatten(inputs))):
+        model.zero_grad()
+        logits = computed(**given).logits
+        (logits * torch.linspace(-1, 2, logits.numel()).view_as(logits)).sum().backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        results.append((logits.detach(), gradients))
+    (wanted, wanted_gradients), (got, got_gradients) = results
+    norms: dict[str, float] = {}
+    for name, gradient in wanted_gradients.items():
+        module = name.rpartition(".")[0]
+        norms[module] = max(norms.get(module, 0.0), float(gradient.norm()))
+    least = 1e-2 * max(norms.values())
+    of_gradients = max(
+        float((got_gradients[name] - gradient).norm()) / max(norms[name.rpartition(".")[0]], least)
+        for name, gradient in wanted_gradients.items()
+    )
+    return float((got - wanted).abs().max() / wanted.abs().max()), of_gradients
+
+
+def is_exact(of_logits: float, of_gradients: float) -> bool:
+    """Whether such a difference is rounding."""
+    return of_logits <= EXACT and of_gradients <= EXACT_GRADIENTS
+
+
 def train(model_type: str, kind: str, folder: Path) -> Outcome:
     """Two steps, an evaluation, the model saved and read back, its answers alone, and with LoRA."""
     loop = dongu.Loop(DATA, model=str(folder), **OPTIONS)
@@ -243,6 +285,14 @@ def train(model_type: str, kind: str, folder: Path) -> Outcome:
     if np.abs(softmax(alone) - softmax(reloaded)).max() > SAME and not loop.alone:
         return Outcome(model_type, kind, "fault", note="it answers otherwise alone, and is not said to")
     note = "answers depend on the batch" if loop.alone else ""
+    if loop.config.engine == "packed":
+        differences = [difference(saved)]
+        if not is_exact(*differences[0]):  # rounding may be above it in fp32, and is not in fp64
+            differences.append(difference(saved.double()))
+        if not is_exact(*differences[-1]):
+            return Outcome(model_type, kind, "fault", note=f"without padding it differs by {differences}")
+    else:
+        note = "; ".join(filter(None, [note, str(loop.fallback).rpartition("here: ")[2]]))
     return Outcome(model_type, kind, str(loop.config.engine), with_lora(saved, collate, split), note)
 
 

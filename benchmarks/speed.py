@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py                         # batches of 8 and 32; needs an idle machine
     python benchmarks/speed.py --base --rounds 4       # a random model of BERT-base's size, batches of 8
+    python benchmarks/speed.py --random qwen3 --rounds 4 --only plain dongu-plain dongu       # or --random modernbert
     python benchmarks/speed.py --evaluate | --startup | --profile
     python benchmarks/speed.py --device cuda --warm-up 60 --rounds 6 --steps 8     # on a GPU, with or without --base
     python benchmarks/speed.py --table                 # only writes the tables of what was measured
@@ -502,14 +503,17 @@ def profile_dongu(job: Job, turns: Turns, **options: Any) -> None:
     os._exit(0)
 
 
-def make_base(job: Job, turns: Turns) -> None:
-    """A random model of BERT-base's size, with the tokenizer of the given one."""
+def make_model(job: Job, turns: Turns, *, model_type: str, **sizes: Any) -> None:
+    """A random model of these sizes, with the tokenizer of the given one."""
     import torch
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(SEED)
-    AutoTokenizer.from_pretrained(job.model).save_pretrained(job.folder)
-    BertForSequenceClassification(BertConfig()).save_pretrained(job.folder)
+    tokenizer = AutoTokenizer.from_pretrained(job.model)
+    tokenizer.save_pretrained(job.folder)
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{token}_token_id") for name, token in SPECIAL.items()}
+    config = AutoConfig.for_model(model_type, vocab_size=len(tokenizer), **ids, **sizes)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(job.folder)
     turns.say({})
 
 
@@ -527,6 +531,22 @@ def find_model(job: Job, turns: Turns) -> None:
     turns.say({"path": resolve_model(job.model), "threads": threads, "versions": versions, "device": name})
 
 
+SPECIAL = {"pad": "pad", "bos": "cls", "cls": "cls", "eos": "sep", "sep": "sep"}
+SMALL = {"hidden_size": 384, "num_attention_heads": 6}  # about 30 million weights, with the layers below
+RANDOM: dict[str, tuple[str, dict[str, Any]]] = {
+    "base": ("BERT-base, random", {"model_type": "bert"}),
+    "qwen3": (
+        "Qwen3 of 31 million weights, random",
+        {
+            **SMALL, "model_type": "qwen3", "num_hidden_layers": 8, "intermediate_size": 1536, "head_dim": 64,
+            "num_key_value_heads": 3, "use_cache": False,
+        },
+    ),
+    "modernbert": (
+        "ModernBERT of 30 million weights, random",
+        {**SMALL, "model_type": "modernbert", "num_hidden_layers": 12, "intermediate_size": 768},
+    ),
+}  # fmt: skip
 BEST: dict[str, Any] = {"bf16": True, "optim": "adamw_torch_fused", "train_sampling_strategy": "group_by_length"}
 TRAINING: dict[str, tuple[str, Callable[[Job, Turns], None]]] = {
     "plain": ("the plain loop", train_plain),
@@ -553,7 +573,7 @@ EVALUATION: dict[str, tuple[str, Callable[[Job, Turns], None]]] = {
 }
 OTHERS: dict[str, Callable[[Job, Turns], None]] = {
     "find-model": find_model,
-    "make-base": make_base,
+    **{f"make-{name}": partial(make_model, **sizes) for name, (_, sizes) in RANDOM.items()},
     "start-dongu": start_dongu,
     "start-trainer": start_trainer,
     "profile-fp32": profile_dongu,
@@ -708,7 +728,7 @@ def written(values: list[float], digits: int = 2, unit: str = "") -> str:
 def title(name: str) -> str:
     """A section of the results in words."""
     model, batch, *more = name.split("/")
-    words = {"minilm": "MiniLM", "base": "BERT-base, random"}.get(model, model)
+    words = {"minilm": "MiniLM", **{name: words for name, (words, _) in RANDOM.items()}}.get(model, model)
     return ", ".join([words, f"batches of {batch}", *more])
 
 
@@ -952,9 +972,9 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
     where = "" if options.device == "cpu" else f"/{found['device']}"
     job = Job(**{**asdict(job), "model": found["path"]})
     name = "minilm"
-    if options.base:
-        name, folder = "base", scratch / "base"
-        ask(Job(**{**asdict(job), "peer": "make-base", "folder": str(folder)}), scratch)
+    if options.random:
+        name, folder = options.random, scratch / "random"
+        ask(Job(**{**asdict(job), "peer": f"make-{name}", "folder": str(folder)}), scratch)
         job = Job(**{**asdict(job), "model": str(folder)})
     if options.startup:
         keep("startup", startup(job, options.rounds, scratch), facts)
@@ -996,7 +1016,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1, help="of `dongu`, to measure whole runs of it")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--name", help="of the results, beside the usual ones")
-    parser.add_argument("--base", action="store_true")
+    parser.add_argument("--base", action="store_const", const="base", dest="random", help="--random base")
+    parser.add_argument("--random", choices=RANDOM, help="a random model of this kind")
     parser.add_argument("--evaluate", action="store_true")
     parser.add_argument("--startup", action="store_true")
     parser.add_argument("--profile", action="store_true")
@@ -1006,7 +1027,7 @@ def main() -> None:
     if options.worker:
         work(Job(**json.loads(options.worker)))
         return
-    options.batch_size = options.batch_size or ([8] if options.base or options.evaluate else [8, 32])
+    options.batch_size = options.batch_size or ([8] if options.random or options.evaluate else [8, 32])
     if not options.table:
         with tempfile.TemporaryDirectory() as folder:
             measure(options, Path(folder))

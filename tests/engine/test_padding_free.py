@@ -126,7 +126,9 @@ def test_half_precision_is_near(tiny_model: Callable[..., str]) -> None:
         assert (packed - wanted).abs().max() < 1.5 * (plain - wanted).abs().max() + 0.01 * scale, family
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet", "modernbert", "electra"])
+@pytest.mark.parametrize(
+    "family", ["bert", "distilbert", "mpnet", "modernbert", "electra", "albert", "gpt2", "deberta-v2"]
+)
 def test_dropout_has_the_same_distribution(family: str, tiny_model: Callable[..., str]) -> None:
     model = load(tiny_model(family, dropout=0.3)).train()
     one = micro_batch(model, (5, 3, 9))
@@ -201,7 +203,7 @@ def test_self_check_sees_and_leaves_no_trace(tiny_model: Callable[..., str]) -> 
     assert self_check(packed, inputs) > 1e-3
 
 
-@pytest.mark.parametrize("family", ["albert", "deberta-v2"])
+@pytest.mark.parametrize("family", ["xlnet"])
 def test_other_models_are_refused_by_name(family: str, tiny_model: Callable[..., str]) -> None:
     model = load(tiny_model(family))
     assert family in (why_not(model) or "")
@@ -214,6 +216,7 @@ def test_a_family_of_ones_own() -> None:
     sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = AutoConfig.for_model("ernie", **sizes, intermediate_size=32, num_labels=3, initializer_range=0.2)
     model = AutoModelForSequenceClassification.from_config(config).eval()
+    del FAMILIES["ernie"]
     assert "`ernie` has no" in (why_not(model) or "")
     register("ernie", replace(FAMILIES["bert"], name="ErnieForSequenceClassification"))
     assert why_not(model) is None
@@ -378,8 +381,11 @@ def test_products_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
     assert done == [(200, 48), (200, 80)]
     with fast_products(cpu):
+        torch.testing.assert_close(layers(tokens[None, :, 6:54])[0], results[1][0])
+        assert done[2:] == done[:2]
+        done.clear()
         layers(tokens[:20, :48])
-        layers(tokens[None, :, :48])
+        layers(tokens.view(2, 100, 60)[..., :48])
         layers.double()(tokens[:, :48].double())
     with torch.autocast("cpu", torch.bfloat16), fast_products(cpu):
         layers.float()(tokens[:, :48])
@@ -388,7 +394,7 @@ def test_products_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(products, name, lambda other=other: other)
         with fast_products(cpu):
             layers(tokens[:, :48])
-    assert len(done) == 2
+    assert not done
 
 
 @pytest.mark.usefixtures("amd")

@@ -27,9 +27,9 @@ PAGE = model_types.PAGE.read_text(encoding="utf-8").splitlines()
 # One for each way of going on: all that are no plain encoder or decoder, and some of those. `make test-crash` has all,
 # which take a minute.
 QUICK = (
-    "albert", "bart", "bert", "big_bird", "bloom", "canine", "convbert", "ctrl", "deberta-v2", "deepseek_v3",
-    "fnet", "funnel", "gpt2", "layoutlmv2", "llama", "mbart", "nystromformer", "openai-gpt", "reformer", "t5",
-    "xlnet", "yoso", "zamba",
+    "albert", "bart", "bert", "big_bird", "bloom", "canine", "convbert", "ctrl", "deberta-v2", "deepseek_v3", "fnet",
+    "funnel", "gemma3", "gpt2", "layoutlm", "layoutlmv2", "llama", "mbart", "nystromformer", "openai-gpt", "reformer",
+    "t5", "xlm-roberta-xl", "xlnet", "yoso", "zamba",
 )  # fmt: skip
 
 

@@ -172,20 +172,20 @@ def test_a_decoder_goes_on_to_the_bit(
 def test_training_keeps_no_cache_of_keys(
     family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
 ) -> None:
-    loop = dongu.Loop(data_folder(), model=tiny_model(family), **OPTIONS)
+    loop = dongu.Loop(data_folder(), model=tiny_model(family), engine="plain", **OPTIONS)
     inputs = loop.train_updates[0].micro_batches[0].to(torch.device("cpu"))
     inputs.pop("labels")
     assert loop.engine(**inputs).past_key_values is None
 
 
-def test_a_decoder_falls_back_in_one_line(
+def test_a_decoder_is_computed_without_padding(
     tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "run")
     assert run_command(["train", data_folder(), "--model", tiny_model("qwen3"), "--max-steps", "1", "--out", out]) == 0
     output = unwrapped(capsys.readouterr().out)
-    assert output.count("padding-free") == 1
-    assert "plain: `qwen3` has no padding-free form here" in output
+    assert "padding-free" not in output
+    assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["promises"]["padding_free"] == "yes"
 
 
 @pytest.mark.parametrize("family", DECODERS)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dongu.engine.dropout import draw, dropped_levels, keep, scale, to_width_of
+from dongu.engine.dropout import draw, drop, dropped_levels, keep, scale, to_width_of
 from dongu.engine.layout import MASKED, Layout
 
 HALF = (torch.bfloat16, torch.float16)
@@ -22,34 +22,82 @@ def attend(
     *,
     bias: Tensor | None = None,
     window: int | None = None,
+    causal: bool = False,
 ) -> Tensor:
     """Attention inside each row.
 
     Args:
         query: (tokens, heads, head_dim), or (batch, heads, head_dim) where only the first token of each row is a query.
         key: (tokens, heads, head_dim).
-        value: (tokens, heads, head_dim).
+        value: (tokens, heads, value_dim).
         layout: of the tokens.
         dropout: the module that drops attention weights.
         bias: added to the scores, (heads, longest, longest).
         window: the largest distance between a query and a key that it sees, in tokens.
+        causal: whether a query sees no key after it; not with a bias, nor with one query a row.
 
     Returns:
-        (tokens, heads * head_dim), or (batch, heads * head_dim).
+        (tokens, heads * value_dim), or (batch, heads * value_dim).
     """
     if query.is_cuda and bias is None:
         dropout_p = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-        if has_flash(query) and (window is None or len(query) == len(key)):
-            return flash_attention(query, key, value, layout, dropout_p, window).flatten(1)
+        if has_flash(query, value) and (window is None or len(query) == len(key)):
+            return flash_attention(query, key, value, layout, dropout_p, window, causal).flatten(1)
         if query.dtype == torch.float32 and window is None:
-            return efficient_attention(query, key, value, layout, dropout_p).flatten(1)
-    if window is not None and window < layout.longest - 1:
-        position = torch.arange(layout.longest, device=query.device)
-        outside = (position[:, None] - position).abs() > window
-        bias = torch.zeros(layout.heads, *outside.shape, device=query.device).masked_fill(outside, MASKED)
+            return efficient_attention(query, key, value, layout, dropout_p, causal).flatten(1)
+    band = band_bias(layout, window, causal)
+    bias = bias if band is None else band
     with torch.autocast(query.device.type, enabled=False):
         output = Attention.apply(query, key, value, bias, layout, dropped_levels(dropout))  # type: ignore[no-untyped-call]
     return output.flatten(1)  # type: ignore[no-any-return]
+
+
+def attend_beyond(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    dropout: Any,
+    *,
+    window: int | None,
+    causal: bool,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """The same for every token of a row, with what few models have.
+
+    Args:
+        query: this and the others as for `attend`.
+        softcap: the scores stay below it, by a tanh.
+        sinks: a score of each head for a key that nobody has, (heads,).
+    """
+    q, k, v = (split_blocks(gather(x, layout), layout) for x in (query, key, value))
+    bias, blocks = band_bias(layout, window, causal), []
+    for q_, k_, v_, mask in zip(q, k, v, layout.dense.masks, strict=True):
+        scores = torch.bmm(q_, k_.transpose(1, 2)).float() * query.shape[-1] ** -0.5
+        scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
+        scores = scores + masked_bias(mask, bias, scores)
+        if sinks is not None:
+            sink = sinks.float().repeat(len(scores) // layout.heads)[:, None, None].expand(*scores.shape[:2], 1)
+            scores = torch.cat([scores, sink], dim=-1)
+        weights = torch.softmax(scores, dim=-1)[..., : k_.shape[1]]
+        blocks.append(torch.bmm(drop(weights, dropout).to(v_.dtype), v_).flatten(0, 1))
+    return scatter(torch.cat(blocks), layout).flatten(1)
+
+
+def band_bias(layout: Layout, window: int | None, causal: bool) -> Tensor | None:
+    """What hides the keys outside a window, and after a query; None where there are none.
+
+    (heads, longest, longest), or (longest, longest) where it hides the padding too, which is after every query.
+    """
+    window = layout.longest if window is None else window
+    if not causal and window >= layout.longest - 1:
+        return None
+    position = torch.arange(layout.longest, device=layout.row.device)
+    distance = position[:, None] - position
+    outside = (distance > window) | (distance < (0 if causal else -window))
+    bias = torch.zeros(outside.shape, device=layout.row.device).masked_fill(outside, MASKED)
+    return bias if causal else bias.expand(layout.heads, -1, -1)
 
 
 class Attention(torch.autograd.Function):
@@ -66,7 +114,7 @@ class Attention(torch.autograd.Function):
         first_only = len(query) < len(key)
         q = query.flatten(0, 1) if first_only else gather(query, layout)
         k, v = gather(key, layout), gather(value, layout)
-        output = torch.empty_like(q)
+        output = q.new_empty(len(q), v.shape[-1])
         counts = [n * layout.heads * (1 if first_only else longest) * longest for n, longest in layout.blocks]
         ctx.sizes = counts if dropped else [0] * len(counts)  # the number of draws of each block
         ctx.draws, ctx.weights = draw(sum(ctx.sizes), query.device), []
@@ -80,7 +128,7 @@ class Attention(torch.autograd.Function):
         ctx.save_for_backward(q, k, v)
         ctx.layout, ctx.dropped, ctx.first_only = layout, dropped, first_only
         ctx.bias = bias if bias is not None and ctx.needs_input_grad[3] else None
-        return output.view(query.shape) if first_only else scatter(output, layout)
+        return output.view(*query.shape[:2], -1) if first_only else scatter(output, layout)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -105,7 +153,7 @@ class Attention(torch.autograd.Function):
                 queries, longest = grad_scores.shape[1:]
                 by_head = grad_scores.view(-1, layout.heads, queries, longest).sum(0, dtype=grad_bias.dtype)
                 grad_bias[:, :queries, :longest].add_(by_head, alpha=scale(dropped))
-        grad_query = grad_q.view(gradient.shape) if ctx.first_only else scatter(grad_q, layout)
+        grad_query = grad_q.view(len(gradient), layout.heads, -1) if ctx.first_only else scatter(grad_q, layout)
         return grad_query, scatter(grad_k, layout), scatter(grad_v, layout), grad_bias, None, None
 
 
@@ -133,34 +181,38 @@ def masked_bias(mask: Tensor, bias: Tensor | None, query: Tensor) -> Tensor:
     """What is added to the scores of a block: its mask, and of a bias (heads, longest, longest) the part it needs."""
     if bias is not None:
         queries, longest = query.shape[1], mask.shape[-1]
+        if bias.dim() == 2:  # it hides the padding too
+            return bias[None, :queries, :longest].to(query.dtype)
         mask = (mask.view(-1, len(bias), 1, longest) + bias[:, :queries, :longest]).flatten(0, 1)
     return mask.to(query.dtype)
 
 
-def has_flash(query: Tensor) -> bool:
-    """Whether flash attention takes such queries on this GPU."""
-    modern = torch.cuda.get_device_capability(query.device) >= (8, 0)
-    return modern and query.dtype in HALF and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
+def has_flash(query: Tensor, value: Tensor) -> bool:
+    """Whether flash attention takes such queries and values on this GPU."""
+    modern, size = torch.cuda.get_device_capability(query.device) >= (8, 0), query.shape[-1]
+    return modern and query.dtype in HALF and size % 8 == 0 and size <= 256 and size == value.shape[-1]
 
 
 def flash_attention(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout_p: float, window: int | None
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout_p: float, window: int | None, causal: bool
 ) -> Tensor:
     """PyTorch's flash attention over rows of any length; its public `varlen_attn` is the same without dropout."""
     cu_seqlens_q, max_seqlen_q = query_seqlens(query, key, layout)
     output, *_ = torch.ops.aten._flash_attention_forward(
         query, key, value, cu_seqlens_q, layout.cu_seqlens_int32, max_seqlen_q, layout.max_seqlen, dropout_p,
-        False, False, window_size_left=window, window_size_right=window,
+        causal, False, window_size_left=window, window_size_right=0 if causal else window,
     )  # fmt: skip
     return output  # type: ignore[no-any-return]
 
 
-def efficient_attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout_p: float) -> Tensor:
+def efficient_attention(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, dropout_p: float, causal: bool
+) -> Tensor:
     """PyTorch's memory-efficient attention over rows of any length, which has fp32."""
     cu_seqlens_q, max_seqlen_q = query_seqlens(query, key, layout)
     output, *_ = torch.ops.aten._efficient_attention_forward(
         query[None], key[None], value[None], None, cu_seqlens_q, layout.cu_seqlens_int32,
-        max_seqlen_q, layout.max_seqlen, dropout_p, 0, True,
+        max_seqlen_q, layout.max_seqlen, dropout_p, int(causal), True,
     )  # fmt: skip
     return output[0]  # type: ignore[no-any-return]
 

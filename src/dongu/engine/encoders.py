@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dongu.engine.attention import attend
+from dongu.engine.attention import attend, gather, scatter, split_blocks
 from dongu.engine.dropout import drop
 from dongu.engine.layout import Layout
 
@@ -103,13 +103,52 @@ class PostNormEncoder:
             hidden = hidden + own.token_type_embeddings(types)
         position_ids = layout.position_ids
         if (padding := own.position_embeddings.padding_idx) is not None:
-            # RoBERTa's kind counts from the padding index on, and counts real tokens only.
-            real = (input_ids != padding).long()  # fillers are padding
-            before = real.cumsum(0) - real
-            position_ids = (before - before[layout.first][layout.row] + 1) * real + padding
+            position_ids = positions_after(padding, input_ids, layout)
         hidden = drop(own.LayerNorm(hidden + own.position_embeddings(position_ids)), own.dropout)
         project = getattr(self.base, "embeddings_project", nn.Identity())  # ELECTRA
         return project(hidden)  # type: ignore[no-any-return]
+
+
+class DebertaEncoder:
+    """DeBERTa, whose layers score positions relative to each other themselves, for rows of like lengths, padded."""
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+        for layer in base.encoder.layer:
+            _ = layer.attention.self, layer.attention.output, layer.intermediate, layer.output
+        if getattr(base.encoder, "conv", None) is not None:
+            raise AttributeError("one of them convolves over the neighbours of a token")
+
+    def __call__(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
+        """(tokens,) each → (batch, hidden)."""
+        own, encoder = self.base.embeddings, self.base.encoder
+        types = None if token_type_ids is None else token_type_ids[None]
+        hidden = own(input_ids=input_ids[None], token_type_ids=types, position_ids=layout.position_ids[None])[0]
+        by_token = replace(layout, heads=1)
+        positions = {longest: encoder.get_rel_pos(hidden.new_empty(1, longest, 1)) for _, longest in layout.blocks}
+        embeddings = encoder.get_rel_embedding()
+        for layer in encoder.layer:
+            contexts = [
+                layer.attention.self(
+                    padded, mask[:, None] == 0, relative_pos=positions[padded.shape[1]], rel_embeddings=embeddings
+                )[0].flatten(0, 1)
+                for padded, mask in zip(
+                    split_blocks(gather(hidden[:, None], by_token), by_token), by_token.dense.masks, strict=True
+                )
+            ]  # padded: (rows, longest, hidden), mask: (rows, 1, longest)
+            context = scatter(torch.cat(contexts), by_token)[:, 0]
+            if layer is encoder.layer[-1]:
+                context, hidden = context[layout.first], hidden[layout.first]
+            hidden = layer.attention.output(context, hidden)
+            hidden = layer.output(layer.intermediate(hidden), hidden)
+        return hidden  # type: ignore[no-any-return]
+
+
+def positions_after(padding: int, input_ids: Tensor, layout: Layout) -> Tensor:
+    """(tokens,) positions as RoBERTa's kind counts them: from the padding index on, and real tokens only."""
+    real = (input_ids != padding).long()  # fillers are padding
+    before = real.cumsum(0) - real
+    return (before - before[layout.first][layout.row] + 1) * real + padding
 
 
 class ModernBertEncoder:

@@ -4,7 +4,7 @@ A padded batch spends a third of its time on padding, and every layer but the la
 ever reads. Here the rows of a micro-batch lie one after the other as (tokens, hidden); embeddings, Linear and
 LayerNorm work on them as they are, and attention alone is told where a row begins and ends. In the last layer only
 the tokens that the head reads are queries. The weights, and so what is saved, are the model's own: its modules are
-called by the names that its checkpoint has. Nothing in transformers is replaced or registered.
+called by the names that its checkpoint has. Nothing in transformers is replaced; `generic` registers an attention.
 
 `why_not` names the models that this does not cover, `self_check` compares with the model's own forward.
 """
@@ -31,6 +31,8 @@ from dongu.errors import DonguError, ModelError
 FILLERS_A_ROW = 64  # on CUDA; with more of them, rows of fillers would be the longest that attention has
 TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of this, a wrong layout far above
 TOLERANCE_IN_HALF = 0.2  # of the self-check in bf16, where rounding may be some hundredths
+# A kernel that this device has not, or a model that reads more of its inputs than it is given.
+UNCOMPUTED = (AttributeError, DonguError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class PaddingFree(nn.Module):
@@ -48,8 +50,10 @@ class PaddingFree(nn.Module):
         family = FAMILIES[classifier.config.model_type]
         self.encoder, self.head = family.encoder(classifier.base_model), family.head
         self.graphs: Graphs | None = None
+        self._heads = getattr(classifier.config.get_text_config(), "num_attention_heads", 1)
         # What fillers are. No logit depends on it, but RoBERTa's kind of positions tells real tokens by it.
-        positions = getattr(classifier.base_model.embeddings, "position_embeddings", None)
+        embeddings = getattr(classifier.base_model, "embeddings", None)
+        positions = getattr(embeddings, "position_embeddings", None)
         self._padding = getattr(positions, "padding_idx", None) or 0
 
     @property
@@ -79,7 +83,7 @@ class PaddingFree(nn.Module):
             return SequenceClassifierOutput(logits=self._compute(numbers.to(device, non_blocking=True), shape, layout))
         # Few different sizes: oneDNN compiles its products for each.
         rounded = torch.is_autocast_enabled("cpu") or has_fast_products()
-        layout = Layout.of(lengths.tolist(), self.config.num_attention_heads, rounded).to(device)
+        layout = Layout.of(lengths.tolist(), self._heads, rounded).to(device)
         ids = F.pad(input_ids.to(device), (0, 1), value=self._padding)[layout.source]
         type_ids = None if token_type_ids is None else F.pad(token_type_ids.to(device), (0, 1))[layout.source]
         with fast_products(device):
@@ -95,9 +99,7 @@ class PaddingFree(nn.Module):
         filler_rows = -(-step // FILLERS_A_ROW)
         fillers = filler_rows + -(len(input_ids) + filler_rows) % step
         filler_lengths = [len(part) for part in np.array_split(np.empty(fillers), filler_rows)]
-        layout = Layout.of(
-            [*lengths.tolist(), *filler_lengths], self.config.num_attention_heads, rounded=True, fillers=0
-        )
+        layout = Layout.of([*lengths.tolist(), *filler_lengths], self._heads, rounded=True, fillers=0)
         parts = (
             F.pad(input_ids, (0, fillers), value=self._padding), F.pad(types, (0, fillers)), layout.source, layout.row,
             layout.position_ids % lengths.max(),  # a row of fillers may be longer than the model's positions
@@ -111,7 +113,7 @@ class PaddingFree(nn.Module):
         rows = batch + filler_rows
         input_ids, types, *tensors = torch.split(numbers, [tokens] * 5 + [rows + 1, rows])
         lengths, filler = ((), 0) if known is None else (known.lengths, known.filler)
-        layout = Layout(self.config.num_attention_heads, True, lengths, max_seqlen, filler, *tensors)
+        layout = Layout(self._heads, True, lengths, max_seqlen, filler, *tensors)
         pooled = self.encoder(input_ids[layout.source], types[layout.source], layout)
         return self.head(self.classifier, pooled)[layout.unsort[:batch]]  # type: ignore[no-any-return]
 
@@ -176,7 +178,7 @@ def without_padding(
                 difference = self_check(packed, inputs)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError as error:  # a kernel that this device has not
+        except UNCOMPUTED as error:
             return model, f"it cannot be computed so here ({(str(error) or type(error).__name__).splitlines()[0]})"
         if not difference <= tolerance:  # or it is no number
             return model, f"its logits would differ by {difference:.1g} of their size"

@@ -38,8 +38,12 @@ class ByOneDNN(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """`func`, or oneDNN's product in its place."""
-        if func is F.linear and args[0].dtype == torch.float32 and args[0].dim() == 2 and len(args[0]) >= FEWEST_TOKENS:
-            return linear(*args, **(kwargs or {}))
+        if func is F.linear and args[0].dtype == torch.float32:
+            tokens, *others = args
+            if tokens.dim() == 2 and len(tokens) >= FEWEST_TOKENS:
+                return linear(tokens, *others, **(kwargs or {}))
+            if tokens.dim() == 3 and len(tokens) == 1 and tokens.shape[1] >= FEWEST_TOKENS:
+                return linear(tokens[0], *others, **(kwargs or {}))[None]
         return func(*args, **(kwargs or {}))
 
 

@@ -83,7 +83,7 @@ def probe(model: Any, batches: Iterable[Mapping[str, Tensor]], targets: Tensor) 
             for inputs in batches:
                 read.clear()
                 logits = model(**inputs).logits
-                rows = _rows_read(read[0], inputs["attention_mask"])
+                rows = _rows_read(read[0], inputs.get("attention_mask"))
                 if rows.dim() != 2 or not bool((head(rows) - logits).abs().max() <= _CLOSE * logits.abs().max()):
                     return "its last layer reads more than one vector a row"
                 features.append(rows.double().cpu())
@@ -93,9 +93,14 @@ def probe(model: Any, batches: Iterable[Mapping[str, Tensor]], targets: Tensor) 
     return _leave_one_out(together, targets)
 
 
-def _rows_read(read: Tensor, mask: Tensor) -> Tensor:
-    """(batch, hidden) of what a head was given: of a decoder's, which answers for each token, the last of each row."""
-    return read if read.dim() == 2 else read[torch.arange(len(read)), mask.sum(1) - 1]
+def _rows_read(read: Tensor, mask: Tensor | None) -> Tensor:
+    """(batch, hidden) of what a head was given: of a decoder's, which answers for each token, the last of each row.
+
+    What is neither a vector a row nor one a token is given back as it is.
+    """
+    if mask is None or read.shape[:-1] != mask.shape:
+        return read
+    return read[torch.arange(len(read)), mask.sum(1) - 1]
 
 
 def _leave_one_out(features: Tensor, targets: Tensor) -> Probe:
