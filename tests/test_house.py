@@ -34,6 +34,7 @@ STOREYS = [
     ["dongu.run"],
     ["dongu.compare", "dongu.eject", "dongu.export", "dongu.use", "dongu.teach"],
     ["dongu.page"],
+    ["dongu.baseline"],
     ["dongu.best"],
     ["dongu.running", "dongu.verify"],
     ["dongu.training", "dongu.sweep", "dongu.folds"],

@@ -10,6 +10,7 @@ from safetensors.torch import load_model as load_weights
 from safetensors.torch import save_model
 from transformers import PreTrainedModel
 
+from dongu.baseline import measure_bag_of_words, why_left_out
 from dongu.consistency import CHECKED_ROWS
 from dongu.data.batches import EvalBatches
 from dongu.errors import ModelError, NonFiniteError, no_panic
@@ -93,12 +94,14 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
     calibration = None if applied is None else Calibration(applied, applied=True)
     constant = constant_answer(loop.metrics, loop.splits["train"].targets)
     per_class: list[dict[str, Any]] = []
+    labelled = {}
     for name in ["validation", *(name for name in loop.splits if name not in ("train", "validation"))]:
         evaluation = validation if name == "validation" else loop.evaluate(name, model=loop.model)
         if main:
             folder.write_predictions(name, prediction_lines(evaluation, loop.metrics))
         if evaluation.targets is None:
             continue  # hidden labels: predictions only
+        labelled[name] = evaluation
         entries = verdict(evaluation, loop.metrics, constant, loop.config.seed)
         error = entries.get("calibration_error", {})
         if name == "validation" and calibration is None and temperature is not None:
@@ -113,6 +116,13 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
     if per_class:
         results["per_class"] = per_class  # a table: each value of results that is an object is a split
     if main:
+        beginning = time.perf_counter()
+        if (reason := why_left_out(loop)) is None:
+            results["bag_of_words"] = measure_bag_of_words(loop, labelled)
+        else:
+            results["no_bag_of_words"] = reason
+        journal.phase("baseline", seconds := time.perf_counter() - beginning, loop.number)
+        began += seconds
         card = write_card(loop, results, software_versions()["dongu"])
         write_file(folder.model / "README.md", card.encode(), within=folder.path)
     journal.phase("judging", time.perf_counter() - began, loop.number)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from dongu.baseline import measure_bag_of_words
 from dongu.best import read_best
 from dongu.data.batches import tokenized
 from dongu.data.pages import cache_folder
@@ -196,8 +197,9 @@ def _results(folder: RunFolder, loop: Loop) -> str:
     calibration = Calibration(results["temperature"], results["calibrated"]) if "temperature" in results else None
     if calibration is not None and folder.temperature() != (calibration.temperature if calibration.applied else None):
         raise _Broken(f"the saved model's head is divided by {folder.temperature()}, and results.json says otherwise")
+    labelled = {}
     for split in splits:
-        evaluation = loop.evaluate(split, model=loop.model)
+        evaluation = labelled[split] = loop.evaluate(split, model=loop.model)
         entries = verdict(evaluation, loop.metrics, constant, loop.config.seed)
         if calibration is not None and evaluation.targets is not None:
             entries["calibration_error"] |= calibration.errors(evaluation.logits, evaluation.targets)
@@ -207,6 +209,9 @@ def _results(folder: RunFolder, loop: Loop) -> str:
                     raise _Broken(f"{split} {name}: {key} is {number!r}, and results.json has {written!r}")
         if evaluation.threshold != threshold:
             raise _Broken(f"the threshold is {threshold!r}, and {evaluation.threshold!r} is best on {split}")
+    found = json.loads(dump_json(measure_bag_of_words(loop, labelled))) if "bag_of_words" in results else None
+    if found != results.get("bag_of_words"):
+        raise _Broken("a bag of words reaches other metrics than results.json has of it")
     return f"the saved model has the metrics of results.json on {', '.join(splits)}, to the last digit"
 
 

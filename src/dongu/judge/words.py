@@ -25,6 +25,9 @@ METRIC_NAMES = {
 RANDOM = 0.0  # what the correlation with numbers that know nothing of the text is on the mean
 NAME_COLUMNS = 22  # columns of the names of metrics
 HEAVY = "A few rows are far off (heavy tails): the intervals of the loss and of the Pearson correlation are too narrow."
+NOT_ABOVE = "Not above"
+FEW_STEPS = 500  # in which a new head and an encoder hardly learn a task
+LEARNT = "look at the suspect rows in report.html, whose labels may be wrong; or try another --model"
 CHOSE = "The model was chosen on validation, so these figures are a little too good."
 
 
@@ -91,12 +94,34 @@ class Yardstick:
         return f"{said}. {CHOSE}" if split.startswith("validation") else f"{said}."
 
 
+def over_bag_of_words(results: Mapping[str, Any], split: str, metric: str) -> str:
+    """How far the main metric is above a bag of words on the same rows, in a sentence; nothing where there is none."""
+    rows = results.get("bag_of_words", ())
+    row = next((row for row in rows if (row["split"], row["metric"]) == (split, metric)), None)
+    if row is None or not all(is_number(row[key]) for key in ("margin", "low", "high")):
+        return ""
+    unit, times, digits = ("", 1, 4) if metric == "loss" else (" points", 100, 1)
+    margin, low, high = (times * row[key] for key in ("margin", "low", "high"))
+    apart, interval = f"{margin:+.{digits}f}{unit}", f"95% interval {low:.{digits}f} to {high:.{digits}f}"
+    value = decimals(row["value"])
+    if low > 0:
+        return f"{apart} over a bag of words ({value}), {interval}."
+    return f"{NOT_ABOVE} a bag of words ({value}): {apart}, {interval}."
+
+
+def is_number(value: float | None) -> bool:
+    """Whether it is one: JSON has null for NaN."""
+    return value is not None and math.isfinite(value)
+
+
 def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yardstick) -> Iterator[str]:
     """The verdict in a sentence, then all that it rests on; `rows` counts those of each split."""
     splits = {name: entries for name, entries in results.items() if isinstance(entries, Mapping)}
     split = judged(splits)
     yield from wrapped(yardstick.sentence(split, splits[split][yardstick.metric], rows[split]))
-    yield ""
+    yield from filter(None, wrapped(over_bag_of_words(results, split, yardstick.metric)))
+    if "no_bag_of_words" in results:
+        yield from wrapped(f"No bag of words stands beside it: {results['no_bag_of_words']}.")
     yield from table(splits, yardstick.task)
     if "kurtosis" in splits[split]["loss"]:
         yield from wrapped(HEAVY)
@@ -104,10 +129,14 @@ def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yard
 
 
 def advice(results: Mapping[str, Any], yardstick: Yardstick) -> Iterator[str]:
-    """What to try after a training run that learnt nothing that can be told from a constant answer."""
+    """What to try after a training run that is not clearly better than a constant answer, or than a bag of words."""
     split = judged({name: entries for name, entries in results.items() if isinstance(entries, Mapping)})
     if yardstick.standing(results[split][yardstick.metric]).startswith(("not better", "worse")):
         yield from fields([("advice", "try more --epochs, or --learning-rate 2e-4 with --warmup 0.1")])
+    elif over_bag_of_words(results, split, yardstick.metric).startswith(NOT_ABOVE):
+        few = results["steps"] < FEW_STEPS
+        more = f"{counted(results['steps'], 'update')} are few: try more --epochs, or more rows" if few else LEARNT
+        yield from fields([("advice", more)])
 
 
 def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:

@@ -20,6 +20,7 @@ PHASES = {
     "evaluation": "evaluations",
     "checkpoint": "checkpoints",
     "judging": "evaluating the best model",
+    "baseline": "the bag of words beside it",
     "report": "writing this page",
 }
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dongu.judge.words import CHOSE, Entries, Yardstick, judged, metric_name
+from dongu.judge.words import CHOSE, Entries, Yardstick, judged, metric_name, over_bag_of_words
 from dongu.page.draw import drawings
 from dongu.page.draw.drawings import Interval
 from dongu.page.draw.svg import Chart, format_number
@@ -24,6 +24,7 @@ class Verdict:
     sentences: Sequence[str]
     chart: Chart | None
     splits: Mapping[str, Entries]
+    bag_of_words: Mapping[tuple[str, str], float]  # by split and metric
 
 
 def headline(trace: Trace, earlier: Earlier | None) -> Verdict | None:
@@ -43,6 +44,14 @@ def headline(trace: Trace, earlier: Earlier | None) -> Verdict | None:
         rows.append(Interval(other[0], other[1], kind=2))
         standing = yardstick.standing(entry)
         sentences.append(f"{standing[0].upper()}{standing[1:]} ({format_number(other[1], 3)}).")
+    results = {} if trace.outcome is None else trace.outcome.model_dump()
+    bag = {
+        (row["split"], row["metric"]): float("nan" if row["value"] is None else row["value"])
+        for row in results.get("bag_of_words", ())
+    }
+    if said := over_bag_of_words(results, split, metric):
+        rows.append(Interval("a bag of words", bag[split, metric], kind=2))
+        sentences.append(said)
     if earlier is not None and (before := earlier.splits.get(split, {}).get(metric)) is not None:
         rows.append(Interval(f"previous run: {earlier.name}", before["value"], before["low"], before["high"], kind=1))
         change = value - before["value"]
@@ -56,7 +65,7 @@ def headline(trace: Trace, earlier: Earlier | None) -> Verdict | None:
     if split.startswith("validation"):
         sentences.append(CHOSE)
     chart = drawings.intervals(f"{name} on {split}", rows, f"{name} on {split}, 95% intervals")
-    return Verdict(f"{name} on {split}", format_number(value, 3), sentences, chart, trace.splits)
+    return Verdict(f"{name} on {split}", format_number(value, 3), sentences, chart, trace.splits, bag)
 
 
 def _so_far(trace: Trace) -> Verdict | None:
@@ -71,7 +80,7 @@ def _so_far(trace: Trace) -> Verdict | None:
         "Intervals and baselines come at the end of the run.",
     ]
     name = metric_name(trace.record.metric)
-    return Verdict(f"{name} on validation", format_number(best[trace.record.metric], 3), sentences, None, {})
+    return Verdict(f"{name} on validation", format_number(best[trace.record.metric], 3), sentences, None, {}, {})
 
 
 def facts(trace: Trace) -> list[tuple[str, str]]:

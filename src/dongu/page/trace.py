@@ -77,6 +77,7 @@ class Outcome(BaseModel):
     temperature: float | None = None
     calibrated: bool = False
     threshold: float = DEFAULT_THRESHOLD
+    bag_of_words: list[dict[str, Any]] = []
 
 
 class Rates(BaseModel):
