@@ -22,6 +22,17 @@ def require_extras(config: RunConfig) -> None:
             raise UsageError("its package is not installed", where=f"--track {name}", hint=f"pip install {name}")
 
 
+def require_optuna() -> None:
+    """
+    Raises:
+        UsageError: it is not installed.
+    """
+    if not _installed("optuna"):
+        raise UsageError(
+            "needs the package optuna", where="dongu tune", hint='install it with: pip install "dongu[tune]"'
+        )
+
+
 def _installed(package: str) -> bool:
     found = find_spec(package)
     return found is not None and found.origin is not None  # a folder of that name, as wandb leaves one, is no package

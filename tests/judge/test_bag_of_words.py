@@ -190,7 +190,7 @@ def test_the_sentence(metric: str, row: dict[str, Any], said: str) -> None:
 def test_a_run_that_does_not_beat_it_says_what_to_try(steps: int, said: str) -> None:
     entry = {"value": 0.8, "low": 0.75, "high": 0.85, "baseline": 0.5}
     row = {"split": "test", "metric": "accuracy", "value": 0.81, "margin": -0.01, "low": -0.03, "high": 0.01}
-    results = {"steps": steps, "test": {"accuracy": entry}, "bag_of_words": [row]}
+    results = {"steps": steps, "test": {"loss": entry, "accuracy": entry}, "bag_of_words": [row]}
     yardstick = Yardstick("single-label", "accuracy", ("no", "yes"), [0.5, 0.5])
     assert said in " ".join(advice(results, yardstick))
     assert "Not above" in " ".join(said_of(results, {"test": 20}, yardstick))

@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": ("answer:add_predict", "answer texts with labels and probabilities, in their order"),
     "report": ("show:add_report", "write report.html, the page that shows what a run did"),
     "compare": ("show:add_compare", "compare finished runs: options, metrics, and whether one is better"),
+    "tune": ("tune:add", "search for options, and say honestly what the search gained"),
     "inspect": ("show:add_inspect", "find what is wrong with a data set, and what to do about it"),
     "verify": ("verify:add", "prove on this machine that a run holds what was written and comes out again"),
     "eject": ("share:add_eject", "write a run as one plain script that does not need dongu"),
@@ -35,7 +36,7 @@ COMMANDS = {
     "quiz": ("learn:add_quiz", "ask questions about the lessons in docs/"),
     "demo": ("learn:add_demo", "train on a packaged data set: no network, a few minutes"),
 }
-RUNS = ("train", "resume", "demo")  # their results are files, and what they print is commentary
+RUNS = ("train", "resume", "tune", "demo")  # their results are files, and what they print is commentary
 TOGETHER = (
     "train",
     "resume",

@@ -1,0 +1,101 @@
+"""`dongu tune`: a search for options, and an honest account of what it gained."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from dongu.cli.options import add_option
+from dongu.cli.parser import add_json, add_parts, define, whole_number
+from dongu.cli.train import train_options
+from dongu.config import RunConfig, check_metric, make_config
+from dongu.errors import UsageError
+from dongu.extras import require_extras, require_optuna
+from dongu.space import DEFAULT_SPACE, read_space
+
+EPILOG = """\
+examples:
+  dongu tune reviews.csv --model minilm --trials 20 --minutes 30
+  dongu tune reviews.csv --space learning_rate=1e-5..5e-4:log --space batch_size=8,16,32
+the same command goes on with a search that was stopped; started again beside it, it shares the trials."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    define(
+        parser,
+        _run,
+        usage="dongu tune DATA [options]",
+        description="Search for options: each trial is a run, judged on validation and given up where others were"
+        " better. The best options and the usual ones are then trained with the same new seeds, and compared on test.",
+        epilog=EPILOG,
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("data", metavar="DATA", nargs="?", help=RunConfig.model_fields["data"].description)
+    parser.add_argument("--trials", metavar="N", help="trials of the search, of all processes together (20)")
+    parser.add_argument("--minutes", metavar="M", help="begin no trial after so many minutes (default: no limit)")
+    parser.add_argument(
+        "--space",
+        metavar="NAME=VALUES",
+        action="append",
+        default=[],
+        help="an option that is searched: NAME=LOW..HIGH, NAME=LOW..HIGH:log or NAME=A,B,C; more than once for several"
+        f" ({' '.join(DEFAULT_SPACE)}, less what is given)",
+    )
+    parser.add_argument("--seeds", metavar="N", help="seeds that the winner and the usual options are trained with (3)")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="recipe: a TOML file, or a run's run.json")
+    add_parts(parser)
+    add_json(parser)
+    fixed = parser.add_argument_group("options of `dongu train`, the same for all trials")
+    for name in RunConfig.model_fields:
+        if name != "data":
+            add_option(fixed, name)
+    parser.set_defaults(per_device_train_batch_size=None, gradient_accumulation_steps=None)
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    options = train_options(parsed, processes=1)
+    trials, seeds = whole_number(parsed.trials, "trials", 20), whole_number(parsed.seeds, "seeds", 3)
+    minutes = _minutes(parsed.minutes)
+    read_space(parsed.space, options)
+    config = make_config(options)
+    require_extras(config)
+    require_optuna()
+    if parsed.parts is None:
+        check_metric(config.metric)
+    from dongu.data.sources import read_source
+    from dongu.model.place import pin_model
+    from dongu.run.console import Console
+    from dongu.run.folder import dump_json
+    from dongu.tune import gain_lines, tune
+
+    source = read_source(options["data"], config)
+    if parsed.parts is None and "model" in options:
+        options["model"] = pin_model(config.model)  # one commit for all trials
+    console = Console(stream=sys.stderr if parsed.json else sys.stdout)
+    out, content = tune(
+        source,
+        options,
+        console,
+        trials=trials,
+        minutes=minutes,
+        space=parsed.space,
+        seeds=seeds,
+        parts=parsed.parts,
+    )
+    if parsed.json:
+        print(dump_json(content))
+        return
+    for line in gain_lines(content, out):
+        console.line(line)
+
+
+def _minutes(text: str | None) -> float:
+    try:
+        minutes = math.inf if text is None else float(text)
+    except ValueError:
+        minutes = 0.0
+    if not minutes > 0:
+        raise UsageError(f"must be a number above 0, got `{text}`", where="--minutes")
+    return minutes

@@ -1,0 +1,120 @@
+"""`tune.html`: the trials of a search on one page, in the style of a run's report."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from dongu.files import write_file
+from dongu.judge.words import metric_name
+from dongu.page.draw import drawings
+from dongu.page.draw.axis import Axis
+from dongu.page.draw.drawings import Interval
+from dongu.page.draw.plot import Plot
+from dongu.page.draw.svg import Chart, format_number
+from dongu.text import counted
+
+Shown = tuple[Chart, str]
+
+
+def write_page(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the page of a search.
+
+    Args:
+        path: where.
+        content: what `tune.json` holds.
+
+    Raises:
+        StorageError: the page could not be written.
+    """
+    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("tuned.html.jinja").render(
+        style=Markup(style),  # noqa: S704 - a file of this package
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        name=path.parent.name,
+        metric=metric_name(content["metric"]),
+        content=content,
+        options=list(content["space"]),
+        verdict=_verdict(content),
+        charts=[_history(content), *_importance(content), *_slices(content)],
+        number=lambda value: format_number(math.nan if value is None else float(value), 4),
+        shown=lambda value: f"{value:.3g}" if isinstance(value, float) else str(value),
+    )
+    write_file(path, page.encode("utf-8", "replace"), within=path.parent)
+
+
+def _verdict(content: Mapping[str, Any]) -> Shown:
+    """The winner's score where it was chosen, and on rows that chose nothing, beside the usual options."""
+    metric, winner, default = content["metric"], content["winner"], content["default"]
+    split = "test" if "test" in winner["seeds"] else "validation"
+    rows = [Interval("the winning trial on validation, which chose it", winner["score"], kind=1)]
+    for name, side in (("the winner, new seeds", winner), ("the usual options", default)):
+        spread = side["seeds"][split][metric]
+        if spread["mean"] is not None:
+            rows.append(Interval(f"{name}, on {split}", spread["mean"], spread["min"], spread["max"], kind=0))
+    gain = content.get("gain")
+    said = "Means over the seeds, and their range."
+    if gain is not None:
+        ends = f"95% interval {format_number(gain['low'], 4)} to {format_number(gain['high'], 4)}"
+        said += f" Gain over the usual options on {gain['split']}: {format_number(gain['value'], 4)}, {ends}."
+    return drawings.intervals("What the search came to", rows, metric_name(metric)), said
+
+
+def _complete(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [row for row in content["trials"] if row["state"] == "complete"]
+
+
+def _history(content: Mapping[str, Any]) -> Shown:
+    """Each trial's score, and the best so far."""
+    rows, pruned = _complete(content), [row for row in content["trials"] if row["state"] == "pruned" and row["score"]]
+    numbers, scores = (np.array([row[key] for row in rows], np.float64) for key in ("trial", "score"))
+    given_up, theirs = (np.array([row[key] for row in pruned], np.float64) for key in ("trial", "score"))
+    last = max(1.0, float(len(content["trials"]) - 1))
+    plot = Plot(
+        "Trials",
+        Axis.between(0, last, "trial", exact=True, whole=True),
+        Axis.of(np.concatenate([scores, theirs]), content["metric"]),
+    )
+    plot.line("best so far", numbers, np.maximum.accumulate(scores), 1)
+    plot.points("complete", numbers, scores)
+    if len(given_up):
+        plot.points("given up", given_up, theirs, kind=1)
+    return plot.chart(), f"{counted(len(rows), 'trial')} to the end, {len(pruned)} given up where others were better."
+
+
+def _importance(content: Mapping[str, Any]) -> list[Shown]:
+    if not content["importance"]:
+        return []
+    rows = [(name.replace("_", "-"), share, f"{share:.0%}") for name, share in content["importance"].items()]
+    said = "Its share in what tells good trials from the others (PED-ANOVA); of few trials it is a hint."
+    return [(drawings.bars("Importance", rows), said)]
+
+
+def _slices(content: Mapping[str, Any]) -> list[Shown]:
+    """The score over the values of each option."""
+    rows, shown = _complete(content), []
+    scores = np.array([row["score"] for row in rows], np.float64)
+    for name, values in content["space"].items():
+        asked, log = [row["options"][name] for row in rows], values[-1] is True
+        if isinstance(values[0], str):
+            places = np.array([values.index(value) for value in asked], np.float64)
+            axis = Axis.between(0, max(1, len(values) - 1), name.replace("_", "-"), exact=True, whole=True)
+            said = f"0 to {len(values) - 1} stand for {', '.join(values)}."
+        else:
+            places = np.array(asked, np.float64)
+            axis, said = Axis.of([*places, *values[:2]], name.replace("_", "-"), log=log), "One point a complete trial."
+        plot = Plot(name.replace("_", "-"), axis, Axis.of(scores, content["metric"]))
+        shown.append((plot.points("trials", places, scores).chart(), said))
+    return shown

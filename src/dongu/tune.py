@@ -1,0 +1,342 @@
+"""A search for options: trials that validation judges, and the best of them held against the usual options on test.
+
+Each trial is a run in a folder of its own, and the study is a file of Optuna beside them. So a search that was killed
+goes on by the same command, and the same command started again beside it shares the work.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dongu.compare.pairs import compare_folders
+from dongu.config import make_config, option_flag
+from dongu.data.examples import read_examples
+from dongu.data.sources import Source
+from dongu.errors import InputError, LockedError, NonFiniteError, StoppedError, UsageError
+from dongu.files import make_folder, write_file
+from dongu.loop import Loop
+from dongu.own import take_own
+from dongu.page.tuned import write_page
+from dongu.run.console import Console
+from dongu.run.folder import RunFolder, dump_json
+from dongu.run.identity import HARMLESS
+from dongu.running import Run
+from dongu.space import Dimension, read_space
+from dongu.sweep import train_seeds
+from dongu.text import counted, decimals
+
+STUDY, SEARCH, PAGE = "study.db", "tune.json", "tune.html"
+WAIT_SECONDS = 60  # for another process that writes to the study
+FREE_TRIALS = 5  # drawn at random before what is known counts, and before a trial is pruned
+
+
+def tune(
+    source: Source,
+    options: Mapping[str, Any],
+    console: Console,
+    *,
+    trials: int = 20,
+    minutes: float = math.inf,
+    space: Sequence[str] = (),
+    seeds: int = 3,
+    parts: Path | None = None,
+) -> tuple[Path, dict[str, Any]]:
+    """Search, train the best options and the usual ones with several seeds, and write OUT/tune.json and OUT/tune.html.
+
+    Args:
+        source: the data.
+        options: those of `RunConfig` that all trials share, with `out`.
+        console: where to print.
+        trials: how many the study has in the end, of all processes together.
+        minutes: after which no trial begins.
+        space: see `read_space`.
+        seeds: how many the best options are trained with, and the usual ones.
+        parts: the file of the runs' own parts.
+
+    Returns:
+        OUT, and what tune.json holds; without `winner` where another process is to train it.
+
+    Raises:
+        UsageError: the space cannot be used, or OUT holds something else.
+        InputError, LockedError, NonFiniteError, StorageError, WorkerError, StoppedError: as `train`.
+    """
+    began, options = time.monotonic(), dict(options)
+    take_own(options, parts)  # the plain values among them are options
+    dimensions = read_space(space, options)
+    out = Path(options.pop("out", None) or f"runs/{source.name}-tune")
+    study = _open(out, options, dimensions)
+    search = _Search(study, source, options, dimensions, out, console, parts)
+    while (trial := search.next(trials, began + 60 * minutes)) is not None:
+        search.run(trial)
+        gc.collect()  # what the last loop still holds of the device is wanted by the next one
+    content: dict[str, Any] = {**search.record(), "trials": search.table()}
+    done = [row for row in content["trials"] if row["state"] == "complete"]
+    if not done:
+        raise UsageError("no trial came to an end", where=str(out), hint="give more --minutes, or a smaller --space")
+    try:
+        with RunFolder(out / "locks" / "winner").lock():
+            if any(row["state"] == "running" for row in content["trials"]):
+                console.line("other processes are still at their trials: the last of them trains the winner")
+                return out, content
+            content |= _final(search, max(done, key=lambda row: row["score"]), seeds)
+            write_file(out / SEARCH, (dump_json(content, indent=2) + "\n").encode(), within=out)
+            write_page(out / PAGE, content)
+    except LockedError:
+        console.line("another process trains the winner")
+    return out, content
+
+
+def _open(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension]) -> Any:
+    """The study in the folder, begun or gone on with.
+
+    Raises:
+        UsageError: the folder holds something else.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    now = _identity(options, space)
+    if (out / SEARCH).exists():
+        was = RunFolder(out).read_json(SEARCH)
+        if other := [name for name in now if was.get(name) != now[name]]:
+            hint = "give what it was begun with, or choose another --out"
+            raise UsageError(f"holds a search with other {' and '.join(other)}", where=f"--out {out}", hint=hint)
+    else:
+        RunFolder(out).refuse_if_taken()
+        make_folder(out)
+        write_file(out / SEARCH, (dump_json(now, indent=2) + "\n").encode(), within=out)
+    storage = optuna.storages.RDBStorage(
+        f"sqlite:///{(out / STUDY).absolute()}", engine_kwargs={"connect_args": {"timeout": WAIT_SECONDS}}
+    )
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=FREE_TRIALS)
+    study = optuna.create_study(
+        storage=storage, study_name="dongu", direction="maximize", pruner=pruner, load_if_exists=True
+    )
+    usual = make_config(options)
+    first = {name: dimension.place(getattr(usual, name)) for name, dimension in space.items()}
+    if not study.get_trials(deepcopy=False) and None not in first.values():
+        study.enqueue_trial(first, skip_if_exists=True)
+    return study
+
+
+def _identity(options: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any]:
+    """What the trials of a folder have in common, as JSON has it."""
+    shared = make_config(options).model_dump(mode="json", exclude={*HARMLESS, *space})
+    ranges: dict[str, list[Any]] = {
+        name: [*each.choices] if each.choices else [each.low, each.high, each.log] for name, each in space.items()
+    }
+    return {"options": shared, "space": ranges}
+
+
+class _Search:
+    """The study, and what its trials are made of."""
+
+    def __init__(
+        self,
+        study: Any,
+        source: Source,
+        options: Mapping[str, Any],
+        space: Mapping[str, Dimension],
+        out: Path,
+        console: Console,
+        parts: Path | None,
+    ) -> None:
+        self.study, self.source, self.options, self.space = study, source, options, space
+        self.out, self.console, self.parts = out, console, parts
+        self.metric = ""
+
+    def record(self) -> dict[str, Any]:
+        return _identity(self.options, self.space)
+
+    def folder(self, number: int) -> RunFolder:
+        return RunFolder(self.out / f"trial-{number:04}")
+
+    def next(self, most: int, deadline: float) -> Any:
+        """A trial that nobody is at: one that was cut off, or a new one; None where there is nothing left to do."""
+        import optuna
+
+        known = self.study.get_trials(deepcopy=False)
+        for frozen in known:
+            if frozen.state == optuna.trial.TrialState.RUNNING and not self._is_held(frozen.number):
+                return optuna.trial.Trial(self.study, frozen._trial_id)
+        begun = [frozen for frozen in known if frozen.state != optuna.trial.TrialState.WAITING]
+        if len(begun) >= most or time.monotonic() >= deadline:
+            return None
+        return self.study.ask()
+
+    def _is_held(self, number: int) -> bool:
+        try:
+            self._claim(number).refuse_if_locked()
+        except LockedError:
+            return True
+        return False
+
+    def _claim(self, number: int) -> RunFolder:
+        return RunFolder(self.out / "locks" / f"trial-{number:04}")
+
+    def run(self, trial: Any) -> None:
+        """One trial, from where it stands; its result is in the study and in its folder."""
+        import optuna
+
+        with suppress(LockedError), self._claim(trial.number).lock():
+            seed = make_config(self.options).seed
+            # By the trial's number, so that a search that was killed proposes what it would have proposed.
+            self.study.sampler = optuna.samplers.TPESampler(
+                n_startup_trials=FREE_TRIALS, seed=(seed + 7919 * trial.number) % 2**32
+            )
+            chosen = {name: dimension.suggest(trial) for name, dimension in self.space.items()}
+            said = ", ".join(f"{option_flag(name)} {_shown(value)}" for name, value in chosen.items())
+            self.console.line(f"trial {trial.number}: {said}")
+            try:
+                score, pruned = self._train(trial, chosen)
+            except NonFiniteError as error:
+                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                self.console.line(f"  {error.what}")
+                return
+            except StoppedError as error:
+                error.hint = "its state is saved; the same command goes on with the search"
+                raise
+            state = optuna.trial.TrialState
+            if pruned or math.isnan(score):
+                self.study.tell(trial, state=state.PRUNED)
+            else:
+                self.study.tell(trial, score)
+            self._tidy()
+            best = max((row["score"] for row in self.table() if row["state"] == "complete"), default=math.nan)
+            end = "given up: others were better at this point" if pruned else f"best so far {decimals(best)}"
+            self.console.line(f"  {self.metric} on validation {decimals(score)}; {end}")
+
+    def _train(self, trial: Any, chosen: Mapping[str, Any]) -> tuple[float, bool]:
+        """The best score on validation, larger is better, and whether the trial was given up."""
+        folder = self.folder(trial.number)
+        config = make_config({**self.options, **chosen})
+        data = read_examples(self.source, config)
+        given = {**self.options, **chosen, "out": str(folder.path)}
+        loop = Loop(data, parts=self.parts, **given)
+        self.metric = loop.metrics.main
+        sign = -1 if self.metric == "loss" else 1
+        with Run(loop, folder.path) as run:
+            for _ in run:
+                if not run.due:
+                    continue
+                value = sign * run.evaluate()[self.metric]
+                # A resumed trial has told of some already; Optuna keeps the first of two.
+                step = run.state.step // max(1, loop.config.eval_steps or loop.steps_per_epoch)
+                if not math.isnan(value):
+                    trial.report(value, step)
+                if run.state.step < loop.total_steps and trial.should_prune():
+                    break
+        # Asked of the study, not remembered: the trial may have been killed between its end and here.
+        pruned = run.result.results["steps"] < loop.total_steps and trial.should_prune()
+        return sign * run.result.metrics[self.metric], pruned
+
+    def _tidy(self) -> None:
+        """Take the models and checkpoints of all finished trials but the best one: their records stay."""
+        with suppress(ValueError):  # there is no best one yet
+            best = self.study.best_trial.number
+            for frozen in self.study.get_trials(deepcopy=False):
+                folder = self.folder(frozen.number)
+                if frozen.number != best and frozen.state.is_finished():
+                    for path in (folder.model, folder.checkpoints):
+                        if path.is_dir() and not path.is_symlink():
+                            shutil.rmtree(path, ignore_errors=True)
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row a trial, in their order."""
+        return [
+            {
+                "trial": frozen.number,
+                "state": frozen.state.name.lower(),
+                "score": frozen.value if frozen.state.name == "COMPLETE" else _last(frozen.intermediate_values),
+                "evaluations": [value for _, value in sorted(frozen.intermediate_values.items())],
+                "options": frozen.params,
+            }
+            for frozen in self.study.get_trials(deepcopy=False)
+            if frozen.state.name != "WAITING"
+        ]
+
+    def importance(self) -> dict[str, float]:
+        """The share of each option in how far apart the trials are; empty where there are too few of them."""
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+        with suppress(ValueError, RuntimeError):
+            return dict(get_param_importances(self.study, evaluator=PedAnovaImportanceEvaluator()))
+        return {}
+
+
+def _final(search: _Search, best: Mapping[str, Any], seeds: int) -> dict[str, Any]:
+    """Train the winner and the usual options with the same seeds; how far apart they are on the rows of test."""
+    out, console, options = search.out, search.console, search.options
+    chosen = best["options"]
+    console.line()
+    console.line(
+        f"the winner is trial {best['trial']}; it and the usual options are trained with {counted(seeds, 'seed')}"
+    )
+    sides = {}
+    fresh = make_config(options).seed + 1  # the trials' own seed is part of what the winner was chosen by
+    for name, own in (("default", {}), ("winner", chosen)):
+        recipe = {**options, **own, "seed": fresh, "out": str(out / name)}
+        sides[name] = train_seeds(search.source, seeds, recipe, Console(enabled=False), parts=search.parts)[1]
+    metric = sides["winner"]["metric"]
+    sign = -1 if metric == "loss" else 1
+    content: dict[str, Any] = {
+        "metric": metric,
+        "importance": search.importance(),
+        "winner": {"trial": best["trial"], "options": chosen, "score": sign * best["score"], "seeds": sides["winner"]},
+        "default": {"seeds": sides["default"]},
+    }
+    with suppress(InputError):  # without a test part, and with rows held out by each seed
+        comparison = compare_folders([out / "default", out / "winner"])
+        difference = comparison.pairs[0].differences.get(metric)
+        if difference is not None:
+            content["gain"] = {
+                "split": comparison.split,
+                "value": difference.value,
+                "low": difference.low,
+                "high": difference.high,
+            }
+    return content
+
+
+def gain_lines(content: Mapping[str, Any], out: Path) -> list[str]:
+    """What a search came to, for a person."""
+    if "winner" not in content:
+        return []
+    metric, winner, default = content["metric"], content["winner"], content["default"]
+    split = "test" if "test" in winner["seeds"] else "validation"
+    options = " ".join(f"{option_flag(name)} {_shown(value)}" for name, value in winner["options"].items())
+    trials = content["trials"]
+    pruned = sum(row["state"] == "pruned" for row in trials)
+    lines = [
+        f"{counted(len(trials), 'trial')}, {pruned} of them given up early; the best one: {options}",
+        f"  its score on validation, which chose it     {decimals(winner['score'])}",
+    ]
+    for name, side in (("the same options", winner), ("the usual options", default)):
+        spread = side["seeds"][split][metric]
+        number = f"{decimals(spread['mean'])} ± {decimals(spread['std'])}"
+        lines.append(f"  {name + ', new seeds, on ' + split:<44}{number}")
+    if "gain" in content:
+        gain = content["gain"]
+        ends = f"95% interval {decimals(gain['low'])} to {decimals(gain['high'])}"
+        shown = "shown" if gain["low"] > 0 or gain["high"] < 0 else "not shown: chance may explain it"
+        lines.append(f"  gain over the usual options on {gain['split']}: {gain['value']:+.4f}, {ends}; {shown}")
+    lines.append(f"train with these: dongu train DATA {options}")
+    lines.append(
+        f"the best of its seeds: {out / 'winner' / winner['seeds']['best']}; all trials on one page: {out / PAGE}"
+    )
+    return lines
+
+
+def _last(values: Mapping[int, float]) -> float | None:
+    return values[max(values)] if values else None
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,145 @@
+"""A search: what it may take, how it goes on after a kill, what it leaves, what it says of its gain."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import cut_off_in_step
+from dongu.cli.main import run as run_command
+from dongu.data.sources import read_source
+from dongu.errors import UsageError
+from dongu.run.console import Console
+from dongu.space import Dimension, read_space
+from dongu.tune import gain_lines, tune
+
+SPACE = ("learning_rate=1e-4..1e-2:log", "batch_size=4,8")
+
+
+def test_a_space_is_read() -> None:
+    space = read_space(["lr=1e-5..5e-4:log", "batch-size=8,16", "epochs=1..5", "warmup=0.0..0.1"], {})
+    assert space == {
+        "learning_rate": Dimension("learning_rate", (), 1e-5, 5e-4, log=True),
+        "batch_size": Dimension("batch_size", ("8", "16")),
+        "epochs": Dimension("epochs", (), 1, 5, whole=True),
+        "warmup": Dimension("warmup", (), 0.0, 0.1),
+    }
+    assert [space[name].place(value) for name, value in (("batch_size", 8), ("epochs", 3.0), ("warmup", 0.0))] == [
+        *("8", 3, 0.0)
+    ]
+    assert [space[name].place(value) for name, value in (("batch_size", 4), ("epochs", 2.5), ("warmup", 5))] == [
+        None
+    ] * 3
+
+
+def test_what_is_fixed_is_not_in_the_usual_space() -> None:
+    assert [*read_space([], {"epochs": 2.0, "learning_rate": None})] == ["learning_rate", "batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("learning_rat=1..2", "did you mean --learning-rate?"),
+        ("learning_rate=1e-4..2", "--learning-rate: must be less than or equal to 1"),
+        ("learning_rate=1e-3..1e-4", "is no range"),
+        ("learning_rate=0..1:log", "is no range"),
+        ("learning_rate=1e-4..1e-3:lin", "is no range"),
+        ("batch_size=8,x", "--batch-size: must be a whole number"),
+        ("batch_size=8", "has no values to choose from"),
+        ("batch_size=8,8", "has no values to choose from"),
+        ("metric=loss,accuracy", "--metric cannot be searched"),
+        ("seed=1..5", "--seed cannot be searched"),
+        ("epochs=1..2", "--epochs is given twice"),
+    ],
+)
+def test_a_wrong_space_is_an_error(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        read_space([text], {"epochs": 1.0})
+    assert said in str(error.value)
+
+
+@pytest.fixture
+def search(
+    tiny_model: Callable[..., str], shared_data_folder: Callable[..., str], tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
+    data = shared_data_folder(train=48, validation=24, test=20)
+
+    def run(out: str = "search", **options: Any) -> dict[str, Any]:
+        given = {"model": tiny_model(), "epochs": 2.0, "device": "cpu", "out": str(tmp_path / out)}
+        options = {"trials": 4, "space": SPACE, "seeds": 2, **options}
+        return tune(read_source(data), given, Console(stream=io.StringIO()), **options)[1]
+
+    return run
+
+
+def test_a_search_and_what_it_leaves(search: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    content = search()
+    out = tmp_path / "search"
+    assert json.loads((out / "tune.json").read_text(encoding="utf-8")) == json.loads(json.dumps(content))
+    trials = content["trials"]
+    assert [row["trial"] for row in trials] == [0, 1, 2, 3]
+    best = max((row for row in trials if row["state"] == "complete"), key=lambda row: row["score"])
+    assert content["winner"]["trial"] == best["trial"]
+    for row in trials:
+        folder = out / f"trial-{row['trial']:04}"
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        if row["state"] == "complete":
+            assert results["validation"]["accuracy"]["value"] == row["score"]
+        assert (folder / "metrics.jsonl").exists()
+        assert (folder / "model").exists() == (folder / "checkpoints").exists() == (row is best)
+    for name in ("winner", "default"):
+        assert content[name]["seeds"]["seeds"] == [43, 44], "the trials' own seed chose the winner"
+    assert content["gain"]["split"] == "test"
+    assert content["gain"]["low"] <= content["gain"]["value"] <= content["gain"]["high"]
+    page = (out / "tune.html").read_text(encoding="utf-8")
+    for title in ("What the search came to", "Trials", "learning-rate", "batch-size"):
+        assert title in page
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    lines = "\n".join(gain_lines(content, out))
+    assert "which chose it" in lines
+    assert "gain over the usual options on test" in lines
+    assert search()["trials"] == trials, "the same command again has nothing to do"
+    with pytest.raises(UsageError, match="other options and space"):
+        search(space=["batch_size=4,8"])
+
+
+def test_a_search_that_was_killed_goes_on(search: Callable[..., dict[str, Any]]) -> None:
+    wanted = search("whole", seeds=1)["trials"]
+    with cut_off_in_step(5):
+        search("cut", seeds=1)
+    found = search("cut", seeds=1)["trials"]
+    assert found == wanted
+
+
+def test_a_trial_of_another_process_is_left_to_it(search: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    with cut_off_in_step(5):
+        search()
+    lock = next((tmp_path / "search" / "locks").glob("trial-*/.lock"))
+    hold = f"import fcntl; f = open({str(lock)!r}, 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        content = search()
+        assert [row["state"] for row in content["trials"]].count("running") == 1
+        assert "winner" not in content, "the other process trains it"
+        other.communicate(b"\n")
+    assert "winner" in search()
+
+
+def test_without_optuna_the_extra_is_named(
+    tiny_model: Callable[..., str],
+    shared_data_folder: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("dongu.extras._installed", lambda _: False)
+    assert run_command(["tune", shared_data_folder(), "--model", tiny_model()]) == 2
+    assert 'pip install "dongu[tune]"' in capsys.readouterr().err
