@@ -307,14 +307,14 @@ def test_a_set_of_labels_is_no_misspelt_set(name: str, meant: str | None) -> Non
 def test_a_text_that_is_not_used_is_a_finding() -> None:
     words = "a much longer story about the film and all that is in it"
     table = [
-        {"label": i % 2, "title": f"good film {i}", "description": f"{words} {i}", "id": f"c0ffee{i}", "city": "Izmir"}
+        {"label": i % 2, "text": f"good film {i}", "description": f"{words} {i}", "id": f"c0ffee{i}", "city": "Izmir"}
         for i in range(40)
     ]
     [finding] = [finding for finding in looked_at(table).findings if "not used" in finding.what]
     assert finding.severity == "warning"
-    assert finding.what.startswith("`description` is not used, and holds 5 times as much text as `title`: 59 char")
-    assert "--text-columns title+description" in finding.advice
-    for chosen in ("title", "title+description"):
+    assert finding.what.startswith("`description` is not used, and holds 5 times as much text as `text`: 59 char")
+    assert "--text-columns text+description" in finding.advice
+    for chosen in ("text", "text+description"):
         assert not [f for f in looked_at(table, text_columns=chosen).findings if "not used" in f.what]
     tickets = [{"title": f"the printer is broken {i}", "body": f"{words} {i}", "label": i % 2} for i in range(40)]
     [finding] = [finding for finding in looked_at(tickets).findings if "not used" in finding.what]

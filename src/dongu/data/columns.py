@@ -143,12 +143,13 @@ def _as_written(names: Sequence[str], available: Collection[str]) -> tuple[str, 
 
 
 def _may_be_labels(cells: Sequence[Cell]) -> bool:
-    """Whether cells can be labels: a few values again and again, or numbers with a fraction, which count no rows."""
+    """Whether cells can be labels: a few values again and again, or numbers, half of them with a fraction."""
     words = [str(cell) for cell in cells if isinstance(cell, bool) or is_word(cell)]
     values = {*words}
     if len(words) < len(cells) or len(values) < 2:
         return False
-    fractions = all(map(_NUMBER.fullmatch, values)) and not all(map(str.isdecimal, values))
+    numbers = [_NUMBER.fullmatch(value) for value in values]
+    fractions = all(numbers) and 2 * sum(number is not None and bool(number[1]) for number in numbers) >= len(values)
     return fractions or (2 * len(values) <= len(words) and len(values) <= MANY_CLASSES)
 
 
