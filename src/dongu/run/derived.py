@@ -81,20 +81,22 @@ def _describe_head(loop: Loop) -> Iterator[tuple[str, str]]:
 
 def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
     """What the options or few rows have changed about the model, and how its head begins; nothing in the original."""
-    config, probed, said = loop.config, loop.probed, []
-    known = {"model": "what the model's own head reads", "mean": "the mean over the tokens"}
-    told = [f"{percent(max(0.0, x.explained))} by {known[name]}" for name, x in probed.items() if isinstance(x, Probe)]
-    explained = f"a regression on the frozen encoder explains {', '.join(told)} of rows left out"
+    config, said = loop.config, []
+    told = {name: percent(max(0.0, x.explained)) for name, x in loop.probed.items() if isinstance(x, Probe)}
     if config.recipe == "auto":
-        said.append(f"for few rows ({len(loop.splits['train']):,}; --recipe original has the textbook's)")
+        rows = len(loop.splits["train"])
+        said.append(f"settings for few rows ({rows:,}), not the textbook's (--recipe original)")
     if config.pooling == "mean":
         said.append("one more layer, which begins as the mean over the tokens (--pooling)")
-    if isinstance(reason := probed.get(config.pooling), str):
+    if isinstance(reason := loop.probed.get(config.pooling), str):
         said.append(f"the head is drawn at random: {reason}")
-    elif probed and config.head == "probe":
-        said.append(f"the head begins as a regression (--head); {explained}")
-    elif probed:
-        said.append(f"the original's, although rows are few; {explained}, which may be chance")
+    elif loop.probed and config.head == "probe":
+        without = f", and {told['model']} without that layer" if len(told) > 1 and config.pooling == "mean" else ""
+        explained = f"it explains {told[config.pooling]} of rows left out{without}"
+        said.append(f"the head begins as a regression on the frozen encoder (--head): {explained}")
+    elif loop.probed:
+        explains = f"a regression on the frozen encoder explains {told[config.pooling]} of rows left out"
+        said.append(f"the textbook's settings, although rows are few: {explains}, which may be chance")
     if said:
         yield "recipe", "; ".join(said)
 
