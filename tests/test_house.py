@@ -166,7 +166,7 @@ def test_files_are_opened_in_one_place() -> None:
             if isinstance(node, ast.Call):
                 words = ast.unparse(node)
                 opens = ast.unparse(node.func).split(".")[-1] in {"open", "read_text", "read_bytes", "write_text"}
-                known = any(word in words for word in ("__file__", "open_regular", "os.devnull", "SavedRun.open"))
+                known = any(word in words for word in ("__file__", "open_regular", "os.devnull", "SavedModel.open"))
                 assert not opens or known, f"{name}:{node.lineno}: {words}"
 
 

@@ -132,7 +132,7 @@ def difference_alone(model: Any, collate: Any, split: Any, device: torch.device,
 def model_threshold(model: Any) -> float:
     """The probability from which on a model of several labels a row gives one, as its config.json has it."""
     several = model.config.problem_type == PROBLEM_TYPES["multi-label"]
-    return float(model.config.threshold) if several else DEFAULT_THRESHOLD
+    return float(getattr(model.config, "threshold", DEFAULT_THRESHOLD)) if several else DEFAULT_THRESHOLD
 
 
 @among_processes()

@@ -223,7 +223,7 @@ def test_a_metric_of_the_users_own_is_left_out(
     copied: Callable[[str], Path], runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its function is in a file of the user's, and neither `compare` nor `evaluate` has that."""
-    from dongu.use.saved import SavedRun
+    from dongu.use.saved import SavedModel
 
     own = copied("high")
     (own / "MANIFEST.json").unlink()
@@ -235,7 +235,7 @@ def test_a_metric_of_the_users_own_is_left_out(
     found = compared(capsys, own, runs["low"])
     assert found["metric"] == "f1"
     assert "kappa" not in found["pairs"][0]["differences"]
-    assert SavedRun.open(own, device="cpu").metrics.main == "accuracy"
+    assert SavedModel.open(own, device="cpu").metrics.main == "accuracy"
 
 
 # --- recipes: folders of several seeds

@@ -120,7 +120,7 @@ ROW = (
 def test_answers_keep_every_value_of_their_row(
     classifier: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, file = str(classifier().folder.path), tmp_path / "new.jsonl"
+    run, file = str(classifier().saved.name), tmp_path / "new.jsonl"
     file.write_text(
         f'{{{ROW}, "text": "{ONE}", "prediction": "older", "dongu_prediction": "two", "probabilities": 3}}\n', "utf-8"
     )
@@ -151,7 +151,7 @@ def test_answers_keep_the_cells_of_a_table(
     classifier: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where a label has the name of a column, or a column that of a probability."""
-    run, file, out = str(classifier().folder.path), tmp_path / "new.csv", tmp_path / "answers.csv"
+    run, file, out = str(classifier().saved.name), tmp_path / "new.csv", tmp_path / "answers.csv"
     cells = {"id": "x7", "text": ONE, "label": "1.50", "probability of text": "True", "note": ""}
     file.write_text(",".join(cells) + "\n" + ",".join(cells.values()) + "\n", "utf-8")
     assert command(["predict", run, "--data", str(file), "--out", str(out)]) == 0

@@ -6,13 +6,16 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dongu import launch
-from dongu.cli.options import add_reading, reading_of
-from dongu.cli.parser import Parser, add_compute_options, add_run_folder, define, refuse_existing, whole_number
+from dongu.cli.options import MODEL_COLUMNS, add_option, add_reading, given_columns, reading_of
+from dongu.cli.parser import Parser, add_compute_options, add_model, define, refuse_existing, whole_number
 from dongu.errors import DataError, InputError, UsageError
 from dongu.text import is_blank, printable, wrapped
+
+if TYPE_CHECKING:
+    from dongu.use.saved import SavedModel
 
 ANSWER_FILES = (".jsonl", ".csv", ".tsv")
 
@@ -21,21 +24,21 @@ def add_evaluate(parser: Parser) -> None:
     define(
         parser,
         _evaluate,
-        description="Metrics of a run's best model on its own splits, or on the rows of another file.",
+        description="Metrics of a run's best model on its own splits, or of any classifier on the rows of a file.",
     )
-    add_run_folder(parser)
-    parser.add_argument("data", metavar="DATA", nargs="?", help="other data (default: those of the run)")
+    add_model(parser)
+    parser.add_argument("data", metavar="DATA", nargs="?", help="labelled rows (default: those of the run)")
     parser.add_argument("--split", default=None, help="one split only (default: all but train)")
+    for name in MODEL_COLUMNS:
+        add_option(parser, name)
     add_compute_options(parser)
     add_reading(parser)
 
 
 def _evaluate(parsed: argparse.Namespace) -> None:
     from dongu.data.sources import read_source
-    from dongu.use.saved import SavedRun
 
-    batch_size = whole_number(parsed.batch_size, "batch-size", 32)
-    saved = SavedRun.open(parsed.folder, device=parsed.device, batch_size=batch_size)
+    saved = open_model(parsed)
     if parsed.data is None:
         examples = saved.own_examples(parsed.split)
     else:
@@ -86,7 +89,7 @@ def add_predict(parser: Parser) -> None:
         epilog="Without TEXT and --data, lines of standard input are read; the two texts of a pair stand on one"
         " line, with a tab between them.",
     )
-    add_run_folder(parser)
+    add_model(parser)
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
     parser.add_argument("--data", metavar="DATA", help="rows: a file, or anything that `dongu train` reads")
     parser.add_argument("--split", default=None, help="the split of --data, where it has several")
@@ -98,8 +101,21 @@ def add_predict(parser: Parser) -> None:
         const="",
         help="write the file for GLUE's server, from the run's test split, to the folder --out (TASK: as in glue:TASK)",
     )
+    add_option(parser, "text_columns")
     add_compute_options(parser)
     add_reading(parser)
+
+
+def open_model(parsed: argparse.Namespace) -> SavedModel:
+    """The model of `add_model`, with what else is given of it.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    from dongu.use.saved import SavedModel
+
+    batch_size = whole_number(parsed.batch_size, "batch-size", 32)
+    return SavedModel.open(parsed.model, device=parsed.device, batch_size=batch_size, **given_columns(parsed))
 
 
 def _predict(parsed: argparse.Namespace) -> None:
@@ -110,15 +126,13 @@ def _predict(parsed: argparse.Namespace) -> None:
         return
     from dongu.data.sources import read_source
     from dongu.use.answer_file import beside, check_cells, json_of_row, write_answers
-    from dongu.use.saved import SavedRun
 
     refuse_existing(parsed.out)
     if parsed.out is not None and parsed.out.suffix not in ANSWER_FILES:
         raise UsageError(f"must end in {', '.join(ANSWER_FILES)}", where=f"--out {parsed.out}")
     if parsed.data is not None and parsed.texts:
         raise UsageError("give either TEXT or --data, not both")
-    batch_size = whole_number(parsed.batch_size, "batch-size", 32)
-    saved = SavedRun.open(parsed.folder, device=parsed.device, batch_size=batch_size)
+    saved = open_model(parsed)
     texts: Sequence[Sequence[str]]
     if parsed.data is not None:
         table = _one_split(read_source(parsed.data, saved.reading(reading_of(parsed))).splits, parsed)
@@ -126,7 +140,7 @@ def _predict(parsed: argparse.Namespace) -> None:
     else:
         pair = len(saved.text_columns) == 2
         texts = saved.columns_of(list(_typed(parsed.texts, pair=pair) if parsed.texts else _piped(pair=pair)))
-        given = dict(zip(saved.text_columns, texts, strict=True))
+        given = dict(zip(saved.text_columns or ("text",), texts, strict=True))
     if parsed.out is not None:
         check_cells(parsed.out, _rows_of(given))
     from dongu.use.classifier import Classifier
@@ -177,7 +191,7 @@ def _submit(parsed: argparse.Namespace) -> None:
 
     if parsed.out is None or parsed.data is not None or parsed.texts:
         raise UsageError("the run's own test split goes to a folder", where="--glue", hint="give --out FOLDER alone")
-    for path in write_submission(parsed.folder, parsed.out, parsed.glue or None):
+    for path in write_submission(parsed.model, parsed.out, parsed.glue or None):
         print(f"wrote {path}", file=sys.stderr)
 
 

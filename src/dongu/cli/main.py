@@ -23,7 +23,7 @@ from dongu.text import wrapped
 COMMANDS = {
     "train": ("train:add", "fine-tune a model and write a run folder"),
     "resume": ("resume:add", "go on with a run that was stopped"),
-    "evaluate": ("answer:add_evaluate", "compute the metrics of a run, on its own splits or on other data"),
+    "evaluate": ("answer:add_evaluate", "compute the metrics of a model, on the splits of its run or on other data"),
     "predict": ("answer:add_predict", "answer texts with labels and probabilities, in their order"),
     "report": ("show:add_report", "write report.html, the page that shows what a run did"),
     "compare": ("show:add_compare", "compare finished runs: options, metrics, and whether one is better"),
@@ -31,7 +31,7 @@ COMMANDS = {
     "inspect": ("show:add_inspect", "find what is wrong with a data set, and what to do about it"),
     "verify": ("verify:add", "prove on this machine that a run holds what was written and comes out again"),
     "eject": ("share:add_eject", "write a run as one plain script that does not need dongu"),
-    "export": ("share:add_export", "write the best model as an ONNX graph, and check its answers"),
+    "export": ("share:add_export", "write a model as an ONNX graph, and check its answers"),
     "push": ("share:add_push", "upload the best model and its card to the Hub"),
     "quiz": ("learn:add_quiz", "ask questions about the lessons in docs/"),
     "demo": ("learn:add_demo", "train on a packaged data set: no network, a few minutes"),

@@ -13,6 +13,7 @@ SEVERAL = {  # options of more than one value
     "class_weights": ("NAME=NUMBER", "..."),
     "track": ("TRACKER", "..."),
 }
+MODEL_COLUMNS = ("text_columns", "label_column")  # which a run knows, and any other classifier does not
 SET_ONCE = ("data", "out", "strict")  # options that a resumed run cannot override
 
 
@@ -50,6 +51,11 @@ def add_reading(parser: Any) -> None:
 def reading_of(parsed: argparse.Namespace) -> dict[str, Any]:
     """The options of `add_reading` that are given."""
     return {name: getattr(parsed, name) for name in READING}
+
+
+def given_columns(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Those of `MODEL_COLUMNS` that are given."""
+    return {name: value for name in MODEL_COLUMNS if (value := getattr(parsed, name, None)) is not None}
 
 
 def spellings(name: str) -> list[str]:

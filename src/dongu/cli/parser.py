@@ -28,6 +28,11 @@ def add_run_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    what = "run folder, its model/, the folder of any classifier, or a Hub name: owner/name, owner/name@revision"
+    parser.add_argument("model", metavar="MODEL", help=what)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from dongu.cli.parser import Parser, add_json, add_parts, add_run_folder, define, refuse_existing
+from dongu.cli.parser import Parser, add_json, add_model, add_parts, add_run_folder, define, refuse_existing
 from dongu.errors import UsageError
 from dongu.text import printable
 
@@ -44,15 +44,20 @@ def add_export(parser: Parser) -> None:
     define(
         parser,
         _export,
-        description="Writes a run's best model as an ONNX graph, with its tokenizer, its labels and an example of use."
-        " The answers of graph and model are compared first, on rows of validation.",
+        description="Writes a run's best model, or any classifier, as an ONNX graph, with its tokenizer, its labels and"
+        " an example of use. The answers of graph and model are compared first, on rows of validation.",
     )
-    add_run_folder(parser)
-    parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+    from dongu.cli.options import MODEL_COLUMNS, add_option
+
+    add_model(parser)
+    what = "where the data of the run are now (default: where they were); of any other model, labelled rows"
+    parser.add_argument("data", metavar="DATA", nargs="?", help=what)
     parser.add_argument(
         "--format", choices=("onnx",), default="onnx", help="format of the graph; there is only onnx (onnx)"
     )
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="folder to write (default: RUN/onnx)")
+    for name in MODEL_COLUMNS:
+        add_option(parser, name)
     parser.add_argument(
         "--int8", action="store_true", help="write a graph with 8-bit weights too, and say how much accuracy it loses"
     )
@@ -60,27 +65,29 @@ def add_export(parser: Parser) -> None:
 
 
 def _export(parsed: argparse.Namespace) -> None:
-    from dongu.config import make_config
+    from dongu.cli.options import given_columns
     from dongu.data.sources import read_source
     from dongu.files import refuse_if_taken
-    from dongu.run.folder import RunFolder
+    from dongu.use.saved import SavedModel
 
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         hint = 'install what it needs with: pip install "dongu[onnx]"'
         raise UsageError(f"{' and '.join(missing)} not installed", where="dongu export", hint=hint)
-    record = RunFolder(parsed.folder).read_record()
-    out = parsed.out or parsed.folder / "onnx"
+    given = given_columns(parsed)
+    saved = SavedModel.open(parsed.model, device="cpu", **given)
+    if parsed.out is None and saved.run is None:
+        raise UsageError("is no run, in whose folder it would be written", where=saved.name, hint="give --out FOLDER")
+    out = parsed.out or saved.run.path / "onnx"
     refuse_if_taken(out)
-    source = None if parsed.data is None else read_source(parsed.data, make_config(record["options"]))
+    source = None if parsed.data is None else read_source(parsed.data, saved.config)
     from dongu.export.folder import export
     from dongu.run.folder import dump_json
 
-    made = export(parsed.folder, out, source, int8=parsed.int8)
+    made = export(parsed.model, out, source, int8=parsed.int8, **given)
     if parsed.json:
         print(dump_json({**asdict(made), "path": str(made.path)}))
         return
-    task = record["options"]["task"]
-    for line in made.size_lines(task):
+    for line in made.size_lines(saved.metrics.task):
         print(printable(line))
     for metric, *values in made.metric_rows():
         print(f"validation  {metric:<20} {'  →  '.join(values)}")

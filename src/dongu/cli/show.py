@@ -91,11 +91,16 @@ def add_compare(parser: Parser) -> None:
         _compare,
         usage="dongu compare RUN RUN ... [options]",
         description="Compares finished runs with the first of them: options that differ, metrics with intervals, a"
-        " paired test on the same rows, and the rows that only one of two runs answers correctly. Folders of --seeds"
-        " are compared as recipes, by the means over their seeds.",
+        " paired test on the same rows, and the rows that only one of two runs answers correctly. A classifier"
+        " that is no run answers the rows of the first run. Folders of --seeds are compared as recipes, by the means"
+        " over their seeds.",
     )
     parser.add_argument(
-        "folders", metavar="RUN", type=Path, nargs="+", help="run folders, two or more; or folders of --seeds"
+        "folders",
+        metavar="RUN",
+        type=Path,
+        nargs="+",
+        help="run folders, two or more, or other classifiers beside one; or folders of --seeds",
     )
     parser.add_argument(
         "--split", default=None, help="rows to compare on (default: test if it has labels, or else validation)"

@@ -34,6 +34,7 @@ from dongu.judge.paired import MetricDifference, holm, paired_differences
 from dongu.judge.resample import TAIL
 from dongu.run.predictions import label_of
 from dongu.text import excerpt
+from dongu.use.saved import run_of
 
 SEED = 0  # of all draws: the same runs give the same numbers
 EXAMPLES_SHOWN = 3  # rows that are shown of each kind
@@ -89,7 +90,7 @@ def compare_folders(paths: Sequence[Path], split: str | None = None) -> Comparis
     """Read and compare finished runs, or recipes, each with the first.
 
     Args:
-        paths: run folders, or folders that `--seeds` wrote; two or more.
+        paths: run folders, and classifiers by their names; or folders that `--seeds` wrote; two or more.
         split: which rows; by default test where all runs have metrics of it, else validation.
 
     Raises:
@@ -101,7 +102,7 @@ def compare_folders(paths: Sequence[Path], split: str | None = None) -> Comparis
     for one, two in combinations(paths, 2):
         if one.resolve() == two.resolve():
             raise UsageError("is given twice", where=str(two), hint="give different runs, or folders of --seeds")
-    sides = tuple(map(read_recipe if all(map(holds_seeds, paths)) else read_run, paths))
+    sides = _read_sides(paths, split)
     runs = [run for side in sides for run in side.runs]
     refuse_other_tasks(runs)
     split = choose_split(runs, split)
@@ -130,6 +131,29 @@ def compare_folders(paths: Sequence[Path], split: str | None = None) -> Comparis
         ]
     rows, differs = len(first) if alike else None, differing([side.runs[0] for side in sides])
     return Comparison(split, rows, sides, names, differs, tuple(pairs), no_texts)
+
+
+def _read_sides(paths: Sequence[Path], split: str | None) -> tuple[Side, ...]:
+    """
+    Raises:
+        InputError: as `compare_folders`.
+    """
+    if all(map(holds_seeds, paths)):
+        return tuple(map(read_recipe, paths))
+    folders = [run_of(path) for path in paths]
+    known = [None if folder is None else read_run(folder) for folder in folders]
+    runs = [run for side in known if side is not None for run in side.runs]
+    if not runs:
+        hint = "give a run among them, to whose rows the others answer; or: dongu evaluate MODEL DATA"
+        raise UsageError("none of them is a run", where="dongu compare", hint=hint)
+    if len(runs) == len(known):
+        return tuple(side for side in known if side is not None)
+    from dongu.compare.models import answer_rows_of
+
+    chosen = choose_split(runs, split)
+    return tuple(
+        answer_rows_of(runs[0], path, chosen) if side is None else side for path, side in zip(paths, known, strict=True)
+    )
 
 
 def _run_pairs(

@@ -23,13 +23,15 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     first, *others = letters = [letter(i) for i in range(len(sides))]
     for name, side in zip(letters, sides, strict=True):
         results = side.runs[0].results
-        said = f"best at step {results.get('best_step')} of {results.get('steps')}"
+        said = (
+            f"best at step {results.get('best_step')} of {results.get('steps')}" if "steps" in results else "as it is"
+        )
         if side.seeds is not None:
             said = f"seeds {', '.join(map(str, side.seeds))}"
         yield f"{name}  {side.path}, {said}"
     yield ""
-    differs = [[name, *map(_shown, values)] for name, values in comparison.differs.items()]
-    yield from _aligned([["differs", *letters], *differs]) if differs else ["no option, version or train row differs"]
+    differs = [[name, *map(option_shown, values)] for name, values in comparison.differs.items()]
+    yield from aligned([["differs", *letters], *differs]) if differs else ["no option, version or train row differs"]
     yield ""
     rows = "rows of its own for each seed" if comparison.rows is None else f"{comparison.rows:,} rows"
     if comparison.of_seeds:
@@ -39,7 +41,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         entries = [side.runs[0].results[split] for side in sides]
         names = [name for name in entries[0] if all(name in entry for entry in entries)]
         cells = [[name, *(with_interval(entry[name]) for entry in entries)] for name in names]
-    yield from _aligned([[f"{split}, {rows}", *letters], *cells])
+    yield from aligned([[f"{split}, {rows}", *letters], *cells])
     for name, pair in zip(others, comparison.pairs, strict=True):
         yield ""
         for metric, difference in pair.differences.items():
@@ -168,11 +170,13 @@ def _answer(answer: Any) -> str:
     return f"{answer:.4g}" if isinstance(answer, float) else str(answer)
 
 
-def _shown(value: Any) -> str:
+def option_shown(value: Any) -> str:
+    """An option's value in a cell."""
     return "-" if value is None else shortened(value if isinstance(value, str) else json.dumps(value), 60)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of a table whose columns stand below each other."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -87,6 +87,20 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
     return Columns(tuple(texts), label)
 
 
+def usual_texts(table: Table) -> tuple[str, ...]:
+    """The columns of the texts of rows that need no label: by their names, or the only one that can be a text.
+
+    Raises:
+        DataError: they cannot be told.
+    """
+    available = list(table.columns)
+    label = _usual_label(table, available) or ""
+    if found := _usual_texts(table, [name for name in available if name not in _all_parts([label], available)]):
+        return found
+    hint = f"name them with --text-columns A [B]; the columns are: {', '.join(available)}"
+    raise DataError("which columns are the text cannot be told", where=table.origin, hint=hint)
+
+
 def _usual_label(table: Table, free: Sequence[str]) -> str | None:
     """The label by its name, by the names of its classes that the source declares, or as columns of 0 and 1."""
     known = by_words(free)

@@ -88,13 +88,14 @@ def tokenize(
     The cache key is the digest of the tokenizer's whole definition, the length and every text, and the digest that
     closes a file is one of its key too: a file that is damaged, or that was made of other texts, is made anew.
     """
+    if not cache:  # nor a key, for which all of the tokenizer is written out: hundredths of a second
+        return _tokens_of(_tokenize(tokenizer, texts, max_length, "", long), cached=False)
     key = _digest(tokenizer, texts, max_length, long)
     path = cache_folder() / f"{key}.tokens"
-    if cache and (content := _read_cache(path, key)) is not None:
+    if (content := _read_cache(path, key)) is not None:
         return _tokens_of(content, cached=True)
     content = _tokenize(tokenizer, texts, max_length, key, long)
-    if cache:
-        _write_cache(path, content)
+    _write_cache(path, content)
     return _tokens_of(content, cached=False)
 
 

@@ -1,10 +1,11 @@
-"""The best model of a run as an ONNX graph, with all that it needs to be used without dongu, transformers and torch."""
+"""A model as an ONNX graph, with all that it needs to be used without dongu, transformers and torch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -29,53 +30,63 @@ GRAPH_TOLERANCE = 1e-4  # of the largest logit; what rounding leaves of a right 
 
 
 def export(
-    run: str | Path, out: str | Path | None = None, source: Source | None = None, *, int8: bool = False
+    model: str | Path,
+    out: str | Path | None = None,
+    source: Source | None = None,
+    *,
+    int8: bool = False,
+    **columns: Any,
 ) -> Export:
     """Write the folder, as `dongu export` does: at its place it is whole and checked, or not there.
 
     Args:
-        run: the run folder.
+        model: a run folder, or any classifier by its name.
         out: the folder to write; `onnx` in the run folder by default.
-        source: the run's data, where they lie elsewhere now.
+        source: the run's data, where they lie elsewhere now; labelled rows, where it is no run.
         int8: whether to write a graph with weights of eight bits too.
+        columns: the `text_columns` and the `label_column` of the source, where the model is no run.
 
     Raises:
-        InputError: the folder is no run with a model, its data are gone, or there is something at `out`.
+        InputError: there is no such model, the data of the run are gone, or there is something at `out`.
         ModelError: the model has no ONNX form, or the graph does not answer as the model does.
         StorageError: a file could not be written.
     """
-    target = Path(run) / "onnx" if out is None else Path(out)
+    target = Path(model) / "onnx" if out is None else Path(out)
     refuse_if_taken(target)
-    classifier = load(run, device="cpu", engine="plain", precision="fp32")
+    classifier = load(model, device="cpu", engine="plain", precision="fp32", **columns)
     if (long := classifier.config.long) in ("head+tail", "windows"):
         hint = "its model card says in Python how a row is read: RUN/model/README.md"
-        raise UsageError(f"a graph reads a row at once, and the run has --long {long}", where=str(run), hint=hint)
-    split = _checked_rows(classifier, source)
+        raise UsageError(f"a graph reads a row at once, and the run has --long {long}", where=str(model), hint=hint)
+    split, texts = _checked_rows(classifier, source)
     with replace_folder(target) as stage:
-        write_onnx(classifier.model, _example(classifier), stage / GRAPH)
+        write_onnx(classifier.model, _example(classifier, texts), stage / GRAPH)
         if int8:
             write_int8(stage / GRAPH, stage / GRAPH_INT8)
         made = _measure(classifier, split, target, stage)
         _copy_settings(classifier, stage)
-        texts, length = classifier.text_columns, classifier.config.max_length or 0
-        readme = made.readme(classifier.metrics.task, pair=len(texts) == 2, max_length=length)
+        length = classifier.config.max_length or 0
+        readme = made.readme(classifier.metrics.task, pair=texts == 2, max_length=length)
         disk.write(stage / "README.md", readme.encode())
         refuse_if_taken(target)  # somebody may have come meanwhile
     return made
 
 
-def _checked_rows(classifier: Classifier, source: Source | None) -> Split:
-    """Validation, or as many of its rows, drawn by the run's seed."""
-    examples = classifier.saved.own_examples("validation", source)["validation"]
+def _checked_rows(classifier: Classifier, source: Source | None) -> tuple[Split, int]:
+    """Validation, or as many of its rows, drawn by the run's seed, and how many texts a row has."""
+    saved = classifier.saved
+    if saved.run is None and source is not None:
+        examples = next(iter(saved.other_examples(source).values()))
+    else:
+        examples = saved.own_examples("validation", source)["validation"]
     chosen = np.zeros(len(examples), dtype=bool)
     chosen[epoch_order(len(examples), classifier.config.seed, 0)[:COMPARED_ROWS]] = True
     examples = examples.take(chosen)
-    return classifier.split(examples.texts, examples.targets, "validation")
+    return classifier.split(examples.texts, examples.targets, "validation"), len(examples.texts)
 
 
-def _example(classifier: Classifier) -> dict[str, Tensor]:
+def _example(classifier: Classifier, texts: int) -> dict[str, Tensor]:
     """Two rows, one with padding: what a trace has not seen, it may leave out."""
-    split = classifier.split([["a", "a a a"]] * len(classifier.text_columns))
+    split = classifier.split([["a", "a a a"]] * texts)
     return classifier.collate(split, np.arange(2))
 
 
@@ -85,7 +96,7 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
         ModelError: the graph does not answer as the model does.
     """
     model = classifier.model
-    weights = sum(path.stat().st_size for path in classifier.folder.model.glob("*.safetensors"))
+    weights = sum(path.stat().st_size for path in classifier.saved.path.glob("*.safetensors"))
     models: dict[str, nn.Module] = {MODEL: model}
     models |= {name: OnnxModel(stage / name, model.config) for name in (GRAPH, GRAPH_INT8) if (stage / name).exists()}
     batches = EvalBatches(split, classifier.collate, classifier.config.eval_batch_size)
@@ -131,7 +142,7 @@ def _speeds(classifier: Classifier, models: Mapping[str, nn.Module], split: Spli
 
 def _copy_settings(classifier: Classifier, stage: Path) -> None:
     """Labels, threshold and temperature as the saved model has them; the tokenizer, set to cut and to pad."""
-    for path in sorted(classifier.folder.model.iterdir()):
+    for path in sorted(classifier.saved.path.iterdir()):
         if path.suffix == ".json" and ".safetensors" not in path.suffixes:
             disk.write(stage / path.name, read_regular(path, VOCABULARY_LIMIT))
     tokenizer, collate = classifier.tokenizer, classifier.collate

@@ -129,6 +129,16 @@ def _renew_head(model: Any, found: Any, other: str | None, seed: int) -> NewHead
     return NewHead(other, replaced=True)
 
 
+def fetch_classifier(name: str) -> Path:
+    """The files of a classifier of the Hub, `owner/name@revision`, in the folder of its commit in the cache.
+
+    Raises:
+        ModelError: the Hub refuses or is out of reach, or the files are not what a model needs.
+    """
+    with _loading(name):
+        return _checked_folder(name, weights=True)
+
+
 def load_classifier(folder: Path) -> tuple[Any, Any]:
     """Model and tokenizer as a run saved them.
 
@@ -156,7 +166,8 @@ def load_saved(folder: Path) -> Any:
             output_loading_info=True,
         )
     if missing := sorted(found["missing_keys"]):
-        raise ModelError(f"lacks weights ({_first_of(missing)})", where=f"--model {folder}")
+        hint = "is it a classifier? one is trained from it by: dongu train DATA --model MODEL"
+        raise ModelError(f"lacks weights ({_first_of(missing)})", where=f"--model {folder}", hint=hint)
     return _own_memory(model)
 
 

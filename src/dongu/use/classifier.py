@@ -1,4 +1,4 @@
-"""A finished run at work: labels and probabilities for new texts, metrics on other data."""
+"""A trained classifier at work: labels and probabilities for new texts, metrics on other data."""
 
 from __future__ import annotations
 
@@ -16,32 +16,37 @@ from dongu.engine.families import why_not
 from dongu.engine.packed import PaddingFree
 from dongu.evaluate import evaluate, model_threshold, predict_logits
 from dongu.judge.answers import Evaluation
-from dongu.model.load import load_classifier, model_columns
+from dongu.model.load import load_classifier, model_columns, usual_length
 from dongu.run.predictions import answer_rows
-from dongu.use.saved import SavedRun
+from dongu.text import listed
+from dongu.use.saved import SavedModel
 
 ANSWERED_ROWS = 1 << 12  # rows whose probabilities are computed together
 
 
 class Classifier:
-    """The best model of a run.
+    """A model that answers texts: the best one of a run, or any other classifier.
 
     Args:
-        saved: the run, whose files have been looked at.
+        saved: the model, whose files have been looked at.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
 
-    def __init__(self, saved: SavedRun) -> None:
-        self.saved, self.folder = saved, saved.folder
-        self.config, self.metrics = saved.config, saved.metrics
-        self.model, self.tokenizer = load_classifier(saved.folder.model)
+    def __init__(self, saved: SavedModel) -> None:
+        self.saved, self.metrics = saved, saved.metrics
+        self.model, self.tokenizer = load_classifier(saved.path)
+        max_length = saved.config.max_length or usual_length(self.model, self.tokenizer)
+        self.config = saved.config.model_copy(update={"max_length": max_length})
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
         if self.config.engine == "packed" and why_not(self.model, self.tokenizer.padding_side) is None:
             self.model, self.collate = PaddingFree(self.model), replace(self.collate, flat=True)
         self.accelerator = make_accelerator(self.config)
         self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
+
+    def __repr__(self) -> str:
+        return f"<Classifier {self.saved.name}: {self.metrics.task}, {listed([*self.label_names])}>"
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -50,7 +55,7 @@ class Classifier:
 
     @property
     def text_columns(self) -> tuple[str, ...]:
-        """The columns that a row needs: one, or two for a pair."""
+        """The columns that a row needs: one, or two for a pair; none where it may be either."""
         return self.saved.text_columns
 
     def predict(self, texts: Any) -> list[dict[str, Any]]:
@@ -72,10 +77,18 @@ class Classifier:
         """The same for columns of texts that have been checked; of all rows only the logits are in memory."""
         if not len(texts[0]):
             return
-        logits = predict_logits(self.model, self._batches(self.split(texts)), self.accelerator)
-        threshold = model_threshold(self.accelerator.unwrap_model(self.model))
+        logits, threshold = self.logits(self.split(texts)), self.threshold
         for start in range(0, len(logits), ANSWERED_ROWS):
             yield from answer_rows(logits[start : start + ANSWERED_ROWS], self.metrics, threshold)
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which on a label is given, where a row may have several."""
+        return model_threshold(self.accelerator.unwrap_model(self.model))
+
+    def logits(self, split: Split) -> np.ndarray:
+        """What the model says of tokenized rows, (rows, labels) fp32."""
+        return predict_logits(self.model, self._batches(split), self.accelerator)
 
     def evaluate(self, examples: Mapping[str, Examples]) -> dict[str, Evaluation]:
         """Metrics on each split; one with hidden labels is left out."""
@@ -99,10 +112,12 @@ class Classifier:
         return EvalBatches(split, self.collate, self.config.eval_batch_size)
 
 
-def load(run: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Any) -> Classifier:
-    """The classifier of a run folder; the arguments are those of `SavedRun.open`.
+def load(model: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Any) -> Classifier:
+    """A classifier by its name: a run folder, its `model/`, any classifier's folder, `owner/name@revision` of the Hub.
+
+    The arguments are those of `SavedModel.open`.
 
     Raises:
-        InputError: the folder is no finished run.
+        InputError: there is no such model.
     """
-    return Classifier(SavedRun.open(run, device=device, batch_size=batch_size, **options))
+    return Classifier(SavedModel.open(model, device=device, batch_size=batch_size, **options))

@@ -1,4 +1,4 @@
-"""A run that has a model, and the rows it is asked about: whatever may be wrong with them is said without torch."""
+"""A model by its name, and the rows it is asked about: whatever may be wrong with them is said without torch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from dongu.config import RunConfig, make_config
-from dongu.data.columns import read_texts
+from dongu.config import RunConfig, Task, make_config
+from dongu.data.columns import choose_columns, read_texts, usual_texts
 from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table, as_cell
-from dongu.errors import DataError, InputError, ModelError
+from dongu.errors import DataError, InputError, ModelError, UsageError
 from dongu.judge.metrics import NAMED, MetricSet
+from dongu.model.place import PACKAGED, find_model, pin_model
 from dongu.model.safety import check_folder, read_object
 from dongu.run.folder import RunFolder
 from dongu.text import is_blank
@@ -24,36 +25,83 @@ EXAMPLES = ('["a text", "another"]', '[("a text", "what it is compared with")]')
 USUAL_LABELS = 2  # of a model whose config.json names none
 
 
-@dataclass(frozen=True)
-class SavedRun:
-    """A run that is read back: its folder, its options, and the labels and metrics of its model.
+TASKS: dict[Any, Task] = {  # of a model's config.json, by its `problem_type`
+    "single_label_classification": "single-label",
+    "multi_label_classification": "multi-label",
+    "regression": "regression",
+}
 
-    `constant_answer` is the answer of the baseline; None in runs of older versions.
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A classifier that is read back: the folder of its weights, its options, its labels and metrics.
+
+    `name` is what messages call it. `run` is the folder of the run that it belongs to; of any other classifier it is
+    None, and its options are those of its own config.json and tokenizer. `constant_answer` is the answer of the
+    baseline, where it is known.
     """
 
-    folder: RunFolder
+    name: str
+    path: Path
+    run: RunFolder | None
     config: RunConfig
     metrics: MetricSet
     constant_answer: list[float] | None
 
     @staticmethod
-    def open(run: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Any) -> SavedRun:
+    def open(model: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Any) -> SavedModel:
         """
         Args:
-            run: the run folder.
+            model: a run folder, its `model/`, the folder of any classifier, or a name of the Hub, `owner/name` or
+                `owner/name@revision`.
             device: as `--device`.
             batch_size: rows a forward pass.
             options: overrides of the options of the run, by the names of `RunConfig`.
 
         Raises:
-            InputError: the folder is no run with a model, or the model is not what was written.
+            InputError: there is no such model, or it is not what was written.
         """
-        folder = RunFolder(Path(run))
+        given = {"device": device, "eval_batch_size": batch_size, **options}
+        if (run := run_of(model)) is not None:
+            return SavedModel._of_run(run, given)
+        try:
+            place = Path(find_model(str(model)))
+            if place.is_dir():
+                return SavedModel._of_folder(str(model), place, given)
+            name = pin_model(str(model))
+            from dongu.model.load import fetch_classifier
+
+            return SavedModel._of_folder(name, fetch_classifier(name), given)
+        except ModelError as error:
+            error.where = error.where.removeprefix("--model ")
+            raise
+
+    @staticmethod
+    def _of_folder(name: str, folder: Path, options: Mapping[str, Any]) -> SavedModel:
+        """Any classifier, whose config.json says what it answers.
+
+        Raises:
+            ModelError: it is none, or its outputs have no names of their own each.
+        """
+        check_folder(folder)
+        content = read_object(folder / "config.json", name)
+        names = _names_of_outputs(content)
+        task = TASKS.get(content.get("problem_type") or (None, "regression")[len(names) == 1], "single-label")
+        if len({*names}) < len(names) or (task == "regression" and len(names) > 1):
+            what = f"has {len(names)} outputs of the task {task}, called {', '.join(names[:5])}"
+            raise ModelError(what, where=name, hint="dongu uses models with a name for each label, or one number")
+        precision = {"precision": "fp32"} if task == "regression" else {}  # as in a run
+        config = make_config({"model": name, "task": task, **options, **precision})
+        return SavedModel(name, folder, None, config, MetricSet.of(task, names), None)
+
+    @staticmethod
+    def _of_run(run: Path, given: Mapping[str, Any]) -> SavedModel:
+        folder = RunFolder(run)
         record = folder.read_record()
-        options = {**record["options"], "device": device, "eval_batch_size": batch_size, **options}
+        options = {**record["options"], "threads": None, **given}
         if options["task"] == "regression":
             options["precision"] = "fp32"  # answers in the unit of the labels need more digits than bf16 has
-        config = make_config({**options, "threads": None})
+        config = make_config(options)
         if not folder.model.is_dir():
             raise InputError("the run has no model yet", where=str(run), hint="it is saved at the first evaluation")
         folder.check_written("model/")
@@ -62,12 +110,13 @@ class SavedRun:
             hint = "in Python, make it and put the weights in: safetensors.torch.load_model(model, FILE)"
             raise ModelError("the model is a class of the user's own", where=str(folder.model), hint=hint)
         names = record["label_names"]
-        if (outputs := _outputs(folder.model)) != len(names):
+        content = read_object(folder.model / "config.json", f"--model {folder.model}")
+        if (outputs := len(_names_of_outputs(content))) != len(names):
             what = f"the model has {outputs} outputs, and run.json names {len(names)} labels"
             raise ModelError(what, where=str(run), hint="restore both from a copy")
         main = record["metric"] if record["metric"] in NAMED else None  # the functions of own metrics are not here
         metrics = MetricSet.of(record["options"]["task"], names, config.data, main)
-        return SavedRun(folder, config, metrics, record.get("constant_answer"))
+        return SavedModel(str(run), folder.model, folder, config, metrics, record.get("constant_answer"))
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -76,7 +125,7 @@ class SavedRun:
 
     @property
     def text_columns(self) -> tuple[str, ...]:
-        """The columns that a row needs: one, or two for a pair."""
+        """The columns that a row needs: one, or two for a pair; none where nothing says so, and rows may be either."""
         return self.config.text_columns or ()
 
     def reading(self, options: Mapping[str, Any]) -> RunConfig:
@@ -96,6 +145,7 @@ class SavedRun:
         if isinstance(texts, str) or (wanted == 2 and _is_pair(texts)):
             texts = [texts]
         rows = [(text,) if isinstance(text, str) else text for text in _items_of(texts)]
+        wanted = wanted or (2 if rows and isinstance(rows[0], list | tuple | np.ndarray) and len(rows[0]) == 2 else 1)
         form = "a text" if wanted == 1 else "a pair of texts"
         for number, row in enumerate(rows, start=1):
             known = isinstance(row, list | tuple | np.ndarray) and len(row) == wanted
@@ -110,7 +160,7 @@ class SavedRun:
         Raises:
             DataError: a text column is missing, or a text is empty.
         """
-        return read_texts(table, self.text_columns)
+        return read_texts(table, self.text_columns or usual_texts(table))
 
     def own_examples(self, split: str | None = None, source: Source | None = None) -> dict[str, Examples]:
         """The rows of the run's own data, the held-out part cut again by the same rule.
@@ -122,6 +172,8 @@ class SavedRun:
         Raises:
             DataError: the data are not there any more, have other labels now, or have no such split.
         """
+        if self.run is None:
+            raise UsageError("is no run, and has no data of its own", where=self.name, hint="give DATA")
         if source is None and self.config.data is None:
             raise DataError("the run's data were in memory", hint="give DATA")
         data = read_examples(source or read_source(self.config.data, self.config), self.config)
@@ -136,9 +188,12 @@ class SavedRun:
         Raises:
             DataError: a column is missing, a text is empty, a label is not one of the model's or is hidden.
         """
-        examples = {}
+        examples, config = {}, self.config
         for name in _chosen(source.splits, split, source.name):
-            rows = read_rows(source.splits[name], self.config, self.label_names)
+            if config.text_columns is None or config.label_column is None:
+                columns = choose_columns(source.splits[name], config.text_columns, config.label_column)
+                config = config.model_copy(update={"text_columns": columns.texts, "label_column": columns.label})
+            rows = read_rows(source.splits[name], config, self.label_names)
             if rows.targets is None:
                 raise DataError("there are no labels", where=rows.origin, hint="use `dongu predict`")
             shown = name if len(source.splits) > 1 else source.name  # the one table of a file is no train split
@@ -187,11 +242,31 @@ def _is_pair(texts: Any) -> bool:
     return isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
 
 
-def _outputs(model: Path) -> int:
-    """The labels of a saved model."""
-    config = read_object(model / "config.json", f"--model {model}")
+def run_of(model: str | Path) -> Path | None:
+    """The run folder that the name of a model means; None where it is another classifier's."""
+    folder = Path(model)
+    if (folder / "config.json").is_file() and not (folder / "run.json").exists():
+        return folder.parent if folder.name == "model" and (folder.parent / "run.json").exists() else None
+    return None if not folder.exists() and _is_hub_name(str(model)) else folder
+
+
+def _is_hub_name(name: str) -> bool:
+    """Whether it is asked for on the Hub, and not a folder that is not there: `runs/typo` is, where there is `runs`.
+
+    Of the Hub's names without an owner none is a classifier's but by its old name; `name@main` asks for one.
+    """
+    if name in PACKAGED or "@" in name:
+        return not name.startswith((".", "/", "~"))
+    owner, _, rest = name.partition("/")
+    return bool(owner and rest) and "/" not in rest and not owner.startswith((".", "~")) and not Path(owner).is_dir()
+
+
+def _names_of_outputs(config: Mapping[str, Any]) -> list[str]:
+    """The labels of a saved model, in the order of its logits."""
     names = config.get("id2label")
-    return len(names) if isinstance(names, dict) else USUAL_LABELS
+    if not isinstance(names, dict) or not all(map(str.isdecimal, names)):
+        return [f"LABEL_{i}" for i in range(len(names) if isinstance(names, dict) else USUAL_LABELS)]
+    return [str(names[key]) for key in sorted(names, key=int)]
 
 
 def _chosen(splits: Mapping[str, Any], split: str | None, where: str) -> list[str]:

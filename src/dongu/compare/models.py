@@ -1,0 +1,68 @@
+"""Any classifier beside finished runs: what it answers to the rows of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dongu.compare.sides import FinishedRun, Side
+from dongu.config import make_config
+from dongu.data.examples import digest_of, read_examples
+from dongu.data.sources import read_source
+from dongu.errors import InputError, UsageError
+from dongu.judge.answers import Evaluation
+from dongu.judge.intervals import verdict
+from dongu.judge.metrics import NAMED, MetricSet
+from dongu.use.saved import SavedModel
+
+
+@dataclass(frozen=True)
+class AnsweredRows(FinishedRun):
+    """A model that is compared as a run is: its answers are computed, and not read."""
+
+    evaluation: Evaluation
+
+    def answers(self, split: str) -> Evaluation:  # noqa: ARG002 - it has those of one
+        """What the model answered."""
+        return self.evaluation
+
+
+def answer_rows_of(run: FinishedRun, model: Path, split: str) -> Side:
+    """A classifier that is no run, at work on a split of a run.
+
+    Args:
+        run: whose data are read again, where they were.
+        model: the name of the classifier; it has the labels of the run, in any order.
+        split: of the run, with labels.
+
+    Raises:
+        InputError: there is no such model, it answers something else, or the data have moved or changed.
+    """
+    options: dict[str, Any] = run.record["options"]
+    config, names = make_config({**options, "threads": None}), tuple(run.record["label_names"])
+    if config.data is None:
+        what = f"cannot answer the rows of {run.path}, whose data were in memory"
+        raise UsageError(what, where=str(model), hint="compare two runs")
+    columns = {name: options[name] for name in ("text_columns", "label_column", "max_length") if name in options}
+    saved = SavedModel.open(model, **columns)
+    own, task = saved.label_names, saved.metrics.task
+    if task != options["task"] or (task != "regression" and sorted(own) != sorted(names)):
+        what = f"answers {', '.join(own[:5])} ({task}), and {run.path} {', '.join(names[:5])} ({options['task']})"
+        raise UsageError(what, where=saved.name, hint="models of the same labels can be compared")
+    data = read_examples(read_source(config.data, config), config).in_order_of(names)
+    rows = data.splits.get(split)
+    if rows is None or digest_of(rows) != run.fingerprint(split):
+        raise InputError(f"holds other rows than {run.path} had", where=config.data, hint="compare two runs")
+    from dongu.use.classifier import Classifier
+
+    main = run.record["metric"] if run.record["metric"] in NAMED else None
+    metrics = MetricSet.of(task, own, config.data, main)
+    theirs = data.in_order_of(own).splits[split] if task != "regression" else rows
+    [found] = Classifier(replace(saved, metrics=metrics)).evaluate({split: theirs}).values()
+    if task != "regression":
+        found = replace(found, logits=found.logits[:, [own.index(name) for name in names]], targets=rows.targets)
+    entries: Mapping[str, Any] = verdict(found, metrics, run.record.get("constant_answer"), config.seed)
+    record = {**run.record, "options": {**options, "model": saved.name}}
+    return Side(model, (AnsweredRows(model, record, {"metric": metrics.main, split: entries}, found),))
