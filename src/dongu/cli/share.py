@@ -75,9 +75,9 @@ def _export(parsed: argparse.Namespace) -> None:
         raise UsageError(f"{' and '.join(missing)} not installed", where="dongu export", hint=hint)
     given = given_columns(parsed)
     saved = SavedModel.open(parsed.model, device="cpu", **given)
-    if parsed.out is None and saved.run is None:
+    out: Path | None = parsed.out or (None if saved.run is None else saved.run.path / "onnx")
+    if out is None:
         raise UsageError("is no run, in whose folder it would be written", where=saved.name, hint="give --out FOLDER")
-    out = parsed.out or saved.run.path / "onnx"
     refuse_if_taken(out)
     source = None if parsed.data is None else read_source(parsed.data, saved.config)
     from dongu.export.folder import export

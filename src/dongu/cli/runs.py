@@ -1,0 +1,30 @@
+"""`dongu runs`: what there is, and what it came to."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dongu.cli.parser import Parser, add_json, define
+from dongu.text import printable
+
+
+def add(parser: Parser) -> None:
+    define(
+        parser,
+        _runs,
+        description="Lists the runs below a folder, the best on validation first: finished, running or stopped, the"
+        " metric on validation and test with its interval, and the options that are not the same for all of them.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=Path("runs"), help="folder (runs)")
+    parser.add_argument("--metric", metavar="NAME", help="metric to show and to sort by (default: that of each run)")
+    add_json(parser)
+
+
+def _runs(parsed: argparse.Namespace) -> None:
+    from dongu.compare.listing import list_runs, listing_json, listing_lines
+    from dongu.run.folder import dump_json
+
+    listing = list_runs(parsed.folder, parsed.metric)
+    for line in [dump_json(listing_json(listing))] if parsed.json else listing_lines(listing, parsed.metric):
+        print(printable(line))

@@ -1,0 +1,106 @@
+"""`dongu runs`: the runs of a folder, the best first, with what tells them apart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dongu.cli.main import run as command
+from dongu.run.folder import RunFolder
+
+
+def write_run(folder: Path, accuracy: float | None, metric: str = "accuracy", **options: Any) -> RunFolder:
+    """The two files of a run that a list reads; without a value it has not ended."""
+    folder.mkdir(parents=True)
+    known = {"data": "rows.csv", "text_columns": ["text"], "label_column": "label", "task": "single-label"}
+    record = {"options": {**known, **options}, "label_names": ["a", "b"], "metric": metric, "data": {}}
+    (folder / "run.json").write_text(json.dumps(record), "utf-8")
+    if accuracy is not None:
+        entry = {metric: {"value": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1}}
+        results = {"steps": 30, "metric": metric, "validation": entry, "test": entry}
+        (folder / "results.json").write_text(json.dumps(results), "utf-8")
+    return RunFolder(folder)
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    assert command(["runs", *map(str, arguments), "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_the_best_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "runs/worse", 0.7, learning_rate=1e-5)
+    write_run(tmp_path / "runs/sweep/seed-1", 0.8, learning_rate=2e-5, seed=1)
+    write_run(tmp_path / "runs/going", None, learning_rate=1e-5)
+    stopped = write_run(tmp_path / "runs/stopped", None, learning_rate=1e-5)
+    events = [
+        {"event": "step", "step": 7, "loss": 1.0},
+        {"event": "evaluation", "step": 7, "split": "validation", "accuracy": 0.75},
+        {"event": "step", "step": 8, "loss": 1.0},
+    ]
+    stopped.metrics.write_text("\n".join([*map(json.dumps, events), '{"event": "st']), "utf-8")
+    write_run(tmp_path / "runs/worse/model", 0.9)
+    (tmp_path / "runs/broken").mkdir()
+    (tmp_path / "runs/broken/run.json").write_text("{}", "utf-8")
+    lock = (
+        "import sys; from pathlib import Path; from dongu.run.folder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).lock():\n    print(flush=True)\n    sys.stdin.read()"
+    )
+    command_line = [sys.executable, "-c", lock, str(tmp_path / "runs/going")]
+    with subprocess.Popen(command_line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        found = listed(capsys, tmp_path / "runs")
+        holder.communicate(b"")
+    assert found["schema"] == "dongu.runs/1"
+    assert found["differs"] == ["learning_rate", "seed"]
+    rows = [(Path(run["path"]).name, run["state"], run["step"]) for run in found["runs"]]
+    assert rows == [
+        ("seed-1", "finished", 30),
+        ("stopped", "stopped", 8),
+        ("worse", "finished", 30),
+        ("going", "running", None),
+        ("broken", "damaged", None),
+    ], "what lies in a run is its own"
+    assert found["runs"][0]["test"] == {"accuracy": {"value": 0.8, "low": 0.8 - 0.1, "high": 0.8 + 0.1}}
+    assert found["runs"][0]["options"] == {"learning_rate": 2e-5, "seed": 1}
+    assert found["runs"][1]["validation"] == {"accuracy": {"value": 0.75}}
+    assert command(["runs", str(tmp_path / "runs")]) == 0
+    head, best, second, *others = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "state", "step", "metric", "validation", "test", "learning-rate", "seed"]
+    assert "0.8000 (0.7000 to 0.9000)" in best
+    assert second.split()[-5:] == ["accuracy", "0.7500", "-", "1e-05", "-"]
+    assert others[-1] == f"{tmp_path / 'runs/broken'}: is damaged: it holds no options of a run"
+
+
+def test_another_metric_and_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, loss in (("b", 0.2), ("a", 0.4)):
+        write_run(tmp_path / name, loss, "loss")
+    write_run(tmp_path / "c", 0.99)
+    assert [Path(run["path"]).name for run in listed(capsys, tmp_path)["runs"]] == ["c", "b", "a"], (
+        "of a loss the least"
+    )
+    found = listed(capsys, tmp_path, "--metric", "loss")
+    assert [Path(run["path"]).name for run in found["runs"]] == ["b", "a", "c"]
+    assert found["runs"][2]["validation"].keys() == {"accuracy"}
+    (tmp_path / "none").mkdir()
+    assert command(["runs", str(tmp_path / "none")]) == 0
+    assert capsys.readouterr().out == f"there is no run below {tmp_path / 'none'}\n"
+    assert command(["runs", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere: is no folder" in capsys.readouterr().err
+
+
+def test_no_torch_for_a_list(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 0.5)
+    program = (
+        "import sys; from dongu.cli.main import run; run(['runs', sys.argv[1]])\n"
+        "print(sorted({'torch', 'transformers', 'datasets', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "finished" in done.stdout
