@@ -33,7 +33,7 @@ STOREYS = [
     ["dongu.consistency", "dongu.parts", "dongu.update", "dongu.loop"],
     ["dongu.run"],
     ["dongu.compare", "dongu.eject", "dongu.export", "dongu.use", "dongu.teach"],
-    ["dongu.page"],
+    ["dongu.page", "dongu.serve"],
     ["dongu.baseline"],
     ["dongu.best"],
     ["dongu.running", "dongu.verify"],

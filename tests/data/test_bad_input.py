@@ -133,7 +133,7 @@ LINES: list[tuple[list[str], list[str]]] = [
     (["train", "data.jsonl", "--model", "TINY", "--metric", "pearson"], ["--metric pearson", "loss, accuracy, f1"]),
     (["train", "data.jsonl", "--model", "TINY", "--warmup", "1000"], ["--warmup", "1000"]),
     (["train", "data.jsonl", "--model", "TINY", "--max-length", "81"], ["--max-length 81", "80 positions"]),
-    (["evaluate"], ["RUN"]),
+    (["evaluate"], ["MODEL"]),
     (["evaluate", "full"], ["full", "is not a run"]),
     (["evaluate", "missing"], ["missing", "is not a run"]),
     (["evaluate", "full", "--splt", "test"], ["--splt", "did you mean --split?"]),

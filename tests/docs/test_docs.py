@@ -43,7 +43,7 @@ PAGES = {
     for name in (
         *("index", "quick-start", "recipes", "python", "coming-from"),
         *("commands", "options", "data", "run-folder", "metrics", "errors"),
-        *("house", "security", "promises", "inspect", "export"),
+        *("house", "security", "promises", "inspect", "export", "serve"),
     )
 }
 STAND_INS = {

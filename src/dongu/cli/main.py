@@ -33,11 +33,12 @@ COMMANDS = {
     "verify": ("verify:add", "prove on this machine that a run holds what was written and comes out again"),
     "eject": ("share:add_eject", "write a run as one plain script that does not need dongu"),
     "export": ("share:add_export", "write a model as an ONNX graph, and check its answers"),
+    "serve": ("serve:add", "answer over HTTP: a page to try a model, and POST /predict for programs"),
     "push": ("share:add_push", "upload the best model and its card to the Hub"),
     "quiz": ("learn:add_quiz", "ask questions about the lessons in docs/"),
     "demo": ("learn:add_demo", "train on a packaged data set: no network, a few minutes"),
 }
-RUNS = ("train", "resume", "tune", "demo")  # their results are files, and what they print is commentary
+RUNS = ("train", "resume", "tune", "demo", "serve")  # their results are files, and what they print is commentary
 TOGETHER = (
     "train",
     "resume",

@@ -1,0 +1,83 @@
+"""`dongu serve`: a model as a server of answers."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from dongu.cli.options import add_option, given_columns
+from dongu.cli.parser import Parser, add_model, define, whole_number
+from dongu.errors import UsageError
+from dongu.text import printable
+
+SERVE_PACKAGES = ("fastapi", "uvicorn")  # of the extra [serve]
+
+
+def add(parser: Parser) -> None:
+    define(
+        parser,
+        _serve,
+        description="Answers over HTTP: POST /predict with texts or pairs, a page at / to try it by hand,"
+        " /openapi.json, /health, /ready, and /metrics for Prometheus. What waits is computed together.",
+        epilog="It is for this machine alone unless --host is given. SIGTERM ends it when all is answered.",
+    )
+    add_model(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="name or address to listen at (127.0.0.1)")
+    parser.add_argument("--port", default="8000", metavar="N", help="port to listen at; 0: any that is free (8000)")
+    parser.add_argument(
+        "--api-key-file", metavar="FILE", type=Path, help="file of keys, one a line; a request needs one"
+    )
+    parser.add_argument("--max-texts", metavar="N", help="texts of a request at most (256)")
+    parser.add_argument("--max-bytes", metavar="N", help="bytes of a request at most (1048576)")
+    parser.add_argument("--timeout", default="30", metavar="SECONDS", help="seconds until a request is answered (30)")
+    parser.add_argument("--queue", metavar="N", help="texts that may wait; a request above them gets a 429 (1024)")
+    parser.add_argument("--batch-size", default="32", metavar="N", help="room of a batch, in rows of 128 tokens (32)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
+    for name in ("precision", "threads", "text_columns"):
+        add_option(parser, name, default_shown=False)
+
+
+def _serve(parsed: argparse.Namespace) -> None:
+    if missing := [name for name in SERVE_PACKAGES if find_spec(name) is None]:
+        hint = 'install what it needs with: pip install "dongu[serve]"'
+        raise UsageError(f"{' and '.join(missing)} not installed", where="dongu serve", hint=hint)
+    from dongu.serve.forms import Limits
+    from dongu.serve.server import address_of, is_local, open_socket, read_keys, serve
+    from dongu.use.saved import SavedModel
+
+    limits = Limits(
+        whole_number(parsed.max_texts, "max-texts", Limits.texts),
+        whole_number(parsed.max_bytes, "max-bytes", Limits.bytes),
+        _seconds(parsed.timeout),
+        whole_number(parsed.queue, "queue", Limits.queue_texts),
+    )
+    if limits.queue_texts < limits.texts:
+        raise UsageError(f"must hold a request of --max-texts {limits.texts}", where=f"--queue {limits.queue_texts}")
+    keys = [] if parsed.api_key_file is None else read_keys(parsed.api_key_file)
+    port = 0 if parsed.port == "0" else whole_number(parsed.port, "port", 0)
+    given = {name: value for name in ("precision", "threads") if (value := getattr(parsed, name)) is not None}
+    batch_size = whole_number(parsed.batch_size, "batch-size", 32)
+    options = {**given, **given_columns(parsed)}
+    saved = SavedModel.open(parsed.model, device=parsed.device, batch_size=batch_size, **options)
+    with open_socket(parsed.host, port) as listening:  # before the model is loaded, so that a port in use is told soon
+        from dongu.use.classifier import Classifier
+
+        classifier, local = Classifier(saved), is_local(parsed.host)
+        classifier.predict([("a",) * len(classifier.text_columns or "a")])  # what is made once is made now
+        if not local and not keys:
+            print("WARNING: whoever reaches this address may ask; --api-key-file asks for a key", file=sys.stderr)
+        print(printable(f"{saved.name} at {address_of(listening)}"), flush=True)
+        serve(classifier, listening, limits, keys, local=local)
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"must be seconds above 0, got `{value}`", where="--timeout")
+    return seconds

@@ -1,0 +1,117 @@
+"""A server from its first request to its last: a socket, uvicorn, and an end that leaves no question unanswered."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import math
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from dongu.errors import UsageError
+from dongu.files import read_regular
+from dongu.run.signals import EXIT_CODES
+from dongu.serve.app import make_app
+from dongu.serve.forms import Limits
+from dongu.use.classifier import Classifier
+
+SHORTEST_KEY = 16  # characters
+MOST_PORTS = 65535
+BACKLOG = 2048  # connections that wait to be taken
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, which would end by the signal that stopped it, and not with exit code 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Let a signal end it: all requests that were taken are answered first; a second Ctrl-C ends it at once."""
+        former = {
+            number: signal.signal(number, self.handle_exit)
+            for number in EXIT_CODES
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """
+    Args:
+        host: a name or an address of this machine.
+        port: 0 for any that is free.
+
+    Raises:
+        UsageError: it cannot be listened to.
+    """
+    try:
+        if port > MOST_PORTS:  # which leaves a socket open
+            raise OverflowError(f"above {MOST_PORTS}")
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, UnicodeError, OverflowError) as error:
+        what = f"cannot be listened to ({getattr(error, 'strerror', None) or error})"
+        raise UsageError(what, where=f"--host {host} --port {port}", hint="give another --port, or 0") from error
+
+
+def is_local(host: str) -> bool:
+    """Whether nobody but this machine can reach it there."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def read_keys(path: Path) -> list[str]:
+    """The keys of a file, one a line.
+
+    Raises:
+        UsageError: it cannot be read, holds none, or one that could be guessed.
+    """
+    where = f"--api-key-file {path}"
+    try:
+        keys = [line.strip() for line in read_regular(path, follow=True).decode().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot be read ({getattr(error, 'strerror', None) or error})", where=where) from error
+    if not keys or not all(key.isascii() and key.isprintable() and len(key) >= SHORTEST_KEY for key in keys):
+        hint = 'one a line: python -c "import secrets; print(secrets.token_urlsafe())" > FILE'
+        raise UsageError(f"needs a key of {SHORTEST_KEY} ASCII characters or more on each line", where=where, hint=hint)
+    return keys
+
+
+def address_of(listening: socket.socket) -> str:
+    """Where a person finds it."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def serve(
+    classifier: Classifier, listening: socket.socket, limits: Limits, keys: Sequence[str], *, local: bool
+) -> None:
+    """Answer until a signal comes.
+
+    Args:
+        classifier: what answers.
+        listening: the socket, which is closed at the end.
+        limits: of a request and of all of them.
+        keys: one of which a request must bring; none: all may ask.
+        local: whether the socket is for this machine alone.
+    """
+    app = make_app(classifier, limits, keys=keys, local=local)
+    # No access log: nothing that a request holds is written anywhere.
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=math.ceil(2 * limits.seconds) + 1,  # a body and its answer; then clients that hang
+    )
+    with listening:
+        _Server(config).run(sockets=[listening])

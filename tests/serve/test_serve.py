@@ -1,0 +1,422 @@
+"""`dongu serve`: answers in batches, within bounds, for programs and for a person, to the last question."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+import dongu
+from browser import CHROMIUM, browsing
+from dongu.cli.main import run as command
+from dongu.errors import UsageError
+from dongu.serve.app import make_app
+from dongu.serve.batcher import Batcher, QueueFullError
+from dongu.serve.forms import Limits
+from dongu.serve.guard import HEADERS
+from dongu.serve.server import is_local, open_socket, read_keys
+from dongu.use.classifier import Classifier
+
+TEXTS = ["word0 film", "word1 not a film at all", "word0"]
+KEY = "a-key-of-some-length"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., str]) -> Callable[..., Path]:
+    """`runs(task)`: a tiny run."""
+    made: dict[str, Path] = {}
+
+    def make(task: str = "single-label") -> Path:
+        if task not in made:
+            others: dict[str, list[Any]] = {"regression": [1.5, 0.25], "multi-label": [["a", "b"], ["b"]]}
+            labels = others.get(task, ["bad", "good"])
+            rows = [{"text": f"word{i % 2} film {i}", "label": labels[i % 2]} for i in range(24)]
+            if task == "pairs":
+                rows = [{"sentence1": row["text"], "sentence2": "a film", "label": row["label"]} for row in rows]
+            out = tmp_path_factory.mktemp("served") / "run"
+            data = {"train": rows, "validation": rows[:8]}
+            dongu.train(data, model=tiny_model(), out=str(out), max_steps=3, threads=1, device="cpu")
+            made[task] = out
+        return made[task]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def classifier(runs: Callable[..., Path]) -> Classifier:
+    return dongu.load(runs(), device="cpu")
+
+
+@contextlib.contextmanager
+def asking(classifier: Classifier, limits: Limits | None = None, **options: Any) -> Iterator[TestClient]:
+    app = make_app(classifier, limits or Limits(), **options)
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        yield client
+
+
+def predicted(client: TestClient, texts: Any, **more: Any) -> list[dict[str, Any]]:
+    answer = client.post("/predict", json={"texts": texts, **more})
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["predictions"]
+    return found
+
+
+def test_answers_are_those_of_the_model(classifier: Classifier) -> None:
+    wanted = classifier.predict(TEXTS)
+    with asking(classifier) as client:
+        found = predicted(client, TEXTS)
+        assert [row["prediction"] for row in found] == [row["prediction"] for row in wanted]
+        for row, answer in zip(found, wanted, strict=True):
+            labels = {item["label"]: item["probability"] for item in row["labels"]}
+            assert labels == pytest.approx(answer["probabilities"])
+            assert [*labels.values()] == sorted(labels.values(), reverse=True)
+            assert row["truncated"] is False
+        assert predicted(client, TEXTS[0])[0]["prediction"] == found[0]["prediction"]
+        assert predicted(client, []) == []
+        assert predicted(client, "film " * 500)[0]["truncated"] is True
+        [sure] = predicted(client, TEXTS[0], top=1, threshold=0.0)
+        assert len(sure["labels"]) == 1
+        assert sure["prediction"] == sure["labels"][0]["label"]
+        assert predicted(client, TEXTS[0], threshold=1.0)[0]["prediction"] is None, "nothing is so sure"
+        about = client.get("/model").json()
+        assert about["labels"] == ["bad", "good"]
+        assert (about["texts_a_row"], about["threshold"]) == (1, None)
+
+
+@pytest.mark.parametrize("task", ["pairs", "multi-label", "regression"])
+def test_each_task(task: str, runs: Callable[..., Path]) -> None:
+    model = dongu.load(runs(task), device="cpu")
+    texts: Any = [(text, "a film") for text in TEXTS] if task == "pairs" else TEXTS
+    wanted = model.predict(texts)
+    with asking(model) as client:
+        found = predicted(client, texts)
+        if task == "regression":
+            assert [row["prediction"] for row in found] == pytest.approx([row["prediction"] for row in wanted])
+            assert "labels" not in found[0]
+        else:
+            assert [row["prediction"] for row in found] == [row["prediction"] for row in wanted]
+        if task == "multi-label":
+            assert predicted(client, TEXTS[0], threshold=0.0)[0]["prediction"] == ["a", "b"]
+            assert predicted(client, TEXTS[0], threshold=1.0)[0]["prediction"] == []
+            assert client.get("/model").json()["threshold"] == model.threshold
+        if task == "pairs":
+            refused = client.post("/predict", json={"texts": "one alone"})
+            assert (refused.status_code, refused.json()["error"]) == (422, "text 1 is not a pair of texts, or is empty")
+
+
+def test_what_is_refused(classifier: Classifier) -> None:
+    limits = Limits(texts=2, bytes=200)
+    with asking(classifier, limits, local=True) as client:
+
+        def refused(content: Any, **headers: str) -> tuple[int, str]:
+            body = content if isinstance(content, bytes) else json.dumps(content).encode()
+            answer = client.post("/predict", content=body, headers={"content-type": "application/json", **headers})
+            assert "secret" not in answer.text
+            return answer.status_code, answer.json()["error"]
+
+        assert refused({"texts": TEXTS}) == (413, "3 texts, above 2")
+        assert refused({"texts": "secret " * 100})[0] == 413
+        assert refused(b"{secret")[0] == 422
+        assert refused({"texts": 3, "secret": 1})[0] == 422
+        assert refused({"texts": ["secret", " "]}) == (422, "text 2 is not a text, or is empty")
+        assert refused(b'{"texts": "\\ud800"}') == (422, "a text has a surrogate that stands alone")
+        assert refused(b"[" * 150)[0] == 422
+        assert refused({"texts": "a"}, **{"content-type": "text/plain"})[0] == 422, "a form of another site sends that"
+        assert refused({"texts": "a"}, host="evil.example")[0] == 421
+        for host in ("localhost:8000", "[::1]:80", "[::1]", "127.0.0.1"):
+            assert client.post("/predict", json={"texts": "a"}, headers={"host": host}).status_code == 200
+        assert client.get("/nothing").status_code == 404
+        assert client.get("/predict").status_code == 405
+        chunks = (b" " * 150 for _ in range(9))  # of which no length is said
+        assert client.post("/predict", content=chunks).status_code == 413
+
+
+def test_keys(classifier: Classifier, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{KEY}\n\nanother-key-of-some-length\n")
+    with asking(classifier, keys=read_keys(file)) as client:
+        for given, status in {None: 401, "Bearer nothing": 401, f"Basic {KEY}": 401, f"Bearer {KEY}": 200}.items():
+            headers = {} if given is None else {"authorization": given}
+            for path in ("/model", "/metrics"):
+                assert client.get(path, headers=headers).status_code == status, given
+            assert client.post("/predict", json={"texts": "a"}, headers=headers).status_code == status
+        assert [client.get(path).status_code for path in ("/", "/health", "/ready")] == [200, 200, 200]
+    for content in ("", "short\n", f"{KEY}ä\n"):
+        file.write_text(content)
+        with pytest.raises(UsageError, match="needs a key of 16"):
+            read_keys(file)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_keys(tmp_path / "nothing")
+
+
+class Held:
+    """A classifier that computes when it may, and remembers how many rows a batch had."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier, self.go, self.fail = classifier, threading.Event(), ""
+        self.rows: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._classifier, name)
+
+    def logits(self, split: Any) -> Any:
+        assert self.go.wait(60)
+        self.rows.append(len(split))
+        if self.fail and len(split) == int(self.fail):
+            raise RuntimeError("a secret text")
+        return self._classifier.logits(split)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_what_waits_is_computed_together_and_no_more_than_may_wait(classifier: Classifier) -> None:
+    held: Any = Held(classifier)
+    batcher = Batcher(held, 6)
+    batcher.start()
+    first = batcher.submit([TEXTS[:1]])
+    until(first.running)
+    others = [batcher.submit([TEXTS[:2]]) for _ in range(2)]
+    unwanted = batcher.submit([TEXTS[:1]])
+    with pytest.raises(QueueFullError) as full:
+        batcher.submit([TEXTS[:1]])
+    assert 1 <= full.value.retry_after_seconds <= 60
+    assert unwanted.cancel()
+    held.go.set()
+    batcher.stop()
+    assert first.done()
+    assert held.rows in ([1, 4], [5]), "all that was there when the thread came round, but what nobody wants any more"
+    for other in others:
+        assert other.result().logits == pytest.approx(classifier.logits(classifier.split([TEXTS[:2]])), abs=1e-5)
+    assert (batcher.pending, batcher.work.texts) == (0, 5)
+    assert not batcher.alive
+
+
+def test_a_batch_has_so_many_tokens(classifier: Classifier) -> None:
+    held: Any = Held(classifier)
+    batcher = Batcher(held, 100)
+    batcher.room = 2 * len(classifier.split([TEXTS[1:2]]).tokens.input_ids)
+    jobs = [batcher.submit([TEXTS[1:2]]) for _ in range(5)]
+    held.go.set()
+    batcher.start()
+    batcher.stop()
+    assert held.rows == [2, 2, 1]
+    assert all(job.result().logits.shape == (1, 2) for job in jobs)
+
+
+def test_windows_of_long_texts(runs: Callable[..., Path]) -> None:
+    model = dongu.load(runs(), device="cpu", long="windows")
+    texts = ["film " * 200 + "word0", *TEXTS]
+    with asking(model) as client:
+        found = predicted(client, texts)
+    for row, answer in zip(found, model.predict(texts), strict=True):
+        probabilities = {item["label"]: item["probability"] for item in row["labels"]}
+        assert probabilities == pytest.approx(answer["probabilities"])
+        assert not row["truncated"], "all of it is read"
+    batcher = Batcher(model, 100)
+    jobs = [batcher.submit([[text]]) for text in texts]
+    batcher.start()
+    batcher.stop()
+    assert batcher.work.batches == 1
+    alone = [model.logits(model.split([[text]])) for text in texts]
+    for job, logits in zip(jobs, alone, strict=True):
+        assert job.result().logits == pytest.approx(logits, abs=1e-5)
+
+
+def test_a_request_fails_alone(classifier: Classifier, caplog: pytest.LogCaptureFixture) -> None:
+    held: Any = Held(classifier)
+    batcher = Batcher(held, 100)
+    jobs = [batcher.submit([TEXTS[:rows]]) for rows in (1, 2)]
+    held.fail = "2"
+    fails_together = held.logits
+    held.logits = lambda split: fails_together(split) if len(split) < 3 else (_ for _ in ()).throw(RuntimeError("both"))
+    held.go.set()
+    batcher.start()
+    batcher.stop()
+    assert jobs[0].result().logits.shape == (1, 2)
+    assert str(jobs[1].exception()) == "a secret text"
+    held.fail = "1"
+    with asking(held) as client, caplog.at_level(logging.DEBUG):
+        answer = client.post("/predict", json={"texts": "a secret"})
+        assert (answer.status_code, answer.json()["error"]) == (500, "internal error: RuntimeError")
+        assert client.get("/health").status_code == 200
+    assert "secret" not in caplog.text
+    assert "a request failed: RuntimeError" in caplog.text
+
+
+def test_a_full_queue_and_a_late_answer(classifier: Classifier) -> None:
+    held: Any = Held(classifier)
+    with asking(held, Limits(texts=2, queue_texts=2, seconds=0.5)) as client, ThreadPoolExecutor(1) as pool:
+        late = pool.submit(client.post, "/predict", json={"texts": TEXTS[:2]})
+        until(lambda: client.get("/ready").status_code == 503)
+        full = client.post("/predict", json={"texts": "a"})
+        assert (full.status_code, full.json()["error"]) == (429, "the queue is full")
+        assert 1 <= int(full.headers["retry-after"]) <= 60
+        assert late.result().status_code == 503
+        assert client.get("/health").status_code == 200
+        held.go.set()
+        until(lambda: client.get("/ready").status_code == 200)
+        assert len(predicted(client, TEXTS[:2])) == 2
+
+
+def test_the_numbers_for_prometheus(classifier: Classifier) -> None:
+    with asking(classifier) as client:
+        predicted(client, TEXTS)
+        client.post("/predict", content=b"{")
+        client.get("/somewhere")
+        answer = client.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = answer.text.splitlines()
+    samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert samples['dongu_requests_total{path="/predict",status="200"}'] == "1"
+    assert samples['dongu_requests_total{path="/predict",status="422"}'] == "1"
+    assert samples['dongu_requests_total{path="other",status="404"}'] == "1"
+    assert samples["dongu_texts_total"] == "3"
+    assert int(samples["dongu_tokens_total"]) == len(classifier.split([TEXTS]).tokens.input_ids)
+    assert samples['dongu_request_seconds_bucket{le="+Inf"}'] == samples["dongu_request_seconds_count"] == "2"
+    assert not {line.split("{")[0].split(" ")[0] for line in samples} - {
+        re.sub(r"^(\w+?)$", r"\1", line.split()[2]) + suffix
+        for line in lines
+        if line.startswith("# TYPE")
+        for suffix in ("", "_bucket", "_sum", "_count")
+    }, "each has a type"
+
+
+def test_openapi_says_what_is_asked_and_answered(classifier: Classifier) -> None:
+    with asking(classifier) as client:
+        content = client.get("/openapi.json").json()
+        for path in ("/docs", "/redoc"):
+            assert client.get(path).status_code == 404, "they would load from elsewhere"
+        asked = content["paths"]["/predict"]["post"]
+        examples = asked["requestBody"]["content"]["application/json"]["examples"]
+        assert len(examples) == 4
+        for name, example in examples.items():
+            status = client.post("/predict", json=example["value"]).status_code
+            assert status == (422 if name == "pairs" else 200), name
+    assert {*asked["responses"]} == {"200", "401", "413", "422", "429", "503"}
+    assert {*content["paths"]} == {"/predict", "/model", "/health", "/ready", "/metrics"}
+
+
+@contextlib.contextmanager
+def served(run: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    line = [sys.executable, "-m", "dongu", "serve", str(run), "--port", "0", "--device", "cpu", "--threads", "1"]
+    with subprocess.Popen([*line, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            assert said.startswith(f"{run} at http://127.0.0.1:"), process.communicate()
+            yield process, said.split()[-1]
+        finally:
+            process.kill()
+
+
+def test_a_signal_ends_it_when_all_is_answered(runs: Callable[..., Path]) -> None:
+    def ask(address: str) -> tuple[int, int]:
+        body = json.dumps({"texts": TEXTS * 80}).encode()
+        request = urllib.request.Request(f"{address}/predict", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, len(json.load(answer)["predictions"])
+
+    with served(runs(), "--queue", "100000") as (process, address), ThreadPoolExecutor(8) as pool:
+        assert ask(address) == (200, 240)
+        asked = [pool.submit(ask, address) for _ in range(8)]
+        until(lambda: b"dongu_pending_texts 0" not in urllib.request.urlopen(f"{address}/metrics").read())
+        until(
+            lambda: (
+                b'path="/predict",status="200"} 1\n' in urllib.request.urlopen(f"{address}/metrics").read()
+                or any(each.done() for each in asked)
+            )
+        )
+        process.send_signal(signal.SIGTERM)
+        out, said = process.communicate(timeout=60)
+        taken = [each for each in asked if each.exception() is None]
+        assert (process.returncode, out, said) == (0, "", "")
+        assert taken
+        assert {each.result() for each in taken} == {(200, 240)}
+        for each in asked:  # those that came when nobody listened any more were never taken
+            assert each in taken or "refused" in str(each.exception()) or "reset" in str(each.exception())
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+def test_a_person_types_a_text(runs: Callable[..., Path], tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(KEY)
+    with served(runs(), "--api-key-file", str(file)) as (_, address), browsing(tmp_path / "profile") as browser:
+        for width in (1200, 360):
+            events = browser.open(f"{address}/", width)
+            asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+            assert all(each["request"]["url"].startswith(address) for each in asked)
+            assert not [event for event in events if event["method"] == "Audits.issueAdded"], "nothing is blocked"
+            assert browser.value("document.documentElement.scrollWidth <= innerWidth")
+            wait = "new Promise(done => { const look = () => %s ? done(true) : setTimeout(look, 20); look(); })"
+            assert browser.value(wait % "!document.getElementById('keyed').hidden"), "it asks for the key"
+            browser.value("document.getElementById('key').focus()")
+            browser.ask("Input.insertText", text=KEY)
+            browser.value("document.getElementById('first').focus()")
+            assert browser.value(wait % "document.getElementById('name').textContent.endsWith('run')")
+            browser.ask("Input.insertText", text="<b>word0</b> film")
+            key: dict[str, Any] = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "modifiers": 2}
+            browser.ask("Input.dispatchKeyEvent", type="keyDown", **key)
+            assert browser.value(wait % "document.querySelectorAll('#rows tr').length == 2")
+            best = browser.value("document.querySelector('#rows tr.given td').textContent")
+            assert browser.value("document.getElementById('prediction').textContent") == best
+            assert best in ("bad", "good")
+
+
+def test_the_page_asks_for_nothing_elsewhere(classifier: Classifier) -> None:
+    with asking(classifier) as client:
+        page = client.get("/")
+        assert page.headers["content-security-policy"] == HEADERS["content-security-policy"]
+        assert not re.search(r"<script(?! src=\"page\.js\")|<style|style=|\son\w+=|https?://", page.text)
+        for name, kind in {"page.css": "text/css", "page.js": "text/javascript", "page.svg": "image/svg+xml"}.items():
+            answer = client.get(f"/{name}")
+            assert answer.headers["content-type"].startswith(kind)
+            assert "http://" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_command_refuses(
+    runs: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for arguments, said in {
+            (str(tmp_path),): "is not a run: it has no run.json",
+            (str(runs()), "--port", port): f"--host 127.0.0.1 --port {port}: cannot be listened to (",
+            (str(runs()), "--port", "99999"): "--port 99999: cannot be listened to (above 65535)",
+            (str(runs()), "--timeout", "nan"): "--timeout: must be seconds above 0, got `nan`",
+            (str(runs()), "--queue", "100"): "--queue 100: must hold a request of --max-texts 256",
+            (str(runs()), "--api-key-file", str(tmp_path / "no")): "cannot be read",
+        }.items():
+            assert command(["serve", *arguments]) == 2, arguments
+            assert said in capsys.readouterr().err
+    monkeypatch.setattr("dongu.cli.serve.find_spec", lambda name: None)
+    assert command(["serve", str(runs())]) == 2
+    what, hint = capsys.readouterr().err.splitlines()
+    assert what == "dongu: error: dongu serve: fastapi and uvicorn not installed"
+    assert hint == 'install what it needs with: pip install "dongu[serve]"'
+
+
+def test_who_can_reach_it() -> None:
+    assert [is_local(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost")] == [True] * 4
+    assert [is_local(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example.org")] == [False] * 4
+    with open_socket("127.0.0.1", 0) as one, pytest.raises(UsageError, match="cannot be listened to"):
+        open_socket("127.0.0.1", one.getsockname()[1])
