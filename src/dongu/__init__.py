@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dongu.config import RunConfig
     from dongu.errors import DonguError
+    from dongu.estimator import TextClassifier
     from dongu.loop import Loop
     from dongu.own import Array, coupled
     from dongu.parts import Parts
@@ -31,6 +32,7 @@ _HOMES = {
     "RunConfig": "dongu.config",
     "RunResult": "dongu.running",
     "Step": "dongu.update",
+    "TextClassifier": "dongu.estimator",
     "Update": "dongu.update",
     "coupled": "dongu.own",
     "load": "dongu.use.classifier",
@@ -48,6 +50,7 @@ __all__ = [
     "RunConfig",
     "RunResult",
     "Step",
+    "TextClassifier",
     "Update",
     "__version__",
     "coupled",
@@ -57,7 +60,17 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__doc__", "__file__", "__name__", "__path__", "__spec__"]
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        try:
+            return getattr(import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "sklearn":
+                raise
+            what = 'dongu.TextClassifier needs scikit-learn: pip install "dongu[sklearn]"'
+            raise ModuleNotFoundError(what, name=error.name) from error
     raise AttributeError(f"module 'dongu' has no attribute {name!r}")

@@ -63,6 +63,9 @@ class Loop(Parts):
         if self.given.setup is not None:
             called(self.given.setup, "setup", loop=self)
 
+    def __repr__(self) -> str:
+        return f"<Loop {self.config.model} on {self.data.name}: step {self.number} of {self.total_steps}>"
+
     def __iter__(self) -> Iterator[Step]:
         for update in self.updates():
             if self.given.update is None:

@@ -39,16 +39,21 @@ from dongu.run.spared import tried
 from dongu.run.trackers import Trackers
 from dongu.teach.explain import explained
 from dongu.teach.language import Language
+from dongu.text import decimals
 from dongu.update import Step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """What a run came to. `metrics` are those of the best model on validation; `results` is `results.json`."""
 
     path: Path
     metrics: dict[str, float]
     results: dict[str, Any]
+
+    def __repr__(self) -> str:
+        metrics = ", ".join(f"{name} {decimals(value)}" for name, value in self.metrics.items())
+        return f"<RunResult {self.path}: {metrics} on validation>"
 
     @staticmethod
     def of(path: Path, results: dict[str, Any]) -> RunResult:

@@ -9,9 +9,10 @@ import numpy as np
 
 from dongu.config import DEFAULT_THRESHOLD, Task
 from dongu.judge.ranking import Ranking, sigmoid, softmax
+from dongu.text import counted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What the model says of a split, in the order of its rows.
 
@@ -30,6 +31,10 @@ class Evaluation:
     threshold: float = DEFAULT_THRESHOLD
     task: Task = "single-label"
     read_back: np.ndarray | None = None  # the probabilities as a file of predictions has them: it has no logits
+
+    def __repr__(self) -> str:
+        metrics = [f"{name} {value:.4f}" for name, value in self.metrics.items()]
+        return f"<Evaluation {self.split}: {', '.join([counted(len(self), 'row'), *metrics])}>"
 
     def __getitem__(self, name: str) -> float:
         return self.metrics[name]

@@ -1,0 +1,118 @@
+"""A classifier as scikit-learn knows them: `fit`, `predict`, `predict_proba`, for pipelines and searches of its own."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import tempfile
+import weakref
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from dongu.config import RunConfig
+from dongu.errors import DataError, UsageError
+from dongu.training import train
+from dongu.use.classifier import load
+
+# What `fit` is given stands in their place.
+REPLACED = ("data", "label_column", "label_separator", "task", "columns", "fold", "split_file")
+OPTIONS = tuple(name for name in RunConfig.model_fields if name not in REPLACED)
+
+
+class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A fine-tuned transformer with the ways of scikit-learn.
+
+    Args:
+        options: those of `RunConfig` by name, such as `model`, `epochs`, `learning_rate`; each is a parameter that
+            `clone`, `GridSearchCV` and the like may set. Without `out` the run folder is a temporary one, which ends
+            with this object.
+
+    Attributes:
+        classes_: the classes of `y`, sorted, (classes,).
+        run_: the run folder.
+        classifier_: the `dongu.Classifier` that answers.
+    """
+
+    __signature__: ClassVar[inspect.Signature] = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in OPTIONS]
+    )
+
+    def __init__(self, **options: Any) -> None:
+        if unknown := options.keys() - {*OPTIONS}:
+            hint = "its options are those of RunConfig; data and labels are given to fit"
+            raise UsageError(f"there is no option {min(unknown)}", where="TextClassifier", hint=hint)
+        for name in OPTIONS:
+            setattr(self, name, options.get(name))
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        return sorted(OPTIONS)
+
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803 - scikit-learn's names
+        """Fine-tune; a tenth of the rows is held out, to choose the best evaluation, unless `validation` says more.
+
+        Args:
+            X: texts, or pairs of texts; or a frame with the text columns.
+            y: one class a row, of any kind that `numpy.unique` sorts.
+
+        Raises:
+            DonguError: as `dongu.train`.
+        """
+        columns = _columns_of(X)
+        labels = np.asarray(y)
+        if labels.ndim != 1 or any(len(cells) != len(labels) for cells in columns.values()):
+            raise DataError("fit takes one class for each row", where="y", hint="dongu.train takes lists of labels")
+        self.classes_, ids = np.unique(labels, return_inverse=True)
+        self._names = {f"class {number:06}": number for number in range(len(self.classes_))}
+        label = next(name for name in ("label", "_label", "__label") if name not in columns)
+        names = np.array([*self._names])
+        given: dict[str, Any] = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
+        texts = given.pop("text_columns", None) or (tuple(columns) if len(columns) <= 2 else None)
+        if "out" not in given:
+            given["out"] = tempfile.mkdtemp(prefix="dongu-")
+            weakref.finalize(self, shutil.rmtree, given["out"], ignore_errors=True)
+        rows = {**columns, label: names[ids].tolist()}
+        data = [dict(zip(rows, cells, strict=True)) for cells in zip(*rows.values(), strict=True)]
+        more: dict[str, Any] = {"text_columns": texts, "label_column": label, "task": "single-label"}
+        self.run_ = train(data, **more, **given).path
+        options = {name: given[name] for name in ("device", "threads") if name in given}
+        self.classifier_ = load(self.run_, batch_size=given.get("eval_batch_size", 32), **options)
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
+        """The probability of each class, (rows, classes), in the order of `classes_`."""
+        check_is_fitted(self, "classifier_")
+        columns = _columns_of(X)
+        texts: Any = columns if hasattr(X, "columns") else [*zip(*columns.values(), strict=True)]
+        found = np.zeros((len(next(iter(columns.values()))), len(self.classes_)))
+        for row, answer in enumerate(self.classifier_.predict(texts) if len(found) else []):
+            for name, value in answer["probabilities"].items():
+                found[row, self._names[name]] = value
+        return found
+
+    def predict(self, X: Any) -> np.ndarray:  # noqa: N803
+        """The most probable class of each row, (rows,)."""
+        probabilities = self.predict_proba(X)
+        return np.asarray(self.classes_[probabilities.argmax(-1)])
+
+    def __sklearn_tags__(self) -> Any:
+        """That it takes texts, and no numbers."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string, tags.input_tags.two_d_array = True, False
+        return tags
+
+
+def _columns_of(texts: Any) -> dict[str, list[Any]]:
+    """The columns of a frame; or one of texts, or two of pairs."""
+    if hasattr(texts, "columns"):
+        return {str(name): texts[name].tolist() for name in texts.columns}
+    if isinstance(texts, str):
+        raise DataError("one text is no list of texts", where="X", hint='give ["a text"]')
+    rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+    if len({*map(len, rows)}) > 1 or (rows and len(rows[0]) not in (1, 2)):
+        raise DataError("the rows are neither texts nor pairs of texts", where="X")
+    names = ("text", "text_pair")[: len(rows[0]) if rows else 1]
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}

@@ -1,0 +1,118 @@
+"""The classifier of scikit-learn's kind, in scikit-learn's own hands; and what objects say of themselves."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+import dongu
+from dongu.errors import DataError, UsageError
+
+TEXTS = [f"word{i % 2} film {i}" for i in range(40)]
+LABELS = [(7, -1)[i % 2] for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def quick(tiny_model: Callable[..., str]) -> dict[str, Any]:
+    return {"model": tiny_model(), "max_steps": 30, "learning_rate": 5e-3, "threads": 1, "device": "cpu"}
+
+
+def test_fit_and_predict(quick: dict[str, Any]) -> None:
+    made = dongu.TextClassifier(**quick)
+    with pytest.raises(NotFittedError):
+        made.predict(TEXTS)
+    assert made.fit(TEXTS, LABELS) is made
+    assert made.classes_.tolist() == [-1, 7], "of their own type, sorted"
+    probabilities = made.predict_proba(TEXTS)
+    assert probabilities.shape == (40, 2)
+    assert probabilities.sum(1) == pytest.approx(np.ones(40))
+    assert made.predict(TEXTS).tolist() == made.classes_[probabilities.argmax(1)].tolist()
+    assert made.score(TEXTS, LABELS) > 0.9
+    assert made.predict(np.array(TEXTS[:3])).tolist() == made.predict(pd.Series(TEXTS[:3])).tolist()
+    assert made.predict([]).shape == (0,)
+    folder = made.run_
+    assert folder.exists()
+    again = clone(made)
+    assert again.get_params() == made.get_params()
+    assert not hasattr(again, "classes_")
+    del made
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_frames_and_pairs(quick: dict[str, Any], tmp_path: Path) -> None:
+    labels = [("yes", "no")[i % 2] for i in range(40)]
+    frame = pd.DataFrame({"premise": TEXTS, "label": "a film"}, index=range(100, 140))
+    made = dongu.TextClassifier(**quick, out=str(tmp_path / "run")).fit(frame, labels)
+    assert made.run_ == tmp_path / "run"
+    pairs = list(zip(frame["premise"], frame["label"], strict=True))
+    assert np.array_equal(made.predict(frame), made.predict(pairs))
+    assert {*made.predict(pairs)} <= {"yes", "no"}
+
+
+def test_what_scikit_learn_does_with_it(quick: dict[str, Any]) -> None:
+    few = dongu.TextClassifier(**{**quick, "max_steps": 2})
+    scores = cross_val_score(few, TEXTS, LABELS, cv=2, error_score="raise")
+    assert scores.shape == (2,)
+    search = GridSearchCV(few, {"max_steps": [1, 30]}, cv=2, error_score="raise").fit(TEXTS, LABELS)
+    assert search.best_params_ == {"max_steps": 30}
+    assert search.predict_proba(TEXTS[:2]).shape == (2, 2)
+    line = make_pipeline(FunctionTransformer(lambda texts: [text.upper().lower() for text in texts]), few)
+    assert line.fit(TEXTS, LABELS).predict(TEXTS[:3]).shape == (3,)
+
+
+def test_what_it_refuses(quick: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="there is no option task"):
+        dongu.TextClassifier(task="regression")
+    made = dongu.TextClassifier(**quick)
+    with pytest.raises(ValueError, match="Invalid parameter 'epoch'"):
+        made.set_params(epoch=3)
+    for texts, labels, said in (
+        ("one", ["a"], "one text is no list of texts"),
+        (TEXTS[:3], [1, 2], "one class for each row"),
+        (TEXTS[:2], [["a"], ["b"]], "one class for each row"),
+        ([("a", "b", "c")], ["a"], "neither texts nor pairs"),
+    ):
+        with pytest.raises(DataError, match=said):
+            made.fit(texts, labels)
+
+
+def test_what_objects_say_of_themselves(quick: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"text": text, "label": f"class {label}"} for text, label in zip(TEXTS, LABELS, strict=True)]
+    loop = dongu.Loop({"train": rows, "validation": rows[:8]}, **quick)
+    assert repr(loop) == f"<Loop {quick['model']} on {loop.data.name}: step 0 of 30>"
+    next(iter(loop))
+    assert repr(loop).endswith(": step 1 of 30>")
+    said = repr(loop.evaluate("validation"))
+    assert said.startswith("<Evaluation validation: 8 rows, loss 0.")
+    assert len(said) < 100
+    result = dongu.RunResult(tmp_path, {"accuracy": 0.75, "f1": float("nan")}, {})
+    assert repr(result) == f"<RunResult {tmp_path}: accuracy 0.7500, f1 undefined on validation>"
+
+
+def test_names_are_those_that_one_may_use() -> None:
+    program = "import sys, dongu; print(*dir(dongu)); print(sorted({'torch', 'sklearn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    names, loaded = done.stdout.splitlines()
+    assert {*dongu.__all__} <= {*names.split()}
+    assert not {"Any", "TYPE_CHECKING", "annotations", "import_module"} & {*names.split()}
+    assert loaded == "[]"
+
+
+def test_without_scikit_learn() -> None:
+    program = "import sys; sys.modules['sklearn'] = None\nimport dongu\ndongu.TextClassifier"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith('needs scikit-learn: pip install "dongu[sklearn]"')
