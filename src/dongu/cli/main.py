@@ -36,6 +36,7 @@ COMMANDS = {
     "serve": ("serve:add", "answer over HTTP: a page to try a model, and POST /predict for programs"),
     "push": ("share:add_push", "upload the best model and its card to the Hub"),
     "quiz": ("learn:add_quiz", "ask questions about the lessons in docs/"),
+    "completion": ("completion:add", "print what completes commands and options in bash, zsh or fish"),
     "demo": ("learn:add_demo", "train on a packaged data set: no network, a few minutes"),
 }
 RUNS = ("train", "resume", "tune", "demo", "serve")  # their results are files, and what they print is commentary
