@@ -70,7 +70,7 @@ def test_logits_and_gradients(model_type: str, sizes: dict[str, Any]) -> None:
         (sliding_window_causal_mask_function(0), [-1, -1]),  # nothing is seen
         (and_masks(causal_mask_function, lambda b, h, query, key: query // 4 == key // 4), [-1, -1]),
     ],
-    ids=str,
+    ids=["causal", "both", "window", "wide-window", "window-both", "no-window", "chunks"],
 )
 def test_a_mask_is_read_as_a_band(mask: Callable[..., Any], band: list[int]) -> None:
     token = generic._rows.set(Rows(Layout.of((3, 20), 2), {}))
