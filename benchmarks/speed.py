@@ -536,7 +536,7 @@ SMALL = {"hidden_size": 384, "num_attention_heads": 6}  # about 30 million weigh
 RANDOM: dict[str, tuple[str, dict[str, Any]]] = {
     "base": ("BERT-base, random", {"model_type": "bert"}),
     "qwen3": (
-        "Qwen3 of 31 million weights, random",
+        "Qwen3 of 29 million weights, random",
         {
             **SMALL, "model_type": "qwen3", "num_hidden_layers": 8, "intermediate_size": 1536, "head_dim": 64,
             "num_key_value_heads": 3, "use_cache": False,
