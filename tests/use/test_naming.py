@@ -85,6 +85,18 @@ def test_a_classifier_that_names_no_columns(alone: Path) -> None:
     assert dongu.load(alone, text_columns="a").predict({"a": TEXTS, "b": TEXTS}) == model.predict(TEXTS)
 
 
+def test_an_engine_that_answers_otherwise_is_not_used(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has compared it before, of a classifier that no run has trained."""
+    model = dongu.load(alone)
+    assert model.collate.flat
+    answers = model.predict(TEXTS)
+    monkeypatch.setattr("dongu.engine.packed.self_check", lambda *_: 0.01)
+    other = dongu.load(alone)
+    assert not other.collate.flat
+    for one, two in zip(answers, other.predict(TEXTS), strict=True):
+        assert one["probabilities"] == pytest.approx(two["probabilities"], abs=1e-5)
+
+
 def test_the_commands_take_it(
     trained: Path, alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,7 @@ import numpy as np
 from dongu.data.batches import Collator, EvalBatches, Split, tokenized
 from dongu.data.examples import Examples
 from dongu.engine.device import make_accelerator
-from dongu.engine.families import why_not
-from dongu.engine.packed import PaddingFree
+from dongu.engine.packed import without_padding
 from dongu.evaluate import evaluate, model_threshold, predict_logits
 from dongu.judge.answers import Evaluation
 from dongu.model.load import load_classifier, model_columns, usual_length
@@ -40,8 +39,11 @@ class Classifier:
         max_length = saved.config.max_length or usual_length(self.model, self.tokenizer)
         self.config = saved.config.model_copy(update={"max_length": max_length})
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
-        if self.config.engine == "packed" and why_not(self.model, self.tokenizer.padding_side) is None:
-            self.model, self.collate = PaddingFree(self.model), replace(self.collate, flat=True)
+        if self.config.engine == "packed":  # compared with the model's own forward, as at the start of a run
+            split = self.split([["a", "a a a", "a a"]] * max(1, len(self.text_columns)))
+            inputs = self.collate(split, np.arange(len(split)))
+            self.model, reason = without_padding(self.model, inputs, self.tokenizer.padding_side)
+            self.collate = replace(self.collate, flat=reason is None)
         self.accelerator = make_accelerator(self.config)
         self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
 
