@@ -231,7 +231,6 @@ WRITERS: dict[str, Callable[..., str]] = {
         errors,
         label_columns,
         often_label_columns,
-        often_label_columns,
         text_columns,
         glue,
         examples,

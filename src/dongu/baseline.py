@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dongu.config import DEFAULT_THRESHOLD
+from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
 from dongu.judge.answers import Evaluation
 from dongu.judge.bag_of_words import MOST_WEIGHTS, STEPS, BagOfWords
-from dongu.judge.metrics import metric_value
+from dongu.judge.metrics import LOWER_IS_BETTER, metric_value
 from dongu.judge.paired import paired_differences
 from dongu.loop import Loop
 from dongu.model.lora import count_parameters
@@ -35,7 +35,7 @@ def why_left_out(loop: Loop) -> str | None:
         return "the training rows have no labels"
     if len(train) > MOST_ROWS:
         return f"there are more than {MOST_ROWS:,} training rows"
-    words, outputs = int(loop.splits["train"].tokens.lengths.sum()), len(loop.data.label_names)
+    words, outputs = int(loop.splits["train"].tokens.lengths.sum()), len(loop.data.outputs)
     weights = min(MOST_WEIGHTS, words * outputs) + len(train) * outputs
     seconds = words * WORD_SECONDS + STEPS * (words * outputs * CELL_SECONDS + weights * WEIGHT_SECONDS)
     tokens = loop.total_steps * loop.config.batch_size * words / len(train)
@@ -58,7 +58,8 @@ def measure_bag_of_words(loop: Loop, evaluations: Mapping[str, Evaluation]) -> l
     """
     data, metrics = loop.data, loop.metrics
     train = data.splits["train"]
-    bag = BagOfWords.fit(train.texts, np.asarray(train.targets), metrics.task, len(data.label_names))
+    task: Task = "regression" if metrics.task in NUMBERS else metrics.task
+    bag = BagOfWords.fit(train.texts, np.asarray(train.targets), task, len(data.outputs))
     logits = {name: bag.logits(data.splits[name].texts) for name in evaluations}
     threshold = DEFAULT_THRESHOLD
     if metrics.task == "multi-label":  # chosen on validation, as the run's own is
@@ -67,14 +68,16 @@ def measure_bag_of_words(loop: Loop, evaluations: Mapping[str, Evaluation]) -> l
     for name, evaluation in evaluations.items():
         targets = np.asarray(evaluation.targets)
         losses = row_losses(metrics.task, torch.from_numpy(logits[name]), torch.from_numpy(targets)).numpy()
-        answers = Evaluation(name, evaluation.ids, logits[name], targets, losses, {}, threshold, metrics.task)
+        answers = Evaluation(
+            name, evaluation.ids, logits[name], targets, losses, {}, threshold, metrics.task, metrics.scale
+        )
         for metric in ("loss", *metrics.names):
             if metric in metrics.own:
                 continue  # it may ask more of a model than its answers
             row: dict[str, Any] = {"split": name, "metric": metric, "value": metric_value(answers, metric)}
             if metric == metrics.main:
                 [found] = paired_differences(answers, evaluation, [metric], loop.config.seed).values()
-                is_loss = metric == "loss"
+                is_loss = metric in LOWER_IS_BETTER
                 low, high = (-found.high, -found.low) if is_loss else (found.low, found.high)
                 row |= {"margin": -found.value if is_loss else found.value, "low": low, "high": high}
             rows.append(row)

@@ -11,6 +11,7 @@ from safetensors.torch import save_model
 from transformers import PreTrainedModel
 
 from dongu.baseline import measure_bag_of_words, why_left_out
+from dongu.config import NUMBERS
 from dongu.consistency import CHECKED_ROWS
 from dongu.data.batches import EvalBatches
 from dongu.errors import ModelError, NonFiniteError, no_panic
@@ -47,7 +48,7 @@ def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None, *
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
         backend.no_truncation()
         backend.no_padding()
-    numbers = loop.data.task == "regression"
+    numbers = loop.data.task in NUMBERS
     kept = with_weights(loop.model, loop.evaluated_model() if model is None else model)
     with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers(), kept:
         if isinstance(loop.model, PreTrainedModel):

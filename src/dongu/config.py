@@ -57,7 +57,8 @@ Scheduler = Literal[
     "constant_with_warmup",
     "inverse_sqrt",
 ]
-Task = Literal["single-label", "multi-label", "regression"]
+Task = Literal["single-label", "multi-label", "regression", "ordinal"]
+NUMBERS: tuple[Task, ...] = ("regression", "ordinal")  # whose models answer a number
 Metric = Literal[
     "loss",
     "accuracy",
@@ -68,6 +69,10 @@ Metric = Literal[
     "matthews_correlation",
     "pearson",
     "spearman",
+    "mae",
+    "rmse",
+    "r2",
+    "quadratic_kappa",
 ]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 READING = (
@@ -87,6 +92,11 @@ DEFAULT_THRESHOLD = 0.5  # the probability from which on a label is given, befor
 def _names(value: Any) -> Any:
     """One name is as good as a list of one."""
     return (value,) if isinstance(value, str) else value
+
+
+def _by_commas(value: Any) -> Any:
+    """`negative,neutral,positive` is a list of three."""
+    return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
 
 def _joined(value: Any) -> Any:
@@ -196,6 +206,21 @@ class RunConfig(BaseModel):
     unlabelled: Literal["refuse", "drop"] = Field(
         "refuse", description="rows without a gold label (-1, null, empty): do not start, or leave them out"
     )
+    empty: Literal["refuse", "drop"] = Field(
+        "refuse", description="rows without a text: do not start, or leave them out"
+    )
+    bad_rows: Annotated[str, Field(pattern=r"^drop=(100|[0-9]{1,2}(\.[0-9]{1,6})?)%$")] | None = Field(
+        None,
+        description="drop=1%: leave out rows that cannot be read or whose label is malformed, at most this share; each"
+        " is written into dropped.jsonl (default: do not start)",
+    )
+    rare: Annotated[str, Field(pattern=r"^join=[1-9][0-9]{0,8}$")] | None = Field(
+        None, description="join=5: classes with fewer than 5 train rows are one class, `other`"
+    )
+    label_names: Annotated[tuple[str, ...] | None, BeforeValidator(_by_commas)] = Field(
+        None, min_length=2, description="names of the label ids 0, 1, …: negative,neutral,positive"
+    )
+    positive: str | None = Field(None, description="of two classes, the one that F1 is of (default: the second)")
     delimiter: Annotated[str, BeforeValidator(_character)] | None = Field(
         None, description="what stands between the cells of a csv: a character, or tab (default: what fits all rows)"
     )
@@ -439,6 +464,8 @@ def _contradictions(config: RunConfig) -> list[str]:
         problems.append(f"--label-column: `{config.label_column}` is a text column too")
     if config.text_columns and len(set(config.text_columns)) != len(config.text_columns):
         problems.append(f"--text-columns: `{config.text_columns[0]}` is named twice")
+    if (names := config.label_names) and not (all(names) and len({*names}) == len(names)):
+        problems.append(f"--label-names: {','.join(names)} names one twice, or with nothing")
     if config.track and len(set(config.track)) != len(config.track):
         problems.append(f"--track: {', '.join(config.track)} names one twice")
     if config.task is not None:
@@ -469,11 +496,13 @@ def _split_contradictions(config: RunConfig) -> list[str]:
 def task_problems(config: RunConfig, task: Task) -> list[str]:
     """Options that ask for what the labels of such a task do not have."""
     weighed = {"class_weights": config.class_weights is not None, "label_smoothing": config.label_smoothing > 0}
+    weighed |= {name: getattr(config, name) is not None for name in ("rare", "label_names", "positive")}
     problems = [
-        f"{option_flag(name)}: numbers have no classes"
-        for name, asked in weighed.items()
-        if asked and task == "regression"
+        f"{option_flag(name)}: numbers have no classes" for name, asked in weighed.items() if asked and task in NUMBERS
     ]
+    if task == "multi-label":
+        several = "a row has several labels, and no class"
+        problems += [f"{option_flag(name)}: {several}" for name in ("rare", "positive") if getattr(config, name)]
     if config.calibrate and task != "single-label":
         problems.append(f"{option_flag('calibrate')}: a {task} task has no probabilities of classes")
     return problems

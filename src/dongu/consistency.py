@@ -146,7 +146,7 @@ def check_model(loop: Any) -> None:
         UsageError: what was put in the model's place does not answer as a classifier of these labels does.
         ModelError: it has not as many embeddings as the tokenizer has ids.
     """
-    model, labels = loop.model, len(loop.data.label_names)
+    model, labels = loop.model, len(loop.data.outputs)
     hint = f"it is called as model(**inputs) and answers with .logits, (rows, {labels}); its config has num_labels"
     if isinstance(model, nn.Module) and loop.given.model is not None:
         return  # what computes it is the user's own loss, perhaps

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dongu.config import DEFAULT_THRESHOLD, Task
+from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
 from dongu.data.batches import EvalBatches, make_dataloader
 from dongu.engine.modes import kept_modes
 from dongu.errors import DonguError, ModelError, NonFiniteError, UsageError
@@ -85,11 +85,11 @@ def evaluate(
     logits = scale.undo(predict_logits(model, batches, accelerator, workers=workers))  # (rows, labels)
     threshold = model_threshold(accelerator.unwrap_model(model))
     if split.targets is None:
-        return Evaluation(split.name, split.ids, logits, None, None, {}, threshold, metrics.task)
+        return Evaluation(split.name, split.ids, logits, None, None, {}, threshold, metrics.task, metrics.scale)
     losses = row_losses(metrics.task, torch.from_numpy(logits), torch.from_numpy(split.targets)).numpy()
     if choose_threshold and metrics.task == "multi-label":
         threshold = metrics.best_threshold(logits, split.targets)
-    found = Evaluation(split.name, split.ids, logits, split.targets, losses, {}, threshold, metrics.task)
+    found = Evaluation(split.name, split.ids, logits, split.targets, losses, {}, threshold, metrics.task, metrics.scale)
     return replace(found, metrics=metrics.values(found))
 
 
@@ -123,7 +123,7 @@ def difference_alone(model: Any, collate: Any, split: Any, device: torch.device,
     together, alone = logits[0][: len(logits) - 1], torch.cat(logits[1:])
     if bool((together - alone).abs().max() <= ROUNDING * logits[0].abs().max()):
         return 0.0
-    if task != "regression":
+    if task not in NUMBERS:
         several = task == "multi-label"
         together, alone = (x.sigmoid() if several else x.softmax(dim=-1) for x in (together, alone))
     return float((together - alone).abs().max())

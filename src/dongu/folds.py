@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.config import RunConfig, make_config
+from dongu.config import NUMBERS, RunConfig, make_config
 from dongu.data.sources import Source
 from dongu.files import write_file
 from dongu.judge.answers import Evaluation
@@ -103,7 +103,7 @@ def _pooled(folders: Mapping[str, RunFolder], results: Mapping[str, Any]) -> tup
 
 def _write(out: Path, answers: Evaluation, fold_of: np.ndarray, names: tuple[str, ...]) -> None:
     """`predictions/` of the folder: arrays as cleanlab takes them, and a table for people."""
-    numbers = answers.task == "regression"
+    numbers = answers.task in NUMBERS
     said = {"predictions": answers.predictions} if numbers else {"pred_probs": answers.probabilities}
     arrays = {**said, "labels": np.asarray(answers.targets), "ids": answers.ids, "folds": fold_of}
     for name, array in arrays.items():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dongu.config import NUMBERS
 from dongu.consistency import check_optimizer, check_rows, marks_of
 from dongu.data.batches import Batch, EvalBatches, MicroBatch, MicroBatches, dropout_seed, make_dataloader
 from dongu.engine.dropout import seed_draws
@@ -261,7 +262,7 @@ class Loop(Parts):
     def take_over(self, saved: Any) -> None:
         """The weights of a saved model, and what came with them: a threshold, or answers in the unit of the labels."""
         load_plain_weights(self.model, saved.state_dict())
-        if self.data.task == "regression" and self.loss.scale != UNSCALED:
+        if self.data.task in NUMBERS and self.loss.scale != UNSCALED:
             self.loss = replace(self.loss, scale=UNSCALED)
             # In fp32: such answers need more digits than bf16 has.
             self.engine = self.accelerator.unwrap_model(self.engine, keep_fp32_wrapper=False)

@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from dongu.config import RunConfig, make_config
+from dongu.config import NUMBERS, RunConfig, make_config
 from dongu.consistency import (
     are_same,
     check_alone,
@@ -93,6 +93,11 @@ class Parts:
         if config.long != "head" or hasattr(self.model.config, "long_texts"):
             self.model.config.long_texts = config.long  # for whoever loads the model without its run
         self.data = self.data.in_order_of(declared_labels(self.model.config))
+        if config.positive not in (None, self.data.label_names[-1]):
+            what = f"the model's own head has `{self.data.label_names[-1]}` as the second class, which F1 is of"
+            raise UsageError(what, where=f"--positive {config.positive}", hint="leave it out, or give another --model")
+        if self.data.task == "ordinal":
+            self.model.config.ordinal_labels = [*self.data.label_names]
         check_vocabulary(self.model, self.tokenizer, config.model)
         check_finite(self.model.state_dict(), f"--model {config.model}")
         if config.lora is not None:
@@ -162,7 +167,7 @@ class Parts:
             self.tokenizer = own.tokenizer or load_tokenizer(resolve_model(name) if name else path)
             self.model = load_model(
                 path,
-                label_names=self.data.label_names,
+                label_names=self.data.outputs,
                 task=self.data.task,
                 pad_token_id=self.tokenizer.pad_token_id,
                 seed=config.seed,
@@ -173,7 +178,7 @@ class Parts:
                 give_mean_layer(self.model)
             return config
         torch.manual_seed(config.seed)  # of the weights that a function draws
-        self.model = module_of(own.model, len(self.data.label_names), config)
+        self.model = module_of(own.model, len(self.data.outputs), config)
         name = str(name or getattr(self.model, "name_or_path", ""))
         if own.tokenizer is None and not name:
             hint = 'tokenizer="minilm", or a tokenizer of transformers'
@@ -184,7 +189,7 @@ class Parts:
 
     def _name_labels(self, model: Any) -> None:
         """See to it that a model of the user's own says what the others say of themselves in their config."""
-        names = self.data.label_names
+        names = self.data.outputs
         labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
         config = getattr(model, "config", None)
         if not isinstance(config, PreTrainedConfig):
@@ -359,7 +364,7 @@ class Parts:
         loss = Loss(self.data.task, label_smoothing=self.config.label_smoothing)
         if self.given.loss is not None:
             return OwnLoss(self.data.task, function=self.given.loss), None
-        if self.data.task == "regression" and targets is not None and self.given.model is None:
+        if self.data.task in NUMBERS and targets is not None and self.given.model is None:
             scale = Scale.of(targets, self.model)
             if self.model.new_head is None:
                 scale.enter(self.model)

@@ -27,7 +27,7 @@ from dongu.run.checkpoint import Checkpoints, RunState
 from dongu.run.console import Console
 from dongu.run.derived import describe
 from dongu.run.effort import Effort
-from dongu.run.folder import FINDINGS, PARTS_COPY, RunFolder
+from dongu.run.folder import DROPPED, FINDINGS, PARTS_COPY, RunFolder, dump_json
 from dongu.run.identity import differences, identity, refuse
 from dongu.run.inspection import check_validation, findings_of, inspection
 from dongu.run.journal import Journal, logged_steps
@@ -150,6 +150,9 @@ class Run:
         self._trackers = held.enter_context(Trackers(loop, folder, self._console, step=0))
         if self._main:
             folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
+            if loop.data.dropped:
+                lines = "".join(dump_json(row.as_json()) + "\n" for row in loop.data.dropped)
+                write_file(folder.path / DROPPED, lines.encode(), within=folder.path)
             self._copy_parts()
             folder.write_json("run.json", describe_run(loop, folder, self.state))
         self._console.fields([*describe(loop), ("run", str(folder.path))])

@@ -14,6 +14,7 @@ from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import Source
 from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover, write_file
+from dongu.judge.metrics import LOWER_IS_BETTER
 from dongu.own import take_own
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder, dump_json
@@ -122,7 +123,7 @@ def summarize(folders: Mapping[str, RunFolder], _: RunConfig) -> dict[str, Any]:
         return summary
     metric = results[0]["metric"]
     values = [result["validation"][metric]["value"] for result in results]
-    best = min(values) if metric == "loss" else max(values)
+    best = min(values) if metric in LOWER_IS_BETTER else max(values)
     summary |= {"metric": metric, "best": [*folders][values.index(best)]}
     for split, metrics in results[0].items():
         if isinstance(metrics, Mapping):

@@ -13,7 +13,16 @@ import pytest
 from dongu.config import Task
 from dongu.errors import UsageError
 from dongu.judge.answers import Evaluation, confusion_matrix
-from dongu.judge.metrics import CLASS_METRICS, MetricSet, matthews_correlation, pearson, spearman
+from dongu.judge.metrics import (
+    CLASS_METRICS,
+    MetricSet,
+    mae_of,
+    matthews_correlation,
+    pearson,
+    r2_of,
+    rmse_of,
+    spearman,
+)
 
 TWO, THREE = ("no", "yes"), ("a", "b", "c")
 NAN = float("nan")
@@ -86,6 +95,27 @@ def test_the_confusion_matrix_counts_truth_by_row() -> None:
     assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
+NUMBERS = ("pearson", "spearman", "mae")
+
+
+def test_errors_of_numbers() -> None:
+    """By hand, of rows and of a sample in which one row stands twice and one not at all."""
+    values, targets = np.array([1.0, 2.0, 4.0]), np.array([2.0, 2.0, 1.0])
+    once, twice = np.ones((1, 3)), np.array([[2.0, 1.0, 0.0]])
+    assert mae_of(values, targets)(once)[0] == pytest.approx(4 / 3)
+    assert mae_of(values, targets)(twice)[0] == pytest.approx(2 / 3)
+    assert rmse_of(values, targets)(once)[0] == pytest.approx(math.sqrt(10 / 3))
+    assert rmse_of(values, targets)(twice)[0] == pytest.approx(math.sqrt(2 / 3))
+    assert r2_of(values, targets)(once)[0] == pytest.approx(1 - 10 / (2 / 3))
+    assert np.isnan(r2_of(values, targets)(twice)[0]), "all labels are 2"
+    assert r2_of(targets, targets)(once)[0] == 1
+    metrics = MetricSet.of("regression", ("score",), main="mae")
+    assert metrics.main == "mae"
+    assert metrics.better(1.0, 2.0)
+    assert not metrics.better(2.0, 1.0)
+    assert MetricSet.of("regression", ("score",), main="r2").better(2.0, 1.0)
+
+
 @pytest.mark.parametrize("function", [pearson, spearman])
 def test_correlations_agree_with_scipy(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
     from scipy import stats
@@ -133,8 +163,8 @@ CHOICES: list[tuple[Task, tuple[str, ...], str | None, str | None, tuple[str, ..
         ("matthews_correlation", "accuracy", "macro_f1"),
         "matthews_correlation",
     ),
-    ("regression", ("score",), None, "pearson", ("pearson", "spearman"), "pearson"),
-    ("regression", ("score",), None, "loss", ("pearson", "spearman"), "loss"),
+    ("regression", ("score",), None, "pearson", NUMBERS, "pearson"),
+    ("regression", ("score",), None, "loss", NUMBERS, "loss"),
 ]
 
 

@@ -78,6 +78,8 @@ CHANGES = {
     "lora": "2",
     "unlabelled": "drop",
     "long": "tail",
+    "empty": "drop",
+    "bad_rows": "drop=1%",
     "head": "probe",
     "pooling": "mean",
 }
@@ -89,6 +91,9 @@ FIXED = {
     "text_columns",
     "label_column",
     "label_separator",
+    "label_names",
+    "positive",
+    "rare",
     "task",
     "validation",
     "test",

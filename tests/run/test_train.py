@@ -270,7 +270,7 @@ def test_pairs_are_typed_two_by_two(
 def test_regression_runs_end_to_end(tiny_model: Callable[..., str], tmp_path: Path) -> None:
     rows = [{"text": " ".join(["good"] * (i % 7 + 1)), "score": str((i % 7) / 2)} for i in range(140)]
     result = dongu.train(rows, model=tiny_model(), epochs=8, lr=5e-3, out=str(tmp_path / "run"), device="cpu")
-    assert set(result.metrics) == {"loss", "pearson", "spearman"}
+    assert set(result.metrics) == {"loss", "pearson", "spearman", "mae"}
     assert result.metrics["spearman"] > 0.9
     [answer] = dongu.load(result.path, device="cpu").predict(["good good"])
     assert set(answer) == {"prediction"}

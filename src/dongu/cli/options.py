@@ -37,7 +37,7 @@ def add_option(parser: Any, name: str, *, default_shown: bool = True) -> None:
     main, *others = spellings(name)
     others += [flag for alias, option in ALIASES.items() if option == name for flag in spellings(alias)]
     short = ["--lr"] if name == "learning_rate" else []
-    parser.add_argument(main, *short, help=f"{field.description}{extra}{shown}", **common)
+    parser.add_argument(main, *short, help=f"{field.description}{extra}{shown}".replace("%", "%%"), **common)
     if others := [flag for flag in others if flag not in short]:
         parser.add_argument(*others, help=argparse.SUPPRESS, **common)  # accepted, not advertised
 

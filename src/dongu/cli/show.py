@@ -11,9 +11,10 @@ from dongu.config import RunConfig, make_config
 from dongu.text import printable
 
 INSPECTED = (
-    "model", "tokenizer", "text_columns", "label_column", "label_separator", "columns", "unlabelled", "task",
-    "validation", "test", "group_column", "time_column", "fold", "split_file", "max_length", "long", "batch_size",
-    "seed",
+    "model", "tokenizer", "text_columns", "label_column", "label_separator", "columns", "unlabelled",
+    "empty", "bad_rows", "rare", "label_names", "positive", "task",
+    "validation", "test", "group_column", "time_column", "fold", "split_file",
+    "max_length", "long", "batch_size", "seed",
 )  # fmt: skip
 
 
@@ -42,7 +43,7 @@ def _inspect(parsed: argparse.Namespace) -> None:
         take_own(options, parsed.parts)  # the columns among them, and the name of the tokenizer, count here
     config = make_config(options)
     from dongu.data.sources import read_source
-    from dongu.doctor.checkup import inspect, refuse_findings
+    from dongu.doctor.checkup import inspect, inspected, refuse_findings
     from dongu.doctor.words import report
 
     source = read_source(parsed.data, config)
@@ -50,11 +51,10 @@ def _inspect(parsed: argparse.Namespace) -> None:
     if parsed.json:
         from dongu.run.folder import dump_json
 
-        splits = {} if checkup.data is None else {name: len(rows) for name, rows in checkup.data.splits.items()}
-        findings = [finding.as_json() for finding in checkup.findings]
-        print(dump_json({"rows": splits, "read_as": source.said, "findings": findings}))
-    for line in () if parsed.json else report(checkup, config):
-        print(printable(line))
+        print(dump_json({**inspected(checkup), "read_as": source.said}, indent=2))
+    else:
+        for line in report(checkup, config):
+            print(printable(line))
     refuse_findings(checkup.findings, parsed.data, strict=parsed.strict)
 
 

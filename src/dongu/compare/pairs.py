@@ -23,7 +23,7 @@ from dongu.compare.sides import (
     share_rows,
     shared_metrics,
 )
-from dongu.config import make_config
+from dongu.config import NUMBERS, make_config
 from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import read_source
 from dongu.errors import InputError, UsageError
@@ -222,7 +222,7 @@ def _error_of_rows(first: np.ndarray, second: np.ndarray, paired: bool) -> float
 
 def _kinds(first: Evaluation, second: Evaluation) -> dict[str, np.ndarray]:
     """The rows of each kind, (rows,), by who has them right."""
-    if first.task == "regression":
+    if first.task in NUMBERS:
         nearer = _losses_apart(first, second)
         return {"first_nearer": nearer < 0, "second_nearer": nearer > 0, "as_near": nearer == 0}
     return {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.config import RunConfig
+from dongu.config import NUMBERS, RunConfig
 from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.metrics import NAMED
@@ -120,7 +120,7 @@ def refuse_other_tasks(runs: Sequence[FinishedRun]) -> None:
         if was != now:
             raise UsageError(f"is a {now} task, and {first.path} a {was} one", where=str(other.path))
         names, others_names = (run.record["label_names"] for run in (first, other))
-        if was != "regression" and names != others_names:
+        if was not in NUMBERS and names != others_names:
             shown = " and not ".join(", ".join(labels[:5]) for labels in (others_names, names))
             raise UsageError(f"has other labels than {first.path}: {shown}", where=str(other.path))
 

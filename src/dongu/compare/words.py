@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dongu.compare.pairs import Comparison, Pair
+from dongu.judge.metrics import LOWER_IS_BETTER
 from dongu.judge.paired import MetricDifference
 from dongu.judge.words import metric_name
 from dongu.text import printable, shortened, with_interval
@@ -141,7 +142,7 @@ def sentence(
             f"no difference in {metric} that {judges} can show: {two} is {abs(value):.{digits}f}{unit}"
             f" {'above' if value >= 0 else 'below'} {one}, 95% interval {low:.{digits}f} to {high:.{digits}f}{behind}"
         )
-    better, worse = (second, first) if (value > 0) != (name == "loss") else (first, second)
+    better, worse = (second, first) if (value > 0) != (name in LOWER_IS_BETTER) else (first, second)
     ends = sorted((low, high) if value > 0 else (-low, -high))
     return (
         f"{better} is better than {worse} by {abs(value):.{digits}f}{unit} of {metric}"
@@ -154,7 +155,7 @@ def _wins(name: str, difference: MetricDifference, second: str) -> str:
     """With how many of the seeds that both recipes have the second one is better."""
     if difference.by_seed is None:
         return ""
-    gains = [-gain if name == "loss" else gain for gain in difference.by_seed.values()]
+    gains = [-gain if name in LOWER_IS_BETTER else gain for gain in difference.by_seed.values()]
     wins, equal = sum(gain > 0 for gain in gains), sum(gain == 0 for gain in gains)
     return f"; {second} is better with {wins} of {len(gains)} seeds{f', equal with {equal}' if equal else ''}"
 

@@ -17,7 +17,7 @@ from itertools import accumulate, compress, islice, pairwise, zip_longest
 from typing import Any, TypeAlias, TypeVar, overload
 
 from dongu.data.pages import Pages
-from dongu.data.table import Cell, Number, Places, Table, check_names, data_error, not_empty
+from dongu.data.table import BadRow, Cell, Number, Places, Table, check_names, data_error, not_empty, put_aside
 from dongu.text import is_blank
 
 PAGE_ROWS = 1 << 14  # rows that are packed together
@@ -292,8 +292,13 @@ def json_of(column: Iterable[str]) -> Iterator[bytes]:
     yield b"]" if begin == ", " else b"[]"
 
 
-def table_of_objects(objects: Iterable[tuple[int, Any]], origin: str, *, lines: bool) -> Table:
-    """The table of (line, or row number, and object); where an object lacks a key of another one, the cell is null."""
+def table_of_objects(
+    objects: Iterable[tuple[int, Any]], origin: str, *, lines: bool, bad: list[BadRow] | None = None
+) -> Table:
+    """The table of (line, or row number, and object); where an object lacks a key of another one, the cell is null.
+
+    What is no object becomes a bad row, where there may be any.
+    """
     rows = Rows([])
     keys: dict[str, Any] = {}
     present: dict[str, int] = {}  # rows that have a key, of those that not all have
@@ -302,7 +307,8 @@ def table_of_objects(objects: Iterable[tuple[int, Any]], origin: str, *, lines: 
         where = f"{origin}:{number}" if lines else f"{origin}, row {number}"
         if not isinstance(value, dict) or not value:
             hint = 'every row is an object, such as {"text": "…", "label": "…"}'
-            raise data_error(where, "this row is not an object with a key for each column", hint)
+            put_aside(bad, data_error(where, "this row is not an object with a key for each column", hint))
+            continue
         if not keys:
             check_names(list(value), where)
             keys, rows = dict.fromkeys(value), Rows(list(value))

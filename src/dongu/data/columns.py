@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from dongu.data.cells import PagedColumn, column_of
+from dongu.data.cells import PagedColumn, column_of, take_rows
 from dongu.data.holdout import MANY_CLASSES
 from dongu.data.names import (
     LABELS,
@@ -243,6 +243,19 @@ def text_fault(cells: Sequence[Cell]) -> str:
     return fault
 
 
+EMPTY_ADVICE = "--empty drop leaves rows without a text out"
+
+
+def with_texts(table: Table, names: Sequence[str]) -> Table:
+    """The rows that have all texts: those with an empty or a missing one are left out, unless no row would be left."""
+    kept = [True] * len(table)
+    for name in names:
+        parts = parts_of(name, table.columns) or ()
+        for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
+            kept[row] = kept[row] and text_fault(cells) not in ("empty", kind_of(None))
+    return table if all(kept) or not any(kept) else take_rows(table, kept)
+
+
 def _text_cells(table: Table, name: str, parts: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
     """
     Raises:
@@ -251,8 +264,9 @@ def _text_cells(table: Table, name: str, parts: Sequence[str]) -> Iterator[tuple
     for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
         if fault := text_fault(cells):
             if fault == "empty":
-                hint = f"fill {'the text' if len(parts) == 1 else 'one'} in or remove the row"
+                hint = f"{EMPTY_ADVICE}; or fill {'the text' if len(parts) == 1 else 'one'} in"
                 raise DataError(f"`{name}` is empty", where=table.where(row), hint=hint)
             part = next(part for part, cell in zip(parts, cells, strict=True) if kind_of(cell) == fault)
-            raise DataError(f"`{part}` is {fault}, not a text", where=table.where(row))
+            hint = EMPTY_ADVICE if fault == kind_of(None) else ""
+            raise DataError(f"`{part}` is {fault}, not a text", where=table.where(row), hint=hint)
         yield cells

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from io import BufferedReader
 from itertools import chain
 from typing import Literal
@@ -12,7 +13,7 @@ from typing import Literal
 from dongu.config import RunConfig
 from dongu.data.cells import Rows
 from dongu.data.encoding import text_lines
-from dongu.data.table import Table, check_names, data_error, reason_of
+from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Table, check_names, data_error, put_aside, reason_of
 from dongu.errors import DataError
 from dongu.text import is_blank
 
@@ -39,16 +40,18 @@ def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: 
         names = [header[place] for place in kept]
         check_names(names, f"{origin}:1")
         table = Rows(names)
+        bad: list[BadRow] | None = None if config.bad_rows is None else []
         for line, row in _without_end(rows):
             if not row and len(header) == 1:  # in the middle of a single column, an empty line is an empty cell
                 row = [""]
             if len(row) != len(header):
                 what = f"the row has {len(row)} cells, and the header has {len(header)} columns"
-                raise data_error(f"{origin}:{line}", what, dialect.hint)
+                put_aside(bad, data_error(f"{origin}:{line}", what, f"{dialect.hint}; or {BAD_ROWS_ADVICE}"))
+                continue
             table.add(row if len(kept) == len(row) else [row[place] for place in kept], line)
     nameless = [str(place + 1) for place in range(len(header)) if place not in kept]
     unnamed = f"not used, for want of a name: column {', '.join(nameless)}" if nameless else ""
-    return table.table(origin, said=(said, unnamed, dialect.said))
+    return replace(table.table(origin, said=(said, unnamed, dialect.said)), bad=tuple(bad or ()))
 
 
 def _find(file: BufferedReader, origin: str, config: RunConfig, usual: str) -> tuple[str, str]:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 
 import numpy as np
 
-from dongu.config import RunConfig, Task, task_problems
-from dongu.data.cells import column_of, json_of, uncollected
-from dongu.data.columns import Columns, choose_columns, length_of_texts, parts_of, read_texts
+from dongu.config import NUMBERS, RunConfig, Task, task_problems
+from dongu.data.cells import column_of, json_of, take_rows, uncollected
+from dongu.data.columns import Columns, choose_columns, length_of_texts, parts_of, read_texts, with_texts
 from dongu.data.flags import join_flags
-from dongu.data.forms import Form, as_read, form_of
+from dongu.data.forms import Form, as_read, form_of, malformed
 from dongu.data.glue import glue_task
-from dongu.data.labels import hides_labels, name_labels, read_column, read_targets
+from dongu.data.labels import (
+    class_names,
+    hides_labels,
+    name_labels,
+    read_column,
+    read_targets,
+    with_names,
+    with_other,
+)
 from dongu.data.sources import Source
 from dongu.data.splits import CUT_SPLITS, column_of_name, cut, group_codes, shares_of
-from dongu.data.table import Table, place_of
-from dongu.errors import UsageError
+from dongu.data.table import BadRow, Table, place_of
+from dongu.errors import DataError, UsageError
+from dongu.text import counted, listed
 
 GROUP_COLUMNS = {  # that a split by rows may part, in lower case
     "user", "user_id", "userid", "author", "author_id", "customer", "customer_id", "patient", "patient_id", "speaker",
@@ -76,7 +86,7 @@ class TextData:
     hub_name: str | None  # the same, for data from the Hub
     columns: Columns
     task: Task
-    label_names: tuple[str, ...]  # class id → name; for regression the label column alone
+    label_names: tuple[str, ...]  # class id → name; for regression the label column alone, for ordinal the scale
     splits: dict[str, Examples]
     unused_columns: tuple[str, ...]  # that train has and the run does not read
     held_out: tuple[str, ...]  # the splits that were cut from train
@@ -85,6 +95,14 @@ class TextData:
     unused_texts: dict[str, float]  # characters a train row, of columns of text that nobody chose to leave out
     not_read: tuple[str, ...] = ()  # files of a folder and splits of a Hub data set
     said: tuple[str, ...] = ()  # how the files were read, a sentence each
+    without_text: int = 0  # rows that were left out for that, of all splits
+    joined: tuple[str, ...] = ()  # rare classes that are `other`
+    dropped: tuple[BadRow, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what a model answers: the labels, or the label column where that is a number."""
+        return (self.columns.label,) if self.task in NUMBERS else self.label_names
 
     def in_order_of(self, names: Sequence[str]) -> TextData:
         """The same rows with class ids in the order of these names, where they are the data's own; else as they are."""
@@ -127,15 +145,39 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
     train = source.splits["train"]
     columns = columns_of(source, config)
     tables = {name: join_flags(table, columns.label) for name, table in source.splits.items()}
+    whole = sum(map(len, tables.values()))
+    if config.empty == "drop":
+        tables = {name: with_texts(table, columns.texts) for name, table in tables.items()}
+    without_text = whole - sum(map(len, tables.values()))
     form = form_of(tables["train"], columns.label, config.task, config.label_separator)
     task, drop = form.task, config.unlabelled == "drop"
     if problems := task_problems(config, task):
         raise UsageError("; ".join(problems))
     hidden = [name for name in tables if name.startswith("test") and hides_labels(tables[name], columns.label)]
+    dropped = [row for table in tables.values() for row in table.bad]
+    if config.bad_rows is not None:
+        for name in [name for name in tables if name not in hidden and columns.label in tables[name].columns]:
+            reasons = [malformed(cell, form) for cell in tables[name].columns[columns.label]]
+            dropped += [BadRow(tables[name].where(row), reason) for row, reason in enumerate(reasons) if reason]
+            if any(reasons):
+                tables[name] = take_rows(tables[name], [not reason for reason in reasons])
+        _check_share(dropped, whole + sum(len(table.bad) for table in source.splits.values()), config.bad_rows)
+    whole -= len(dropped) - sum(len(table.bad) for table in source.splits.values())
     tables |= {
         name: as_read(table, columns.label, form, drop=drop) for name, table in tables.items() if name not in hidden
     }
+    joined: tuple[str, ...] = ()
+    labelled = [name for name in tables if name not in hidden]
+    if config.label_names is not None:
+        tables |= {name: with_names(tables[name], columns.label, config.label_names) for name in labelled}
+    if config.rare is not None:
+        counts = Counter(class_names(tables["train"], columns.label))
+        known = {name for name, count in counts.items() if count >= int(config.rare.partition("=")[2])}
+        joined = tuple(sorted(counts.keys() - known))
+        tables |= {name: with_other(tables[name], columns.label, known) for name in labelled}
     names = name_labels(tables["train"], task, columns.label)
+    if config.positive is not None:
+        names = _with_positive(names, config.positive)
     splits = {
         name: _examples(table, columns, task, names, config.columns, hidden_allowed=name in hidden)
         for name, table in tables.items()
@@ -154,7 +196,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         for part in parts_of(name, train.columns) or ()
     }
     unused = tuple(name for name in train.columns if name not in used)
-    left_out = sum(len(table) - len(tables[name]) for name, table in source.splits.items())
+    left_out = whole - without_text - sum(map(len, tables.values()))
     lengths = {name: length_of_texts(train.columns[name]) for name in (unused if config.text_columns is None else ())}
     return TextData(
         source.name,
@@ -171,7 +213,30 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         {name: length for name, length in lengths.items() if length},
         source.not_read,
         source.said,
+        without_text,
+        joined,
+        tuple(dropped),
     )
+
+
+def _check_share(dropped: Sequence[BadRow], rows: int, allowed: str) -> None:
+    """
+    Raises:
+        DataError: more rows are bad than `--bad-rows` allows.
+    """
+    percent = float(allowed.removeprefix("drop=").removesuffix("%"))
+    if 100 * len(dropped) > percent * rows:
+        what = f"{counted(len(dropped), 'row')} of {rows:,} cannot be read or have a malformed label: {dropped[0].what}"
+        hint = f"--bad-rows {allowed} allows fewer; mend them, or allow {100 * len(dropped) / rows:.2g}% and more"
+        raise DataError(what, where=dropped[0].where, hint=hint)
+
+
+def _with_positive(names: Sequence[str], positive: str) -> tuple[str, ...]:
+    """The two classes with the positive one behind the other: F1 is of the second."""
+    if len(names) != 2 or positive not in names:
+        what = f"the classes are {listed([f'`{name}`' for name in names])}, and one of two is wanted"
+        raise UsageError(what, where=f"--positive {positive}", hint="name one of two classes, or leave it out")
+    return tuple(sorted(names, key=lambda name: name == positive))
 
 
 def read_rows(table: Table, config: RunConfig, names: Sequence[str]) -> Examples:
@@ -187,9 +252,16 @@ def read_rows(table: Table, config: RunConfig, names: Sequence[str]) -> Examples
     columns = Columns(config.text_columns or (), config.label_column or "")
     task = config.task or "single-label"
     table = join_flags(table, columns.label)
+    if config.empty == "drop":
+        table = with_texts(table, columns.texts)
     if not hides_labels(table, columns.label):
-        form = form_of(table, columns.label, task, config.label_separator, names)
+        ids = names if config.label_names is None else [*map(str, range(len(names)))]
+        form = form_of(table, columns.label, task, config.label_separator, ids)
         table = as_read(table, columns.label, form, drop=config.unlabelled == "drop")
+        if config.label_names is not None:
+            table = with_names(table, columns.label, config.label_names, strict=False)
+        if config.rare is not None:
+            table = with_other(table, columns.label, names)
     return _examples(table, columns, task, names, config.columns, hidden_allowed=True)
 
 

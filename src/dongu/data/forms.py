@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from dongu.config import Task
+from dongu.config import NUMBERS, Task
 from dongu.data.cells import column_of, take_rows
 from dongu.data.flags import hides_flags, positions_of
-from dongu.data.labels import HIDDEN_LABEL, HIDDEN_NUMBER, SEPARATOR, number_of, two_ways
+from dongu.data.labels import HIDDEN_LABEL, HIDDEN_NUMBER, SEPARATOR, label_fault, number_of, two_ways
 from dongu.data.table import Cell, Number, Table, data_error, is_flag, is_word
 from dongu.errors import DataError, UsageError
 from dongu.text import counted, is_blank, shortened
@@ -25,6 +25,7 @@ _WHOLE = re.compile(r"([+-]?(?:0|[1-9][0-9]*))(?:\.0+)?")
 _DECIMAL = re.compile(r"\s*[+-]?[0-9]+(?:,[0-9]+)?\s*")
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*")
 _DIGITS = re.compile(r"\s*[+-]?[0-9][0-9.,]*\s*")
+LONGEST_SCALE = 11  # from 0 to 10
 SOFT = 1e-3  # by which shares that are rounded may miss 1, for each of them
 
 
@@ -83,6 +84,8 @@ def form_of(
         form = _form_of_lists(_with_lists(table, column, Form("multi-label", lists_in_texts=True)), column, names)
         said = "; ".join(filter(None, ["lists written as text", form.said]))
         return replace(form, lists_in_texts=True, said=said)
+    if task == "ordinal":
+        return Form("ordinal", whole=all(map(_WHOLE.fullmatch, words)))
     if names is not None:
         return _form_for_names(words, task or "single-label", names)
     if several and any(SEPARATOR in word for word in words):
@@ -119,7 +122,7 @@ def _said_of_mark(mark: str) -> str:
 
 
 def _form_for_names(words: Sequence[str], task: Task, names: Sequence[str]) -> Form:
-    if task == "regression":
+    if task in NUMBERS:
         return _form_of_numbers(words, task) or Form(task)
     return Form(task, whole=all(map(_WHOLE.fullmatch, names)))
 
@@ -129,12 +132,14 @@ def _form_of_numbers(words: Sequence[str], task: Task | None) -> Form | None:
     numbers = [number_of(word) for word in words]
     if all(number is not None for number in numbers):
         fractions = any(number != int(number) for number in numbers if number is not None)
-        if task == "regression" or (task is None and fractions):
+        if task in NUMBERS or (task is None and fractions):
             return Form("regression")
         whole = all(map(_WHOLE.fullmatch, words))
         floats = next((word for word in words if "." in word), "") if whole else ""
-        said = f"{floats} is the class {floats.partition('.')[0]}" if floats else ""
-        return Form("single-label", whole=whole, said=said)
+        notes = [f"{floats} is the class {floats.partition('.')[0]}"] if floats else []
+        if whole and task is None and _are_a_scale([int(number) for number in numbers if number is not None]):
+            notes.append("whole numbers are classes; if their order counts, as that of stars: --task ordinal")
+        return Form("single-label", whole=whole, said="; ".join(notes))
     if task == "single-label":
         return None
     commas = [word for word in words if "," in word]
@@ -142,6 +147,11 @@ def _form_of_numbers(words: Sequence[str], task: Task | None) -> Form | None:
         return None
     said = f"decimal commas: {commas[0]} is {commas[0].replace(',', '.')}"
     return Form("regression", decimal_comma=True, said=said)
+
+
+def _are_a_scale(numbers: Sequence[int]) -> bool:
+    """Whether whole numbers may be steps of a scale: three or more that follow each other, of few digits."""
+    return 3 <= len({*numbers}) <= LONGEST_SCALE and max(numbers) - min(numbers) < len({*numbers})
 
 
 def _recur(words: Sequence[str], mark: str, *, surely: bool = False) -> bool:
@@ -311,13 +321,25 @@ def _point_for_comma(cell: Cell) -> Cell:
     return Number(cell.replace(",", ".")) if is_word(cell) and _DECIMAL.fullmatch(cell) else cell
 
 
+def malformed(cell: Cell, form: Form) -> str:
+    """What is wrong with the label of a cell, as it is read; empty where nothing is, or where there is no label."""
+    if lacking(cell, form.task):
+        return ""
+    if isinstance(cell, list) and form.task == "multi-label":
+        return next((f"a label is {fault}" for fault in map(label_fault, cell) if fault), "")
+    if fault := label_fault(cell):
+        return f"the label is {fault}, not a name or a number"
+    word = str(_point_for_comma(cell) if form.decimal_comma else cell)
+    return f"the label `{shortened(word)}` is not a number" if form.task in NUMBERS and number_of(word) is None else ""
+
+
 def lacking(cell: Cell, task: Task) -> str:
     """What stands in a cell, as it is read, in place of a gold label; empty where one does."""
     if cell is None:
         return "null"
     if is_word(cell) and is_blank(cell):
         return "empty"
-    if task != "regression" and (cell in (HIDDEN_LABEL, HIDDEN_NUMBER) or cell in ([HIDDEN_LABEL], [HIDDEN_NUMBER])):
+    if task not in NUMBERS and (cell in (HIDDEN_LABEL, HIDDEN_NUMBER) or cell in ([HIDDEN_LABEL], [HIDDEN_NUMBER])):
         return HIDDEN_LABEL
     return ""
 

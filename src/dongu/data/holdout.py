@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from dongu.config import Task
+from dongu.config import NUMBERS, Task
 from dongu.errors import DataError
 from dongu.text import plain, shortened
 
@@ -58,7 +58,7 @@ def hold_out(
     if strict and task == "single-label" and counts.min() < 2:
         name = names[int(kinds[counts < 2][0])]
         what = f"the label `{shortened(name)}` has 1 row: it cannot be both learnt and held out"
-        hint = "add rows of it, or give a folder with a validation file"
+        hint = "add rows of it, give a folder with a validation file, or --rare join=2"
         if len(names) > MANY_CLASSES:
             what, hint = f"{what} ({len(names):,} labels in all)", "is --label-column right?"
         raise DataError(what, where=origin, hint=hint)
@@ -175,7 +175,7 @@ def newest(times: np.ndarray, share: float, *, where: str) -> np.ndarray:
 
 def strata_of(targets: np.ndarray, task: Task) -> np.ndarray:
     """The stratum of each row, (rows,)."""
-    if task == "regression":
+    if task in NUMBERS:
         return np.searchsorted(np.quantile(targets, [0.2, 0.4, 0.6, 0.8]), targets)
     if task == "multi-label":
         rarity = np.where(targets > 0, targets.sum(0), np.inf)  # (rows, labels)

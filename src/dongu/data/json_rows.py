@@ -10,7 +10,7 @@ from typing import Any
 
 from dongu.data.annotation import convert
 from dongu.data.cells import table_of_objects
-from dongu.data.table import Number, Table, data_error, reason_of
+from dongu.data.table import BadRow, Number, Table, data_error, put_aside, reason_of
 from dongu.errors import DataError
 from dongu.text import counted
 
@@ -22,9 +22,10 @@ _FIRST = re.compile(r"\[[ \t\r\n]*([^ \t\r\n])")  # of a list
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_json_lines(lines: Iterable[str], origin: str, tool: str | None = None) -> Table:
-    """One object a line; `tool` is `--format`."""
-    return _table(_json_lines(lines, origin), origin, tool)
+def read_json_lines(lines: Iterable[str], origin: str, tool: str | None = None, *, drop: bool = False) -> Table:
+    """One object a line; `tool` is `--format`. `drop` leaves lines out that hold no object: `Table.bad` has them."""
+    bad: list[BadRow] | None = [] if drop else None
+    return replace(_table(_json_lines(lines, origin, bad), origin, tool, bad), bad=tuple(bad or ()))
 
 
 def read_json_array(pieces: Iterator[str], origin: str, tool: str | None = None) -> Table:
@@ -45,16 +46,16 @@ def read_json_object(pieces: Iterator[str], origin: str, field: str | None, tool
     return replace(table, said=(*found, *table.said))
 
 
-def _table(rows: Iterator[tuple[int, Any]], origin: str, tool: str | None) -> Table:
+def _table(rows: Iterator[tuple[int, Any]], origin: str, tool: str | None, bad: list[BadRow] | None = None) -> Table:
     rows, converter = convert(rows, origin, tool)
-    table = converter.finished(table_of_objects(rows, origin, lines=True))
+    table = converter.finished(table_of_objects(rows, origin, lines=True, bad=bad))
     if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
         hint = "write one object a row; a split is a file of its own (train.jsonl, validation.jsonl)"
         raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
     return table
 
 
-def _json_lines(lines: Iterable[str], origin: str) -> Iterator[tuple[int, Any]]:
+def _json_lines(lines: Iterable[str], origin: str, bad: list[BadRow] | None) -> Iterator[tuple[int, Any]]:
     blank = 0  # the first line of this kind
     for number, padded in enumerate(lines, 1):
         line = padded.strip(" \t\r\n")
@@ -66,9 +67,14 @@ def _json_lines(lines: Iterable[str], origin: str) -> Iterator[tuple[int, Any]]:
         try:
             value, end = _decode(line, 0)
         except (ValueError, RecursionError) as error:
-            raise _error(error, origin, line, 0, first_line=number) from error
+            if bad is None:
+                raise _error(error, origin, line, 0, first_line=number) from error
+            put_aside(bad, _error(error, origin, line, 0, first_line=number))
+            continue
         if end < len(line):
-            raise data_error(f"{origin}:{number}", "text follows the object on its line", "write one object a line")
+            what = "text follows the object on its line"
+            put_aside(bad, data_error(f"{origin}:{number}", what, "write one object a line"))
+            continue
         yield number, value
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from dongu.config import Task
+from dongu.config import NUMBERS, Task
+from dongu.data.cells import column_of
 from dongu.data.flags import hides_flags
-from dongu.data.table import BOOLEAN, Cell, Table, is_word, kind_of
+from dongu.data.table import BAD_ROWS_ADVICE, BOOLEAN, Cell, Table, is_word, kind_of
 from dongu.errors import DataError
 from dongu.text import shortened
 
 HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
 HIDDEN_NUMBER = "-1.0"  # the same of STS-B, whose labels are numbers
+OTHER = "other"  # the class that rare ones are joined to
 SEPARATOR = "|"  # between the labels of a row, where a cell is one text and nothing else is said
 
 
@@ -43,6 +46,8 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
     """
     if task == "regression":
         return (column,)
+    if task == "ordinal":
+        return _name_scale(table, column)
     if declared := table.label_names.get(column):
         return tuple(declared)
     rows = label_rows(table, column, task)
@@ -65,6 +70,62 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
     return tuple(distinct)
 
 
+def _name_scale(table: Table, column: str) -> tuple[str, ...]:
+    """The classes of a scale by size.
+
+    Raises:
+        DataError: they are no whole numbers, or there is only one.
+    """
+    if declared := table.label_names.get(column):
+        what = f"the labels are names, not numbers: {_first_few(declared)}"
+        raise DataError(what, where=table.origin, hint="--task ordinal wants whole numbers, such as stars from 1 to 5")
+    known: dict[float, None] = {}
+    for row, number in enumerate(_read_numbers(table, column)):
+        if number not in known and number != int(number):
+            hint = "--task ordinal wants whole numbers, such as stars from 1 to 5; --task regression takes any"
+            raise DataError(f"the label `{number:g}` is no whole number", where=table.where(row), hint=hint)
+        known[number] = None
+    if len(known) < 2:
+        what = f"train has one label only (`{next(iter(known)):g}`)"
+        raise DataError(what, where=table.origin, hint="a scale needs two; is --label-column right?")
+    return tuple(f"{number:g}" for number in sorted(known))
+
+
+def with_names(table: Table, column: str, names: Sequence[str], *, strict: bool = True) -> Table:
+    """The table whose labels are ids of these names, from 0.
+
+    Args:
+        strict: whether other labels are an error; else the table stays as it is where it has any.
+
+    Raises:
+        DataError: the source names its classes itself, or a label is no such id.
+    """
+    ids = {str(i) for i in range(len(names))}
+    if (declared := table.label_names.get(column)) and {*declared} != {*map(str, range(len(declared)))}:
+        what = f"the classes of `{column}` have names already: {_first_few(declared)}"
+        raise DataError(what, where=table.origin, hint="leave --label-names out")
+    for row, labels in enumerate(label_rows(table, column, "multi-label")):
+        if other := [label for label in labels if label not in ids]:
+            if not strict:
+                return table
+            what = f"the label `{shortened(other[0])}` has no name: --label-names are those of 0 to {len(names) - 1}"
+            raise DataError(what, where=table.where(row), hint="give a name for each id, from 0 on")
+    return replace(table, label_names={**table.label_names, column: list(names)})
+
+
+def class_names(table: Table, column: str) -> list[str]:
+    """The class of each row by its name."""
+    declared = {str(i): name for i, name in enumerate(table.label_names.get(column, ()))}
+    return [declared.get(label, label) for [label] in label_rows(table, column, "single-label")]
+
+
+def with_other(table: Table, column: str, known: Collection[str]) -> Table:
+    """The table with the class `other` in place of each class that is not known."""
+    cells = column_of(name if name in known else OTHER for name in class_names(table, column))
+    label_names = {name: names for name, names in table.label_names.items() if name != column}
+    return replace(table, columns={**table.columns, column: cells}, label_names=label_names)
+
+
 def read_targets(
     table: Table, column: str, task: Task, names: Sequence[str], *, hidden_allowed: bool
 ) -> np.ndarray | None:
@@ -84,8 +145,12 @@ def read_targets(
             where=table.origin,
             hint=f"the columns are: {', '.join(table.columns)}",
         )
-    if task == "regression":
-        return np.fromiter(_read_numbers(table, column), np.float32, len(table))
+    if task in NUMBERS:
+        numbers = np.fromiter(_read_numbers(table, column), np.float32, len(table))
+        if task == "ordinal" and (other := np.flatnonzero(~np.isin(numbers, [*map(float, names)]))).size:
+            what = f"the label `{numbers[other[0]]:g}` does not occur in train"
+            raise DataError(what, where=table.where(int(other[0])), hint=f"train has: {_first_few(names)}")
+        return numbers
     ids = _ids(table, column, names)
     if task == "multi-label":
         targets = np.zeros((len(table), len(names)), dtype=np.float32)
@@ -143,14 +208,16 @@ def _read_numbers(table: Table, column: str) -> Iterator[float]:
     for row, label in enumerate(_read_labels(table, column)):
         value = number_of(label)
         if value is None:
-            hint = "write it with a point and without a mark between thousands" if "," in label else ""
+            hint = "write it with a point and without a mark between thousands" if "," in label else BAD_ROWS_ADVICE
             raise DataError(f"the label `{shortened(label)}` is not a number", where=table.where(row), hint=hint)
         yield value
 
 
 def _label_of(cell: Cell, name: str, table: Table, row: int) -> str:
     if fault := label_fault(cell):
-        raise DataError(f"the label `{name}` is {fault}, not a name or a number", where=table.where(row))
+        raise DataError(
+            f"the label `{name}` is {fault}, not a name or a number", where=table.where(row), hint=BAD_ROWS_ADVICE
+        )
     return str(cell).lower() if isinstance(cell, bool) else str(cell)
 
 

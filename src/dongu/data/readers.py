@@ -113,7 +113,7 @@ def read_open(file: BufferedReader, name: str, origin: str, config: RunConfig) -
     elif suffix == ".json" and (config.field or _is_one_object(file)):
         table = read_json_object(decode_utf8(pieces_of_lines(file), origin), origin, config.field, config.format)
     else:
-        table = read_json_lines(text_lines(file, origin), origin, config.format)
+        table = read_json_lines(text_lines(file, origin), origin, config.format, drop=config.bad_rows is not None)
     return replace(table, said=(encoding, *table.said)) if encoding else table
 
 

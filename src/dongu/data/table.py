@@ -65,6 +65,20 @@ def place_of(origin: str, row: int, line: int | None) -> str:
 
 
 @dataclass(frozen=True)
+class BadRow:
+    """A row that was left out, since it cannot be read or its label is malformed: its place, and what is wrong."""
+
+    where: str
+    what: str
+
+    def as_json(self) -> dict[str, Any]:
+        """For `dropped.jsonl`: the file, the line where there is one, and the reason."""
+        file, _, line = self.where.rpartition(":")
+        place = {"file": file, "line": int(line)} if line.isdecimal() else {"file": self.where, "line": None}
+        return {**place, "reason": self.what}
+
+
+@dataclass(frozen=True)
 class Table:
     """One split, read strictly: columns of cells in the order of the file."""
 
@@ -81,6 +95,9 @@ class Table:
     said: tuple[str, ...] = ()
     """How the file was read, where that was found out and might be wrong: each with the option that undoes it."""
 
+    bad: tuple[BadRow, ...] = ()
+    """Rows of the file that were left out on demand."""
+
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
@@ -90,8 +107,22 @@ class Table:
         return place_of(self.origin, id_, None if self.lines is None else self.lines[row])
 
 
+BAD_ROWS_ADVICE = "--bad-rows drop=1% leaves such rows out"
+
+
 def data_error(where: str, what: str, hint: str = "") -> DataError:
     return DataError(what, where=where, hint=hint)
+
+
+def put_aside(bad: list[BadRow] | None, error: DataError) -> None:
+    """Keep a row that cannot be read among the bad ones.
+
+    Raises:
+        DataError: none may be bad.
+    """
+    if bad is None:
+        raise error
+    bad.append(BadRow(error.where, error.what))
 
 
 def reason_of(error: BaseException) -> str:

@@ -10,9 +10,9 @@ from difflib import SequenceMatcher, get_close_matches
 
 import numpy as np
 
-from dongu.config import RunConfig
+from dongu.config import NUMBERS, RunConfig
 from dongu.data.cells import take_rows
-from dongu.data.columns import Columns, parts_of, text_fault
+from dongu.data.columns import EMPTY_ADVICE, Columns, parts_of, text_fault
 from dongu.data.flags import hides_flags, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking
 from dongu.data.holdout import MANY_CLASSES
@@ -67,14 +67,14 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
 
     for split, table in source.splits.items():
         for column in columns.texts:
-            usable = _without_empty(usable, split, column, "text", text_fault)
+            usable = _without_empty(usable, split, column, "text", text_fault, drop=config.empty == "drop")
         if not (split.startswith("test") and all(_faults(table, label, gold_fault))):
             usable = _without_empty(usable, split, label, "gold label", gold_fault, drop=config.unlabelled == "drop")
-            usable = _without_empty(usable, split, label, "label", name_fault)
+            usable = _without_empty(usable, split, label, "label", name_fault, drop=config.bad_rows is not None)
     if not len(usable.source.splits["train"]):
         return usable
     tables = {name: join_flags(table, label) for name, table in usable.source.splits.items()}
-    if form.task == "regression":
+    if form.task in NUMBERS or config.rare is not None:
         return usable
     labels = {
         name: label_rows(as_read(table, label, form, drop=True), label, form.task)
@@ -111,7 +111,13 @@ def _without_empty(usable: Usable, split: str, column: str, noun: str, fault: Fa
         "note" if drop else "error",
         f"{counted(len(bad), f'{split} row')} without a {noun} in `{column}`: {' or '.join(dict.fromkeys(state))}",
         "they are left out" if drop else "training does not start",
-        "label them if they matter" if drop else WITHOUT_LABEL_ADVICE if gold else "fill them in or remove the rows",
+        f"{'label them' if gold else 'fill them in'} if they matter"
+        if drop
+        else WITHOUT_LABEL_ADVICE
+        if gold
+        else f"{EMPTY_ADVICE}; or fill them in"
+        if noun == "text"
+        else "fill them in or remove the rows",
         tuple(shown),
     )
     return usable.without(split, bad, finding)
@@ -148,7 +154,7 @@ def _without_single(usable: Usable, labels: Sequence[str], column: str) -> Usabl
         return usable
     single = [labels[row] for row in bad]
     others = {name: count for name, count in counts.items() if count > 1}
-    advice = f"{_meant(single, others)} correct them, add rows, or give a folder with a validation file".strip()
+    advice = f"{_meant(single, others)} correct them, add rows, or --rare join=2".strip()
     if len(counts) > MANY_CLASSES:
         advice = many_classes_advice(column)
     finding = Finding(

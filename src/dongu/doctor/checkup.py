@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dongu.config import RunConfig
 from dongu.data.examples import TextData, columns_of, read_examples
@@ -32,6 +33,26 @@ class Checkup:
     data: TextData | None
     lengths: dict[str, Lengths]
     no_lengths: ModelError | None = None
+
+
+def inspected(checkup: Checkup) -> dict[str, Any]:
+    """What `dongu inspect --json` prints: how the data are read, and the findings as in `findings.json`."""
+    data, findings = checkup.data, [finding.as_json() for finding in checkup.findings]
+    rows = {} if data is None else {name: len(examples) for name, examples in data.splits.items()}
+    content: dict[str, Any] = {"version": 1, "rows": rows, "findings": findings}
+    if data is None:
+        return content
+    return content | {
+        "text_columns": data.columns.texts,
+        "label_column": data.columns.label,
+        "unused_columns": {name: data.unused_texts.get(name, 0.0) for name in data.unused_columns},
+        "task": data.task,
+        "label_names": data.label_names,
+        "said": [*data.said, *filter(None, [data.form.said])],
+        "held_out": data.held_out,
+        "dropped": [row.as_json() for row in data.dropped],
+        "joined": data.joined,
+    }
 
 
 def examine(data: TextData, lengths: Mapping[str, Lengths]) -> list[Finding]:

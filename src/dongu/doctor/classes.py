@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from dongu.config import NUMBERS
 from dongu.data.examples import Examples, TextData, label_counts
 from dongu.data.holdout import MANY_CLASSES
 from dongu.doctor.cells import many_classes_advice, read_alike
@@ -26,7 +27,7 @@ TYPO_SHARE = 0.05  # of the other's rows that a misspelt name has at most
 def check_classes(data: TextData) -> Iterator[Finding]:
     """Findings about the classes of a classification, or about the labels that a row may have; none for numbers."""
     train = data.splits["train"]
-    if data.task == "regression" or train.targets is None:
+    if data.task in NUMBERS or train.targets is None:
         return
     names = data.label_names
     counts = np.array([*label_counts(train, names).values()])

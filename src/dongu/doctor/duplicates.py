@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dongu.config import NUMBERS
 from dongu.data.examples import Examples, TextData
 from dongu.data.labels import SEPARATOR
 from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
@@ -197,7 +198,7 @@ def _duplicates(rows: Hashed, name: str) -> Iterator[Finding]:
 def _tolerance(data: TextData) -> float:
     """The largest difference between two labels of a text that is no conflict: 0 for classes, `SPREAD` for numbers."""
     targets = data.splits["train"].targets
-    return SPREAD * float(np.ptp(targets)) if data.task == "regression" and targets is not None else 0.0
+    return SPREAD * float(np.ptp(targets)) if data.task in NUMBERS and targets is not None else 0.0
 
 
 def _texts(rows: Hashed, row: int) -> list[str]:
@@ -207,4 +208,4 @@ def _texts(rows: Hashed, row: int) -> list[str]:
 def _label(data: TextData, target: Any) -> str:
     if data.task == "multi-label":
         return SEPARATOR.join(data.label_names[i] for i in np.flatnonzero(target)) or "no label"
-    return f"{target:g}" if data.task == "regression" else data.label_names[int(target)]
+    return f"{target:g}" if data.task in NUMBERS else data.label_names[int(target)]

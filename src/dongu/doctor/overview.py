@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from dongu.config import RunConfig
+from dongu.config import NUMBERS, RunConfig
 from dongu.data.examples import Examples, TextData, label_counts
+from dongu.data.labels import OTHER
 from dongu.doctor.lengths import Lengths
-from dongu.text import NAMES, counted, percent
+from dongu.text import NAMES, counted, listed, percent
 
 SHOWN_LABELS = 6
 
@@ -34,6 +35,9 @@ def describe_rows(data: TextData) -> str:
     rows = " · ".join(f"{name} {len(examples):,}" for name, examples in data.splits.items())
     held_out = f" ({' and '.join(data.held_out)} held out of train)" if data.held_out else ""
     left_out = f"; left out: {counted(data.left_out, 'row')} without a gold label" if data.left_out else ""
+    left_out += f"; left out: {counted(data.without_text, 'row')} without a text" if data.without_text else ""
+    if data.dropped:
+        left_out += f"; left out: {counted(len(data.dropped), 'row')} that cannot be read (--bad-rows)"
     not_read = f"; not used: {', '.join(data.not_read)}" if data.not_read else ""
     return f"{rows} rows{held_out}{left_out}{not_read}"
 
@@ -46,6 +50,9 @@ def describe_reading(data: TextData) -> Iterator[tuple[str, str]]:
 def describe_columns(data: TextData) -> str:
     """Which columns are read, as what, and which are not."""
     form = f"; {data.form.said}" if data.form.said else ""
+    if data.joined:
+        joined = counted(len(data.joined), "rare class", "rare classes")
+        form += f"; {joined} are `{OTHER}`: {listed(data.joined)}"
     unused = f"; not used: {', '.join(data.unused_columns)}" if data.unused_columns else ""
     return f"{data.columns} ({data.task}{form}){unused}"
 
@@ -55,8 +62,9 @@ def describe_labels(data: TextData, examples: Examples) -> str:
     targets = examples.targets
     if targets is None:
         return "hidden"
-    if data.task == "regression":
-        return f"numbers from {targets.min():g} to {targets.max():g}, mean {targets.mean():.3g}"
+    if data.task in NUMBERS:
+        steps = f"{len(data.label_names)} classes in order, " if data.task == "ordinal" else ""
+        return f"{steps}numbers from {targets.min():g} to {targets.max():g}, mean {targets.mean():.3g}"
     counts = label_counts(examples, data.label_names)
     shown = [f"{name} {count / len(examples):.1%}" for name, count in list(counts.items())[:SHOWN_LABELS]]
     more = f" · and {len(counts) - SHOWN_LABELS:,} more" if len(counts) > SHOWN_LABELS else ""

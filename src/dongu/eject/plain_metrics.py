@@ -96,6 +96,9 @@ METRICS: dict[str, dict[str, Metric]] = {
     "regression": {
         "pearson": Metric("pearson(truth, answers)", functions=(pearson,)),
         "spearman": Metric("pearson(ranks(truth), ranks(answers))", functions=(pearson, ranks)),
+        "mae": Metric("float(np.abs(truth - answers).mean())"),
+        "rmse": Metric("float(np.sqrt(((truth - answers) ** 2).mean()))"),
+        "r2": Metric("float(1 - ((truth - answers) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())"),
     },
 }
 ONE_HOT = "true, given = np.eye(len(LABELS))[truth], np.eye(len(LABELS))[predicted]  # (rows, labels)"

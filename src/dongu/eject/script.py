@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
 from transformers.pytorch_utils import Conv1D
 
-from dongu.config import RunConfig, make_config, option_flag
+from dongu.config import NUMBERS, RunConfig, make_config, option_flag
 from dongu.consistency import CHECKED_ROWS
 from dongu.data import order
 from dongu.data.examples import read_examples
@@ -30,6 +30,7 @@ from dongu.eject.spelling import Function, imports_of, literal, literals, mappin
 from dongu.errors import CheckpointError, DataError, InputError, ModelError, UsageError
 from dongu.files import read_regular
 from dongu.hub import split_commit
+from dongu.judge.metrics import LOWER_IS_BETTER, SCALE_METRICS
 from dongu.loop import Loop
 from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
 from dongu.model.layers import layer_depths
@@ -144,7 +145,8 @@ def _check_record(folder: RunFolder, record: Mapping[str, Any]) -> None:
     where = str(folder.path / "run.json")
     try:
         _Record.model_validate(record, strict=True)
-        known = plain.METRICS[make_config(record["options"]).task or "single-label"]
+        task = make_config(record["options"]).task or "single-label"
+        known = {**plain.METRICS.get(task, {}), **(SCALE_METRICS if task == "ordinal" else {})}
         own = record.get("parts")
         unknown = {record["metric"], *record["metrics"]} - known.keys() - {"loss"}
         if isinstance(own, dict) and "metrics" in own["names"]:
@@ -168,6 +170,9 @@ def _check_record(folder: RunFolder, record: Mapping[str, Any]) -> None:
 
 def _data_facts(loop: Loop) -> dict[str, Any]:
     config = loop.config
+    if loop.data.task == "ordinal":
+        hint = "train with --task regression, and round the answers"
+        raise UsageError("an ordinal task cannot be one plain script yet", where="dongu eject", hint=hint)
     for name in ("test", "group_column", "time_column", "fold", "split_file"):
         if getattr(config, name) is not None and loop.data.held_out:
             what = f"cannot be one plain script: it does not hold rows out by {option_flag(name)}"
@@ -176,7 +181,7 @@ def _data_facts(loop: Loop) -> dict[str, Any]:
         what = f"cannot be one plain script: it reads the beginning of a text, and the run --long {config.long}"
         raise UsageError(what, where="dongu eject", hint="train with --long head")
     reading = find_reading(loop.data)
-    labels = None if loop.data.task == "regression" else literals(loop.data.label_names, before="LABELS = ")
+    labels = None if loop.data.task in NUMBERS else literals(loop.data.label_names, before="LABELS = ")
     if labels is not None and "\n" in labels and reading.label_names is not None:
         labels = None  # they are many, and the rows have them
     return {
@@ -190,11 +195,11 @@ def _data_facts(loop: Loop) -> dict[str, Any]:
         "label": None if reading.label_columns else config.label_column,
         "label_of": reading.label_of,
         "labels": labels,
-        "labels_rule": reading.label_names if labels is None and loop.data.task != "regression" else None,
+        "labels_rule": reading.label_names if labels is None and loop.data.task not in NUMBERS else None,
         "held_out": loop.data.held_out,
         "share": config.validation or HOLDOUT_FRACTION,
         "repeats": loop.data.held_out and _repeats(loop),
-        "own_ids": loop.data.held_out and loop.data.task != "regression" and _own_ids(loop),
+        "own_ids": loop.data.held_out and loop.data.task not in NUMBERS and _own_ids(loop),
         "pool_batches": order.POOL_BATCHES,
     }
 
@@ -240,7 +245,7 @@ def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
         "transposed": any(isinstance(module, Conv1D) for module in model.modules()),
         "has_dropout": any("drop" in key and isinstance(p, float) and p > 0 for key, p in base.to_dict().items()),
         "problem_type": PROBLEM_TYPES[loop.data.task],
-        "numbers": loop.data.task == "regression",
+        "numbers": loop.data.task in NUMBERS,
         "several": loop.data.task == "multi-label",
         "scaled": loop.loss.scale != UNSCALED,
         "scale": loop.loss.scale,
@@ -377,6 +382,7 @@ def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict
         "on_cpu": device.startswith("cpu"),
         "bf16": config.precision == "bf16",
         "metric": record["metric"],
+        "lower_is_better": LOWER_IS_BETTER,
         "metrics": {name: metric.expression for name, metric in metrics.items()},
         "metric_lines": plain.metric_lines(loop.data.task, known),
         "metric_functions": [source_of(function) for function in functions],

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dongu.compare.words import sentence
-from dongu.config import Task
+from dongu.config import NUMBERS, Task
 from dongu.judge.paired import MetricDifference
 from dongu.text import counted, template, with_interval
 
@@ -48,14 +48,14 @@ class Export:
     def size_lines(self, task: Task) -> Iterator[str]:
         """One line a file: its size, how near its answers are, how fast it is."""
         plain = self.forms[GRAPH]
-        logits = "numbers" if task == "regression" else "logits"
+        logits = "numbers" if task in NUMBERS else "logits"
         yield (
             f"{GRAPH}: {_megabytes(plain)}; on {counted(self.rows, 'row')} of validation its {logits} are at most "
             f"{plain.difference:.1e} from the model's, which reach {self.largest:.3g}; "
             f"{plain.rows_a_second / self.forms[MODEL].rows_a_second:.1f} times as fast as PyTorch"
         )
         if small := self.forms.get(GRAPH_INT8):
-            alike = "" if task == "regression" else f"; {small.same:,} of {counted(self.rows, 'row')} answered alike"
+            alike = "" if task in NUMBERS else f"; {small.same:,} of {counted(self.rows, 'row')} answered alike"
             yield (
                 f"{GRAPH_INT8}: {_megabytes(small)}{alike}; "
                 f"{small.rows_a_second / plain.rows_a_second:.1f} times as fast as {GRAPH}"

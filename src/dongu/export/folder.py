@@ -57,6 +57,9 @@ def export(
     if (long := classifier.config.long) in ("head+tail", "windows"):
         hint = "its model card says in Python how a row is read: RUN/model/README.md"
         raise UsageError(f"a graph reads a row at once, and the run has --long {long}", where=str(model), hint=hint)
+    if classifier.metrics.task == "ordinal":
+        hint = "the saved model is transformers' own regression; its numbers are rounded by `dongu predict`"
+        raise UsageError("an ordinal task has no ONNX form yet", where="dongu export", hint=hint)
     split, texts = _checked_rows(classifier, source)
     with replace_folder(target) as stage:
         write_onnx(classifier.model, _example(classifier, texts), stage / GRAPH)

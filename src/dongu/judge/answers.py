@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from dongu.config import DEFAULT_THRESHOLD, Task
+from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
 from dongu.judge.ranking import Ranking, sigmoid, softmax
 from dongu.text import counted
 
@@ -30,6 +31,7 @@ class Evaluation:
     metrics: dict[str, float]
     threshold: float = DEFAULT_THRESHOLD
     task: Task = "single-label"
+    scale: tuple[float, ...] = ()  # the classes of an ordinal task, of which the nearest to a number is the answer
     read_back: np.ndarray | None = None  # the probabilities as a file of predictions has them: it has no logits
 
     def __repr__(self) -> str:
@@ -47,14 +49,16 @@ class Evaluation:
         """The probability of each class or label, (rows, labels) in double precision; of a regression (rows, 0)."""
         if self.read_back is not None:
             return self.read_back
-        if self.task == "regression":
+        if self.task in NUMBERS:
             return np.empty((len(self), 0))
         return sigmoid(self.logits) if self.task == "multi-label" else softmax(self.logits)
 
     @cached_property
     def predictions(self) -> np.ndarray:
         """Class ids, (rows,), or numbers, (rows,) in double precision; (rows, labels) of 0 and 1 for several labels."""
-        if self.task == "regression":
+        if self.task == "ordinal":
+            return nearest(self.scale, self.logits[:, 0])
+        if self.task in NUMBERS:
             return np.asarray(self.logits[:, 0], np.float64)
         if self.task == "multi-label":
             return (self.probabilities >= self.threshold).astype(np.float64)
@@ -90,6 +94,12 @@ class Evaluation:
         targets, losses, read_back = (None if array is None else array[rows] for array in some)
         ids, logits = self.ids[rows], self.logits[rows]
         return replace(self, ids=ids, logits=logits, targets=targets, losses=losses, read_back=read_back, metrics={})
+
+
+def nearest(scale: Sequence[float], numbers: np.ndarray) -> np.ndarray:
+    """The class of a scale that is nearest to each number, (rows,) double; of two that are as near, the higher one."""
+    steps = np.array(scale)
+    return np.asarray(steps[np.searchsorted((steps[:-1] + steps[1:]) / 2, numbers.astype(np.float64), side="right")])
 
 
 def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, labels: int) -> np.ndarray:

@@ -13,11 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from dongu.config import DEFAULT_THRESHOLD, Task
+from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
 from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import BINS, binned_error, bins_of
 from dongu.judge.classes import Share, f1_of
-from dongu.judge.metrics import INFLUENCES, MetricSet, OwnMetric, metric_value, statistic
+from dongu.judge.metrics import CORRELATIONS, INFLUENCES, MetricSet, OwnMetric, metric_value, statistic
 from dongu.judge.ranking import LEAST, ratio
 from dongu.judge.resample import (
     LEAST_RESAMPLES,
@@ -37,6 +37,7 @@ CONSTANT_ANSWERS: dict[Task, str] = {  # the name of the baseline, beside each m
     "single-label": "majority class",
     "multi-label": "label frequencies",
     "regression": "train mean",
+    "ordinal": "train mean, rounded",
 }
 HEAVY_TAILS = 6.0  # the kurtosis of errors from which on intervals of their squares are too narrow
 RARE = 1e-6  # the least share of a label, and the least lack of it, that a constant answer says: its loss is finite
@@ -129,7 +130,7 @@ def mean_interval(losses: np.ndarray, wrong: np.ndarray | None) -> tuple[float, 
 
 def _wrong_losses(evaluation: Evaluation) -> np.ndarray | None:
     """What each row would lose with another label, on the mean of those, (rows,): with another one of several."""
-    if evaluation.task == "regression":
+    if evaluation.task in NUMBERS:
         return None
     sure, truth = evaluation.probabilities, np.asarray(evaluation.targets)
     if evaluation.task == "multi-label":
@@ -177,7 +178,7 @@ def constant_answer(metrics: MetricSet, train_targets: np.ndarray | None) -> lis
     """The best constant answer: the frequency of each class or label in train, or the mean of its numbers."""
     if train_targets is None:
         return None
-    if metrics.task == "regression":
+    if metrics.task in NUMBERS:
         return [float(train_targets.astype(np.float64).mean())]
     if metrics.task == "multi-label":
         return [float(share) for share in train_targets.mean(0, dtype=np.float64)]
@@ -206,13 +207,13 @@ def baseline(metrics: MetricSet, constant: Sequence[float], targets: np.ndarray)
     logits = np.tile(row, (len(targets), 1))  # (rows, labels)
     losses = row_losses(metrics.task, torch.from_numpy(logits), torch.from_numpy(targets)).numpy()
     ids = np.arange(len(targets))
-    answer = Evaluation("baseline", ids, logits, targets, losses, {}, threshold, metrics.task)
+    answer = Evaluation("baseline", ids, logits, targets, losses, {}, threshold, metrics.task, metrics.scale)
     values = {"loss": math.fsum(losses) / len(losses)}
     for name in metrics.names:
         if name in metrics.own:
             values[name] = _value(metrics.own[name], answer)
         else:  # by rounding, the mean of so many equal numbers may be another
-            values[name] = math.nan if metrics.task == "regression" else metric_value(answer, name)
+            values[name] = math.nan if name in CORRELATIONS else metric_value(answer, name)
     return values
 
 
@@ -243,7 +244,7 @@ def _value(metric: OwnMetric, evaluation: Evaluation) -> float:
 def _own_interval(metric: OwnMetric, evaluation: Evaluation, seed: int) -> tuple[float, float]:
     """Of an own metric, whose rows are drawn with replacement, and fewer samples of them where it is slow."""
     low, high = middle(_own_resampled(metric, evaluation, seed), len(evaluation))
-    if low == high and evaluation.task != "regression":
+    if low == high and evaluation.task not in NUMBERS:
         ends = _own_missed(metric, evaluation)
         return min(ends), max(ends)
     return low, high

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.config import DEFAULT_THRESHOLD, Task
+from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
 from dongu.data.glue import glue_task
 from dongu.errors import UsageError
 from dongu.judge import ranking as multi_label
@@ -106,6 +106,52 @@ def _standard(numbers: np.ndarray) -> np.ndarray:
     return np.asarray((numbers - numbers.mean()) / (numbers.std() or 1.0))
 
 
+def mae_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
+    """The mean absolute error in samples of the rows."""
+    errors = np.abs(values - targets)
+    return lambda weights: (weights * errors).sum(-1) / weights.sum(-1)
+
+
+def rmse_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
+    """The root of the mean squared error in samples of the rows."""
+    squares = (values - targets) ** 2
+    return lambda weights: np.sqrt((weights * squares).sum(-1) / weights.sum(-1))
+
+
+def r2_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
+    """The share of the labels' variance that the answers explain, in samples of the rows; NaN where they are equal."""
+    squares = (values - targets) ** 2
+
+    def r2(weights: np.ndarray) -> np.ndarray:
+        mean = (weights * targets).sum(-1, keepdims=True) / weights.sum(-1, keepdims=True)
+        return 1 - ratio((weights * squares).sum(-1), (weights * (targets - mean) ** 2).sum(-1), nothing=np.nan)
+
+    return r2
+
+
+def share_equal(values: np.ndarray, targets: np.ndarray) -> Statistic:
+    """The share of the rows that are right, in samples of them."""
+    same = values == targets
+    return lambda weights: (weights * same).sum(-1) / weights.sum(-1)
+
+
+def quadratic_kappa_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
+    """Cohen's kappa with quadratic weights in samples of the rows; NaN where all answers and labels are the same.
+
+    It is 1 less the mean squared difference of answer and label, divided by what that would be if the same answers
+    were dealt to the rows at random.
+    """
+
+    def kappa(weights: np.ndarray) -> np.ndarray:
+        rows = weights.sum(-1)
+        means = [(weights * numbers).sum(-1) / rows for numbers in (values, targets)]
+        spreads = [(weights * numbers**2).sum(-1) / rows for numbers in (values, targets)]
+        apart = (weights * (values - targets) ** 2).sum(-1) / rows
+        return 1 - ratio(apart, spreads[0] + spreads[1] - 2 * means[0] * means[1], nothing=np.nan)
+
+    return kappa
+
+
 def _ranks_of(numbers: np.ndarray) -> Statistic:
     """The ranks, from 1 on, in samples of the rows: (draws, rows). Equal numbers share the mean of theirs."""
     kinds, places = np.unique(numbers, return_inverse=True)
@@ -127,15 +173,26 @@ CLASS_METRICS: dict[str, ConfusionMetric] = {
 NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
     "pearson": pearson_of,
     "spearman": spearman_of,
+    "mae": mae_of,
+    "rmse": rmse_of,
+    "r2": r2_of,
 }
 INFLUENCES = {"pearson": pearson_influence, "spearman": spearman_influence}
+# Of an ordinal task: the answers are rounded to the nearest class.
+SCALE_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
+    "quadratic_kappa": quadratic_kappa_of,
+    "accuracy": share_equal,
+    "mae": mae_of,
+}
+CORRELATIONS = ("pearson", "spearman")  # which a constant answer has none of
+LOWER_IS_BETTER = ("loss", "mae", "rmse")
 SET_METRICS: dict[str, SetMetric] = {
     "average_precision": multi_label.mean_average_precision,
     "macro_f1": lambda ranking, weights: multi_label.label_macro_f1(ranking.counts(weights)),
     "micro_f1": lambda ranking, weights: multi_label.label_micro_f1(ranking.counts(weights)),
 }
 MOVED_GROUPS, STEP = 1_000, 1e-6  # of rows, and by which share of all rows a group is moved
-NAMED = frozenset({"loss", *CLASS_METRICS, *NUMBER_METRICS, *SET_METRICS})  # what is no own metric
+NAMED = frozenset({"loss", *CLASS_METRICS, *NUMBER_METRICS, *SCALE_METRICS, *SET_METRICS})  # what is no own metric
 TAKEN = NAMED | {"calibration_error", "event", "step", "split"}  # keys of the files that metrics are written to
 
 
@@ -147,8 +204,9 @@ def statistic(evaluation: Evaluation, name: str) -> Statistic:
         return lambda weights: (weights * losses).sum(-1) / weights.sum(-1)
     if evaluation.task == "multi-label":
         return lambda weights: SET_METRICS[name](evaluation.ranking, weights)
-    if evaluation.task == "regression":
-        return NUMBER_METRICS[name](evaluation.predictions, targets.astype(np.float64))
+    if evaluation.task in NUMBERS:
+        known = SCALE_METRICS if evaluation.task == "ordinal" else NUMBER_METRICS
+        return known[name](evaluation.predictions, targets.astype(np.float64))
     confusions = confusions_of(evaluation)
     return lambda weights: CLASS_METRICS[name](confusions(weights))
 
@@ -229,8 +287,10 @@ class MetricSet:
         glue = glue_task(hub_name)
         if glue is not None and bool(glue.labels) == (task == "single-label"):
             names, default = glue.metrics, glue.best
-        elif task == "regression":
-            names, default = ("pearson", "spearman"), "spearman"
+        elif task == "ordinal":
+            names, default = (*SCALE_METRICS,), "quadratic_kappa"
+        elif task in NUMBERS:
+            names, default = ("pearson", "spearman", "mae"), "spearman"
         elif task == "multi-label":
             # Not an F1: its threshold is chosen on the same rows, so it also rewards a lucky one.
             names, default = (*SET_METRICS,), "average_precision"
@@ -240,7 +300,12 @@ class MetricSet:
         else:
             names, default = ("accuracy", "macro_f1"), "macro_f1"
         names = (*names, *own)
-        known = {"regression": {*NUMBER_METRICS}, "multi-label": {*SET_METRICS}}.get(task, {*CLASS_METRICS}) | {*own}
+        others: dict[str, Mapping[str, Any]] = {
+            "regression": NUMBER_METRICS,
+            "multi-label": SET_METRICS,
+            "ordinal": SCALE_METRICS,
+        }
+        known = {*others.get(task, CLASS_METRICS), *own}
         if main is not None and main != "loss" and (main not in known or (main == "f1" and len(label_names) != 2)):
             raise UsageError(
                 f"does not fit a {task} task with {len(label_names)} outputs",
@@ -250,6 +315,11 @@ class MetricSet:
         if main is not None and main != "loss" and main not in names:
             names = (main, *names)
         return MetricSet(task, tuple(label_names), names, main or default, own)
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """The classes of an ordinal task as numbers; none of another."""
+        return tuple(map(float, self.label_names)) if self.task == "ordinal" else ()
 
     def best_threshold(self, logits: np.ndarray, targets: np.ndarray) -> float:
         """The probability from which on a label is given that is best on these rows.
@@ -271,7 +341,7 @@ class MetricSet:
     ) -> dict[str, float]:
         """Each metric of (rows, labels) logits against (rows,) or (rows, labels) targets."""
         rows = np.arange(len(targets))
-        return self._values(Evaluation("", rows, logits, targets, None, {}, threshold, self.task))
+        return self._values(Evaluation("", rows, logits, targets, None, {}, threshold, self.task, self.scale))
 
     def _values(self, evaluation: Evaluation) -> dict[str, float]:
         return {
@@ -291,9 +361,11 @@ class MetricSet:
         self, logits: np.ndarray, targets: np.ndarray, threshold: float = DEFAULT_THRESHOLD
     ) -> list[dict[str, Any]]:
         """Rows, precision, recall and F1 of each class, and its average precision where a row has several."""
-        if self.task == "regression":
+        if self.task in NUMBERS:
             return []
-        evaluation = Evaluation("", np.arange(len(targets)), logits, targets, None, {}, threshold, self.task)
+        evaluation = Evaluation(
+            "", np.arange(len(targets)), logits, targets, None, {}, threshold, self.task, self.scale
+        )
         right, predicted, true = evaluation.counts
         table = [
             {
@@ -315,7 +387,7 @@ class MetricSet:
         if self.main == "loss" or self.main in self.own or not len(targets):
             return None if len(targets) else "has no rows"
         counted = targets.sum(0) if targets.ndim == 2 else np.unique(targets)
-        if self.task == "regression":
+        if self.task in NUMBERS:
             return f"has the label {targets[0]:g} in every row" if len(counted) < 2 else None
         if self.task == "multi-label":
             return "has no row with a label" if not counted.any() else None
@@ -331,7 +403,7 @@ class MetricSet:
             return False
         if old is None or np.isnan(old):
             return True
-        return new < old if self.main == "loss" else new > old
+        return new < old if self.main in LOWER_IS_BETTER else new > old
 
 
 def _diagonal(confusion: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dongu.config import NUMBERS
 from dongu.judge.answers import Evaluation
 from dongu.judge.classes import NORMAL_95
 from dongu.judge.metrics import INFLUENCES, metric_value, statistic
@@ -71,7 +72,7 @@ def paired_differences(
     one, two = ({name: statistic(side, name) for name in drawn_names} for side in sides)
     apart = {name: _difference(one[name], two[name]) for name in drawn_names}
     drawn = resampled(apart, sides[0], counts, random)
-    dealt = _dealt(first, second, drawn_names, random) if first.task != "regression" else {}
+    dealt = _dealt(first, second, drawn_names, random) if first.task not in NUMBERS else {}
     for name, sample in drawn.items():
         value, p = found[name].value, _two_sided(sample)
         if name in dealt:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dongu.config import Task
+from dongu.config import NUMBERS, Task
 from dongu.judge.calibration import ADVISED_ROWS
 from dongu.judge.intervals import CONSTANT_ANSWERS
-from dongu.judge.metrics import NUMBER_METRICS, MetricSet
+from dongu.judge.metrics import CORRELATIONS, LOWER_IS_BETTER, MetricSet
 from dongu.text import counted, decimals, fields, wrapped
 
 Entries = Mapping[str, Mapping[str, float]]  # metric: value, low, high, baseline
@@ -19,6 +19,10 @@ METRIC_NAMES = {
     "macro_f1": "macro F1",
     "micro_f1": "micro F1",
     "matthews_correlation": "Matthews correlation",
+    "quadratic_kappa": "quadratic weighted kappa",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "r2": "R²",
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
 }
@@ -58,12 +62,12 @@ class Yardstick:
     def without_reading(self, entry: Mapping[str, float]) -> tuple[str, float] | None:
         """The name of the baseline and its value; None where it has no value."""
         baseline = entry.get("baseline", math.nan)
-        if self.metric in NUMBER_METRICS:  # a constant correlates with nothing
+        if self.metric in CORRELATIONS:  # a constant correlates with nothing
             return "answering at random", RANDOM
         if not math.isfinite(baseline) or self.constant is None:
             return None
-        if self.task == "regression":
-            return "always answering the mean", baseline
+        if self.task in NUMBERS:
+            return f"always answering the mean{', rounded' if self.task == 'ordinal' else ''}", baseline
         if self.task == "multi-label" or self.metric == "loss":
             return "answering with the label frequencies of train", baseline
         return f"always answering “{self.label_names[self.constant.index(max(self.constant))]}”", baseline
@@ -73,7 +77,7 @@ class Yardstick:
         if (other := self.without_reading(entry)) is None:
             return ""
         name, baseline = other
-        sign = -1 if self.metric == "loss" else 1
+        sign = -1 if self.metric in LOWER_IS_BETTER else 1
         value, low, high = (sign * (entry[key] - baseline) for key in ("value", "low", "high"))
         words = "better" if min(low, high) > 0 else "worse" if max(low, high) < 0 else "not better"
         if words == "not better" and value > 0:
@@ -100,7 +104,7 @@ def over_bag_of_words(results: Mapping[str, Any], split: str, metric: str) -> st
     row = next((row for row in rows if (row["split"], row["metric"]) == (split, metric)), None)
     if row is None or not all(is_number(row[key]) for key in ("margin", "low", "high")):
         return ""
-    unit, times, digits = ("", 1, 4) if metric == "loss" else (" points", 100, 1)
+    unit, times, digits = ("", 1, 4) if metric in LOWER_IS_BETTER else (" points", 100, 1)
     margin, low, high = (times * row[key] for key in ("margin", "low", "high"))
     apart, interval = f"{margin:+.{digits}f}{unit}", f"95% interval {low:.{digits}f} to {high:.{digits}f}"
     value = decimals(row["value"])

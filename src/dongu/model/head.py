@@ -17,6 +17,7 @@ PROBLEM_TYPES: dict[Task, str] = {
     "single-label": "single_label_classification",
     "multi-label": "multi_label_classification",
     "regression": "regression",
+    "ordinal": "regression",  # with the classes of its scale beside it: `config.ordinal_labels`
 }
 CLOSE = 1e-3  # of the largest logit; a layer that the logits do not come from is off by half of it
 

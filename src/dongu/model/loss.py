@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dongu.config import Task
+from dongu.config import NUMBERS, Task
 from dongu.data.batches import Batch
 from dongu.errors import UsageError
 from dongu.model.scale import UNSCALED, Scale
@@ -53,7 +53,7 @@ class Loss:
             A scalar, fp32.
         """
         logits = logits.float()
-        if self.task == "regression":
+        if self.task in NUMBERS:
             return F.mse_loss(logits.squeeze(-1), self.scale.apply(labels), reduction="sum")
         if self.task == "multi-label":
             smooth = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
@@ -64,7 +64,7 @@ class Loss:
 
     def of_rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of each example in the unit of the labels, (batch,) fp32: plain, as `row_losses` has it."""
-        known = self.scale.apply(labels) if self.task == "regression" else labels
+        known = self.scale.apply(labels) if self.task in NUMBERS else labels
         return _of_rows(self.task, logits.float(), known) * self.unit
 
 
@@ -109,7 +109,7 @@ def row_losses(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _of_rows(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
-    if task == "regression":
+    if task in NUMBERS:
         return F.mse_loss(logits.squeeze(-1), labels.to(logits.dtype), reduction="none")
     if task == "multi-label":
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(-1)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dongu.config import Task
+from dongu.config import NUMBERS, Task
 from dongu.engine.modes import kept_modes
 from dongu.model.head import head_of
 
@@ -55,7 +55,7 @@ class Probe:
 
     def ridge_for(self, task: Task) -> float:
         """That of the loss which a head of such a task is fitted by: a logistic one is less curved."""
-        return self.ridge if task == "regression" else _LOGISTIC * self.ridge
+        return self.ridge if task in NUMBERS else _LOGISTIC * self.ridge
 
 
 def _by_standard_errors(value: Tensor, of_rows: Tensor) -> float:
@@ -131,7 +131,7 @@ def fit_head(model: Any, found: Probe, targets: Tensor, task: Task) -> None:
 
 def probe_loss(task: Task, labels: int) -> Callable[[Tensor, Tensor], Tensor]:
     """The mean over the rows of what a probe of such targets makes small."""
-    if task == "regression":
+    if task in NUMBERS:
         return lambda logits, numbers: F.mse_loss(logits.squeeze(-1), numbers)
     if task == "multi-label":
         return lambda logits, flags: labels * F.binary_cross_entropy_with_logits(logits, flags)

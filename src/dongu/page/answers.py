@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dongu.config import NUMBERS
 from dongu.judge.answers import Evaluation
 from dongu.judge.classes import class_rows, most_confused, reliability
 from dongu.judge.words import judged
@@ -39,7 +40,7 @@ class AnswersShown:
 def answers_shown(trace: Trace) -> AnswersShown | None:
     if not trace.splits or (answers := trace.answers.get(split := judged(trace.splits))) is None:
         return None
-    if trace.task == "regression":
+    if trace.task in NUMBERS:
         return AnswersShown(split, _numbers(answers), [], 0, [], "")
     names = trace.record.label_names
     rows = class_rows(answers, names)

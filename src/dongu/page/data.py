@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dongu.config import NUMBERS
 from dongu.page.draw import drawings
 from dongu.page.draw.axis import Axis
 from dongu.page.draw.plot import Plot
@@ -48,7 +49,7 @@ def data_charts(trace: Trace) -> list[tuple[Chart, str]]:
             (plot.chart(), f"{said}; " + ("the packed engine leaves it out." if left_out else "it was computed."))
         )
     names, answer = trace.record.label_names, trace.record.constant_answer
-    if answer and trace.task != "regression" and len(answer) == len(names):
+    if answer and trace.task not in NUMBERS and len(answer) == len(names):
         ranked = sorted(zip(names, answer, strict=True), key=lambda pair: -pair[1])[:DRAWN_LABELS]
         rows = [(name, float(share), percent(float(share))) for name, share in ranked]
         more = len(answer) - len(rows)

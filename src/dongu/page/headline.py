@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dongu.config import NUMBERS
+from dongu.judge.metrics import LOWER_IS_BETTER
 from dongu.judge.words import CHOSE, Entries, Yardstick, judged, metric_name, over_bag_of_words
 from dongu.page.draw import drawings
 from dongu.page.draw.drawings import Interval
@@ -73,7 +75,7 @@ def _so_far(trace: Trace) -> Verdict | None:
     known = [line for line in trace.evaluations if math.isfinite(line.get(trace.record.metric, math.nan))]
     if not known:
         return None
-    choose = min if trace.record.metric == "loss" else max
+    choose = min if trace.record.metric in LOWER_IS_BETTER else max
     best = choose(known, key=lambda line: line[trace.record.metric])
     sentences = [
         f"The best so far, at step {best['step']:,.0f} of {_whole(trace.record.total_steps)}.",
@@ -97,7 +99,7 @@ def facts(trace: Trace) -> list[tuple[str, str]]:
         (
             "task",
             f"{trace.task}, {counted(len(trace.record.label_names), 'label')}"
-            if trace.task != "regression"
+            if trace.task not in NUMBERS
             else trace.task,
         ),
         ("steps", steps),

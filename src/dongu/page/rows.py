@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dongu.config import NUMBERS
 from dongu.data.examples import Examples, TextData
 from dongu.page.draw.axis import Axis
 from dongu.page.draw.plot import Plot
@@ -43,7 +44,7 @@ def hardest(trace: Trace, data: TextData | None) -> list[RowShown]:
     rows = []
     for place in np.argsort(-losses, kind="stable")[:LISTED_ROWS].tolist():
         label, answer = (_label(cells[place], trace) for cells in (targets, given))
-        if trace.task == "regression":
+        if trace.task in NUMBERS:
             number = f"{given[place] - targets[place]:+.3g}"
         elif trace.task == "multi-label":
             number = format_number(float(losses[place]), 3)
@@ -66,7 +67,7 @@ def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
     found = learnt(trace.dynamics, trace.task, len(trace.record.label_names))
     if found is None:
         return None
-    count, all_rows, numbers = int(found.suspect.sum()), len(found.ids), trace.task == "regression"
+    count, all_rows, numbers = int(found.suspect.sum()), len(found.ids), trace.task in NUMBERS
     share = count / all_rows
     rule = (
         f"the model’s error stayed above {format_number(found.limit, 3)}, three times the usual one"

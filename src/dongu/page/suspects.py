@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dongu.config import Task
+from dongu.config import NUMBERS, Task
 
 PASSES = 3  # of a row, from which on its label can be called suspect: what the benchmark was made with
 OUTLIER = 3.0  # typical errors, from which on a number is far off
@@ -59,7 +59,7 @@ def learnt(records: np.ndarray, task: Task, labels: int) -> Dynamics | None:
     order = np.argsort(records["row"], kind="stable")  # uses of a row stay in the order in which they were
     ids, starts = np.unique(records["row"][order], return_index=True)
     losses = np.maximum(records["loss"][order].astype(np.float64), 0.0)
-    values = np.sqrt(losses) if task == "regression" else np.exp(-losses)
+    values = np.sqrt(losses) if task in NUMBERS else np.exp(-losses)
     ends = np.append(starts[1:], len(values))
     first = starts + (ends - starts > 1)  # the uses that count
     uses = ends - first
@@ -67,7 +67,7 @@ def learnt(records: np.ndarray, task: Task, labels: int) -> Dynamics | None:
     score = (sums[ends] - sums[first]) / uses
     spread = np.sqrt(np.maximum((squares[ends] - squares[first]) / uses - score**2, 0.0))
     last, judged = values[ends - 1], ends - starts >= PASSES
-    if task == "regression":
+    if task in NUMBERS:
         limit = OUTLIER * math.sqrt(float((score**2).mean()))
         suspect = (score > limit) & (last > limit)
     else:

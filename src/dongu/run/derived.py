@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dongu.config import LORA_RATE, RunConfig
+from dongu.config import LORA_RATE, NUMBERS, RunConfig
 from dongu.data.order import epoch_order, padding_share
 from dongu.doctor.overview import SHOWN_LABELS, describe_columns, describe_labels, describe_rows
 from dongu.engine.device import describe_device
@@ -73,7 +73,7 @@ def _describe_head(loop: Loop) -> Iterator[tuple[str, str]]:
     if loop.given.model is not None:
         return
     if new is None:
-        kept = "in its own unit" if loop.data.task == "regression" else "with its labels in its own order"
+        kept = "in its own unit" if loop.data.task in NUMBERS else "with its labels in its own order"
         yield "head", f"the model's own, {kept}"
     elif new != NO_HEAD:
         yield "head", f"new, drawn by --seed {loop.config.seed}: {new.why}"
@@ -122,7 +122,7 @@ def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple
 def _describe_alone(loop: Loop) -> Iterator[tuple[str, str]]:
     """That a row's answer depends on its batch, where it does."""
     if loop.alone:
-        unit = "" if loop.data.task == "regression" else " in probability"
+        unit = "" if loop.data.task in NUMBERS else " in probability"
         yield (
             "batches",
             f"`{loop.model.config.model_type}` answers a row otherwise alone than in a batch, here by"
@@ -189,6 +189,7 @@ def _describe_loss(loop: Loop) -> str:
         "regression": f"squared error; learnt with mean 0 and deviation 1 for {scale.mean:.4g} and {scale.std:.4g}",
         "multi-label": "binary cross-entropy, the mean over the labels",
     }
+    kinds["ordinal"] = f"{kinds['regression']}; answers are rounded to a class"
     weights = loop.config.class_weights
     shown = [f"{name} {weight:.3g}" for name, weight in weights.items()] if isinstance(weights, dict) else []
     weighed = f"; a row counts {listed(shown, SHOWN_LABELS, ' · ')}" if shown else ""
@@ -208,7 +209,7 @@ def _describe_precision(loop: Loop) -> Iterator[tuple[str, str]]:
 
 def _describe_metrics(loop: Loop) -> str:
     metrics = loop.metrics
-    positive = f" (of `{metrics.label_names[1]}`)" if "f1" in metrics.names else ""
+    positive = f" (--positive {metrics.label_names[1]})" if "f1" in metrics.names else ""
     threshold = ", with a threshold set there" if metrics.task == "multi-label" else ""
     return f"{', '.join(metrics.names)}{positive}; the best {metrics.main} on validation is kept{threshold}"
 

@@ -37,6 +37,7 @@ SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.j
 RESOLVED = {"text_columns", "label_column", "task"}  # options that have a value in every run.json
 PARTS_COPY = "parts.py"  # what the run's own parts were read from; a copy, which is never run by itself
 FINDINGS = "findings.json"  # what the data doctor said; the last file before run.json, with which a run begins
+DROPPED = "dropped.jsonl"  # the rows that --bad-rows left out; written before run.json too
 TRACKING, TENSORBOARD = "tracking.json", "tensorboard"  # what trackers call the run; TensorBoard's files
 CALIBRATION = "calibration.json"  # in the model's folder: a calibrated model comes with it or not at all
 
@@ -118,7 +119,7 @@ class RunFolder:
             UsageError: the folder holds something already.
         """
         unused = (
-            {LOCK, FINDINGS, TRACKING, TENSORBOARD} if (self.path / LOCK).exists() else set()
+            {LOCK, FINDINGS, DROPPED, TRACKING, TENSORBOARD} if (self.path / LOCK).exists() else set()
         )  # without a lock they are the user's own
         if self.path.is_dir() and not all(path.name in unused or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"

@@ -39,7 +39,8 @@ def inspection(loop: Loop, folder: RunFolder) -> str:
         return str(folder.path / FINDINGS)
     length = None if config.max_length == usual_length(loop.model, loop.tokenizer) else config.max_length
     same = (
-        "model", "label_separator", "unlabelled", "batch_size", "seed", *READING,
+        "model", "label_separator", "unlabelled", "empty", "bad_rows", "rare", "positive",
+        "batch_size", "seed", *READING,
         "long", "validation", "test", "group_column", "time_column", "fold", "split_file",
     )  # fmt: skip
     told = {"max_length": length, **{name: getattr(config, name) for name in same}}

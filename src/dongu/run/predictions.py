@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from dongu.config import DEFAULT_THRESHOLD, Task
+from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
 from dongu.errors import InputError
 from dongu.files import LOG_LIMIT, read_regular
-from dongu.judge.answers import Evaluation
+from dongu.judge.answers import Evaluation, nearest
 from dongu.judge.metrics import NAMED, MetricSet, metric_value
 from dongu.judge.ranking import LEAST, sigmoid, softmax
 from dongu.run.folder import RunFolder
@@ -39,7 +39,11 @@ def answer_rows(logits: np.ndarray, metrics: MetricSet, threshold: float) -> Ite
     Where a row has several labels, the prediction is the list of those whose probability reaches the threshold.
     """
     names = metrics.label_names
-    if metrics.task == "regression":
+    if metrics.task == "ordinal":
+        for value, step in zip(logits[:, 0], nearest(metrics.scale, logits[:, 0]), strict=True):
+            yield {"prediction": f"{step:g}", "number": float(value)}
+        return
+    if metrics.task in NUMBERS:
         for value in logits[:, 0]:
             yield {"prediction": float(value)}
         return
@@ -52,7 +56,9 @@ def answer_rows(logits: np.ndarray, metrics: MetricSet, threshold: float) -> Ite
 
 def label_of(target: Any, task: Task, names: Sequence[str]) -> float | str | list[str]:
     """What a row's target, or its prediction, is called."""
-    if task == "regression":
+    if task == "ordinal":
+        return f"{target:g}"
+    if task in NUMBERS:
         return float(target)
     if task == "multi-label":
         return [names[i] for i in np.flatnonzero(target).tolist()]
@@ -137,9 +143,10 @@ def _evaluation(
     """
     ids = np.array([line["id"] for line in lines], np.int64)
     targets: np.ndarray
-    if task == "regression":
-        targets, given = (np.array([line[key] for line in lines], np.float64) for key in ("label", "prediction"))
-        return Evaluation(split, ids, given[:, None], targets, (given - targets) ** 2, {}, threshold, task)
+    if task in NUMBERS:
+        key, scale = ("number", tuple(map(float, names))) if task == "ordinal" else ("prediction", ())
+        targets, given = (np.array([float(line[name]) for line in lines], np.float64) for name in ("label", key))
+        return Evaluation(split, ids, given[:, None], targets, (given - targets) ** 2, {}, threshold, task, scale)
     place = {name: i for i, name in enumerate(names)}
     sure = np.array([[line["probabilities"][name] for name in names] for line in lines], np.float64)
     if task == "multi-label":

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dongu.config import NUMBERS
 from dongu.hub import split_commit
 from dongu.judge.intervals import constant_answer
 from dongu.loop import Loop
@@ -27,7 +28,7 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str,
         **({"parts_file": str(file.absolute())} if (file := loop.given.file) else {}),
         "promises": loop.promises,
         "new_head": loop.model.new_head and loop.model.new_head.why,
-        **({"scale": asdict(loop.loss.scale)} if loop.data.task == "regression" else {}),
+        **({"scale": asdict(loop.loss.scale)} if loop.data.task in NUMBERS else {}),
         "metrics": loop.metrics.names,
         "metric": loop.metrics.main,
         "steps_per_epoch": loop.steps_per_epoch,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dongu.config import NUMBERS
 from dongu.data.batches import MicroBatches
 from dongu.loop import Loop
 from dongu.model.loss import row_losses
@@ -28,11 +29,12 @@ TOP_PARTS = 3
 SHOWN_CHARACTERS = 20  # of the name of a label
 INDENT = "    "
 BARS = "▁▂▃▄▅▆▇█"
-KINDS = {"single-label": "", "multi-label": "_multi", "regression": "_regression"}
+KINDS = {"single-label": "", "multi-label": "_multi", "regression": "_regression", "ordinal": "_regression"}
 LOSSES = {
     "single-label": "cross_entropy",
     "multi-label": "binary_cross_entropy_with_logits",
     "regression": "mse_loss",
+    "ordinal": "mse_loss",
 }
 
 
@@ -159,7 +161,7 @@ class Lesson:
     def _answer(self, logits: Tensor, label: Tensor) -> str:
         """The logits of a row, (labels,), and what they say of its label."""
         loop, task = self._loop, self._loop.data.task
-        if task == "regression":
+        if task in NUMBERS:
             answer, target = loop.loss.scale.undo(logits.numpy())[0], float(label)
             return f"{answer:9.4g}   {self._say('answer_regression', target=f'{target:.4g}')}"
         more = " …" if len(logits) > SHOWN_LABELS else ""
@@ -197,7 +199,7 @@ class Lesson:
     def _ignorance(self) -> float:
         """The loss of an answer that does not read."""
         data = self._loop.data
-        if data.task == "regression":
+        if data.task in NUMBERS:
             return float(np.var(np.asarray(data.splits["train"].targets, dtype=np.float64)))
         return math.log(len(data.label_names) if data.task == "single-label" else 2)
 

@@ -35,7 +35,8 @@ def beside(
         say: is told of each answer that goes by another name than it usually has, because a column has that.
     """
     probabilities = [f"probability of {name}" for name in metrics.label_names] if table else ["probabilities"]
-    usual = ["prediction", *(probabilities if metrics.task != "regression" else [])]
+    beside_it = {"regression": [], "ordinal": ["number"]}.get(metrics.task, probabilities)
+    usual = ["prediction", *beside_it]
     names = _free_names(usual, columns)
     for name, free in zip(usual, names, strict=True):
         if name != free:
@@ -64,7 +65,7 @@ def _free_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
 def _flat(answer: Mapping[str, Any]) -> list[Any]:
     prediction = answer["prediction"]
     joined = SEPARATOR.join(prediction) if isinstance(prediction, list) else prediction
-    return [joined, *answer.get("probabilities", {}).values()]
+    return [joined, *answer.get("probabilities", {key: answer[key] for key in ("number",) if key in answer}).values()]
 
 
 def write_answers(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.config import RunConfig, Task, make_config
+from dongu.config import NUMBERS, RunConfig, Task, make_config
 from dongu.data.columns import choose_columns, read_texts, usual_texts
 from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
@@ -99,7 +99,7 @@ class SavedModel:
         folder = RunFolder(run)
         record = folder.read_record()
         options = {**record["options"], "threads": None, **given}
-        if options["task"] == "regression":
+        if options["task"] in NUMBERS:
             options["precision"] = "fp32"  # answers in the unit of the labels need more digits than bf16 has
         config = make_config(options)
         if not folder.model.is_dir():
@@ -111,7 +111,8 @@ class SavedModel:
             raise ModelError("the model is a class of the user's own", where=str(folder.model), hint=hint)
         names = record["label_names"]
         content = read_object(folder.model / "config.json", f"--model {folder.model}")
-        if (outputs := len(_names_of_outputs(content))) != len(names):
+        wanted = 1 if options["task"] in NUMBERS else len(names)
+        if (outputs := len(_names_of_outputs(content))) != wanted:
             what = f"the model has {outputs} outputs, and run.json names {len(names)} labels"
             raise ModelError(what, where=str(run), hint="restore both from a copy")
         main = record["metric"] if record["metric"] in NAMED else None  # the functions of own metrics are not here

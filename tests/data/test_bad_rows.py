@@ -1,0 +1,99 @@
+"""`--bad-rows drop=SHARE`: rows that cannot be read are left out, counted and written down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dongu
+from dongu.config import make_config
+from dongu.data.examples import TextData, read_examples
+from dongu.data.sources import read_source
+from dongu.doctor.checkup import inspect
+from dongu.doctor.overview import describe_rows
+from dongu.errors import DataError, UsageError
+
+BAD: dict[str, tuple[str, int, str]] = {  # file → content after two good rows, the line of the bad one, what is said
+    "cells.csv": ("a,b,c\n", 4, "the row has 3 cells, and the header has 2 columns"),
+    "cells.tsv": ("a\n", 4, "the row has 1 cells"),
+    "json.jsonl": ("{no json\n", 3, "not"),
+    "number.jsonl": ("12\n", 3, "not an object"),
+    "object.jsonl": ('{"text": "a", "label": {"is": "x"}}\n', 3, "the label is an object"),
+}
+
+
+def write(folder: Path, name: str, bad: str) -> str:
+    suffix = name.partition(".")[2]
+    mark = {"csv": ",", "tsv": "\t"}.get(suffix)
+    good = [("one good film", "x"), ("two", "y")] * 10
+    lines = [json.dumps({"text": text, "label": label}) + "\n" for text, label in good]
+    if mark:
+        lines = [f"text{mark}label\n", *(f"{text}{mark}{label}\n" for text, label in good)]
+    place = 3 if mark else 2
+    path = folder / name
+    path.write_text("".join([*lines[:place], bad, *lines[place:]]), encoding="utf-8")
+    return str(path)
+
+
+def read(path: str, **options: Any) -> TextData:
+    config = make_config(options)
+    return read_examples(read_source(path, config), config)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_row_is_left_out_on_demand(name: str, tmp_path: Path) -> None:
+    bad, line, what = BAD[name]
+    path = write(tmp_path, name, bad)
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.where.startswith(f"{path}:{line}")
+    data = read(path, bad_rows="drop=5%")
+    assert sum(map(len, data.splits.values())) == 20
+    [dropped] = [row.as_json() for row in data.dropped]
+    assert (dropped["file"], dropped["line"]) == (path, line)
+    assert what in dropped["reason"]
+    assert describe_rows(data).endswith("left out: 1 row that cannot be read (--bad-rows)")
+    with pytest.raises(DataError, match=r"1 row of 21 cannot be read") as caught:
+        read(path, bad_rows="drop=4.5%")
+    assert "allow 4.8% and more" in caught.value.hint
+    assert caught.value.where.startswith(f"{path}:{line}")
+
+
+def test_a_word_among_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    scores = [*(f"{i}.5" for i in range(20)), "n/a", ""]
+    path.write_text("text,label\n" + "".join(f"film {i},{score}\n" for i, score in enumerate(scores)), encoding="utf-8")
+    with pytest.raises(DataError, match="is not a number") as caught:
+        read(str(path), task="regression", unlabelled="drop")
+    assert "--bad-rows" in caught.value.hint
+    data = read(str(path), task="regression", unlabelled="drop", bad_rows="drop=5%")
+    assert [row.where for row in data.dropped] == [f"{path}:22"]
+    assert (data.left_out, sum(map(len, data.splits.values()))) == (1, 20)
+
+
+def test_the_run_keeps_what_it_left_out(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    path = write(tmp_path, "cells.csv", BAD["cells.csv"][0])
+    out = tmp_path / "run"
+    dongu.train(path, model=tiny_model(), max_steps=1, bad_rows="drop=5%", out=str(out), device="cpu")
+    [line] = (out / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line) == {"file": path, "line": 4, "reason": BAD["cells.csv"][2]}
+    assert json.loads((out / "run.json").read_text(encoding="utf-8"))["options"]["bad_rows"] == "drop=5%"
+
+
+def test_the_doctor_says_so_too(tmp_path: Path) -> None:
+    path = write(tmp_path, "object.jsonl", BAD["object.jsonl"][0])
+    for share, severity in ((None, "error"), ("drop=5%", "note")):
+        config = make_config({"model": "not/here", "bad_rows": share})
+        findings = inspect(read_source(path, config), config).findings
+        [found] = [finding for finding in findings if "an object" in finding.what]
+        assert found.severity == severity
+
+
+@pytest.mark.parametrize("value", ["drop", "1%", "drop=1", "drop=101%", "drop=-1%", "keep=1%"])
+def test_what_is_no_share(value: str) -> None:
+    with pytest.raises(UsageError, match="--bad-rows"):
+        make_config({"bad_rows": value})
