@@ -83,8 +83,13 @@ def decimals(value: float | None, nothing: str = "undefined") -> str:
 
 def with_interval(entry: Mapping[str, float | None], nothing: str = "undefined") -> str:
     """A value and, in brackets, the ends of its interval, `low` and `high`."""
-    value, low, high = (decimals(entry[key], nothing) for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
+    return f"{decimals(entry['value'], nothing)} ({interval_ends(entry, 'no interval')})"
+
+
+def interval_ends(entry: Mapping[str, float | None], nothing: str = "none") -> str:
+    """`low` to `high`; `nothing` where rows are too few, or too much alike, for an interval."""
+    low, high = (decimals(entry[key], "") for key in ("low", "high"))
+    return f"{low} to {high}" if low and high else nothing
 
 
 @cache

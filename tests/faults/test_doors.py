@@ -246,11 +246,13 @@ def test_a_cache_file_that_is_none(tokenizer: Any, tmp_path: Path, plant: Callab
 def test_verify_does_not_believe_the_cache(runs: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache file that fits its name and holds other tokens, as a run of it would have."""
 
-    def wrong(tokenizer: Any, texts: Any, max_length: int, **_: Any) -> Tokens:
+    def wrong(tokenizer: Any, texts: Any, max_length: int, *, cache: bool = True, **_: Any) -> Tokens:
         tokens = tokenize(tokenizer, texts, max_length, cache=False)
+        if not cache:
+            return tokens
         return replace(tokens, input_ids=np.where(tokens.input_ids == tokens.input_ids[2], 9, tokens.input_ids))
 
-    monkeypatch.setattr("dongu.parts.tokenize", wrong)
+    monkeypatch.setattr("dongu.data.batches.tokenize", wrong)
     loop = RunFolder(runs["finished"]).reopen()
     states = {runs["finished"]: RunState(identity=identity(loop))}
     with pytest.raises(Exception, match="the cache has other tokens of train than the tokenizer makes"):

@@ -270,11 +270,11 @@ def test_evaluate_says_what_results_json_says(
     assert run(["evaluate", str(out)]) == 0
     table = capsys.readouterr().out.splitlines()
     constants = ["train mean"] if task == "regression" else ["class frequencies", "majority class"]
-    blank = table.index("")
-    sentence = " ".join(table[:blank])
+    head = next(i for i, line in enumerate(table) if line.endswith("baseline"))
+    sentence = " ".join(table[:head]).strip()
     assert "95% interval" in sentence
     assert sentence in " ".join(trained.split())
-    for line in table[blank + 1 :]:
+    for line in table[head:]:
         assert line in trained.splitlines()
     for constant in constants:
         assert any(constant in line for line in table)

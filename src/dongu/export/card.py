@@ -17,7 +17,7 @@ from dongu.hub import split_revision
 from dongu.judge.intervals import CONSTANT_ANSWERS, constant_answer
 from dongu.loop import Loop
 from dongu.model.place import HUB_NAMES, find_model
-from dongu.text import counted, decimals, listed, one_line, percent, template
+from dongu.text import counted, decimals, interval_ends, listed, one_line, percent, template
 
 FEW_CLASS_ROWS = 30  # of a class, on which its figures say little
 KIND = "text-classification"  # in the Hub's words, whatever the task
@@ -35,7 +35,13 @@ def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
     per_class = [row for row in results.get("per_class", ()) if row["split"] == "validation"]
     hidden = {"data", "model", "out", "device", "workers", "threads", "text_columns", "label_column"}
     words = {"code": _code, "plain": _plain, "number": _number, "value": _value}
-    words |= {"flag": option_flag, "percent": percent, "counted": counted, "listed": listed}
+    words |= {
+        "flag": option_flag,
+        "percent": percent,
+        "counted": counted,
+        "listed": listed,
+        "interval_ends": interval_ends,
+    }
     return str(
         template(Path(__file__).with_name("card.md.jinja"), **words).render(
             front_matter=_front_matter(loop, name, results),

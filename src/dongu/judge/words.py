@@ -11,7 +11,7 @@ from dongu.config import NUMBERS, Task
 from dongu.judge.calibration import ADVISED_ROWS
 from dongu.judge.intervals import CONSTANT_ANSWERS
 from dongu.judge.metrics import CORRELATIONS, LOWER_IS_BETTER, MetricSet
-from dongu.text import counted, decimals, fields, wrapped
+from dongu.text import counted, decimals, fields, interval_ends, wrapped
 
 Entries = Mapping[str, Mapping[str, float]]  # metric: value, low, high, baseline
 METRIC_NAMES = {
@@ -151,9 +151,8 @@ def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:
             continue
         yield split
         for name, entry in metrics.items():
-            value, low, high = (decimals(entry[key]) for key in ("value", "low", "high"))
-            interval = f"{low} to {high}"
-            yield f"  {name:<{NAME_COLUMNS - 2}}{value:>8}   {interval:<16}   {_beside(name, entry, task)}".rstrip()
+            told = f"{decimals(entry['value']):>8}   {interval_ends(entry):<16}"
+            yield f"  {name:<{NAME_COLUMNS - 2}}{told}   {_beside(name, entry, task)}".rstrip()
 
 
 def _beside(name: str, entry: Mapping[str, float], task: Task) -> str:

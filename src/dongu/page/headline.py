@@ -40,7 +40,9 @@ def headline(trace: Trace, earlier: Earlier | None) -> Verdict | None:
     value, low, high = entry["value"], entry["low"], entry["high"]
     rows = [Interval("this run", value, low, high)]
     rows_judged = counted(len(trace.answers[split]), "row") if split in trace.answers else "rows"
-    sentences = [f"On {rows_judged} of {split}, 95% interval {format_number(low, 3)} to {format_number(high, 3)}."]
+    interval = f"95% interval {format_number(low, 3)} to {format_number(high, 3)}"
+    interval = interval if math.isfinite(low) else "without an interval, as the rows are too few or all alike"
+    sentences = [f"On {rows_judged} of {split}, {interval}."]
     yardstick = Yardstick(trace.task, metric, trace.record.label_names, trace.record.constant_answer)
     if (other := yardstick.without_reading(entry)) is not None:
         rows.append(Interval(other[0], other[1], kind=2))

@@ -124,6 +124,7 @@ def make_app(classifier: Classifier, limits: Limits, *, keys: Sequence[str] = ()
         app.get(f"/{file}", include_in_schema=False)(_file(file or "page.html", kind))
     app.exception_handler(RequestValidationError)(_unlike_the_form)
     app.exception_handler(HTTPException)(_refused)
+    app.exception_handler(QueueFullError)(_full)
     app.exception_handler(DonguError)(_failed)
     app.exception_handler(Exception)(_bug)
     return Guard(app, limits, requests, keys, local=local)
@@ -173,10 +174,13 @@ async def _refused(_: Request, error: Exception) -> Response:
     return error_response(status, str(getattr(error, "detail", "")), "GET /openapi.json says what there is")
 
 
+async def _full(_: Request, error: Exception) -> Response:
+    seconds = error.retry_after_seconds if isinstance(error, QueueFullError) else 1
+    return error_response(429, str(error), f"try again in {seconds} s", seconds)
+
+
 async def _failed(_: Request, error: Exception) -> Response:
-    """An error of ours: of the request, of too many of them, or of the model."""
-    if isinstance(error, QueueFullError):
-        return error_response(429, error.what, error.hint, error.retry_after_seconds)
+    """An error of ours: of the request, or of the model."""
     status = 422 if isinstance(error, InputError) else 500
     return error_response(status, str(getattr(error, "what", error)), str(getattr(error, "hint", "")))
 

@@ -15,7 +15,7 @@ import torch
 
 from dongu.data.batches import USUAL_TOKENS, Split
 from dongu.data.tokens import Tokens
-from dongu.errors import DonguError, no_panic
+from dongu.errors import no_panic
 from dongu.use.classifier import Classifier
 
 LONGEST_ADVICE_SECONDS = 60  # of `Retry-After`
@@ -29,11 +29,11 @@ class Answered:
     truncated: np.ndarray
 
 
-class QueueFullError(DonguError):
+class QueueFullError(Exception):
     """More texts are waiting than may wait."""
 
     def __init__(self, retry_after_seconds: int) -> None:
-        super().__init__("the queue is full", hint=f"try again in {retry_after_seconds} s")
+        super().__init__("the queue is full")
         self.retry_after_seconds = retry_after_seconds
 
 
