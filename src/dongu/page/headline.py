@@ -92,7 +92,8 @@ def facts(trace: Trace) -> list[tuple[str, str]]:
     record, options = trace.record, trace.record.options
     splits = " · ".join(f"{entry.rows:,} {name}" for name, entry in record.data.items())
     done = int(trace.steps["step"][-1]) if len(trace.steps["step"]) else 0
-    epochs = f", {trace.steps['epoch'][-1]:.3g} epochs" if done else ""
+    number = f"{trace.steps['epoch'][-1]:.3g}" if done else ""
+    epochs = f", {number} {'epoch' if number == '1' else 'epochs'}" if done else ""
     steps = f"{done:,}{epochs}" if trace.outcome else f"{done:,} of {_whole(record.total_steps)}"
     facts = [
         ("model", place(str(options.get("model")))),
