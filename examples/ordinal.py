@@ -28,7 +28,7 @@ def model(labels, config):
     return Ordinal(config.tokenizer, labels)
 
 
-def quadratic_kappa(evaluation):
+def kappa(evaluation):
     labels = evaluation.logits.shape[1]
     counts = np.zeros((labels, labels))
     np.add.at(counts, (evaluation.targets, evaluation.logits.argmax(-1)), 1)
@@ -37,12 +37,12 @@ def quadratic_kappa(evaluation):
     return 1 - (apart * counts).sum() / max((apart * chance).sum(), 1e-12)
 
 
-metrics = {"quadratic_kappa": quadratic_kappa}
+metrics = {"kappa": kappa}
 
 
 if __name__ == "__main__":
     data, tokenizer, out = sys.argv[1:]
-    with dongu.Loop(data, tokenizer=tokenizer, parts=__file__, metric="quadratic_kappa", epochs=2).run(out) as run:
+    with dongu.Loop(data, tokenizer=tokenizer, parts=__file__, metric="kappa", epochs=2).run(out) as run:
         for step in run:
             print(f"step {step.number}  loss {step.loss:.3f}")
     print(run.result.metrics)

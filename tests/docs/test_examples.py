@@ -56,7 +56,7 @@ def command(data: Path, tiny_model: Callable[..., str], teacher: str, monkeypatc
 
     def made(name: str, *more: str, dropout: float = 0.1) -> list[str]:
         place = ["--tokenizer" if name in OWN_MODELS else "--model", tiny_model("bert", dropout)]
-        metric = ["--metric", "quadratic_kappa"] if name == "ordinal" else []
+        metric = ["--metric", "kappa"] if name == "ordinal" else []
         options = ["--max-steps", str(STEPS), "--eval-steps", "4", "--text-columns", "text", "--threads", "1"]
         return ["train", str(data), *place, *options, *metric, "--parts", str(EXAMPLES / f"{name}.py"), *more]
 

@@ -192,6 +192,15 @@ def test_a_killed_run_of_few_rows_ends_in_the_same_bytes(run_of_few: Callable[..
     assert (options["recipe"], options["head"]) == ("auto", "probe")
 
 
+def test_a_run_whose_rows_tell_nothing_goes_on(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    """It has looked at what it then did not use, and a run that goes on does not look."""
+    rows = [{"text": "the same words", "label": "yes" if i % 4 else "no"} for i in range(40)]
+    data = {"train": rows, "validation": rows[:8]}
+    with cut_off_in_step(3):
+        dongu.train(data, model=tiny_model("bert"), out=str(tmp_path / "run"), threads=1, epochs=1)
+    dongu.resume(tmp_path / "run", data)
+
+
 def test_a_recipe_is_repeated_from_its_run(run_of_few: Callable[..., Any], tmp_path: Path) -> None:
     run_of_few(tmp_path / "first", epochs=1)
     from dongu.config import read_config

@@ -111,6 +111,7 @@ def test_a_search_and_what_it_leaves(search: Callable[..., dict[str, Any]], tmp_
         search(space=["batch_size=4,8"])
 
 
+@pytest.mark.crash
 def test_a_search_that_was_killed_goes_on(search: Callable[..., dict[str, Any]]) -> None:
     wanted = search("whole", seeds=1)["trials"]
     with cut_off_in_step(5):
@@ -119,6 +120,7 @@ def test_a_search_that_was_killed_goes_on(search: Callable[..., dict[str, Any]])
     assert found == wanted
 
 
+@pytest.mark.crash
 def test_a_trial_of_another_process_is_left_to_it(search: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     with cut_off_in_step(5):
         search()

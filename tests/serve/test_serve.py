@@ -329,6 +329,7 @@ def served(run: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], 
             process.kill()
 
 
+@pytest.mark.crash
 def test_a_signal_ends_it_when_all_is_answered(runs: Callable[..., Path]) -> None:
     def ask(address: str) -> tuple[int, int]:
         body = json.dumps({"texts": TEXTS * 80}).encode()

@@ -23,6 +23,7 @@ from dongu.errors import CheckpointError, UsageError
 from dongu.extras import RECORDED_VERSIONS
 from dongu.loop import Loop
 from dongu.model.head import head_of
+from dongu.model.probe import Probe
 
 version = cache(metadata.version)  # which reads a file each time
 # Options that change where things lie or how often the state is saved, and not one bit of the result. The device is
@@ -162,7 +163,8 @@ def _digest_of_tokens(split: Split) -> str:
 
 def _probed_names(loop: Loop) -> set[str]:
     """The parameters that were computed from the others and the rows, and may round otherwise on another processor."""
-    found = head_of(loop.model) if loop.probed else None
+    begun = loop.config.head == "probe" and isinstance(loop.probed.get(loop.config.pooling), Probe)
+    found = head_of(loop.model) if begun else None
     return {f"{found[0]}.{name}" for name, _ in found[1].named_parameters()} if found else set()
 
 
