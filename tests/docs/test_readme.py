@@ -102,7 +102,7 @@ def test_every_option_and_page_it_names_exists(name: str) -> None:
     for page, anchor in re.findall(r"\]\(([\w/.]+)(?:#([\w-]+))?\)", text_of(name)):
         assert (ROOT / page).exists(), page
         if anchor:
-            assert f"\n## {anchor.capitalize()}\n" in text_of(page), anchor
+            assert f"\n## {anchor.replace('-', ' ').capitalize()}\n" in text_of(page), anchor
 
 
 def test_both_languages_show_the_same() -> None:
