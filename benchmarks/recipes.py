@@ -83,7 +83,8 @@ def run_cell(data: Path, name: str, size: str, recipe: str, seed: int) -> dict[s
     splits, metric = draw(data, name, size, seed), SETS[name][1]
     options = {"model": "minilm", "label_column": SETS[name][0][-1], "seed": seed, "threads": 1, **RECIPES[recipe]}
     loop = dongu.Loop(splits, **options)
-    frozen = loop.evaluate("test").metrics[metric] if loop.probed else None
+    begun = loop.config.head == "probe"
+    frozen = loop.evaluate("test").metrics[metric] if begun else None
     started = time.process_time()
     for _ in loop:
         pass
@@ -104,9 +105,9 @@ def table(cells: dict[tuple[str, str, str, int], dict[str, Any]]) -> str:
         test, loss = (np.array([cell[what] for cell in found]) for what in ("test", "loss"))
         half = stats.t.ppf(0.975, len(test) - 1) * test.std(ddof=1) / np.sqrt(len(test)) if len(test) > 2 else None
         interval = "" if half is None else f" ± {half:.3f}"
-        begun = [cell["frozen"] for cell in found if cell["frozen"] is not None]
+        known = [cell["frozen"] for cell in found if cell["frozen"] is not None]
         words = [name, f"{found[0]['rows']:,}", recipe, str(len(found)), f"{test.mean():.3f}{interval}"]
-        words += [f"{loss.mean():.3f}", f"{np.mean(begun):.3f}" if begun else ""]
+        words += [f"{loss.mean():.3f}", f"{np.mean(known):.3f}" if known else ""]
         lines.append(f"| {' | '.join(words)} |")
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ import gc
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -218,7 +219,8 @@ class _Search:
         folder = self.folder(trial.number)
         config = make_config({**self.options, **chosen})
         data = read_examples(self.source, config)
-        given = {**self.options, **chosen, "out": str(folder.path)}
+        given = {name: value for name, value in self.options.items() if name != "data"}  # which is read already
+        given |= {**chosen, "out": str(folder.path)}
         loop = Loop(data, parts=self.parts, **given)
         self.metric = loop.metrics.main
         sign = -1 if self.metric == "loss" else 1
@@ -266,7 +268,8 @@ class _Search:
         """The share of each option in how far apart the trials are; empty where there are too few of them."""
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-        with suppress(ValueError, RuntimeError):
+        with suppress(ValueError, RuntimeError, UserWarning), warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # that the trials are too few
             return dict(get_param_importances(self.study, evaluator=PedAnovaImportanceEvaluator()))
         return {}
 

@@ -111,6 +111,17 @@ def test_a_search_and_what_it_leaves(search: Callable[..., dict[str, Any]], tmp_
         search(space=["batch_size=4,8"])
 
 
+def test_the_command(
+    tiny_model: Callable[..., str], shared_data_folder: Callable[..., str], tmp_path: Path, capsys: Any
+) -> None:
+    data, out = shared_data_folder(train=48, validation=24, test=20), str(tmp_path / "search")
+    words = ["tune", data, "--model", tiny_model(), "--epochs", "1", "--space", "batch_size=4,8", "--trials", "1"]
+    assert run_command([*words, "--seeds", "1", "--device", "cpu", "--out", out, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [row["state"] for row in content["trials"]] == ["complete"]
+    assert content["winner"]["seeds"]["seeds"] == [43]
+
+
 @pytest.mark.crash
 def test_a_search_that_was_killed_goes_on(search: Callable[..., dict[str, Any]]) -> None:
     wanted = search("whole", seeds=1)["trials"]
