@@ -330,7 +330,7 @@ def gain_lines(content: Mapping[str, Any], out: Path) -> list[str]:
         ends = f"95% interval {decimals(gain['low'])} to {decimals(gain['high'])}"
         shown = "shown" if gain["low"] > 0 or gain["high"] < 0 else "not shown: chance may explain it"
         lines.append(f"  gain over the usual options on {gain['split']}: {gain['value']:+.4f}, {ends}; {shown}")
-    lines.append(f"train with these: dongu train DATA {options}")
+    lines.append(f"train with these: dongu train --config {out}/trial-{winner['trial']:04}/run.json --out NEW")
     lines.append(
         f"the best of its seeds: {out / 'winner' / winner['seeds']['best']}; all trials on one page: {out / PAGE}"
     )
