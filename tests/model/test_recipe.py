@@ -16,6 +16,7 @@ from transformers import pipeline
 
 import dongu
 from conftest import cut_off_in_step, run_script
+from dongu.cli.main import run as run_command
 from dongu.eject.script import eject
 from dongu.errors import ModelError
 from dongu.evaluate import eval_mode
@@ -136,6 +137,15 @@ def test_the_head_is_the_logistic_regression(make_loop: Callable[..., dongu.Loop
     assert np.allclose(own, wanted.coef_[0], atol=2e-3 * np.abs(wanted.coef_).max())
 
 
+@pytest.mark.parametrize("task", ["regression", "ordinal"])
+def test_numbers_begin_as_a_linear_regression(tiny_model: Any, make_rows: Any, task: str) -> None:
+    rows = [{"text": row["text"], "label": 1 + i % 4} for i, row in enumerate(make_rows(40, labels=4))]
+    loop = dongu.Loop({"train": rows, "validation": rows[:8]}, model=tiny_model("bert"), threads=1, task=task)
+    assert loop.config.head == "probe"
+    metrics = loop.evaluate("validation").metrics
+    assert metrics["mae"] < 1, "always answering the mean is 1 off"
+
+
 def test_rows_left_out_in_closed_form(make_loop: Callable[..., dongu.Loop]) -> None:
     loop = make_loop(rows=12, recipe="original")
     features, targets = features_of(loop, loop.model), loop.splits["train"].targets
@@ -199,6 +209,12 @@ def test_a_run_whose_rows_tell_nothing_goes_on(tiny_model: Callable[..., str], t
     with cut_off_in_step(3):
         dongu.train(data, model=tiny_model("bert"), out=str(tmp_path / "run"), threads=1, epochs=1)
     dongu.resume(tmp_path / "run", data)
+
+
+def test_a_run_of_few_rows_is_proved(run_of_few: Callable[..., Any], tmp_path: Path) -> None:
+    """Its files, a replay, its model again, and an update split in several ways."""
+    run_of_few(tmp_path / "run", epochs=1, pooling="mean")
+    assert run_command(["verify", str(tmp_path / "run")]) == 0
 
 
 def test_a_recipe_is_repeated_from_its_run(run_of_few: Callable[..., Any], tmp_path: Path) -> None:
