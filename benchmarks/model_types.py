@@ -30,7 +30,9 @@ from transformers import (
 
 import dongu
 from dongu.best import save_best
-from dongu.data.batches import Collator, EvalBatches, Split
+from dongu.data.batches import EvalBatches
+from dongu.data.collate import Collator
+from dongu.data.tokenized import Split
 from dongu.engine.packed import PaddingFree, flatten
 from dongu.errors import DonguError
 from dongu.evaluate import predict_logits

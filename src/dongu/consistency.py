@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dongu import launch
 from dongu.config import RunConfig, check_metric, option_flag
-from dongu.data.batches import Collator, MicroBatches
+from dongu.data.collate import Collator, MicroBatches
 from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
 from dongu.model.load import check_vocabulary, model_columns

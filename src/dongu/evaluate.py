@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
-from dongu.data.batches import EvalBatches, make_dataloader
+from dongu.data.batches import EvalBatches
+from dongu.data.loader import make_dataloader
 from dongu.engine.modes import kept_modes
 from dongu.errors import DonguError, ModelError, NonFiniteError, UsageError
 from dongu.judge.answers import Evaluation

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from dongu.config import NUMBERS
 from dongu.consistency import check_optimizer, check_rows, marks_of
-from dongu.data.batches import Batch, EvalBatches, MicroBatch, MicroBatches, dropout_seed, make_dataloader
+from dongu.data.batches import EvalBatches, dropout_seed
+from dongu.data.collate import Batch, MicroBatch, MicroBatches
+from dongu.data.loader import make_dataloader
 from dongu.engine.dropout import seed_draws
 from dongu.engine.gradients import total_norm
 from dongu.errors import NonFiniteError, UsageError

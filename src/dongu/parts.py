@@ -34,9 +34,11 @@ from dongu.consistency import (
     modules_and_weights,
     sample_of,
 )
-from dongu.data.batches import Collator, Split, TrainUpdates, tokenized
+from dongu.data.batches import TrainUpdates
+from dongu.data.collate import Collator
 from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
+from dongu.data.tokenized import Split, tokenized
 from dongu.data.tokens import check_known
 from dongu.data.weights import resolve_weights, row_weights
 from dongu.engine.device import make_accelerator

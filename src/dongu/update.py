@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dongu.data.batches import MicroBatches
+from dongu.data.collate import MicroBatches
 from dongu.engine.arrival import Arrival
 from dongu.errors import NonFiniteError, UsageError
 

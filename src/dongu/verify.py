@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dongu.baseline import measure_bag_of_words
 from dongu.best import read_best
-from dongu.data.batches import tokenized
 from dongu.data.pages import cache_folder
+from dongu.data.tokenized import tokenized
 from dongu.errors import CheckpointError, DonguError
 from dongu.evaluate import model_threshold
 from dongu.judge.calibration import Calibration

@@ -11,17 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from dongu.data.batches import (
-    Collator,
-    EvalBatches,
-    MicroBatch,
-    MicroBatches,
-    Split,
-    TrainUpdates,
-    dropout_seed,
-    make_dataloader,
-)
+from dongu.data.batches import EvalBatches, TrainUpdates, dropout_seed
+from dongu.data.collate import Collator, MicroBatch, MicroBatches
+from dongu.data.loader import make_dataloader
 from dongu.data.order import epoch_order, grouped_order, padding_share
+from dongu.data.tokenized import Split
 from dongu.data.tokens import Tokens, tokenize
 from dongu.model.load import load_tokenizer
 

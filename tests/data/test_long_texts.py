@@ -17,7 +17,7 @@ import dongu
 from conftest import WORDS
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
-from dongu.data.batches import Split, tokenized
+from dongu.data.tokenized import Split, tokenized
 from dongu.errors import UsageError
 
 LENGTH = 16

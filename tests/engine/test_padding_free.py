@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.models.bert.modeling_bert import BertSelfOutput
 
-from dongu.data.batches import Collator, Split
+from dongu.data.collate import Collator
+from dongu.data.tokenized import Split
 from dongu.data.tokens import Tokens
 from dongu.engine import products
 from dongu.engine.attention import attend

@@ -252,7 +252,7 @@ def test_verify_does_not_believe_the_cache(runs: Mapping[str, Path], monkeypatch
             return tokens
         return replace(tokens, input_ids=np.where(tokens.input_ids == tokens.input_ids[2], 9, tokens.input_ids))
 
-    monkeypatch.setattr("dongu.data.batches.tokenize", wrong)
+    monkeypatch.setattr("dongu.data.tokenized.tokenize", wrong)
     loop = RunFolder(runs["finished"]).reopen()
     states = {runs["finished"]: RunState(identity=identity(loop))}
     with pytest.raises(Exception, match="the cache has other tokens of train than the tokenizer makes"):

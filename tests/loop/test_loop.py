@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import dongu
 from conftest import unwrapped
-from dongu.data.batches import Split
+from dongu.data.tokenized import Split
 from dongu.errors import DataError, NonFiniteError, UsageError
 from dongu.run.console import Console
 

@@ -17,8 +17,8 @@ import numpy as np
 from accelerate.utils import broadcast_object_list, gather_object
 
 from dongu.config import RunConfig, option_flag
-from dongu.data.batches import Split
 from dongu.data.examples import TextData, digest_of
+from dongu.data.tokenized import Split
 from dongu.errors import UsageError
 from dongu.extras import RECORDED_VERSIONS
 from dongu.files import disk, storage

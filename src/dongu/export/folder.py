@@ -11,9 +11,10 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from dongu.data.batches import EvalBatches, Split
+from dongu.data.batches import EvalBatches
 from dongu.data.order import epoch_order
 from dongu.data.sources import Source
+from dongu.data.tokenized import Split
 from dongu.errors import ModelError, UsageError
 from dongu.evaluate import eval_mode, evaluate
 from dongu.export.exported import GRAPH, GRAPH_INT8, MODEL, Export, ExportedForm

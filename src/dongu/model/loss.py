@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dongu.config import NUMBERS, Task
-from dongu.data.batches import Batch
+from dongu.data.collate import Batch
 from dongu.errors import UsageError
 from dongu.model.scale import UNSCALED, Scale
 

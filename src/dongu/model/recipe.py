@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from dongu.config import RunConfig, Task
-from dongu.data.batches import Split
+from dongu.data.tokenized import Split
 from dongu.model.mean_layer import give_mean_layer, why_no_mean_layer
 from dongu.model.probe import PROBE_ROWS, Probe, fit_head, probe
 from dongu.model.scale import Scale

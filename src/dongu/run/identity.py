@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from dongu.config import RunConfig, option_flag
-from dongu.data.batches import Split
 from dongu.data.examples import digest_of
+from dongu.data.tokenized import Split
 from dongu.engine.device import describe_device, describe_processor
 from dongu.errors import CheckpointError, UsageError
 from dongu.extras import RECORDED_VERSIONS

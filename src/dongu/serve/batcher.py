@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dongu.data.batches import USUAL_TOKENS, Split
+from dongu.data.batches import USUAL_TOKENS
+from dongu.data.tokenized import Split
 from dongu.data.tokens import Tokens
 from dongu.errors import no_panic
 from dongu.use.classifier import Classifier

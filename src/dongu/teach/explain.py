@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dongu.config import NUMBERS
-from dongu.data.batches import MicroBatches
+from dongu.data.collate import MicroBatches
 from dongu.loop import Loop
 from dongu.model.loss import row_losses
 from dongu.run.console import Console

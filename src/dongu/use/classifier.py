@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dongu.data.batches import Collator, EvalBatches, Split, tokenized
+from dongu.data.batches import EvalBatches
+from dongu.data.collate import Collator
 from dongu.data.examples import Examples
+from dongu.data.tokenized import Split, tokenized
 from dongu.engine.device import make_accelerator
 from dongu.engine.packed import without_padding
 from dongu.evaluate import evaluate, model_threshold, predict_logits
