@@ -37,7 +37,7 @@ STOREYS = [
     ["dongu.baseline"],
     ["dongu.best"],
     ["dongu.running", "dongu.verify"],
-    ["dongu.training", "dongu.sweep", "dongu.folds", "dongu.estimator", "dongu.tune"],
+    ["dongu.training", "dongu.soup", "dongu.sweep", "dongu.folds", "dongu.estimator", "dongu.tune"],
     ["dongu.demo"],
     ["dongu.cli"],
     ["dongu.__main__"],

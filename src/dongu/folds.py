@@ -20,13 +20,11 @@ from dongu.judge.metrics import NAMED, MetricSet
 from dongu.judge.words import table
 from dongu.own import take_own
 from dongu.run.console import Console
-from dongu.run.folder import RunFolder
+from dongu.run.folder import FOLDS, RunFolder
 from dongu.run.predictions import label_of, read_answers
 from dongu.sweep import spread_of, train_runs
 from dongu.text import counted
 from dongu.use.answer_file import write_answers
-
-FOLDS = "folds.json"
 
 
 def train_folds(

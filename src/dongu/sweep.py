@@ -19,6 +19,7 @@ from dongu.own import take_own
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder, dump_json
 from dongu.run.identity import HARMLESS
+from dongu.soup import FOLDER, check_soup, make_soup
 from dongu.training import resume, train
 
 SUMMARY = "seeds.json"
@@ -26,11 +27,18 @@ GIVEN_ONCE = {"data", "out", "strict"}  # that a run that goes on has already
 
 
 def train_seeds(
-    source: Source, count: int, options: Mapping[str, Any], console: Console, *, parts: Path | None = None
+    source: Source,
+    count: int,
+    options: Mapping[str, Any],
+    console: Console,
+    *,
+    parts: Path | None = None,
+    soup: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Train with `count` seeds from `seed` on, each in a run folder OUT/seed-N, and write OUT/seeds.json.
 
-    What an earlier call has finished is kept, what was cut off goes on.
+    What an earlier call has finished is kept, what was cut off goes on. With `soup` the mean of the weights is kept in
+    OUT/soup, where validation says that it is no worse than the best run.
 
     Returns:
         OUT, and what seeds.json holds.
@@ -43,7 +51,15 @@ def train_seeds(
     take_own(options, parts)  # the plain values among them are options
     first = make_config(options)
     runs = {f"seed-{seed}": make_config({**options, "seed": seed}) for seed in range(first.seed, first.seed + count)}
-    return train_runs(source, "seed", runs, options, console, parts=parts, summary=SUMMARY, summarize=summarize)
+    if soup:
+        check_soup(source, [*runs.values()])
+    out, summary = train_runs(source, "seed", runs, options, console, parts=parts, summary=SUMMARY, summarize=summarize)
+    if soup:
+        folders = {name: RunFolder(out / name) for name in runs}
+        written = RunFolder(out).read_json(SUMMARY)
+        summary = {**written, "soup": make_soup(out, folders, source, summary["metric"])}
+        write_file(out / SUMMARY, (dump_json(summary, indent=2) + "\n").encode(), within=out)
+    return out, summary
 
 
 def train_runs(
@@ -137,6 +153,19 @@ def summary_table(summary: Mapping[str, Any]) -> Iterator[str]:
         for name, spread in summary[split].items():
             mean, deviation, low, high = (_number(spread[key]) for key in ("mean", "std", "min", "max"))
             yield f"{split:<11} {name:<21} {mean} ± {deviation}   {low} to {high}"
+    if (soup := summary.get("soup")) is not None:
+        yield from soup_lines(soup, summary["metric"])
+
+
+def soup_lines(soup: Mapping[str, Any], metric: str) -> Iterator[str]:
+    """What became of the mean of the weights."""
+    if "reason" in soup:
+        yield f"no mean of the weights: {soup['reason']}"
+        return
+    for split in [name for name in soup if isinstance(soup[name], Mapping)]:
+        yield f"{split:<11} {metric:<21} {_number(soup[split][metric]['value'])} by the mean of the weights"
+    best = f"the best run on validation has {_number(soup['best'])}"
+    yield f"{best}: the mean is kept, in {FOLDER}/" if soup["kept"] else f"{best}: the mean is worse, and is not kept"
 
 
 def spread_of(values: Sequence[float | None]) -> dict[str, Any]:

@@ -11,9 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
 
 import dongu
 from dongu.cli.main import run as run_command
+from dongu.judge.intervals import verdict
 
 OPTIONS: dict[str, Any] = {"max_steps": 6, "batch_size": 8, "lr": 2e-3, "eval_steps": 3, "threads": 1}
 FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]
@@ -179,3 +183,48 @@ def test_each_seed_holds_out_its_own_rows(
     records = [json.loads((out / f"seed-{seed}/run.json").read_text(encoding="utf-8")) for seed in (42, 43)]
     assert records[0]["data"]["validation"]["texts"] != records[1]["data"]["validation"]["texts"]
     assert run_command(arguments) == 0
+
+
+def test_the_mean_of_the_weights_is_kept_where_it_is_no_worse(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    for decided, better in (("kept", 1.0), ("not kept", -1.0)):
+
+        def shifted(*given: Any, better: float = better) -> Any:
+            found = verdict(*given)
+            found["accuracy"]["value"] += better
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr("dongu.soup.verdict", shifted)
+            assert run_command(command(out, "--keep", "soup")) == 0
+        found = json.loads((out / "seeds.json").read_text(encoding="utf-8"))["soup"]
+        assert found["kept"] is (decided == "kept")
+        assert (out / "soup").exists() is found["kept"]
+        assert ("the mean is kept" in capsys.readouterr().out) is found["kept"]
+        if found["kept"]:
+            states = [load_file(out / name / "model/model.safetensors") for name in found["runs"]]
+            mean = load_file(out / "soup/model.safetensors")
+            for name, tensor in mean.items():
+                assert torch.equal(tensor, torch.stack([state[name].double() for state in states]).mean(0).float())
+            plain = AutoModelForSequenceClassification.from_pretrained(out / "soup")
+            assert plain.config.id2label == dongu.load(out / "soup").model.config.id2label
+
+
+def test_a_mean_needs_several_runs_that_hold_out_the_same_rows(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = command(tmp_path / "one")
+    del alone[alone.index("--seeds") : alone.index("--seeds") + 2]
+    assert run_command([*alone, "--keep", "soup"]) == 2
+    assert "give --seeds N too" in capsys.readouterr().err
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"a b {i},{i % 2}\n" for i in range(40)), encoding="utf-8")
+    given = command(tmp_path / "other", "--keep", "soup")
+    assert run_command(["train", str(rows), *given[2:]]) == 2
+    assert "each seed holds out other rows" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

@@ -18,6 +18,7 @@ from dongu.extras import require_extras
 from dongu.teach.language import language_of
 from dongu.text import counted, fields, printable
 
+SOUP = "soup"  # in place of a number of checkpoints to keep
 LAUNCHERS = """\
 several processes, nothing else changed:
   torchrun --nproc-per-node 2 -m dongu train DATA ...
@@ -41,7 +42,10 @@ def add(parser: Parser) -> None:
     add_reading(parser)
     add_parts(parser)
     parser.add_argument(
-        "--seeds", metavar="N", help="train N times, with the seeds from --seed on, in OUT/seed-42 and so on"
+        "--seeds",
+        metavar="N",
+        help="train N times, with the seeds from --seed on, in OUT/seed-42 and so on; with --keep soup the mean of"
+        " their weights is kept where it is no worse on validation",
     )
     parser.add_argument(
         "--folds",
@@ -66,6 +70,10 @@ def _run(parsed: argparse.Namespace) -> None:
     folds = None if parsed.folds is None else whole_number(parsed.folds, "folds", 2)
     if count is not None and folds is not None:
         raise UsageError("several seeds or several folds", where="--folds", hint="give one of the two")
+    if soup := options.get("keep") == SOUP:
+        del options["keep"]
+        if count is None:
+            raise UsageError("the mean of whose weights?", where=f"--keep {SOUP}", hint="give --seeds N too")
     language = parsed.language or language_of(os.environ)
     if parsed.language is not None and not parsed.explain:
         raise UsageError("the language of what?", where="--language", hint="it is that of --explain")
@@ -92,7 +100,7 @@ def _run(parsed: argparse.Namespace) -> None:
         _train_folds(options, config, folds, parts=parsed.parts, as_json=parsed.json)
         return
     if count is not None:
-        _train_seeds(options, config, count, parts=parsed.parts, as_json=parsed.json)
+        _train_seeds(options, config, count, parts=parsed.parts, soup=soup, as_json=parsed.json)
         return
     if config.out is not None:
         RunFolder(Path(config.out)).refuse_if_taken()
@@ -126,7 +134,9 @@ def _check_push(name: str, count: int | None) -> None:
     check_access(name)
 
 
-def _train_seeds(options: dict[str, Any], config: RunConfig, count: int, *, parts: Path | None, as_json: bool) -> None:
+def _train_seeds(
+    options: dict[str, Any], config: RunConfig, count: int, *, parts: Path | None, soup: bool, as_json: bool
+) -> None:
     from dongu.data.sources import read_source
     from dongu.model.place import pin_model
 
@@ -139,7 +149,7 @@ def _train_seeds(options: dict[str, Any], config: RunConfig, count: int, *, part
 
     main = launch.rank() == 0
     console = Console(enabled=main, stream=sys.stderr if as_json else sys.stdout)
-    out, summary = train_seeds(source, count, options, console, parts=parts)
+    out, summary = train_seeds(source, count, options, console, parts=parts, soup=soup)
     if not main:
         return
     if as_json:

@@ -55,6 +55,8 @@ def export(
     target = Path(model) / "onnx" if out is None else Path(out)
     refuse_if_taken(target)
     classifier = load(model, device="cpu", engine="plain", precision="fp32", **columns)
+    if classifier.saved.others:
+        raise UsageError("a graph is of one model, and these are several", where=str(model), hint="name one of them")
     if (long := classifier.config.long) in ("head+tail", "windows"):
         hint = "its model card says in Python how a row is read: RUN/model/README.md"
         raise UsageError(f"a graph reads a row at once, and the run has --long {long}", where=str(model), hint=hint)

@@ -39,6 +39,7 @@ PARTS_COPY = "parts.py"  # what the run's own parts were read from; a copy, whic
 FINDINGS = "findings.json"  # what the data doctor said; the last file before run.json, with which a run begins
 DROPPED = "dropped.jsonl"  # the rows that --bad-rows left out; written before run.json too
 TRACKING, TENSORBOARD = "tracking.json", "tensorboard"  # what trackers call the run; TensorBoard's files
+FOLDS = "folds.json"  # what the runs of a cross-validation came to, in the folder that holds them
 CALIBRATION = "calibration.json"  # in the model's folder: a calibrated model comes with it or not at all
 
 

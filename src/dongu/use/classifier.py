@@ -20,6 +20,7 @@ from dongu.judge.answers import Evaluation
 from dongu.model.load import load_classifier, model_columns, usual_length
 from dongu.run.predictions import answer_rows
 from dongu.text import listed
+from dongu.use.ensemble import Ensemble
 from dongu.use.saved import SavedModel
 
 ANSWERED_ROWS = 1 << 12  # rows whose probabilities are computed together
@@ -38,14 +39,18 @@ class Classifier:
     def __init__(self, saved: SavedModel) -> None:
         self.saved, self.metrics = saved, saved.metrics
         self.model, self.tokenizer = load_classifier(saved.path)
+        models = [self.model, *(load_classifier(path)[0] for path in saved.others)]
         max_length = saved.config.max_length or usual_length(self.model, self.tokenizer)
         self.config = saved.config.model_copy(update={"max_length": max_length})
         self.collate = Collator.of(self.tokenizer, model_columns(self.model))
         if self.config.engine == "packed":  # compared with the model's own forward, as at the start of a run
             split = self.split([["a", "a a a", "a a"]] * max(1, len(self.text_columns)))
             inputs = self.collate(split, np.arange(len(split)))
-            self.model, reason = without_padding(self.model, inputs, self.tokenizer.padding_side)
-            self.collate = replace(self.collate, flat=reason is None)
+            packed = [without_padding(model, inputs, self.tokenizer.padding_side) for model in models]
+            if all(reason is None for _, reason in packed):
+                models = [model for model, _ in packed]
+                self.collate = replace(self.collate, flat=True)
+        self.model = models[0] if len(models) == 1 else Ensemble(models, self.metrics.task)
         self.accelerator = make_accelerator(self.config)
         self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
 

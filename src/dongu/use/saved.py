@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from dongu.errors import DataError, InputError, ModelError, UsageError
 from dongu.judge.metrics import NAMED, MetricSet
 from dongu.model.place import PACKAGED, find_model, pin_model
 from dongu.model.safety import check_folder, read_object
-from dongu.run.folder import RunFolder
+from dongu.run.folder import FOLDS, RunFolder
 from dongu.text import is_blank
 
 EXAMPLES = ('["a text", "another"]', '[("a text", "what it is compared with")]')  # of what can be asked
@@ -38,7 +38,7 @@ class SavedModel:
 
     `name` is what messages call it. `run` is the folder of the run that it belongs to; of any other classifier it is
     None, and its options are those of its own config.json and tokenizer. `constant_answer` is the answer of the
-    baseline, where it is known.
+    baseline, where it is known. `others` are the models that answer together with it, of an ensemble.
     """
 
     name: str
@@ -47,13 +47,14 @@ class SavedModel:
     config: RunConfig
     metrics: MetricSet
     constant_answer: list[float] | None
+    others: tuple[Path, ...] = ()
 
     @staticmethod
     def open(model: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Any) -> SavedModel:
         """
         Args:
             model: a run folder, its `model/`, the folder of any classifier, or a name of the Hub, `owner/name` or
-                `owner/name@revision`.
+                `owner/name@revision`; or a folder of `--folds`, whose models answer together.
             device: as `--device`.
             batch_size: rows a forward pass.
             options: overrides of the options of the run, by the names of `RunConfig`.
@@ -62,6 +63,8 @@ class SavedModel:
             InputError: there is no such model, or it is not what was written.
         """
         given = {"device": device, "eval_batch_size": batch_size, **options}
+        if folds := folds_in(Path(model)):
+            return SavedModel._of_folds(str(model), folds, given)
         if (run := run_of(model)) is not None:
             return SavedModel._of_run(run, given)
         try:
@@ -118,6 +121,15 @@ class SavedModel:
         main = record["metric"] if record["metric"] in NAMED else None  # the functions of own metrics are not here
         metrics = MetricSet.of(record["options"]["task"], names, config.data, main)
         return SavedModel(str(run), folder.model, folder, config, metrics, record.get("constant_answer"))
+
+    @staticmethod
+    def _of_folds(name: str, folds: Sequence[Path], given: Mapping[str, Any]) -> SavedModel:
+        """Folds, together: no run, since each has held out rows that the others have learnt from."""
+        first, *others = (SavedModel._of_run(run, given) for run in folds)
+        for other in others:
+            if other.label_names != first.label_names:
+                raise ModelError("has other labels than the first fold", where=other.name, hint="name one of the folds")
+        return replace(first, name=name, run=None, others=tuple(other.path for other in others))
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -249,6 +261,25 @@ def run_of(model: str | Path) -> Path | None:
     if (folder / "config.json").is_file() and not (folder / "run.json").exists():
         return folder.parent if folder.name == "model" and (folder.parent / "run.json").exists() else None
     return None if not folder.exists() and _is_hub_name(str(model)) else folder
+
+
+def folds_in(folder: Path) -> list[Path]:
+    """The runs of a folder that `--folds` wrote; none where it is another one.
+
+    Raises:
+        InputError: not all folds are finished.
+    """
+    if (folder / "run.json").exists() or not (folder / FOLDS).is_file():
+        return []
+    summary = RunFolder(folder).read_json(FOLDS)
+    names = summary.get("folds", ())
+    if "pooled" not in summary:
+        hint = "the command that began them goes on with them; or name one of them"
+        raise InputError("not all folds are finished", where=str(folder), hint=hint)
+    found = [folder / str(name) for name in names]
+    if not found or not all(path.parent == folder and path.is_dir() for path in found):
+        raise InputError("its runs are not there", where=str(folder), hint="restore them from a copy")
+    return found
 
 
 def _is_hub_name(name: str) -> bool:
