@@ -32,7 +32,7 @@ STOREYS = [
     ["dongu.own"],
     ["dongu.consistency", "dongu.parts", "dongu.update", "dongu.loop"],
     ["dongu.run"],
-    ["dongu.compare", "dongu.eject", "dongu.export", "dongu.use", "dongu.teach"],
+    ["dongu.comparison", "dongu.eject", "dongu.export", "dongu.use", "dongu.teach"],
     ["dongu.page", "dongu.serve"],
     ["dongu.baseline"],
     ["dongu.best"],

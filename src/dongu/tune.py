@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dongu.compare.pairs import compare_folders
+from dongu.comparison.pairs import compare_folders
 from dongu.config import make_config, option_flag
 from dongu.data.examples import read_examples
 from dongu.data.sources import Source

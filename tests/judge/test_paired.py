@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dongu.compare.words import letter, sentence
+from dongu.comparison.words import letter, sentence
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import verdict
 from dongu.judge.metrics import MetricSet, metric_value

@@ -22,7 +22,7 @@ def add(parser: Parser) -> None:
 
 
 def _runs(parsed: argparse.Namespace) -> None:
-    from dongu.compare.listing import list_runs, listing_json, listing_lines
+    from dongu.comparison.listing import list_runs, listing_json, listing_lines
     from dongu.run.folder import dump_json
 
     listing = list_runs(parsed.folder, parsed.metric)

@@ -109,8 +109,8 @@ def add_compare(parser: Parser) -> None:
 
 
 def _compare(parsed: argparse.Namespace) -> None:
-    from dongu.compare.pairs import compare_folders
-    from dongu.compare.words import as_json, comparison_lines
+    from dongu.comparison.pairs import compare_folders
+    from dongu.comparison.words import as_json, comparison_lines
     from dongu.run.folder import dump_json
 
     comparison = compare_folders(parsed.folders, parsed.split)

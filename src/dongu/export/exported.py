@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from dongu.compare.words import sentence
+from dongu.comparison.words import sentence
 from dongu.config import NUMBERS, Task
 from dongu.judge.paired import MetricDifference
 from dongu.text import counted, template, with_interval

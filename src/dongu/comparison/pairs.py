@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.compare.sides import (
+from dongu.comparison.sides import (
     FinishedRun,
     Side,
     choose_split,
@@ -148,7 +148,7 @@ def _read_sides(paths: Sequence[Path], split: str | None) -> tuple[Side, ...]:
         raise UsageError("none of them is a run", where="dongu compare", hint=hint)
     if len(runs) == len(known):
         return tuple(side for side in known if side is not None)
-    from dongu.compare.models import answer_rows_of
+    from dongu.comparison.models import answer_rows_of
 
     chosen = choose_split(runs, split)
     return tuple(

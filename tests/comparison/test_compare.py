@@ -17,8 +17,8 @@ import pytest
 
 from conftest import WORDS
 from dongu.cli.main import run
-from dongu.compare.pairs import seed_difference
-from dongu.compare.sides import FinishedRun, Side
+from dongu.comparison.pairs import seed_difference
+from dongu.comparison.sides import FinishedRun, Side
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import verdict
 from dongu.judge.metrics import MetricSet, metric_value

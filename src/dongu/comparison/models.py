@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dongu.compare.sides import FinishedRun, Side
+from dongu.comparison.sides import FinishedRun, Side
 from dongu.config import make_config
 from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import read_source

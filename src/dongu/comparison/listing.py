@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dongu.compare.sides import COMPARED_SPLITS, PLACES
-from dongu.compare.words import aligned, option_shown
+from dongu.comparison.sides import COMPARED_SPLITS, PLACES
+from dongu.comparison.words import aligned, option_shown
 from dongu.config import RunConfig
 from dongu.errors import InputError, LockedError, StorageError, UsageError
 from dongu.files import open_regular
