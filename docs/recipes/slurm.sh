@@ -9,11 +9,8 @@
 #SBATCH --open-mode=append
 set -uo pipefail
 
-if [ -f runs/reviews/run.json ]; then
-    command=(resume runs/reviews)
-else
-    command=(train reviews.csv --model minilm --batch-size 32 --out runs/reviews)
-fi
+# The same command starts the run and goes on with it.
+command=(train reviews.csv --model minilm --batch-size 32 --out runs/reviews --resume)
 
 # One process a GPU, each a child of srun: so each of them gets the signal.
 export MASTER_ADDR=127.0.0.1 MASTER_PORT=29500

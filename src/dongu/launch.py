@@ -135,7 +135,8 @@ def _reached() -> Any:
 def _store() -> Any:
     """That of the launcher, or the first process's own, which the process group then shares.
 
-    After a restart the launcher's is still the same, and holds what was said before.
+    After a restart the launcher's is still the same, and holds what was said before; a process's own is a new one. Of
+    two agents, one may have counted a restart, and the other not.
     """
     distributed: Any = import_module("torch.distributed")
     store = distributed.TCPStore(
@@ -146,7 +147,8 @@ def _store() -> Any:
         wait_for_workers=False,
         multi_tenant=True,
     )
-    return distributed.PrefixStore(f"dongu/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0) if _agent() else 0
+    return distributed.PrefixStore(f"dongu/{restarts}", store)
 
 
 def _agent() -> bool:

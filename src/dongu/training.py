@@ -13,14 +13,20 @@ from dongu.errors import UsageError
 from dongu.launch import among_processes
 from dongu.loop import Loop
 from dongu.run.console import Console
-from dongu.run.folder import RunFolder
+from dongu.run.folder import RunFolder, as_begun
 from dongu.run.inspection import check_validation
 from dongu.running import Run, RunResult
 from dongu.teach.language import Language
 
 
 def train(
-    data: Any = None, *, console: Console | None = None, explain: Language | None = None, **options: Any
+    data: Any = None,
+    *,
+    console: Console | None = None,
+    explain: Language | None = None,
+    resume: bool = False,
+    allow: Sequence[str] = (),
+    **options: Any,
 ) -> RunResult:
     """Fine-tune and write a run folder, as `dongu train` does.
 
@@ -28,6 +34,8 @@ def train(
         data: a folder, a file, a Hub name, or rows in memory; see `Loop`.
         console: where to print; nowhere by default.
         explain: the language in which the first steps are shown as a lesson, if they shall be.
+        resume: whether the folder `out` may hold this very run: then it goes on, or gives what it came to.
+        allow: what may differ then; see `resume`.
         options: those of `RunConfig` by name, and parts of your own; see `Loop`.
 
     Raises:
@@ -40,14 +48,19 @@ def train(
         StoppedError: a signal ended the run; its state is saved.
     """
     started = time.perf_counter()
-    if (out := options.get("out")) is not None:
+    out = options.get("out")
+    if resume:
+        options = as_begun({"data": data, **options})
+        data = options.pop("data")
+    elif out is not None:
         RunFolder(Path(out)).refuse_if_taken()  # before minutes of tokenizing
     with among_processes():
         loop = Loop(data, **options)
         if console is not None and loop.accelerator.is_main_process and not isinstance(data, TextData):
             console.fields(describe_reading(loop.data))
         check_validation(loop)
-        with Run(loop, console=console, explain=explain, begins=True, started=started) as run:
+        how: dict[str, Any] = {"begins": not resume, "allow": allow, "started": started}
+        with Run(loop, console=console, explain=explain, **how) as run:
             for _ in run:
                 if run.due:
                     run.evaluate()

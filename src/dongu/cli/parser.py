@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 from dongu.errors import UsageError
 from dongu.teach.language import LANGUAGES
 
+ALLOWED = "data, versions, hardware, or an option by its name (learning-rate)"
+
 
 class Parser(argparse.ArgumentParser):
     """argparse with errors of our kind: one tree, a suggestion, exit code 2."""

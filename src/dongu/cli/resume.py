@@ -7,12 +7,10 @@ import sys
 from pathlib import Path
 
 from dongu.cli.options import SET_ONCE, add_option
-from dongu.cli.parser import Parser, add_parts, define
+from dongu.cli.parser import ALLOWED, Parser, add_parts, define
 from dongu.cli.results import show_result
 from dongu.config import RunConfig, make_config
 from dongu.extras import require_extras
-
-ALLOWED = "data, versions, hardware, or an option by its name (learning-rate)"
 
 
 def add(parser: Parser) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dongu import launch
 from dongu.cli.options import add_option, add_reading, spellings
-from dongu.cli.parser import Parser, add_language, add_parts, define, whole_number
+from dongu.cli.parser import ALLOWED, Parser, add_language, add_parts, define, whole_number
 from dongu.cli.results import show_result
 from dongu.config import READING, RunConfig, check_metric, make_config, read_config
 from dongu.errors import UsageError
@@ -57,6 +57,14 @@ def add(parser: Parser) -> None:
         metavar="OWNER/NAME",
         help="upload the model at the end, to a repository of the Hub that is private unless it is there already",
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="the same command again goes on: start the run in OUT, or continue it, or say that it is finished",
+    )
+    parser.add_argument(
+        "--allow", metavar="NAME", nargs="+", default=(), help="with --resume: what may differ: " + ALLOWED
+    )
     parser.add_argument("--explain", action="store_true", help="show the first steps as a lesson, line by line")
     add_language(parser, "language of --explain")
     for flag in ("per_device_train_batch_size", "gradient_accumulation_steps"):
@@ -80,6 +88,8 @@ def _run(parsed: argparse.Namespace) -> None:
     if parsed.explain and (count or folds) is not None:
         where = "--folds" if count is None else "--seeds"
         raise UsageError("--explain shows one run", where=where, hint="give one of the two")
+    if parsed.allow and not parsed.resume:
+        raise UsageError("nothing is compared", where="--allow", hint="it says what may differ from a run to --resume")
     # First whatever may be wrong and needs no torch, which takes seconds to load.
     config = make_config({**options, "fold": f"1/{folds}"} if folds else options)
     require_extras(config)
@@ -90,8 +100,11 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.weights import resolve_weights
     from dongu.doctor.overview import describe_reading
     from dongu.model.place import resolve_model
-    from dongu.run.folder import RunFolder
+    from dongu.run.folder import RunFolder, as_begun
 
+    if parsed.resume and (count or folds) is None:
+        options = as_begun(options)
+        config = make_config(options)
     if parsed.push_to_hub is not None:
         _check_push(parsed.push_to_hub, folds if count is None else count)
     if parsed.parts is None:  # else the model may be among them
@@ -102,7 +115,7 @@ def _run(parsed: argparse.Namespace) -> None:
     if count is not None:
         _train_seeds(options, config, count, parts=parsed.parts, soup=soup, as_json=parsed.json)
         return
-    if config.out is not None:
+    if config.out is not None and not parsed.resume:
         RunFolder(Path(config.out)).refuse_if_taken()
     data = options.pop("data")
     stream = sys.stderr if parsed.json else sys.stdout
@@ -116,8 +129,8 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.training import train
 
     console = Console(stream=stream)
-
-    result = train(data, console=console, explain=language if parsed.explain else None, parts=parsed.parts, **options)
+    how = {"explain": language if parsed.explain else None, "resume": parsed.resume, "allow": parsed.allow}
+    result = train(data, console=console, parts=parsed.parts, **how, **options)
     show_result(result, console, as_json=parsed.json)
     if parsed.push_to_hub is not None and launch.rank() == 0:
         from dongu.export.hub import push

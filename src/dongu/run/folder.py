@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dongu.config import RunConfig
 from dongu.errors import CheckpointError, DataError, InputError, LockedError, UsageError
 from dongu.files import (
     is_leftover,
@@ -120,7 +121,7 @@ class RunFolder:
             UsageError: the folder holds something already.
         """
         unused = (
-            {LOCK, FINDINGS, DROPPED, TRACKING, TENSORBOARD} if (self.path / LOCK).exists() else set()
+            {LOCK, FINDINGS, DROPPED, PARTS_COPY, TRACKING, TENSORBOARD} if (self.path / LOCK).exists() else set()
         )  # without a lock they are the user's own
         if self.path.is_dir() and not all(path.name in unused or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
@@ -354,6 +355,27 @@ class RunFolder:
         """One row an evaluation example."""
         texts = (dump_json(line) + "\n" for line in lines)
         write_lines(self.path / "predictions" / f"{split}.jsonl", texts, within=self.path)
+
+
+def as_begun(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that may have begun: with its commits of the Hub, and as many threads, where none are given.
+
+    Raises:
+        LockedError: another process writes to its folder.
+        InputError: the options name no folder, or it is damaged.
+    """
+    if options.get("out") is None:
+        raise UsageError("which run?", where="--resume", hint="give its folder: --out RUN")
+    folder, begun = RunFolder(Path(options["out"])), {**options}
+    folder.refuse_if_locked()
+    if folder.record.exists():
+        recorded = folder.read_record()["options"]
+        for name in ("model", "data"):
+            given = options.get(name, RunConfig.model_fields[name].default)
+            if isinstance(given, str) and given == split_commit(str(recorded[name]))[0]:
+                begun[name] = recorded[name]
+        begun["threads"] = options.get("threads") or recorded["threads"]
+    return begun
 
 
 def dump_json(content: Any, indent: int | None = None) -> str:

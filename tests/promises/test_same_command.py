@@ -1,0 +1,123 @@
+"""`dongu train … --resume`: the same command starts a run, goes on with it, or says that it is finished."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dongu
+from conftest import cut_off_in_step
+from dongu.cli.main import run as run_command
+from dongu.errors import UsageError
+from drivers import HANGS, Pool, forked
+
+FILES = ("metrics.jsonl", "dynamics.bin", "model/model.safetensors", "results.json")
+# Ends the process of rank 0 in step 5, once.
+KILLER = """\
+import os, signal
+from pathlib import Path
+
+def update(loop, update):
+    update.backward()
+    update.step()
+    killed = Path(os.environ.get("KILLED", "/"))
+    if loop.number == 5 and loop.accelerator.is_main_process and not killed.exists():
+        killed.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in FILES)
+
+
+def test_it_starts_goes_on_and_ends(
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--model", tiny_model(dropout=0.1), "--max-steps", "8", "--save-steps", "2", "--lr", "1e-3"]
+    train = ["train", data_folder(), *options, "--out", str(tmp_path / "run"), "--resume"]
+    assert run_command(["train", data_folder(), *options, "--out", str(tmp_path / "whole")]) == 0
+    with cut_off_in_step(5):
+        dongu.train(train[1], model=options[1], max_steps=8, save_steps=2, lr=1e-3, out=train[-2], resume=True)
+    assert run_command(train[:-1]) == 2, "without the option the folder is taken"
+    capsys.readouterr()
+    assert run_command([*train, "--lr", "1e-2"]) == 2
+    said = capsys.readouterr().err
+    assert "--learning-rate is 0.01, and was 0.001" in said
+    assert "the same command with --allow learning-rate" in said
+    assert run_command([*train[:1], data_folder(train=35), *train[2:]]) == 2
+    assert "train holds other rows than it did" in capsys.readouterr().err
+    torch.set_num_threads(2)  # as on a machine of more cores: a run that goes on has the threads that it began with
+    assert run_command(train) == 0
+    assert "going on after step 4 of 8" in capsys.readouterr().out
+    assert same_bytes(tmp_path / "run", tmp_path / "whole")
+    assert run_command([*train, "--lr", "1e-2"]) == 2, "of a finished run too"
+    capsys.readouterr()
+    assert run_command(train) == 0
+    assert "the run is finished" in capsys.readouterr().out
+    assert run_command([*train[:-3], "--resume"]) == 2
+    assert "give its folder: --out RUN" in capsys.readouterr().err
+    assert run_command([*train[:-1], "--allow", "data"]) == 2
+
+
+def test_in_python_and_with_the_commit_of_its_model(tmp_path: Path, tiny_model: Callable[..., str]) -> None:
+    """Which stands for the model's name where none is given."""
+    from dongu.run.folder import as_begun
+
+    rows = [{"text": f"word{i} film", "label": "ab"[i % 2]} for i in range(20)]
+    options: dict[str, Any] = {"model": tiny_model(), "out": str(tmp_path / "run"), "max_steps": 2, "threads": 1}
+    result = dongu.train(rows, **options, resume=True)
+    assert dongu.train(rows, **options, resume=True).metrics == result.metrics
+    with pytest.raises(UsageError, match="--seed is 43, and was 42"):
+        dongu.train(rows, **options, seed=43, resume=True)
+    record, commit = tmp_path / "run" / "run.json", "a" * 40
+    text = record.read_text(encoding="utf-8").replace('"commits": {}', f'"commits": {{"model": "{commit}"}}')
+    record.write_text(text, encoding="utf-8")
+    named = {"out": options["out"], "model": options["model"]}
+    assert as_begun(named) == {**named, "model": f"{named['model']}@{commit}", "threads": 1}
+    assert as_begun({**named, "model": "owner/other"})["model"] == "owner/other"
+
+
+def torchrun(port: int, *arguments: str, killed: Path) -> subprocess.Popen[str]:
+    agent = ["--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3", "--rdzv-backend", "c10d"]
+    agent += ["--rdzv-id", "job", "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
+    environment |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "KILLED": str(killed)}
+    command = [sys.executable, "-m", "torch.distributed.run", *agent, "-m", "dongu", *arguments]
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, text=True, env=environment, **out)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.crash
+def test_torchrun_restarts_a_killed_worker(
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    make_pool: Callable[..., Pool],
+    tmp_path: Path,
+) -> None:
+    """Two agents, as on two machines; rank 0 is killed in step 5, and torchrun gives the same command again."""
+    killer, killed = tmp_path / "killer.py", tmp_path / "killed"
+    killer.write_text(KILLER, encoding="utf-8")
+    options = ["--model", tiny_model(dropout=0.1), "--max-steps", "8", "--save-steps", "2", "--threads", "1"]
+    train = ["train", data_folder(), *options, "--device", "cpu", "--parts", str(killer), "--resume"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    agents = [torchrun(port, *train, "--out", str(tmp_path / "run"), killed=killed) for _ in range(2)]
+    said = [agent.communicate(timeout=HANGS)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert killed.exists()
+    assert "going on after step 4 of 8" in "".join(said)
+    forked(make_pool(), *train, "--out", str(tmp_path / "whole"))
+    assert same_bytes(tmp_path / "run", tmp_path / "whole")
