@@ -13,6 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 import dongu
 from conftest import unwrapped
+from dongu.engine.packed import without_padding
 from dongu.run.console import Console
 from dongu.run.effort import Effort, forward_flops, product_rate
 
@@ -28,11 +29,23 @@ def test_the_operations_of_a_forward_pass(length: int, layers: int) -> None:
         vocab_size=50,
         attn_implementation="eager",
     )
-    a_layer = 2 * length * (4 * hidden * hidden + 2 * hidden * inner) + 2 * 2 * length * length * hidden
+    a_token, attention = 2 * (4 * hidden * hidden + 2 * hidden * inner), 4 * length * hidden
+    a_layer = length * (a_token + attention)
     head = 2 * (hidden * hidden + hidden * 2)  # pooler and classifier, for one token
     row = torch.ones((1, length), dtype=torch.int64)
     inputs = {"input_ids": row, "attention_mask": row}
     assert forward_flops(BertForSequenceClassification(config), inputs) == layers * a_layer + head
+    config = BertConfig(**{**config.to_dict(), "attn_implementation": "sdpa"})
+    model = BertForSequenceClassification(config).eval()
+    assert forward_flops(model, inputs) == layers * a_layer + head
+    # Without padding the last layer is computed for the first token alone, but for its keys and values.
+    packed, reason = without_padding(model, {**inputs, "token_type_ids": torch.zeros_like(row)}, "right")
+    assert reason is None
+    flat = {"input_ids": row[0], "token_type_ids": row[0] * 0, "lengths": torch.tensor([length])}
+    keys = 4 * hidden * hidden
+    filler = (layers - 1) * a_token + keys  # of flat rows, one token more than there are
+    last = length * keys + (a_token - keys) + attention
+    assert forward_flops(packed, flat) == (layers - 1) * a_layer + last + filler + head
 
 
 def test_the_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,16 +6,17 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from dongu.engine.products import FEWEST_TOKENS, has_fast_products, product
+from dongu.evaluate import eval_mode
 from dongu.loop import Loop
 from dongu.model.lora import count_parameters
 from dongu.run.spared import tried
@@ -66,12 +67,13 @@ class Effort:
         device = loop.accelerator.device
         lengths = loop.splits["train"].tokens.lengths
         usual = int(np.abs(lengths - lengths.mean()).argmin())  # a real row: some models look for its last token
-        inputs = replace(loop.collate, flat=False)(loop.splits["train"], np.array([usual]))
+        inputs = loop.collate(loop.splits["train"], np.array([usual]))
         inputs.pop("labels", None)
+        engine = loop.accelerator.unwrap_model(loop.engine)
         # Backward takes as much again for the inputs of each product, and as much for the weights that learn.
         parameters, learning = count_parameters(loop.model)
         times = 2 + min(1, learning / parameters)
-        flops = times * forward_flops(loop.model, inputs) / int(lengths[usual]) * self.tokens
+        flops = times * forward_flops(engine, inputs) / int(lengths[usual]) * self.tokens
         return {
             "model_flops": flops / max(self.seconds, 1e-9),
             "product_flops": product_rate(device, loop.config.precision),
@@ -101,15 +103,28 @@ class Effort:
             return f"more than the {probed} in a probe that other load disturbed"
         faster = rate["bf16_product_flops"] / rate["product_flops"]
         hint = " (--precision bf16 has more)" if faster >= WORTH_SAYING else ""
-        return f"{share:.0%} in model FLOPs of {probed}{hint}"  # also those that the engine leaves out
+        return f"{share:.0%} of {probed}{hint}"
 
 
 def forward_flops(model: Any, inputs: Mapping[str, Tensor]) -> int:
-    """Floating-point operations of the model's own forward for these padded inputs."""
+    """Floating-point operations of the products and the attention that this forward makes, and of no others."""
     device = next(model.parameters()).device
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with eval_mode(model), FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter:
         model(**{name: tensor.to(device) for name, tensor in inputs.items()})
     return int(counter.get_total_flops())
+
+
+def _uncounted() -> dict[Any, Callable[..., int]]:
+    """Kernels that PyTorch's counter does not know: attention on a CPU, and the products of `engine/products.py`."""
+
+    def of_attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    def of_product(left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
+        return 2 * math.prod(left) * right[0]
+
+    products = {torch.ops.mkldnn._linear_pointwise: of_product} if has_fast_products() else {}
+    return {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: of_attention, **products}
 
 
 def product_rate(device: torch.device, precision: str) -> float:
