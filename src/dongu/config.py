@@ -312,6 +312,10 @@ class RunConfig(BaseModel):
     engine: Literal["packed", "plain"] = Field(
         "packed", description="how a batch is computed: without padding where the model allows it, or its own forward"
     )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="keep of each layer its input alone, and compute it again in backward: less memory, more time",
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the matrix products")
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="where to compute: auto, cpu, cuda, cuda:N or mps"

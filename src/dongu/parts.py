@@ -47,6 +47,7 @@ from dongu.engine.graphs import HOOKED, has_hooks
 from dongu.engine.packed import PaddingFree, without_padding
 from dongu.engine.pending import Pending
 from dongu.engine.processes import compare, facts_of
+from dongu.engine.recompute import recompute_layers
 from dongu.errors import UsageError
 from dongu.evaluate import MAY_DIFFER_ALONE, difference_alone
 from dongu.extras import require_extras
@@ -332,6 +333,8 @@ class Parts:
 
     def _choose_engine(self) -> tuple[Any, str | None]:
         """What computes a micro-batch: the padding-free form, or the model itself and why, if it was not asked for."""
+        if self.config.gradient_checkpointing:
+            recompute_layers(self.model)
         if self.config.engine == "plain":
             return self.model, None
         device = self.accelerator.device

@@ -70,6 +70,7 @@ OPTIONS = [
     "long",
     "seed",
     "engine",
+    "gradient_checkpointing",
     "precision",
     "device",
     "threads",

@@ -240,11 +240,18 @@ CASES: dict[str, tuple[Callable[[Path], str], str, dict[str, Any]]] = {
     "numbers": (
         pairs_with_numbers,
         "bert",
-        {"epochs": 2, "group_by_length": True, "lr_scheduler": "cosine", "eval_steps": 5},
+        {
+            **{"epochs": 2, "group_by_length": True, "lr_scheduler": "cosine", "eval_steps": 5},
+            "gradient_checkpointing": True,
+        },
     ),
     "a decoder in bf16": (one_text, "gpt2", {"max_steps": 6, "precision": "bf16", "metric": "loss"}),
     "numbers with LoRA": (pairs_with_numbers, "roberta", {"epochs": 1, "lora": 4, "layer_decay": 0.8, "eval_steps": 2}),
-    "a decoder with LoRA": (one_text, "gpt2", {"epochs": 1, "lora": 4, "micro_batch_size": 3, "max_grad_norm": 1.0}),
+    "a decoder with LoRA": (
+        one_text,
+        "gpt2",
+        {"epochs": 1, "lora": 4, "micro_batch_size": 3, "max_grad_norm": 1.0, "gradient_checkpointing": True},
+    ),
 }
 
 
@@ -706,7 +713,7 @@ def begun(data: str, processes: tuple[int, ...] = (1, 2), **options: Any) -> Ite
 
 EVERYTHING: dict[str, Any] = {
     **{"epochs": 1.5, "micro_batch_size": 3, "eval_steps": 3, "patience": 2, "warmup": 0.1, "max_grad_norm": 1.0},
-    **{"layer_decay": 0.9, "group_by_length": True, "precision": "bf16"},
+    **{"layer_decay": 0.9, "group_by_length": True, "precision": "bf16", "gradient_checkpointing": True},
 }
 
 

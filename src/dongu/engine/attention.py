@@ -117,15 +117,17 @@ class Attention(torch.autograd.Function):
         output = q.new_empty(len(q), v.shape[-1])
         counts = [n * layout.heads * (1 if first_only else longest) * longest for n, longest in layout.blocks]
         ctx.sizes = counts if dropped else [0] * len(counts)  # the number of draws of each block
-        ctx.draws, ctx.weights = draw(sum(ctx.sizes), query.device), []
+        draws, kept_weights = draw(sum(ctx.sizes), query.device), []
         blocks = zip(*(split_blocks(x, layout) for x in (q, k, v, output)), strict=True)
-        for (q_, k_, v_, out), mask, drawn in zip(blocks, layout.dense.masks, ctx.draws.split(ctx.sizes), strict=True):
+        for (q_, k_, v_, out), mask, drawn in zip(
+            blocks, layout.dense.masks, torch.split(draws, ctx.sizes), strict=True
+        ):
             scores = torch.baddbmm(masked_bias(mask, bias, q_), q_, k_.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
             weights = torch.softmax(scores, dim=-1)  # (rows * heads, queries, longest)
             kept = keep(weights, to_width_of(drawn, weights.dtype), dropped)
             torch.baddbmm(out, kept, v_, beta=0, alpha=scale(dropped), out=out)
-            ctx.weights.append(weights)
-        ctx.save_for_backward(q, k, v)
+            kept_weights.append(weights)
+        ctx.save_for_backward(q, k, v, draws, *kept_weights)
         ctx.layout, ctx.dropped, ctx.first_only = layout, dropped, first_only
         ctx.bias = bias if bias is not None and ctx.needs_input_grad[3] else None
         return output.view(*query.shape[:2], -1) if first_only else scatter(output, layout)
@@ -133,14 +135,14 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         layout, dropped = ctx.layout, ctx.dropped
-        q, k, v = ctx.saved_tensors
+        q, k, v, draws, *kept_weights = ctx.saved_tensors
         g = gradient.flatten(0, 1) if ctx.first_only else gather(gradient, layout)
         grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
         grad_bias = None if ctx.bias is None else torch.zeros_like(ctx.bias)
         alpha = scale(dropped) * q.shape[-1] ** -0.5
         blocks = zip(*(split_blocks(x, layout) for x in (q, k, v, g, grad_q, grad_k, grad_v)), strict=True)
         for (q_, k_, v_, g_, grad_q_, grad_k_, grad_v_), weights, drawn in zip(
-            blocks, ctx.weights, ctx.draws.split(ctx.sizes), strict=True
+            blocks, kept_weights, draws.split(ctx.sizes), strict=True
         ):
             drawn = to_width_of(drawn, weights.dtype)
             grad_weights = keep(torch.bmm(g_, v_.transpose(1, 2)), drawn, dropped)

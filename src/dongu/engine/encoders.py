@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dongu.engine.attention import attend, gather, scatter, split_blocks
 from dongu.engine.dropout import drop
 from dongu.engine.layout import Layout
+from dongu.engine.recompute import as_layer
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class PostNormEncoder:
 
     def __init__(self, base: Any, layers: Iterable[Any], make_layer: Callable[[Any, int], PostNormLayer]) -> None:
         self.base = base
-        self.layers = [make_layer(layer, base.config.num_attention_heads) for layer in layers]
+        self.layers = [(layer, make_layer(layer, base.config.num_attention_heads)) for layer in layers]
 
     def __call__(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
         """(tokens,) each → (batch, hidden)."""
@@ -90,9 +91,10 @@ class PostNormEncoder:
         bias = None
         if hasattr(self.base, "encoder") and hasattr(self.base.encoder, "compute_position_bias"):  # MPNet
             bias = self.base.encoder.compute_position_bias(hidden.new_empty(1, layout.longest))[0]
-        for layer in self.layers[:-1]:
-            hidden = layer(hidden, layout, bias)
-        return self.layers[-1](hidden, layout, bias, query_index=layout.first)
+        for own, layer in self.layers[:-1]:
+            hidden = as_layer(own, layer, hidden, layout, bias)
+        own, layer = self.layers[-1]
+        return as_layer(own, layer, hidden, layout, bias, layout.first)  # type: ignore[no-any-return]
 
     def embed(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
         """(tokens,) each → (tokens, hidden)."""
@@ -124,24 +126,32 @@ class DebertaEncoder:
         own, encoder = self.base.embeddings, self.base.encoder
         types = None if token_type_ids is None else token_type_ids[None]
         hidden = own(input_ids=input_ids[None], token_type_ids=types, position_ids=layout.position_ids[None])[0]
-        by_token = replace(layout, heads=1)
+        layout = replace(layout, heads=1)
         positions = {longest: encoder.get_rel_pos(hidden.new_empty(1, longest, 1)) for _, longest in layout.blocks}
         embeddings = encoder.get_rel_embedding()
         for layer in encoder.layer:
-            contexts = [
-                layer.attention.self(
-                    padded, mask[:, None] == 0, relative_pos=positions[padded.shape[1]], rel_embeddings=embeddings
-                )[0].flatten(0, 1)
-                for padded, mask in zip(
-                    split_blocks(gather(hidden[:, None], by_token), by_token), by_token.dense.masks, strict=True
-                )
-            ]  # padded: (rows, longest, hidden), mask: (rows, 1, longest)
-            context = scatter(torch.cat(contexts), by_token)[:, 0]
-            if layer is encoder.layer[-1]:
-                context, hidden = context[layout.first], hidden[layout.first]
-            hidden = layer.attention.output(context, hidden)
-            hidden = layer.output(layer.intermediate(hidden), hidden)
+            query_index = layout.first if layer is encoder.layer[-1] else None
+            hidden = as_layer(layer, self.layer, layer, hidden, layout, positions, embeddings, query_index)
         return hidden  # type: ignore[no-any-return]
+
+    @staticmethod
+    def layer(
+        layer: Any, hidden: Tensor, layout: Layout, positions: Any, embeddings: Any, query_index: Tensor | None
+    ) -> Tensor:
+        """(tokens, hidden) → the same, or (queries, hidden) where only the tokens of `query_index` are wanted."""
+        contexts = [
+            layer.attention.self(
+                padded, mask[:, None] == 0, relative_pos=positions[padded.shape[1]], rel_embeddings=embeddings
+            )[0].flatten(0, 1)
+            for padded, mask in zip(
+                split_blocks(gather(hidden[:, None], layout), layout), layout.dense.masks, strict=True
+            )
+        ]  # padded: (rows, longest, hidden), mask: (rows, 1, longest)
+        context = scatter(torch.cat(contexts), layout)[:, 0]
+        if query_index is not None:
+            context, hidden = context[query_index], hidden[query_index]
+        hidden = layer.attention.output(context, hidden)
+        return layer.output(layer.intermediate(hidden), hidden)  # type: ignore[no-any-return]
 
 
 def positions_after(padding: int, input_ids: Tensor, layout: Layout) -> Tensor:
@@ -169,10 +179,11 @@ class ModernBertEncoder:
             for kind in set(base.config.layer_types)
         }  # cosine and sine, (tokens, 1, head_dim)
         for layer in base.layers[:-1]:
-            hidden = self.layer(layer, hidden, layout, rotary[layer.attention_type])
+            hidden = as_layer(layer, self.layer, layer, hidden, layout, rotary[layer.attention_type])
         last = base.layers[-1]
         query_index = layout.first if self.reads_first else None
-        hidden = base.final_norm(self.layer(last, hidden, layout, rotary[last.attention_type], query_index))
+        given = (last, hidden, layout, rotary[last.attention_type], query_index)
+        hidden = base.final_norm(as_layer(last, self.layer, *given))
         return hidden if self.reads_first else layout.mean(hidden)
 
     def layer(

@@ -20,6 +20,7 @@ from dongu.engine.encoders import (
     mpnet_layer,
 )
 from dongu.engine.generic import GenericEncoder, Reads, own_head
+from dongu.engine.recompute import recomputes
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ def why_not(model: Any, padding_side: str = "right") -> str | None:
         return f"its head pools by `{config.classifier_pooling}`"
     if config.model_type == "bert" and model.base_model.pooler is None:
         return "it has no pooler"
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        return "it recomputes activations (gradient checkpointing)"
+    if recomputes(model, otherwise=True):
+        return "gradient checkpointing was set beside the option of that name"
     if torch.nn.modules.module._has_any_global_hook():  # type: ignore[no-untyped-call]
         return "somebody watches all modules (a global hook)"
     for path, module in model.named_modules():

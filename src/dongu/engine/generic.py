@@ -25,6 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 from dongu.engine.attention import attend, attend_beyond
 from dongu.engine.encoders import in_autocast, positions_after
 from dongu.engine.layout import Layout
+from dongu.engine.recompute import surrounded
 from dongu.errors import ModelError
 
 NAME = "dongu_rows"  # of the attention, in transformers' registry
@@ -82,7 +83,7 @@ class GenericEncoder:
             "token_type_ids": None if token_type_ids is None else token_type_ids[None],
             "use_cache": False,
         }
-        with self.attention(layout):
+        with surrounded(lambda: self.attention(layout)):
             output = self.base(input_ids=input_ids[None], **{k: v for k, v in given.items() if k in self.accepted})
         hidden = output[0][0]  # (tokens, hidden)
         if self.reads == "all":

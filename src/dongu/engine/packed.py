@@ -26,6 +26,7 @@ from dongu.engine.graphs import HOOKED, Graphs, Shape, has_hooks
 from dongu.engine.layout import Layout, size_step
 from dongu.engine.modes import kept_modes
 from dongu.engine.products import fast_products, has_fast_products
+from dongu.engine.recompute import recomputes, surrounded
 from dongu.errors import DonguError, ModelError
 
 FILLERS_A_ROW = 64  # on CUDA; with more of them, rows of fillers would be the longest that attention has
@@ -86,7 +87,7 @@ class PaddingFree(nn.Module):
         layout = Layout.of(lengths.tolist(), self._heads, rounded).to(device)
         ids = F.pad(input_ids.to(device), (0, 1), value=self._padding)[layout.source]
         type_ids = None if token_type_ids is None else F.pad(token_type_ids.to(device), (0, 1))[layout.source]
-        with fast_products(device):
+        with surrounded(lambda: fast_products(device)):
             pooled = self.encoder(ids, type_ids, layout)  # (batch, hidden), in order of length
         return SequenceClassifierOutput(logits=self.head(self.classifier, pooled)[layout.unsort])
 
@@ -126,6 +127,8 @@ class PaddingFree(nn.Module):
         if has_hooks(self.classifier.parameters()):
             self.graphs = None
             return HOOKED
+        if recomputes(self.classifier):
+            return "activations are computed again"  # in an order that backward finds
         self.graphs = Graphs(self._compute, list(self.classifier.parameters()), list(self.classifier.modules()))
         with kept_modes(self):
             self.train()
