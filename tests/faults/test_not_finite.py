@@ -135,7 +135,7 @@ def test_an_undefined_metric_is_never_the_best(
     """Spearman's correlation of constant answers is undefined: at the first evaluation here, or at all of them."""
     from dongu.judge import metrics
 
-    real = metrics.spearman_of
+    real = metrics.NUMBER_METRICS["spearman"]
     calls = 0
     rows = [{"text": f"word{i % 9} good", "label": str(i / 7)} for i in range(24)]
     options = {**OPTIONS, "model": tiny_model(), "label_column": "label", "task": "regression"}

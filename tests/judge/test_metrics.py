@@ -13,16 +13,8 @@ import pytest
 from dongu.config import Task
 from dongu.errors import UsageError
 from dongu.judge.answers import Evaluation, confusion_matrix
-from dongu.judge.metrics import (
-    CLASS_METRICS,
-    MetricSet,
-    mae_of,
-    matthews_correlation,
-    pearson,
-    r2_of,
-    rmse_of,
-    spearman,
-)
+from dongu.judge.metrics import CLASS_METRICS, MetricSet, matthews_correlation
+from dongu.judge.numeric import mae_of, pearson, r2_of, rmse_of, spearman
 
 TWO, THREE = ("no", "yes"), ("a", "b", "c")
 NAN = float("nan")

@@ -18,7 +18,8 @@ from dongu.data.examples import read_examples
 from dongu.data.sources import read_source
 from dongu.errors import DataError
 from dongu.judge.answers import nearest
-from dongu.judge.metrics import MetricSet, quadratic_kappa_of
+from dongu.judge.metrics import MetricSet
+from dongu.judge.numeric import quadratic_kappa_of
 
 SCALE = (1.0, 2.0, 3.0, 5.0)
 
