@@ -118,7 +118,7 @@ def _uncounted() -> dict[Any, Callable[..., int]]:
     """Kernels that PyTorch's counter does not know: attention on a CPU, and the products of `engine/products.py`."""
 
     def of_attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))
+        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
     def of_product(left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
         return 2 * math.prod(left) * right[0]
