@@ -64,7 +64,7 @@ def make_model(shape: str, folder: Path) -> str:
     return str(path)
 
 
-def measure(series: str, precision: str) -> None:
+def measure(series: str, precision: Any) -> None:
     """One line of JSON a point, from small to large."""
     import dongu
 

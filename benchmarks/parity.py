@@ -59,7 +59,7 @@ def prepare_model(source: str, folder: Path) -> None:
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
-def trace_dongu(data: Path, model: Path, steps: int, engine: str = "plain") -> Trace:
+def trace_dongu(data: Path, model: Path, steps: int, engine: Any = "plain") -> Trace:
     """The loop under test."""
     loop = dongu.Loop(
         str(data / "mrpc"), model=str(model), max_steps=steps, batch_size=BATCH_SIZE, seed=SEED, engine=engine

@@ -20,10 +20,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top of the house down: a module imports at its head only from its own storey's earlier rooms or from below.
 STOREYS = [
-    ["dongu.text"],
+    ["dongu.text", "dongu.waiting"],
     ["dongu.errors"],
     ["dongu.hub"],
-    ["dongu.config", "dongu.space", "dongu.files", "dongu.extras", "dongu.launch", "dongu.interrupts"],
+    ["dongu.config", "dongu.options", "dongu.space", "dongu.files", "dongu.extras", "dongu.launch", "dongu.interrupts"],
     ["dongu.data"],
     ["dongu.model", "dongu.engine"],
     ["dongu.judge"],
@@ -37,7 +37,7 @@ STOREYS = [
     ["dongu.baseline"],
     ["dongu.best"],
     ["dongu.running", "dongu.verify"],
-    ["dongu.training", "dongu.soup", "dongu.sweep", "dongu.folds", "dongu.estimator", "dongu.tune"],
+    ["dongu.asked", "dongu.training", "dongu.soup", "dongu.sweep", "dongu.folds", "dongu.estimator", "dongu.tune"],
     ["dongu.demo"],
     ["dongu.cli"],
     ["dongu.__main__"],

@@ -9,13 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dongu.asked import compare, inspect, report
     from dongu.config import RunConfig
     from dongu.errors import DonguError
     from dongu.estimator import TextClassifier
     from dongu.loop import Loop
     from dongu.own import Array, coupled
     from dongu.parts import Parts
-    from dongu.running import Run, RunResult
+    from dongu.run.result import RunResult
+    from dongu.running import Run
     from dongu.training import resume, train
     from dongu.update import Step, Update
     from dongu.use.classifier import Classifier, load
@@ -30,12 +32,15 @@ _HOMES = {
     "Parts": "dongu.parts",
     "Run": "dongu.running",
     "RunConfig": "dongu.config",
-    "RunResult": "dongu.running",
+    "RunResult": "dongu.run.result",
     "Step": "dongu.update",
     "TextClassifier": "dongu.estimator",
     "Update": "dongu.update",
+    "compare": "dongu.asked",
     "coupled": "dongu.own",
+    "inspect": "dongu.asked",
     "load": "dongu.use.classifier",
+    "report": "dongu.asked",
     "resume": "dongu.training",
     "train": "dongu.training",
 }
@@ -53,8 +58,11 @@ __all__ = [
     "TextClassifier",
     "Update",
     "__version__",
+    "compare",
     "coupled",
+    "inspect",
     "load",
+    "report",
     "resume",
     "train",
 ]

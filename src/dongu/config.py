@@ -159,6 +159,7 @@ LORA_RATE = 10  # times the default learning rate, where --lora is given and no 
 
 def _without_detours(value: Any) -> Any:
     """`missing/../run` is `run`: made as it stands, it would leave a folder on the way."""
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     return os.path.realpath(value) if isinstance(value, str) and ".." in Path(value).parts else value
 
 

@@ -6,7 +6,7 @@ import inspect
 import shutil
 import tempfile
 import weakref
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dongu.config import RunConfig
 from dongu.errors import DataError, UsageError
+from dongu.options import FitOptions
 from dongu.training import train
 from dongu.use.classifier import load
 
@@ -40,7 +41,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in OPTIONS]
     )
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Unpack[FitOptions]) -> None:
         if unknown := options.keys() - {*OPTIONS}:
             hint = "its options are those of RunConfig; data and labels are given to fit"
             raise UsageError(f"there is no option {min(unknown)}", where="TextClassifier", hint=hint)
@@ -77,7 +78,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         rows = {**columns, label: names[ids].tolist()}
         data = [dict(zip(rows, cells, strict=True)) for cells in zip(*rows.values(), strict=True)]
         more: dict[str, Any] = {"text_columns": texts, "label_column": label, "task": "single-label"}
-        self.run_ = train(data, **more, **given).path
+        self.run_ = train(data, quiet=True, **more, **given).path
         options = {name: given[name] for name in ("device", "threads") if name in given}
         self.classifier_ = load(self.run_, batch_size=given.get("eval_batch_size", 32), **options)
         return self

@@ -22,6 +22,7 @@ from dongu.model.head import PROBLEM_TYPES
 from dongu.model.loss import logits_of, row_losses
 from dongu.model.scale import UNSCALED, Scale
 from dongu.text import one_line
+from dongu.waiting import Waiting
 
 # Types whose answers depend on the other rows of a batch, or do with another tokenizer or config.json. The tests try
 # every type (tests/model/test_model_types.py): at the start of each run that would cost some tenths of a step.
@@ -154,13 +155,16 @@ def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, worker
     model = accelerator.unwrap_model(model)  # DDP would wait for every process at every batch
     logits = torch.zeros((len(batches.pieces), model.config.num_labels), dtype=torch.float32, device=device)
     counts = torch.zeros(len(batches.pieces), dtype=torch.int64, device=device)
-    with eval_mode(model):
+    doing = "predicting" if batches.split.targets is None else "evaluating"
+    rows_of_all = len(batches.pieces) // accelerator.num_processes
+    with eval_mode(model), Waiting(f"{doing} {batches.split.name}", rows_of_all, "rows") as wait:
         for micro_batch in loader:
             inputs = micro_batch.to(device)
             inputs.pop("labels", None)
             rows = torch.from_numpy(micro_batch.rows).to(device)
             logits[rows] = logits_of(model(**inputs)).float()
             counts[rows] += 1
+            wait.add(len(micro_batch.rows))
     logits, counts = accelerator.reduce(logits, "sum"), accelerator.reduce(counts, "sum")
     if not bool((counts == 1).all()):
         wrong = batches.pieces.ids[(counts != 1).cpu().numpy()][:10].tolist()

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +28,13 @@ from dongu.interrupts import interrupts_wait
 from dongu.judge.answers import Evaluation
 from dongu.model.lora import load_plain_weights, merged
 from dongu.model.scale import UNSCALED
+from dongu.options import Options
 from dongu.own import called
 from dongu.parts import Parts
 from dongu.update import Step, Update
 
 if TYPE_CHECKING:
     import dongu
-
-if TYPE_CHECKING:
-    pass
 
 
 class Loop(Parts):
@@ -59,7 +57,7 @@ class Loop(Parts):
         InputError: the options, the data, the model or a part cannot be used; nothing was written.
     """
 
-    def __init__(self, data: Any = None, *, parts: str | Path | None = None, **options: Any) -> None:
+    def __init__(self, data: Any = None, *, parts: str | Path | None = None, **options: Unpack[Options]) -> None:
         super().__init__(data, parts=parts, **options)
         self._pending.undo = lambda number: None if self.number == number else self._be_at(number)
         self._with_gradient = 0  # parameters, in the last update

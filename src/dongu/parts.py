@@ -46,7 +46,7 @@ from dongu.engine.families import why_not
 from dongu.engine.graphs import HOOKED, has_hooks
 from dongu.engine.packed import PaddingFree, without_padding
 from dongu.engine.pending import Pending
-from dongu.engine.processes import compare, facts_of
+from dongu.engine.processes import compare_facts, facts_of
 from dongu.engine.recompute import recompute_layers
 from dongu.errors import UsageError
 from dongu.evaluate import MAY_DIFFER_ALONE, difference_alone
@@ -115,7 +115,7 @@ class Parts:
         self.loss, self.row_weights = self._make_loss()
         self._begin_head()
         if self.accelerator.num_processes > 1:
-            compare(self.accelerator, facts_of(self.config, self.data, self.splits, self.model))
+            compare_facts(self.accelerator, facts_of(self.config, self.data, self.splits, self.model))
         self.train_updates = self._plan_updates()
         self.steps_per_epoch = self.train_updates.steps_per_epoch
         self.total_steps = total_steps(self.config, self.steps_per_epoch)

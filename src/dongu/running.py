@@ -6,14 +6,14 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from dongu.best import check_calibration, judge, save_best
 from dongu.doctor.checkup import refuse_findings
 from dongu.doctor.words import before_a_run
-from dongu.engine.processes import check_shared, compare
+from dongu.engine.processes import check_shared, compare_facts
 from dongu.errors import CheckpointError, StoppedError, UsageError, WorkerError
 from dongu.files import read_regular, write_file
 from dongu.judge.answers import Evaluation
@@ -34,31 +34,15 @@ from dongu.run.journal import Journal, logged_steps
 from dongu.run.plan import Plan
 from dongu.run.record import describe_run
 from dongu.run.recorder import Recorder
+from dongu.run.result import RunResult
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.run.spared import tried
+from dongu.run.taken import check_free, numbered, remove_run
 from dongu.run.trackers import Trackers
 from dongu.teach.explain import explained
 from dongu.teach.language import Language
-from dongu.text import decimals
 from dongu.update import Step
-
-
-@dataclass(frozen=True, repr=False)
-class RunResult:
-    """What a run came to. `metrics` are those of the best model on validation; `results` is `results.json`."""
-
-    path: Path
-    metrics: dict[str, float]
-    results: dict[str, Any]
-
-    def __repr__(self) -> str:
-        metrics = ", ".join(f"{name} {decimals(value)}" for name, value in self.metrics.items())
-        return f"<RunResult {self.path}: {metrics} on validation>"
-
-    @staticmethod
-    def of(path: Path, results: dict[str, Any]) -> RunResult:
-        """The result of a finished run."""
-        return RunResult(path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
+from dongu.waiting import Waiting
 
 
 class Run:
@@ -75,7 +59,7 @@ class Run:
         console: where to print; nowhere by default.
         allow: see `resume`.
         explain: see `train`.
-        begins: whether the folder may hold no run yet.
+        begins: whether the folder may hold no run yet, unless it is to `overwrite` it.
         changed: whether options were given that override those of the run.
         started: when the set-up began, by `time.perf_counter`.
     """
@@ -91,17 +75,19 @@ class Run:
         allow: Sequence[str] = (),
         explain: Language | None = None,
         begins: bool = False,
+        overwrite: bool = False,
         changed: bool = False,
         started: float | None = None,
     ) -> None:
         self.loop = loop
-        self.folder = RunFolder(Path(path or loop.config.out or f"runs/{loop.data.name}"))
+        self.folder = RunFolder(Path(numbered(path or loop.config.out or f"runs/{loop.data.name}")))
         self.state = RunState()
         self._plan = Plan(loop.total_steps, loop.config.eval_steps or loop.steps_per_epoch, loop.config.save_steps)
         self._checkpoints = Checkpoints(self.folder.checkpoints, loop.config.keep, self._plan)
         self._main = loop.accelerator.is_main_process
         self._console = console if self._main and console is not None else Console(enabled=False)
-        self._allow, self._explain, self._begins, self._changed = allow, explain, begins, changed
+        self._allow, self._explain, self._changed = allow, explain, changed
+        self._begins, self._overwrite = begins or overwrite, overwrite
         self._started = time.perf_counter() if started is None else started
         self._is_over = self._is_under_way = False
 
@@ -121,6 +107,11 @@ class Run:
             self._journal = at_work.enter_context(journal)
             progress = self._console.progress(self.loop.total_steps, self.state.step, self.loop.metrics.names)
             self._progress = at_work.enter_context(progress)
+            if not self._console.enabled:  # of a search, say, which shows no table of each run
+                training = Waiting(
+                    f"training {self.folder.path.name}", self.loop.total_steps, "steps", at=lambda: self.state.step
+                )
+                at_work.enter_context(training)
             if self._main:
                 self._checkpoints.retire(self.state)  # a kill may have come before it
             self._journal.phase("setup", time.perf_counter() - self._started, self.state.step)
@@ -136,7 +127,7 @@ class Run:
         """An empty folder, and what is said before the first step."""
         loop, folder, config = self.loop, self.folder, self.loop.config
         check_validation(loop)
-        folder.refuse_if_taken()
+        check_free(folder, overwrite=self._overwrite)
         loop.accelerator.wait_for_everyone()  # nobody looks at the folder after the first has written to it
         findings = findings_of(loop)
         refuse_findings(findings, config.data or loop.data.name, strict=config.strict)
@@ -144,6 +135,8 @@ class Run:
         self._checkpoints.check_room(loop)
         held.enter_context(folder.lock(enabled=self._main))
         if self._main:
+            if self._overwrite and folder.record.exists():
+                remove_run(folder)
             folder.refuse_if_used()  # another process may have come and gone
             folder.clean()
         check_shared(folder.path, loop.accelerator)
@@ -173,7 +166,9 @@ class Run:
                 where=str(folder.checkpoints),
                 hint="nothing was changed; put them back, or start anew with another --out",
             )
-        compare(loop.accelerator, {"the newest checkpoint": "none" if checkpoint is None else checkpoint.path.name})
+        compare_facts(
+            loop.accelerator, {"the newest checkpoint": "none" if checkpoint is None else checkpoint.path.name}
+        )
         was, where = (
             (record, folder.path / "run.json") if checkpoint is None else (checkpoint.state.identity, checkpoint.path)
         )
@@ -361,8 +356,9 @@ class Run:
         yardstick = Yardstick.of(loop.metrics, constant_answer(loop.metrics, loop.splits["train"].targets))
         for line in ("", *said_of(results, {name: len(split) for name, split in loop.splits.items()}, yardstick), ""):
             console.line(line)
-        for line in advice(results, yardstick):
-            console.line(line)
+        if said := advice(results, yardstick):
+            self.result = replace(self.result, advice=said)
+            console.fields([("advice", said)])
         if loop.config.calibrate and not results["calibrated"]:
             console.warn(f"--calibrate: {NO_TEMPERATURE}")
         saved = f"{folder.model} (step {results['best_step']:,}); on one page: {folder.report}"

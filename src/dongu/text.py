@@ -7,6 +7,7 @@ import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,27 @@ def fields(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
         yield from wrapped(text, f"{name:<{NAMES}}")
 
 
+def clock(seconds: float) -> str:
+    """`3:07`, or `1:02:09`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
 def file_name(where: str) -> str:
     """The place of a row (`folder/train.csv:17`) without the folders above its file."""
     return where.rsplit("/", 1)[-1]
+
+
+class Readable:
+    """What prints as a command shows it, also in a notebook."""
+
+    def lines(self) -> Iterator[str]:
+        """For a person."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "\n".join(map(printable, self.lines()))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"

@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from dongu.data.examples import TextData
+from dongu.config import make_config
+from dongu.data.examples import TextData, read_examples
+from dongu.data.sources import read_source
 from dongu.doctor.overview import describe_reading
 from dongu.errors import UsageError
 from dongu.launch import among_processes
 from dongu.loop import Loop
-from dongu.run.console import Console
-from dongu.run.folder import RunFolder, as_begun
+from dongu.options import Options
+from dongu.own import take_own
+from dongu.run.console import Console, console_for
+from dongu.run.folder import RunFolder
 from dongu.run.inspection import check_validation
-from dongu.running import Run, RunResult
+from dongu.run.result import RunResult
+from dongu.run.taken import as_begun, check_free, numbered
+from dongu.running import Run
 from dongu.teach.language import Language
+from dongu.waiting import shown_on
 
 
 def train(
     data: Any = None,
     *,
-    console: Console | None = None,
-    explain: Language | None = None,
     resume: bool = False,
     allow: Sequence[str] = (),
-    **options: Any,
+    overwrite: bool = False,
+    quiet: bool = False,
+    console: Console | None = None,
+    explain: Language | None = None,
+    parts: str | Path | None = None,
+    **options: Unpack[Options],
 ) -> RunResult:
-    """Fine-tune and write a run folder, as `dongu train` does.
+    """Fine-tune and write a run folder, as `dongu train` does, and show what it shows.
 
     Args:
         data: a folder, a file, a Hub name, or rows in memory; see `Loop`.
-        console: where to print; nowhere by default.
+        overwrite: whether a run that is in the folder `out` is removed first.
+        quiet: whether nothing is shown.
+        console: where it is shown; on standard output by default, in a notebook as a table.
         explain: the language in which the first steps are shown as a lesson, if they shall be.
         resume: whether the folder `out` may hold this very run: then it goes on, or gives what it came to.
         allow: what may differ then; see `resume`.
+        parts: a Python file of parts of your own; see `Loop`.
         options: those of `RunConfig` by name, and parts of your own; see `Loop`.
 
     Raises:
@@ -48,18 +61,25 @@ def train(
         StoppedError: a signal ended the run; its state is saved.
     """
     started = time.perf_counter()
-    out = options.get("out")
+    console = console or console_for(quiet=quiet)
+    if resume and overwrite:
+        raise UsageError("goes on with a run that is there", where="resume", hint="give it or overwrite, not both")
+    given: dict[str, Any] = {**options}
     if resume:
-        options = as_begun({"data": data, **options})
-        data = options.pop("data")
-    elif out is not None:
-        RunFolder(Path(out)).refuse_if_taken()  # before minutes of tokenizing
-    with among_processes():
-        loop = Loop(data, **options)
-        if console is not None and loop.accelerator.is_main_process and not isinstance(data, TextData):
+        given = as_begun({"data": data, **given})
+        data = given.pop("data")
+    elif (out := options.get("out")) is not None:
+        check_free(RunFolder(Path(numbered(out))), overwrite=overwrite)  # before minutes of tokenizing
+    with among_processes(), shown_on(console.shown):
+        is_said = isinstance(data, TextData)  # by the caller
+        if console.enabled and parts is None and not is_said:  # before torch loads a model
+            data, is_said = _read(data, given), True
+            console.fields(describe_reading(data))
+        loop = Loop(data, parts=parts, **given)
+        if not is_said:
             console.fields(describe_reading(loop.data))
         check_validation(loop)
-        how: dict[str, Any] = {"begins": not resume, "allow": allow, "started": started}
+        how: dict[str, Any] = {"begins": not resume, "overwrite": overwrite, "allow": allow, "started": started}
         with Run(loop, console=console, explain=explain, **how) as run:
             for _ in run:
                 if run.due:
@@ -72,9 +92,10 @@ def resume(
     data: Any = None,
     *,
     allow: Sequence[str] = (),
+    quiet: bool = False,
     console: Console | None = None,
     parts: str | Path | None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> RunResult:
     """Go on with a run from its newest valid checkpoint, as `dongu resume` does.
 
@@ -83,7 +104,8 @@ def resume(
         data: the rows again, where they were given in memory or lie elsewhere now.
         allow: what may differ although it changes the result: names of options, `data`, `parts`, `versions`,
             `hardware`.
-        console: where to print; nowhere by default.
+        quiet: whether nothing is shown.
+        console: see `train`.
         parts: the file of the run's own parts.
         options: those of `RunConfig` that override the run's, and parts of its own that were handed in.
 
@@ -93,15 +115,24 @@ def resume(
         LockedError, NonFiniteError, StorageError, WorkerError, StoppedError: as `train`.
     """
     started = time.perf_counter()
+    console = console or console_for(quiet=quiet)
     folder = RunFolder(Path(path))
     folder.read_record()
     if (folder.path / "results.json").exists():
         raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to go on with")
     folder.refuse_if_locked()
-    with among_processes():
+    with among_processes(), shown_on(console.shown):
         loop = folder.reopen(data, parts=parts, **options)
         with Run(loop, folder.path, allow=allow, console=console, changed=bool(options), started=started) as run:
             for _ in run:
                 if run.due:
                     run.evaluate()
     return run.result
+
+
+def _read(data: Any, options: Mapping[str, Any]) -> TextData:
+    """The rows as the loop will read them, beside its parts."""
+    plain = dict(options)
+    take_own(plain, None)
+    config = make_config(plain | ({"data": data} if isinstance(data, str) else {}))
+    return read_examples(read_source(config.data if data is None else data, config), config)

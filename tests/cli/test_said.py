@@ -87,8 +87,8 @@ def test_a_file_of_another_kind(name: str, said: str, tmp_path: Path, capsys: py
 def test_a_model_that_learnt_nothing_gets_advice(low: float, high: float, advised: bool) -> None:
     yardstick = Yardstick("single-label", "accuracy", ("no", "yes"), [0.5, 0.5])
     entry = {"value": min(0.5, high), "low": low, "high": high, "baseline": 0.5}
-    lines = " ".join(advice({"best_step": 3, "test": {"accuracy": entry}}, yardstick))
-    assert ("--epochs" in lines) == advised
+    said = advice({"best_step": 3, "test": {"accuracy": entry}}, yardstick)
+    assert ("--epochs" in said) == advised
 
 
 @pytest.mark.found("advice")

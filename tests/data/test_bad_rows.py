@@ -13,7 +13,7 @@ import dongu
 from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
-from dongu.doctor.checkup import inspect
+from dongu.doctor.checkup import check_up
 from dongu.doctor.overview import describe_rows
 from dongu.errors import DataError, UsageError
 
@@ -88,7 +88,7 @@ def test_the_doctor_says_so_too(tmp_path: Path) -> None:
     path = write(tmp_path, "object.jsonl", BAD["object.jsonl"][0])
     for share, severity in ((None, "error"), ("drop=5%", "note")):
         config = make_config({"model": "not/here", "bad_rows": share})
-        findings = inspect(read_source(path, config), config).findings
+        findings = check_up(read_source(path, config), config).findings
         [found] = [finding for finding in findings if "an object" in finding.what]
         assert found.severity == severity
 

@@ -16,7 +16,7 @@ from dongu.cli.main import run
 from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
-from dongu.doctor.checkup import Checkup, inspect
+from dongu.doctor.checkup import Checkup, check_up
 from dongu.doctor.overview import describe_columns, describe_rows
 from dongu.eject.reading import find_reading
 from dongu.errors import DataError, UsageError
@@ -50,7 +50,7 @@ def targets(data: TextData, split: str = "train") -> list[Any]:
 
 
 def looked_at(train: list[dict[str, Any]], **options: Any) -> Checkup:
-    return inspect(read_source(train), make_config({"model": "not/here", **options}))
+    return check_up(read_source(train), make_config({"model": "not/here", **options}))
 
 
 # --- what labels are read as: (labels, options, task, names, what the model shall answer, what the header says of it)
@@ -228,13 +228,13 @@ def test_rows_without_a_gold_label_are_left_out_on_demand() -> None:
         assert describe_rows(data).endswith("30 rows; left out: 20 rows without a gold label") or "test 2" in (
             describe_rows(data)
         )
-    checkup = inspect(plain, make_config({"model": "not/here"}))
+    checkup = check_up(plain, make_config({"model": "not/here"}))
     assert [finding.what for finding in checkup.findings if finding.severity == "error"] == [
         "10 train rows without a gold label in `label`: -1",
         "10 validation rows without a gold label in `label`: -1",
     ]
     assert checkup.findings[0].examples[0].where == ("data train, row 3",)
-    checkup = inspect(plain, make_config({"model": "not/here", "unlabelled": "drop"}))
+    checkup = check_up(plain, make_config({"model": "not/here", "unlabelled": "drop"}))
     assert {finding.severity for finding in checkup.findings} == {"note"}
 
 

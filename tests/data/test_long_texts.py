@@ -114,7 +114,7 @@ OPTIONS: dict[str, Any] = {"epochs": 6, "batch_size": 16, "lr": 5e-3, "threads":
 
 @pytest.mark.parametrize(("long", "words"), [("head", 2000), ("tail", 2000), ("head+tail", 2000), ("windows", 150)])
 def test_an_answer_at_the_end_is_found(
-    long: str, words: int, task: Callable[[int], str], tiny_model: Callable[..., str], tmp_path: Path
+    long: Any, words: int, task: Callable[[int], str], tiny_model: Callable[..., str], tmp_path: Path
 ) -> None:
     data, out = task(words), tmp_path / "run"
     result = dongu.train(data, model=tiny_model(), long=long, out=str(out), **OPTIONS)

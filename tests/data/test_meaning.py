@@ -14,7 +14,7 @@ from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples, read_rows
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table
-from dongu.doctor.checkup import inspect
+from dongu.doctor.checkup import check_up
 from dongu.doctor.overview import describe_columns, describe_rows
 from dongu.errors import DataError, UsageError
 
@@ -110,7 +110,7 @@ def test_rare_classes_are_joined_on_demand() -> None:
     assert describe_columns(data) == "text → label (single-label; 2 rare classes are `other`: c, d)"
     config = make_config({"text_columns": "text", "label_column": "label", "rare": "join=3"})
     assert new_rows(["a", "d", "never seen"], config, data.label_names) == [0, 2, 2]
-    checkup = inspect(source, make_config({"rare": "join=3", "model": "not/here"}))
+    checkup = check_up(source, make_config({"rare": "join=3", "model": "not/here"}))
     assert [finding.what for finding in checkup.findings if finding.severity == "error"] == []
 
 

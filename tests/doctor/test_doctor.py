@@ -25,7 +25,7 @@ from dongu.data.order import grouped_order, padding_share
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table
 from dongu.doctor import lengths as lengths_module
-from dongu.doctor.checkup import Checkup, examine, inspect
+from dongu.doctor.checkup import Checkup, check_up, examine
 from dongu.doctor.finding import Finding
 from dongu.doctor.lengths import load_plain_tokenizer, measure
 from dongu.doctor.words import _before_a_command
@@ -54,7 +54,7 @@ def looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         }
         for name, rows in splits.items():
             write_csv(Path("d") / f"{name}.csv", rows, header)
-        return inspect(read_source("d"), make_config({"data": "d", "model": model, **options}))
+        return check_up(read_source("d"), make_config({"data": "d", "model": model, **options}))
 
     return look
 
@@ -134,7 +134,7 @@ def test_one_text_of_a_pair_in_another_split(looked_at: Callable[..., Checkup]) 
 def test_pairs_that_holding_out_parts(tmp_path: Path) -> None:
     rows = [(f"question {i // 4}", f"answer {i}", ("no", "yes")[i % 2]) for i in range(40)]
     write_csv(tmp_path / "all.csv", rows, header=("sentence1", "sentence2", "label"))
-    checkup = inspect(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
+    checkup = check_up(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
     assert "a validation part of your own" in only(checkup, "4 validation rows of 4 .* another pair").advice
 
 
@@ -146,7 +146,7 @@ def test_copies_with_other_labels_do_not_raise_a_score(looked_at: Callable[..., 
 def test_copies_that_holding_out_parts(tmp_path: Path) -> None:
     """Those of texts that are too few to hold one out as a whole."""
     write_csv(tmp_path / "all.csv", [row for row in ENOUGH[6:10] for _ in range(20)])
-    checkup = inspect(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
+    checkup = check_up(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
     found = only(checkup, "validation rows of 8 .* leak from train")
     assert "held out" in found.advice
     places_of_first = found.examples[0].where
@@ -156,7 +156,7 @@ def test_copies_that_holding_out_parts(tmp_path: Path) -> None:
 
 def test_copies_that_are_held_out_together(tmp_path: Path) -> None:
     write_csv(tmp_path / "all.csv", [row for row in ENOUGH for _ in range(2)])
-    checkup = inspect(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
+    checkup = check_up(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
     assert not [finding for finding in checkup.findings if "from train" in finding.what]
     assert only(checkup, "validation rows of 10 .* are duplicates")
 
@@ -250,7 +250,7 @@ def test_a_declared_class_without_rows() -> None:
     cells: dict[str, list[Any]] = {"text": [text for text, _ in ENOUGH], "label": [str(i % 2) for i in range(40)]}
     table = Table("here", cells, None, {"label": ["no", "yes", "maybe"]})
     held = Table("there", {"text": ["a", "b"], "label": ["0", "1"]}, None, {"label": ["no", "yes", "maybe"]})
-    checkup = inspect(Source("x", {"train": table, "validation": held}), make_config({"model": "not/here"}))
+    checkup = check_up(Source("x", {"train": table, "validation": held}), make_config({"model": "not/here"}))
     found = only(checkup, "without a train row")
     assert (found.severity, found.what) == ("warning", "1 class without a train row: `maybe`")
 
@@ -268,7 +268,7 @@ def test_hundreds_of_classes(tmp_path: Path, rows_a_class: int, severity: str) -
     write_csv(tmp_path / "ids.csv", rows, ("text", "label", "stars"))
     held = [*rows[:1], *rows[-1:]]
     data = {"train": tmp_path / "ids.csv", "validation": [{"text": a, "label": b, "stars": c} for a, b, c in held]}
-    checkup = inspect(read_source(data), make_config({"model": "not/here"}))
+    checkup = check_up(read_source(data), make_config({"model": "not/here"}))
     found = only(checkup, "classes, of")
     assert (found.severity, found.what) == (severity, f"`label` has 150 classes, of {rows_a_class:.1f} train rows each")
     assert "--label-column" in found.advice
@@ -332,7 +332,7 @@ def test_texts_and_labels_of_several_columns(looked_at: Callable[..., Checkup]) 
 def test_rows_keep_their_numbers_where_there_are_no_lines() -> None:
     rows: list[dict[str, Any]] = [{"text": text, "label": label} for text, label in ENOUGH]
     rows = [{"text": None, "label": "no"}, {"text": ["a"], "label": "no"}, *rows, rows[3]]
-    checkup = inspect(read_source({"train": rows, "dev": rows[2:6]}), make_config({"model": "not/here"}))
+    checkup = check_up(read_source({"train": rows, "dev": rows[2:6]}), make_config({"model": "not/here"}))
     found = only(checkup, "without a text")
     assert found.what == "2 train rows without a text in `text`: null or a list"
     assert places(found) == ["data train, row 1", "data train, row 2"]
@@ -342,7 +342,7 @@ def test_rows_keep_their_numbers_where_there_are_no_lines() -> None:
 
 def test_a_class_that_cannot_be_held_out(tmp_path: Path) -> None:
     write_csv(tmp_path / "all.csv", [*ENOUGH, ("last", "Yes")])
-    checkup = inspect(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
+    checkup = check_up(read_source(str(tmp_path / "all.csv")), make_config({"model": "not/here"}))
     found = only(checkup, "one row only")
     assert (found.severity, found.what) == ("error", "1 label with one row only: `Yes`")
     assert "`Yes` may mean `yes`" in found.advice

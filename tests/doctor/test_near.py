@@ -13,7 +13,7 @@ import pytest
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.data.sources import read_source
-from dongu.doctor.checkup import inspect
+from dongu.doctor.checkup import check_up
 from dongu.doctor.finding import Finding
 from dongu.doctor.near import band_keys, near_rows
 
@@ -75,7 +75,7 @@ def test_other_scripts_and_marks(one: str, other: str) -> None:
 
 
 def findings(folder: Path, *what: str) -> list[Finding]:
-    checkup = inspect(read_source(str(folder)), make_config({"model": "not/here", "text_columns": ["text"]}))
+    checkup = check_up(read_source(str(folder)), make_config({"model": "not/here", "text_columns": ["text"]}))
     return [finding for finding in checkup.findings if any(word in finding.what for word in what)]
 
 
@@ -114,7 +114,7 @@ def test_a_group_on_two_sides(tmp_path: Path) -> None:
     assert "20 validation rows of 20 (100.0%) leak by group: train has their `author` too" in finding.what
     assert "--group-column author" in finding.advice
     config = make_config({"model": "not/here", "text_columns": ["text"], "group_column": "author"})
-    checkup = inspect(read_source(str(tmp_path)), config)
+    checkup = check_up(read_source(str(tmp_path)), config)
     assert not [each for each in checkup.findings if "by group" in each.what]
     for row in rows:
         row["author"] = draw.random()
@@ -122,7 +122,7 @@ def test_a_group_on_two_sides(tmp_path: Path) -> None:
     assert not findings(tmp_path, "by group"), "each row has its own"
     write(tmp_path / "validation.jsonl", [{**row, "text": sentence(draw)} for row in rows[:10]])
     config = make_config({"model": "not/here", "text_columns": ["text"], "group_column": "author"})
-    [finding] = [each for each in inspect(read_source(str(tmp_path)), config).findings if "by group" in each.what]
+    [finding] = [each for each in check_up(read_source(str(tmp_path)), config).findings if "by group" in each.what]
     assert finding.severity == "warning"
 
 

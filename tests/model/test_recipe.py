@@ -138,7 +138,7 @@ def test_the_head_is_the_logistic_regression(make_loop: Callable[..., dongu.Loop
 
 
 @pytest.mark.parametrize("task", ["regression", "ordinal"])
-def test_numbers_begin_as_a_linear_regression(tiny_model: Any, make_rows: Any, task: str) -> None:
+def test_numbers_begin_as_a_linear_regression(tiny_model: Any, make_rows: Any, task: Any) -> None:
     rows = [{"text": row["text"], "label": 1 + i % 4} for i, row in enumerate(make_rows(40, labels=4))]
     loop = dongu.Loop({"train": rows, "validation": rows[:8]}, model=tiny_model("bert"), threads=1, task=task)
     assert loop.config.head == "probe"

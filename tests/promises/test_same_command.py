@@ -73,7 +73,7 @@ def test_it_starts_goes_on_and_ends(
 
 def test_in_python_and_with_the_commit_of_its_model(tmp_path: Path, tiny_model: Callable[..., str]) -> None:
     """Which stands for the model's name where none is given."""
-    from dongu.run.folder import as_begun
+    from dongu.run.taken import as_begun
 
     rows = [{"text": f"word{i} film", "label": "ab"[i % 2]} for i in range(20)]
     options: dict[str, Any] = {"model": tiny_model(), "out": str(tmp_path / "run"), "max_steps": 2, "threads": 1}

@@ -120,7 +120,8 @@ def test_the_plain_engine_answers_with_the_bits_of_the_model(
 
     texts = ["word0 word0 the film", "a bad word1 film", "word5"]
     options: dict[str, Any] = {"model": tiny_model(), "max_steps": 3, "device": "cpu"}
-    for engine, largest in (("plain", 0.0), ("packed", 1e-6)):
+    engines: dict[Any, float] = {"plain": 0.0, "packed": 1e-6}
+    for engine, largest in engines.items():
         run = dongu.train(data_folder(), out=str(tmp_path / engine), engine=engine, **options)
         folder = run.path / "model"
         model = AutoModelForSequenceClassification.from_pretrained(folder)

@@ -13,6 +13,7 @@ from dongu.cli.options import MODEL_COLUMNS, add_option, add_reading, given_colu
 from dongu.cli.parser import Parser, add_compute_options, add_model, define, refuse_existing, whole_number
 from dongu.errors import DataError, InputError, UsageError
 from dongu.text import is_blank, printable, wrapped
+from dongu.waiting import loading
 
 if TYPE_CHECKING:
     from dongu.use.saved import SavedModel
@@ -50,7 +51,9 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from dongu.judge.words import Yardstick, said_of
     from dongu.run.console import Console
     from dongu.run.folder import dump_json
-    from dongu.use.classifier import Classifier
+
+    with loading():
+        from dongu.use.classifier import Classifier
 
     classifier = Classifier(saved)
     evaluations = classifier.evaluate(examples)
@@ -143,7 +146,8 @@ def _predict(parsed: argparse.Namespace) -> None:
         given = dict(zip(saved.text_columns or ("text",), texts, strict=True))
     if parsed.out is not None:
         check_cells(parsed.out, _rows_of(given))
-    from dongu.use.classifier import Classifier
+    with loading():
+        from dongu.use.classifier import Classifier
 
     answers = Classifier(saved).answers(texts)
     if launch.rank() > 0:

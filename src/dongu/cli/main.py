@@ -18,6 +18,7 @@ from dongu.cli.parser import Parser
 from dongu.errors import DonguError, StoppedError, UsageError, no_panic
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.text import wrapped
+from dongu.waiting import shown_on
 
 # In the order of --help: what adds the arguments, in a module that is loaded for its command alone; what it is for.
 COMMANDS = {
@@ -81,7 +82,8 @@ def _run(arguments: Sequence[str], output: Output | None) -> int:
         if parsed.command not in TOGETHER and not launch.alone():
             return 0
         command: Callable[[argparse.Namespace], int | None] = parsed.run
-        code = command(parsed) or 0
+        with shown_on(sys.stderr if launch.rank() == 0 else None):
+            code = command(parsed) or 0
     sys.stdout.flush()
     _leave_group()
     return code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dongu import launch
@@ -10,7 +10,7 @@ from dongu.text import NAMES, WIDTH
 
 if TYPE_CHECKING:
     from dongu.run.console import Console
-    from dongu.running import RunResult
+    from dongu.run.result import RunResult
 
 
 def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
@@ -21,16 +21,35 @@ def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
 
         print(dump_json(result.results))
         return
-    evaluate, compare = f"dongu evaluate {result.path} OTHER.csv", f"dongu compare {result.path} OTHER"
+    commands = [*(_to_try(result) if result.advice else _to_use(result))]
+    wide = max(len(command) for command, what in commands if what)
     console.line()
-    console.line(f"{'next':<{NAMES}}dongu predict {result.path} {_example_texts(result.path)}")
-    for command, what in ((evaluate, "on other labelled rows"), (compare, "which of two runs is better")):
-        line = f"{'':<{NAMES}}{command:<{len(evaluate)}}   {what}"
-        console.line(line if len(line) <= WIDTH else f"{'':<{NAMES}}{command}")
+    for i, (command, what) in enumerate(commands):
+        name = f"{'' if i else 'next':<{NAMES}}"
+        line = f"{name}{command:<{wide}}   {what}"
+        console.line(line if what and len(line) <= WIDTH else f"{name}{command}")
 
 
-def _example_texts(path: Path) -> str:
+def _to_use(result: RunResult) -> Iterator[tuple[str, str]]:
+    """Commands, and what each is for."""
     from dongu.run.folder import RunFolder
 
-    columns = RunFolder(path).read_record()["options"]["text_columns"]
-    return '"a text"' if len(columns) == 1 else '"one text" "another text"'
+    columns = RunFolder(result.path).read_record()["options"]["text_columns"]
+    texts = '"a text"' if len(columns) == 1 else '"one text" "another text"'
+    yield f"dongu predict {result.path} {texts}", ""
+    yield f"dongu evaluate {result.path} OTHER.csv", "on other labelled rows"
+    yield f"dongu compare {result.path} OTHER", "which of two runs is better"
+
+
+def _to_try(result: RunResult) -> Iterator[tuple[str, str]]:
+    """The same for a run that is no better than a baseline: of no use, but for what it shows."""
+    from dongu.judge.words import LEARNT
+    from dongu.run.folder import RunFolder
+
+    options = RunFolder(result.path).read_record()["options"]
+    longer = f"--epochs {3 * options['epochs']:g}"
+    if options["max_steps"]:
+        longer = f"--max-steps {10 * options['max_steps']}"
+    changes = {LEARNT: "--model OTHER"}.get(result.advice, longer)
+    yield f"dongu train --config {result.path}/run.json --out {result.path}-{{n}} {changes}", ""
+    yield f"{result.path}/report.html", "its hardest rows"

@@ -11,6 +11,7 @@ from dongu.cli.parser import ALLOWED, Parser, add_parts, define
 from dongu.cli.results import show_result
 from dongu.config import RunConfig, make_config
 from dongu.extras import require_extras
+from dongu.waiting import loading
 
 
 def add(parser: Parser) -> None:
@@ -44,7 +45,9 @@ def _run(parsed: argparse.Namespace) -> None:
         RunFolder(parsed.folder).check_parts(parsed.parts)
         resolve_model(config.model)
     from dongu.run.console import Console
-    from dongu.training import resume
+
+    with loading():
+        from dongu.training import resume
 
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
     result = resume(parsed.folder, parsed.data, allow=parsed.allow, console=console, parts=parsed.parts, **given)

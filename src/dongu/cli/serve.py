@@ -12,6 +12,7 @@ from dongu.cli.options import add_option, given_columns
 from dongu.cli.parser import Parser, add_model, define, whole_number
 from dongu.errors import UsageError
 from dongu.text import printable
+from dongu.waiting import loading
 
 SERVE_PACKAGES = ("fastapi", "uvicorn")  # of the extra [serve]
 
@@ -63,7 +64,8 @@ def _serve(parsed: argparse.Namespace) -> None:
     options = {**given, **given_columns(parsed)}
     saved = SavedModel.open(parsed.model, device=parsed.device, batch_size=batch_size, **options)
     with open_socket(parsed.host, port) as listening:  # before the model is loaded, so that a port in use is told soon
-        from dongu.use.classifier import Classifier
+        with loading():
+            from dongu.use.classifier import Classifier
 
         classifier, local = Classifier(saved), is_local(parsed.host)
         classifier.predict([("a",) * len(classifier.text_columns or "a")])  # what is made once is made now

@@ -10,6 +10,7 @@ from pathlib import Path
 from dongu.cli.parser import Parser, add_json, add_model, add_parts, add_run_folder, define, refuse_existing
 from dongu.errors import UsageError
 from dongu.text import printable
+from dongu.waiting import loading
 
 PACKAGES = ("onnx", "onnxruntime")  # of the extra [onnx]
 
@@ -80,8 +81,10 @@ def _export(parsed: argparse.Namespace) -> None:
         raise UsageError("is no run, in whose folder it would be written", where=saved.name, hint="give --out FOLDER")
     refuse_if_taken(out)
     source = None if parsed.data is None else read_source(parsed.data, saved.config)
-    from dongu.export.folder import export
     from dongu.run.folder import dump_json
+
+    with loading():
+        from dongu.export.folder import export
 
     made = export(parsed.model, out, source, int8=parsed.int8, **given)
     if parsed.json:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from dongu.cli.options import add_option, add_reading, reading_of
 from dongu.cli.parser import Parser, add_json, add_parts, add_run_folder, define, refuse_existing
-from dongu.config import RunConfig, make_config
+from dongu.config import RunConfig
 from dongu.text import printable
 
 INSPECTED = (
@@ -36,24 +37,17 @@ def add_inspect(parser: Parser) -> None:
 
 
 def _inspect(parsed: argparse.Namespace) -> None:
-    options = {"data": parsed.data, **{name: getattr(parsed, name) for name in INSPECTED}, **reading_of(parsed)}
-    if parsed.parts is not None:
-        from dongu.own import take_own
+    from dongu.asked import inspect
+    from dongu.doctor.checkup import inspected, refuse_findings
 
-        take_own(options, parsed.parts)  # the columns among them, and the name of the tokenizer, count here
-    config = make_config(options)
-    from dongu.data.sources import read_source
-    from dongu.doctor.checkup import inspect, inspected, refuse_findings
-    from dongu.doctor.words import report
-
-    source = read_source(parsed.data, config)
-    checkup = inspect(source, config)
+    options: Any = {name: getattr(parsed, name) for name in INSPECTED} | reading_of(parsed)
+    checkup = inspect(parsed.data, parts=parsed.parts, **options)
     if parsed.json:
         from dongu.run.folder import dump_json
 
-        print(dump_json({**inspected(checkup), "read_as": source.said}, indent=2))
+        print(dump_json(inspected(checkup), indent=2))
     else:
-        for line in report(checkup, config):
+        for line in checkup.lines():
             print(printable(line))
     refuse_findings(checkup.findings, parsed.data, strict=parsed.strict)
 
@@ -70,18 +64,13 @@ def add_report(parser: Parser) -> None:
 
 
 def _report(parsed: argparse.Namespace) -> None:
-    from dongu.files import write_file
-    from dongu.page.report import make_report, read_data
+    from dongu.asked import write_page_of
     from dongu.run.folder import RunFolder
 
-    folder = RunFolder(parsed.folder)
-    folder.read_record()
     refuse_existing(parsed.out)
-    data = read_data(folder)
-    page = make_report(folder, data)
-    write_file(parsed.out or folder.report, page, within=folder.path if parsed.out is None else None)
-    print(parsed.out or folder.report)
-    if data is None:
+    place, has_texts = write_page_of(RunFolder(parsed.folder), parsed.out)
+    print(place)
+    if not has_texts:
         print("rows are given by their numbers: the data have moved or changed since the run")
 
 

@@ -17,6 +17,7 @@ from dongu.errors import UsageError
 from dongu.extras import require_extras
 from dongu.teach.language import language_of
 from dongu.text import counted, fields, printable
+from dongu.waiting import loading
 
 SOUP = "soup"  # in place of a number of checkpoints to keep
 LAUNCHERS = """\
@@ -41,6 +42,9 @@ def add(parser: Parser) -> None:
             add_option(parser, name)
     add_reading(parser)
     add_parts(parser)
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove the run that is in --out, if no other process writes to it"
+    )
     parser.add_argument(
         "--seeds",
         metavar="N",
@@ -82,6 +86,9 @@ def _run(parsed: argparse.Namespace) -> None:
         del options["keep"]
         if count is None:
             raise UsageError("the mean of whose weights?", where=f"--keep {SOUP}", hint="give --seeds N too")
+    if parsed.overwrite and (count or folds) is not None:
+        hint = "remove the folder, or choose another --out"
+        raise UsageError("replaces one run, and these are several", where="--overwrite", hint=hint)
     language = parsed.language or language_of(os.environ)
     if parsed.language is not None and not parsed.explain:
         raise UsageError("the language of what?", where="--language", hint="it is that of --explain")
@@ -100,7 +107,8 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.weights import resolve_weights
     from dongu.doctor.overview import describe_reading
     from dongu.model.place import resolve_model
-    from dongu.run.folder import RunFolder, as_begun
+    from dongu.run.folder import RunFolder
+    from dongu.run.taken import as_begun, check_free
 
     if parsed.resume and (count or folds) is None:
         options = as_begun(options)
@@ -116,7 +124,7 @@ def _run(parsed: argparse.Namespace) -> None:
         _train_seeds(options, config, count, parts=parsed.parts, soup=soup, as_json=parsed.json)
         return
     if config.out is not None and not parsed.resume:
-        RunFolder(Path(config.out)).refuse_if_taken()
+        check_free(RunFolder(Path(config.out)), overwrite=parsed.overwrite)
     data = options.pop("data")
     stream = sys.stderr if parsed.json else sys.stdout
     if parsed.parts is None:  # else the columns may be among them
@@ -126,10 +134,13 @@ def _run(parsed: argparse.Namespace) -> None:
             for line in fields(describe_reading(data)):
                 print(printable(line), file=stream, flush=True)
     from dongu.run.console import Console
-    from dongu.training import train
+
+    with loading():
+        from dongu.training import train
 
     console = Console(stream=stream)
-    how = {"explain": language if parsed.explain else None, "resume": parsed.resume, "allow": parsed.allow}
+    how: dict[str, Any] = {"overwrite": parsed.overwrite, "resume": parsed.resume, "allow": parsed.allow}
+    how["explain"] = language if parsed.explain else None
     result = train(data, console=console, parts=parsed.parts, **how, **options)
     show_result(result, console, as_json=parsed.json)
     if parsed.push_to_hub is not None and launch.rank() == 0:
@@ -158,7 +169,9 @@ def _train_seeds(
         options["model"] = pin_model(config.model)  # one commit for all of them
     from dongu.run.console import Console
     from dongu.run.folder import dump_json
-    from dongu.sweep import summary_table, train_seeds
+
+    with loading():
+        from dongu.sweep import summary_table, train_seeds
 
     main = launch.rank() == 0
     console = Console(enabled=main, stream=sys.stderr if as_json else sys.stdout)
@@ -176,10 +189,12 @@ def _train_seeds(
 
 def _train_folds(options: dict[str, Any], config: RunConfig, count: int, *, parts: Path | None, as_json: bool) -> None:
     from dongu.data.sources import read_source
-    from dongu.folds import summary_lines, train_folds
     from dongu.model.place import pin_model
     from dongu.run.console import Console
     from dongu.run.folder import dump_json
+
+    with loading():
+        from dongu.folds import summary_lines, train_folds
 
     if parts is None:
         options["model"] = pin_model(config.model)  # one commit for all of them
@@ -216,6 +231,10 @@ def train_options(parsed: argparse.Namespace, processes: int) -> dict[str, Any]:
         if flags["micro_batch_size"] is None:
             flags["micro_batch_size"] = counts[0]
     options |= {name: value for name, value in flags.items() if value is not None}
+    if options.get("out") is not None:
+        from dongu.run.taken import numbered
+
+        options["out"] = numbered(options["out"])
     if options.get("data") is None:
         raise UsageError("which data?", where="dongu train", hint="dongu train DATA: a folder, a file, or glue:mrpc")
     return options

@@ -14,6 +14,7 @@ from dongu.config import RunConfig, check_metric, make_config
 from dongu.errors import UsageError
 from dongu.extras import require_extras, require_optuna
 from dongu.space import DEFAULT_SPACE, read_space
+from dongu.waiting import loading
 
 EPILOG = """\
 examples:
@@ -68,7 +69,9 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.model.place import pin_model
     from dongu.run.console import Console
     from dongu.run.folder import dump_json
-    from dongu.tune import gain_lines, tune
+
+    with loading():
+        from dongu.tune import gain_lines, tune
 
     source = read_source(options["data"], config)
     if parsed.parts is None and "model" in options:

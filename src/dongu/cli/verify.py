@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dongu import launch
 from dongu.cli.parser import Parser, add_parts, define
+from dongu.waiting import Waiting, loading
+
+if TYPE_CHECKING:
+    from dongu.verify import Proof
 
 SHOWN = {True: "ok  ", False: "FAIL", None: "skip"}
 
@@ -29,12 +35,19 @@ def _run(parsed: argparse.Namespace) -> int:
     from dongu.run.folder import RunFolder
 
     RunFolder(parsed.folder).check_parts(parsed.parts)
-    from dongu.verify import verify
+    with loading():
+        from dongu.verify import verify
 
     holds = True
-    for proof in verify(parsed.folder, parsed.data, parts=parsed.parts):
+    proofs = verify(parsed.folder, parsed.data, parts=parsed.parts)
+    while (proof := _next(proofs)) is not None:
         holds = holds and proof.holds is not False
         if launch.rank() == 0:
             line = f"{SHOWN[proof.holds]}  {proof.name:<13} {proof.text}"
             print(json.dumps(vars(proof), ensure_ascii=False) if parsed.json else line, flush=True)
     return 0 if holds else 1
+
+
+def _next(proofs: Iterator[Proof]) -> Proof | None:
+    with Waiting("proving"):
+        return next(proofs, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -33,7 +33,7 @@ from dongu.judge.metrics import influence
 from dongu.judge.paired import MetricDifference, holm, paired_differences
 from dongu.judge.resample import TAIL
 from dongu.run.predictions import label_of
-from dongu.text import excerpt
+from dongu.text import Readable, excerpt
 from dongu.use.saved import run_of
 
 SEED = 0  # of all draws: the same runs give the same numbers
@@ -65,10 +65,11 @@ class Pair:
     examples: dict[str, list[RowExample]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Runs or recipes on one split. `differs` has a value a side of each thing that is not the same for all.
+@dataclass(frozen=True, repr=False)
+class Comparison(Readable):
+    """Runs or recipes on one split; it prints as `dongu compare` does.
 
+    `differs` has a value a side of each thing that is not the same for all.
     `rows` is None where each seed has rows of its own.
     """
 
@@ -79,6 +80,11 @@ class Comparison:
     differs: dict[str, list[Any]]
     pairs: tuple[Pair, ...]  # of each side but the first
     no_texts: str = ""  # why the examples have no text; empty where they have
+
+    def lines(self) -> Iterator[str]:
+        from dongu.comparison.words import comparison_lines
+
+        return comparison_lines(self)
 
     @property
     def of_seeds(self) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import codecs
 import difflib
 import json
+import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from io import BufferedReader
 from pathlib import Path, PurePath
 from typing import Any
@@ -24,6 +26,7 @@ from dongu.data.encoding import PIECE_BYTES, decode_utf8, in_utf8, pieces_of_lin
 from dongu.data.excel import read_sheet
 from dongu.data.json_rows import read_json_array, read_json_lines, read_json_object
 from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, reason_of
+from dongu.waiting import Waiting
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".feather", ".xlsx")
 BATCH_ROWS = 1 << 12  # of parquet, made into cells together
@@ -61,10 +64,16 @@ def read_file(path: Path, config: RunConfig = AS_FOUND) -> Table:
     if not is_archive(path.name):
         _check_suffix(path.name, origin)
     try:
-        with path.open("rb") as file:
+        size = path.stat().st_size
+        with path.open("rb") as file, Waiting(f"reading {path.name}", size, "bytes", at=partial(_place, file)):
             return read_open(file, path.name, origin, config)
     except OSError as error:
         raise data_error(origin, f"cannot be read ({error.strerror})", "check the permissions") from error
+
+
+def _place(file: BufferedReader) -> int:
+    """How far a file is read; asked of the system, as another thread reads it."""
+    return os.lseek(file.fileno(), 0, os.SEEK_CUR)
 
 
 def is_archive(name: str) -> bool:

@@ -18,6 +18,7 @@ from dongu.data.cells import json_of, parts_of, uncollected
 from dongu.data.pages import Pages, cache_folder, mapped
 from dongu.errors import DataError, ModelError, StorageError, no_panic
 from dongu.files import open_regular, write_file
+from dongu.waiting import Waiting
 
 CACHE_FORMAT = 3  # raise it when what a cache file holds changes
 PART_ROWS = 1 << 10  # tokenized together: enough for all threads; of a long row the tokenizer makes half a megabyte
@@ -171,20 +172,24 @@ def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, k
         stride = (max_length - tokenizer.num_special_tokens_to_add()) // WINDOW_OVERLAP
     backend.enable_truncation(max_length, stride=stride, strategy="longest_first", direction=side)
     backend.encode_special_tokens = tokenizer.split_special_tokens
-    for texts_of_part in zip(*(parts_of(column, PART_ROWS) for column in texts), strict=True):
-        rows = list(texts_of_part[0] if len(texts_of_part) == 1 else zip(*texts_of_part, strict=True))
-        encodings = encode(backend, rows, f"--model {tokenizer.name_or_path}")
-        flags = [bool(encoding.overflowing) for encoding in encodings]
-        if long == "head+tail" and any(flags):
-            encodings = _with_ends(backend, rows, encodings, max_length, f"--model {tokenizer.name_or_path}")
-        if long == "windows":
-            flags = [place > 0 for encoding in encodings for place in range(1 + len(encoding.overflowing))]
-            encodings = [window for encoding in encodings for window in (encoding, *encoding.overflowing)]
-        lengths.extend(map(len, encodings))
-        add(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32).tobytes())
-        if types_wanted:
-            types.add(np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.uint8).tobytes())
-        truncated.extend(flags)
+    with Waiting("tokenizing", len(texts[0]), "rows") as wait:
+        for texts_of_part in zip(*(parts_of(column, PART_ROWS) for column in texts), strict=True):
+            rows = list(texts_of_part[0] if len(texts_of_part) == 1 else zip(*texts_of_part, strict=True))
+            encodings = encode(backend, rows, f"--model {tokenizer.name_or_path}")
+            flags = [bool(encoding.overflowing) for encoding in encodings]
+            if long == "head+tail" and any(flags):
+                encodings = _with_ends(backend, rows, encodings, max_length, f"--model {tokenizer.name_or_path}")
+            if long == "windows":
+                flags = [place > 0 for encoding in encodings for place in range(1 + len(encoding.overflowing))]
+                encodings = [window for encoding in encodings for window in (encoding, *encoding.overflowing)]
+            lengths.extend(map(len, encodings))
+            add(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32).tobytes())
+            if types_wanted:
+                types.add(
+                    np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.uint8).tobytes()
+                )
+            truncated.extend(flags)
+            wait.add(len(rows))
     tokens = ids.size // np.dtype(np.int32).itemsize
     add(lengths.tobytes())
     for start in range(0, types.size, COPIED_BYTES):

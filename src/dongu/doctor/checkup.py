@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from dongu.config import RunConfig
+from dongu.config import RunConfig, make_config
 from dongu.data.examples import TextData, columns_of, read_examples
 from dongu.data.sources import Source
 from dongu.doctor.cells import set_aside
@@ -18,12 +18,13 @@ from dongu.doctor.groups import check_groups
 from dongu.doctor.lengths import Lengths, check_lengths, load_plain_tokenizer, measure
 from dongu.doctor.near import check_near
 from dongu.errors import DataError, ModelError
-from dongu.text import counted
+from dongu.text import Readable, counted
+from dongu.waiting import Waiting
 
 
-@dataclass(frozen=True)
-class Checkup:
-    """What was found, worst first.
+@dataclass(frozen=True, repr=False)
+class Checkup(Readable):
+    """What was found, worst first; it prints as `dongu inspect` does.
 
     `data` are the rows that can be used, None where there are none; `lengths` are empty where no tokenizer could be
     loaded, and `no_lengths` says why.
@@ -33,13 +34,20 @@ class Checkup:
     data: TextData | None
     lengths: dict[str, Lengths]
     no_lengths: ModelError | None = None
+    config: RunConfig = field(default_factory=lambda: make_config({}))  # that the data were read with
+    read_as: tuple[str, ...] = ()  # `Source.said`
+
+    def lines(self) -> Iterator[str]:
+        from dongu.doctor.words import checkup_lines
+
+        return checkup_lines(self, self.config)
 
 
 def inspected(checkup: Checkup) -> dict[str, Any]:
     """What `dongu inspect --json` prints: how the data are read, and the findings as in `findings.json`."""
     data, findings = checkup.data, [finding.as_json() for finding in checkup.findings]
     rows = {} if data is None else {name: len(examples) for name, examples in data.splits.items()}
-    content: dict[str, Any] = {"version": 1, "rows": rows, "findings": findings}
+    content: dict[str, Any] = {"rows": rows, "findings": findings, "read_as": checkup.read_as}
     if data is None:
         return content
     return content | {
@@ -57,19 +65,21 @@ def inspected(checkup: Checkup) -> dict[str, Any]:
 
 def examine(data: TextData, lengths: Mapping[str, Lengths]) -> list[Finding]:
     """Everything that can be found in data that training accepts, worst first."""
-    return worst_first(
-        [
-            *check_columns(data),
-            *check_duplicates(data),
-            *check_near(data),
-            *check_groups(data),
-            *check_lengths(data.splits, lengths),
-            *check_classes(data),
-        ]
-    )
+    rows = sum(map(len, data.splits.values()))
+    with Waiting(f"looking at {counted(rows, 'row')}"):
+        return worst_first(
+            [
+                *check_columns(data),
+                *check_duplicates(data),
+                *check_near(data),
+                *check_groups(data),
+                *check_lengths(data.splits, lengths),
+                *check_classes(data),
+            ]
+        )
 
 
-def inspect(source: Source, config: RunConfig) -> Checkup:
+def check_up(source: Source, config: RunConfig) -> Checkup:
     """Everything that can be found in a source: rows that training would refuse are set aside, the others examined.
 
     Raises:
@@ -77,18 +87,20 @@ def inspect(source: Source, config: RunConfig) -> Checkup:
     """
     usable = set_aside(source, columns_of(source, config), config)
     if not all(len(table) for table in usable.source.splits.values()):
-        return Checkup(usable.findings, None, {})
+        return Checkup(usable.findings, None, {}, config=config, read_as=source.said)
     try:
         data = read_examples(usable.source, config)
     except DataError as error:
         refused = Finding("error", f"{error.where}: {error.what}", "training does not start", error.hint)
-        return Checkup([*usable.findings, refused], None, {})
+        return Checkup([*usable.findings, refused], None, {}, config=config, read_as=source.said)
     lengths, no_lengths = _measure(data, config)
     return Checkup(
         worst_first([*usable.findings, *examine(data, {} if config.long == "windows" else lengths)]),
         data,
         lengths,
         no_lengths,
+        config,
+        source.said,
     )
 
 

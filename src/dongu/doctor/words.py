@@ -21,7 +21,7 @@ LOOKED_FOR = (
 )
 
 
-def report(checkup: Checkup, config: RunConfig) -> Iterator[str]:
+def checkup_lines(checkup: Checkup, config: RunConfig) -> Iterator[str]:
     """The figures of the data, each finding with its effect, advice and rows, and the count."""
     if checkup.data is not None:
         yield from fields(overview(checkup.data, checkup.lengths, config))

@@ -51,7 +51,7 @@ def facts_of(config: RunConfig, data: TextData, splits: Mapping[str, Split], mod
     return facts | {name: metadata.version(name) for name in RECORDED_VERSIONS}
 
 
-def compare(accelerator: Any, facts: Mapping[str, str]) -> None:
+def compare_facts(accelerator: Any, facts: Mapping[str, str]) -> None:
     """Compare the facts of all processes before they compute anything together; all of them raise, or none.
 
     Raises:

@@ -24,6 +24,7 @@ from dongu.judge.intervals import verdict
 from dongu.judge.paired import paired_differences
 from dongu.model.safety import VOCABULARY_LIMIT
 from dongu.use.classifier import Classifier, load
+from dongu.waiting import Waiting
 
 COMPARED_ROWS = 1000  # of validation at most: a minute or two for a base model
 TIMED_ROWS, TIMED_ROUNDS = 32, 5
@@ -65,9 +66,10 @@ def export(
         raise UsageError("an ordinal task has no ONNX form yet", where="dongu export", hint=hint)
     split, texts = _checked_rows(classifier, source)
     with replace_folder(target) as stage:
-        write_onnx(classifier.model, _example(classifier, texts), stage / GRAPH)
-        if int8:
-            write_int8(stage / GRAPH, stage / GRAPH_INT8)
+        with Waiting("writing the graph"):
+            write_onnx(classifier.model, _example(classifier, texts), stage / GRAPH)
+            if int8:
+                write_int8(stage / GRAPH, stage / GRAPH_INT8)
         made = _measure(classifier, split, target, stage)
         _copy_settings(classifier, stage)
         length = classifier.config.max_length or 0
@@ -117,7 +119,8 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
             hint=HINT,
         )
     names, seed = ("loss", *classifier.metrics.names), classifier.config.seed
-    speeds = _speeds(classifier, models, split)
+    with Waiting("measuring rows a second"):
+        speeds = _speeds(classifier, models, split)
     forms = {
         name: ExportedForm(
             size_bytes=weights if name == MODEL else (stage / name).stat().st_size,

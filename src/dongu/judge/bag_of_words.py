@@ -14,6 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, hstack
 
 from dongu.config import Task
+from dongu.waiting import Waiting
 
 # Scripts without spaces between their words give single letters, whose pairs serve as words.
 WORD = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")
@@ -157,7 +158,8 @@ def fit_linear(
         gradient[-1] = slope.sum(0)
         return losses + float((weights[:-1] ** 2).sum()) / (2 * loss_weight), gradient * unit
 
-    weights = minimize(objective, np.zeros_like(unit)) * unit
+    with Waiting("baseline, a bag of words", STEPS, "steps") as wait:
+        weights = minimize(objective, np.zeros_like(unit), wait) * unit
     return weights[:-1], weights[-1] + start
 
 
@@ -175,7 +177,9 @@ def _losses(scores: np.ndarray, truth: np.ndarray, task: Task) -> tuple[float, n
     return float(losses.sum()), np.where(scores > 0, 1, small) / (1 + small) - truth
 
 
-def minimize(objective: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray) -> np.ndarray:
+def minimize(
+    objective: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray, wait: Waiting | None = None
+) -> np.ndarray:
     """Where a convex function is least, by L-BFGS with a line search that halves (Nocedal 1980).
 
     That of scipy sums in a BLAS.
@@ -183,6 +187,8 @@ def minimize(objective: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.
     value, gradient = objective(x)
     known: list[tuple[np.ndarray, np.ndarray, float]] = []  # step, change of the gradient, 1 / their product
     for _ in range(STEPS):
+        if wait is not None:
+            wait.add()
         if float(np.abs(gradient).max()) <= SMALL_GRADIENT:
             break
         direction, shares = -gradient, []

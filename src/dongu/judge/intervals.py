@@ -32,6 +32,7 @@ from dongu.judge.resample import (
     resampled,
     student,
 )
+from dongu.waiting import Waiting
 
 CONSTANT_ANSWERS: dict[Task, str] = {  # the name of the baseline, beside each metric
     "single-label": "majority class",
@@ -57,17 +58,18 @@ def verdict(
     targets = evaluation.targets
     if targets is None or evaluation.losses is None:
         return {}
-    entries = {
-        name: {"value": evaluation.metrics[name], "low": low, "high": high}
-        for name, (low, high) in _intervals(evaluation, metrics, seed).items()
-    }
-    if metrics.task == "regression" and (tails := _kurtosis(evaluation)) >= HEAVY_TAILS:
-        entries["loss"]["kurtosis"] = tails
-    if constant is not None:
-        for name, value in baseline(metrics, constant, targets).items():
-            entries[name]["baseline"] = value
-    if metrics.task == "single-label":
-        entries["calibration_error"] = _calibration_entry(evaluation, seed)
+    with Waiting(f"intervals on {evaluation.split}"):
+        entries = {
+            name: {"value": evaluation.metrics[name], "low": low, "high": high}
+            for name, (low, high) in _intervals(evaluation, metrics, seed).items()
+        }
+        if metrics.task == "regression" and (tails := _kurtosis(evaluation)) >= HEAVY_TAILS:
+            entries["loss"]["kurtosis"] = tails
+        if constant is not None:
+            for name, value in baseline(metrics, constant, targets).items():
+                entries[name]["baseline"] = value
+        if metrics.task == "single-label":
+            entries["calibration_error"] = _calibration_entry(evaluation, seed)
     return entries
 
 

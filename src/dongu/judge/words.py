@@ -31,6 +31,7 @@ NAME_COLUMNS = 22  # columns of the names of metrics
 HEAVY = "A few rows are far off (heavy tails): the intervals of the loss and of the Pearson correlation are too narrow."
 NOT_ABOVE = "Not above"
 FEW_STEPS = 500  # in which a new head and an encoder hardly learn a task
+MORE = "try more --epochs, or --learning-rate 2e-4 with --warmup 0.1"
 LEARNT = "look at the suspect rows in report.html, whose labels may be wrong; or try another --model"
 CHOSE = "The model was chosen on validation, so these figures are a little too good."
 
@@ -132,15 +133,15 @@ def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yard
     yield from calibration(results, rows)
 
 
-def advice(results: Mapping[str, Any], yardstick: Yardstick) -> Iterator[str]:
+def advice(results: Mapping[str, Any], yardstick: Yardstick) -> str:
     """What to try after a training run that is not clearly better than a constant answer, or than a bag of words."""
     split = judged({name: entries for name, entries in results.items() if isinstance(entries, Mapping)})
     if yardstick.standing(results[split][yardstick.metric]).startswith(("not better", "worse")):
-        yield from fields([("advice", "try more --epochs, or --learning-rate 2e-4 with --warmup 0.1")])
-    elif over_bag_of_words(results, split, yardstick.metric).startswith(NOT_ABOVE):
-        few = results["steps"] < FEW_STEPS
-        more = f"{counted(results['steps'], 'update')} are few: try more --epochs, or more rows" if few else LEARNT
-        yield from fields([("advice", more)])
+        return MORE
+    if not over_bag_of_words(results, split, yardstick.metric).startswith(NOT_ABOVE):
+        return ""
+    few = results["steps"] < FEW_STEPS
+    return f"{counted(results['steps'], 'update')} are few: try more --epochs, or more rows" if few else LEARNT
 
 
 def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:

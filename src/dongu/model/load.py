@@ -39,6 +39,7 @@ from dongu.model.safety import (
     use_local_kernels,
 )
 from dongu.model.tokenizer_class import check_tokenizer_class
+from dongu.waiting import Waiting
 
 HUB_FILES = [*SETTINGS_FILES, *VOCABULARY_FILES, "tokenizer.*.json", INDEX_FILE]  # all that is read but the weights
 NEW_WEIGHTS = 1 << 24  # of a head that the files lack, at most
@@ -310,7 +311,7 @@ def _vocabulary_size(model: Any) -> int | None:
 def _loading(path: str) -> Iterator[None]:
     """Quiet loading, and one kind of error for the many that transformers raises."""
     try:
-        with no_panic(), quiet_transformers(bars=not Path(path).is_dir()):
+        with no_panic(), quiet_transformers(bars=not Path(path).is_dir()), Waiting("loading the model"):
             yield
     except ModelError:
         raise

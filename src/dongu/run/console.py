@@ -8,7 +8,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from dongu import text
+from dongu import launch, text
 from dongu.run.progress import Progress
 from dongu.text import printable
 
@@ -19,6 +19,11 @@ class Console:
     def __init__(self, *, enabled: bool = True, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stdout
         self.enabled = enabled
+
+    @property
+    def shown(self) -> TextIO | None:
+        """Where what takes a while is shown; None where nothing is."""
+        return self.stream if self.enabled else None
 
     def line(self, line: str = "") -> None:
         """One line, above the progress bar where there is one, and at once where somebody follows a file."""
@@ -45,3 +50,8 @@ class Console:
     def progress(self, total_steps: int, done: int, metrics: Sequence[str]) -> Progress:
         """The table of a run's evaluations."""
         return Progress(self, total_steps, done, metrics)
+
+
+def console_for(*, quiet: bool) -> Console:
+    """That of a call in Python."""
+    return Console(enabled=not quiet and launch.rank() == 0)

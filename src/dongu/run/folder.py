@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dongu.config import RunConfig
 from dongu.errors import CheckpointError, DataError, InputError, LockedError, UsageError
 from dongu.files import (
     is_leftover,
@@ -100,6 +99,12 @@ class RunFolder:
         """The folders in it that a run writes to."""
         return self.model, self.path / "predictions", self.checkpoints, self.path / TENSORBOARD
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What a run writes under a name of its own here."""
+        whole = (self.record, self.results, self.metrics, self.timing, self.dynamics, self.report)
+        return *whole, self.model, self.checkpoints
+
     def refuse_if_taken(self) -> None:
         """
         Raises:
@@ -126,9 +131,12 @@ class RunFolder:
         if self.path.is_dir() and not all(path.name in unused or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
             if self.is_finished:
-                what = "holds a finished run"
+                what, hint = "holds a finished run", "choose another --out (x-{n} gets a number), or give --overwrite"
             elif self.record.exists():
-                what, hint = "holds a run that has not ended", f"go on with it: dongu resume {self.path}"
+                what, hint = (
+                    "holds a run that has not ended",
+                    f"dongu resume {self.path} goes on with it; --overwrite begins anew",
+                )
             raise UsageError(what, where=f"--out {self.path}", hint=hint)
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("is a file", where=f"--out {self.path}", hint="choose another --out")
@@ -355,27 +363,6 @@ class RunFolder:
         """One row an evaluation example."""
         texts = (dump_json(line) + "\n" for line in lines)
         write_lines(self.path / "predictions" / f"{split}.jsonl", texts, within=self.path)
-
-
-def as_begun(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a run that may have begun: with its commits of the Hub, and as many threads, where none are given.
-
-    Raises:
-        LockedError: another process writes to its folder.
-        InputError: the options name no folder, or it is damaged.
-    """
-    if options.get("out") is None:
-        raise UsageError("which run?", where="--resume", hint="give its folder: --out RUN")
-    folder, begun = RunFolder(Path(options["out"])), {**options}
-    folder.refuse_if_locked()
-    if folder.record.exists():
-        recorded = folder.read_record()["options"]
-        for name in ("model", "data"):
-            given = options.get(name, RunConfig.model_fields[name].default)
-            if isinstance(given, str) and given == split_commit(str(recorded[name]))[0]:
-                begun[name] = recorded[name]
-        begun["threads"] = options.get("threads") or recorded["threads"]
-    return begun
 
 
 def dump_json(content: Any, indent: int | None = None) -> str:

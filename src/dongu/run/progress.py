@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
+from dongu.text import clock
 from dongu.update import Step
 
 if TYPE_CHECKING:
@@ -92,10 +93,3 @@ class Progress:
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "undefined"
-
-
-def clock(seconds: float) -> str:
-    """`3:07`, or `1:02:09`."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from dongu.engine.packed import without_padding
 from dongu.evaluate import evaluate, model_threshold, predict_logits
 from dongu.judge.answers import Evaluation
 from dongu.model.load import load_classifier, model_columns, usual_length
+from dongu.options import LoadOptions
 from dongu.run.predictions import answer_rows
 from dongu.text import listed
 from dongu.use.ensemble import Ensemble
@@ -121,7 +122,9 @@ class Classifier:
         return EvalBatches(split, self.collate, self.config.eval_batch_size)
 
 
-def load(model: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Any) -> Classifier:
+def load(
+    model: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Unpack[LoadOptions]
+) -> Classifier:
     """A classifier by its name: a run folder, its `model/`, any classifier's folder, `owner/name@revision` of the Hub.
 
     The arguments are those of `SavedModel.open`.
