@@ -76,6 +76,7 @@ Metric = Literal[
 ]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 READING = (
+    "header",
     "delimiter",
     "encoding",
     "quoting",
@@ -222,6 +223,9 @@ class RunConfig(BaseModel):
         None, min_length=2, description="names of the label ids 0, 1, …: negative,neutral,positive"
     )
     positive: str | None = Field(None, description="of two classes, the one that F1 is of (default: the second)")
+    header: Annotated[tuple[str, ...] | None, BeforeValidator(_by_commas)] = Field(
+        None, min_length=1, description="names of the columns of a csv or a sheet whose first line is a row: label,text"
+    )
     delimiter: Annotated[str, BeforeValidator(_character)] | None = Field(
         None, description="what stands between the cells of a csv: a character, or tab (default: what fits all rows)"
     )
@@ -240,8 +244,8 @@ class RunConfig(BaseModel):
     field: str | None = Field(
         None, min_length=1, description="path of the rows in a .json, such as data or result.rows (default: found)"
     )
-    format: Literal["plain", "label-studio", "label-studio-min", "doccano", "prodigy", "spacy"] | None = Field(
-        None, description="annotation tool that wrote the rows; plain takes them as they are (default: found)"
+    format: Literal["plain", "label-studio", "label-studio-min", "doccano", "prodigy", "argilla", "spacy"] | None = (
+        Field(None, description="annotation tool that wrote the rows; plain takes them as they are (default: found)")
     )
     sheet: str | None = Field(None, min_length=1, description="sheet of an Excel workbook (default: the first)")
     download: bool = Field(False, description="let DATA be an https:// address, which is fetched")

@@ -37,6 +37,7 @@ from dongu.consistency import (
 from dongu.data.batches import TrainUpdates
 from dongu.data.collate import Collator
 from dongu.data.examples import Examples, TextData, read_examples
+from dongu.data.shares import share_column
 from dongu.data.sources import read_source
 from dongu.data.tokenized import Split, tokenized
 from dongu.data.tokens import check_known
@@ -374,6 +375,9 @@ class Parts:
             if self.model.new_head is None:
                 scale.enter(self.model)
             return replace(loss, scale=scale), None
+        shares = tuple(share_column(self.data.columns.label, name) for name in self.data.label_names)
+        if shares[0] in self.data.splits["train"].columns:
+            return replace(loss, shares=shares), None
         if not isinstance(by_class, dict) or targets is None:
             return loss, None
         weights = torch.tensor(list(by_class.values()), dtype=torch.float32, device=self.accelerator.device)

@@ -33,6 +33,7 @@ OPTIONS = [
     "rare",
     "label_names",
     "positive",
+    "header",
     "delimiter",
     "encoding",
     "quoting",

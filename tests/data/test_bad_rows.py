@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
 import dongu
 from dongu.config import make_config
@@ -26,6 +28,15 @@ BAD: dict[str, tuple[str, int, str]] = {  # file → content after two good rows
 }
 
 
+ARRAY: dict[str, tuple[str, str]] = {  # file → element, what is said
+    "number.json": ("12", "not an object"),
+    "nan.json": ('{"text": "a", "label": NaN}', "NaN is not a JSON value"),
+    "twice.json": ('{"text": "a", "text": "b", "label": "x"}', "the key 'text' is given twice"),
+    "text.json": ('{"text": {"of": "a"}, "label": "x"}', "`text` is an object, not a text"),
+    "label.json": ('{"text": "a", "label": {"is": "x"}}', "the label is an object"),
+}
+
+
 def write(folder: Path, name: str, bad: str) -> str:
     suffix = name.partition(".")[2]
     mark = {"csv": ",", "tsv": "\t"}.get(suffix)
@@ -39,7 +50,7 @@ def write(folder: Path, name: str, bad: str) -> str:
     return str(path)
 
 
-def read(path: str, **options: Any) -> TextData:
+def read(path: Any, **options: Any) -> TextData:
     config = make_config(options)
     return read_examples(read_source(path, config), config)
 
@@ -61,6 +72,77 @@ def test_a_bad_row_is_left_out_on_demand(name: str, tmp_path: Path) -> None:
         read(path, bad_rows="drop=4.5%")
     assert "allow 4.8% and more" in caught.value.hint
     assert caught.value.where.startswith(f"{path}:{line}")
+
+
+@pytest.mark.parametrize("field", [False, True])
+@pytest.mark.parametrize("name", ARRAY)
+def test_an_element_of_an_array_is_left_out_too(name: str, field: bool, tmp_path: Path) -> None:
+    bad, what = ARRAY[name]
+    good = [json.dumps({"text": text, "label": text[0]}) for text in ("one film", "two") * 10]
+    path = tmp_path / name
+    array = ",\n".join([*good[:3], bad, *good[3:]])
+    path.write_text(f'{{"data": [{array}]}}' if field else f"[{array}]", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read(str(path))
+    assert "--bad-rows drop=1%" in caught.value.hint
+    data = read(str(path), bad_rows="drop=5%")
+    assert sum(map(len, data.splits.values())) == 20
+    [dropped] = data.dropped
+    assert dropped.where == f"{path}:4"
+    assert what in dropped.what
+    path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    with pytest.raises(DataError, match="ends in the middle"):
+        read(str(path), bad_rows="drop=5%")
+
+
+ROWS = [{"text": text, "label": text[0]} for text in ("one film", "two") * 10]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "what"),
+    [
+        ([*ROWS, {"text": b"\xff", "label": "o"}], {}, "`text` is bytes that are not UTF-8, not a text"),
+        ([*ROWS, {"text": "a", "label": ["o"]}], {"task": "single-label"}, "the label is a list"),
+        ([*ROWS, 7], {}, "not an object"),
+        (
+            [
+                *({**row, "label": ["o"]} for row in ROWS[1:]),
+                ROWS[0] | {"label": ["t"]},
+                {"text": "a", "label": ["o"] * 2},
+            ],
+            {},
+            "a label twice",
+        ),
+        ([{**row, "label": [1, 0, 1]} for row in ROWS] + [{"text": "a", "label": [1, 0]}], {}, "of 3 numbers 0 and 1"),
+        ([{**row, "a": 1, "b": 0} for row in ROWS] + [{"text": "a", "a": 2, "b": 0}], {"label_column": "a+b"}, "not 0"),
+    ],
+    ids=range(6),
+)
+def test_a_row_in_memory_and_in_parquet(rows: list[Any], options: Any, what: str, tmp_path: Path) -> None:
+    sources: list[Any] = [rows]
+    if isinstance(rows[-1], dict) and options != {"task": "single-label"}:
+        columns = {name: [row.get(name) for row in rows] for name in rows[-1]}
+        if columns["text"][-1] == b"\xff":
+            columns["text"] = [text if isinstance(text, bytes) else text.encode() for text in columns["text"]]
+        pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+        sources.append(str(tmp_path / "rows.parquet"))
+    for source in sources:
+        with pytest.raises(DataError) as caught:
+            read(source, **options)
+        assert "--bad-rows" in caught.value.hint
+        data = read(source, bad_rows="drop=5%", **options)
+        assert sum(map(len, data.splits.values())) == 20
+        [dropped] = data.dropped
+        assert dropped.where.endswith(", row 21")
+        assert what in dropped.what
+
+
+def test_a_blank_line_among_json_lines(tmp_path: Path) -> None:
+    path = write(tmp_path, "blank.jsonl", "\n")
+    with pytest.raises(DataError, match="blank line") as caught:
+        read(path)
+    assert "--bad-rows" in caught.value.hint
+    assert [row.where for row in read(path, bad_rows="drop=5%").dropped] == [f"{path}:3"]
 
 
 def test_a_word_among_numbers(tmp_path: Path) -> None:

@@ -289,7 +289,10 @@ def test_an_unseen_label_in_validation(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "validation.jsonl", rows("a", "b", "c"))
     with pytest.raises(DataError, match="`c` does not occur in train") as caught:
         read(str(tmp_path))
-    assert (caught.value.where, caught.value.hint) == (f"{path}:3", "train has: a, b")
+    assert (caught.value.where, caught.value.hint) == (
+        f"{path}:3",
+        "train has: a, b; --rare join=2 takes others as `other`",
+    )
 
 
 @pytest.mark.parametrize("blank", ["", " \t", "\u00a0"])

@@ -244,6 +244,7 @@ VALID = {
     ".parquet": parquet({key: [row[key] for row in ROWS] for key in ROWS[0]}),
     ".arrow": arrow({key: [row[key] for row in ROWS] for key in ROWS[0]}, file=False),
     ".xlsx": workbook(),
+    ".txt": b"__label__a one text\n__label__b two\r\n__label__a  three",
     ".feather": arrow({key: [row[key] for row in ROWS] for key in ROWS[0]}, file=True),
 }
 FRAGMENTS = [

@@ -32,11 +32,12 @@ from conftest import ROOT
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.data.download import _SafeRedirects
-from dongu.data.examples import read_examples
+from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
+from dongu.doctor.checkup import inspect
 from dongu.errors import DataError
 
-Columns = Mapping[str, Sequence[Any]]
+Columns = Mapping[str, Any]
 
 TEXT = ["a good film, was it", "bad; the film was bad", "not 'bad' word1", 'the "good" film', "ağaç word2", "bad word3"]
 LABEL = ["pos", "neg", "pos", "pos", "pos", "neg"]
@@ -59,6 +60,12 @@ class Shape:
     """Column → cells of train, or split → column → cells; columns that are not named here are not looked at."""
     said: str = ""
     """A part of what is said of the reading; nothing is said where it is empty."""
+    texts: Sequence[str] | None = None
+    """The texts of the rows that a run reads of train, before any are held out; by default those of `read`."""
+    means: Sequence[Any] | None = None
+    """The label of each of these: a name, the names of several, or a number; by default those of `read`."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """The rows of splits that are cut from train."""
     data: str | Callable[[Path], Any] = ""
     """DATA below the folder of the files, or what makes it; by default the only file, or the folder."""
 
@@ -83,9 +90,14 @@ class Shape:
         """Split → column → cells."""
         columns: Any = self.read
         splits: dict[str, Columns] = (
-            columns if isinstance(next(iter(columns.values())), Mapping) else {"train": columns}
+            columns if isinstance(next(iter(columns.values()), None), Mapping) else {"train": columns}
         )
         return splits
+
+    def meant(self) -> tuple[Sequence[str] | None, Sequence[Any] | None]:
+        train = self.expected()["train"]
+        texts, means = train.get("text"), train.get("label")
+        return self.texts or texts, self.means or means
 
 
 def rows_of(columns: Columns) -> list[dict[str, Any]]:
@@ -252,6 +264,94 @@ CATS = [
     for text, label in zip(TEXT, LABEL, strict=True)
 ]
 
+LINES = {"text": [TEXT[0] + "\nand more", *TEXT[1:]], "label": LABEL}
+CRLF = {"text": [TEXT[0] + "\r\nand more", *TEXT[1:]], "label": LABEL}
+BARE = "".join(f"{label}\t{text}\n" for text, label in zip(TEXT, LABEL, strict=True))
+BARE_ROWS = {TEXT[0]: TEXT[1:], LABEL[0]: LABEL[1:]}
+FASTTEXT = "".join(f"__label__{label} {text}\n" for text, label in zip(TEXT, LABEL, strict=True))
+FASTTEXT_2 = ("__label__pos " + FASTTEXT.replace("__label__pos", "__label__neg", 1)).encode()
+BOTH = [sorted(cell) for cell in SEVERAL["label"]]
+ONES = [int(label == "pos") for label in LABEL]
+INDEXED = pd.DataFrame(ROWS, index=[*"abcdef"])
+CODED = {"text": TEXT, "label": [*map(str, ONES)]}
+TEST_ROWS = {"id": [8, 9], "text": ["one", "two"]}
+KAGGLE = {"train.csv": delimited(",", {"id": range(6), **ROWS}), "test.csv": delimited(",", TEST_ROWS)}
+KAGGLE["sample_submission.csv"] = delimited(",", {"id": [8, 9], "label": ["pos", "pos"]})
+KAGGLE_ZIP = {f"{name}.zip": zipped({name: text.encode()}) for name, text in KAGGLE.items()}
+KAGGLE_READ: Any = {"train": ROWS, "test": {"text": ["one", "two"]}}
+BIGQUERY = {f"out-00000000000{i}.csv.gz": gzip.compress(half.encode()) for i, half in enumerate((HALF, REST))}
+STUDIO_CSV = {"annotation_id": range(6), "annotator": [1] * 6, "lead_time": [1.5] * 6, "sentiment": LABEL, "text": TEXT}
+CHOSEN = ['{"choices":["pos","neg"]}', *LABEL[1:]]
+STUDIO_CSV_2 = {**STUDIO_CSV, "sentiment": CHOSEN}
+STARS = {"text": TEXT, "label": [*"415451"]}
+RATED: list[dict[str, Any]] = [task(text, ["x"]) for text in TEXT]
+for made_task, stars in zip(RATED, STARS["label"], strict=True):
+    made_task["annotations"][0]["result"][0]["value"] = {"rating": int(stars)}
+
+
+def argilla(text: str, *labels: str) -> dict[str, Any]:
+    responses = {"feeling": [{"value": label, "user_id": "u", "status": "submitted"} for label in labels]}
+    return {"id": "1", "fields": {"text": text}, "metadata": {}, "suggestions": {}, "responses": responses}
+
+
+ARGILLA = [argilla(text, label) for text, label in zip(TEXT, LABEL, strict=True)] + [argilla("x", "pos", "neg")]
+ARGILLA_FLAT = [
+    {
+        "id": "1", "status": "completed", "_server_id": "s", "text": text, "feeling.responses": label and [label],
+        "feeling.responses.users": label and ["u"], "feeling.responses.status": label and ["submitted"],
+    }
+    for text, label in [*zip(TEXT, LABEL, strict=True), ("x", None)]
+]  # fmt: skip
+ARGILLA_1 = [
+    {
+        "text": text,
+        "inputs": {"text": text},
+        "prediction": None,
+        "annotation": label,
+        "annotation_agent": "me",
+        "status": "Validated",
+    }
+    for text, label in [*zip(TEXT, LABEL, strict=True), ("x", None)]
+]
+SEVERAL_FLAGS = [[1, 1], [1, 0], *[[0, 1]] * 4]
+FLAGS = {"text": TEXT, "rude": [1, 1, 0, 0, 0, 0], "sad": [1, 0, 1, 1, 0, 0], "odd": [0, 0, 0, 1, 0, 1]}
+
+
+def classed() -> Any:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    return datasets.Dataset.from_dict({"text": TEXT, "label": LABEL}, features=features)
+
+
+def by_key(key: str) -> dict[str, Any]:
+    return {key.format(i): row for i, row in enumerate(rows_of(ROWS))}
+
+
+def labels(
+    name: str, cells: Sequence[Any], means: Sequence[Any], options: Mapping[str, Any] | None = None,
+    *, mark: str = "", kind: str = "labels", said: str = "",
+) -> list[Shape]:  # fmt: skip
+    """A label column of jsonl, or of a csv where a mark is named."""
+    columns = {"text": TEXT, "label": cells}
+    files = {"a.csv": delimited(mark, columns)} if mark else {"a.jsonl": lines_of(rows_of(columns))}
+    return [Shape(f"labels: {name}", kind, files, options or {}, {}, said=said, texts=TEXT, means=means)]
+
+
+def split(name: str, options: Mapping[str, Any], **sizes: int) -> list[Shape]:
+    """Twenty rows of four users and as many days, of which some are held out."""
+    texts, names = [f"film number {i}" for i in range(20)], ["neg", "pos"] * 10
+    columns = {
+        "text": texts,
+        "label": names,
+        "user_id": [i // 4 for i in range(20)],
+        "date": [f"2026-01-{i + 1:02}" for i in range(20)],
+    }
+    ids = "id,split\n" + "".join(f"{i},{'validation' if i < 6 else 'train'}\n" for i in range(20))
+    files = {"rows.csv": delimited(",", columns), "ids.csv": ids}
+    return [
+        Shape(f"held out: {name}", "split", files, options, {}, texts=texts, means=names, sizes=sizes, data="rows.csv")
+    ]
+
+
 SHAPES: list[Shape] = [
     # Cells between delimiters, and their encodings
     Shape("csv", "csv", {"a.csv": delimited(",")}),
@@ -283,6 +383,19 @@ SHAPES: list[Shape] = [
     Shape("csv in zip", "archive", {"a.zip": zipped({"b/r.csv": CSV, "__MACOSX/r.csv": b"x"})}, said="b/r.csv in it"),
     Shape("csv of an Excel in zip", "archive", {"a.zip": zipped({"r.csv": UTF16})}, said="utf-16"),
     Shape("parquet in gzip", "archive", {"a.parquet.gz": lambda path: path.write_bytes(gzip.compress(parquet()))}),
+    Shape("csv that says `sep=;`", "csv", {"a.csv": "sep=;\r\n" + delimited(";")}),
+    Shape("csv with line breaks in cells", "csv", {"a.csv": delimited(",", LINES).replace("\n", "\r\n")}, read=CRLF),
+    Shape("csv without a header", "csv", {"a.csv": delimited(",").partition("\n")[2]}, {"header": "text,label"}),
+    Shape("tsv without a header", "csv", {"a.tsv": BARE}, {"header": "label,text"}),
+    Shape(
+        "a sheet without a header", "excel", {"a.xlsx": lambda path: workbook(path, x=BARE_ROWS)},
+        {"header": "text,label"},
+    ),
+    Shape("fastText", "fasttext", {"a.txt": FASTTEXT}, said="lines of fastText: a label and a text"),
+    Shape(
+        "fastText, several labels", "fasttext", {"a.ft.txt.bz2": bz2.compress(FASTTEXT_2)}, read=SEVERAL,
+        said="labels",
+    ),
     # Arrow
     Shape("parquet", "parquet", {"a.parquet": parquet()}),
     Shape("arrow of a stream", "arrow", {"a.arrow": arrow(file=False)}),
@@ -290,6 +403,14 @@ SHAPES: list[Shape] = [
     Shape("feather", "arrow", {"a.feather": arrow(file=True)}),
     Shape("a `Dataset` that was saved", "saved", data=lambda folder: saved(folder, None)),
     Shape("a `DatasetDict` that was saved", "saved", data=lambda folder: saved(folder, "train", "test"), read=TWO),
+    Shape(
+        "parquet with `ClassLabel`", "parquet", {"a.parquet": lambda path: classed().to_parquet(path)}, read=CODED,
+        means=LABEL,
+    ),
+    Shape("parquet of pandas with its index", "parquet", {"a.parquet": lambda path: INDEXED.to_parquet(path)}),
+    Shape(
+        "parquet with bytes", "parquet", {"a.parquet": parquet({"text": [x.encode() for x in TEXT], "label": LABEL})},
+    ),
     # Folders
     Shape("a folder of splits", "folder", {"train.csv": CSV, "dev.csv": HALF, "test.jsonl": JSONL}, read=THREE),
     Shape("a folder of splits in gzip", "folder", {"train.csv.gz": gzip.compress(CSV), "test.csv": HALF}, read=TEST),
@@ -310,6 +431,9 @@ SHAPES: list[Shape] = [
     Shape("a folder for each class", "classes", BY_CLASS, read=CLASSES, said="2 folders of texts"),
     Shape("IMDB's folders", "classes", IMDB, read={"train": CLASSES, "test": CLASSES}, said="each a class: neg, pos"),
     Shape("20 Newsgroups' folders", "classes", NEWS, LATIN, NEWS_READ, said="a class: alt.atheism, sci.space"),
+    Shape("Kaggle's files", "folder", KAGGLE, read=KAGGLE_READ),
+    Shape("Kaggle's archives", "folder", KAGGLE_ZIP, read=KAGGLE_READ, said="train.csv in it"),
+    Shape("BigQuery's shards", "shards", BIGQUERY, data="out-*.csv.gz", said="2 files"),
     # JSON
     Shape("jsonl", "json", {"a.jsonl": JSONL}),
     Shape("a json array", "json", {"a.json": json.dumps(rows_of(ROWS), indent=1)}),
@@ -320,6 +444,11 @@ SHAPES: list[Shape] = [
     Shape("pandas' `orient=\"split\"`", "json", {"a.json": json.dumps(SPLIT)}, said="an object of 3 columns"),
     Shape("pandas' `orient=\"table\"`", "json", {"a.json": json.dumps(SCHEMA)}, said="the rows of the field `data`"),
     Shape("a json of columns", "json", {"a.json": json.dumps(ROWS, indent=1)}, said="an object of 2 columns"),
+    Shape(
+        "pandas' `orient=\"index\"`", "json", {"a.json": json.dumps(by_key("{}"))},
+        said="6 rows; not used: their keys",
+    ),
+    Shape("an object of rows by their ids", "json", {"a.json": json.dumps(by_key("id {}"))}, said="6 rows; not used"),
     Shape("jsonl with optional keys", "json", {"a.jsonl": OPTIONAL}, said="`note` is null in 4 of 6 rows"),
     Shape("nested fields", "nested", {"a.jsonl": NESTED}, PATHS, {"q.text": TEXT, "a.0.label": LABEL}),
     # Annotation tools
@@ -332,6 +461,29 @@ SHAPES: list[Shape] = [
     Shape("Prodigy", "tool", {"a.jsonl": lines_of(PRODIGY)}, said="left out: 1 row, `answer` is reject"),
     Shape("Prodigy's choices", "tool", {"a.jsonl": lines_of(CHOICES)}, said="left out: 1 row, `answer` is ignore"),
     Shape("spaCy's `cats`", "tool", {"a.jsonl": lines_of(CATS)}, read=LISTED, said="rows of spaCy"),
+    Shape(
+        "Label Studio, ratings", "tool", {"a.json": json.dumps(RATED)}, read=STARS, means=STARS["label"],
+        said="Label Studio",
+    ),
+    Shape(
+        "Label Studio CSV", "tool", {"a.csv": delimited(",", STUDIO_CSV)}, {}, {"sentiment": LABEL}, texts=TEXT,
+        means=LABEL,
+    ),
+    Shape(
+        "Label Studio CSV, several labels", "tool", {"a.csv": delimited(",", STUDIO_CSV_2)},
+        read={"text": TEXT, "sentiment": SEVERAL["label"]}, means=BOTH, said="each cell of `sentiment` as a list",
+    ),
+    Shape("doccano CSV", "tool", {"a.csv": delimited(",", {"id": range(6), **ROWS, "Comments": [""] * 6})}),
+    Shape("Argilla", "tool", {"a.json": json.dumps(ARGILLA)}, said="left out: 1 row, on which the annotators disagree"),
+    Shape("Argilla, flat", "tool", {"a.jsonl": lines_of(ARGILLA_FLAT)}, said="left out: 1 row, without a response"),
+    Shape(
+        "Argilla of version 1", "tool", {"a.json": json.dumps(ARGILLA_1)},
+        said="left out: 1 row, without an annotation",
+    ),
+    Shape(
+        "Snorkel's labels", "tool", {"a.csv": delimited(",", {"text": ["x", *TEXT], "label": [-1, *ONES]})},
+        {"unlabelled": "drop"}, {}, texts=TEXT, means=[*map(str, ONES)],
+    ),
     # Excel
     Shape("Excel", "excel", {"a.xlsx": lambda path: workbook(path, first=ROWS)}),
     Shape("a sheet of Excel", "excel", {"a.xlsx": lambda path: workbook(path, x=INDEX, y=ROWS)}, {"sheet": "y"}),
@@ -346,6 +498,86 @@ SHAPES: list[Shape] = [
     Shape("a `Dataset`", "memory", data=lambda _: datasets.Dataset.from_dict(dict(ROWS))),
     Shape("a `DatasetDict`", "memory", data=lambda _: datasets.DatasetDict(train=made(), test=made()), read=TWO),
     Shape("an `IterableDataset`", "memory", data=lambda _: made().to_iterable_dataset()),
+    Shape(
+        "sets and members of an enum", "memory",
+        data=lambda _: {"text": TEXT, "label": [{*cell} for cell in SEVERAL["label"]]}, read={"text": TEXT},
+        means=BOTH,
+    ),
+    # What a label is
+    *labels("lists of 0 and 1", SEVERAL_FLAGS, [["0", "1"], ["0"], *[["1"]] * 4], kind="several"),
+    *labels("one-hot lists", [[float(i == j) for j in (0, 1)] for i in ONES], [[str(i)] for i in ONES]),
+    *labels("lists of ids", [[7, 12], [7], *[[12]] * 4], [["7", "12"], ["7"], *[["12"]] * 4]),
+    *labels("lists as text", [str(cell) for cell in SEVERAL["label"]], BOTH, mark=","),
+    *labels("JSON lists as text", [json.dumps(cell) for cell in SEVERAL["label"]], BOTH, mark=","),
+    *labels("names with bars", ["|".join(cell) for cell in SEVERAL["label"]], BOTH, mark=","),
+    *labels(
+        "names with commas", ["a,b", "a", "b", "a", "b", "b,a"], [["a", "b"], ["a"], ["b"], ["a"], ["b"], ["a", "b"]],
+        mark=";", said="semicolon",
+    ),
+    *labels(
+        "names with another mark", [" / ".join(cell) for cell in SEVERAL["label"]], BOTH, {"label_separator": " / "},
+        mark=",",
+    ),
+    *labels("true and false", [label == "pos" for label in LABEL], [str(label == "pos").lower() for label in LABEL]),
+    *labels("whole numbers with a point", [float(i) for i in ONES], [*map(str, ONES)]),
+    *labels("numbers", [0.5, 2.5, 3.0, 1.5, 4.0, 2.0], [0.5, 2.5, 3.0, 1.5, 4.0, 2.0], kind="numbers"),
+    *labels(
+        "decimal commas", ["0,5", "2,5", "3", "1,5", "4", "2"], [0.5, 2.5, 3.0, 1.5, 4.0, 2.0], mark=";",
+        said="semicolon",
+    ),
+    *labels("stars", [1, 2, 3, 3, 2, 1], ["1", "2", "3", "3", "2", "1"]),
+    *labels("stars with their order", [1, 2, 3, 3, 2, 1], [1, 2, 3, 3, 2, 1], {"task": "ordinal"}, kind="scale"),
+    *labels("ids with names", ONES, LABEL, {"label_names": "neg,pos"}),
+    *labels("the positive class", LABEL, LABEL, {"positive": "neg"}),
+    *labels("rare classes", ["a", "a", "a", "b", "c", "a"], ["a", "a", "a", "other", "other", "a"], {"rare": "join=2"}),
+    *labels(
+        "shares of classes", [[0.9, 0.1] if x else [0.2, 0.8] for x in ONES], [str(1 - x) for x in ONES], kind="soft",
+    ),
+    Shape(
+        "columns of 0 and 1", "several", {"a.csv": delimited(",", FLAGS)}, read={}, texts=TEXT,
+        means=[["rude", "sad"], ["rude"], ["sad"], ["sad", "odd"], [], ["odd"]],
+    ),
+    Shape(
+        "rows without a label", "labels", {"a.jsonl": lines_of([*rows_of(ROWS), {"text": "x", "label": None}])},
+        {"unlabelled": "drop"}, {}, texts=TEXT, means=LABEL,
+    ),
+    Shape(
+        "rows without a text", "labels", {"a.csv": "text,label\n,pos\n" + CSV.decode().partition("\n")[2]},
+        {"empty": "drop"}, {}, texts=TEXT, means=LABEL,
+    ),
+    Shape("rows that cannot be read", "labels", {"a.csv": CSV.decode() + "a,b,c\n"}, {"bad_rows": "drop=15%"}),
+    Shape(
+        "elements that are no rows", "labels", {"a.json": "[NaN, 7, " + json.dumps(rows_of(ROWS))[1:]},
+        {"bad_rows": "drop=25%"},
+    ),
+    # Which columns
+    Shape(
+        "names in capitals", "columns", {"a.csv": delimited(",", {"ID": range(6), "Text": TEXT, "LABEL": LABEL})},
+        read={}, texts=TEXT, means=LABEL,
+    ),
+    Shape(
+        "names of several words", "columns", {"a.csv": delimited(",", {"Review Text": TEXT, "Star Rating": ONES})},
+        read={}, texts=TEXT, means=[*map(str, ONES)],
+    ),
+    Shape(
+        "one column left", "columns", {"a.csv": delimited(",", {"queue": LABEL, "what": TEXT})}, read={}, texts=TEXT,
+        means=LABEL,
+    ),
+    Shape(
+        "a pair of texts", "pair", {"a.csv": delimited(",", {"premise": TEXT, "hypothesis": TEXT, "label": LABEL})},
+        read={}, texts=[f"{x} / {x}" for x in TEXT], means=LABEL,
+    ),
+    Shape(
+        "two columns as one text", "columns",
+        {"a.csv": delimited(",", {"title": TEXT, "body": TEXT, "label": LABEL})}, {"text_columns": ("title+body",)},
+        {}, texts=[f"{x}\n{x}" for x in TEXT], means=LABEL,
+    ),
+    # Which rows are held out
+    *split("shares", {"validation": 0.2, "test": 0.2}, train=12, validation=4, test=4),
+    *split("groups", {"group_column": "user_id", "validation": 0.2}, train=16, validation=4),
+    *split("the newest rows", {"time_column": "date", "validation": 0.2}, train=16, validation=4),
+    *split("one of five folds", {"fold": "2/5"}, train=16, validation=4),
+    *split("a file of ids", {"split_file": "ids.csv"}, train=14, validation=6),
 ]  # fmt: skip
 
 
@@ -361,11 +593,44 @@ def test_a_shape_is_read_cell_by_cell(shape: Shape, tmp_path: Path) -> None:
     assert bool(shape.said) == bool(said)
 
 
+def told(data: TextData, examples: Examples, row: int) -> Any:
+    """The label of a row as a person says it."""
+    assert examples.targets is not None
+    target = examples.targets[row]
+    if data.task == "multi-label":
+        return sorted(name for name, flag in zip(data.label_names, target, strict=True) if flag)
+    return data.label_names[target] if data.task == "single-label" else float(target)
+
+
+@pytest.mark.parametrize("shape", [x for x in SHAPES if x.meant()[1] and x.read is not HALF_ROWS], ids=str)
+def test_a_shape_means_what_it_says(shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The texts and the labels of a run, row by row, whatever part they are held out for."""
+    monkeypatch.chdir(tmp_path)  # the file of ids is named by its path
+    config = make_config(shape.options)
+    data = read_examples(read_source(shape.write(tmp_path), config), config)
+    parts = {name: part for name, part in data.splits.items() if name in ("train", *data.held_out)}
+    rows = sorted(
+        (int(part.ids[row]), " / ".join(text[row] for text in part.texts), told(data, part, row))
+        for part in parts.values()
+        for row in range(len(part))
+    )
+    texts, means = shape.meant()
+    assert means is not None
+    assert texts is None or [text for _, text, _ in rows] == [*texts]
+    assert [label for _, _, label in rows] == [sorted(label) if isinstance(label, list) else label for label in means]
+    assert {name: len(part) for name, part in data.splits.items() if name in shape.sizes} == shape.sizes
+
+
 def first_of_each(shapes: Iterable[Shape]) -> list[Shape]:
     first: dict[str, Shape] = {}
     for shape in shapes:
         first.setdefault(shape.kind, shape)
     return [*first.values()]
+
+
+def test_there_are_many() -> None:
+    assert len(SHAPES) >= 90
+    assert len({shape.name for shape in SHAPES}) == len(SHAPES)
 
 
 @pytest.mark.parametrize("shape", first_of_each(SHAPES), ids=str)
@@ -386,6 +651,41 @@ def test_fields_within_a_column_are_named_where_the_label_cannot_be_told(tmp_pat
     with pytest.raises(DataError) as caught:
         read_examples(read_source(tmp_path / "a.jsonl"), make_config({}))
     assert "ticket, meta.by.id, meta.queue" in caught.value.hint
+
+
+def test_quotes_that_look_like_those_of_csv_are_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text(QUOTED, encoding="utf-8")
+    for quoting in (None, "none", "csv"):
+        config = make_config({"quoting": quoting, "model": "not/here"})
+        findings = inspect(read_source(tmp_path / "a.tsv", config), config).findings
+        advice = [found.advice for found in findings if "double quote" in found.what]
+        assert len(advice) == (quoting is None)
+        assert all("--quoting csv" in words and "--quoting none" in words for words in advice)
+
+
+@pytest.mark.parametrize(
+    ("cells", "what"),
+    [
+        ([(label, f"{label} is a film {i} of many") for i in range(4) for label in ("p", "n")], "line may be a row"),
+        ([(label, f"{label} is a film {i} of many") for i in range(4) for label in ("spam", "ham")], "may be a row"),
+        (
+            [(label, f"{label} {i}") for i in range(4) for label in ("p", "n")],
+            "which column is the label cannot be told",
+        ),
+        ([("3", "a long title that no column has", "a b c")] * 5, "which column is the label cannot be told"),
+    ],
+)
+def test_a_row_is_not_taken_for_a_header(cells: list[tuple[str, ...]], what: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("".join(",".join(row) + "\n" for row in cells), encoding="utf-8")
+    with pytest.raises(DataError, match=what) as caught:
+        read_examples(read_source(path), make_config({}))
+    assert "--header" in caught.value.hint
+    if len(cells[0]) == 2:
+        header = {"text": [text for _, text in cells[1:]], cells[0][0]: [label for label, _ in cells[1:]]}
+        path.write_text(delimited(",", header), encoding="utf-8")
+        config = make_config({"label_column": cells[0][0], "text_columns": ["text"]})
+        assert read_examples(read_source(path), config).columns.label == cells[0][0]
 
 
 class Pipe(io.BytesIO):
@@ -507,6 +807,11 @@ REFUSED: list[tuple[Mapping[str, str | bytes], str, str]] = [
     ({"state.json": '{"_data_files": [{"filename": "../x.arrow"}]}'}, "does not name the files", "load_from_disk"),
     ({"train/part-0.csv": HALF, "train/part-1.jsonl": JSONL.replace("text", "t")}, "are t, label, and those", "same"),
     ({"pos/1.txt": "x", "neg/1.txt": b"\xff\xfe\xff"}, "not in utf-16", "--encoding"),
+    ({"a/1.txt": "x", "a/1.ann": "T1"}, "no train split; there is a", "in at least two classes"),
+    ({"1.txt": "x", "1.ann": "T1 x"}, "no train split; there is 1.ann, 1.txt", "a folder for each class"),
+    ({"a.txt": "a text\tx\n"}, "does not begin with __label__", "name it .tsv"),
+    ({"a.json": '[{"text": "x", "label": NaN}]'}, "NaN is not a JSON value", "--bad-rows drop=1%"),
+    ({"a.json": json.dumps([["x", "y"]])}, "not an object", "--bad-rows drop=1%"),
     ({"pos/1.csv": "x", "neg/1.csv": "x"}, "no train split; there is neg, pos", "folders by class hold files of text"),
 ]
 

@@ -393,7 +393,7 @@ def test_one_file_is_train_and_a_local_path_wins(tmp_path: Path, monkeypatch: py
         ("qqqq", "no file or folder here, and no Hub name", "DATA is a folder"),
         ("", "no file or folder here", "DATA is a folder"),
         ("a/b/c", "no file or folder here", "DATA is a folder"),
-        ("notes.txt", "files ending in .txt are not read", ".feather or .xlsx"),
+        ("notes.txt", "does not begin with __label__", "a folder for each class"),
         ("glue", "GLUE has no task ''", "mrpc"),
         ("glue:mrcp", "GLUE has no task 'mrcp'", "mrpc"),
     ],

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeAlias
 
 from dongu.data.cells import column_of
-from dongu.data.table import Number, Table, data_error
+from dongu.data.table import FLAGS, Number, Table, data_error, is_flag
 from dongu.text import counted
 
 Row: TypeAlias = dict[str, Any]
@@ -78,10 +79,41 @@ def _prodigy(row: Row) -> Row | str:
 
 
 def _spacy(row: Row) -> Row | str:
-    label = [name for name, value in row["cats"].items() if value in ("1", "1.0") or value is True]
-    return {**row, "label": label}
+    if not all(map(is_flag, row["cats"].values())):  # shares: --label-column cats.a+cats.b
+        return row
+    return {**row, "label": [name for name, value in row["cats"].items() if FLAGS[str(value).lower()]]}
 
 
+def _argilla(row: Row) -> Row | str:
+    """Each question becomes a column; what several people answer counts where they agree."""
+    if "annotation" in row:  # of version 1
+        texts = row["inputs"] if isinstance(row.get("inputs"), dict) else {"text": row.get("text")}
+        return "without an annotation" if row["annotation"] is None else {**texts, "label": row["annotation"]}
+    answers: dict[str, list[Any]] = {}
+    if isinstance(row.get("fields"), dict):
+        fields = row["fields"]
+        for name, given in row["responses"].items():
+            answers[name] = [answer["value"] for answer in given or () if answer.get("status", _SENT) == _SENT]
+    else:  # as `to_datasets` writes it
+        fields, questions = {}, [name.removesuffix(_ANSWERS) for name in row if name.endswith(_ANSWERS)]
+        beside = tuple(f"{question}." for question in questions)
+        for name, cell in row.items():
+            if name not in ("id", "status", "_server_id") and not name.startswith(beside):
+                fields[name] = cell
+        for name in questions:
+            given = row[name + _ANSWERS] or []
+            states = row.get(f"{name}{_ANSWERS}.status") or [_SENT] * len(given)
+            answers[name] = [value for value, state in zip(given, states, strict=True) if state == _SENT]
+    labels = {name: values[0] for name, values in answers.items() if values}
+    if not labels:
+        return "without a response"
+    if any(value != labels[name] for name, values in answers.items() for value in values):
+        return "on which the annotators disagree"
+    return {**fields, **({"label": next(iter(labels.values()))} if len(answers) == 1 else labels)}
+
+
+_ANSWERS, _SENT = ".responses", "submitted"
+_ARGILLA_1 = {"annotation", "annotation_agent", "prediction", "status"}
 _MIN_KEYS = {"annotator", "annotation_id", "lead_time"}
 _NO_LABELS = {"Comments", "comments", "accept", "options"}
 _DOCCANO_KEYS = {"Comments", "comments", "annotation_approver", "meta"}
@@ -101,6 +133,15 @@ TOOLS: Mapping[str, Tool] = {
         "Prodigy",
         lambda row: {"text", "answer"} <= row.keys() and bool({"_task_hash", "accept"} & row.keys()),
         _prodigy,
+    ),
+    "argilla": Tool(
+        "Argilla",
+        lambda row: (
+            (isinstance(row.get("fields"), dict) and isinstance(row.get("responses"), dict))
+            or any(name.endswith(_ANSWERS) for name in row)
+            or row.keys() >= _ARGILLA_1
+        ),
+        _argilla,
     ),
     "spacy": Tool("spaCy", lambda row: "text" in row and isinstance(row.get("cats"), dict), _spacy, one_label=False),
 }
@@ -126,6 +167,26 @@ class Converter:
                 columns[name] = column_of(_first(cell) for cell in column)
                 said.append(f"each list of `{name}` has one label at most: single labels")
         return replace(table, columns=columns, said=(*said, *table.said))
+
+
+def with_choices(table: Table) -> Table:
+    """A csv of Label Studio, in which several labels of a row are JSON, as lists; any other table as it is."""
+    if not table.columns.keys() >= _MIN_KEYS:
+        return table
+    columns, start = dict(table.columns), '{"choices":'
+    for name in table.columns:
+        column: Sequence[Any] = table.columns[name]
+        if any(cell.startswith(start) for cell in column):
+            try:
+                columns[name] = column_of(
+                    [*map(str, json.loads(cell)["choices"])] if cell.startswith(start) else [cell] if cell else []
+                    for cell in column
+                )
+            except ValueError:  # it only looks like it: the cells stay what they are
+                continue
+            said = f"each cell of `{name}` as a list, by the choices of Label Studio (--format plain)"
+            table = replace(table, said=(*table.said, said))
+    return replace(table, columns=columns)
 
 
 def _first(cell: Any) -> Any:
@@ -169,10 +230,13 @@ def _converted(
 ) -> Iterator[tuple[int, Any]]:
     some = False
     for line, row in rows:
-        if not isinstance(row, dict) or not tool.is_of(row):
+        try:
+            read = tool.read(row) if isinstance(row, dict) and tool.is_of(row) else None
+        except (AttributeError, LookupError, TypeError, ValueError):  # something in it is not what the tool writes
+            read = None
+        if read is None:
             what = f"this row is not one of {tool.name}, as the first one is"
             raise data_error(f"{origin}:{line}", what, "--format plain takes the rows as they are")
-        read = tool.read(row)
         if isinstance(read, str):
             left_out[read] += 1
             continue

@@ -17,7 +17,18 @@ from itertools import accumulate, compress, islice, pairwise, zip_longest
 from typing import Any, TypeAlias, TypeVar, overload
 
 from dongu.data.pages import Pages
-from dongu.data.table import BadRow, Cell, Number, Places, Table, check_names, data_error, not_empty, put_aside
+from dongu.data.table import (
+    BAD_ROWS_ADVICE,
+    BadRow,
+    Cell,
+    Number,
+    Places,
+    Table,
+    check_names,
+    data_error,
+    not_empty,
+    put_aside,
+)
 from dongu.text import is_blank
 
 PAGE_ROWS = 1 << 14  # rows that are packed together
@@ -306,7 +317,7 @@ def table_of_objects(
     for number, value in objects:
         where = f"{origin}:{number}" if lines else f"{origin}, row {number}"
         if not isinstance(value, dict) or not value:
-            hint = 'every row is an object, such as {"text": "…", "label": "…"}'
+            hint = f'every row is an object, such as {{"text": "…", "label": "…"}}; or {BAD_ROWS_ADVICE}'
             put_aside(bad, data_error(where, "this row is not an object with a key for each column", hint))
             continue
         if not keys:

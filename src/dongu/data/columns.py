@@ -21,13 +21,14 @@ from dongu.data.names import (
     pair_of,
     to_read,
 )
-from dongu.data.table import Cell, Table, inner_names, is_flag, is_word, kind_of
+from dongu.data.table import BAD_ROWS_ADVICE, Cell, Table, inner_names, is_flag, is_word, kind_of
 from dongu.errors import DataError
 from dongu.text import is_blank
 
 SAMPLED_ROWS = 1000  # of a column that is looked at for texts
 FEW_LETTERS = 12  # a row, which are no text: a name, a place or a date
 _NUMBER = re.compile(r"-?[0-9]+([.,][0-9]+)?")
+LONGEST_NAME = 6  # words of a column
 FEWEST_FLAGS = 3  # columns of 0 and 1 that together are taken for the labels that a row may have
 
 
@@ -64,27 +65,47 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
         texts = _as_written(texts, available)
     if label is not None:
         [label] = _as_written([label], available)
+    asked = label
     if label is None:
         label = _usual_label(table, [name for name in available if name not in (texts or ())])
     if texts is None:
         texts = _usual_texts(table, [name for name in available if name not in _all_parts([label or ""], available)])
     if label is None and texts:
         label = _left_label(table, [name for name in available if name not in _all_parts(texts, available)])
+    if asked is None and label is not None and _is_a_cell(label, table):
+        what = f"the first line may be a row: `{label}` is the name of the column of the labels, and a label in it"
+        hint = f"without a header line, --header A,B,… names the columns; if it is one: --label-column {label}"
+        raise DataError(what, where=table.origin, hint=hint)
     if label is None:
         raise DataError(
             "which column is the label cannot be told",
             where=table.origin,
-            hint=f"name it with --label-column (of 0 and 1: a+b+c); the columns are: {inner_names(table)}",
+            hint=f"name it with --label-column (of 0 and 1, or of shares: a+b+c){_headless(table)}; the columns are: "
+            f"{inner_names(table)}",
         )
     if texts is None:
         raise DataError(
             "which columns are the text cannot be told",
             where=table.origin,
-            hint=f"name them with --text-columns A [B]; the columns are: {inner_names(table)}",
+            hint=f"name them with --text-columns A [B]{_headless(table)}; the columns are: {inner_names(table)}",
         )
     if read_twice := {*_all_parts(texts, available)} & {*_all_parts([label], available)}:
         raise DataError(f"the column `{min(read_twice)}` is both text and label", where=table.origin)
     return Columns(tuple(texts), label)
+
+
+def _is_a_cell(label: str, table: Table) -> bool:
+    """Whether the name of a column stands in it too, and is no usual one: a column `label` may have a class `label`."""
+    return by_words([label]).keys().isdisjoint(LABELS) and label in table.columns.get(label, ())
+
+
+def _headless(table: Table) -> str:
+    """What to do where a name looks like a cell: a number, a sentence, or one that stands in the column too."""
+    like_cells = any(
+        _NUMBER.fullmatch(name) or len(name.split()) > LONGEST_NAME or name in column
+        for name, column in table.columns.items()
+    )
+    return ", or if the first line is a row, all columns with --header A,B,…" if like_cells else ""
 
 
 def usual_texts(table: Table) -> tuple[str, ...]:
@@ -243,6 +264,17 @@ def text_fault(cells: Sequence[Cell]) -> str:
     return fault
 
 
+def text_faults(table: Table, names: Sequence[str]) -> list[str]:
+    """By row, what stands in place of a text that is no text, and neither empty nor null."""
+    faults = [""] * len(table)
+    for name in names:
+        parts = parts_of(name, table.columns) or ()
+        for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
+            if (fault := text_fault(cells)) not in ("", "empty", kind_of(None)):
+                faults[row] = f"`{name}` is {fault}, not a text"
+    return faults
+
+
 EMPTY_ADVICE = "--empty drop leaves rows without a text out"
 
 
@@ -267,6 +299,6 @@ def _text_cells(table: Table, name: str, parts: Sequence[str]) -> Iterator[tuple
                 hint = f"{EMPTY_ADVICE}; or fill {'the text' if len(parts) == 1 else 'one'} in"
                 raise DataError(f"`{name}` is empty", where=table.where(row), hint=hint)
             part = next(part for part, cell in zip(parts, cells, strict=True) if kind_of(cell) == fault)
-            hint = EMPTY_ADVICE if fault == kind_of(None) else ""
+            hint = EMPTY_ADVICE if fault == kind_of(None) else BAD_ROWS_ADVICE
             raise DataError(f"`{part}` is {fault}, not a text", where=table.where(row), hint=hint)
         yield cells

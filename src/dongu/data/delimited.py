@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from io import BufferedReader
@@ -18,6 +19,8 @@ from dongu.errors import DataError
 from dongu.text import is_blank
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+KEPT_QUOTES = 'quotes are kept as a part of the cells, though they look like those of csv: --quoting csv reads ""'
+_DECLARED = re.compile(r"sep=([^\"\r\n])\r?\n?")  # the first line of a csv for Excel
 
 
 def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: str) -> Table:
@@ -30,10 +33,17 @@ def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: 
         DataError: the rows do not fit the header, or what is between the cells cannot be told.
     """
     with _cells_of_any_size():
-        delimiter, said = (config.delimiter, "") if config.delimiter else _find(file, origin, config, usual)
+        declared = _DECLARED.fullmatch(next(_lines_of_cells(file, origin)))
+        file.seek(0)
+        if given := config.delimiter or (declared and declared[1]):
+            delimiter, said = given, ""
+        else:
+            delimiter, said = _find(file, origin, config, usual)
         dialect = _Dialect(delimiter, config, usual, origin)
         rows = dialect.rows(_lines_of_cells(file, origin))
-        _, header = next(rows)
+        if declared:
+            next(rows)
+        header = [*config.header] if config.header else next(rows, (1, []))[1]
         if not header:
             raise data_error(f"{origin}:1", "the first line is empty", "begin with the names of the columns")
         kept = [place for place, name in enumerate(header) if not is_blank(name)] or [0]
@@ -122,7 +132,7 @@ class _Dialect:
     def __init__(self, delimiter: str, config: RunConfig, usual: str, origin: str) -> None:
         self._delimiter, self._escape, self._origin = delimiter, config.escape, origin
         self._quoted = (config.quoting or ("none" if usual == delimiter == "\t" else "csv")) == "csv"
-        self._doubled, self._bare, self._last = False, False, ""
+        self._doubled, self._bare, self._last, self._asked = False, False, "", config.quoting is not None
         name = DELIMITERS.get(delimiter, repr(delimiter))
         self.hint = f'put a cell that holds {name} or a line break in double quotes, and write "" for a quote in it'
         if not self._quoted:
@@ -131,9 +141,7 @@ class _Dialect:
     @property
     def said(self) -> str:
         """What is odd about the rows that were read."""
-        if self._doubled and not self._bare:
-            return 'quotes are kept as a part of the cells, though they look like those of csv: --quoting csv reads ""'
-        return ""
+        return KEPT_QUOTES if self._doubled and not self._bare and not self._asked else ""
 
     def rows(self, lines: Iterable[str], *, checked: bool = True) -> Iterator[tuple[int, list[str]]]:
         """Each row with the line at which it begins; an empty line is an empty list.
@@ -173,7 +181,7 @@ class _Dialect:
         elif "expected after" in str(error):
             inside = "" if last_line == line else f", which runs on to line {last_line}"
             what = f"text follows the closing quote of a cell in this row{inside}"
-            hint = 'write a quote inside a quoted cell as ""; check that each quoted cell is closed'
+            hint = 'write a quote inside a quoted cell as ""; if quotes are a part of the texts: --quoting none'
             if '\\"' in self._last:
                 hint = "if \\\" stands for a quote: --escape '\\'"
         return data_error(f"{self._origin}:{line}", what, hint)

@@ -10,10 +10,18 @@ from itertools import compress
 
 import numpy as np
 
-from dongu.config import NUMBERS, RunConfig, Task, task_problems
+from dongu.config import NUMBERS, RunConfig, Task, option_flag, task_problems
 from dongu.data.cells import column_of, json_of, take_rows, uncollected
-from dongu.data.columns import Columns, choose_columns, length_of_texts, parts_of, read_texts, with_texts
-from dongu.data.flags import join_flags
+from dongu.data.columns import (
+    Columns,
+    choose_columns,
+    length_of_texts,
+    parts_of,
+    read_texts,
+    text_faults,
+    with_texts,
+)
+from dongu.data.flags import flag_faults, join_flags
 from dongu.data.forms import Form, as_read, form_of, malformed
 from dongu.data.glue import glue_task
 from dongu.data.labels import (
@@ -25,9 +33,10 @@ from dongu.data.labels import (
     with_names,
     with_other,
 )
+from dongu.data.shares import SAID, share_columns, soft_splits, with_shares
 from dongu.data.sources import Source
 from dongu.data.splits import CUT_SPLITS, column_of_name, cut, group_codes, shares_of
-from dongu.data.table import BadRow, Table, place_of
+from dongu.data.table import BadRow, Cell, Table, place_of
 from dongu.errors import DataError, UsageError
 from dongu.text import counted, listed
 
@@ -142,62 +151,24 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         DataError: a column is missing, a text or a label is empty or of the wrong kind, a label of another split
             does not occur in train, or the data cannot be split.
     """
-    train = source.splits["train"]
     columns = columns_of(source, config)
-    tables = {name: join_flags(table, columns.label) for name, table in source.splits.items()}
-    whole = sum(map(len, tables.values()))
-    if config.empty == "drop":
-        tables = {name: with_texts(table, columns.texts) for name, table in tables.items()}
-    without_text = whole - sum(map(len, tables.values()))
-    form = form_of(tables["train"], columns.label, config.task, config.label_separator)
-    task, drop = form.task, config.unlabelled == "drop"
-    if problems := task_problems(config, task):
-        raise UsageError("; ".join(problems))
-    hidden = [name for name in tables if name.startswith("test") and hides_labels(tables[name], columns.label)]
-    dropped = [row for table in tables.values() for row in table.bad]
-    if config.bad_rows is not None:
-        for name in [name for name in tables if name not in hidden and columns.label in tables[name].columns]:
-            reasons = [malformed(cell, form) for cell in tables[name].columns[columns.label]]
-            dropped += [BadRow(tables[name].where(row), reason) for row, reason in enumerate(reasons) if reason]
-            if any(reasons):
-                tables[name] = take_rows(tables[name], [not reason for reason in reasons])
-        _check_share(dropped, whole + sum(len(table.bad) for table in source.splits.values()), config.bad_rows)
-    whole -= len(dropped) - sum(len(table.bad) for table in source.splits.values())
-    tables |= {
-        name: as_read(table, columns.label, form, drop=drop) for name, table in tables.items() if name not in hidden
-    }
-    joined: tuple[str, ...] = ()
-    labelled = [name for name in tables if name not in hidden]
-    if config.label_names is not None:
-        tables |= {name: with_names(tables[name], columns.label, config.label_names) for name in labelled}
-    if config.rare is not None:
-        counts = Counter(class_names(tables["train"], columns.label))
-        known = {name for name, count in counts.items() if count >= int(config.rare.partition("=")[2])}
-        joined = tuple(sorted(counts.keys() - known))
-        tables |= {name: with_other(tables[name], columns.label, known) for name in labelled}
+    kept = _kept_rows(source, columns, config)
+    task = kept.form.task
+    tables, joined = _with_classes(kept, columns.label, config)
     names = name_labels(tables["train"], task, columns.label)
     if config.positive is not None:
         names = _with_positive(names, config.positive)
     splits = {
-        name: _examples(table, columns, task, names, config.columns, hidden_allowed=name in hidden)
+        name: _examples(table, columns, task, names, config.columns, hidden_allowed=name in kept.hidden)
         for name, table in tables.items()
     }
     for column, codes in _groups(tables, config.group_column).items():
         for name, split in splits.items():
             splits[name] = replace(split, groups={**split.groups, column: codes[name]})
     parted = cut(splits["train"], tables["train"], config, task, names, shares_of(config, splits))
-    held_out = tuple(name for name in parted if name != "train")
     splits |= parted
-    splits = {name: splits[name] for name in dict.fromkeys([*CUT_SPLITS, *splits]) if name in splits}
-    used = {
-        part
-        for name in (*columns.texts, columns.label, *(config.columns or ()), config.group_column, config.time_column)
-        if name is not None
-        for part in parts_of(name, train.columns) or ()
-    }
-    unused = tuple(name for name in train.columns if name not in used)
-    left_out = whole - without_text - sum(map(len, tables.values()))
-    lengths = {name: length_of_texts(train.columns[name]) for name in (unused if config.text_columns is None else ())}
+    unused = _unused(source.splits["train"], columns, config)
+    lengths = {} if config.text_columns else {name: length_of_texts(cells) for name, cells in unused.items()}
     return TextData(
         source.name,
         source.place,
@@ -205,18 +176,99 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         columns,
         task,
         names,
-        splits,
-        unused,
-        held_out,
-        form,
-        left_out,
+        {name: splits[name] for name in dict.fromkeys([*CUT_SPLITS, *splits]) if name in splits},
+        (*unused,),
+        tuple(name for name in parted if name != "train"),
+        kept.form,
+        kept.left_out,
         {name: length for name, length in lengths.items() if length},
         source.not_read,
         source.said,
-        without_text,
+        kept.without_text,
         joined,
-        tuple(dropped),
+        kept.dropped,
     )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The rows that are used, with the label column in the plainest way, and how many are not."""
+
+    tables: dict[str, Table]
+    form: Form
+    hidden: list[str]  # splits whose labels are
+    without_text: int
+    dropped: tuple[BadRow, ...]
+    left_out: int
+
+
+def _kept_rows(source: Source, columns: Columns, config: RunConfig) -> _Kept:
+    """
+    Raises:
+        UsageError: an option does not fit the task.
+        DataError: there are rows that are not to be left out, or more of them than may be.
+    """
+    label, tables = columns.label, dict(source.splits)
+    whole = sum(len(table) + len(table.bad) for table in tables.values())
+    if config.task in (None, "single-label"):
+        tables = soft_splits(tables, label, config.label_names, drop=config.bad_rows is not None)
+    soft = share_columns(tables["train"], label)
+    dropped = [row for table in tables.values() for row in table.bad]
+
+    def leave_out(name: str, reasons: Sequence[str]) -> None:
+        dropped.extend(BadRow(tables[name].where(row), reason) for row, reason in enumerate(reasons) if reason)
+        if any(reasons):
+            tables[name] = take_rows(tables[name], [not reason for reason in reasons])
+
+    if config.bad_rows is not None:
+        for name in tables:
+            leave_out(name, text_faults(tables[name], columns.texts))
+            leave_out(name, flag_faults(tables[name], columns.label))
+    tables = {name: join_flags(table, columns.label) for name, table in tables.items()}
+    before = sum(map(len, tables.values()))
+    if config.empty == "drop":
+        tables = {name: with_texts(table, columns.texts) for name, table in tables.items()}
+    without_text = before - sum(map(len, tables.values()))
+    form = form_of(tables["train"], columns.label, config.task, config.label_separator)
+    form = replace(form, said=SAID) if soft else form
+    problems = task_problems(config, form.task)
+    for name in ("class_weights", "rare") if soft else ():
+        if getattr(config, name) is not None:
+            problems.append(f"{option_flag(name)}: soft labels are not of one class")
+    if problems:
+        raise UsageError("; ".join(problems))
+    hidden = [name for name in tables if name.startswith("test") and hides_labels(tables[name], columns.label)]
+    labelled = [name for name in tables if name not in hidden]
+    if config.bad_rows is not None:
+        for name in [name for name in labelled if columns.label in tables[name].columns]:
+            leave_out(name, [malformed(cell, form) for cell in tables[name].columns[columns.label]])
+        _check_share(dropped, whole, config.bad_rows)
+    before = sum(map(len, tables.values()))
+    drop = config.unlabelled == "drop"
+    tables |= {name: as_read(tables[name], columns.label, form, drop=drop) for name in labelled}
+    return _Kept(tables, form, hidden, without_text, tuple(dropped), before - sum(map(len, tables.values())))
+
+
+def _with_classes(kept: _Kept, label: str, config: RunConfig) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """The tables with classes as `--label-names` and `--rare` want them, and the classes that `--rare` joins."""
+    tables, labelled = dict(kept.tables), [name for name in kept.tables if name not in kept.hidden]
+    if config.label_names is not None and not share_columns(tables["train"], label):
+        tables |= {name: with_names(tables[name], label, config.label_names) for name in labelled}
+    if config.rare is None:
+        return tables, ()
+    counts = Counter(class_names(tables["train"], label))
+    known = {name for name, count in counts.items() if count >= int(config.rare.partition("=")[2])}
+    tables |= {name: with_other(tables[name], label, known) for name in labelled}
+    return tables, tuple(sorted(counts.keys() - known))
+
+
+def _unused(train: Table, columns: Columns, config: RunConfig) -> dict[str, Sequence[Cell]]:
+    """The columns of train that the run does not read."""
+    names = (*columns.texts, columns.label, *(config.columns or ()), config.group_column, config.time_column)
+    used = {part for name in names if name is not None for part in parts_of(name, train.columns) or ()}
+    if soft := share_columns(train, columns.label):  # which the doctor hands on
+        used |= {*soft, *columns.label.split("+")}
+    return {name: cells for name, cells in train.columns.items() if name not in used}
 
 
 def _check_share(dropped: Sequence[BadRow], rows: int, allowed: str) -> None:
@@ -251,6 +303,9 @@ def read_rows(table: Table, config: RunConfig, names: Sequence[str]) -> Examples
     """
     columns = Columns(config.text_columns or (), config.label_column or "")
     task = config.task or "single-label"
+    if task == "single-label":
+        table = with_shares(table, columns.label, names, sure=True)
+    soft = share_columns(table, columns.label)
     table = join_flags(table, columns.label)
     if config.empty == "drop":
         table = with_texts(table, columns.texts)
@@ -258,7 +313,7 @@ def read_rows(table: Table, config: RunConfig, names: Sequence[str]) -> Examples
         ids = names if config.label_names is None else [*map(str, range(len(names)))]
         form = form_of(table, columns.label, task, config.label_separator, ids)
         table = as_read(table, columns.label, form, drop=config.unlabelled == "drop")
-        if config.label_names is not None:
+        if config.label_names is not None and not soft:
             table = with_names(table, columns.label, config.label_names, strict=False)
         if config.rare is not None:
             table = with_other(table, columns.label, names)
@@ -280,7 +335,7 @@ def _examples(
         targets=read_targets(table, columns.label, task, names, hidden_allowed=hidden_allowed),
         origin=table.origin,
         lines=None if table.lines is None else np.array(table.lines),
-        columns={name: read_column(table, name) for name in numeric or ()},
+        columns={name: read_column(table, name) for name in (*(numeric or ()), *share_columns(table, columns.label))},
     )
 
 

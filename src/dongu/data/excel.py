@@ -28,16 +28,17 @@ def read_sheet(file: BufferedReader, origin: str, config: RunConfig) -> Table:
         if size > (limit := bound_of(file, config.max_expansion)):
             what = f"the workbook holds {size:,} bytes, and at most {limit:,} are likely"
             raise data_error(origin, what, "if that is right: --max-expansion N allows N times its size")
-        return _table(file, origin, config.sheet)
+        return _table(file, origin, config)
     except DonguError:
         raise
     except Exception as error:  # of openpyxl, zipfile and the XML parser, which share no other base
         raise data_error(origin, f"the workbook cannot be read ({reason_of(error)})", "save it again") from error
 
 
-def _table(file: BufferedReader, origin: str, name: str | None) -> Table:
+def _table(file: BufferedReader, origin: str, config: RunConfig) -> Table:
     import openpyxl
 
+    name = config.sheet
     file.seek(0)
     book = openpyxl.load_workbook(file, read_only=True, data_only=True)
     names = [sheet.title for sheet in book.worksheets]
@@ -48,8 +49,7 @@ def _table(file: BufferedReader, origin: str, name: str | None) -> Table:
     sheet: Any = book[name or names[0]]
     sheet.reset_dimensions()  # which a file may claim as it likes
     lines = enumerate(sheet.iter_rows(), 1)
-    _, header = next(lines, (1, ()))
-    titles = [cell.value for cell in header]
+    titles: list[Any] = [*(config.header or ())] or [cell.value for cell in next(lines, (1, ()))[1]]
     kept = [place for place, title in enumerate(titles) if title is not None and not is_blank(str(title))]
     if not kept:
         raise data_error(origin, "the first row is empty", "begin with the names of the columns")

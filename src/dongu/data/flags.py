@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dongu.data.columns import parts_of
-from dongu.data.table import FLAGS, Cell, Number, Table, data_error
+from dongu.data.table import BAD_ROWS_ADVICE, FLAGS, Cell, Number, Table, data_error, is_flag
 
 HIDDEN_FLAG = "-1"
 
@@ -33,6 +33,13 @@ def join_flags(table: Table, name: str) -> Table:
     return replace(table, columns={**table.columns, name: cells}, label_names={**table.label_names, name: list(parts)})
 
 
+def flag_faults(table: Table, name: str) -> list[str]:
+    """By row, what is wrong with the flags of the columns that a name joins; nothing where it joins none."""
+    parts = parts_of(name, table.columns) or ()
+    rows = zip(*(table.columns[part] for part in parts), strict=True) if len(parts) > 1 else ()
+    return ["" if hides_flags(flags) else next(filter(None, map(_fault, flags, parts)), "") for flags in rows]
+
+
 def positions_of(flags: Sequence[Cell], names: Sequence[str], table: Table, row: int) -> Cell:
     """Where a 1 stands among a row's flags; -1 where they hide the labels.
 
@@ -50,7 +57,10 @@ def hides_flags(cells: Sequence[Cell]) -> bool:
 
 
 def _flag(cell: Cell, column: str, table: Table, row: int) -> bool:
-    flag = FLAGS.get(str(cell).lower())
-    if flag is None:
-        raise data_error(table.where(row), f"`{column}` is {str(cell)!r}, not 0 or 1", "each such column is a label")
-    return flag
+    if fault := _fault(cell, column):
+        raise data_error(table.where(row), fault, f"each such column is a label; {BAD_ROWS_ADVICE}")
+    return FLAGS[str(cell).lower()]
+
+
+def _fault(cell: Cell, column: str) -> str:
+    return "" if is_flag(cell) else f"`{column}` is {str(cell)!r}, not 0 or 1"

@@ -100,8 +100,11 @@ def _groups(paths: Iterable[Path]) -> dict[str, Group]:
     """
     groups: dict[str, Group] = {}
     shards: dict[str, dict[int, Path]] = {}
+    paths = [path for path in paths if not path.name.startswith(".") and path.is_file()]
+    rows = {(stem_of(path.name) or "").lower() for path in paths if path.suffix.lower() != ".txt"}
     for path in paths:
-        if (stem := stem_of(path.name)) is None or path.name.startswith(".") or not path.is_file():
+        stem = stem_of(path.name)
+        if stem is None or (path.suffix.lower() == ".txt" and stem.lower() in rows):  # it says something of those
             continue
         if found := _SHARD.fullmatch(stem):
             stem = found["stem"]
@@ -214,7 +217,7 @@ def _read_split_folders(folders: Mapping[str, Path], path: Path, config: RunConf
         entries = _entries(folders[name])
         if {"state.json"} & {entry.name for entry in entries}:
             splits[split] = _read_saved_split(folders[name], config)
-        elif files := [entry for entry in entries if stem_of(entry.name) is not None and entry.is_file()]:
+        elif files := [entry for entry in entries if _holds_rows(entry)]:
             splits[split] = _read_group(files, folders[name], config)
         elif classes := _classes(folders[name]):
             splits[split] = _read_classes(folders[name], classes, config)
@@ -234,6 +237,11 @@ def _classes(path: Path) -> dict[str, Group]:
         if files and all(_is_text(file) for file in files):
             classes[folder.name] = files
     return classes
+
+
+def _holds_rows(path: Path) -> bool:
+    """Whether it is a file of rows, by its name; of IMDB's folders each has a .txt that holds none."""
+    return stem_of(path.name) is not None and path.suffix.lower() != ".txt" and path.is_file()
 
 
 def _not_classes(entries: Iterable[Path], classes: Collection[str]) -> tuple[str, ...]:
@@ -270,6 +278,8 @@ def _no_train(path: Path, present: Sequence[str]) -> DataError:
     hint = f"name it train (in a folder, train.csv), or give the file itself; {FILE_KINDS}"
     if any(_SHARD.fullmatch(PurePath(name).stem) for name in present):
         hint = "call the shards of the training rows train-00000-of-00002 and so on, or give a pattern: 'FOLDER/*.csv'"
+    elif any(name.endswith(".ann") for name in present):
+        hint = "brat marks spans, and a class of each text is wanted: a folder for each class (pos/*.txt), or a csv"
     elif present and not any("." in name for name in present):
         hint = "folders by class hold files of text (.txt) and nothing else, in at least two classes"
     return data_error(str(path), f"there is no train split; there is {_listed(present)}", hint)

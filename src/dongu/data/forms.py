@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from dongu.config import NUMBERS, Task
 from dongu.data.cells import column_of, take_rows
 from dongu.data.flags import hides_flags, positions_of
-from dongu.data.labels import HIDDEN_LABEL, HIDDEN_NUMBER, SEPARATOR, label_fault, number_of, two_ways
-from dongu.data.table import Cell, Number, Table, data_error, is_flag, is_word
+from dongu.data.labels import HIDDEN_LABEL, HIDDEN_NUMBER, SEPARATOR, label_fault, list_fault, number_of, two_ways
+from dongu.data.table import BAD_ROWS_ADVICE, Cell, Number, Table, data_error, is_flag, is_word
 from dongu.errors import DataError, UsageError
 from dongu.text import counted, is_blank, shortened
 
@@ -26,7 +26,6 @@ _DECIMAL = re.compile(r"\s*[+-]?[0-9]+(?:,[0-9]+)?\s*")
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*")
 _DIGITS = re.compile(r"\s*[+-]?[0-9][0-9.,]*\s*")
 LONGEST_SCALE = 11  # from 0 to 10
-SOFT = 1e-3  # by which shares that are rounded may miss 1, for each of them
 
 
 @dataclass(frozen=True)
@@ -184,9 +183,10 @@ def _form_of_lists(table: Table, column: str, names: Sequence[str] | None) -> Fo
     if table.label_names.get(column):
         return Form("multi-label")
     lists = [(row, cell) for row, cell in enumerate(table.columns[column]) if isinstance(cell, list)]
-    lengths = {len(cell) for _, cell in lists}
-    flags = len(lengths) == 1 and all(hides_flags(cell) or all(map(is_flag, cell)) for _, cell in lists)
-    count = max(lengths)
+    lengths = Counter(len(cell) for _, cell in lists)
+    twice = any(len({*map(str, cell)}) < len(cell) for _, cell in lists)  # as ids never are
+    flags = (len(lengths) == 1 or twice) and all(hides_flags(cell) or all(map(is_flag, cell)) for _, cell in lists)
+    count = lengths.most_common(1)[0][0]
     if flags and count > 1 and (names is None or list(names) == _numbered(count)):
         return Form("multi-label", positions=count, said="0 and 1 in a list: the labels by position")
     numbers = False
@@ -194,7 +194,7 @@ def _form_of_lists(table: Table, column: str, names: Sequence[str] | None) -> Fo
         values = [number_of(item) for item in cell if isinstance(item, Number)]
         numbers = numbers or bool(values)
         if any(value is None or value != int(value) for value in values):
-            raise _no_labels(table, row, cell, values)
+            raise _no_labels(table, row, cell)
     if numbers:
         return Form("multi-label", whole=True, said="numbers in a list: the labels by their ids")
     return Form("multi-label")
@@ -204,13 +204,9 @@ def _numbered(count: int) -> list[str]:
     return [*map(str, range(count))]
 
 
-def _no_labels(table: Table, row: int, cell: Sequence[Cell], values: Sequence[float | None]) -> DataError:
+def _no_labels(table: Table, row: int, cell: Sequence[Cell]) -> DataError:
     shown = shortened(f"[{', '.join(map(str, cell))}]")
-    known = [value for value in values if value is not None and 0 <= value <= 1]
-    if len(known) == len(cell) > 1 and abs(sum(known) - 1) <= SOFT * len(cell):
-        hint = "write the label of the largest share, or 1 for each label that a row has and 0 for the others"
-        return data_error(table.where(row), f"the shares {shown} are a soft label, which is not learnt", hint)
-    hint = "write 0 and 1 for each label, or the names of the labels that a row has"
+    hint = "write 0 and 1 for each label, the names of those that a row has, or a share for each class, 1 together"
     return data_error(table.where(row), f"the list {shown} holds a number that is no label", hint)
 
 
@@ -218,7 +214,7 @@ def _is_bracketed(word: str) -> bool:
     return word.strip()[:1] in ("[", "(") and word.strip()[-1:] in ("]", ")")
 
 
-def _list_of(text: str) -> list[Cell] | None:
+def list_of(text: str) -> list[Cell] | None:
     """The list that a text writes as Python or JSON does; None where it writes none."""
     if not _LIST.fullmatch(text.strip()):
         return None
@@ -261,7 +257,7 @@ def _with_lists(table: Table, column: str, form: Form) -> Table:
             cells.append([])
         elif not form.lists_in_texts:
             cells.append([part.strip() for part in cell.split(form.separator or SEPARATOR)])
-        elif (items := _list_of(cell)) is not None:
+        elif (items := list_of(cell)) is not None:
             cells.append(items)
         else:
             hint = 'write it as the others, such as ["a", "b"]; --task single-label takes each text as a name'
@@ -301,7 +297,7 @@ def _with_positions(table: Table, column: str, count: int) -> Table:
         if isinstance(cell, list):
             if len(cell) != count:
                 what = f"the list of `{column}` has {len(cell)} numbers, and those of train have {count}"
-                raise data_error(table.where(row), what, "write 0 or 1 for each label")
+                raise data_error(table.where(row), what, f"write 0 or 1 for each label; or {BAD_ROWS_ADVICE}")
             cell = positions_of(cell, [column] * count, table, row)
         cells.append(cell)
     return replace(
@@ -325,8 +321,11 @@ def malformed(cell: Cell, form: Form) -> str:
     """What is wrong with the label of a cell, as it is read; empty where nothing is, or where there is no label."""
     if lacking(cell, form.task):
         return ""
+    if isinstance(cell, list) and form.positions:
+        wrong = len(cell) != form.positions or not (hides_flags(cell) or all(map(is_flag, cell)))
+        return f"the list is not of {form.positions} numbers 0 and 1" if wrong else ""
     if isinstance(cell, list) and form.task == "multi-label":
-        return next((f"a label is {fault}" for fault in map(label_fault, cell) if fault), "")
+        return next((f"a label is {fault}" for fault in map(label_fault, cell) if fault), "") or list_fault(cell)
     if fault := label_fault(cell):
         return f"the label is {fault}, not a name or a number"
     word = str(_point_for_comma(cell) if form.decimal_comma else cell)

@@ -78,7 +78,7 @@ def hold_out(
         if number and held[part].all() == held[part].any():
             held[part] = np.arange(len(part)) < number
     if not held.any():
-        raise DataError("there are too few rows to hold some out", where=origin, hint="add rows")
+        raise DataError("there are too few rows to hold some out", where=origin, hint="add rows, or a validation file")
     return held
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dongu.data.annotation import convert
 from dongu.data.cells import table_of_objects
-from dongu.data.table import BadRow, Number, Table, data_error, put_aside, reason_of
+from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Number, Table, data_error, put_aside, reason_of
 from dongu.errors import DataError
 from dongu.text import counted
 
@@ -25,34 +25,38 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def read_json_lines(lines: Iterable[str], origin: str, tool: str | None = None, *, drop: bool = False) -> Table:
     """One object a line; `tool` is `--format`. `drop` leaves lines out that hold no object: `Table.bad` has them."""
     bad: list[BadRow] | None = [] if drop else None
-    return replace(_table(_json_lines(lines, origin, bad), origin, tool, bad), bad=tuple(bad or ()))
+    return _table(_json_lines(lines, origin, bad), origin, tool, bad)
 
 
-def read_json_array(pieces: Iterator[str], origin: str, tool: str | None = None) -> Table:
+def read_json_array(pieces: Iterator[str], origin: str, tool: str | None = None, *, drop: bool = False) -> Table:
     """The objects of one array; the text comes in pieces of any length."""
-    return _table(_json_array(_Window(pieces, origin), origin), origin, tool)
+    bad: list[BadRow] | None = [] if drop else None
+    return _table(_json_array(_Window(pieces, origin, bad), origin), origin, tool, bad)
 
 
-def read_json_object(pieces: Iterator[str], origin: str, field: str | None, tool: str | None = None) -> Table:
+def read_json_object(
+    pieces: Iterator[str], origin: str, field: str | None, tool: str | None = None, *, drop: bool = False
+) -> Table:
     """The rows in one object: those of a field by its path, or of its only list of rows, or its columns.
 
     Raises:
         DataError: there is no such field, or there are several lists of rows, or none and no columns.
     """
     found: list[str] = []
-    window = _Window(pieces, origin)
+    bad: list[BadRow] | None = [] if drop else None
+    window = _Window(pieces, origin, bad)
     rows = _rows_at(window, field.split("."), origin) if field else _rows_of_object(window, origin, found)
-    table = _table(rows, origin, tool)
+    table = _table(rows, origin, tool, bad)
     return replace(table, said=(*found, *table.said))
 
 
-def _table(rows: Iterator[tuple[int, Any]], origin: str, tool: str | None, bad: list[BadRow] | None = None) -> Table:
+def _table(rows: Iterator[tuple[int, Any]], origin: str, tool: str | None, bad: list[BadRow] | None) -> Table:
     rows, converter = convert(rows, origin, tool)
     table = converter.finished(table_of_objects(rows, origin, lines=True, bad=bad))
     if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
         hint = "write one object a row; a split is a file of its own (train.jsonl, validation.jsonl)"
         raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
-    return table
+    return replace(table, bad=tuple(bad or ()))
 
 
 def _json_lines(lines: Iterable[str], origin: str, bad: list[BadRow] | None) -> Iterator[tuple[int, Any]]:
@@ -63,17 +67,21 @@ def _json_lines(lines: Iterable[str], origin: str, bad: list[BadRow] | None) -> 
             blank = blank or number
             continue
         if blank:
-            raise data_error(f"{origin}:{blank}", "a blank line", "remove it; blank lines are allowed only at the end")
+            hint = f"remove it; blank lines are allowed only at the end; or {BAD_ROWS_ADVICE}"
+            put_aside(bad, data_error(f"{origin}:{blank}", "a blank line", hint))
+            blank = 0
         try:
             value, end = _decode(line, 0)
         except (ValueError, RecursionError) as error:
+            found = _error(error, origin, line, 0, first_line=number)
             if bad is None:
-                raise _error(error, origin, line, 0, first_line=number) from error
-            put_aside(bad, _error(error, origin, line, 0, first_line=number))
+                raise found from error
+            put_aside(bad, found)
             continue
         if end < len(line):
             what = "text follows the object on its line"
-            put_aside(bad, data_error(f"{origin}:{number}", what, "write one object a line"))
+            hint = f"write one object a line; or {BAD_ROWS_ADVICE}"
+            put_aside(bad, data_error(f"{origin}:{number}", what, hint))
             continue
         yield number, value
 
@@ -94,7 +102,13 @@ def _elements(window: _Window, origin: str) -> Iterator[tuple[int, Any]]:
     while mark == ",":
         window.next()
         line = window.line()
-        yield line, window.value()
+        try:
+            value = window.value()
+        except DataError as error:
+            if not window.skip(error):
+                raise
+        else:
+            yield line, value
         mark = window.take()
     if mark != "]":
         what = "a comma or the closing ] is missing after this object"
@@ -168,10 +182,24 @@ def _rows_of_object(window: _Window, origin: str, found: list[str]) -> Iterator[
         unused = f"; not used: {', '.join([*others, *passed])}" if others or passed else ""
         found.append(f"the rows of the field `{rows_in}` (--field names another){unused}")
         return
-    rows = _rows_of_columns(others)
-    if rows is not None:
+    rows = [*others.values()] if _are_rows(others) else None
+    if rows:
+        found.append(f"an object of {counted(len(others), 'row')}; not used: their keys")
+    elif rows := _rows_of_columns(others):
         found.append(f"an object of {counted(len(others), 'column')}")
     yield from ((first_line, row) for row in rows or [others])
+
+
+def _are_rows(value: dict[str, Any]) -> bool:
+    """Whether an object holds rows by their keys (`orient="index"` of pandas), and not columns.
+
+    Keys that are numbers are those of rows; where they are names on both sides, there are more rows than columns.
+    """
+    keys = [inner.keys() if isinstance(inner, dict) else None for inner in value.values()]
+    if not keys or not keys[0] or any(inner != keys[0] for inner in keys):
+        return False
+    outside, inside = all(map(str.isdecimal, value)), all(map(str.isdecimal, keys[0]))
+    return outside if outside != inside else len(value) > len(keys[0])
 
 
 def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
@@ -193,8 +221,8 @@ def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
 class _Window:
     """A place in a text that is read as the place moves on: what lies behind is forgotten."""
 
-    def __init__(self, pieces: Iterator[str], origin: str) -> None:
-        self._pieces, self._origin = pieces, origin
+    def __init__(self, pieces: Iterator[str], origin: str, bad: list[BadRow] | None) -> None:
+        self._pieces, self._origin, self._bad = pieces, origin, bad
         self._text, self._place = "", 0
         self._first_line, self._first_column = 1, 0  # of the text at hand, in the file
         self._line, self._counted = 1, 0  # the line of a place in the text up to which line ends were counted
@@ -239,6 +267,19 @@ class _Window:
         self._place = end
         return value
 
+    def skip(self, error: DataError) -> bool:
+        """Pass a value that `value` refuses, which becomes a bad row; False where none may be, or it has no end."""
+        while self._bad is not None:
+            try:
+                _, self._place = _ANY_JSON.raw_decode(self._text, self._place)
+            except (ValueError, RecursionError) as fault:
+                if not (self._may_be_cut(fault) and self._read_on()):
+                    return False
+            else:
+                self._bad.append(BadRow(error.where, error.what))
+                return True
+        return False
+
     def _may_be_cut(self, error: Exception) -> bool:
         """Whether more text may be all that is missing."""
         return isinstance(error, json.JSONDecodeError) and (
@@ -281,6 +322,8 @@ def _refuse(constant: str) -> Any:
 
 _JSON = json.JSONDecoder(object_pairs_hook=_object, parse_int=Number, parse_float=Number, parse_constant=_refuse)
 
+_ANY_JSON = json.JSONDecoder()
+
 
 def _decode(text: str, start: int) -> tuple[Any, int]:
     """The JSON value at `start` and its end.
@@ -310,11 +353,11 @@ def _error(
         if error.pos >= len(text) or error.msg.startswith("Unterminated"):
             what = "the JSON ends in the middle of a value"
             hint = "the file was cut off, or an object runs over several lines of a JSON Lines file"
-        return data_error(where, what, hint)
+        return data_error(where, what, f"{hint}; {BAD_ROWS_ADVICE} of a .jsonl")
     what = reason_of(error)
     if isinstance(error, UnicodeEncodeError):
         what = "a lone surrogate is not a character"
     elif isinstance(error, RecursionError):
         what = "the JSON is nested too deeply"
     where = f"{origin}:{first_line + text.count(chr(10), 0, start)}"
-    return data_error(where, what, "no such value can be trained on: remove or replace it")
+    return data_error(where, what, f"no such value can be trained on: remove or replace it; or {BAD_ROWS_ADVICE}")

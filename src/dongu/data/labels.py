@@ -175,7 +175,8 @@ def read_column(table: Table, name: str) -> np.ndarray:
         value = float(cell) if isinstance(cell, bool) else number_of(cell) if is_word(cell) else None
         if value is None:
             found = f"`{shortened(cell)}`" if isinstance(cell, str) else kind_of(cell)
-            raise DataError(f"the column `{name}` has {found}, which is no number", where=table.where(row))
+            hint = "fill it in, or leave the column out of --columns"
+            raise DataError(f"the column `{name}` has {found}, which is no number", where=table.where(row), hint=hint)
         numbers[row] = value
     return numbers
 
@@ -197,9 +198,8 @@ def _read_sets(table: Table, name: str) -> list[list[str]]:
     sets: list[list[str]] = []
     for row, cell in enumerate(table.columns[name]):
         labels = [_label_of(item, name, table, row) for item in (cell if isinstance(cell, list) else [cell])]
-        if not all(labels) or len(set(labels)) < len(labels):
-            what = "names a label twice" if all(labels) else "names an empty label"
-            raise DataError(f"`{name}` {what}: {shortened(SEPARATOR.join(labels))}", where=table.where(row))
+        if fault := list_fault(labels):
+            raise DataError(f"`{name}` {fault}", where=table.where(row), hint=BAD_ROWS_ADVICE)
         sets.append(labels)
     return sets
 
@@ -226,6 +226,13 @@ def label_fault(cell: Cell) -> str:
     return "" if is_word(cell) or isinstance(cell, bool) else kind_of(cell)
 
 
+def list_fault(labels: Sequence[Cell]) -> str:
+    """What is wrong with the labels of a row together; nothing where they are different names."""
+    names = [str(label) for label in labels]
+    what = "names an empty label" if not all(names) else "names a label twice" if len({*names}) < len(names) else ""
+    return what and f"{what}: {shortened(SEPARATOR.join(names))}"
+
+
 def two_ways(table: Table, name: str, row: int, kind: str, first_kind: str) -> DataError:
     what = f"the label `{name}` is {kind}, in earlier rows {first_kind}"
     return DataError(what, where=table.where(row), hint="write all labels in one way")
@@ -245,7 +252,7 @@ def _id_of(label: str, ids: Mapping[str, int], names: Sequence[str], table: Tabl
         raise DataError(
             f"the label `{shortened(label)}` does not occur in train",
             where=table.where(row),
-            hint=f"train has: {_first_few(names)}",
+            hint=f"train has: {_first_few(names)}; --rare join=2 takes others as `{OTHER}`",
         )
     return ids[label]
 

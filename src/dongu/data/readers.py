@@ -19,21 +19,24 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dongu.config import RunConfig, make_config
+from dongu.data.annotation import with_choices
 from dongu.data.archives import ARCHIVES, unpacked
 from dongu.data.cells import Rows
 from dongu.data.delimited import read_delimited
 from dongu.data.encoding import PIECE_BYTES, decode_utf8, in_utf8, pieces_of_lines, text_lines
 from dongu.data.excel import read_sheet
+from dongu.data.fasttext import read_fasttext
 from dongu.data.json_rows import read_json_array, read_json_lines, read_json_object
 from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, reason_of
 from dongu.waiting import Waiting
 
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".feather", ".xlsx")
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".feather", ".xlsx", ".txt")
 BATCH_ROWS = 1 << 12  # of parquet, made into cells together
 FIRST_LINE_BYTES = 1 << 20  # of a .json, that are looked at for an object
 READ_BYTES = 1 << 20  # of a column of parquet, read together
 FILE_KINDS = (
-    "a file is .csv, .tsv, .json, .jsonl, .parquet, .arrow, .feather or .xlsx, perhaps in .gz, .bz2, .xz, .zst or .zip"
+    "a file is .csv, .tsv, .json, .jsonl, .parquet, .arrow, .feather, .xlsx or fastText's .txt, perhaps in .gz, .bz2,"
+    " .xz, .zst or .zip"
 )
 AS_FOUND = make_config({})  # how a file is read where nobody says it
 
@@ -115,14 +118,20 @@ def read_open(file: BufferedReader, name: str, origin: str, config: RunConfig) -
         return table_of_arrow(_ipc_batches(file, origin), origin)
     _refuse_other_formats(file, origin)
     file, encoding = in_utf8(file, origin, config.encoding)
+    drop = config.bad_rows is not None
     if suffix in (".csv", ".tsv"):
         table = read_delimited(file, origin, config, "," if suffix == ".csv" else "\t")
+        if config.format in (None, "label-studio-min"):
+            table = with_choices(table)
     elif suffix == ".json" and _starts_an_array(file) and config.field is None:
-        table = read_json_array(decode_utf8(pieces_of_lines(file), origin), origin, config.format)
+        table = read_json_array(decode_utf8(pieces_of_lines(file), origin), origin, config.format, drop=drop)
     elif suffix == ".json" and (config.field or _is_one_object(file)):
-        table = read_json_object(decode_utf8(pieces_of_lines(file), origin), origin, config.field, config.format)
+        text = decode_utf8(pieces_of_lines(file), origin)
+        table = read_json_object(text, origin, config.field, config.format, drop=drop)
+    elif suffix == ".txt":
+        table = read_fasttext(file, origin)
     else:
-        table = read_json_lines(text_lines(file, origin), origin, config.format, drop=config.bad_rows is not None)
+        table = read_json_lines(text_lines(file, origin), origin, config.format, drop=drop)
     return replace(table, said=(encoding, *table.said)) if encoding else table
 
 

@@ -26,7 +26,7 @@ from dongu.data.readers import (
     stem_of,
     table_of_arrow,
 )
-from dongu.data.table import Table, as_cell, check_names, data_error, reason_of
+from dongu.data.table import BadRow, Table, as_cell, check_names, data_error, reason_of
 from dongu.hub import ask_commit, asked, commit_of, out_of_reach, refusal, say_cached, split_commit, split_revision
 from dongu.text import file_name
 
@@ -243,22 +243,28 @@ def _from_memory(data: Any, origin: str, config: RunConfig) -> Table:
     if _is_a(data, "datasets", "Dataset"):
         return table_of_arrow(data.with_format("arrow").iter(BATCH_ROWS), origin)
     if _is_a(data, "datasets", "IterableDataset"):
-        table = table_of_objects(_memory_rows(data, origin), origin, lines=False)
+        table = _table_of_rows(data, origin, config)
         names = {name: kind.names for name, kind in (data.features or {}).items() if hasattr(kind, "names")}
         return replace(table, label_names=names)
     if _is_a(data, "pandas", "DataFrame"):
         check_names(list(data.columns), origin)
-        return table_of_objects(_memory_rows(_records(data), origin), origin, lines=False)
+        return _table_of_rows(_records(data), origin, config)
     if isinstance(data, list | tuple):
-        return table_of_objects(_memory_rows(data, origin), origin, lines=False)
+        return _table_of_rows(data, origin, config)
     if isinstance(data, dict):
         rows = (dict(zip(data, row, strict=True)) for row in zip(*data.values(), strict=True))
-        return table_of_objects(_memory_rows(rows, origin), origin, lines=False)
+        return _table_of_rows(rows, origin, config)
     if hasattr(data, "__arrow_c_stream__"):  # of polars, Arrow, DuckDB and others
         import pyarrow as pa
 
         return table_of_arrow(pieces_of_batches(pa.RecordBatchReader.from_stream(data)), origin)
     raise data_error(origin, f"{type(data).__name__} is not a data set", f"{_DATA}; {_IN_MEMORY}")
+
+
+def _table_of_rows(rows: Iterable[Any], origin: str, config: RunConfig) -> Table:
+    bad: list[BadRow] | None = None if config.bad_rows is None else []
+    table = table_of_objects(_memory_rows(rows, origin), origin, lines=False, bad=bad)
+    return replace(table, bad=tuple(bad or ()))
 
 
 def _records(frame: Any) -> Iterator[dict[str, Any]]:

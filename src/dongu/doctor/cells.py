@@ -17,6 +17,7 @@ from dongu.data.flags import hides_flags, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking
 from dongu.data.holdout import MANY_CLASSES
 from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_fault, label_rows
+from dongu.data.shares import soft_splits
 from dongu.data.sources import Source
 from dongu.data.table import Cell, Table, is_flag, is_word
 from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
@@ -49,8 +50,11 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
     Raises:
         DataError: the label column is written in two ways, or a row names a label twice.
     """
-    usable = Usable(source, [])
-    train, label = source.splits["train"], columns.label
+    label = columns.label
+    if config.task in (None, "single-label"):
+        splits = soft_splits(source.splits, label, config.label_names, drop=config.bad_rows is not None)
+        source = replace(source, splits=splits)
+    usable, train = Usable(source, []), source.splits["train"]
     flags = len(parts_of(label, train.columns) or ()) > 1
     form = Form("multi-label") if flags else form_of(train, label, config.task, config.label_separator)
 

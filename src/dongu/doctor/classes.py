@@ -49,7 +49,7 @@ def check_classes(data: TextData) -> Iterator[Finding]:
             "warning",
             f"{counted(len(few), 'class', 'classes')} with fewer than {FEW_ROWS} train rows: {shown}",
             "the model hardly learns them, and the score of each depends on a row or two",
-            "add rows, or merge classes",
+            "add rows" if data.task == "multi-label" else f"add rows, or --rare join={FEW_ROWS} makes them one class",
             _rows_of(train, names, few[:SHOWN_EXAMPLES]),
         )
     if counts.max() > MAJORITY_SHARE * len(train):

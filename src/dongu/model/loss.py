@@ -22,13 +22,15 @@ class Loss:
 
     `class_weights` is (labels,), on the device: how much a row of a class counts, or a row's cell of a label that it
     has. `label_smoothing` is the share of the truth that is spread evenly over all answers. `scale` is that of numbers:
-    what is minimized is their squared error in units of their deviation.
+    what is minimized is their squared error in units of their deviation. `shares` are the columns of soft labels, one a
+    class: the truth is these, and not the class.
     """
 
     task: Task
     class_weights: Tensor | None = None
     label_smoothing: float = 0.0
     scale: Scale = UNSCALED
+    shares: tuple[str, ...] = ()
 
     is_coupled = False  # whether the loss of a row depends on the other rows
 
@@ -40,14 +42,16 @@ class Loss:
     def of(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Forward, and the loss: summed over the examples, (), and of each without gradient, (batch,)."""
         logits = logits_of(model(**batch.inputs))  # (batch, labels)
-        return self.summed(logits, batch.labels), self.of_rows(logits.detach(), batch.labels)
+        truth = torch.stack([batch.columns[name] for name in self.shares], -1) if self.shares else batch.labels
+        return self.summed(logits, truth), self.of_rows(logits.detach(), batch.labels)
 
     def summed(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Sum over the examples, each by its weight.
 
         Args:
             logits: (batch, labels); for regression (batch, 1).
-            labels: (batch,), int64 classes or float32 targets; (batch, labels), float32, where a row has several.
+            labels: (batch,), int64 classes or float32 targets; (batch, labels), float32, where a row has several, or a
+                share of each.
 
         Returns:
             A scalar, fp32.

@@ -178,7 +178,7 @@ class Lesson:
 
     def _loss(self, step: Step, update: MicroBatches, logits: Sequence[Tensor]) -> Iterator[str]:
         loop, task = self._loop, self._loop.data.task
-        if isinstance(loop.config.class_weights, dict) or loop.config.label_smoothing:
+        if isinstance(loop.config.class_weights, dict) or loop.config.label_smoothing or loop.loss.shares:
             yield from self._wrapped(self._say("losses_weighed", examples=step.examples, loss=_loss(step.loss)))
             return
         answers = torch.from_numpy(loop.loss.scale.undo(torch.cat(list(logits)).numpy()))  # (batch, labels)
