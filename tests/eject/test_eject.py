@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import csv
 import gc
+import gzip
 import importlib
+import io
 import json
+import lzma
 import multiprocessing
 import os
 import random
@@ -262,6 +265,33 @@ def test_in_this_process(case: str, work: Path, tiny_model: Callable[..., str]) 
     runpy.run_path(str(script))
     assert_repeated()
     assert_plain(script, all_of_them="LoRA" not in case)
+
+
+@pytest.mark.parametrize("kind", ["single", "several", "numbers"])
+def test_rows_that_no_script_reads_are_written_for_it(
+    kind: str, work: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a shape that `datasets` does not know, and held out as no script does it."""
+    labels: dict[str, Callable[[int], Any]] = {
+        "single": lambda i: f"k{i % 3}",
+        "several": lambda i: ["a", "b"][: i % 3],
+        "numbers": lambda i: 0.1 * (i % 7),
+    }
+    rows = {
+        str(i): {"text": text, "title": f"no {i}", "label": labels[kind](i), "user_id": i // 3}
+        for i, text in enumerate(make_texts(60, 1))
+    }
+    (work / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    options: dict[str, Any] = {"text_columns": "title+text", "group_column": "user_id", "test": 0.1, "epochs": 1}
+    dongu.train("rows.json", **PLAIN, **options, model=tiny_model(), out="run")
+    assert run_command(["eject", "run", "--out", "train.py"]) == 2
+    assert "--rows FOLDER" in capsys.readouterr().err
+    assert run_command(["eject", "run", "--out", "train.py", "--rows", "rows"]) == 0
+    assert {path.name for path in Path("rows").iterdir()} == {"train.jsonl", "validation.jsonl", "test.jsonl"}
+    runpy.run_path("train.py")
+    assert_repeated()
+    assert run_command(["eject", "run", "--out", "again.py", "--rows", "rows"]) == 2
+    assert "is not empty" in capsys.readouterr().err
 
 
 def in_two_processes(job: Callable[[], Any]) -> None:
@@ -956,6 +986,38 @@ def test_the_words_of_a_script_read_what_the_run_read(case: str, tmp_path: Path)
         known |= {"rows": part[:], "name": reading.texts[0]}
         assert eval(reading.text_of, known) == [*data.splits[split].texts[0]]
         assert eval(reading.label_of, known) == np.asarray(data.splits[split].targets).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("a.csv", {}, 'sep=";"'),
+        ("a.csv", {"encoding": "cp1254"}, 'sep=";", encoding="cp1254"'),
+        ("a.csv.gz", {}, 'sep=";"'),
+        ("a.csv.xz", {"delimiter": ";"}, 'sep=";"'),
+        ("a.tsv", {"quoting": "csv"}, 'sep="\\t"'),
+        ("a.arrow", {}, ""),
+    ],
+)
+def test_shapes_that_datasets_reads_too(name: str, options: dict[str, Any], words: str, tmp_path: Path) -> None:
+    rows = [{"text": f'bir "ağaç" {i}\n', "label": "ab"[i % 2]} for i in range(12)]
+    path = tmp_path / name
+    if path.suffix == ".arrow":
+        import pyarrow as pa
+
+        table = pa.Table.from_pylist(rows)
+        with pa.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table)
+    else:
+        content = io.StringIO()
+        writer = csv.DictWriter(content, ["text", "label"], delimiter="\t" if path.suffix == ".tsv" else ";")
+        writer.writeheader()
+        writer.writerows(rows)
+        pack: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".xz": lzma.compress}
+        path.write_bytes(pack.get(path.suffix, bytes)(content.getvalue().encode(options.get("encoding", "utf-8"))))
+    config = make_config(options)
+    reading = find_reading(read_examples(read_source(path, config), config), config)
+    assert f"na_filter=False, {words}" in reading.load if words else '"arrow", data_files=DATA' in reading.load
 
 
 def test_files_of_several_kinds(tmp_path: Path) -> None:

@@ -25,20 +25,26 @@ def add_eject(parser: Parser) -> None:
     add_run_folder(parser)
     add_parts(parser)
     parser.add_argument("--out", metavar="FILE", type=Path, help="file to write (default: standard output)")
+    what = "folder to write the rows of the run to, for data that a plain script cannot read; the script reads these"
+    parser.add_argument("--rows", metavar="FOLDER", type=Path, help=what)
 
 
 def _eject(parsed: argparse.Namespace) -> None:
+    from dongu.files import refuse_if_taken
     from dongu.run.folder import RunFolder
 
     refuse_existing(parsed.out)
+    if parsed.rows is not None:
+        refuse_if_taken(parsed.rows)
     RunFolder(parsed.folder).check_parts(parsed.parts)
     from dongu.eject.script import eject
     from dongu.files import write_file
 
     if parsed.out is None:
-        print(eject(parsed.folder, parts=parsed.parts), end="")
+        print(eject(parsed.folder, parts=parsed.parts, rows=parsed.rows), end="")
     else:
-        write_file(parsed.out, eject(parsed.folder, parsed.out.name, parts=parsed.parts).encode())
+        script = eject(parsed.folder, parsed.out.name, parts=parsed.parts, rows=parsed.rows)
+        write_file(parsed.out, script.encode())
 
 
 def add_export(parser: Parser) -> None:

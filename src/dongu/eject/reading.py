@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import csv
+import gzip
 import json
+import lzma
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from dongu.config import NUMBERS, RunConfig
 from dongu.data.columns import parts_of
+from dongu.data.delimited import DELIMITERS
 from dongu.data.examples import Examples, TextData
+from dongu.data.forms import Form
 from dongu.data.labels import SEPARATOR
+from dongu.data.readers import AS_FOUND
 from dongu.errors import DataError
+from dongu.files import write_lines
 from dongu.hub import split_commit
 
 Rows: TypeAlias = Mapping[str, Sequence[Any]]  # a column each
@@ -88,13 +96,28 @@ ROOM = 97  # characters that a line of a script has between `source = load_datas
 NOT_SO = (AttributeError, KeyError, NotImplementedError, TypeError, ValueError)  # a rule for data of another kind
 
 EVERY_CELL_A_TEXT = "usecols=[*COLUMNS], converters=COLUMNS, na_filter=False"
-FORMATS = {  # what load_dataset is told of a file, by the file's ending
-    ".csv": ("csv", EVERY_CELL_A_TEXT),
-    ".tsv": ("csv", f'{EVERY_CELL_A_TEXT}, sep="\\t", quoting=3'),
-    ".jsonl": ("json", ""),
-    ".json": ("json", ""),
-    ".parquet": ("parquet", ""),
+LOADERS = {  # what load_dataset calls a file, by the file's ending
+    **dict.fromkeys((".csv", ".tsv"), "csv"),
+    **dict.fromkeys((".json", ".jsonl"), "json"),
+    **dict.fromkeys((".arrow", ".feather"), "arrow"),
+    ".parquet": "parquet",
 }
+OPENED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # as `datasets` does
+
+
+@dataclass(frozen=True)
+class Format:
+    """What load_dataset is told of a file."""
+
+    kind: str
+    columns: Sequence[str] = ()  # those whose cells are texts, whatever they look like
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def words(self) -> str:
+        """The same, as it stands in a call."""
+        words = [EVERY_CELL_A_TEXT] if self.columns else []
+        return ", ".join([*words, *(f"{name}={json.dumps(value)}" for name, value in self.options.items())])
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,7 @@ class Reading:
     hub: tuple[str, ...] | None  # what load_dataset is given, for data of the Hub
     commit: str | None  # of these
     paths: dict[str, str]  # split → file, or what the split is called on the Hub
+    formats: dict[str, Format]  # of these files
     texts: list[str] | list[list[str]]  # the columns; of each text, where it joins some
     text_of: str
     label_of: str
@@ -118,7 +142,7 @@ class Reading:
     @property
     def columns(self) -> str | None:
         """The columns of a file whose cells have no type of their own; None where none is such a file."""
-        if self.hub is not None or not any("converters" in _format(path)[1] for path in self.paths.values()):
+        if not any(form.columns for form in self.formats.values()):
             return None
         texts = "*(column for text in TEXTS for column in text)" if "join(" in self.text_of else "*TEXTS"
         labels = "*LABELS" if self.label_columns else "LABEL"
@@ -129,7 +153,7 @@ class Reading:
         """The words that read all rows."""
         if self.hub is not None:
             return f"load_dataset(*HUB{', revision=DATA_COMMIT' if self.commit else ''})"
-        kinds = {name: _format(path) for name, path in self.paths.items()}
+        kinds = {name: (form.kind, form.words) for name, form in self.formats.items()}
         if len({*kinds.values()}) == 1:
             kind, options = kinds["train"]
             call = f'"{kind}", data_files=DATA{options and f", {options}"}'
@@ -146,14 +170,41 @@ class Reading:
         return "\n".join(["{", *parts, "}"])
 
 
-def _format(path: str) -> tuple[str, str]:
-    if (suffix := Path(path).suffix.lower()) not in FORMATS:
+def _format(path: str, data: TextData, config: RunConfig) -> Format:
+    """
+    Raises:
+        DataError: `datasets` does not read such a file.
+    """
+    file = Path(path)
+    opened: Callable[..., Any] = Path.open
+    if file.suffix.lower() in OPENED:
+        opened = OPENED[file.suffix.lower()]
+        file = Path(file.stem)
+    suffix = file.suffix.lower()
+    if suffix not in LOADERS:
         raise DataError("a plain script cannot read it", where=path, hint=AS_ROWS)
-    return FORMATS[suffix]
+    if LOADERS[suffix] != "csv":
+        return Format(LOADERS[suffix])
+    with contextlib.suppress(UnicodeError, csv.Error, StopIteration), opened(Path(path), "rb") as content:
+        first = content.readline(1 << 20).decode(config.encoding or "utf-8-sig")
+        usual = "," if suffix == ".csv" else "\t"
+        for mark in [config.delimiter] if config.delimiter else dict.fromkeys([usual, *DELIMITERS]):
+            plain = config.quoting == "none" or (config.quoting is None and usual == mark == "\t")
+            options: dict[str, Any] = {} if mark == "," else {"sep": mark}
+            options |= {"quoting": int(csv.QUOTE_NONE)} if plain else {}
+            options |= {"encoding": config.encoding} if config.encoding else {}
+            head = next(csv.reader([first], delimiter=mark, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL))
+            names = (*data.columns.texts, data.columns.label, *data.splits["train"].columns)
+            if all(found := [parts_of(name, head) for name in names]):
+                return Format("csv", [part for parts in found for part in parts or ()], options)
+    raise DataError("a plain script cannot read its first line", where=path, hint=AS_ROWS)
 
 
-def find_reading(data: TextData) -> Reading:
+def find_reading(data: TextData, config: RunConfig = AS_FOUND) -> Reading:
     """The simplest words that give a script the rows of a run.
+
+    Args:
+        config: how the run read its files.
 
     Raises:
         DataError: none of them reads the data as the run did.
@@ -166,7 +217,8 @@ def find_reading(data: TextData) -> Reading:
         hub = _hub_name(data.hub_name)
         paths = {name: splits[name].origin.removeprefix(f"{data.hub_name} ") for name in own}
     commit = split_commit(data.place or "")[1]
-    with _loaded(data, hub, commit, paths) as parts:
+    formats = {} if hub else {name: _format(path, data, config) for name, path in paths.items()}
+    with _loaded(hub, commit, paths, formats) as parts:
         if sum(map(len, parts.values())) != sum(map(len, splits.values())):
             raise _unlike(data, "rows")
         whole = {name: part[:] for name, part in parts.items()}
@@ -191,7 +243,7 @@ def find_reading(data: TextData) -> Reading:
             same = False
         if not same:
             raise _unlike(data, f"numbers (`{name}`)")
-    return Reading(hub, commit, paths, texts, text_of, label_of, label_names, (*numbers,))
+    return Reading(hub, commit, paths, formats, texts, text_of, label_of, label_names, (*numbers,))
 
 
 def _take(rows: Rows, examples: Examples) -> Rows:
@@ -239,7 +291,7 @@ def _hub_name(name: str) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _loaded(
-    data: TextData, hub: tuple[str, ...] | None, commit: str | None, paths: Mapping[str, str]
+    hub: tuple[str, ...] | None, commit: str | None, paths: Mapping[str, str], formats: Mapping[str, Format]
 ) -> Iterator[dict[str, Any]]:
     """The parts as a script would load them, without leaving a copy of a user's files in the cache of `datasets`."""
     import datasets
@@ -252,31 +304,26 @@ def _loaded(
     datasets.disable_progress_bars()
     try:
         with tempfile.TemporaryDirectory() as cache:
-            yield {name: _load(path, data, cache) for name, path in paths.items()}
+            yield {name: _load(path, formats[name], cache) for name, path in paths.items()}
     finally:
         if shown:
             datasets.enable_progress_bars()
 
 
-def _load(path: str, data: TextData, cache: str) -> Any:
+def _load(path: str, form: Format, cache: str) -> Any:
     from datasets import load_dataset
 
-    kind, words = _format(path)
-    options: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if "sep=" in words else {}
+    options: dict[str, Any] = dict(form.options)
+    if form.columns:
+        options |= {"usecols": form.columns, "converters": dict.fromkeys(form.columns, str), "na_filter": False}
     try:
-        if "converters" in words:
-            with Path(path).open(encoding="utf-8-sig", newline="") as file:
-                head = next(csv.reader(file, "excel-tab" if options else "excel"))
-            names = (*data.columns.texts, data.columns.label, *data.splits["train"].columns)
-            columns = [part for name in names for part in parts_of(name, head) or ()]
-            options |= {"usecols": columns, "converters": dict.fromkeys(columns, str), "na_filter": False}
-        return load_dataset(kind, data_files=path, split="train", cache_dir=cache, **options)
+        return load_dataset(form.kind, data_files=path, split="train", cache_dir=cache, **options)
     except Exception as error:  # of any of the readers behind it
         reason = " ".join(str(error.__cause__ or error).split())
         raise DataError(f"a plain script cannot read it ({reason})", where=path, hint=AS_ROWS) from error
 
 
-AS_ROWS = "write the data as csv or jsonl, a text and a label a row, and train on that"
+AS_ROWS = "--rows FOLDER writes the rows that the run read as jsonl, and the script reads these"
 
 
 def _label_rules(data: TextData) -> dict[str, LabelRule]:
@@ -301,3 +348,34 @@ def _label_rules(data: TextData) -> dict[str, LabelRule]:
 def _unlike(data: TextData, what: str) -> DataError:
     what = f"a plain script would read other {what} than the run did"
     return DataError(what, where=data.place or data.name, hint=AS_ROWS)
+
+
+# --- rows in files of their own
+
+
+def write_rows(data: TextData, folder: Path) -> TextData:
+    """Write the labelled rows of each split as jsonl, those that are held out among them, and give the data of these.
+
+    A row has its texts, its label (a name, a list of names, or a number) and its numeric columns, by their names.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    splits = {}
+    for name, examples in data.splits.items():
+        if examples.targets is not None:
+            path = folder / f"{name.replace(':', '-')}.jsonl"
+            write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows_of(data, examples)))
+            splits[name] = replace(examples, ids=np.arange(len(examples)), lines=None, origin=str(path))
+    return replace(data, splits=splits, held_out=(), hub_name=None, place=str(folder), form=Form(data.task))
+
+
+def _rows_of(data: TextData, examples: Examples) -> Iterator[dict[str, Any]]:
+    several, numbers = data.task == "multi-label", data.task in NUMBERS
+    for row, target in enumerate(np.asarray(examples.targets)):
+        label = float(target) if numbers else [data.label_names[i] for i in np.flatnonzero(target)] if several else None
+        yield {
+            **{name: column[row] for name, column in zip(data.columns.texts, examples.texts, strict=True)},
+            data.columns.label: data.label_names[target] if label is None else label,
+            **{name: float(column[row]) for name, column in examples.columns.items()},
+        }

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jinja2
 import numpy as np
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
 from transformers.pytorch_utils import Conv1D
@@ -25,12 +23,13 @@ from dongu.data.holdout import HOLDOUT_FRACTION, first_copies
 from dongu.data.sources import read_source
 from dongu.eject import plain_metrics as plain
 from dongu.eject.head import head_of_script
-from dongu.eject.reading import find_reading
+from dongu.eject.reading import AS_ROWS, find_reading, write_rows
+from dongu.eject.record import check_record
 from dongu.eject.spelling import Function, imports_of, literal, literals, mapping, number, source_of, tightened
-from dongu.errors import CheckpointError, DataError, InputError, ModelError, UsageError
+from dongu.errors import DataError, ModelError, UsageError
 from dongu.files import read_regular
 from dongu.hub import split_commit
-from dongu.judge.metrics import LOWER_IS_BETTER, SCALE_METRICS
+from dongu.judge.metrics import LOWER_IS_BETTER
 from dongu.loop import Loop
 from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
 from dongu.model.layers import layer_depths
@@ -42,23 +41,24 @@ from dongu.model.probe import PROBE_ROWS, Probe, fit_probe
 from dongu.model.scale import UNSCALED
 from dongu.own import arguments, why_no_script
 from dongu.plain_parts import copied, needs_future
-from dongu.run.checkpoint import own_checkpoints, read_state
 from dongu.run.folder import RunFolder
-from dongu.run.identity import differences, identity, option_differences
-from dongu.run.predictions import RESTORE
+from dongu.run.identity import differences, identity
 from dongu.text import one_line
 
 OWN_SOURCE = "    ..."  # stands for the file of parts until the script has its length
 MOST_LINES = 200
 
 
-def eject(run: str | Path, name: str = "train.py", parts: str | Path | None = None) -> str:
+def eject(
+    run: str | Path, name: str = "train.py", parts: str | Path | None = None, rows: str | Path | None = None
+) -> str:
     """The script that repeats a run, finished or not.
 
     Args:
         run: the run folder.
         name: of the file that it will be in.
         parts: the file of the run's own parts, which is copied into it.
+        rows: a folder for the rows that the run read, which the script then reads in place of the run's data.
 
     Raises:
         InputError: the folder is no run, its data, its model or its parts are not there any more or are not what they
@@ -66,7 +66,7 @@ def eject(run: str | Path, name: str = "train.py", parts: str | Path | None = No
     """
     folder = RunFolder(Path(run))
     record = folder.check_parts(parts)
-    _check_record(folder, record)
+    check_record(folder, record)
     if record["options"].get("data") is None:
         hint = "write the rows to a file and train on it: a script reads files"
         raise UsageError("the run's data were in memory", where=str(folder.path), hint=hint)
@@ -80,7 +80,12 @@ def eject(run: str | Path, name: str = "train.py", parts: str | Path | None = No
     for difference in differences(record, identity(loop), loop, str(folder.path / "run.json")):
         if difference.name == "data":
             raise DataError(difference.text, where=str(folder.path), hint="put the data back as the run read them")
-    facts = {**_data_facts(loop), **_model_facts(loop, config), **_run_facts(loop, config, record), **_own_facts(loop)}
+    facts = {
+        **_data_facts(loop, rows),
+        **_model_facts(loop, config),
+        **_run_facts(loop, config, record),
+        **_own_facts(loop),
+    }
     body = _environment().get_template("script.jinja").render(o=config, out=f"{folder.path.name}-plain", **facts)
     future = "from __future__ import annotations\n\n" if needs_future(own) else ""
     head = f'"""{head_of_script(record, facts, loop, folder, name)}\n"""\n\n{future}{imports_of(body)}\n\n'
@@ -128,59 +133,24 @@ def _own_facts(loop: Loop) -> dict[str, Any]:
     }
 
 
-class _Record(BaseModel):
-    """What a script takes from `run.json` beside the options, which `RunConfig` checks."""
-
-    device: Annotated[str, StringConstraints(pattern=r"^(cpu|mps|cuda)(:\d{1,3})?$")]
-    processes: Annotated[int, Field(ge=1)]
-    versions: dict[str, str]
-    hardware: dict[str, str]
-
-
-def _check_record(folder: RunFolder, record: Mapping[str, Any]) -> None:
-    """
-    Raises:
-        InputError: `run.json` holds something that no run writes, or other options than the run's checkpoints.
-    """
-    where = str(folder.path / "run.json")
-    try:
-        _Record.model_validate(record, strict=True)
-        task = make_config(record["options"]).task or "single-label"
-        known = {**plain.METRICS.get(task, {}), **(SCALE_METRICS if task == "ordinal" else {})}
-        own = record.get("parts")
-        unknown = {record["metric"], *record["metrics"]} - known.keys() - {"loss"}
-        if isinstance(own, dict) and "metrics" in own["names"]:
-            unknown = set()
-    except (ValidationError, UsageError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, ValidationError):
-            reason = f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
-        raise InputError(f"is damaged ({reason})", where=where, hint=RESTORE) from error
-    if unknown:
-        raise InputError(f"is damaged: there is no metric {min(unknown)}", where=where, hint=RESTORE)
-    for path in reversed(own_checkpoints(folder.checkpoints)):
-        with contextlib.suppress(CheckpointError):
-            was = read_state(path).identity.get("options")
-            found = [each.text for each in option_differences(was, record["options"])] if isinstance(was, dict) else []
-            if found:
-                what = f"is not what the run's checkpoints know: {'; '.join(found)}"
-                raise InputError(what, where=where, hint=RESTORE)
-            return
-
-
-def _data_facts(loop: Loop) -> dict[str, Any]:
-    config = loop.config
+def _data_facts(loop: Loop, rows: str | Path | None) -> dict[str, Any]:
+    config, data = loop.config, loop.data
     if loop.data.task == "ordinal":
         hint = "train with --task regression, and round the answers"
         raise UsageError("an ordinal task cannot be one plain script yet", where="dongu eject", hint=hint)
+    if loop.loss.shares:
+        hint = "what the run saved is a plain model: RUN/model needs no dongu"
+        raise UsageError("soft labels cannot be one plain script yet", where="dongu eject", hint=hint)
     for name in ("test", "group_column", "time_column", "fold", "split_file"):
-        if getattr(config, name) is not None and loop.data.held_out:
+        if getattr(config, name) is not None and data.held_out and rows is None:
             what = f"cannot be one plain script: it does not hold rows out by {option_flag(name)}"
-            raise UsageError(what, where="dongu eject", hint="write the splits as files, and train on their folder")
+            raise UsageError(what, where="dongu eject", hint=AS_ROWS)
     if config.long != "head":
         what = f"cannot be one plain script: it reads the beginning of a text, and the run --long {config.long}"
         raise UsageError(what, where="dongu eject", hint="train with --long head")
-    reading = find_reading(loop.data)
+    if rows is not None:
+        data = write_rows(data, Path(rows))
+    reading = find_reading(data, config)
     labels = None if loop.data.task in NUMBERS else literals(loop.data.label_names, before="LABELS = ")
     if labels is not None and "\n" in labels and reading.label_names is not None:
         labels = None  # they are many, and the rows have them
@@ -196,10 +166,10 @@ def _data_facts(loop: Loop) -> dict[str, Any]:
         "label_of": reading.label_of,
         "labels": labels,
         "labels_rule": reading.label_names if labels is None and loop.data.task not in NUMBERS else None,
-        "held_out": loop.data.held_out,
+        "held_out": data.held_out,
         "share": config.validation or HOLDOUT_FRACTION,
-        "repeats": loop.data.held_out and _repeats(loop),
-        "own_ids": loop.data.held_out and loop.data.task not in NUMBERS and _own_ids(loop),
+        "repeats": data.held_out and _repeats(loop),
+        "own_ids": data.held_out and loop.data.task not in NUMBERS and _own_ids(loop),
         "pool_batches": order.POOL_BATCHES,
     }
 
