@@ -3,6 +3,7 @@
     python benchmarks/scale.py                        # 10,000 100,000 1,000,000: some minutes, 2 GB of disk
     python benchmarks/scale.py 10000 100000           # other sizes
     python benchmarks/scale.py --kind json            # or jsonl
+    python benchmarks/scale.py --formats              # only reads a million short rows of each format
     python benchmarks/scale.py --table                # only writes the table of what was measured
 
 Pairs of about MRPC's length are written as one file, from which `dongu` holds validation out; a json file is one array
@@ -43,6 +44,7 @@ BEGIN, END = "<!-- scale: table -->", "<!-- /scale: table -->"
 SIZES = (10_000, 100_000, 1_000_000)
 ANSWERED_ROWS = 1_000_000  # at most: each is a forward pass
 SEED = 42
+FORMATS = ("csv", "tsv", "jsonl", "json", "csv.gz", "parquet")  # that --formats reads
 SAMPLE_SECONDS = 0.02
 STAGES = ("libraries", "rows", "model", "tokens", "digests", "first step")
 BYTES_A_ROW = 64  # of memory: what a row may take that is not packed or mapped; numbers of 8 bytes, mostly
@@ -161,17 +163,18 @@ def start(data: str, model: str) -> None:
     """What `dongu train` does up to its first step; prints the stages as JSON."""
     stages = Stages()
     with stages.stage("libraries"):
-        from dongu import loop as module
+        from dongu import parts as module
+        from dongu.loop import Loop
         from dongu.run.identity import identity
     for stage, names in {
         "rows": ("read_source", "read_examples"),
         "model": ("load_tokenizer", "load_model"),
-        "tokens": ("tokenize",),
+        "tokens": ("tokenized",),
     }.items():
         for name in names:
             setattr(module, name, stages.of(stage, getattr(module, name)))
     began = time.perf_counter()
-    loop = module.Loop(data, model=model, batch_size=8, device="cpu", max_length=128)
+    loop = Loop(data, model=model, batch_size=8, device="cpu", max_length=128)
     with stages.stage("digests"):
         identity(loop)
     with stages.stage("first step"):
@@ -179,6 +182,60 @@ def start(data: str, model: str) -> None:
     seconds = time.perf_counter() - began + stages.rows["libraries"]["seconds"]
     peak = {name: max(row[name] for row in stages.rows.values()) for name in ("own", "mapped")}
     print(json.dumps({"seconds": seconds, **peak, "loss": step.loss, "stages": stages.rows}))
+
+
+def read(data: str) -> None:
+    """The rows of a file, as far as a model is needed; prints memory and seconds as JSON."""
+    stages = Stages()
+    from dongu.config import make_config
+    from dongu.data.examples import read_examples
+    from dongu.data.sources import read_source
+
+    with stages.stage("rows"):
+        config = make_config({})
+        rows = sum(map(len, read_examples(read_source(data, config), config).splits.values()))
+    print(json.dumps({"rows": rows, **stages.rows["rows"]}))
+
+
+def measure_formats(rows: int, folder: Path) -> None:
+    """A table of the file formats: what it takes to read so many rows of a short text and a label."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet
+
+    print("| format | file MiB | memory MiB | CPU seconds |\n| --- | --: | --: | --: |")
+    chance = random.Random(SEED)
+    words = [f"word{i}" for i in range(1000)]
+    table = pa.table(
+        {
+            "text": [f"{' '.join(chance.choices(words, k=10))} {number:07d}" for number in range(rows)],
+            "label": [("good", "bad")[number % 2] for number in range(rows)],
+        }
+    )
+    for kind in FORMATS:
+        data = folder / f"rows.{kind}"
+        if kind == "parquet":
+            parquet.write_table(table, data)
+        elif kind in ("csv", "tsv", "csv.gz"):
+            options = arrow_csv.WriteOptions(delimiter="\t" if kind == "tsv" else ",", quoting_style="needed")
+            with pa.output_stream(data, compression="gzip" if kind == "csv.gz" else None) as stream:
+                arrow_csv.write_csv(table, stream, options)
+        else:
+            objects = (json.dumps(row) for batch in table.to_batches(1 << 14) for row in batch.to_pylist())
+            with data.open("w", encoding="utf-8") as file:
+                if kind == "json":
+                    file.write("[" + next(objects))
+                    file.writelines(f",\n{text}" for text in objects)
+                    file.write("]")
+                else:
+                    file.writelines(f"{text}\n" for text in objects)
+        command = [sys.executable, __file__, "--read", str(data)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        assert found["rows"] == rows
+        size = data.stat().st_size / 2**20
+        print(f"| .{kind} | {size:,.0f} | {found['own']:,.0f} | {found['cpu_seconds']:.1f} |", flush=True)
+        data.unlink()
 
 
 def answer(data: str, run: str) -> None:
@@ -288,10 +345,17 @@ def main() -> None:
     parser.add_argument("--kind", choices=("csv", "jsonl", "json"), default="csv")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--formats", action="store_true")
+    parser.add_argument("--read", help=argparse.SUPPRESS)
     parser.add_argument("--start", help=argparse.SUPPRESS)
     parser.add_argument("--answer", help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.read:
+        return read(options.read)
+    if options.formats:
+        with tempfile.TemporaryDirectory(prefix="dongu-scale-") as folder:
+            return measure_formats(max(options.sizes), Path(folder))
     if options.start:
         return start(options.start, options.model)
     if options.answer:
