@@ -12,6 +12,7 @@ from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
 from dongu.doctor.overview import describe_reading
 from dongu.errors import UsageError
+from dongu.extras import require_extras
 from dongu.launch import among_processes
 from dongu.loop import Loop
 from dongu.options import Options
@@ -135,4 +136,5 @@ def _read(data: Any, options: Mapping[str, Any]) -> TextData:
     plain = dict(options)
     take_own(plain, None)
     config = make_config(plain | ({"data": data} if isinstance(data, str) else {}))
+    require_extras(config)
     return read_examples(read_source(config.data if data is None else data, config), config)

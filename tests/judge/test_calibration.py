@@ -288,6 +288,7 @@ def test_a_calibrated_run(
         assert {item["label"]: item["score"] for item in ours} == pytest.approx(answer["probabilities"], abs=1e-6)
 
     assert all(proof.holds for proof in verify(result.path)), list(verify(result.path))
+    capsys.readouterr()
     assert run_command(["evaluate", str(result.path), "--json"]) == 0
     flat = json.loads(capsys.readouterr().out)
     for split in ("validation", "test"):

@@ -263,7 +263,7 @@ def test_pairs_are_typed_two_by_two(
 ) -> None:
     out = str(tmp_path / "pairs")
     data = data_folder(train=16, validation=8, test=0, pair=True)
-    dongu.train(data, model=tiny_model(), epochs=1, out=out, device="cpu")
+    dongu.train(data, model=tiny_model(), epochs=1, out=out, device="cpu", quiet=True)
     assert run(["predict", out, "a film", "the film", "good", "bad"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
 

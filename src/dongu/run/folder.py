@@ -131,7 +131,10 @@ class RunFolder:
         if self.path.is_dir() and not all(path.name in unused or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
             if self.is_finished:
-                what, hint = "holds a finished run", "choose another --out (x-{n} gets a number), or give --overwrite"
+                what, hint = (
+                    "holds a finished run",
+                    "choose another --out (x-{n} is numbered), or give --overwrite; nothing was touched",
+                )
             elif self.record.exists():
                 what, hint = (
                     "holds a run that has not ended",
