@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import dongu.errors
 from dongu.cli.main import COMMANDS, add_commands
 from dongu.cli.parser import Parser
+from dongu.cli.schemas import OF_COMMANDS, SCHEMAS
 from dongu.config import ALIASES, RunConfig, option_flag
 from dongu.data.glue import GLUE
 
@@ -83,6 +84,28 @@ def parsers() -> Mapping[str, argparse.ArgumentParser]:
     made = Parser(prog="dongu").add_subparsers(parser_class=Parser)
     add_commands(made, COMMANDS)
     return made.choices
+
+
+def answers() -> str:
+    """What `--json` of each command prints: its schemas, and their keys."""
+    parts = []
+    for command in COMMANDS:
+        for schema in (f"dongu.{name}/1" for name in OF_COMMANDS.get(command, (command,))):
+            model = SCHEMAS[schema]
+            heading = f"## `dongu {command}`: `{schema}`"
+            if heading.endswith("train/1`") and command != "train":
+                parts.append(f"## `dongu {command}` {{ #{command} }}\n\nAs [`dongu train`](#train) of one run.")
+                continue
+            anchor = command if schema == f"dongu.{command}/1" else schema.partition("/")[0].rpartition(".")[2]
+            what = " ".join((model.__doc__ or "").split()).partition(": ")[2]
+            rows = [
+                f"| `{field.alias or name}` | {_cell(field.description)} |"
+                for name, field in model.model_fields.items()
+                if field.alias != "schema"
+            ]
+            parts.append(f"{heading} {{ #{anchor} }}\n\n{_sentence(what)}")
+            parts += ["\n".join(["| key | is |", "| --- | --- |", *rows])] if rows else []
+    return "\n\n".join(parts)
 
 
 def aliases() -> str:
@@ -225,6 +248,7 @@ WRITERS: dict[str, Callable[..., str]] = {
     for writer in (
         options,
         commands,
+        answers,
         aliases,
         allowed,
         harmless,

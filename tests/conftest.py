@@ -40,6 +40,15 @@ real_data = pytest.mark.skipif(
 )
 
 
+def checked(line: str) -> Any:
+    """An answer of `--json`, held against its schema."""
+    from dongu.cli.schemas import SCHEMAS
+
+    content = json.loads(line)
+    SCHEMAS[content.get("schema", "dongu.predict/1")].model_validate_json(line)
+    return content
+
+
 @contextmanager
 def cut_off_in_step(number: int) -> Iterator[None]:
     """Inside the block, a run ends abruptly in this step, as by a second Ctrl-C."""

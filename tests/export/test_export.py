@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import dongu
-from conftest import WORDS
+from conftest import WORDS, checked
 from dongu.cli.main import run as run_command
 from dongu.cli.share import PACKAGES
 from dongu.export import folder as exporting
@@ -74,7 +74,7 @@ def exported(runs: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     run, out = str(runs("classes")), tmp_path_factory.mktemp("exported") / "new" / "onnx"
     with contextlib.redirect_stdout(io.StringIO()) as said:
         assert run_command(["export", run, "--out", str(out), "--int8", "--json"]) == 0
-    return out, json.loads(said.getvalue())
+    return out, checked(said.getvalue())
 
 
 def example_of(folder: Path) -> str:

@@ -105,7 +105,7 @@ def test_a_run_a_seed_and_their_spread(
     before = files(out)
     assert run_command(command(out, "--json")) == 0, "the same command again has nothing to do"
     captured = capsys.readouterr()
-    assert json.loads(captured.out) == summary
+    assert json.loads(captured.out) == {"schema": "dongu.seeds/1", "path": str(out), **summary}
     assert "seed 44 is finished" in captured.err
     assert files(out) == before
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conftest import cut_off_in_step
+from conftest import checked, cut_off_in_step
 from dongu.cli.main import run as run_command
 from dongu.data.sources import read_source
 from dongu.errors import UsageError
@@ -117,7 +117,7 @@ def test_the_command(
     data, out = shared_data_folder(train=48, validation=24, test=20), str(tmp_path / "search")
     words = ["tune", data, "--model", tiny_model(), "--epochs", "1", "--space", "batch_size=4,8", "--trials", "1"]
     assert run_command([*words, "--seeds", "1", "--device", "cpu", "--out", out, "--json"]) == 0
-    content = json.loads(capsys.readouterr().out)
+    content = checked(capsys.readouterr().out)
     assert [row["state"] for row in content["trials"]] == ["complete"]
     assert content["winner"]["seeds"]["seeds"] == [43]
 

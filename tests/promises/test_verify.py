@@ -96,7 +96,9 @@ def test_damage_is_found(name: str, finished: Path, capsys: pytest.CaptureFixtur
     assert found
     assert found.keys() <= expected
     assert run_command(["verify", str(finished), "--json"]) == 1
-    proofs = [Proof(**json.loads(line)) for line in capsys.readouterr().out.splitlines()]
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {each.pop("schema") for each in said} == {"dongu.verify/1"}
+    proofs = [Proof(**each) for each in said]
     assert {proof.name for proof in proofs if not proof.holds} == found.keys()
 
 

@@ -168,7 +168,8 @@ def test_the_same_run_twice_is_the_same_bytes_and_its_recipe_repeats_it(
 ) -> None:
     again = tmp_path / "again"
     assert run(["train", "--config", str(finished.path / "run.json"), "--out", str(again), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == finished.results
+    said = {"schema": "dongu.train/1", "path": str(again), **finished.results}
+    assert json.loads(capsys.readouterr().out) == said
     for name in FILES - {"run.json", "timing.jsonl", "report.html"}:
         assert (again / name).read_bytes() == (finished.path / name).read_bytes(), name
 
@@ -384,7 +385,7 @@ def test_what_a_newcomer_types(
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["id"] for row in rows] == ["T-7", "T-9"]
     assert run(["evaluate", str(finished.path), str(file), "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"other"}
+    assert set(json.loads(capsys.readouterr().out)) == {"schema", "other"}
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a text\n\nanother\n")))
     assert run(["predict", str(finished.path)]) == 2
     assert "standard input:2: is empty" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dongu import launch
 from dongu.cli.options import MODEL_COLUMNS, add_option, add_reading, given_columns, reading_of
-from dongu.cli.parser import Parser, add_compute_options, add_model, define, refuse_existing, whole_number
+from dongu.cli.parser import Parser, add_compute_options, add_model, define, print_json, refuse_existing, whole_number
 from dongu.errors import DataError, InputError, UsageError
 from dongu.text import is_blank, printable, wrapped
 from dongu.waiting import loading
@@ -50,7 +50,6 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from dongu.judge.intervals import verdict
     from dongu.judge.words import Yardstick, said_of
     from dongu.run.console import Console
-    from dongu.run.folder import dump_json
 
     with loading():
         from dongu.use.classifier import Classifier
@@ -64,7 +63,7 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         for split, evaluation in evaluations.items()
     }
     if parsed.json:
-        print(dump_json({split: _flat(entries) for split, entries in results.items()}))
+        print_json("evaluate", {split: _flat(entries) for split, entries in results.items()})
         return
     yardstick = Yardstick.of(saved.metrics, saved.constant_answer)
     console = Console()

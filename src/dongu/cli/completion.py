@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from dongu.cli.parser import Parser, define
+from dongu.cli.parser import Parser, add_json, define, print_json
 
 SHELLS = {  # where the script goes
     "bash": "dongu completion bash > ~/.local/share/bash-completion/completions/dongu",
@@ -23,6 +23,7 @@ def add(parser: Parser) -> None:
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
+    add_json(parser)
 
 
 def _completion(parsed: argparse.Namespace) -> None:
@@ -32,6 +33,9 @@ def _completion(parsed: argparse.Namespace) -> None:
         action for action in make_parser(*COMMANDS)._actions if isinstance(action, argparse._SubParsersAction)
     )
     flags = {name: list(_flags(parser)) for name, parser in subparsers.choices.items()}
+    if parsed.json:
+        print_json("completion", {"commands": {name: dict(found) for name, found in flags.items()}})
+        return
     if parsed.shell == "fish":
         print("\n".join(_fish({name: what for name, (_, what) in COMMANDS.items()}, flags)))
         return

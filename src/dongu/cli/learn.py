@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from dongu.cli.parser import Parser, add_language, define
+from dongu.cli.parser import Parser, add_json, add_language, define, print_json
 from dongu.errors import UsageError
 from dongu.teach.language import language_of
 from dongu.teach.quiz import LESSONS, Quiz
+from dongu.waiting import loading
 
 
 def add_quiz(parser: Parser) -> None:
@@ -23,6 +25,7 @@ def add_quiz(parser: Parser) -> None:
     parser.add_argument("lesson", metavar="LESSON", nargs="?", choices=LESSONS, help=", ".join(LESSONS) + " (all)")
     add_language(parser, "language of the questions")
     parser.add_argument("--seed", metavar="N", help="seed for the order of the questions and their answers")
+    add_json(parser)
 
 
 def _quiz(parsed: argparse.Namespace) -> None:
@@ -30,6 +33,9 @@ def _quiz(parsed: argparse.Namespace) -> None:
         raise UsageError(f"must be a whole number, got `{parsed.seed}`", where="--seed")
     seed = None if parsed.seed is None else int(parsed.seed)
     quiz = Quiz(parsed.language or language_of(os.environ), parsed.lesson, seed)
+    if parsed.json:
+        print_json("quiz", {"questions": [asdict(question) for question in quiz.questions]})
+        return
     lines = (line.decode("utf-8", "replace") for line in sys.stdin.buffer)
     for piece in quiz.run(lines, echo=not sys.stdin.isatty()):
         print(piece, end="", flush=True)
@@ -43,9 +49,14 @@ def add_demo(parser: Parser) -> None:
     )
     parser.add_argument("--out", metavar="RUN", type=Path, default=None, help="run folder (default: runs/demo)")
     parser.add_argument("--seed", type=int, default=42, help="seed of the run; the data are always the same (42)")
+    add_json(parser)
 
 
 def _demo(parsed: argparse.Namespace) -> None:
-    from dongu.demo.run import run_demo
+    with loading():
+        from dongu.demo.run import run_demo
+    from dongu.run.console import Console
 
-    run_demo(parsed.out, parsed.seed)
+    result = run_demo(parsed.out, parsed.seed, Console(stream=sys.stderr if parsed.json else sys.stdout))
+    if parsed.json:
+        print_json("train", {"path": str(result.path), **result.results})

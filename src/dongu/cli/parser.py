@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,6 +37,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
+
+
+def print_json(schema: str, content: Mapping[str, Any], indent: int | None = None) -> None:
+    """An answer of `--json`: what it is and its version, which docs/json.md describes, and its content."""
+    from dongu.run.folder import dump_json
+
+    print(dump_json({"schema": f"dongu.{schema}/1", **content}, indent), flush=True)
 
 
 def add_parts(parser: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dongu import launch
+from dongu.cli.parser import print_json
 from dongu.text import NAMES, WIDTH
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
     if launch.rank() > 0:
         return
     if as_json:
-        from dongu.run.folder import dump_json
-
-        print(dump_json(result.results))
+        print_json("train", {"path": str(result.path), **result.results})
         return
     commands = [*(_to_try(result) if result.advice else _to_use(result))]
     wide = max(len(command) for command, what in commands if what)

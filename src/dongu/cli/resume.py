@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from dongu.cli.options import SET_ONCE, add_option
-from dongu.cli.parser import ALLOWED, Parser, add_parts, define
+from dongu.cli.parser import ALLOWED, Parser, add_json, add_parts, define
 from dongu.cli.results import show_result
 from dongu.config import RunConfig, make_config
 from dongu.extras import require_extras
@@ -30,7 +30,7 @@ def add(parser: Parser) -> None:
     for name in RunConfig.model_fields:
         if name not in SET_ONCE:
             add_option(options, name, default_shown=False)
-    parser.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
+    add_json(parser)
 
 
 def _run(parsed: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dongu.cli.parser import Parser, add_json, define
+from dongu.cli.parser import Parser, add_json, define, print_json
 from dongu.text import printable
 
 
@@ -23,8 +23,10 @@ def add(parser: Parser) -> None:
 
 def _runs(parsed: argparse.Namespace) -> None:
     from dongu.comparison.listing import list_runs, listing_json, listing_lines
-    from dongu.run.folder import dump_json
 
     listing = list_runs(parsed.folder, parsed.metric)
-    for line in [dump_json(listing_json(listing))] if parsed.json else listing_lines(listing, parsed.metric):
+    if parsed.json:
+        print_json("runs", listing_json(listing))
+        return
+    for line in listing_lines(listing, parsed.metric):
         print(printable(line))

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dongu.cli.options import add_option, given_columns
-from dongu.cli.parser import Parser, add_model, define, whole_number
+from dongu.cli.parser import Parser, add_json, add_model, define, print_json, whole_number
 from dongu.errors import UsageError
 from dongu.text import printable
 from dongu.waiting import loading
@@ -39,6 +39,7 @@ def add(parser: Parser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
     for name in ("precision", "threads", "text_columns"):
         add_option(parser, name, default_shown=False)
+    add_json(parser)
 
 
 def _serve(parsed: argparse.Namespace) -> None:
@@ -71,7 +72,10 @@ def _serve(parsed: argparse.Namespace) -> None:
         classifier.predict([("a",) * len(classifier.text_columns or "a")])  # what is made once is made now
         if not local and not keys:
             print("WARNING: whoever reaches this address may ask; --api-key-file asks for a key", file=sys.stderr)
-        print(printable(f"{saved.name} at {address_of(listening)}"), flush=True)
+        if parsed.json:
+            print_json("serve", {"model": saved.name, "address": address_of(listening)})
+        else:
+            print(printable(f"{saved.name} at {address_of(listening)}"), flush=True)
         serve(classifier, listening, limits, keys, local=local)
 
 

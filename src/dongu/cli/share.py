@@ -7,7 +7,16 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from dongu.cli.parser import Parser, add_json, add_model, add_parts, add_run_folder, define, refuse_existing
+from dongu.cli.parser import (
+    Parser,
+    add_json,
+    add_model,
+    add_parts,
+    add_run_folder,
+    define,
+    print_json,
+    refuse_existing,
+)
 from dongu.errors import UsageError
 from dongu.text import printable
 from dongu.waiting import loading
@@ -27,6 +36,7 @@ def add_eject(parser: Parser) -> None:
     parser.add_argument("--out", metavar="FILE", type=Path, help="file to write (default: standard output)")
     what = "folder to write the rows of the run to, for data that a plain script cannot read; the script reads these"
     parser.add_argument("--rows", metavar="FOLDER", type=Path, help=what)
+    add_json(parser)
 
 
 def _eject(parsed: argparse.Namespace) -> None:
@@ -40,11 +50,15 @@ def _eject(parsed: argparse.Namespace) -> None:
     from dongu.eject.script import eject
     from dongu.files import write_file
 
-    if parsed.out is None:
-        print(eject(parsed.folder, parts=parsed.parts, rows=parsed.rows), end="")
-    else:
-        script = eject(parsed.folder, parsed.out.name, parts=parsed.parts, rows=parsed.rows)
+    name = "train.py" if parsed.out is None else parsed.out.name
+    script = eject(parsed.folder, name, parts=parsed.parts, rows=parsed.rows)
+    if parsed.out is not None:
         write_file(parsed.out, script.encode())
+    if parsed.json:
+        place = None if parsed.out is None else str(parsed.out)
+        print_json("eject", {"path": place, "script": script if place is None else None})
+    elif parsed.out is None:
+        print(script, end="")
 
 
 def add_export(parser: Parser) -> None:
@@ -87,14 +101,13 @@ def _export(parsed: argparse.Namespace) -> None:
         raise UsageError("is no run, in whose folder it would be written", where=saved.name, hint="give --out FOLDER")
     refuse_if_taken(out)
     source = None if parsed.data is None else read_source(parsed.data, saved.config)
-    from dongu.run.folder import dump_json
 
     with loading():
         from dongu.export.folder import export
 
     made = export(parsed.model, out, source, int8=parsed.int8, **given)
     if parsed.json:
-        print(dump_json({**asdict(made), "path": str(made.path)}))
+        print_json("export", {**asdict(made), "path": str(made.path)})
         return
     for line in made.size_lines(saved.metrics.task):
         print(printable(line))
@@ -114,6 +127,7 @@ def add_push(parser: Parser) -> None:
     add_run_folder(parser)
     parser.add_argument("name", metavar="OWNER/NAME", help="the repository to upload to; it is created if need be")
     parser.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
+    add_json(parser)
 
 
 def _push(parsed: argparse.Namespace) -> None:
@@ -122,4 +136,8 @@ def _push(parsed: argparse.Namespace) -> None:
 
     RunFolder(parsed.folder).read_record()
     check_access(parsed.name)
-    print(printable(f"pushed to {push(parsed.folder, parsed.name, public=parsed.public)}"))
+    url = push(parsed.folder, parsed.name, public=parsed.public)
+    if parsed.json:
+        print_json("push", {"url": str(url)})
+    else:
+        print(printable(f"pushed to {url}"))

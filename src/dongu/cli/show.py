@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dongu.cli.options import add_option, add_reading, reading_of
-from dongu.cli.parser import Parser, add_json, add_parts, add_run_folder, define, refuse_existing
+from dongu.cli.parser import Parser, add_json, add_parts, add_run_folder, define, print_json, refuse_existing
 from dongu.config import RunConfig
 from dongu.text import printable
 
@@ -43,9 +43,7 @@ def _inspect(parsed: argparse.Namespace) -> None:
     options: Any = {name: getattr(parsed, name) for name in INSPECTED} | reading_of(parsed)
     checkup = inspect(parsed.data, parts=parsed.parts, **options)
     if parsed.json:
-        from dongu.run.folder import dump_json
-
-        print(dump_json(inspected(checkup), indent=2))
+        print_json("inspect", inspected(checkup), indent=2)
     else:
         for line in checkup.lines():
             print(printable(line))
@@ -61,6 +59,7 @@ def add_report(parser: Parser) -> None:
     )
     add_run_folder(parser)
     parser.add_argument("--out", metavar="FILE", type=Path, help="where to write it (RUN/report.html)")
+    add_json(parser)
 
 
 def _report(parsed: argparse.Namespace) -> None:
@@ -69,6 +68,9 @@ def _report(parsed: argparse.Namespace) -> None:
 
     refuse_existing(parsed.out)
     place, has_texts = write_page_of(RunFolder(parsed.folder), parsed.out)
+    if parsed.json:
+        print_json("report", {"path": str(place), "has_texts": has_texts})
+        return
     print(place)
     if not has_texts:
         print("rows are given by their numbers: the data have moved or changed since the run")
@@ -100,8 +102,10 @@ def add_compare(parser: Parser) -> None:
 def _compare(parsed: argparse.Namespace) -> None:
     from dongu.comparison.pairs import compare_folders
     from dongu.comparison.words import as_json, comparison_lines
-    from dongu.run.folder import dump_json
 
     comparison = compare_folders(parsed.folders, parsed.split)
-    for line in [dump_json(as_json(comparison))] if parsed.json else map(printable, comparison_lines(comparison)):
-        print(line)
+    if parsed.json:
+        print_json("compare", as_json(comparison))
+        return
+    for line in comparison_lines(comparison):
+        print(printable(line))

@@ -10,7 +10,7 @@ from typing import Any
 
 from dongu import launch
 from dongu.cli.options import add_option, add_reading, spellings
-from dongu.cli.parser import ALLOWED, Parser, add_language, add_parts, define, whole_number
+from dongu.cli.parser import ALLOWED, Parser, add_json, add_language, add_parts, define, print_json, whole_number
 from dongu.cli.results import show_result
 from dongu.config import READING, RunConfig, check_metric, make_config, read_config
 from dongu.errors import UsageError
@@ -73,7 +73,7 @@ def add(parser: Parser) -> None:
     add_language(parser, "language of --explain")
     for flag in ("per_device_train_batch_size", "gradient_accumulation_steps"):
         parser.add_argument(*spellings(flag), dest=flag, default=None, help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="print results.json on standard output at the end")
+    add_json(parser)
 
 
 def _run(parsed: argparse.Namespace) -> None:
@@ -168,7 +168,6 @@ def _train_seeds(
     if parts is None:
         options["model"] = pin_model(config.model)  # one commit for all of them
     from dongu.run.console import Console
-    from dongu.run.folder import dump_json
 
     with loading():
         from dongu.sweep import summary_table, train_seeds
@@ -179,7 +178,7 @@ def _train_seeds(
     if not main:
         return
     if as_json:
-        print(dump_json(summary))
+        print_json("seeds", {"path": str(out), **summary})
         return
     console.line(f"{counted(len(summary['seeds']), 'seed')}: mean ± standard deviation, and range")
     for line in summary_table(summary):
@@ -191,7 +190,6 @@ def _train_folds(options: dict[str, Any], config: RunConfig, count: int, *, part
     from dongu.data.sources import read_source
     from dongu.model.place import pin_model
     from dongu.run.console import Console
-    from dongu.run.folder import dump_json
 
     with loading():
         from dongu.folds import summary_lines, train_folds
@@ -202,7 +200,7 @@ def _train_folds(options: dict[str, Any], config: RunConfig, count: int, *, part
     console = Console(enabled=main, stream=sys.stderr if as_json else sys.stdout)
     out, summary = train_folds(read_source(options["data"], config), count, options, console, parts=parts)
     if main and as_json:
-        print(dump_json(summary))
+        print_json("folds", {"path": str(out), **summary})
     elif main:
         for line in summary_lines(summary, out):
             console.line(line)

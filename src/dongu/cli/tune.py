@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from dongu.cli.options import add_option
-from dongu.cli.parser import add_json, add_parts, define, whole_number
+from dongu.cli.parser import add_json, add_parts, define, print_json, whole_number
 from dongu.cli.train import train_options
 from dongu.config import RunConfig, check_metric, make_config
 from dongu.errors import UsageError
@@ -68,7 +68,6 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.sources import read_source
     from dongu.model.place import pin_model
     from dongu.run.console import Console
-    from dongu.run.folder import dump_json
 
     with loading():
         from dongu.tune import gain_lines, tune
@@ -88,7 +87,7 @@ def _run(parsed: argparse.Namespace) -> None:
         parts=parsed.parts,
     )
     if parsed.json:
-        print(dump_json(content))
+        print_json("tune", {"path": str(out), **content})
         return
     for line in gain_lines(content, out):
         console.line(line)

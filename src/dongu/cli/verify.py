@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dongu import launch
-from dongu.cli.parser import Parser, add_parts, define
+from dongu.cli.parser import Parser, add_parts, define, print_json
 from dongu.waiting import Waiting, loading
 
 if TYPE_CHECKING:
@@ -44,7 +43,10 @@ def _run(parsed: argparse.Namespace) -> int:
         holds = holds and proof.holds is not False
         if launch.rank() == 0:
             line = f"{SHOWN[proof.holds]}  {proof.name:<13} {proof.text}"
-            print(json.dumps(vars(proof), ensure_ascii=False) if parsed.json else line, flush=True)
+            if parsed.json:
+                print_json("verify", vars(proof))
+            else:
+                print(line, flush=True)
     return 0 if holds else 1
 
 

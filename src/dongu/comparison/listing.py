@@ -193,4 +193,4 @@ def listing_json(listing: Listing) -> dict[str, Any]:
         }
         for run in listing.runs
     ]
-    return {"schema": "dongu.runs/1", "folder": str(listing.folder), "differs": listing.differs, "runs": runs}
+    return {"folder": str(listing.folder), "differs": listing.differs, "runs": runs}

@@ -12,6 +12,7 @@ from typing import Any
 from dongu.files import write_file
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
+from dongu.run.result import RunResult
 from dongu.training import train
 from dongu.use.classifier import load
 
@@ -22,13 +23,12 @@ bag = 0.865
 SPLITS = ("train", "validation", "test")
 
 
-def run_demo(out: Path | None, seed: int) -> None:
+def run_demo(out: Path | None, seed: int, console: Console) -> RunResult:
     """Write the data beside the run folder, train, and print what it came to.
 
     Raises:
         DonguError: as `train` does; the packaged model is missing, say.
     """
-    console = Console()
     run = out or next(path for path in map(_numbered, count(1)) if not path.exists())
     RunFolder(run).refuse_if_taken()
     files = {split: read_csv(split) for split in SPLITS}
@@ -62,6 +62,7 @@ def run_demo(out: Path | None, seed: int) -> None:
         [answer] = classifier.predict([(row["sentence1"], row["sentence2"])])
         console.line(f'$ dongu predict {run} "{row["sentence1"]}" "{row["sentence2"]}"')
         console.line(judged_answer(answer, label))
+    return result
 
 
 def judged_answer(answer: Mapping[str, Any], label: str) -> str:
