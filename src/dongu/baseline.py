@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
+from dongu.config import DEFAULT_THRESHOLD, LOWER_IS_BETTER, NUMBERS, Task
 from dongu.judge.answers import Evaluation
 from dongu.judge.bag_of_words import MOST_WEIGHTS, STEPS, BagOfWords
-from dongu.judge.metrics import LOWER_IS_BETTER, metric_value
+from dongu.judge.metrics import metric_value
 from dongu.judge.paired import paired_differences
 from dongu.loop import Loop
 from dongu.model.lora import count_parameters

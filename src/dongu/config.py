@@ -59,6 +59,7 @@ Scheduler = Literal[
 ]
 Task = Literal["single-label", "multi-label", "regression", "ordinal"]
 NUMBERS: tuple[Task, ...] = ("regression", "ordinal")  # whose models answer a number
+LOWER_IS_BETTER = ("loss", "mae", "rmse")  # of the metrics
 Metric = Literal[
     "loss",
     "accuracy",

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from dongu import launch
 from dongu.best import WEIGHTS
-from dongu.config import RunConfig
+from dongu.config import LOWER_IS_BETTER, RunConfig
 from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import Source
 from dongu.errors import UsageError
 from dongu.files import disk, read_regular, replace_folder
 from dongu.judge.intervals import verdict
-from dongu.judge.metrics import LOWER_IS_BETTER
 from dongu.run.folder import RunFolder
 from dongu.use.classifier import load
 from dongu.use.saved import SavedModel

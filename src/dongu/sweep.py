@@ -9,12 +9,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 from dongu import launch
-from dongu.config import RunConfig, make_config, option_flag
+from dongu.config import LOWER_IS_BETTER, RunConfig, make_config, option_flag
 from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import Source
 from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover, write_file
-from dongu.judge.metrics import LOWER_IS_BETTER
 from dongu.own import take_own
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder, dump_json

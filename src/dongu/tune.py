@@ -11,13 +11,13 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from dongu.comparison.pairs import compare_folders
-from dongu.config import make_config, option_flag
+from dongu.config import LOWER_IS_BETTER, make_config, option_flag
 from dongu.data.examples import read_examples
 from dongu.data.sources import Source
 from dongu.errors import InputError, LockedError, NonFiniteError, StoppedError, UsageError
@@ -104,15 +104,46 @@ def _open(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension])
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     now = _identity(options, space)
-    if (out / SEARCH).exists():
-        was = RunFolder(out).read_json(SEARCH)
-        if other := [name for name in now if was.get(name) != now[name]]:
-            hint = "give what it was begun with, or choose another --out"
-            raise UsageError(f"holds a search with other {' and '.join(other)}", where=f"--out {out}", hint=hint)
-    else:
-        RunFolder(out).refuse_if_taken()
-        make_folder(out)
-        write_file(out / SEARCH, (dump_json(now, indent=2) + "\n").encode(), within=out)
+    if not (out / SEARCH).exists():
+        try:
+            RunFolder(out).refuse_if_taken()
+            make_folder(out)
+            write_file(out / SEARCH, (dump_json(now, indent=2) + "\n").encode(), within=out)
+        except UsageError:
+            if not (out / SEARCH).exists():  # else another process has begun the search just now
+                raise
+    was = RunFolder(out).read_json(SEARCH)
+    if other := [name for name in now if was.get(name) != now[name]]:
+        hint = "give what it was begun with, or choose another --out"
+        raise UsageError(f"holds a search with other {' and '.join(other)}", where=f"--out {out}", hint=hint)
+    with _turn(RunFolder(out / "locks" / "study")):  # Optuna makes its tables once
+        return _study(out, options, space)
+
+
+@contextmanager
+def _turn(folder: RunFolder) -> Iterator[None]:
+    """Wait for whoever has the lock.
+
+    Raises:
+        LockedError: it has it for longer than anybody needs.
+    """
+    ending = time.monotonic() + WAIT_SECONDS
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(folder.lock())
+                break
+            except LockedError:
+                if time.monotonic() > ending:
+                    raise
+                time.sleep(0.1)
+        yield
+
+
+def _study(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension]) -> Any:
+    """Optuna's study, which begins with the usual options."""
+    import optuna
+
     storage = optuna.storages.RDBStorage(
         f"sqlite:///{(out / STUDY).absolute()}", engine_kwargs={"connect_args": {"timeout": WAIT_SECONDS}}
     )
@@ -151,7 +182,7 @@ class _Search:
     ) -> None:
         self.study, self.source, self.options, self.space = study, source, options, space
         self.out, self.console, self.parts = out, console, parts
-        self.metric = ""
+        self.metric, self.sign = "", 1
 
     def record(self) -> dict[str, Any]:
         return _identity(self.options, self.space)
@@ -210,9 +241,10 @@ class _Search:
             else:
                 self.study.tell(trial, score)
             self._tidy()
-            best = max((row["score"] for row in self.table() if row["state"] == "complete"), default=math.nan)
-            end = "given up: others were better at this point" if pruned else f"best so far {decimals(best)}"
-            self.console.line(f"  {self.metric} on validation {decimals(score)}; {end}")
+            scores = [row["score"] for row in self.table() if row["state"] == "complete"]
+            best = decimals(self.sign * max(scores, default=math.nan))
+            end = "given up: others were better at this point" if pruned else f"best so far {best}"
+            self.console.line(f"  {self.metric} on validation {decimals(self.sign * score)}; {end}")
 
     def _train(self, trial: Any, chosen: Mapping[str, Any]) -> tuple[float, bool]:
         """The best score on validation, larger is better, and whether the trial was given up."""
@@ -223,7 +255,7 @@ class _Search:
         given |= {**chosen, "out": str(folder.path)}
         loop = Loop(data, parts=self.parts, **given)
         self.metric = loop.metrics.main
-        sign = -1 if self.metric == "loss" else 1
+        sign = self.sign = -1 if self.metric in LOWER_IS_BETTER else 1
         with Run(loop, folder.path) as run:
             for _ in run:
                 if not run.due:
@@ -288,7 +320,7 @@ def _final(search: _Search, best: Mapping[str, Any], seeds: int) -> dict[str, An
         recipe = {**options, **own, "seed": fresh, "out": str(out / name)}
         sides[name] = train_seeds(search.source, seeds, recipe, Console(enabled=False), parts=search.parts)[1]
     metric = sides["winner"]["metric"]
-    sign = -1 if metric == "loss" else 1
+    sign = -1 if metric in LOWER_IS_BETTER else 1
     content: dict[str, Any] = {
         "metric": metric,
         "importance": search.importance(),

@@ -33,6 +33,15 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, 
     return found
 
 
+@pytest.mark.parametrize(("metric", "first"), [("mae", "small"), ("loss", "small"), ("rmse", "small"), ("r2", "large")])
+def test_of_an_error_the_smallest_is_the_best(
+    metric: str, first: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "large", 0.7, metric)
+    write_run(tmp_path / "small", 0.2, metric)
+    assert Path(listed(capsys, tmp_path)["runs"][0]["path"]).name == first
+
+
 def test_the_best_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "runs/worse", 0.7, learning_rate=1e-5)
     write_run(tmp_path / "runs/sweep/seed-1", 0.8, learning_rate=2e-5, seed=1)

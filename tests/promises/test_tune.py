@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import checked, cut_off_in_step
@@ -17,6 +20,7 @@ from dongu.cli.main import run as run_command
 from dongu.data.sources import read_source
 from dongu.errors import UsageError
 from dongu.run.console import Console
+from dongu.run.folder import RunFolder
 from dongu.space import Dimension, read_space
 from dongu.tune import gain_lines, tune
 
@@ -111,6 +115,29 @@ def test_a_search_and_what_it_leaves(search: Callable[..., dict[str, Any]], tmp_
         search(space=["batch_size=4,8"])
 
 
+def test_of_an_error_the_smallest_wins(
+    tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"a b {i},{i / 7}\n" for i in range(40)), encoding="utf-8")
+    won: list[dict[str, Any]] = []
+
+    def final(search: Any, best: dict[str, Any], seeds: int) -> dict[str, Any]:
+        won.append(best)
+        return {}
+
+    monkeypatch.setattr("dongu.tune._final", final)
+    monkeypatch.setattr("dongu.tune.write_page", lambda path, content: None)
+    given = {"model": tiny_model(), "task": "regression", "metric": "mae", "max_steps": 3, "out": str(tmp_path / "out")}
+    said = io.StringIO()
+    tune(read_source(str(rows)), given, Console(stream=said), trials=2, space=["learning_rate=1e-6..1e-1:log"])
+    results = [RunFolder(tmp_path / f"out/trial-000{i}").read_results()["validation"]["mae"]["value"] for i in (0, 1)]
+    assert results[0] != results[1]
+    assert won[0]["trial"] == int(np.argmin(results))
+    assert won[0]["score"] == -min(results)
+    assert f"best so far {min(results):.4f}" in said.getvalue()
+
+
 def test_the_command(
     tiny_model: Callable[..., str], shared_data_folder: Callable[..., str], tmp_path: Path, capsys: Any
 ) -> None:
@@ -145,6 +172,30 @@ def test_a_trial_of_another_process_is_left_to_it(search: Callable[..., dict[str
         assert "winner" not in content, "the other process trains it"
         other.communicate(b"\n")
     assert "winner" in search()
+
+
+@pytest.mark.crash
+def test_two_processes_share_the_trials(
+    search: Callable[..., dict[str, Any]], tiny_model: Callable[..., str], tmp_path: Path
+) -> None:
+    tiny_model()  # the same for both
+    children = []
+    for _ in range(2):
+        if (child := os.fork()) == 0:
+            failed = 1
+            try:
+                search("shared", seeds=1)
+                failed = 0
+            finally:
+                if failed:
+                    traceback.print_exc(file=sys.__stderr__)
+                os._exit(failed)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    content = json.loads((tmp_path / "shared/tune.json").read_text(encoding="utf-8"))
+    assert [row["trial"] for row in content["trials"]] == [0, 1, 2, 3], "none was tried twice, or left out"
+    assert all(row["state"] in ("complete", "pruned") for row in content["trials"])
+    assert content["winner"]["seeds"]["seeds"] == [43], "one of the two trained the winner"
 
 
 def test_without_optuna_the_extra_is_named(

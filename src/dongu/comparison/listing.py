@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from dongu.comparison.sides import COMPARED_SPLITS, PLACES
 from dongu.comparison.words import aligned, option_shown
-from dongu.config import RunConfig
+from dongu.config import LOWER_IS_BETTER, RunConfig
 from dongu.errors import InputError, LockedError, StorageError, UsageError
 from dongu.files import open_regular
 from dongu.judge.words import metric_name
@@ -139,10 +139,10 @@ def _last_of_log(path: Path) -> tuple[int | None, dict[str, float]]:
 
 
 def _rank(run: ListedRun, metric: str | None) -> tuple[Any, ...]:
-    """Runs without a value behind those that have one, damaged ones last; of a loss the least is the best."""
+    """Runs without a value behind those that have one, damaged ones last; the least loss or error is the best."""
     name = metric or run.metric
     value = run.value("validation", name)
-    best = 0.0 if value is None else value if name == "loss" else -value
+    best = 0.0 if value is None else value if name in LOWER_IS_BETTER else -value
     return run.state == "damaged", name, value is None, best, str(run.path)
 
 

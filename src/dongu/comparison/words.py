@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dongu.comparison.pairs import Comparison, Pair
-from dongu.judge.metrics import LOWER_IS_BETTER
+from dongu.config import LOWER_IS_BETTER
 from dongu.judge.paired import MetricDifference
 from dongu.judge.words import metric_name
 from dongu.text import printable, shortened, with_interval

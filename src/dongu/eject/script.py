@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
 from transformers.pytorch_utils import Conv1D
 
-from dongu.config import NUMBERS, RunConfig, make_config, option_flag
+from dongu.config import LOWER_IS_BETTER, NUMBERS, RunConfig, make_config, option_flag
 from dongu.consistency import CHECKED_ROWS
 from dongu.data import order
 from dongu.data.examples import read_examples
@@ -29,7 +29,6 @@ from dongu.eject.spelling import Function, imports_of, literal, literals, mappin
 from dongu.errors import DataError, ModelError, UsageError
 from dongu.files import read_regular
 from dongu.hub import split_commit
-from dongu.judge.metrics import LOWER_IS_BETTER
 from dongu.loop import Loop
 from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
 from dongu.model.layers import layer_depths

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
+from dongu.config import DEFAULT_THRESHOLD, LOWER_IS_BETTER, NUMBERS, Task
 from dongu.data.glue import glue_task
 from dongu.errors import UsageError
 from dongu.judge import ranking as multi_label
@@ -87,7 +87,6 @@ SCALE_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
     "mae": mae_of,
 }
 CORRELATIONS = ("pearson", "spearman")  # which a constant answer has none of
-LOWER_IS_BETTER = ("loss", "mae", "rmse")
 SET_METRICS: dict[str, SetMetric] = {
     "average_precision": multi_label.mean_average_precision,
     "macro_f1": lambda ranking, weights: multi_label.label_macro_f1(ranking.counts(weights)),

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dongu.config import NUMBERS, Task
+from dongu.config import LOWER_IS_BETTER, NUMBERS, Task
 from dongu.judge.calibration import ADVISED_ROWS
 from dongu.judge.intervals import CONSTANT_ANSWERS
-from dongu.judge.metrics import CORRELATIONS, LOWER_IS_BETTER, MetricSet
+from dongu.judge.metrics import CORRELATIONS, MetricSet
 from dongu.text import counted, decimals, fields, interval_ends, wrapped
 
 Entries = Mapping[str, Mapping[str, float]]  # metric: value, low, high, baseline

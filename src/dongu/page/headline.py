@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dongu.config import NUMBERS
-from dongu.judge.metrics import LOWER_IS_BETTER
+from dongu.config import LOWER_IS_BETTER, NUMBERS
 from dongu.judge.words import CHOSE, Entries, Yardstick, judged, metric_name, over_bag_of_words
 from dongu.page.draw import drawings
 from dongu.page.draw.drawings import Interval

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from dongu.config import LOWER_IS_BETTER
 from dongu.files import write_file
 from dongu.judge.words import metric_name
 from dongu.page.draw import drawings
@@ -85,13 +86,19 @@ def _history(content: Mapping[str, Any]) -> Shown:
     plot = Plot(
         "Trials",
         Axis.between(0, last, "trial", exact=True, whole=True),
-        Axis.of(np.concatenate([scores, theirs]), content["metric"]),
+        Axis.of(np.concatenate([scores, theirs]), _score_name(content)),
     )
     plot.line("best so far", numbers, np.maximum.accumulate(scores), 1)
     plot.points("complete", numbers, scores)
     if len(given_up):
         plot.points("given up", given_up, theirs, kind=1)
     return plot.chart(), f"{counted(len(rows), 'trial')} to the end, {len(pruned)} given up where others were better."
+
+
+def _score_name(content: Mapping[str, Any]) -> str:
+    """The larger score is the better one, so that of a loss or an error is its negative."""
+    metric = str(content["metric"])
+    return f"negative {metric}" if metric in LOWER_IS_BETTER else metric
 
 
 def _importance(content: Mapping[str, Any]) -> list[Shown]:
@@ -115,6 +122,6 @@ def _slices(content: Mapping[str, Any]) -> list[Shown]:
         else:
             places = np.array(asked, np.float64)
             axis, said = Axis.of([*places, *values[:2]], name.replace("_", "-"), log=log), "One point a complete trial."
-        plot = Plot(name.replace("_", "-"), axis, Axis.of(scores, content["metric"]))
+        plot = Plot(name.replace("_", "-"), axis, Axis.of(scores, _score_name(content)))
         shown.append((plot.points("trials", places, scores).chart(), said))
     return shown
