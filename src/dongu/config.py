@@ -322,6 +322,9 @@ class RunConfig(BaseModel):
         False,
         description="keep of each layer its input alone, and compute it again in backward: less memory, more time",
     )
+    base_precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="how the weights that --lora leaves as they are lie in memory, and in the saved model"
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the matrix products")
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="where to compute: auto, cpu, cuda, cuda:N or mps"
@@ -470,6 +473,8 @@ def _contradictions(config: RunConfig) -> list[str]:
         problems.append(f"--warmup: must be whole steps or a fraction below 1, got `{config.warmup}`")
     if config.lr_scheduler == "constant" and config.warmup:
         problems.append("--warmup: `constant` has none; use --lr-scheduler constant_with_warmup")
+    if config.base_precision != "fp32" and config.lora is None:
+        problems.append("--base-precision: it is of the weights that --lora leaves as they are; give --lora RANK too")
     if config.text_columns and config.label_column in config.text_columns:
         problems.append(f"--label-column: `{config.label_column}` is a text column too")
     if config.text_columns and len(set(config.text_columns)) != len(config.text_columns):

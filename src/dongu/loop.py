@@ -157,7 +157,7 @@ class Loop(Parts):
         device, columns = self.accelerator.device, self.train_updates.split.columns
         inputs = micro_batch.to(device)  # (batch, tokens) each
         labels = inputs.pop("labels")  # (batch,)
-        dtype = next(self.model.parameters()).dtype
+        dtype = next(self.model.parameters()).dtype if self.config.base_precision == "fp32" else torch.float32
         numbers = {
             name: torch.from_numpy(column[micro_batch.rows]).to(device, dtype) for name, column in columns.items()
         }

@@ -198,15 +198,16 @@ class Array:
 COUPLED = "its rows depend on each other, as the loss says"
 
 
-def promises(own: Own, plain: str | None, precision: str) -> dict[str, str]:
+def promises(own: Own, plain: str | None, precision: str, base_precision: str = "fp32") -> dict[str, str]:
     """What holds of a run with these parts: `yes`, or the reason why not.
 
     Args:
         own: the parts.
         plain: why the model is computed with padding, if it is.
         precision: that it is computed in.
+        base_precision: that frozen weights are held in.
     """
-    eject = why_no_script(own, precision)
+    eject = why_no_script(own, precision, base_precision)
     return {
         "split": f"no: {COUPLED}" if getattr(own.loss, "coupled", False) else "yes",
         "replay": "yes" if own.file or not own.names else f"no: {', '.join(own.names)} came from no file",
@@ -215,8 +216,10 @@ def promises(own: Own, plain: str | None, precision: str) -> dict[str, str]:
     }
 
 
-def why_no_script(own: Own, precision: str) -> str | None:
+def why_no_script(own: Own, precision: str, base_precision: str = "fp32") -> str | None:
     """Why a run with these parts cannot be written as one plain script; None where it can."""
+    if base_precision != "fp32":
+        return f"a plain script holds all weights in fp32, and the run those that LoRA leaves in {base_precision}"
     if not own.names:
         return None
     content = b"" if own.file is None else read_regular(own.file, follow=True)

@@ -53,6 +53,7 @@ from dongu.errors import UsageError
 from dongu.evaluate import MAY_DIFFER_ALONE, difference_alone
 from dongu.extras import require_extras
 from dongu.judge.metrics import MetricSet
+from dongu.model.base import hold_base_in_bf16
 from dongu.model.finite import check_finite
 from dongu.model.head import PROBLEM_TYPES, declared_labels
 from dongu.model.load import check_vocabulary, load_model, load_tokenizer, model_columns, position_count, usual_length
@@ -106,6 +107,8 @@ class Parts:
         check_finite(self.model.state_dict(), f"--model {config.model}")
         if config.lora is not None:
             add_lora(self.model, config.lora, config.seed)
+        if config.base_precision == "bf16":
+            hold_base_in_bf16(self.model)
         self.config = self._resolve(config)
         names, own = self.data.label_names, self.given.metrics
         self.metrics = MetricSet.of(self.data.task, names, self.data.hub_name, self.config.metric, own)
@@ -160,7 +163,7 @@ class Parts:
     def promises(self) -> dict[str, str]:
         """What holds of this run, each `yes` or the reason why not."""
         why = self.fallback or ("--engine plain" if self.config.engine == "plain" else None)
-        return promises(self.given, why, self.config.precision)
+        return promises(self.given, why, self.config.precision, self.config.base_precision)
 
     def _make_model(self, config: RunConfig) -> RunConfig:
         """Model and tokenizer: loaded by their names, or as they were given."""
@@ -175,6 +178,7 @@ class Parts:
                 task=self.data.task,
                 pad_token_id=self.tokenizer.pad_token_id,
                 seed=config.seed,
+                dtype=torch.float32 if config.base_precision == "fp32" else "auto",
             )
             rows = len(self.data.splits["train"])
             config = fit_recipe(config, self._options_given, rows, self.model, has_own_parts=bool(own.names))

@@ -72,6 +72,7 @@ OPTIONS = [
     "seed",
     "engine",
     "gradient_checkpointing",
+    "base_precision",
     "precision",
     "device",
     "threads",

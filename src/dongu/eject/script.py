@@ -105,7 +105,7 @@ def _own_source(loop: Loop, record: Mapping[str, Any], where: str) -> str:
         was, now = (f"sha256 {parts['sha256'][:12]}" if parts else "none" for parts in (record.get("parts"), given))
         hint = "give the file as it was when the run began"
         raise UsageError(f"the run's own parts are others than those given ({was}, and {now})", where=where, hint=hint)
-    if why := why_no_script(loop.given, record["options"]["precision"]):
+    if why := why_no_script(loop.given, record["options"]["precision"], loop.config.base_precision):
         hint = "what the run saved is a plain model: RUN/model needs no dongu"
         raise UsageError(f"cannot be one plain script: {why}", where=where, hint=hint)
     return "" if loop.given.file is None or given is None else read_regular(loop.given.file, follow=True).decode()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import hf_hub_download, snapshot_download
@@ -69,8 +69,16 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
-def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_id: int, seed: int) -> Any:
-    """`AutoModelForSequenceClassification` in fp32 with a head for these labels.
+def load_model(
+    path: str,
+    *,
+    label_names: Sequence[str],
+    task: Task,
+    pad_token_id: int,
+    seed: int,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+) -> Any:
+    """`AutoModelForSequenceClassification` in fp32 with a head for these labels; with "auto" as it was saved.
 
     A classifier of the same labels and task keeps its head, and with it the order of its labels: `config.id2label` has
     it. Every other head is a new one, which `seed` alone decides; then `model.new_head` says why, and else it is None.
@@ -106,7 +114,7 @@ def load_model(path: str, *, label_names: Sequence[str], task: Task, pad_token_i
         model, found = AutoModelForSequenceClassification.from_pretrained(
             folder,
             config=config,
-            dtype=torch.float32,
+            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # a head for other labels is replaced by a new one

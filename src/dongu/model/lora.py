@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,25 +74,41 @@ def add_lora(model: Any, rank: int, seed: int) -> None:
 
 @contextmanager
 def merged(model: Any) -> Iterator[None]:
-    """Inside the block the model is as it is saved, LoRA in the weights; afterwards these are as before, to the bit."""
-    layers = _lora_layers(model)
-    kept = [layer.get_base_layer().weight.data for layer in layers]
+    """Inside the block the model computes what the saved one does, LoRA in the weights: of one layer at a time."""
+    layers = lora_layers(model)
     try:
-        with torch.no_grad():
-            for layer, weight in zip(layers, kept, strict=True):
-                layer.get_base_layer().weight.data = weight + layer.get_delta_weight(NAME)
-                layer.merged_adapters.append(NAME)  # its forward is the plain one's
+        for layer in layers:
+            layer.forward = partial(_forward_merged, layer)
         yield
     finally:
-        for layer, weight in zip(layers, kept, strict=True):
-            layer.get_base_layer().weight.data = weight
-            layer.merged_adapters.clear()
+        for layer in layers:
+            del layer.forward  # the instance's; its class has its own again
+
+
+def _forward_merged(layer: Any, *inputs: Tensor) -> Tensor:
+    base = layer.get_base_layer()
+    kept = base.weight.data
+    try:
+        base.weight.data = merged_weight(layer)
+        return base(*inputs)  # type: ignore[no-any-return]
+    finally:
+        base.weight.data = kept
+
+
+@torch.no_grad()
+def merged_weight(layer: Any) -> Tensor:
+    """The weight of a layer with LoRA in it, in the precision that the weight is held in."""
+    weight: Tensor = layer.get_base_layer().weight.data
+    with torch.autocast(weight.device.type, enabled=False):  # what LoRA adds is as exact as when it is saved
+        added: Tensor = layer.get_delta_weight(NAME)
+        return (weight + added).to(weight.dtype)
 
 
 def plain_weights(model: Any) -> dict[str, Tensor]:
-    """The weights of the model with LoRA merged into them, under the names of a model without."""
-    with merged(model):
-        return {_plain(name): tensor for name, tensor in model.state_dict().items() if not _is_added(name)}
+    """The weights of the model with LoRA merged into them, by the names of a model without; merged ones on the host."""
+    weights = {_plain(name): tensor for name, tensor in model.state_dict().items() if not _is_added(name)}
+    merged_ones = {f"{name}.weight": m for name, m in model.named_modules() if hasattr(m, "lora_A")}
+    return weights | {name: merged_weight(layer).cpu() for name, layer in merged_ones.items()}
 
 
 def load_plain_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
@@ -130,7 +147,8 @@ def _is_linear(module: nn.Module) -> bool:
         return isinstance(module(module.weight.new_zeros(1, module.in_features)), Tensor)
 
 
-def _lora_layers(model: Any) -> list[Any]:
+def lora_layers(model: Any) -> list[Any]:
+    """The layers beside which LoRA stands, as peft wraps them."""
     return [module for module in model.modules() if hasattr(module, "lora_A")]
 
 

@@ -112,10 +112,11 @@ def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple
     share = count_beyond(loop.model) / parameters
     left = f"; {share:.0%} of the model are in no linear layer (experts, say) and stay as they are"
     left = left if share >= LEFT_OUT else ""
+    held = "" if config.base_precision == "fp32" else f"; the others lie in memory in {config.base_precision}"
     yield (
         "lora",
         f"rank {config.lora}: {_millions(learning)} parameters learn, {learning / parameters:.1%} of the model's"
-        f" number{rate}{left}",
+        f" number{rate}{left}{held}",
     )
 
 
