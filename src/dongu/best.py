@@ -42,17 +42,22 @@ def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None, *
         temperature: what the head was divided by.
         model: another one with the same weights' names, whose weights are kept.
     """
+    numbers = loop.data.task in NUMBERS
+    if loop.is_sharded:  # gathered on the first process, which alone writes
+        weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
+        if not loop.accelerator.is_main_process:
+            return
     tokenizer = copy.deepcopy(loop.tokenizer)
     tokenizer.model_max_length = loop.config.max_length
     # What a call to it leaves set would be saved too, and there is no call where the tokens come from the cache.
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
         backend.no_truncation()
         backend.no_padding()
-    numbers = loop.data.task in NUMBERS
     kept = with_weights(loop.model, loop.evaluated_model() if model is None else model)
     with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers(), kept:
         if isinstance(loop.model, PreTrainedModel):
-            weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
+            if not loop.is_sharded:
+                weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
             loop.model.save_pretrained(stage, state_dict=weights)
         else:
             save_model(loop.model, str(stage / WEIGHTS))
@@ -88,7 +93,7 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
         temperature = applied or fit_temperature(validation.logits, validation.targets)
         if loop.config.calibrate and applied is None and temperature is not None:
             divide_head(loop.model, temperature)
-            if main:
+            if main or loop.is_sharded:
                 save_best(loop, folder, temperature, model=loop.model)
             validation, applied = loop.evaluate(model=loop.model), temperature
         results["calibrated"] = applied is not None
@@ -133,7 +138,8 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
 def read_best(loop: Loop, folder: RunFolder) -> None:
     """Put the kept model into the loop, as it lies on the disk."""
     if loop.given.model is None:
-        loop.take_over(load_saved(folder.model))
+        mine = loop.accelerator.is_main_process or not loop.is_sharded
+        loop.take_over(load_saved(folder.model) if mine else None)
         return
     with no_panic():
         missing, unknown = load_weights(loop.model, str(folder.model / WEIGHTS), strict=False)

@@ -326,6 +326,13 @@ class RunConfig(BaseModel):
         "fp32", description="how the weights that --lora leaves as they are lie in memory, and in the saved model"
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the matrix products")
+    shard: bool = Field(
+        False, description="under torchrun: each process holds its part of weights, gradients and optimizer state only"
+    )
+    timeout: Count | None = Field(
+        None,
+        description="seconds to wait for another process in a step (default: as PyTorch, 1800, on GPUs 600)",
+    )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="where to compute: auto, cpu, cuda, cuda:N or mps"
     )

@@ -35,7 +35,7 @@ def marks_of(loop: Any) -> tuple[int, ...]:
     return (
         *map(id, (loop.model, loop.engine, loop.optimizer, loop.lr_scheduler, updates, loop.splits["train"])),
         *(updates.version, len(loop.optimizer.param_groups), loop.total_steps, loop.config.workers),
-        RemovableHandle.next_id,  # all that PyTorch has handed out
+        0 if loop.is_sharded else RemovableHandle.next_id,  # all that PyTorch has handed out; FSDP sets some each time
     )
 
 
@@ -192,6 +192,10 @@ def check_own(own: Own, config: RunConfig) -> None:
             if getattr(config, name) != RunConfig.model_fields[name].default:
                 what = f"the {part} is your own, and does not know it"
                 raise UsageError(what, where=option_flag(name), hint=f"leave it out, or heed it in your {part}")
+    unsharded = [part for part in ("model", "optimizer", "setup", "update", "eval_model") if getattr(own, part)]
+    if config.shard and unsharded:
+        what = f"the {unsharded[0]} is your own, and has not been tried with parts of weights"
+        raise UsageError(what, where="--shard", hint="leave it out, or train with the run's own")
     if getattr(own.loss, "coupled", False):
         size = config.micro_batch_size or config.batch_size
         if size < config.batch_size or launch.processes() > 1:

@@ -14,10 +14,11 @@ from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
 from dongu.data.batches import EvalBatches
 from dongu.data.loader import make_dataloader
 from dongu.engine.modes import kept_modes
+from dongu.engine.shard import is_sharded
 from dongu.errors import DonguError, ModelError, NonFiniteError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.metrics import MetricSet
-from dongu.launch import among_processes
+from dongu.launch import among_processes, wait_for_first
 from dongu.model.head import PROBLEM_TYPES
 from dongu.model.loss import logits_of, row_losses
 from dongu.model.scale import UNSCALED, Scale
@@ -149,8 +150,12 @@ def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, worker
         NonFiniteError: the model has a NaN or an infinity for some row.
         WorkerError: another process has ended.
     """
+    wait_for_first()
     device = accelerator.device
-    own = range(accelerator.process_index, len(batches), accelerator.num_processes)
+    own = [*range(accelerator.process_index, len(batches), accelerator.num_processes)]
+    asked = len(own)
+    if is_sharded(model):  # then a forward pass is collective: who has a batch less computes one for the others
+        own += [0] * (-(-len(batches) // accelerator.num_processes) - asked)
     loader = make_dataloader(batches, own, workers=workers, pin_memory=device.type == "cuda")
     model = accelerator.unwrap_model(model)  # DDP would wait for every process at every batch
     logits = torch.zeros((len(batches.pieces), model.config.num_labels), dtype=torch.float32, device=device)
@@ -158,13 +163,15 @@ def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, worker
     doing = "predicting" if batches.split.targets is None else "evaluating"
     rows_of_all = len(batches.pieces) // accelerator.num_processes
     with eval_mode(model), Waiting(f"{doing} {batches.split.name}", rows_of_all, "rows") as wait:
-        for micro_batch in loader:
+        for number, micro_batch in enumerate(loader):
             inputs = micro_batch.to(device)
             inputs.pop("labels", None)
             rows = torch.from_numpy(micro_batch.rows).to(device)
-            logits[rows] = logits_of(model(**inputs)).float()
-            counts[rows] += 1
-            wait.add(len(micro_batch.rows))
+            answer_of_rows = logits_of(model(**inputs)).float()
+            if number < asked:
+                logits[rows] = answer_of_rows
+                counts[rows] += 1
+                wait.add(len(micro_batch.rows))
     logits, counts = accelerator.reduce(logits, "sum"), accelerator.reduce(counts, "sum")
     if not bool((counts == 1).all()):
         wrong = batches.pieces.ids[(counts != 1).cpu().numpy()][:10].tolist()

@@ -19,6 +19,7 @@ from typing import Any
 from dongu.errors import UsageError, WorkerError
 
 PATIENCE_SECONDS = 10.0  # for what another process may be about to say; on a busy machine one is seconds behind
+POLL_SECONDS = 0.02
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 _NOBODY = (RuntimeError, ValueError, LookupError, ImportError, UsageError)  # said by a store that cannot be reached
 
@@ -115,7 +116,50 @@ def among_processes() -> Iterator[None]:
             raise
         if not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise
-        raise ended("") from error
+        raise _late(str(error)) from error
+
+
+def wait_for_first() -> None:
+    """Wait as long as the first process is at what it does alone; no collective does, whose time is limited.
+
+    Raises:
+        WorkerError: it has ended.
+    """
+    if processes() == 1:
+        return
+    me = rank()
+    try:
+        store = _store()
+        times = store.add(f"alone/{me}", 1)
+        while store.add("alone/0", 0) < times:
+            if store.check(["error/0"]):
+                raise ended(" (rank 0)")
+            time.sleep(POLL_SECONDS)
+    except _NOBODY as error:
+        raise ended(" (rank 0)") from error
+
+
+@contextlib.contextmanager
+def first_alone() -> Iterator[None]:
+    """The first process does what is in the block, and then the others do: they find what it has left."""
+    if rank() > 0:
+        wait_for_first()
+    yield
+    if rank() == 0:
+        wait_for_first()
+
+
+def _late(error: str) -> WorkerError:
+    """What a collective that cannot end says of the other processes: they are gone, or one has not come in time."""
+    with contextlib.suppress(*_NOBODY):
+        store, every = _store(), range(processes())
+        store.set(f"waits/{rank()}", "")  # it has come, and knows no more
+        if "timed out" in error.lower():
+            _wait(store, [f"waits/{each}" for each in every], time.monotonic() + PATIENCE_SECONDS)
+            if missing := [str(each) for each in every if not store.check([f"waits/{each}"])]:
+                what = f"rank {', '.join(missing)} did not come in time to where the others wait (--timeout)"
+                return WorkerError(what, hint="it hangs, or needs longer; a run that has a checkpoint can be resumed")
+    return ended("")
 
 
 def ended(which: str) -> WorkerError:

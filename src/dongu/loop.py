@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from dongu.config import NUMBERS
@@ -22,6 +23,7 @@ from dongu.data.collate import Batch, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
 from dongu.engine.dropout import seed_draws
 from dongu.engine.gradients import total_norm
+from dongu.engine.shard import clip, over_processes, own_part
 from dongu.errors import NonFiniteError, UsageError
 from dongu.evaluate import evaluate, with_weights
 from dongu.interrupts import interrupts_wait
@@ -173,9 +175,15 @@ class Loop(Parts):
             self._with_gradient = len(parameters)
         if not parameters:
             return torch.zeros((), device=self.accelerator.device)
-        norm = total_norm([p.grad for p in parameters], exactly_as_pytorch=self.config.engine == "plain")
-        if self.config.max_grad_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.config.max_grad_norm, norm)
+        gradients = [own_part(p.grad) for p in parameters]
+        norm = total_norm(gradients, exactly_as_pytorch=self.config.engine == "plain")
+        limit = self.config.max_grad_norm
+        if self.is_sharded:
+            norm = over_processes(norm)
+            if limit is not None:
+                clip(gradients, limit, norm)
+        elif limit is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         return norm
 
     @contextlib.contextmanager
@@ -260,11 +268,15 @@ class Loop(Parts):
         return None if own is None else called(own, "eval_model", loop=self)
 
     def take_over(self, saved: Any) -> None:
-        """The weights of a saved model, and what came with them: a threshold, or answers in the unit of the labels."""
-        load_plain_weights(self.model, saved.state_dict())
+        """The weights of a saved model, and what came with them: a threshold, or answers in the unit of the labels.
+
+        Where the model is sharded, the first process alone has the saved one, and hands its weights out.
+        """
+        load_plain_weights(self.model, {} if saved is None else saved.state_dict())
         if self.data.task in NUMBERS and self.loss.scale != UNSCALED:
             self.loss = replace(self.loss, scale=UNSCALED)
             # In fp32: such answers need more digits than bf16 has.
             self.engine = self.accelerator.unwrap_model(self.engine, keep_fp32_wrapper=False)
         if self.data.task == "multi-label":
-            self.model.config.threshold = saved.config.threshold
+            found = [None if saved is None else saved.config.threshold]
+            self.model.config.threshold = (broadcast_object_list(found) if self.is_sharded else found)[0]

@@ -67,6 +67,8 @@ class FitOptions(TypedDict, total=False):
     seed: int
     engine: Literal["packed", "plain"]
     precision: Literal["fp32", "bf16"]
+    shard: bool
+    timeout: int | None
     device: str
     threads: int | None
     group_by_length: bool

@@ -49,10 +49,12 @@ from dongu.engine.packed import PaddingFree, without_padding
 from dongu.engine.pending import Pending
 from dongu.engine.processes import compare_facts, facts_of
 from dongu.engine.recompute import recompute_layers
+from dongu.engine.shard import shard
 from dongu.errors import UsageError
 from dongu.evaluate import MAY_DIFFER_ALONE, difference_alone
 from dongu.extras import require_extras
 from dongu.judge.metrics import MetricSet
+from dongu.launch import first_alone
 from dongu.model.base import hold_base_in_bf16
 from dongu.model.finite import check_finite
 from dongu.model.head import PROBLEM_TYPES, declared_labels
@@ -92,6 +94,8 @@ class Parts:
             else read_examples(read_source(config.data if data is None else data, config), config)
         )
         self.accelerator = make_accelerator(config, has_own_model=self.given.model is not None)
+        self.is_sharded = config.shard and self.accelerator.num_processes > 1
+        self.not_sharded = None if self.is_sharded else "no: there is one process"  # or not layer by layer
         config = self._make_model(config)
         if config.long == "tail":
             self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = "left"  # as it is saved
@@ -113,7 +117,7 @@ class Parts:
         names, own = self.data.label_names, self.given.metrics
         self.metrics = MetricSet.of(self.data.task, names, self.data.hub_name, self.config.metric, own)
 
-        with self.accelerator.main_process_first():  # the first one fills the token cache, the others read it
+        with first_alone():  # the first one fills the token cache, the others read it
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
         check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
         self.loss, self.row_weights = self._make_loss()
@@ -127,14 +131,15 @@ class Parts:
         # The model alone is prepared: Accelerate would step the schedule once a process, and deal the rows out anew.
         self.not_recorded: str | None = None  # why a GPU's steps are no replays
         engine, self.fallback = self._choose_engine()
-        self.engine = self.accelerator.prepare_model(engine)
+        self.engine = self._prepare(engine)
         self.alone = self._compare_alone()  # how far an answer depends on the other rows of a batch
         self.engine.train()
         self._modules: list[nn.Module] = []
         self._modes: list[bool] = []  # that they trained in
         self._know_model()
         self.optimizer: torch.optim.Optimizer = self._make_optimizer()
-        self._pending = Pending(self.accelerator.device)
+        # A sharded optimizer has no flag that keeps it from stepping: its numbers are waited for.
+        self._pending = Pending(torch.device("cpu") if self.is_sharded else self.accelerator.device)
         self._know_optimizer()
         self._course: Course
         self._planned: tuple[Any, ...]
@@ -163,7 +168,8 @@ class Parts:
     def promises(self) -> dict[str, str]:
         """What holds of this run, each `yes` or the reason why not."""
         why = self.fallback or ("--engine plain" if self.config.engine == "plain" else None)
-        return promises(self.given, why, self.config.precision, self.config.base_precision)
+        found = promises(self.given, why, self.config.precision, self.config.base_precision)
+        return found | ({"shard": self.not_sharded or "yes"} if self.config.shard else {})
 
     def _make_model(self, config: RunConfig) -> RunConfig:
         """Model and tokenizer: loaded by their names, or as they were given."""
@@ -288,16 +294,20 @@ class Parts:
             check_model(self)
             if isinstance(self.collate, Collator):
                 self.collate = replace(self.collate, columns=model_columns(self.model) or self.collate.columns)
-        is_wrong = is_packed and (
-            not are_same(self._computed, modules_and_weights(self.model))
-            or not is_flat(self)
-            or why_not(self.model, self.tokenizer.padding_side) is not None
+        is_wrong = (
+            is_packed
+            and not self.is_sharded
+            and (
+                not are_same(self._computed, modules_and_weights(self.model))
+                or not is_flat(self)
+                or why_not(self.model, self.tokenizer.padding_side) is not None
+            )
         )
         if is_other or is_wrong:
             check_alone(self)
             self.accelerator.free_memory()  # it keeps what it has prepared
             engine, reason = self._choose_engine()
-            self.engine = self.accelerator.prepare_model(engine)
+            self.engine = self._prepare(engine)
             if reason is not None:
                 self.fallback, self.not_recorded = reason, None
                 warnings.warn(f"the plain engine computes from here on: {reason}", stacklevel=5)
@@ -361,6 +371,14 @@ class Parts:
             self.collate = replace(self.collate, flat=reason is None)
         self.config = self.config if reason is None else self.config.model_copy(update={"engine": "plain"})
         return engine, reason
+
+    def _prepare(self, engine: Any) -> Any:
+        """What computes, for several processes: each with all weights, or sharded, with its part of them."""
+        if not self.is_sharded:
+            return self.accelerator.prepare_model(engine)
+        self.not_sharded = shard(engine, self.model, self.accelerator.device, self.config.precision)
+        self.train_updates.as_many_passes = True
+        return engine
 
     def _compare_alone(self) -> float:
         """`difference_alone` of a model of a type that may have one; tests know of the others that they have none."""

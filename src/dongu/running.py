@@ -20,7 +20,7 @@ from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import NO_TEMPERATURE
 from dongu.judge.intervals import constant_answer
 from dongu.judge.words import Yardstick, advice, said_of
-from dongu.launch import among_processes
+from dongu.launch import among_processes, wait_for_first
 from dongu.loop import Loop
 from dongu.page.report import write_report
 from dongu.run.checkpoint import Checkpoints, RunState
@@ -159,7 +159,7 @@ class Run:
         record = folder.read_record()
         held.enter_context(folder.lock(enabled=self._main))
         check_shared(folder.path, loop.accelerator)
-        checkpoint, damaged = self._checkpoints.newest(folder.metrics)
+        checkpoint, damaged = self._checkpoints.newest(folder.metrics, loop)
         if checkpoint is None and logged_steps(folder.metrics) > self._plan.first_save:
             raise CheckpointError(
                 "the checkpoints of the run are gone",
@@ -265,12 +265,13 @@ class Run:
         self._journal.phase("evaluation", time.perf_counter() - began, state.step)
         best = state.record(loop.metrics, evaluation)
         self._progress.evaluation(state.step, state.step / loop.steps_per_epoch, evaluation.metrics, best=best)
+        if best and (self._main or loop.is_sharded):
+            save_best(loop, self.folder, model=model)
         if self._main:
-            if best:
-                save_best(loop, self.folder, model=model)
             began = time.perf_counter()
             self._write_report()
             self._journal.phase("report", time.perf_counter() - began, state.step)
+        wait_for_first()
         return evaluation
 
     def record(self, **numbers: float) -> None:
@@ -308,12 +309,13 @@ class Run:
     def _save(self) -> None:
         self._recorder.catch_up(behind=0)
         now = (self.state.step, self.state.evaluated_step)
-        if self._main and self._saved != now:
+        if (self._main or self.loop.is_sharded) and self._saved != now:
             began = time.perf_counter()
             self.state.log = self._journal.mark()
             self._checkpoints.save(self.loop, self.state)
             self._saved = now
             self._journal.phase("checkpoint", time.perf_counter() - began, self.state.step)
+        wait_for_first()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if self._is_over:

@@ -164,6 +164,8 @@ def _replay(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
     processes = newest.identity.get("processes", 1)
     if processes != loop.accelerator.num_processes:  # sums over other parts of the rows round otherwise
         raise _Skipped(f"needs {counted(processes, 'process', 'processes')}, as the run had: start it with torchrun")
+    if loop.is_sharded or loop.config.shard:
+        raise _Skipped("a replay compares whole weights, and the run's are sharded")
     last = max((change["step"] for change in record.get("changes", ())), default=0)
     stretches = [(start, end) for start, end in pairwise(places) if start >= last]
     if not stretches:
@@ -219,6 +221,8 @@ def _accumulation(loop: Loop) -> str:
     """The gradient of the run's first and of its last, short update, whole and in pieces, without dropout."""
     if loop.loss.is_coupled:
         raise _Skipped(COUPLED)
+    if loop.is_sharded:
+        raise _Skipped("it computes in double precision, on one process: start verify without torchrun")
     model = loop.model
     if loop.accelerator.device.type != "mps":  # which has no double precision
         model.double()

@@ -74,6 +74,8 @@ OPTIONS = [
     "gradient_checkpointing",
     "base_precision",
     "precision",
+    "shard",
+    "timeout",
     "device",
     "threads",
     "group_by_length",

@@ -102,6 +102,7 @@ FIXED = {
     "fold",
     "engine",
     "group_by_length",
+    "shard",
     *READING,
 }
 

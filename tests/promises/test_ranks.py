@@ -18,7 +18,7 @@ from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.engine.device import SETTINGS, refuse_settings
 from dongu.errors import UsageError
-from drivers import Pool
+from drivers import Pool, read_lines
 
 # What `accelerate launch` sets whatever it is told, and what changes nothing.
 HARMLESS = [
@@ -191,6 +191,38 @@ def test_a_process_that_is_killed(ranks: Ranks) -> None:
     assert "internal error" not in mine["output"]
 
 
+SLOW = """\
+import os, time
+from dongu.run.checkpoint import Checkpoints
+
+save = Checkpoints.save
+
+def slow(self, loop, state):
+    time.sleep(4 if state.step == 2 else 0)
+    save(self, loop, state)
+
+Checkpoints.save = slow
+
+def update(loop, update):
+    time.sleep(18 if loop.number == 3 and not loop.accelerator.is_main_process else 0)
+    update.backward()
+    update.step()
+"""
+
+
+@pytest.mark.crash
+def test_a_process_that_hangs_is_named(ranks: Ranks, tmp_path: Path) -> None:
+    """And none runs into the timeout while the first one saves for longer."""
+    parts = tmp_path / "slow.py"
+    parts.write_text(SLOW, encoding="utf-8")
+    train = ranks.train("--timeout", "2", "--parts", str(parts))
+    codes, said = ranks.both(train, train)
+    assert codes[0] == 8, said
+    assert "rank 1 did not come in time to where the others wait" in said[0]
+    assert [line["step"] for line in read_lines(ranks.out) if line["event"] == "step"] == [1, 2, 3]
+    assert (ranks.out / "checkpoints" / "step-00000002" / "MANIFEST.json").exists()
+
+
 @pytest.mark.found("verify-processes")
 @pytest.mark.found("commands-on-processes")
 def test_a_run_of_two_processes_afterwards(ranks: Ranks, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,4 +253,7 @@ def test_a_run_of_two_processes_afterwards(ranks: Ranks, tmp_path: Path, capsys:
         assert codes == [0, 0], (command, said)
         assert text in said[0], (command, said[0])
         assert said[1] == "", (command, said[1])
-    assert len(Path(csv).read_text(encoding="utf-8").splitlines()) == 9
+    alone = tmp_path / "alone.csv"
+    assert run_command(["predict", run, "--data", rows, "--out", str(alone)]) == 0
+    assert Path(csv).read_bytes() == alone.read_bytes(), "each row once, in their order"
+    assert len(alone.read_text(encoding="utf-8").splitlines()) == 9

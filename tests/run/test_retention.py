@@ -27,7 +27,11 @@ PLAN = Plan(total_steps=1000, eval_steps=4, save_steps=2)  # an odd step is one 
 ACTIONS = {"save": 8, "signal": 2, "crash": 4, "damage": 2, "clock": 2, "resume": 1}
 OURS = re.compile(r"step-\d{8}|\.step-\d{8}\.\d+\.(tmp|old)")
 LOOP: Any = SimpleNamespace(
-    given=Own(), own={}, model=torch.nn.Linear(2, 1), optimizer=torch.optim.AdamW(torch.nn.Linear(2, 1).parameters())
+    is_sharded=False,
+    given=Own(),
+    own={},
+    model=torch.nn.Linear(2, 1),
+    optimizer=torch.optim.AdamW(torch.nn.Linear(2, 1).parameters()),
 )
 
 

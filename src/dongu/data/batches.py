@@ -67,6 +67,7 @@ class TrainUpdates(Dataset[MicroBatches]):
         self.row_weights = row_weights
         self.process = process
         self.processes = processes
+        self.as_many_passes = False  # on every process, where forward passes are collective
         self.drawn_rows: int | None = None  # of an epoch, where an order of the user's own decides
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -115,12 +116,14 @@ class TrainUpdates(Dataset[MicroBatches]):
         weight = float(len(rows) if self.row_weights is None else self.row_weights[rows].sum())
         epoch = index // self.steps_per_epoch
         position = sum(len(share) for share in shares[: self.process])
-        if len(own) == 0:  # every process takes part in every update: DDP waits for all
-            return MicroBatches([self._micro_batch(rows[:1], epoch, position, examples=0)], rows, weight)
         micro_batches = [
             self._micro_batch(own[start : start + self.micro_batch_size], epoch, position + start)
             for start in range(0, len(own), self.micro_batch_size)
         ]
+        # Every process takes part in every update: DDP waits for all, and FSDP at each pass.
+        passes = math.ceil(len(shares[0]) / self.micro_batch_size) if self.as_many_passes else 1
+        while len(micro_batches) < passes:
+            micro_batches.append(self._micro_batch(rows[:1], epoch, position, examples=0))
         return MicroBatches(micro_batches, rows, weight)
 
     def _micro_batch(self, rows: np.ndarray, epoch: int, position: int, examples: int | None = None) -> MicroBatch:

@@ -8,11 +8,12 @@ import os
 import platform
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState, PartialState
 
 from dongu.config import RunConfig
@@ -95,7 +96,9 @@ def make_accelerator(config: RunConfig, *, has_own_model: bool = False) -> Accel
         torch.cuda.set_device(int(index))
     keep_freed_memory()
     # Buffers (position ids) are the same in all processes; to broadcast them at each forward would change nothing.
-    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=has_own_model)]
+    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=has_own_model)]
+    if config.timeout is not None:
+        handlers.append(InitProcessGroupKwargs(timeout=timedelta(seconds=config.timeout)))
     precision = "bf16" if config.precision == "bf16" else "no"
     # Without `cpu=True`, Accelerate on a machine without a GPU treats each process of a launcher as the only one.
     on_cpu = kind == "cpu" or (kind == "auto" and not any(available.values()))

@@ -7,7 +7,7 @@ model without LoRA too, and then does nothing more than transformers and PyTorch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from dongu.engine.shard import gathered, hand_out, is_sharded, own_part
 from dongu.errors import UsageError
 from dongu.model.head import is_head
 
@@ -76,6 +77,10 @@ def add_lora(model: Any, rank: int, seed: int) -> None:
 def merged(model: Any) -> Iterator[None]:
     """Inside the block the model computes what the saved one does, LoRA in the weights: of one layer at a time."""
     layers = lora_layers(model)
+    if is_sharded(model):
+        with _merged_in_place(layers):
+            yield
+        return
     try:
         for layer in layers:
             layer.forward = partial(_forward_merged, layer)
@@ -104,15 +109,48 @@ def merged_weight(layer: Any) -> Tensor:
         return (weight + added).to(weight.dtype)
 
 
+@contextmanager
+def _merged_in_place(layers: Sequence[Any]) -> Iterator[None]:
+    """The same for sharded weights, whose memory is FSDP's."""
+    kept = [own_part(layer.get_base_layer().weight).clone() for layer in layers]
+    try:
+        with torch.no_grad():
+            for layer in layers:
+                layer.get_base_layer().weight.add_(layer.get_delta_weight(NAME))
+                layer.merged_adapters.append(NAME)
+        yield
+    finally:
+        with torch.no_grad():
+            for layer, weight in zip(layers, kept, strict=True):
+                own_part(layer.get_base_layer().weight).copy_(weight)
+                layer.merged_adapters.clear()
+
+
 def plain_weights(model: Any) -> dict[str, Tensor]:
-    """The weights of the model with LoRA merged into them, by the names of a model without; merged ones on the host."""
+    """The weights of the model with LoRA merged into them, by the names of a model without; merged ones on the host.
+
+    Of a sharded model all processes have to ask, and the first has them.
+    """
+    if is_sharded(model):
+        with merged(model):
+            return gathered((_plain(n), tensor) for n, tensor in model.state_dict().items() if not _is_added(n))
     weights = {_plain(name): tensor for name, tensor in model.state_dict().items() if not _is_added(name)}
     merged_ones = {f"{name}.weight": m for name, m in model.named_modules() if hasattr(m, "lora_A")}
     return weights | {name: merged_weight(layer).cpu() for name, layer in merged_ones.items()}
 
 
 def load_plain_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
-    """Take over the weights of a plain model, to which LoRA adds nothing from here on."""
+    """Take over the weights of a plain model, to which LoRA adds nothing from here on.
+
+    Of a sharded model all processes have to ask, and the first alone has the weights.
+    """
+    if is_sharded(model):
+        for name, tensor in model.state_dict().items():
+            if _is_added(name):
+                own_part(tensor).zero_()
+            else:
+                hand_out(tensor, weights.get(_plain(name)))
+        return
     model.load_state_dict(
         {
             name: torch.zeros_like(tensor) if _is_added(name) else weights[_plain(name)]

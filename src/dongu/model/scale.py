@@ -55,10 +55,10 @@ class Scale:
         """The weights of the same model with a head that answers in the unit of the labels, as they are saved."""
         weights = plain_weights(model)
         if (head := head_of(model)) is not None:
-            name, layer = head
-            weights[f"{name}.weight"] = (layer.weight.detach().double() * self.std).float()
-            if layer.bias is not None:
-                weights[f"{name}.bias"] = (layer.bias.detach().double() * self.std + self.mean).float()
+            name = head[0]
+            weights[f"{name}.weight"] = (weights[f"{name}.weight"].detach().double() * self.std).float()
+            if f"{name}.bias" in weights:
+                weights[f"{name}.bias"] = (weights[f"{name}.bias"].detach().double() * self.std + self.mean).float()
         return weights
 
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from dongu.engine.shard import own_part
 from dongu.errors import CheckpointError, NonFiniteError, StorageError, UsageError, no_panic
 from dongu.files import disk, replace_folder, storage
 from dongu.judge.answers import Evaluation
@@ -30,7 +31,8 @@ from dongu.model.finite import check_finite
 from dongu.run.journal import LogMark, check_log
 from dongu.run.manifest import FORMAT, MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
 from dongu.run.plan import Plan
-from dongu.run.tensors import optimizer_numbers, own_tensors, put_together, state_tensors
+from dongu.run.sharded import Together, check_file, part_names, parts_in, read_own_tensors, side_by_side, write_parts
+from dongu.run.tensors import optimizer_numbers, own_tensors, put_together, referenced_tensors, state_tensors
 
 Count = Annotated[int, Field(ge=0)]
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
@@ -87,25 +89,58 @@ class Checkpoint:
     own: dict[str, Tensor]
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path, loop: Loop | None = None) -> Self:
         """
+        Args:
+            path: its folder.
+            loop: for which it is read; a sharded one gets the rows of this process, and all processes have to ask.
+
         Raises:
             CheckpointError: a file is missing, damaged, or not what a checkpoint holds.
         """
+        if loop is not None and loop.is_sharded:
+            return cls._read_own_rows(path, loop)
         contents = read_contents(path)
         try:
             state = _parse_state(contents["state.json"], path)
             with no_panic():
-                weights, moments = load(contents["weights.safetensors"]), load(contents["moments.safetensors"])
-                own = load(contents[OWN]) if OWN in contents else {}
+                tensors = {name: load(content) for name, content in contents.items() if name != "state.json"}
+            own = tensors.pop(OWN, {})
+            weights, moments = (
+                side_by_side([tensors[name] for name in sorted(tensors) if name.startswith(kind)])
+                for kind in ("weights", "moments")
+            )
             check_finite({**weights, **moments}, str(path))
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"cannot be read ({str(error).splitlines()[0]})", where=str(path)) from error
         except NonFiniteError as error:
             raise CheckpointError(error.what, where=str(path)) from error
-        if state.step != step_of(path) or max(state.evaluated_step, state.best_step or 0) > state.step:
-            raise CheckpointError("is the state of another step", where=str(path / "state.json"))
         return cls(path, state, weights, moments, own)
+
+    @classmethod
+    def _read_own_rows(cls, path: Path, loop: Loop) -> Self:
+        """Each file is compared with the manifest by one of the processes."""
+        together, error = Together(loop), None
+        try:
+            entries = _entries(path)
+            for number, (name, entry) in enumerate(entries.items()):
+                if number % together.processes == together.rank:
+                    check_file(path / name, entry)
+        except CheckpointError as damage:
+            error = damage
+        together.agree(error)
+        try:
+            state = _parse_state(read_listed(path / "state.json", entries["state.json"]), path)
+            weights, moments = read_own_tensors(path, entries, loop)
+            own = load(read_listed(path / OWN, entries[OWN])) if OWN in entries else {}
+            check_finite({name: own_part(each) for name, each in {**weights, **moments}.items()}, str(path))
+            checkpoint = cls(path, state, weights, moments, own)
+        except (CheckpointError, NonFiniteError) as damage:
+            error = CheckpointError(damage.what, where=damage.where)
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OSError) as damage:
+            error = CheckpointError(f"cannot be read ({str(damage).splitlines()[0]})", where=str(path))
+        together.agree(error)
+        return checkpoint
 
     def _of_another_model(self) -> CheckpointError:
         return CheckpointError("has the moments of another model", where=str(self.path / "moments.safetensors"))
@@ -116,7 +151,7 @@ class Checkpoint:
         Raises:
             CheckpointError: it does not belong to this model.
         """
-        weights, _ = state_tensors(loop)
+        weights, _ = referenced_tensors(loop)
         if _shapes(self.weights) != _shapes(weights):
             raise CheckpointError("has the weights of another model", where=str(self.path / "weights.safetensors"))
         if (best := self.state.best_metrics) is not None and loop.metrics.main not in best:
@@ -191,15 +226,16 @@ class Checkpoints:
             NonFiniteError: a weight or a moment is NaN or infinite; nothing was written.
             StorageError: it could not be made durable; the older ones are untouched.
         """
+        target = self.folder / f"step-{state.step:08}"
+        if loop.is_sharded:
+            write_parts(target, loop, lambda: _beside_tensors(loop, state), f"after step {state.step}")
+            if loop.accelerator.is_main_process:
+                self.retire(state)
+            return
         weights, moments = state_tensors(loop)
         check_finite({**weights, **moments}, f"after step {state.step}")
         contents = {"weights.safetensors": save(weights), "moments.safetensors": save(moments)}
-        state.optimizer = optimizer_numbers(loop)
-        if loop.own:
-            state.own, tensors = own_tensors(loop)
-            contents[OWN] = save(tensors)
-        contents["state.json"] = json.dumps({"format": FORMAT, **state.as_json()}).encode()
-        target = self.folder / f"step-{state.step:08}"
+        contents |= _beside_tensors(loop, state)
         with replace_folder(target, within=self.folder.parent) as stage:
             for name, content in contents.items():
                 disk.write(stage / name, content)
@@ -211,19 +247,21 @@ class Checkpoints:
             raise StorageError(f"was written and reads back differently ({error.what})", where=error.where) from error
         self.retire(state)
 
-    def newest(self, metrics: Path) -> tuple[Checkpoint | None, list[CheckpointError]]:
+    def newest(self, metrics: Path, loop: Loop | None = None) -> tuple[Checkpoint | None, list[CheckpointError]]:
         """The newest valid one, None where there is none yet, and what is wrong with newer ones.
 
         Args:
             metrics: the log, of which a checkpoint knows the beginning.
+            loop: as `Checkpoint.read` takes it.
 
         Raises:
             CheckpointError: there are checkpoints, and none is valid.
         """
         damaged: list[CheckpointError] = []
-        for path in reversed(own_checkpoints(self.folder)):
+        together = Together(loop)
+        for path in reversed(together.told(own_checkpoints(self.folder))):
             try:
-                checkpoint = Checkpoint.read(path)
+                checkpoint = Checkpoint.read(path, loop)
                 check_log(metrics, checkpoint.state.log)
                 return checkpoint, damaged
             except CheckpointError as error:
@@ -262,7 +300,7 @@ class Checkpoints:
         Raises:
             StorageError: there is less.
         """
-        weights = sum(tensor.nbytes for tensor in state_tensors(loop)[0].values())
+        weights = sum(tensor.nbytes for tensor in referenced_tensors(loop)[0].values())
         model = sum(tensor.nbytes for tensor in loop.model.state_dict().values())
         checkpoints = min(self.keep + 2, self.plan.saves_in_all)
         needed = checkpoints * 3 * weights + 2 * model  # two moments a weight; the best model and its successor
@@ -275,6 +313,16 @@ class Checkpoints:
                 where=str(self.folder.parent),
                 hint="free some space, choose another --out, or keep fewer checkpoints (--keep 1)",
             )
+
+
+def _beside_tensors(loop: Loop, state: RunState) -> dict[str, bytes]:
+    """The files of a checkpoint beside weights and optimizer state."""
+    contents = {}
+    state.optimizer = optimizer_numbers(loop)
+    if loop.own:
+        state.own, tensors = own_tensors(loop)
+        contents[OWN] = save(tensors)
+    return contents | {"state.json": json.dumps({"format": FORMAT, **state.as_json()}).encode()}
 
 
 def own_checkpoints(folder: Path) -> list[Path]:
@@ -318,7 +366,10 @@ def _parse_state(content: bytes, path: Path) -> RunState:
         raise CheckpointError("is of another version of dongu", where=str(path / "state.json"))
     if {*record, *OPTIONAL} != {item.name for item in fields(RunState)} or set(record["log"]) != {"bytes", "sha256"}:
         raise CheckpointError("is no state of a run", where=str(path / "state.json"))
-    return _STATE.validate_json(json.dumps(record), strict=True)
+    state = _STATE.validate_json(json.dumps(record), strict=True)
+    if state.step != step_of(path) or max(state.evaluated_step, state.best_step or 0) > state.step:
+        raise CheckpointError("is the state of another step", where=str(path / "state.json"))
+    return state
 
 
 def step_of(path: Path) -> int:
@@ -328,7 +379,8 @@ def step_of(path: Path) -> int:
 
 def _entries(path: Path) -> dict[str, dict[str, Any]]:
     entries = read_manifest(path)
-    if {*entries, OWN} != {*CONTENTS, OWN}:
+    files = (*part_names(processes), "state.json") if (processes := parts_in(entries)) else CONTENTS
+    if {*entries, OWN} != {*files, OWN}:
         raise CheckpointError("is no manifest of a checkpoint", where=str(path / MANIFEST))
     return entries
 

@@ -33,13 +33,14 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     )
     if own.optimizer:
         optimizer = f"{type(loop.optimizer).__name__}, your own ({schedule})"
+    class_name = type(loop.model).__name__.removeprefix("FSDP")  # which sharding puts before it
     usual = "; a new head" if loop.model.new_head == NO_HEAD else ""
     return [
         ("data", describe_rows(data)),
         ("columns", describe_columns(data)),
         ("labels", describe_labels(data, data.splits["train"])),
         ("loss", _describe_loss(loop)),
-        ("model", f"{config.model}: {type(loop.model).__name__}, {_millions(parameters)} parameters{usual}"),
+        ("model", f"{config.model}: {class_name}, {_millions(parameters)} parameters{usual}"),
         *_describe_recipe(loop),
         *_describe_head(loop),
         *_describe_lora(loop, parameters, learning),

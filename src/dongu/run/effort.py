@@ -57,7 +57,10 @@ class Effort:
         """
         device, seconds = loop.accelerator.device, max(self.seconds, 1e-9)  # a clock may stand still
         self.per_second = {"examples": self.examples / seconds, "tokens": self.tokens / seconds}
-        machine, self.not_measured = tried(lambda: self._of_the_machine(loop))
+        if loop.is_sharded:
+            machine, self.not_measured = None, "each process has a part of the weights"
+        else:
+            machine, self.not_measured = tried(lambda: self._of_the_machine(loop))
         self.per_second |= machine or {}
         sums = {name: value for name, value in asdict(self).items() if name != "not_measured"}
         return {**sums, "peak_memory_bytes": tried(lambda: peak_memory_bytes(device))[0]}

@@ -19,6 +19,7 @@ from dongu.config import RunConfig, option_flag
 from dongu.data.examples import digest_of
 from dongu.data.tokenized import Split
 from dongu.engine.device import describe_device, describe_processor
+from dongu.engine.shard import whole
 from dongu.errors import CheckpointError, UsageError
 from dongu.extras import RECORDED_VERSIONS
 from dongu.loop import Loop
@@ -29,7 +30,7 @@ version = cache(metadata.version)  # which reads a file each time
 # Options that change where things lie or how often the state is saved, and not one bit of the result. The device is
 # not among them; it is recorded as the hardware that it stands for. What a recipe has derived is recorded too.
 HARMLESS = frozenset(
-    {"data", "split_file", "out", "workers", "save_steps", "keep", "device", "strict", "track", "recipe"}
+    {"data", "split_file", "out", "workers", "save_steps", "keep", "device", "strict", "track", "recipe", "timeout"}
 )
 
 OTHERS = ("data", "parts", "versions", "hardware")  # that may differ, besides options
@@ -175,7 +176,8 @@ def _digest_of_weights(model: Any, computed: Collection[str]) -> str:
         if name in computed:
             continue
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())  # numpy has no bfloat16
+        content: Any = whole(tensor.detach()).cpu().flatten().view(torch.uint8).numpy()  # numpy has no bfloat16
+        digest.update(content)
     return digest.hexdigest()
 
 

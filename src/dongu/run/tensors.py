@@ -20,13 +20,19 @@ def state_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     Frozen weights are those of `--model`, whose digest is part of the run's identity; with parts of the user's own,
     which may thaw them on the way, all are taken.
     """
+    weights, moments = ({name: on_cpu(each) for name, each in found.items()} for found in referenced_tensors(loop))
+    return weights, moments
+
+
+def referenced_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The same as they are: on their device, and sharded where the model is."""
     model = loop.model
     kept, every = set(model.state_dict()), bool(loop.given.names or loop.own)
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad or every}
     named = {**learning, **dict(model.named_buffers())}
-    weights = {name: on_cpu(tensor) for name, tensor in named.items() if name in kept}
+    weights = {name: tensor for name, tensor in named.items() if name in kept}
     moments = {
-        f"{index}.{name}": on_cpu(value)
+        f"{index}.{name}": value
         for index, entry in loop.optimizer.state_dict()["state"].items()
         for name, value in entry.items()
         if isinstance(value, Tensor)

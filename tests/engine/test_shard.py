@@ -1,0 +1,166 @@
+"""`--shard`: two processes that each hold half of every weight train as one that holds all of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import dongu
+from conftest import unwrapped
+from dongu.cli.main import run as run_command
+from dongu.errors import CheckpointError, UsageError
+from dongu.run.manifest import entry_of
+from dongu.run.sharded import TensorFile, check_file, write_tensors
+from drivers import Pool, forked, read_lines
+
+# What the engine computes → the model, options, and what `promises` says of it.
+CASES: dict[str, tuple[str, list[str], str]] = {
+    "plain": ("bert", ["--engine", "plain", "--max-grad-norm", "0.2"], "yes"),
+    "packed by hand": ("bert", ["--max-grad-norm", "0.2", "--class-weights", "class1=2"], "the weights are whole"),
+    "packed, generic": ("qwen3", ["--max-grad-norm", "0.2"], "yes"),
+    "gradient checkpointing": ("qwen3", ["--gradient-checkpointing", "--engine", "plain"], "yes"),
+    "bf16": ("qwen3", ["--precision", "bf16"], "yes"),
+    "LoRA": ("bert", ["--lora", "4", "--engine", "plain"], "yes"),
+}
+DEAR = ("packed by hand", "gradient checkpointing", "bf16", "LoRA")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=[pytest.mark.crash] if name in DEAR else []) for name in CASES]
+)
+def test_two_processes_train_as_one(
+    case: str,
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    make_pool: Callable[..., Pool],
+    tmp_path: Path,
+) -> None:
+    """In micro-batches of 3, of which one process has one more than the other; the last update has one row."""
+    family, more, promise = CASES[case]
+    tolerance = 0.05 if case == "bf16" else 1e-5  # one process computes norms in fp32 (autocast), FSDP all in bf16
+    train = ["train", data_folder(train=25, validation=13, test=7), "--model", tiny_model(family), "--epochs", "2"]
+    train += ["--micro-batch-size", "3", "--eval-batch-size", "1", "--lr", "1e-3", "--recipe", "original", *more]
+    assert run_command([*train, "--threads", "1", "--out", str(tmp_path / "one")]) == 0
+    output = forked(make_pool(), *train, "--threads", "1", "--out", str(tmp_path / "two"), "--shard")
+    assert output.count("\nnext ") == 1
+    one, two = read_lines(tmp_path / "one"), read_lines(tmp_path / "two")
+    assert len(one) == len(two) == 10
+    for a, b in zip(one, two, strict=True):
+        for name, value in a.items():
+            close = pytest.approx(value, rel=tolerance) if name in ("loss", "grad_norm") else value
+            assert b[name] == close or (case == "bf16" and a["event"] == "evaluation"), (name, a, b)
+    for split in ("validation", "test"):
+        alone, together = (read_lines(tmp_path / run, f"predictions/{split}.jsonl") for run in ("one", "two"))
+        for a, b in zip(alone, together, strict=True):
+            assert b["probabilities"] == pytest.approx(a["probabilities"], abs=tolerance)
+    record = json.loads((tmp_path / "two" / "run.json").read_text(encoding="utf-8"))
+    assert promise in record["promises"]["shard"]
+    assert "FSDP" not in unwrapped(output)
+    saved = [torch_file(tmp_path / run / "model" / "model.safetensors") for run in ("one", "two")]
+    assert saved[0] == saved[1]
+    configs = [(tmp_path / run / "model" / "config.json").read_text(encoding="utf-8") for run in ("one", "two")]
+    assert configs[0] == configs[1]
+
+
+def torch_file(path: Path) -> dict[str, Any]:
+    """The shapes of its tensors."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+
+
+def content(run: Path) -> dict[str, bytes]:
+    """What has the same bytes in each run of one recipe."""
+    names = ("metrics.jsonl", "dynamics.bin", "results.json", "model/model.safetensors")
+    checkpoints = [str(path.relative_to(run)) for path in sorted((run / "checkpoints").glob("*/*.safetensors"))]
+    return {name: (run / name).read_bytes() for name in (*names, *checkpoints)}
+
+
+def test_a_sharded_run_goes_on(
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    make_pool: Callable[..., Pool],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Rank 1 is killed in a save. Two processes end in the same bytes, one in the same numbers but for rounding."""
+    pool, data = make_pool(), data_folder(train=25, validation=13, test=0)
+    options = ["--model", tiny_model("qwen3", 0.0), "--epochs", "2", "--save-steps", "2", "--lr", "1e-3", "--shard"]
+    train = ["train", data, *options, "--threads", "1", "--keep", "3", "--resume", "--out"]
+    forked(pool, *train, str(tmp_path / "whole"))
+    killed = {"phase": "save", "occurrence": 3, "signals": [signal.SIGKILL]}
+    mine, other = pool.ranks([*train, str(tmp_path / "cut")], {}, killed)
+    assert (mine["code"], other["code"]) == (8, -signal.SIGKILL), mine["output"]
+    newest = max((tmp_path / "cut" / "checkpoints").glob("step-*"))
+    assert {path.name for path in newest.iterdir()} == {
+        *(f"{kind}-0000{i}-of-00002.safetensors" for kind in ("weights", "moments") for i in (1, 2)),
+        *("state.json", "MANIFEST.json"),
+    }
+    for name in ("one", "damaged"):
+        shutil.copytree(tmp_path / "cut", tmp_path / name)
+    assert "going on after step" in forked(pool, *train, str(tmp_path / "cut"))
+    wanted = content(tmp_path / "whole")
+    assert len(wanted) == 4 + 3 * 4
+    assert content(tmp_path / "cut") == wanted
+
+    file = tmp_path / "damaged" / "checkpoints" / newest.name / "moments-00002-of-00002.safetensors"
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+    output = unwrapped(forked(pool, *train, str(tmp_path / "damaged")))
+    assert "moments-00002-of-00002.safetensors holds other bytes than were written; an older" in output
+    assert content(tmp_path / "damaged") == wanted
+
+    capsys.readouterr()
+    assert run_command([*train, str(tmp_path / "one")]) == 0
+    assert "there are 1 processes, and were 2" in capsys.readouterr().out
+    one, two = (read_lines(tmp_path / run) for run in ("one", "whole"))
+    assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=1e-5)
+    state = load_file(max((tmp_path / "one" / "checkpoints").glob("step-*")) / "weights.safetensors")
+    model = load_file(tmp_path / "one" / "model" / "model.safetensors")
+    assert {name: tensor.shape for name, tensor in state.items()}.items() >= {
+        name: tensor.shape for name, tensor in model.items()
+    }.items()
+
+
+def test_parts_of_a_file(tmp_path: Path) -> None:
+    """A file is written by tensors and hashed on the way, as safetensors reads it; its rows are read as asked for."""
+    tensors = {
+        "b": torch.arange(12, dtype=torch.float32).reshape(4, 3),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "empty": torch.zeros((0, 5)),
+        "step": torch.tensor(7.0),
+        "flag": torch.tensor([True, False]),
+    }
+    entry = write_tensors(tmp_path / "x.safetensors", tensors)
+    assert entry == entry_of((tmp_path / "x.safetensors").read_bytes())
+    loaded, file = load_file(tmp_path / "x.safetensors"), TensorFile(tmp_path / "x.safetensors")
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(loaded[name], tensor)
+        assert torch.equal(file.rows(name), tensor)
+    assert torch.equal(file.rows("b", slice(1, 3)), tensors["b"][1:3])
+    check_file(tmp_path / "x.safetensors", entry)
+    with pytest.raises(CheckpointError, match="holds other bytes"):
+        check_file(tmp_path / "x.safetensors", {**entry, "sha256": "0" * 64})
+    (tmp_path / "y.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        TensorFile(tmp_path / "y.safetensors")
+
+
+def test_what_is_refused(tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:
+    def optimizer(parameters: dict[str, torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters.values(), lr=0.1)
+
+    with pytest.raises(UsageError, match="the optimizer is your own, and has not been tried"):
+        dongu.Loop(data_folder(), model=tiny_model(), optimizer=optimizer, shard=True)
+    loop = dongu.Loop(data_folder(), model=tiny_model(), shard=True)
+    assert loop.promises["shard"] == "no: there is one process"
