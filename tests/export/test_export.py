@@ -24,8 +24,9 @@ from conftest import WORDS, checked
 from dongu.cli.main import run as run_command
 from dongu.cli.share import PACKAGES
 from dongu.export import folder as exporting
-from dongu.export.onnx import OnnxModel, write_onnx
+from dongu.export.onnx import write_onnx
 from dongu.files import Disk
+from dongu.model.graph import OnnxModel
 from dongu.model.load import load_model, load_tokenizer, model_columns
 
 missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]

@@ -18,10 +18,11 @@ from dongu.data.tokenized import Split
 from dongu.errors import ModelError, UsageError
 from dongu.evaluate import eval_mode, evaluate
 from dongu.export.exported import GRAPH, GRAPH_INT8, MODEL, Export, ExportedForm
-from dongu.export.onnx import HINT, OnnxModel, write_int8, write_onnx
+from dongu.export.onnx import write_int8, write_onnx
 from dongu.files import disk, read_regular, refuse_if_taken, replace_folder
 from dongu.judge.intervals import verdict
 from dongu.judge.paired import paired_differences
+from dongu.model.graph import HINT, OnnxModel
 from dongu.model.safety import VOCABULARY_LIMIT
 from dongu.use.classifier import Classifier, load
 from dongu.waiting import Waiting

@@ -7,18 +7,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dongu.errors import ModelError
+from dongu.model.graph import LOGITS, graph_errors
 
 OPSET = 17  # of ONNX 1.12, which every runtime since 2022 reads
 LIMIT_BYTES = 2**31 - 2**20  # of a graph in one file, with room for all that is not a weight
-LOGITS = "logits"
-HINT = "nothing was written; this kind of model cannot be exported"
 FREE = {0: "batch", 1: "tokens"}  # the axes of the inputs whose sizes are the caller's
 
 
@@ -42,7 +39,7 @@ def write_onnx(model: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
         what = f"has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2"
         raise ModelError(what, where=type(model).__name__)
     axes = {**dict.fromkeys(inputs, FREE), LOGITS: {0: FREE[0]}}
-    with _errors("the model cannot be written as ONNX"), _quiet(), torch.no_grad():
+    with graph_errors("the model cannot be written as ONNX"), _quiet(), torch.no_grad():
         torch.onnx.export(
             _Answer(model, tuple(inputs)).eval(),
             tuple(inputs.values()),
@@ -67,37 +64,8 @@ def write_int8(graph: Path, path: Path) -> None:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _errors("the graph cannot be quantized to eight bits"), _quiet():
+    with graph_errors("the graph cannot be quantized to eight bits"), _quiet():
         quantize_dynamic(graph, path, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
-
-
-class OnnxModel(nn.Module):
-    """An ONNX file at work on the CPU, called as the model that it was made of.
-
-    Args:
-        path: the file.
-        config: of that model.
-
-    Raises:
-        ModelError: the runtime does not know what is in the file, or fails on it later.
-    """
-
-    def __init__(self, path: Path, config: Any) -> None:
-        import onnxruntime
-
-        super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        with _errors("the graph cannot be read"):
-            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.config = config
-
-    def forward(self, **inputs: Tensor) -> SequenceClassifierOutput:
-        """Logits, (batch, labels), for inputs of (batch, tokens) each."""
-        wanted = [each.name for each in self.session.get_inputs()]
-        with _errors("the graph cannot be computed"):
-            [logits] = self.session.run([LOGITS], {name: inputs[name].numpy() for name in wanted})
-        return SequenceClassifierOutput(logits=torch.from_numpy(logits))
 
 
 class _Answer(nn.Module):
@@ -111,18 +79,6 @@ class _Answer(nn.Module):
     def forward(self, *tensors: Tensor) -> Tensor:
         logits: Tensor = self.model(**dict(zip(self.names, tensors, strict=True))).logits
         return logits
-
-
-@contextmanager
-def _errors(what: str) -> Iterator[None]:
-    """One kind of error for the many of exporter, quantizer and runtime; the disk's stay what they are."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError(f"{what} ({reason})", hint=HINT) from error
 
 
 @contextmanager

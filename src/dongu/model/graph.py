@@ -1,0 +1,58 @@
+"""A classifier that was written as an ONNX graph, at work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from dongu.errors import ModelError
+
+LOGITS = "logits"
+HINT = "nothing was written; this kind of model cannot be exported"
+
+
+class OnnxModel(nn.Module):
+    """An ONNX file at work on the CPU, called as the model that it was made of.
+
+    Args:
+        path: the file.
+        config: of that model.
+
+    Raises:
+        ModelError: the runtime does not know what is in the file, or fails on it later.
+    """
+
+    def __init__(self, path: Path, config: Any) -> None:
+        import onnxruntime
+
+        super().__init__()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        with graph_errors("the graph cannot be read"):
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.config = config
+
+    def forward(self, **inputs: Tensor) -> SequenceClassifierOutput:
+        """Logits, (batch, labels), for inputs of (batch, tokens) each."""
+        wanted = [each.name for each in self.session.get_inputs()]
+        with graph_errors("the graph cannot be computed"):
+            [logits] = self.session.run([LOGITS], {name: inputs[name].numpy() for name in wanted})
+        return SequenceClassifierOutput(logits=torch.from_numpy(logits))
+
+
+@contextmanager
+def graph_errors(what: str) -> Iterator[None]:
+    """One kind of error for the many of exporter, quantizer and runtime; the disk's stay what they are."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ModelError(f"{what} ({reason})", hint=HINT) from error
