@@ -11,13 +11,14 @@ from safetensors.torch import save_model
 from transformers import PreTrainedModel
 
 from dongu.baseline import measure_bag_of_words, why_left_out
-from dongu.config import NUMBERS
+from dongu.config import ABSTAIN_BELOW, NUMBERS
 from dongu.consistency import CHECKED_ROWS
 from dongu.data.batches import EvalBatches
 from dongu.errors import ModelError, NonFiniteError, no_panic
 from dongu.evaluate import eval_mode, with_weights
 from dongu.export.card import write_card
 from dongu.files import disk, replace_folder, write_file
+from dongu.judge.abstention import abstained, fit_threshold
 from dongu.judge.calibration import Calibration, fit_temperature, is_advised
 from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
@@ -97,6 +98,13 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
                 save_best(loop, folder, temperature, model=loop.model)
             validation, applied = loop.evaluate(model=loop.model), temperature
         results["calibrated"] = applied is not None
+        if loop.config.abstain is not None:  # by the probabilities that the saved model gives, calibrated or not
+            threshold = fit_threshold(validation, loop.config.abstain)
+            results |= {ABSTAIN_BELOW: threshold, "abstained": []}
+            if threshold is not None:
+                setattr(loop.model.config, ABSTAIN_BELOW, threshold)
+                if main:
+                    save_best(loop, folder, applied, model=loop.model)
     calibration = None if applied is None else Calibration(applied, applied=True)
     constant = constant_answer(loop.metrics, loop.splits["train"].targets)
     per_class: list[dict[str, Any]] = []
@@ -117,6 +125,8 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
             results["temperature"] = calibration.temperature
             error |= calibration.errors(evaluation.logits, evaluation.targets)
         results[name] = entries
+        if (threshold := results.get(ABSTAIN_BELOW)) is not None:
+            results["abstained"].append(abstained(evaluation, threshold))
         table = loop.metrics.per_class(evaluation.logits, evaluation.targets, evaluation.threshold)
         per_class += [{"split": name, **row} for row in table]
     if per_class:

@@ -88,6 +88,7 @@ READING = (
     "sheet",
     "download",
 )  # options of how files are read
+ABSTAIN_BELOW = "abstain_below"  # key of a model's config.json: the probability below which it gives no label
 DEFAULT_THRESHOLD = 0.5  # the probability from which on a label is given, before any validation
 
 
@@ -348,6 +349,9 @@ class RunConfig(BaseModel):
     calibrate: bool = Field(
         False, description="divide the saved model's head by the temperature that makes its probabilities honest"
     )
+    abstain: _Share | None = Field(
+        None, description="give no label where the model is unsure, so that this share of its labels is right"
+    )
     save_steps: Count | None = Field(None, description="checkpoint every N updates, besides the one at each evaluation")
     keep: Count = Field(2, description="checkpoints to keep, besides the best one's")
     patience: Count | None = Field(None, description="stop after N evaluations without a better one (default: never)")
@@ -525,6 +529,7 @@ def task_problems(config: RunConfig, task: Task) -> list[str]:
     if task == "multi-label":
         several = "a row has several labels, and no class"
         problems += [f"{option_flag(name)}: {several}" for name in ("rare", "positive") if getattr(config, name)]
-    if config.calibrate and task != "single-label":
-        problems.append(f"{option_flag('calibrate')}: a {task} task has no probabilities of classes")
+    if task != "single-label":
+        asked = [name for name in ("calibrate", "abstain") if getattr(config, name)]
+        problems += [f"{option_flag(name)}: a {task} task has no probabilities of classes" for name in asked]
     return problems

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from dongu.baseline import measure_bag_of_words
 from dongu.best import read_best
+from dongu.config import ABSTAIN_BELOW
 from dongu.data.pages import cache_folder
 from dongu.data.tokenized import tokenized
 from dongu.errors import CheckpointError, DonguError
 from dongu.evaluate import model_threshold
+from dongu.judge.abstention import fit_threshold
 from dongu.judge.calibration import Calibration
 from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
@@ -209,6 +211,11 @@ def _results(folder: RunFolder, loop: Loop) -> str:
             for key, number in entry.items():
                 if number != (written := results[split][name][key]):
                     raise _Broken(f"{split} {name}: {key} is {number!r}, and results.json has {written!r}")
+        if split == "validation" and results.get(ABSTAIN_BELOW) is not None:
+            limit = fit_threshold(evaluation, loop.config.abstain or 0)
+            saved = folder.read_json("model/config.json").get(ABSTAIN_BELOW)
+            if not limit == saved == results[ABSTAIN_BELOW]:
+                raise _Broken(f"the model abstains below {saved!r}, and {limit!r} is what validation proves")
         if evaluation.threshold != threshold:
             raise _Broken(f"the threshold is {threshold!r}, and {evaluation.threshold!r} is best on {split}")
     found = json.loads(dump_json(measure_bag_of_words(loop, labelled))) if "bag_of_words" in results else None

@@ -83,6 +83,7 @@ OPTIONS = [
     "eval_steps",
     "metric",
     "calibrate",
+    "abstain",
     "save_steps",
     "keep",
     "patience",

@@ -135,7 +135,7 @@ def test_an_answer_at_the_end_is_found(
         code = (
             card.partition("```python\nimport torch")[2]
             .partition("```")[0]
-            .replace("PATH/TO/THIS/FOLDER", f"{out}/model")
+            .replace('from_pretrained(".")', f"from_pretrained({str(out / 'model')!r})")
         )
         for k in (0, 1):
             known: dict[str, Any] = {"torch": torch}

@@ -434,6 +434,7 @@ UNLESS = {  # keys that this run has no reason to have
     "parts_file",
     *("scale", "changes", "threshold", "the rest", "validation`, `test`, …"),
     *("temperature", "before", "after"),  # of so few rows none is advised
+    *("abstain_below", "abstained"),
 }
 
 

@@ -75,6 +75,7 @@ CHANGES = {
     "metric": "f1",
     "patience": "1",
     "calibrate": "",
+    "abstain": "0.9",
     "lora": "2",
     "unlabelled": "drop",
     "long": "tail",

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from dongu import launch
 from dongu.cli.options import MODEL_COLUMNS, add_option, add_reading, given_columns, reading_of
-from dongu.cli.parser import Parser, add_compute_options, add_model, define, print_json, refuse_existing, whole_number
+from dongu.cli.parser import (
+    Parser,
+    add_abstain_below,
+    add_compute_options,
+    add_model,
+    define,
+    print_json,
+    probability,
+    refuse_existing,
+    whole_number,
+)
+from dongu.config import ABSTAIN_BELOW, make_config
 from dongu.errors import DataError, InputError, UsageError
 from dongu.text import is_blank, printable, wrapped
 from dongu.waiting import loading
@@ -30,6 +41,8 @@ def add_evaluate(parser: Parser) -> None:
     add_model(parser)
     parser.add_argument("data", metavar="DATA", nargs="?", help="labelled rows (default: those of the run)")
     parser.add_argument("--split", default=None, help="one split only (default: all but train)")
+    what = "find the probability below which no label should be given, so that this share of the given ones is right"
+    parser.add_argument("--abstain", metavar="SHARE", help=what)
     for name in MODEL_COLUMNS:
         add_option(parser, name)
     add_compute_options(parser)
@@ -47,8 +60,10 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     if all(split.targets is None for split in examples.values()):
         where = next(iter(examples.values())).origin
         raise DataError("the labels are hidden", where=where, hint="`dongu predict` answers rows without labels")
+    share = _share(parsed.abstain, saved)
+    from dongu.judge.abstention import abstained, coverage, fit_threshold
     from dongu.judge.intervals import verdict
-    from dongu.judge.words import Yardstick, said_of
+    from dongu.judge.words import Yardstick, coverage_table, judged, said_of
     from dongu.run.console import Console
 
     with loading():
@@ -62,25 +77,67 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         split: verdict(evaluation, saved.metrics, saved.constant_answer, saved.config.seed)
         for split, evaluation in evaluations.items()
     }
+    said: dict[str, Any] = {"bag_of_words": [] if parsed.data is not None else saved.bag_of_words()}
+    if share is not None or saved.abstain_below:
+        first = next(iter(evaluations.values()))
+        threshold = saved.abstain_below if share is None else fit_threshold(first, share)
+        rows = [] if threshold is None else [abstained(each, threshold) for each in evaluations.values()]
+        said |= {ABSTAIN_BELOW: threshold, "abstained": rows}
+    curves: dict[str, list[dict[str, float]]] = {}
+    if saved.metrics.task == "single-label":
+        curves = {split: list(coverage(evaluation)) for split, evaluation in evaluations.items()}
     if parsed.json:
-        print_json("evaluate", {split: _flat(entries) for split, entries in results.items()})
+        print_json("evaluate", {split: _flat(split, entries, said, curves) for split, entries in results.items()})
         return
     yardstick = Yardstick.of(saved.metrics, saved.constant_answer)
     console = Console()
     if parsed.data is not None and saved.learnt_from(parsed.data):
         for line in wrapped(f"the run was trained on rows of {parsed.data}: these figures are too good", "WARNING: "):
             console.line(line)
-    for line in said_of(results, {name: len(evaluation.ids) for name, evaluation in evaluations.items()}, yardstick):
+    rows_of = {name: len(evaluation.ids) for name, evaluation in evaluations.items()}
+    for line in said_of({**results, **said}, rows_of, yardstick):
         console.line(line)
+    for line in coverage_table(curves.get(split := judged(results), ()), split):
+        console.line(line)
+    if share is not None and said[ABSTAIN_BELOW] is not None:
+        limit = f"--abstain-below {said[ABSTAIN_BELOW]:g}"
+        console.line(f"to abstain so: dongu predict {parsed.model} {limit}, or dongu serve {parsed.model} {limit}")
 
 
-def _flat(entries: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """`accuracy`, `accuracy_low`, `accuracy_high`, `accuracy_baseline`: one number a key."""
-    return {
+def _share(value: str | None, saved: SavedModel) -> float | None:
+    """
+    Raises:
+        UsageError: `--abstain` is no share, or there are no classes.
+    """
+    if value is None:
+        return None
+    return make_config({"abstain": value, "task": saved.metrics.task}).abstain
+
+
+def _flat(
+    split: str,
+    entries: Mapping[str, Mapping[str, float]],
+    said: Mapping[str, Any],
+    curves: Mapping[str, list[dict[str, float]]],
+) -> dict[str, Any]:
+    """`accuracy`, `accuracy_low`, `accuracy_high`, `accuracy_baseline`, `accuracy_bag_of_words`: one number a key.
+
+    Of classes also `coverage`, a list; and what abstention does on the split, as `results.json` has it.
+    """
+    from dongu.judge.words import bag_of_words
+
+    found: dict[str, Any] = {
         name if key == "value" else f"{name}_{key}": number
         for name, entry in entries.items()
         for key, number in entry.items()
     }
+    found |= {f"{name}_bag_of_words": value for name, value in bag_of_words(said, split).items()}
+    if split in curves:
+        found["coverage"] = curves[split]
+    if ABSTAIN_BELOW in said:
+        found[ABSTAIN_BELOW] = said[ABSTAIN_BELOW]
+        found["abstained"] = next((row for row in said["abstained"] if row["split"] == split), None)
+    return found
 
 
 def add_predict(parser: Parser) -> None:
@@ -103,6 +160,7 @@ def add_predict(parser: Parser) -> None:
         const="",
         help="write the file for GLUE's server, from the run's test split, to the folder --out (TASK: as in glue:TASK)",
     )
+    add_abstain_below(parser)
     add_option(parser, "text_columns")
     add_compute_options(parser)
     add_reading(parser)
@@ -117,7 +175,10 @@ def open_model(parsed: argparse.Namespace) -> SavedModel:
     from dongu.use.saved import SavedModel
 
     batch_size = whole_number(parsed.batch_size, "batch-size", 32)
-    return SavedModel.open(parsed.model, device=parsed.device, batch_size=batch_size, **given_columns(parsed))
+    below = probability(getattr(parsed, ABSTAIN_BELOW, None))
+    return SavedModel.open(
+        parsed.model, device=parsed.device, batch_size=batch_size, abstain_below=below, **given_columns(parsed)
+    )
 
 
 def _predict(parsed: argparse.Namespace) -> None:
@@ -234,6 +295,8 @@ def _answer_line(row: dict[str, Any], texts: Sequence[str]) -> str:
     text = " | ".join(texts).replace("\n", " ")  # a line an answer
     if "probabilities" not in row:
         return f"{row['prediction']:.4f}\t{text}"
+    if row["prediction"] is None:  # it abstains; how sure it would have been
+        return f"-\t{max(row['probabilities'].values()):.4f}\t{text}"
     given = row["prediction"] if isinstance(row["prediction"], list) else [row["prediction"]]
     sure = [f"{row['probabilities'][name]:.4f}" for name in given]
     return f"{'|'.join(given) or '-'}\t{'|'.join(sure) or '-'}\t{text}"

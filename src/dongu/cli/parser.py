@@ -65,6 +65,28 @@ def add_language(parser: Any, what: str) -> None:
     parser.add_argument("--language", choices=LANGUAGES, help=f"{what} (default: that of the locale, or en)")
 
 
+def add_abstain_below(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--abstain-below",
+        metavar="P",
+        help="give no label where the most probable one is below this; 0: always give one (default: the model's own)",
+    )
+
+
+def probability(value: str | None) -> float | None:
+    """
+    Raises:
+        UsageError: it is no number from 0 to 1.
+    """
+    try:
+        number = None if value is None else float(value)
+    except ValueError:
+        number = -1.0
+    if number is not None and not 0 <= number <= 1:
+        raise UsageError(f"must be a probability, from 0 to 1, got `{value}`", where="--abstain-below")
+    return number
+
+
 def whole_number(value: str | None, name: str, default: int) -> int:
     if value is None:
         return default

@@ -9,7 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dongu.cli.options import add_option, given_columns
-from dongu.cli.parser import Parser, add_json, add_model, define, print_json, whole_number
+from dongu.cli.parser import (
+    Parser,
+    add_abstain_below,
+    add_json,
+    add_model,
+    define,
+    print_json,
+    probability,
+    whole_number,
+)
 from dongu.errors import UsageError
 from dongu.text import printable
 from dongu.waiting import loading
@@ -35,6 +44,7 @@ def add(parser: Parser) -> None:
     parser.add_argument("--max-bytes", metavar="N", help="bytes of a request at most (1048576)")
     parser.add_argument("--timeout", default="30", metavar="SECONDS", help="seconds until a request is answered (30)")
     parser.add_argument("--queue", metavar="N", help="texts that may wait; a request above them gets a 429 (1024)")
+    add_abstain_below(parser)
     parser.add_argument("--batch-size", default="32", metavar="N", help="room of a batch, in rows of 128 tokens (32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
     for name in ("precision", "threads", "text_columns"):
@@ -63,7 +73,8 @@ def _serve(parsed: argparse.Namespace) -> None:
     given = {name: value for name in ("precision", "threads") if (value := getattr(parsed, name)) is not None}
     batch_size = whole_number(parsed.batch_size, "batch-size", 32)
     options = {**given, **given_columns(parsed)}
-    saved = SavedModel.open(parsed.model, device=parsed.device, batch_size=batch_size, **options)
+    below = probability(parsed.abstain_below)
+    saved = SavedModel.open(parsed.model, device=parsed.device, batch_size=batch_size, abstain_below=below, **options)
     with open_socket(parsed.host, port) as listening:  # before the model is loaded, so that a port in use is told soon
         with loading():
             from dongu.use.classifier import Classifier

@@ -12,8 +12,8 @@ import numpy as np
 from dongu.comparison.pairs import Comparison, Pair
 from dongu.config import LOWER_IS_BETTER
 from dongu.judge.paired import MetricDifference
-from dongu.judge.words import metric_name
-from dongu.text import printable, shortened, with_interval
+from dongu.judge.words import bag_of_words, metric_name
+from dongu.text import decimals, printable, shortened, with_interval
 
 SHARES = {"accuracy", "f1", "macro_f1", "micro_f1", "average_precision"}  # said in points of a hundred
 
@@ -42,6 +42,9 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         entries = [side.runs[0].results[split] for side in sides]
         names = [name for name in entries[0] if all(name in entry for entry in entries)]
         cells = [[name, *(with_interval(entry[name]) for entry in entries)] for name in names]
+        if bag := _bag_of_words(comparison):
+            letters = [*letters, "bag of words"]
+            cells = [[*cell, decimals(bag.get(cell[0]), "")] for cell in cells]
     yield from aligned([[f"{split}, {rows}", *letters], *cells])
     for name, pair in zip(others, comparison.pairs, strict=True):
         yield ""
@@ -79,7 +82,15 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         if not comparison.of_seeds:
             said |= {"rows": pair.tally, "examples": {k: [*map(vars, rows)] for k, rows in pair.examples.items()}}
     head = {"split": split, "rows": comparison.rows, "metric": comparison.names[0]}
+    if not comparison.of_seeds and (bag := _bag_of_words(comparison)):
+        head["bag_of_words"] = bag
     return {**head, f"{what}s": sides, "differs": comparison.differs, "pairs": pairs}
+
+
+def _bag_of_words(comparison: Comparison) -> dict[str, float]:
+    """What a bag of words reaches by metric; nothing where that is not the same for all, as from other train rows."""
+    known = [bag_of_words(run.results, comparison.split) for side in comparison.sides for run in side.runs]
+    return known[0] if all(each == known[0] for each in known) else {}
 
 
 def _entry(found: MetricDifference, p: float | None) -> dict[str, Any]:

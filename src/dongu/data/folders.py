@@ -32,7 +32,10 @@ SPLIT_NAMES = {
 }
 UNLABELLED = ("unsup", "unsupervised", "unlabelled", "unlabeled")  # folders that are no class
 _OWN_NAME = re.compile(r"((validation|test):)?[a-z0-9][a-z0-9_-]*", re.ASCII | re.IGNORECASE)
-_NOT_SPLITS = ("best_step", "steps", "metric", "threshold", "calibrated", "temperature", "per_class")  # of results.json
+_NOT_SPLITS = (  # of results.json
+    *("best_step", "steps", "metric", "threshold", "calibrated", "temperature", "per_class"),
+    *("abstain_below", "abstained"),
+)
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})", re.ASCII)
 _SHOWN = 10  # names in a message
 

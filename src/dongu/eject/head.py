@@ -62,6 +62,8 @@ def _promises(options: Mapping[str, Any], facts: Mapping[str, Any], folder: RunF
     if options["calibrate"]:
         yield "The run divided the last layer of its best model by a temperature (--calibrate), which is not done here:"
         yield f"answers are the same, their probabilities and the loss in results.json are not{_calibrated(folder)}."
+    if options.get("abstain") is not None:
+        yield "The run set a probability below which its model gives no label (--abstain), which is not done here."
     if not facts["on_cpu"]:
         yield "(As far as the device repeats itself: some of its sums have no fixed order.)"
 

@@ -14,12 +14,15 @@ from dongu.config import option_flag
 from dongu.data.sources import hub_parts
 from dongu.data.tokens import WINDOW_OVERLAP
 from dongu.hub import split_revision
+from dongu.judge.abstention import LEVEL
 from dongu.judge.intervals import CONSTANT_ANSWERS, constant_answer
+from dongu.judge.words import abstaining, bag_of_words, over_bag_of_words
 from dongu.loop import Loop
 from dongu.model.place import HUB_NAMES, find_model
 from dongu.text import counted, decimals, interval_ends, listed, one_line, percent, template
 
 FEW_CLASS_ROWS = 30  # of a class, on which its figures say little
+PIPELINE_EXAMPLES = ('"a text"', '{"text": "a text", "text_pair": "another text"}')  # of a row, as a pipeline takes it
 KIND = "text-classification"  # in the Hub's words, whatever the task
 
 
@@ -41,6 +44,9 @@ def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
         "counted": counted,
         "listed": listed,
         "interval_ends": interval_ends,
+        "abstaining": abstaining,
+        "bag_of_words": bag_of_words,
+        "over_bag_of_words": over_bag_of_words,
     }
     return str(
         template(Path(__file__).with_name("card.md.jinja"), **words).render(
@@ -63,6 +69,8 @@ def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
             few=FEW_CLASS_ROWS,
             rare=[f"{_code(row['class'])} ({row['rows']:,})" for row in per_class if row["rows"] < FEW_CLASS_ROWS],
             overlap=WINDOW_OVERLAP,
+            example=PIPELINE_EXAMPLES[len(loop.config.text_columns or ()) - 1],
+            level=LEVEL,
             cut=int(loop.splits["train"].tokens.truncated.sum()),
         )
     )

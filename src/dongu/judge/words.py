@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dongu.config import LOWER_IS_BETTER, NUMBERS, Task
+from dongu.config import ABSTAIN_BELOW, LOWER_IS_BETTER, NUMBERS, Task
 from dongu.judge.calibration import ADVISED_ROWS
 from dongu.judge.intervals import CONSTANT_ANSWERS
 from dongu.judge.metrics import CORRELATIONS, MetricSet
-from dongu.text import counted, decimals, fields, interval_ends, wrapped
+from dongu.text import counted, decimals, fields, interval_ends, percent, wrapped
 
 Entries = Mapping[str, Mapping[str, float]]  # metric: value, low, high, baseline
 METRIC_NAMES = {
@@ -99,6 +99,11 @@ class Yardstick:
         return f"{said}. {CHOSE}" if split.startswith("validation") else f"{said}."
 
 
+def bag_of_words(results: Mapping[str, Any], split: str) -> dict[str, float]:
+    """What a bag of words reaches on a split, by metric; empty where that is not known."""
+    return {row["metric"]: row["value"] for row in results.get("bag_of_words", ()) if row["split"] == split}
+
+
 def over_bag_of_words(results: Mapping[str, Any], split: str, metric: str) -> str:
     """How far the main metric is above a bag of words on the same rows, in a sentence; nothing where there is none."""
     rows = results.get("bag_of_words", ())
@@ -131,6 +136,39 @@ def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yard
     if "kurtosis" in splits[split]["loss"]:
         yield from wrapped(HEAVY)
     yield from calibration(results, rows)
+    yield from abstention(results, split)
+
+
+def abstention(results: Mapping[str, Any], split: str) -> Iterator[str]:
+    """What a model that abstains does on a split; nothing where it was not asked to."""
+    if ABSTAIN_BELOW not in results:
+        return
+    if (threshold := results[ABSTAIN_BELOW]) is None:
+        said = "all rows get a label: of no threshold is the share that was asked for proved"
+    else:
+        said = f"below {threshold:g}; {abstaining(next(row for row in results['abstained'] if row['split'] == split))}"
+    yield from fields([("abstain", said)])
+
+
+def abstaining(row: Mapping[str, Any]) -> str:
+    """What abstention does on a split, in a part of a sentence."""
+    if not row["answered"]["value"]:
+        return f"on {row['split']} no row gets a label"
+    shares = (row["answered"], row["accuracy"])
+    answered, accuracy = (
+        f"{percent(share['value'])} ({percent(share['low'])} to {percent(share['high'])})" for share in shares
+    )
+    return f"on {row['split']} {answered} of the rows get a label, {accuracy} of these the right one"
+
+
+def coverage_table(rows: Sequence[Mapping[str, float]], split: str) -> Iterator[str]:
+    """Coverage against accuracy on a split, a line a coverage; rows of `judge.abstention.coverage`."""
+    if rows:
+        yield f"if only the surest rows of {split} get a label:"
+        yield "labelled   from probability   accuracy   95% interval"
+    for row in rows:
+        told = f"{percent(row['answered']):>8}   {row['threshold']:>16.4f}   {decimals(row['value']):>8}"
+        yield f"{told}   {interval_ends(row)}"
 
 
 def advice(results: Mapping[str, Any], yardstick: Yardstick) -> str:

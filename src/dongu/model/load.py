@@ -22,7 +22,7 @@ from transformers import (
 from transformers import logging as transformers_logging
 from transformers.modeling_layers import GenericForSequenceClassification
 
-from dongu.config import DEFAULT_THRESHOLD, Task
+from dongu.config import ABSTAIN_BELOW, DEFAULT_THRESHOLD, Task
 from dongu.data.tokens import token_limit
 from dongu.errors import ModelError, no_panic
 from dongu.hub import asked, commit_of, split_revision
@@ -100,6 +100,7 @@ def load_model(
         )
         use_local_kernels(config)
         config.problem_type = PROBLEM_TYPES[task]
+        config.__dict__.pop(ABSTAIN_BELOW, None)  # of another run: what is trained on from here has other probabilities
         if task == "multi-label" and (other or not hasattr(config, "threshold")):
             config.threshold = DEFAULT_THRESHOLD  # of the probability from which on a label is given
         _check_trains(config, path)

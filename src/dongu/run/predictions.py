@@ -25,7 +25,8 @@ RESTORE = "restore the run from a copy, or train it again"
 
 def prediction_lines(evaluation: Evaluation, metrics: MetricSet) -> Iterator[dict[str, Any]]:
     """One dict a row, in the order of the rows."""
-    answers = answer_rows(evaluation.logits, metrics, evaluation.threshold)
+    threshold = 0.0 if metrics.task == "single-label" else evaluation.threshold  # abstention comes after metrics
+    answers = answer_rows(evaluation.logits, metrics, threshold)
     for i, answer in enumerate(answers):
         line: dict[str, Any] = {"id": int(evaluation.ids[i])}
         if evaluation.targets is not None:
@@ -36,7 +37,8 @@ def prediction_lines(evaluation: Evaluation, metrics: MetricSet) -> Iterator[dic
 def answer_rows(logits: np.ndarray, metrics: MetricSet, threshold: float) -> Iterator[dict[str, Any]]:
     """`prediction`, and for classes the probability of each, from (rows, labels) logits.
 
-    Where a row has several labels, the prediction is the list of those whose probability reaches the threshold.
+    Where a row has several labels, the prediction is the list of those whose probability reaches the threshold; where
+    it has one and its probability does not, the prediction is None.
     """
     names = metrics.label_names
     if metrics.task == "ordinal":
@@ -51,7 +53,8 @@ def answer_rows(logits: np.ndarray, metrics: MetricSet, threshold: float) -> Ite
     for row in sigmoid(logits) if several else softmax(logits):
         probabilities = {name: float(value) for name, value in zip(names, row, strict=True)}
         given = [name for name, value in probabilities.items() if value >= threshold]
-        yield {"prediction": given if several else names[int(row.argmax())], "probabilities": probabilities}
+        one = names[int(row.argmax())] if row.max() >= threshold else None
+        yield {"prediction": given if several else one, "probabilities": probabilities}
 
 
 def label_of(target: Any, task: Task, names: Sequence[str]) -> float | str | list[str]:

@@ -43,7 +43,7 @@ def make_app(classifier: Classifier, limits: Limits, *, keys: Sequence[str] = ()
     """
     batcher, requests = Batcher(classifier, limits.queue_texts), Requests()
     metrics, name = classifier.metrics, classifier.saved.name
-    several = classifier.threshold if metrics.task == "multi-label" else None
+    threshold = classifier.threshold if metrics.task == "multi-label" or classifier.threshold else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,7 +87,7 @@ def make_app(classifier: Classifier, limits: Limits, *, keys: Sequence[str] = ()
             labels=list(classifier.label_names),
             texts_a_row=texts_a_row,
             max_length=classifier.config.max_length or 0,
-            threshold=several,
+            threshold=threshold,
             max_texts=limits.texts,
             max_bytes=limits.bytes,
         )

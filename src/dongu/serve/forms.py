@@ -37,8 +37,8 @@ class PredictRequest(BaseModel):
         None,
         ge=0,
         le=1,
-        description="the probability from which on a label is given. Where a row may have several labels it stands in"
-        " the place of the model's own; where it has one, an answer below it has no prediction",
+        description="the probability from which on a label is given, in place of the model's own. Where a row has one"
+        " label, an answer below it has no prediction",
     )
 
 
@@ -81,7 +81,7 @@ class About(BaseModel):
     labels: list[str]
     texts_a_row: int | None = Field(description="1, or 2 for a model of pairs; null where rows may be either")
     max_length: int = Field(description="tokens of a row that are read")
-    threshold: float | None = Field(description="from which on a label is given, where a row may have several")
+    threshold: float | None = Field(description="the probability from which on a label is given, if the model has one")
     max_texts: int
     max_bytes: int
 
@@ -105,8 +105,5 @@ def predictions_of(
             yield {**answer, "truncated": cut}
             continue
         ranked: Sequence[tuple[str, float]] = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
-        prediction = answer["prediction"]
-        if metrics.task == "single-label" and question.threshold is not None and ranked[0][1] < question.threshold:
-            prediction = None
         labels = [{"label": name, "probability": value} for name, value in ranked[: question.top]]
-        yield {"prediction": prediction, "labels": labels, "truncated": cut}
+        yield {"prediction": answer["prediction"], "labels": labels, "truncated": cut}

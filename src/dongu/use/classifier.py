@@ -71,7 +71,8 @@ class Classifier:
     def predict(self, texts: Any) -> list[dict[str, Any]]:
         """`{"prediction": …, "probabilities": {name: …}}` for each row, in order; for numbers the prediction alone.
 
-        Where a row may have several labels, the prediction is a list, of none too.
+        Where a row may have several labels, the prediction is a list, of none too. Where it has one, the prediction is
+        None if the model abstains: the most probable label is below `threshold`.
 
         Args:
             texts: a string (a list of one answer); strings, or pairs of strings where the model compares two; or rows
@@ -93,7 +94,9 @@ class Classifier:
 
     @property
     def threshold(self) -> float:
-        """The probability from which on a label is given, where a row may have several."""
+        """The probability from which on a label is given."""
+        if self.metrics.task == "single-label":
+            return self.saved.abstain_below
         return model_threshold(self.accelerator.unwrap_model(self.model))
 
     def logits(self, split: Split) -> np.ndarray:

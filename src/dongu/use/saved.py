@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.config import NUMBERS, RunConfig, Task, make_config
+from dongu.config import ABSTAIN_BELOW, NUMBERS, RunConfig, Task, make_config
 from dongu.data.columns import choose_columns, read_texts, usual_texts
 from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
@@ -38,7 +38,8 @@ class SavedModel:
 
     `name` is what messages call it. `run` is the folder of the run that it belongs to; of any other classifier it is
     None, and its options are those of its own config.json and tokenizer. `constant_answer` is the answer of the
-    baseline, where it is known. `others` are the models that answer together with it, of an ensemble.
+    baseline, where it is known. `others` are the models that answer together with it, of an ensemble. `abstain_below`
+    is the probability below which it gives no label; 0: it always does.
     """
 
     name: str
@@ -48,21 +49,40 @@ class SavedModel:
     metrics: MetricSet
     constant_answer: list[float] | None
     others: tuple[Path, ...] = ()
+    abstain_below: float = 0.0
 
     @staticmethod
-    def open(model: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Any) -> SavedModel:
+    def open(
+        model: str | Path,
+        *,
+        device: str = "auto",
+        batch_size: int = 32,
+        abstain_below: float | None = None,
+        **options: Any,
+    ) -> SavedModel:
         """
         Args:
             model: a run folder, its `model/`, the folder of any classifier, or a name of the Hub, `owner/name` or
                 `owner/name@revision`; or a folder of `--folds`, whose models answer together.
             device: as `--device`.
             batch_size: rows a forward pass.
+            abstain_below: the probability below which it gives no label (default: its own, of `--abstain`).
             options: overrides of the options of the run, by the names of `RunConfig`.
 
         Raises:
             InputError: there is no such model, or it is not what was written.
         """
         given = {"device": device, "eval_batch_size": batch_size, **options}
+        saved = SavedModel._open(model, given)
+        if abstain_below is None:
+            return saved
+        if saved.metrics.task != "single-label":
+            what = f"{saved.name} has no probabilities of classes: its task is {saved.metrics.task}"
+            raise UsageError(what, where="--abstain-below")
+        return replace(saved, abstain_below=abstain_below)
+
+    @staticmethod
+    def _open(model: str | Path, given: Mapping[str, Any]) -> SavedModel:
         if folds := folds_in(Path(model)):
             return SavedModel._of_folds(str(model), folds, given)
         if (run := run_of(model)) is not None:
@@ -95,7 +115,9 @@ class SavedModel:
             raise ModelError(what, where=name, hint="dongu uses models with a name for each label, or one number")
         precision = {"precision": "fp32"} if task == "regression" else {}  # as in a run
         config = make_config({"model": name, "task": task, **options, **precision})
-        return SavedModel(name, folder, None, config, MetricSet.of(task, names), None)
+        return SavedModel(
+            name, folder, None, config, MetricSet.of(task, names), None, (), _abstains_below(content, name)
+        )
 
     @staticmethod
     def _of_run(run: Path, given: Mapping[str, Any]) -> SavedModel:
@@ -120,7 +142,8 @@ class SavedModel:
             raise ModelError(what, where=str(run), hint="restore both from a copy")
         main = record["metric"] if record["metric"] in NAMED else None  # the functions of own metrics are not here
         metrics = MetricSet.of(record["options"]["task"], names, config.data, main)
-        return SavedModel(str(run), folder.model, folder, config, metrics, record.get("constant_answer"))
+        abstains = _abstains_below(content, str(run))
+        return SavedModel(str(run), folder.model, folder, config, metrics, record.get("constant_answer"), (), abstains)
 
     @staticmethod
     def _of_folds(name: str, folds: Sequence[Path], given: Mapping[str, Any]) -> SavedModel:
@@ -129,7 +152,9 @@ class SavedModel:
         for other in others:
             if other.label_names != first.label_names:
                 raise ModelError("has other labels than the first fold", where=other.name, hint="name one of the folds")
-        return replace(first, name=name, run=None, others=tuple(other.path for other in others))
+        paths = tuple(other.path for other in others)
+        # A threshold holds for the probabilities of one model, and not for their mean.
+        return replace(first, name=name, run=None, others=paths, abstain_below=0.0)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -140,6 +165,16 @@ class SavedModel:
     def text_columns(self) -> tuple[str, ...]:
         """The columns that a row needs: one, or two for a pair; none where nothing says so, and rows may be either."""
         return self.config.text_columns or ()
+
+    def bag_of_words(self) -> list[dict[str, Any]]:
+        """What a bag of words reaches on the splits of the run's own data; empty where that is not known.
+
+        Raises:
+            InputError: the results of the run are damaged.
+        """
+        if self.run is None or not self.run.is_finished:
+            return []
+        return list(self.run.read_results().get("bag_of_words", ()))
 
     def reading(self, options: Mapping[str, Any]) -> RunConfig:
         """How other data are read for this run: by these options, and with the columns that the run reads."""
@@ -291,6 +326,17 @@ def _is_hub_name(name: str) -> bool:
         return not name.startswith((".", "/", "~"))
     owner, _, rest = name.partition("/")
     return bool(owner and rest) and "/" not in rest and not owner.startswith((".", "~")) and not Path(owner).is_dir()
+
+
+def _abstains_below(config: Mapping[str, Any], name: str) -> float:
+    """
+    Raises:
+        ModelError: the threshold of a saved model is no probability.
+    """
+    value = config.get(ABSTAIN_BELOW) or 0.0
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ModelError(f"`{ABSTAIN_BELOW}` of config.json is no probability: {value!r}", where=name)
+    return float(value)
 
 
 def _names_of_outputs(config: Mapping[str, Any]) -> list[str]:
