@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The best options of twenty trials, in half an hour at most. It needs `dongu[tune]`.
+# The best options of twenty trials, in half an hour at most. It needs `pip install ".[tune]"`.
 set -euo pipefail
 
 dongu tune reviews.csv --model minilm --trials 20 --minutes 30

@@ -79,6 +79,8 @@ def __getattr__(name: str) -> Any:
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != "sklearn":
                 raise
-            what = 'dongu.TextClassifier needs scikit-learn: pip install "dongu[sklearn]"'
+            from dongu.errors import install_hint
+
+            what = f"dongu.TextClassifier needs scikit-learn: {install_hint('sklearn')}"
             raise ModuleNotFoundError(what, name=error.name) from error
     raise AttributeError(f"module 'dongu' has no attribute {name!r}")

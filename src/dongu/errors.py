@@ -114,3 +114,8 @@ def no_panic() -> Iterator[None]:
         if type(error).__module__ != "pyo3_runtime":
             raise
         raise RuntimeError(" ".join(str(error).split())) from error
+
+
+def install_hint(extra: str) -> str:
+    """How to get the packages of an extra. The name `dongu` on the index is nobody's yet: anybody could take it."""
+    return f'install it in a clone of dongu: pip install ".[{extra}]"'

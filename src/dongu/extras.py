@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from dongu.config import RunConfig
-from dongu.errors import UsageError
+from dongu.errors import UsageError, install_hint
 
 RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy")  # of each run
 
@@ -16,7 +16,7 @@ def require_extras(config: RunConfig) -> None:
         UsageError: an option needs a package that is not installed.
     """
     if config.lora is not None and not _installed("peft"):
-        raise UsageError("needs the package peft", where="--lora", hint='install it with: pip install "dongu[lora]"')
+        raise UsageError("needs the package peft", where="--lora", hint=install_hint("lora"))
     for name in config.track or ():
         if not _installed(name):
             raise UsageError("its package is not installed", where=f"--track {name}", hint=f"pip install {name}")
@@ -28,9 +28,7 @@ def require_optuna() -> None:
         UsageError: it is not installed.
     """
     if not _installed("optuna"):
-        raise UsageError(
-            "needs the package optuna", where="dongu tune", hint='install it with: pip install "dongu[tune]"'
-        )
+        raise UsageError("needs the package optuna", where="dongu tune", hint=install_hint("tune"))
 
 
 def _installed(package: str) -> bool:

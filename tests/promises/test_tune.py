@@ -206,4 +206,4 @@ def test_without_optuna_the_extra_is_named(
 ) -> None:
     monkeypatch.setattr("dongu.extras._installed", lambda _: False)
     assert run_command(["tune", shared_data_folder(), "--model", tiny_model()]) == 2
-    assert 'pip install "dongu[tune]"' in capsys.readouterr().err
+    assert 'pip install ".[tune]"' in capsys.readouterr().err

@@ -115,4 +115,4 @@ def test_names_are_those_that_one_may_use() -> None:
 def test_without_scikit_learn() -> None:
     program = "import sys; sys.modules['sklearn'] = None\nimport dongu\ndongu.TextClassifier"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stderr.splitlines()[-1].endswith('needs scikit-learn: pip install "dongu[sklearn]"')
+    assert done.stderr.splitlines()[-1].endswith('install it in a clone of dongu: pip install ".[sklearn]"')

@@ -11,7 +11,7 @@ from dongu.config import RunConfig
 from dongu.data.archives import bound_of
 from dongu.data.cells import Rows
 from dongu.data.table import Cell, Other, Table, as_cell, check_names, data_error, reason_of
-from dongu.errors import DonguError
+from dongu.errors import DonguError, install_hint
 from dongu.text import is_blank, listed
 
 
@@ -22,7 +22,7 @@ def read_sheet(file: BufferedReader, origin: str, config: RunConfig) -> Table:
         DataError: openpyxl is not installed, the workbook is damaged or too large, or there is no such sheet.
     """
     if find_spec("openpyxl") is None:
-        raise data_error(origin, "to read .xlsx, openpyxl is needed", 'pip install "dongu[excel]", or save it as csv')
+        raise data_error(origin, "to read .xlsx, openpyxl is needed", f"{install_hint('excel')}, or save it as csv")
     try:
         size = sum(info.file_size for info in zipfile.ZipFile(file).infolist())  # no more is ever read of each
         if size > (limit := bound_of(file, config.max_expansion)):

