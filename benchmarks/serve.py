@@ -1,5 +1,7 @@
 """Requests a second and their latency: `dongu serve` beside a plain FastAPI endpoint over transformers' `pipeline`.
 
+With `--export FOLDER` (of `dongu export`) also beside one over onnxruntime, and `dongu serve --engine onnx`.
+
     python benchmarks/serve.py MODEL TEXTS.csv               # 1, 8 and 64 clients, each for 20 seconds and server
     python benchmarks/serve.py MODEL TEXTS.csv --seconds 2   # to see that it works
 
@@ -9,7 +11,7 @@ are a process of their own too, which takes a part of the processor: the same on
 each question, from the same rows in the same order for both servers. The first second of each turn does not count.
 
 The plain endpoint is what its documentation shows: a `def` route, which FastAPI calls in a thread a request.
-Needs `pip install "dongu[serve]"`. The numbers go to benchmarks/out/serve.json.
+Needs `pip install ".[serve]"`. The numbers go to benchmarks/out/serve.json.
 """
 
 from __future__ import annotations
@@ -50,6 +52,36 @@ def predict(question: Question):
 @app.get("/health")
 def health():
     return {}
+
+uvicorn.run(app, port=int(sys.argv[2]), log_level="warning", access_log=False)
+"""
+
+PLAIN_ONNX = """
+import json
+import sys
+import numpy as np
+import onnxruntime
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+from tokenizers import Tokenizer
+
+names = json.load(open(sys.argv[1] + "/config.json"))["id2label"]
+tokenizer = Tokenizer.from_file(sys.argv[1] + "/tokenizer.json")
+session = onnxruntime.InferenceSession(sys.argv[1] + "/onnx/model.onnx")
+columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+app = FastAPI()
+
+class Question(BaseModel):
+    texts: list[str]
+
+@app.post("/predict")
+def predict(question: Question):
+    rows = tokenizer.encode_batch(question.texts)
+    inputs = {i.name: np.array([getattr(row, columns[i.name]) for row in rows]) for i in session.get_inputs()}
+    [logits] = session.run(None, inputs)
+    sure = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    return [{names[str(i)]: float(p) for i, p in enumerate(row)} for row in sure]
 
 uvicorn.run(app, port=int(sys.argv[2]), log_level="warning", access_log=False)
 """
@@ -108,11 +140,17 @@ def until_there(port: int, process: subprocess.Popen[bytes]) -> None:
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     texts = read_texts(options.texts)
-    ports = {"dongu": free_port(), "pipeline": free_port()}
-    dongu = [sys.executable, "-m", "dongu", "serve", options.model, "--port", str(ports["dongu"])]
-    dongu += ["--device", options.device]
-    plain = [sys.executable, "-c", PLAIN, str(model_folder(options.model)), str(ports["pipeline"]), options.device]
-    servers = {"dongu": subprocess.Popen(dongu, env=os.environ), "pipeline": subprocess.Popen(plain, env=os.environ)}
+    ports = {name: free_port() for name in ("dongu", "pipeline", *(("dongu onnx", "onnx") if options.export else ()))}
+    dongu = [sys.executable, "-m", "dongu", "serve", options.model, "--device", options.device]
+    commands = {
+        "dongu": [*dongu, "--port", str(ports["dongu"])],
+        "pipeline": [sys.executable, "-c", PLAIN, model_folder(options.model), str(ports["pipeline"]), options.device],
+    }
+    if options.export:
+        graph = [sys.executable, "-m", "dongu", "serve", options.export, "--engine", "onnx"]
+        commands["dongu onnx"] = [*graph, "--port", str(ports["dongu onnx"])]
+        commands["onnx"] = [sys.executable, "-c", PLAIN_ONNX, options.export, str(ports["onnx"])]
+    servers = {name: subprocess.Popen(command, env=os.environ) for name, command in commands.items()}
     rows = []
     try:
         for name, process in servers.items():
@@ -140,9 +178,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def model_folder(name: str) -> Path | str:
+def model_folder(name: str) -> str:
     """What `pipeline` loads of a run."""
-    return Path(name) / "model" if (Path(name) / "run.json").exists() else name
+    return f"{name}/model" if (Path(name) / "run.json").exists() else name
 
 
 def read_texts(path: Path) -> list[str]:
@@ -161,6 +199,7 @@ def main() -> None:
     parser.add_argument("texts", type=Path, help="file of rows with a column of texts")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--export", metavar="FOLDER", help="of dongu export: onnxruntime is measured too")
     options = parser.parse_args()
     rows = measure(options)
     OUTPUT.parent.mkdir(exist_ok=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import random
 import re
 import signal
 import socket
@@ -13,8 +15,10 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +29,14 @@ import dongu
 from browser import CHROMIUM, browsing
 from dongu.cli.main import run as command
 from dongu.errors import UsageError
+from dongu.model.safety import GRAPH
 from dongu.serve.app import make_app
 from dongu.serve.batcher import Batcher, QueueFullError
 from dongu.serve.forms import Limits
 from dongu.serve.guard import HEADERS
 from dongu.serve.server import is_local, open_socket, read_keys
 from dongu.use.classifier import Classifier
+from serve_load import hostile_request
 
 TEXTS = ["word0 film", "word1 not a film at all", "word0"]
 KEY = "a-key-of-some-length"
@@ -263,6 +269,53 @@ def test_a_request_fails_alone(classifier: Classifier, caplog: pytest.LogCapture
     assert "a request failed: RuntimeError" in caplog.text
 
 
+def test_no_hostile_body_is_an_error_of_the_server(classifier: Classifier) -> None:
+    """`benchmarks/serve_load.py` sends ten thousand of them."""
+    draw = random.Random(7)
+    with asking(classifier) as client:
+        found = Counter(
+            client.post("/predict", content=body, headers=headers).status_code
+            for body, headers in (hostile_request(draw) for _ in range(400))
+        )
+        assert predicted(client, TEXTS)
+    assert found.keys() <= {200, 400, 413, 422}, found
+    assert found[422] > 100
+
+
+@pytest.fixture(scope="module")
+def exported(runs: Callable[..., Path]) -> Path:
+    """The run with its export beside it, as `--engine onnx` wants it."""
+    if find_spec("onnxruntime") is None:
+        pytest.skip("the extra [onnx] is not installed")
+    data = runs().parent / "data.jsonl"  # the run had them in memory
+    rows = [{"text": f"word{i % 2} film {i}", "label": ("bad", "good")[i % 2]} for i in range(24)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    assert command(["export", str(runs() / "model"), str(data), "--out", str(runs() / "onnx")]) == 0
+    return runs()
+
+
+def test_a_graph_answers_as_the_model_does(
+    exported: Path, classifier: Classifier, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = classifier.predict([*TEXTS, "film " * 300])
+    for name, graph in {exported: GRAPH, exported / "onnx": None}.items():
+        model = dongu.load(name, graph=graph)
+        with asking(model) as client:
+            for row, answer in zip(predicted(client, [*TEXTS, "film " * 300]), wanted, strict=True):
+                found = {item["label"]: item["probability"] for item in row["labels"]}
+                assert found == pytest.approx(answer["probabilities"], abs=1e-5)
+            assert client.get("/model").json()["max_length"] == classifier.config.max_length
+    assert command(["predict", str(exported / "onnx"), TEXTS[0], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["prediction"] == wanted[0]["prediction"]
+    for arguments, said in {
+        ("--engine", "onnx-int8"): "has no onnx/model_quantized.onnx",
+        ("--engine", "onnx", "--device", "cuda"): "a graph is computed on the CPU",
+    }.items():
+        assert command(["serve", str(exported), *arguments]) == 2
+        assert said in capsys.readouterr().err
+    assert command(["train", "missing.csv", "--model", str(exported / "onnx")]) == 2, "it has no weights to train"
+
+
 def test_a_full_queue_and_a_late_answer(classifier: Classifier) -> None:
     held: Any = Held(classifier)
     with asking(held, Limits(texts=2, queue_texts=2, seconds=0.5)) as client, ThreadPoolExecutor(1) as pool:
@@ -357,6 +410,35 @@ def test_a_signal_ends_it_when_all_is_answered(runs: Callable[..., Path]) -> Non
             assert each in taken or "refused" in str(each.exception()) or "reset" in str(each.exception())
 
 
+@pytest.mark.crash
+def test_several_workers(runs: Callable[..., Path]) -> None:
+    """All answer at one socket, end together by a signal, and none is left when one of them dies."""
+    seen: set[str] = set()
+
+    def see(address: str) -> bool:
+        text = urllib.request.urlopen(f"{address}/metrics").read().decode()
+        seen.update(re.findall(r'^dongu_batches_total{worker="(\d)"} ', text, re.M))
+        return seen == {"0", "1"}
+
+    with served(runs(), "--workers", "2") as (process, address):
+        body = json.dumps({"texts": TEXTS}).encode()
+        request = urllib.request.Request(f"{address}/predict", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert len(json.load(answer)["predictions"]) == 3
+        until(lambda: see(address))
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == 0
+    with served(runs(), "--workers", "2") as (process, _):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        [worker, *_] = [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+        os.kill(worker, signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 8
+        assert "a worker has ended (dongu-serve-" in said
+        until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_a_person_types_a_text(runs: Callable[..., Path], tmp_path: Path) -> None:
     file = tmp_path / "keys"
@@ -413,7 +495,7 @@ def test_the_command_refuses(
     assert command(["serve", str(runs())]) == 2
     what, hint = capsys.readouterr().err.splitlines()
     assert what == "dongu: error: dongu serve: fastapi and uvicorn not installed"
-    assert hint == 'install what it needs with: pip install "dongu[serve]"'
+    assert hint == 'install it in a clone of dongu: pip install ".[serve]"'
 
 
 def test_who_can_reach_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,7 @@ from dongu.cli.parser import (
     probability,
     whole_number,
 )
-from dongu.errors import UsageError
+from dongu.errors import UsageError, install_hint
 from dongu.text import printable
 from dongu.waiting import loading
 
@@ -47,6 +48,9 @@ def add(parser: Parser) -> None:
     add_abstain_below(parser)
     parser.add_argument("--batch-size", default="32", metavar="N", help="room of a batch, in rows of 128 tokens (32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
+    parser.add_argument("--workers", metavar="N", help="processes that answer, each with the model (1)")
+    what = "how it is computed: as in training, or by the graph of an export, of 8 bits too (packed)"
+    parser.add_argument("--engine", choices=("packed", "plain", "onnx", "onnx-int8"), help=what)
     for name in ("precision", "threads", "text_columns"):
         add_option(parser, name, default_shown=False)
     add_json(parser)
@@ -54,8 +58,8 @@ def add(parser: Parser) -> None:
 
 def _serve(parsed: argparse.Namespace) -> None:
     if missing := [name for name in SERVE_PACKAGES if find_spec(name) is None]:
-        hint = 'install what it needs with: pip install "dongu[serve]"'
-        raise UsageError(f"{' and '.join(missing)} not installed", where="dongu serve", hint=hint)
+        raise UsageError(f"{' and '.join(missing)} not installed", where="dongu serve", hint=install_hint("serve"))
+    from dongu.model.safety import GRAPH, GRAPH_INT8
     from dongu.serve.forms import Limits
     from dongu.serve.server import address_of, is_local, open_socket, read_keys, serve
     from dongu.use.saved import SavedModel
@@ -71,22 +75,38 @@ def _serve(parsed: argparse.Namespace) -> None:
     keys = [] if parsed.api_key_file is None else read_keys(parsed.api_key_file)
     port = 0 if parsed.port == "0" else whole_number(parsed.port, "port", 0)
     given = {name: value for name in ("precision", "threads") if (value := getattr(parsed, name)) is not None}
-    batch_size = whole_number(parsed.batch_size, "batch-size", 32)
-    options = {**given, **given_columns(parsed)}
-    below = probability(parsed.abstain_below)
-    saved = SavedModel.open(parsed.model, device=parsed.device, batch_size=batch_size, abstain_below=below, **options)
+    if (engine := parsed.engine) in ("packed", "plain"):
+        given["engine"] = engine
+    count = whole_number(parsed.workers, "workers", 1)
+    if count > 1:
+        given.setdefault("threads", max(1, (os.cpu_count() or 1) // count))
+    options = {
+        **given,
+        **given_columns(parsed),
+        "device": parsed.device,
+        "batch_size": whole_number(parsed.batch_size, "batch-size", 32),
+        "abstain_below": probability(parsed.abstain_below),
+        "graph": {"onnx": GRAPH, "onnx-int8": GRAPH_INT8}.get(engine),
+    }
+    name, local = SavedModel.open(parsed.model, **options).name, is_local(parsed.host)
     with open_socket(parsed.host, port) as listening:  # before the model is loaded, so that a port in use is told soon
-        with loading():
-            from dongu.use.classifier import Classifier
+        from dongu.serve.workers import Serving, serve_by_workers
 
-        classifier, local = Classifier(saved), is_local(parsed.host)
-        classifier.predict([("a",) * len(classifier.text_columns or "a")])  # what is made once is made now
-        if not local and not keys:
-            print("WARNING: whoever reaches this address may ask; --api-key-file asks for a key", file=sys.stderr)
-        if parsed.json:
-            print_json("serve", {"model": saved.name, "address": address_of(listening)})
-        else:
-            print(printable(f"{saved.name} at {address_of(listening)}"), flush=True)
+        def announce() -> None:
+            if not local and not keys:
+                print("WARNING: whoever reaches this address may ask; --api-key-file asks for a key", file=sys.stderr)
+            if parsed.json:
+                print_json("serve", {"model": name, "address": address_of(listening)})
+            else:
+                print(printable(f"{name} at {address_of(listening)}"), flush=True)
+
+        serving = Serving(parsed.model, options, limits, keys, local)
+        if count > 1:
+            serve_by_workers(serving, listening, count, announce)
+            return
+        with loading():
+            classifier = serving.classifier()
+        announce()
         serve(classifier, listening, limits, keys, local=local)
 
 

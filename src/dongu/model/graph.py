@@ -37,12 +37,12 @@ class OnnxModel(nn.Module):
         with graph_errors("the graph cannot be read"):
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.config = config
+        self.columns = tuple(each.name for each in self.session.get_inputs())
 
     def forward(self, **inputs: Tensor) -> SequenceClassifierOutput:
         """Logits, (batch, labels), for inputs of (batch, tokens) each."""
-        wanted = [each.name for each in self.session.get_inputs()]
         with graph_errors("the graph cannot be computed"):
-            [logits] = self.session.run([LOGITS], {name: inputs[name].numpy() for name in wanted})
+            [logits] = self.session.run([LOGITS], {name: inputs[name].numpy() for name in self.columns})
         return SequenceClassifierOutput(logits=torch.from_numpy(logits))
 
 

@@ -26,6 +26,7 @@ from dongu.config import ABSTAIN_BELOW, DEFAULT_THRESHOLD, Task
 from dongu.data.tokens import token_limit
 from dongu.errors import ModelError, no_panic
 from dongu.hub import asked, commit_of, split_revision
+from dongu.model.graph import OnnxModel
 from dongu.model.head import NO_HEAD, PROBLEM_TYPES, NewHead, declared_labels, draw_head, head_of, why_other
 from dongu.model.place import hub_error
 from dongu.model.safety import (
@@ -46,14 +47,18 @@ NEW_WEIGHTS = 1 << 24  # of a head that the files lack, at most
 MOST_MODULES, MODULE_BYTES = 10_000, 1 << 10  # of a model whose files are small; a module more for so many bytes
 
 
-def load_tokenizer(path: str) -> Any:
+def load_tokenizer(path: str, *, graph: bool = False) -> Any:
     """The fast tokenizer of a resolved model, which pads where the model's head expects it.
+
+    Args:
+        path: of the model.
+        graph: whether the model may be an ONNX graph.
 
     Raises:
         ModelError: there is none, or it cannot pad.
     """
     with _loading(path):
-        folder = _checked_folder(path)
+        folder = _checked_folder(path, graph=graph)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False):
@@ -158,6 +163,18 @@ def load_classifier(folder: Path) -> tuple[Any, Any]:
     check_folder(folder)
     tokenizer = load_tokenizer(str(folder))
     return load_saved(folder), tokenizer
+
+
+def load_graph(folder: Path, graph: str) -> tuple[OnnxModel, Any]:
+    """An exported graph and its tokenizer.
+
+    Raises:
+        ModelError: the folder is no export, or the runtime does not know what is in it.
+    """
+    tokenizer = load_tokenizer(str(folder), graph=True)
+    with _loading(str(folder)):
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    return OnnxModel(folder / graph, config), tokenizer
 
 
 def load_saved(folder: Path) -> Any:
@@ -344,14 +361,14 @@ def quiet_transformers(*, bars: bool = False) -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _checked_folder(path: str, *, weights: bool = False) -> Path:
+def _checked_folder(path: str, *, weights: bool = False, graph: bool = False) -> Path:
     """The folder of a resolved model, whose files were checked; for one of the Hub, the snapshot of one commit.
 
     A branch may move between the check and the loading; a commit cannot.
     """
     where = f"--model {path}"
     if Path(path).is_dir():
-        check_folder(Path(path))
+        check_folder(Path(path), graph=graph)
         check_tokenizer_class(Path(path), where)
         return Path(path)
     name, commit = split_revision(path)[0], commit_of(path, "model")

@@ -78,8 +78,16 @@ TOKENIZER_NAME = re.compile(r"tokenizer\.(\w[\w.-]*\.)?json")
 DISTRIBUTED_NAME = re.compile(r"shard-\d{5}-model-.*\.safetensors")  # makes transformers leave its usual way of loading
 
 
-def check_folder(folder: Path) -> None:
+# An exported graph, and the one with weights of eight bits: where transformers.js and Optimum look for them.
+GRAPH, GRAPH_INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
+
+
+def check_folder(folder: Path, *, graph: bool = False) -> None:
     """Refuse a folder that lacks what a model needs, or whose files are not plain data.
+
+    Args:
+        folder: a model's, or an export.
+        graph: whether an ONNX graph does in place of weights.
 
     Raises:
         ModelError: with the folder, and the file.
@@ -88,7 +96,7 @@ def check_folder(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if "config.json" not in names:
         raise ModelError("has no config.json", where=where, hint="a model folder is what save_pretrained writes")
-    if not any(name.endswith(".safetensors") for name in names):
+    if not any(name.endswith(".safetensors") for name in names) and not (graph and (folder / GRAPH).is_file()):
         unsafe = any(name.endswith((".bin", ".pt", ".pth")) for name in names)
         reason = "has pickled weights only, which can run code" if unsafe else "has no model.safetensors"
         raise ModelError(reason, where=where, hint="save it again with save_pretrained of a current transformers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dongu import __version__
 from dongu.errors import DonguError, InputError
 from dongu.files import read_regular
 from dongu.serve.batcher import Batcher, QueueFullError
-from dongu.serve.counters import Requests, escaped, head, sample
+from dongu.serve.counters import Requests, escaped, head, of_worker, sample
 from dongu.serve.forms import About, Asked, Limits, PredictResponse, Refusal, predictions_of
 from dongu.serve.guard import Guard, error_response
 from dongu.use.classifier import Classifier
@@ -32,7 +33,14 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(classifier: Classifier, limits: Limits, *, keys: Sequence[str] = (), local: bool = False) -> Guard:
+def make_app(
+    classifier: Classifier,
+    limits: Limits,
+    *,
+    keys: Sequence[str] = (),
+    local: bool = False,
+    worker: int | None = None,
+) -> Guard:
     """The application, whose batches begin and end with its lifespan.
 
     Args:
@@ -40,25 +48,40 @@ def make_app(classifier: Classifier, limits: Limits, *, keys: Sequence[str] = ()
         limits: of a request and of all of them.
         keys: one of which a request must bring; none: all may ask.
         local: whether it is for this machine alone, so that it goes by no other name.
+        worker: its number among several, which each count by themselves.
     """
     batcher, requests = Batcher(classifier, limits.queue_texts), Requests()
-    metrics, name = classifier.metrics, classifier.saved.name
-    threshold = classifier.threshold if metrics.task == "multi-label" or classifier.threshold else None
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        batcher.start()
-        yield
-        await asyncio.to_thread(batcher.stop)
-
     app = FastAPI(
-        title=f"dongu: {name}",
+        title=f"dongu: {classifier.saved.name}",
         description=DESCRIPTION,
         version=__version__,
-        lifespan=lifespan,
+        lifespan=partial(_lifespan, batcher),
         docs_url=None,  # its page loads a script from elsewhere
         redoc_url=None,
     )
+    _add_questions(app, batcher, limits)
+    _add_standing(app, batcher, requests, limits, worker)
+    for file, kind in PAGE_FILES.items():
+        app.get(f"/{file}", include_in_schema=False)(_file(file or "page.html", kind))
+    app.exception_handler(RequestValidationError)(_unlike_the_form)
+    app.exception_handler(HTTPException)(_refused)
+    app.exception_handler(QueueFullError)(_full)
+    app.exception_handler(DonguError)(_failed)
+    app.exception_handler(Exception)(_bug)
+    return Guard(app, limits, requests, keys, local=local)
+
+
+@asynccontextmanager
+async def _lifespan(batcher: Batcher, _: FastAPI) -> AsyncIterator[None]:
+    batcher.start()
+    yield
+    await asyncio.to_thread(batcher.stop)
+
+
+def _add_questions(app: FastAPI, batcher: Batcher, limits: Limits) -> None:
+    """`/predict`, and `/model`, which says what may be asked there."""
+    classifier, metrics, name = batcher.classifier, batcher.classifier.metrics, batcher.classifier.saved.name
+    threshold = classifier.threshold if metrics.task == "multi-label" or classifier.threshold else None
 
     @app.post("/predict", response_model=PredictResponse, responses=REFUSALS)
     async def predict(question: Asked) -> Response:
@@ -80,12 +103,11 @@ def make_app(classifier: Classifier, limits: Limits, *, keys: Sequence[str] = ()
     @app.get("/model", response_model=About)
     async def about() -> Response:
         """The labels of the model, and the limits of a request."""
-        texts_a_row = len(classifier.text_columns) or None
         about = About(
             model=name,
             task=metrics.task,
             labels=list(classifier.label_names),
-            texts_a_row=texts_a_row,
+            texts_a_row=len(classifier.text_columns) or None,
             max_length=classifier.config.max_length or 0,
             threshold=threshold,
             max_texts=limits.texts,
@@ -93,41 +115,33 @@ def make_app(classifier: Classifier, limits: Limits, *, keys: Sequence[str] = ()
         )
         return JSONResponse(about.model_dump())
 
+
+def _add_standing(app: FastAPI, batcher: Batcher, requests: Requests, limits: Limits, worker: int | None) -> None:
+    """`/health`, `/ready` and `/metrics`: how the server stands."""
+
     @app.get("/health", responses={503: REFUSALS[503]})
     async def health() -> Response:
         """Whether the process is well; where it is not, it should be started again."""
-        return (
-            JSONResponse({"status": "ok"})
-            if batcher.alive
-            else error_response(503, "the thread that computes has ended")
-        )
+        if not batcher.alive:
+            return error_response(503, "the thread that computes has ended")
+        return JSONResponse({"status": "ok"})
 
     @app.get("/ready", responses={503: REFUSALS[503]})
     async def ready() -> Response:
         """Whether it takes questions now."""
-        full = batcher.pending >= limits.queue_texts
-        return (
-            error_response(503, "the queue is full", "", 1)
-            if full or not batcher.alive
-            else JSONResponse({"status": "ok"})
-        )
+        if not batcher.alive or batcher.pending >= limits.queue_texts:
+            return error_response(503, "the queue is full", "", 1)
+        return JSONResponse({"status": "ok"})
 
     @app.get("/metrics", response_class=Response)
     async def exposition() -> Response:
         """Counts for Prometheus, in its text form."""
         lines = [*requests.lines(), *_work_lines(batcher)]
         lines += head("dongu_model_info", "gauge", "The model and the version.")
-        lines.append(f'dongu_model_info{{model="{escaped(name)}",version="{__version__}"}} 1')
+        model = escaped(batcher.classifier.saved.name)
+        lines.append(f'dongu_model_info{{model="{model}",version="{__version__}"}} 1')
+        lines = [*of_worker(lines, worker)]
         return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
-
-    for file, kind in PAGE_FILES.items():
-        app.get(f"/{file}", include_in_schema=False)(_file(file or "page.html", kind))
-    app.exception_handler(RequestValidationError)(_unlike_the_form)
-    app.exception_handler(HTTPException)(_refused)
-    app.exception_handler(QueueFullError)(_full)
-    app.exception_handler(DonguError)(_failed)
-    app.exception_handler(Exception)(_bug)
-    return Guard(app, limits, requests, keys, local=local)
 
 
 def _encodable(texts: Any) -> Any:

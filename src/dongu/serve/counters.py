@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -54,6 +54,19 @@ def sample(name: str, kind: str, text: str, value: float) -> Iterator[str]:
     """A metric of one sample."""
     yield from head(name, kind, text)
     yield f"{name} {value:.6f}" if isinstance(value, float) else f"{name} {value}"
+
+
+def of_worker(lines: Iterable[str], worker: int | None) -> Iterator[str]:
+    """The lines with the worker as one label more; as they are where there is one alone."""
+    for line in lines:
+        name, brace, rest = line.partition("{")
+        if worker is None or line.startswith("#"):
+            yield line
+        elif brace:
+            yield f'{name}{{worker="{worker}",{rest}'
+        else:
+            name, _, value = line.rpartition(" ")
+            yield f'{name}{{worker="{worker}"}} {value}'
 
 
 def escaped(value: str) -> str:

@@ -9,15 +9,17 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from dongu.errors import UsageError
 from dongu.files import read_regular
 from dongu.run.signals import EXIT_CODES
-from dongu.serve.app import make_app
 from dongu.serve.forms import Limits
-from dongu.use.classifier import Classifier
+
+if TYPE_CHECKING:  # the process that starts several workers needs no torch
+    from dongu.use.classifier import Classifier
 
 SHORTEST_KEY = 16  # characters
 MOST_PORTS = 65535
@@ -92,7 +94,13 @@ def address_of(listening: socket.socket) -> str:
 
 
 def serve(
-    classifier: Classifier, listening: socket.socket, limits: Limits, keys: Sequence[str], *, local: bool
+    classifier: Classifier,
+    listening: socket.socket,
+    limits: Limits,
+    keys: Sequence[str],
+    *,
+    local: bool,
+    worker: int | None = None,
 ) -> None:
     """Answer until a signal comes.
 
@@ -102,8 +110,11 @@ def serve(
         limits: of a request and of all of them.
         keys: one of which a request must bring; none: all may ask.
         local: whether the socket is for this machine alone.
+        worker: its number among several.
     """
-    app = make_app(classifier, limits, keys=keys, local=local)
+    from dongu.serve.app import make_app
+
+    app = make_app(classifier, limits, keys=keys, local=local, worker=worker)
     # No access log: nothing that a request holds is written anywhere.
     config = uvicorn.Config(
         app,

@@ -17,7 +17,7 @@ from dongu.engine.device import make_accelerator
 from dongu.engine.packed import without_padding
 from dongu.evaluate import evaluate, model_threshold, predict_logits
 from dongu.judge.answers import Evaluation
-from dongu.model.load import load_classifier, model_columns, usual_length
+from dongu.model.load import load_classifier, load_graph, model_columns, usual_length
 from dongu.options import LoadOptions
 from dongu.run.predictions import answer_rows
 from dongu.text import listed
@@ -39,11 +39,17 @@ class Classifier:
 
     def __init__(self, saved: SavedModel) -> None:
         self.saved, self.metrics = saved, saved.metrics
-        self.model, self.tokenizer = load_classifier(saved.path)
+        self.accelerator = make_accelerator(saved.config)  # which sets the threads
+        if saved.graph is None:
+            self.model, self.tokenizer = load_classifier(saved.path)
+            columns = model_columns(self.model)
+        else:
+            self.model, self.tokenizer = load_graph(saved.path, saved.graph)
+            columns = self.model.columns
         models = [self.model, *(load_classifier(path)[0] for path in saved.others)]
         max_length = saved.config.max_length or usual_length(self.model, self.tokenizer)
         self.config = saved.config.model_copy(update={"max_length": max_length})
-        self.collate = Collator.of(self.tokenizer, model_columns(self.model))
+        self.collate = Collator.of(self.tokenizer, columns)
         if self.config.engine == "packed":  # compared with the model's own forward, as at the start of a run
             split = self.split([["a", "a a a", "a a"]] * max(1, len(self.text_columns)))
             inputs = self.collate(split, np.arange(len(split)))
@@ -52,7 +58,6 @@ class Classifier:
                 models = [model for model, _ in packed]
                 self.collate = replace(self.collate, flat=True)
         self.model = models[0] if len(models) == 1 else Ensemble(models, self.metrics.task)
-        self.accelerator = make_accelerator(self.config)
         self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from dongu.data.columns import choose_columns, read_texts, usual_texts
 from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table, as_cell
-from dongu.errors import DataError, InputError, ModelError, UsageError
+from dongu.errors import DataError, InputError, ModelError, UsageError, install_hint
 from dongu.judge.metrics import NAMED, MetricSet
 from dongu.model.place import PACKAGED, find_model, pin_model
-from dongu.model.safety import check_folder, read_object
+from dongu.model.safety import GRAPH, check_folder, read_object
 from dongu.run.folder import FOLDS, RunFolder
 from dongu.text import is_blank
 
@@ -40,6 +41,7 @@ class SavedModel:
     None, and its options are those of its own config.json and tokenizer. `constant_answer` is the answer of the
     baseline, where it is known. `others` are the models that answer together with it, of an ensemble. `abstain_below`
     is the probability below which it gives no label; 0: it always does.
+    `graph` is the ONNX file in `path` that answers in place of weights.
     """
 
     name: str
@@ -50,6 +52,7 @@ class SavedModel:
     constant_answer: list[float] | None
     others: tuple[Path, ...] = ()
     abstain_below: float = 0.0
+    graph: str | None = None
 
     @staticmethod
     def open(
@@ -58,6 +61,7 @@ class SavedModel:
         device: str = "auto",
         batch_size: int = 32,
         abstain_below: float | None = None,
+        graph: str | None = None,
         **options: Any,
     ) -> SavedModel:
         """
@@ -67,13 +71,14 @@ class SavedModel:
             device: as `--device`.
             batch_size: rows a forward pass.
             abstain_below: the probability below which it gives no label (default: its own, of `--abstain`).
+            graph: the ONNX file of an export that answers in place of the weights; of a run, that of `dongu export`.
             options: overrides of the options of the run, by the names of `RunConfig`.
 
         Raises:
             InputError: there is no such model, or it is not what was written.
         """
         given = {"device": device, "eval_batch_size": batch_size, **options}
-        saved = SavedModel._open(model, given)
+        saved = SavedModel._open(model, given, graph)
         if abstain_below is None:
             return saved
         if saved.metrics.task != "single-label":
@@ -82,11 +87,16 @@ class SavedModel:
         return replace(saved, abstain_below=abstain_below)
 
     @staticmethod
-    def _open(model: str | Path, given: Mapping[str, Any]) -> SavedModel:
+    def _open(model: str | Path, given: Mapping[str, Any], graph: str | None) -> SavedModel:
         if folds := folds_in(Path(model)):
             return SavedModel._of_folds(str(model), folds, given)
-        if (run := run_of(model)) is not None:
+        if (run := run_of(model)) is not None and graph is None:
             return SavedModel._of_run(run, given)
+        if run is not None:
+            model = run / "onnx"  # where `dongu export` writes it
+        folder = Path(model)
+        if graph is not None or ((folder / GRAPH).is_file() and not [*folder.glob("*.safetensors")]):
+            return SavedModel._of_export(folder, given, graph or GRAPH)
         try:
             place = Path(find_model(str(model)))
             if place.is_dir():
@@ -100,13 +110,13 @@ class SavedModel:
             raise
 
     @staticmethod
-    def _of_folder(name: str, folder: Path, options: Mapping[str, Any]) -> SavedModel:
+    def _of_folder(name: str, folder: Path, options: Mapping[str, Any], *, graph: bool = False) -> SavedModel:
         """Any classifier, whose config.json says what it answers.
 
         Raises:
             ModelError: it is none, or its outputs have no names of their own each.
         """
-        check_folder(folder)
+        check_folder(folder, graph=graph)
         content = read_object(folder / "config.json", name)
         names = _names_of_outputs(content)
         task = TASKS.get(content.get("problem_type") or (None, "regression")[len(names) == 1], "single-label")
@@ -118,6 +128,18 @@ class SavedModel:
         return SavedModel(
             name, folder, None, config, MetricSet.of(task, names), None, (), _abstains_below(content, name)
         )
+
+    @staticmethod
+    def _of_export(folder: Path, given: Mapping[str, Any], graph: str) -> SavedModel:
+        if find_spec("onnxruntime") is None:
+            raise UsageError("onnxruntime is not installed", where=str(folder), hint=install_hint("onnx"))
+        if not (folder / graph).is_file():
+            hint = f"`dongu export` writes it{', with --int8' if graph != GRAPH else ''}"
+            raise ModelError(f"has no {graph}", where=str(folder), hint=hint)
+        if given["device"] not in ("auto", "cpu"):
+            raise UsageError("a graph is computed on the CPU", where=f"--device {given['device']}")
+        fixed = {"device": "cpu", "engine": "plain", "precision": "fp32"}
+        return replace(SavedModel._of_folder(str(folder), folder, {**given, **fixed}, graph=True), graph=graph)
 
     @staticmethod
     def _of_run(run: Path, given: Mapping[str, Any]) -> SavedModel:

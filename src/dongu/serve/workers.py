@@ -1,0 +1,115 @@
+"""Several processes that answer at one socket, each with the model."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Any
+
+from dongu.errors import WorkerError
+from dongu.run.signals import EXIT_CODES
+from dongu.serve.forms import Limits
+from dongu.serve.server import serve
+from dongu.use.saved import SavedModel
+
+if TYPE_CHECKING:  # the process that starts the others needs no torch
+    from dongu.use.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What each worker is given: a model by its name, with the arguments of `SavedModel.open`, and how it is asked."""
+
+    model: str
+    options: Mapping[str, Any]
+    limits: Limits
+    keys: Sequence[str]
+    local: bool
+
+    def classifier(self) -> Classifier:
+        """The model, ready to answer."""
+        from dongu.use.classifier import Classifier
+
+        classifier = Classifier(SavedModel.open(self.model, **self.options))
+        classifier.predict([("a",) * len(classifier.text_columns or "a")])  # what is made once is made now
+        return classifier
+
+
+def serve_by_workers(serving: Serving, listening: socket.socket, count: int, announce: Any) -> None:
+    """Answer by so many processes until a signal comes; each ends when all that it has taken is answered.
+
+    Args:
+        serving: what each of them is given.
+        listening: the socket, which is closed at the end.
+        count: of the processes.
+        announce: is called when all of them are ready.
+
+    Raises:
+        WorkerError: one of them has ended by itself; the others were ended.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would have the locks of threads that it has not
+    ready = context.Barrier(count + 1)
+    workers = [
+        context.Process(target=_work, args=(serving, listening, number, ready), name=f"dongu-serve-{number}")
+        for number in range(count)
+    ]
+    stopping = threading.Event()
+
+    def end(*_: Any) -> None:
+        stopping.set()
+        ready.abort()
+        for worker in workers:
+            if worker.is_alive():
+                worker.terminate()
+
+    for worker in workers:
+        worker.start()
+    former = {number: signal.signal(number, end) for number in EXIT_CODES}
+    try:
+        with listening:
+            threading.Thread(target=_announce, args=(ready, announce), daemon=True).start()
+            wait([worker.sentinel for worker in workers])  # until the first one ends
+            asked = stopping.is_set()
+            end()
+            for worker in workers:
+                worker.join()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    well = (0, -signal.SIGTERM) if asked else (0,)  # who had not begun yet ends by the signal
+    failed = [f"{worker.name} with {worker.exitcode}" for worker in workers if worker.exitcode not in well]
+    if not asked or failed:
+        what = f"a worker has ended ({', '.join(failed) or 'by itself'})"
+        raise WorkerError(what, where="dongu serve", hint="start it again; its own message stands above")
+
+
+def _announce(ready: Any, announce: Any) -> None:
+    try:
+        ready.wait()
+    except threading.BrokenBarrierError:
+        return
+    announce()
+
+
+def _work(serving: Serving, listening: socket.socket, number: int, ready: Any) -> None:
+    """One process: until it is told to end, or whoever started it is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    classifier = serving.classifier()
+    try:
+        ready.wait()
+    except threading.BrokenBarrierError:
+        return  # told to end, or another one could not begin
+    serve(classifier, listening, serving.limits, serving.keys, local=serving.local, worker=number)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
