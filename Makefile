@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 # What is imported is compiled once, not again by each of the hundreds of processes that the tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-exhaustive test-crash test-all test-avx2 lint format docs picture parity quality startup clean
+.PHONY: demo test test-exhaustive test-crash test-all test-avx2 lint format docs javascript wheels picture parity \
+	quality startup clean
 
 demo: $(VENV)/installed  ## fine-tune the packaged model on a data set that the package writes: no network
 	$(BIN)/dongu demo
@@ -48,6 +49,13 @@ format: $(VENV)/installed
 
 docs: $(VENV)/installed  ## the reference site, into site/; a warning fails it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+javascript: build/node/node_modules  ## transformers.js, for the test of exports in Node; 0.5 GB, needs npm
+build/node/node_modules:
+	npm install --silent --ignore-scripts --prefix build/node @huggingface/transformers
+
+wheels: $(VENV)/installed  ## sdist and wheel, built, checked and installed on Python 3.11, 3.12 and 3.13
+	.ci/wheels
 
 picture: $(VENV)/installed  ## docs/report.png, from the report of the demonstration; needs chromium
 	test -e runs/demo/results.json || $(BIN)/dongu demo --out runs/demo

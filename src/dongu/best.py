@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file, save_model
 from safetensors.torch import load_model as load_weights
-from safetensors.torch import save_model
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from dongu.baseline import measure_bag_of_words, why_left_out
@@ -16,7 +19,7 @@ from dongu.consistency import CHECKED_ROWS
 from dongu.data.batches import EvalBatches
 from dongu.errors import ModelError, NonFiniteError, no_panic
 from dongu.evaluate import eval_mode, with_weights
-from dongu.export.card import write_card
+from dongu.export.card import base_model, write_card
 from dongu.files import disk, replace_folder, write_file
 from dongu.judge.abstention import abstained, fit_threshold
 from dongu.judge.calibration import Calibration, fit_temperature, is_advised
@@ -24,7 +27,7 @@ from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
 from dongu.model.head import check_head, divide_head
 from dongu.model.load import load_saved, quiet_transformers
-from dongu.model.lora import plain_weights
+from dongu.model.lora import adapter_config, adapter_tensors, plain_weights
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import CALIBRATION, RunFolder, dump_json
 from dongu.run.identity import software_versions
@@ -32,6 +35,7 @@ from dongu.run.journal import Journal
 from dongu.run.predictions import prediction_lines
 
 WEIGHTS = "model.safetensors"
+ADAPTER, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"  # a folder in the model's, as peft reads it
 
 
 def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None, *, model: Any = None) -> None:
@@ -60,12 +64,27 @@ def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None, *
             if not loop.is_sharded:
                 weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
             loop.model.save_pretrained(stage, state_dict=weights)
+            if loop.config.lora is not None:
+                _save_adapter(loop, folder, weights, stage / ADAPTER)
         else:
             save_model(loop.model, str(stage / WEIGHTS))
             loop.model.config.save_pretrained(stage)
         tokenizer.save_pretrained(stage)
         if temperature is not None:
             disk.write(stage / CALIBRATION, dump_json({"temperature": temperature}).encode())
+
+
+def _save_adapter(loop: Loop, folder: RunFolder, weights: Mapping[str, Tensor], target: Path) -> None:
+    """LoRA's matrices in peft's format, beside the model that they are merged into."""
+    tensors, former = adapter_tensors(loop.model, weights), folder.model / ADAPTER / ADAPTER_WEIGHTS
+    if former.exists() and not any(tensor.any() for name, tensor in tensors.items() if ".lora_B." in name):
+        # The loop has taken over the saved weights, LoRA in them: the head alone is another one, divided say.
+        written = load_file(former)
+        tensors = {name: written[name] if ".lora_" in name else tensor for name, tensor in tensors.items()}
+    target.mkdir()
+    save_file(tensors, str(target / ADAPTER_WEIGHTS), metadata={"format": "pt"})
+    config = adapter_config(loop.model, loop.config.lora or 0, base_model(loop)[0])
+    disk.write(target / "adapter_config.json", dump_json(config, indent=2).encode())
 
 
 def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> dict[str, Any]:

@@ -6,6 +6,7 @@ increasing inference time", 2022.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from dongu import launch
 from dongu.best import WEIGHTS
-from dongu.config import LOWER_IS_BETTER, RunConfig
+from dongu.config import ABSTAIN_BELOW, LOWER_IS_BETTER, RunConfig
 from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import Source
 from dongu.errors import UsageError
@@ -74,8 +75,13 @@ def make_soup(out: Path, folders: Mapping[str, RunFolder], source: Source, metri
     results: dict[str, Any] = {}
     with replace_folder(out / FOLDER, within=out) as stage:
         for path in sorted(files[chosen].iterdir()):
-            if path.name not in (WEIGHTS, "README.md"):
-                disk.write(stage / path.name, read_regular(path, path.stat().st_size))
+            if path.is_file() and path.name not in (WEIGHTS, "README.md"):  # and not an adapter, which is of one run
+                content = read_regular(path, path.stat().st_size)
+                if path.name == "config.json":  # a threshold holds for the probabilities of its own model
+                    settings = json.loads(content)
+                    settings.pop(ABSTAIN_BELOW, None)
+                    content = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+                disk.write(stage / path.name, content)
         save_file(weights, stage / WEIGHTS, metadata={"format": "pt"})
         run = SavedModel.open(folders[chosen].path)
         answers = load(stage, **_reading(run)).evaluate(run.own_examples(source=source))

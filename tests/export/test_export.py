@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 import torch
 
 import dongu
-from conftest import WORDS, checked
+from conftest import ROOT, WORDS, checked
 from dongu.cli.main import run as run_command
 from dongu.cli.share import PACKAGES
 from dongu.export import folder as exporting
@@ -28,6 +29,7 @@ from dongu.export.onnx import write_onnx
 from dongu.files import Disk
 from dongu.model.graph import OnnxModel
 from dongu.model.load import load_model, load_tokenizer, model_columns
+from dongu.model.safety import GRAPH, GRAPH_INT8
 
 missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(missing), reason="the extra [onnx] is not installed")
@@ -95,15 +97,17 @@ def test_the_folder_and_what_is_said_of_it(exported: tuple[Path, dict[str, Any]]
     import onnx
 
     out, said = exported
-    names = {"model.onnx", "model_int8.onnx", "README.md", "config.json", "calibration.json"}
+    names = {"onnx", "README.md", "config.json", "calibration.json"}
     assert {path.name for path in out.iterdir()} == names | {"tokenizer.json", "tokenizer_config.json"}
+    graphs = ["model.onnx", "model_quantized.onnx"]  # where transformers.js and Optimum look for them
+    assert sorted(path.name for path in (out / "onnx").iterdir()) == graphs
     assert [path.name for path in out.parent.iterdir()] == ["onnx"]
     for name in ("config.json", "calibration.json"):
         assert (out / name).read_bytes() == (runs("classes") / "model" / name).read_bytes()
-    model, graph, small = (said["forms"][name] for name in ("model", "model.onnx", "model_int8.onnx"))
+    model, graph, small = (said["forms"][name] for name in ("model", GRAPH, GRAPH_INT8))
     assert 0 < graph["difference"] <= 1e-5 < 1e-4 < small["difference"], "int8 is another model, and is measured"
-    assert graph["size_bytes"] == (out / "model.onnx").stat().st_size
-    tensors = onnx.load(out / "model_int8.onnx").graph.initializer
+    assert graph["size_bytes"] == (out / GRAPH).stat().st_size
+    tensors = onnx.load(out / GRAPH_INT8).graph.initializer
     weights = [onnx.numpy_helper.to_array(each) for each in tensors if each.data_type == onnx.TensorProto.INT8]
     assert weights, "a tiny file is not made smaller by it"
     # A processor without VNNI adds two products with activations of eight bits in sixteen.
@@ -143,7 +147,7 @@ def test_the_graph_answers_as_predict_does(exported: tuple[Path, dict[str, Any]]
     out, _ = exported
     classifier = dongu.load(runs("classes"), device="cpu")
     tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
-    session = onnxruntime.InferenceSession(out / "model.onnx")
+    session = onnxruntime.InferenceSession(out / GRAPH)
     labels = json.loads((out / "config.json").read_text(encoding="utf-8"))["id2label"]
     for ones in (["good"], ["word1 " * 90, "word0 a", "unheard of"], ["bad"] * 7, ["the film was bad", "a film was"]):
         texts = [(one, "a bad film") for one in ones]
@@ -167,7 +171,9 @@ def test_the_example_of_the_readme_runs(
         capsys.readouterr()
         assert run_command(["export", str(runs(kind))]) == 0
         said = capsys.readouterr().out.splitlines()
-        assert re.match(r"model\.onnx: 0\.1 MB; on 60 rows of validation its \w+ are at most [0-9.e+-]+ from", said[0])
+        assert re.match(
+            r"onnx/model\.onnx: 0\.1 MB; on 60 rows of validation its \w+ are at most [0-9.e+-]+ from", said[0]
+        )
         assert said[-1] == f"wrote {out}; its README.md shows how to use it"
     example = example_of(out)
     assert len([line for line in example.splitlines() if line and "import" not in line]) <= 10
@@ -184,6 +190,51 @@ def test_the_example_of_the_readme_runs(
         else:
             assert line.startswith(f"{given} ")
             assert float(line.split()[-1]) == pytest.approx(answer["probabilities"][given], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["classes", "sets", "numbers"])
+def test_the_example_of_the_card_runs(kind: str, runs: Callable[[str], Path]) -> None:
+    """As it stands, with transformers alone, in the folder of the model: one text, or a pair."""
+    folder = runs(kind) / "model"
+    [example] = re.findall(r"^```python\n(.*?)^```", (folder / "README.md").read_text("utf-8"), re.M | re.S)
+    [shown] = said_by(example, folder)
+    [answer] = dongu.load(runs(kind), device="cpu").predict(
+        [("a text", "another text") if kind == "classes" else "a text"]
+    )
+    if kind == "numbers":
+        assert float(shown) == pytest.approx(answer["prediction"], rel=1e-5)
+    elif kind == "sets":
+        assert shown == str(sorted(answer["prediction"], key=lambda name: -answer["probabilities"][name]))
+    else:
+        assert shown.startswith(f"{answer['prediction']} ")
+        assert float(shown.split()[-1]) == pytest.approx(max(answer["probabilities"].values()), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["classes", "numbers"])
+def test_javascript_answers_as_the_model_does(
+    kind: str, runs: Callable[[str], Path], exported: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """The README's lines in Node, by transformers.js, whose files `make javascript` fetches."""
+    node, packages = shutil.which("node"), Path(os.environ.get("DONGU_NODE", ROOT / "build" / "node")) / "node_modules"
+    if node is None or not (packages / "@huggingface" / "transformers").is_dir():
+        pytest.skip("needs node, and transformers.js: make javascript")
+    out = exported[0]
+    if kind == "numbers":
+        out = tmp_path / "exported"
+        assert run_command(["export", str(runs(kind)), "--out", str(out)]) == 0
+    [example] = re.findall(r"^```js\n(.*?)^```", (out / "README.md").read_text("utf-8"), re.M | re.S)
+    (tmp_path / "node_modules").symlink_to(packages)
+    program = tmp_path / "example.mjs"
+    classifier = dongu.load(runs(kind), device="cpu")
+    pairs = kind == "classes"
+    # A text that is too long is cut; of a pair transformers.js cuts what is last, and not the longer one.
+    for text in ("a text", "a text" if pairs else "word1 film " * 90):
+        lines = example.replace('"NAME"', json.dumps(out.name)).replace('"q8"', '"fp32"')
+        program.write_text(lines.replace('["one text"]' if pairs else '["a text"]', json.dumps([text])), "utf-8")
+        done = subprocess.run([node, program], cwd=out, capture_output=True, text=True, timeout=60, check=True)
+        split = classifier.split([[text], ["another text"]] if pairs else [[text]])
+        found = json.loads(done.stdout.replace("'", '"'))
+        assert np.array(found) == pytest.approx(classifier.logits(split), rel=1e-4, abs=1e-4), text
 
 
 @pytest.mark.parametrize("family", ["distilbert", "roberta", "mpnet", "modernbert", "gpt2", "llama"])
@@ -262,11 +313,11 @@ def test_nothing_is_overwritten_and_nothing_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run, (out, _) = str(runs("classes")), exported
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
-    for taken in (out, out / "model.onnx"):
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for taken in (out, out / GRAPH):
         assert run_command(["export", run, "--out", str(taken)]) == 2
         assert "nothing was touched" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     write = Disk.write
 
     def full(self: Disk, path: Path, content: bytes) -> None:
@@ -307,4 +358,4 @@ def test_bad_input(
     assert run_command(["export", run]) == 2
     what, hint = capsys.readouterr().err.splitlines()[-2:]  # to make the model may have drawn a bar
     assert what == "dongu: error: dongu export: onnxruntime not installed"
-    assert hint == 'install what it needs with: pip install "dongu[onnx]"'
+    assert hint == 'install it in a clone of dongu: pip install ".[onnx]"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -119,8 +120,11 @@ def test_train_pushes_what_it_has_saved(
     assert run_command([*arguments, "--out", str(tmp_path / "run"), "--push-to-hub", NAME]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"pushed to {hub.address}/{NAME}"
     model = tmp_path / "run" / "model"
-    assert hub.files == {path.name: path.read_bytes() for path in model.iterdir()}
-    assert {"README.md", "model.safetensors", "config.json", "tokenizer.json"} <= set(hub.files)
+    card = hub.files.pop("README.md").decode()
+    assert hub.files == {path.name: path.read_bytes() for path in model.iterdir() if path.name != "README.md"}
+    assert f'pipeline("text-classification", model="{NAME}")' in card, "its lines run where it is read"
+    assert card.replace(f'model="{NAME}")', 'model=".")  # this folder') == (model / "README.md").read_text("utf-8")
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(hub.files)
     assert (hub.made["name"], hub.made["organization"]) == ("reviews", "owner")
     assert hub.made.get("visibility") == "private" or hub.made.get("private") is True
     assert hub.asked.index("/api/whoami-v2") < hub.asked.index("/api/repos/create")
@@ -137,6 +141,27 @@ def test_push_later_and_for_everybody(
     assert capsys.readouterr().out == f"pushed to {hub.address}/{NAME}\n"
     assert hub.made.get("visibility") == "public" or hub.made.get("private") is False
     assert hub.files["model.safetensors"] == (run / "model" / "model.safetensors").read_bytes()
+
+
+def test_license_language_and_graphs(
+    trained: tuple[list[str], Path], hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(trained[1], tmp_path / "run")
+    (run / "onnx" / "onnx").mkdir(parents=True)
+    (run / "onnx" / "onnx" / "model.onnx").write_bytes(b"a graph")
+    assert run_command(["push", str(run), NAME, "--license", "apache-2.0", "--language", "en", "tr"]) == 0
+    data = ModelCard(hub.files["README.md"].decode()).data
+    assert (data.license, data.language) == ("apache-2.0", ["en", "tr"])
+    assert data.eval_results == ModelCard.load(run / "model" / "README.md").data.eval_results
+    assert hub.files["onnx/model.onnx"] == b"a graph", "where transformers.js looks for it"
+    hub.asked.clear()
+    for arguments, said in {
+        ("--license", "A b"): "`A b` is none",
+        ("--language", "Turkish"): "`Turkish` is none",
+    }.items():
+        assert run_command(["push", str(run), NAME, *arguments]) == 2
+        assert said in capsys.readouterr().err
+    assert hub.asked == []
 
 
 def test_a_failure_keeps_the_run_and_says_how_to_go_on(

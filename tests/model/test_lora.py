@@ -111,6 +111,29 @@ def test_the_saved_model_needs_no_peft(whole: Path, data: str, monkeypatch: pyte
     assert run_command(["evaluate", str(whole)]) == 0
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
+def test_peft_loads_the_adapter(whole: Path, data: str, tiny_model: Callable[..., str]) -> None:
+    """Beside the merged model, with the head that is divided by the temperature, on the model that was trained."""
+    from peft import PeftModel
+
+    saved = AutoModelForSequenceClassification.from_pretrained(whole / "model").eval()
+    base = AutoModelForSequenceClassification.from_pretrained(tiny_model(dropout=0.1), num_labels=2)
+    adapted = PeftModel.from_pretrained(base, whole / "model" / "adapter").eval()
+    config = json.loads((whole / "model" / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["task_type"], config["modules_to_save"]) == (
+        RANK,
+        "SEQ_CLS",
+        ["bert.pooler", "classifier"],
+    )
+    inputs = torch.arange(24).reshape(3, 8) + 1
+    with torch.no_grad():
+        logits, wanted = (model(input_ids=inputs).logits for model in (adapted, saved))
+    assert torch.allclose(logits, wanted, atol=1e-5)
+    assert logits.std() > 1e-3, "rows that are told apart"
+    written = load_file(whole / "model" / "adapter" / "adapter_model.safetensors")
+    assert all(tensor.any() for name, tensor in written.items() if "lora_" in name), "not those of a model taken over"
+
+
 def test_a_checkpoint_holds_what_learns(whole: Path) -> None:
     path = max((whole / "checkpoints").iterdir())
     weights = load_file(path / "weights.safetensors")
@@ -201,5 +224,5 @@ def test_what_is_refused(
     assert run_command(["train", str(tmp_path / "no-such-data"), "--lora", "4"]) == 2
     said = capsys.readouterr().err
     assert "--lora: needs the package peft" in said
-    assert 'pip install "dongu[lora]"' in said
+    assert 'pip install ".[lora]"' in said
     assert not run.exists()

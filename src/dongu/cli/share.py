@@ -17,7 +17,7 @@ from dongu.cli.parser import (
     print_json,
     refuse_existing,
 )
-from dongu.errors import UsageError
+from dongu.errors import UsageError, install_hint
 from dongu.text import printable
 from dongu.waiting import loading
 
@@ -92,8 +92,7 @@ def _export(parsed: argparse.Namespace) -> None:
     from dongu.use.saved import SavedModel
 
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        hint = 'install what it needs with: pip install "dongu[onnx]"'
-        raise UsageError(f"{' and '.join(missing)} not installed", where="dongu export", hint=hint)
+        raise UsageError(f"{' and '.join(missing)} not installed", where="dongu export", hint=install_hint("onnx"))
     given = given_columns(parsed)
     saved = SavedModel.open(parsed.model, device="cpu", **given)
     out: Path | None = parsed.out or (None if saved.run is None else saved.run.path / "onnx")
@@ -127,16 +126,20 @@ def add_push(parser: Parser) -> None:
     add_run_folder(parser)
     parser.add_argument("name", metavar="OWNER/NAME", help="the repository to upload to; it is created if need be")
     parser.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
+    parser.add_argument("--license", metavar="ID", help="license of the model, for its card: apache-2.0, mit, other, …")
+    parser.add_argument("--language", metavar="CODE", nargs="+", default=[], help="language of the texts: en, tr, …")
     add_json(parser)
 
 
 def _push(parsed: argparse.Namespace) -> None:
-    from dongu.export.hub import check_access, push
+    from dongu.export.hub import check_access, published_card, push
     from dongu.run.folder import RunFolder
 
     RunFolder(parsed.folder).read_record()
+    published_card("", parsed.name, parsed.license, parsed.language)  # before anything is asked of the Hub
     check_access(parsed.name)
-    url = push(parsed.folder, parsed.name, public=parsed.public)
+    more = {"license_id": parsed.license, "languages": parsed.language}
+    url = push(parsed.folder, parsed.name, public=parsed.public, **more)
     if parsed.json:
         print_json("push", {"url": str(url)})
     else:

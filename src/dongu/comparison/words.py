@@ -81,7 +81,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         said["differences"] = {name: _entry(found, pair.p.get(name)) for name, found in pair.differences.items()}
         if not comparison.of_seeds:
             said |= {"rows": pair.tally, "examples": {k: [*map(vars, rows)] for k, rows in pair.examples.items()}}
-    head = {"split": split, "rows": comparison.rows, "metric": comparison.names[0]}
+    head: dict[str, Any] = {"split": split, "rows": comparison.rows, "metric": comparison.names[0]}
     if not comparison.of_seeds and (bag := _bag_of_words(comparison)):
         head["bag_of_words"] = bag
     return {**head, f"{what}s": sides, "differs": comparison.differs, "pairs": pairs}

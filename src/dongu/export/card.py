@@ -52,7 +52,7 @@ def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
         template(Path(__file__).with_name("card.md.jinja"), **words).render(
             front_matter=_front_matter(loop, name, results),
             name=name,
-            base=_base_model(loop)[0],
+            base=base_model(loop)[0],
             version=version,
             task=loop.metrics.task,
             constant=CONSTANT_ANSWERS[loop.metrics.task],
@@ -86,7 +86,7 @@ def _entries(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str
 def _front_matter(loop: Loop, name: str, results: Mapping[str, Any]) -> str:
     """YAML of what the Hub shows and searches; each metric with its interval, in words and in numbers."""
     identifier, config = _data_set(loop)
-    base, on_hub = _base_model(loop)
+    base, on_hub = base_model(loop)
     evaluations = [
         EvalResult(
             task_type=KIND,
@@ -123,7 +123,7 @@ def _data_set(loop: Loop) -> tuple[str, str | None]:
     return re.sub(r"[^A-Za-z0-9]+", "-", loop.data.name).strip("-") or "data", None
 
 
-def _base_model(loop: Loop) -> tuple[str, bool]:
+def base_model(loop: Loop) -> tuple[str, bool]:
     """What it was fine-tuned from, and whether that is a name on the Hub.
 
     Of a folder its last name alone, which says nothing of this machine.

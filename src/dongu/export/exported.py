@@ -10,9 +10,10 @@ from pathlib import Path
 from dongu.comparison.words import sentence
 from dongu.config import NUMBERS, Task
 from dongu.judge.paired import MetricDifference
+from dongu.model.safety import GRAPH, GRAPH_INT8
 from dongu.text import counted, template, with_interval
 
-MODEL, GRAPH, GRAPH_INT8 = "model", "model.onnx", "model_int8.onnx"  # the forms of a model
+MODEL = "model"  # a form of itself, beside `GRAPH` and `GRAPH_INT8`
 VERSIONS = ("dongu", "torch", "transformers", "onnxruntime")
 
 
@@ -73,11 +74,13 @@ class Export:
             for name, found in small.lost.items():
                 yield sentence(name, found, found.p, self.rows, "the model", "int8")
 
-    def readme(self, task: Task, *, pair: bool, max_length: int) -> str:
+    def readme(self, task: Task, *, pair: bool, max_length: int, abstains: bool) -> str:
         """Markdown with an example that runs in the folder."""
         return template(Path(__file__).with_name("onnx.md.jinja")).render(
             files=[name for name in self.forms if name != MODEL],
             graph=GRAPH,
+            int8=GRAPH_INT8 in self.forms,
+            abstains=abstains,
             max_length=max_length,
             pair=pair,
             made=self,

@@ -17,13 +17,13 @@ from dongu.data.sources import Source
 from dongu.data.tokenized import Split
 from dongu.errors import ModelError, UsageError
 from dongu.evaluate import eval_mode, evaluate
-from dongu.export.exported import GRAPH, GRAPH_INT8, MODEL, Export, ExportedForm
+from dongu.export.exported import MODEL, Export, ExportedForm
 from dongu.export.onnx import write_int8, write_onnx
 from dongu.files import disk, read_regular, refuse_if_taken, replace_folder
 from dongu.judge.intervals import verdict
 from dongu.judge.paired import paired_differences
 from dongu.model.graph import HINT, OnnxModel
-from dongu.model.safety import VOCABULARY_LIMIT
+from dongu.model.safety import GRAPH, GRAPH_INT8, VOCABULARY_LIMIT
 from dongu.use.classifier import Classifier, load
 from dongu.waiting import Waiting
 
@@ -67,6 +67,7 @@ def export(
         raise UsageError("an ordinal task has no ONNX form yet", where="dongu export", hint=hint)
     split, texts = _checked_rows(classifier, source)
     with replace_folder(target) as stage:
+        (stage / GRAPH).parent.mkdir()
         with Waiting("writing the graph"):
             write_onnx(classifier.model, _example(classifier, texts), stage / GRAPH)
             if int8:
@@ -74,7 +75,8 @@ def export(
         made = _measure(classifier, split, target, stage)
         _copy_settings(classifier, stage)
         length = classifier.config.max_length or 0
-        readme = made.readme(classifier.metrics.task, pair=texts == 2, max_length=length)
+        abstains = classifier.metrics.task == "single-label" and classifier.threshold > 0
+        readme = made.readme(classifier.metrics.task, pair=texts == 2, max_length=length, abstains=abstains)
         disk.write(stage / "README.md", readme.encode())
         refuse_if_taken(target)  # somebody may have come meanwhile
     return made

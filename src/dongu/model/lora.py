@@ -21,6 +21,7 @@ from dongu.errors import UsageError
 from dongu.model.head import is_head
 
 NAME = "default"  # peft's, of the one set of matrices
+PEFT_PREFIX = "base_model.model."  # of the names in a file of peft's
 ALPHA = 2  # times the rank: the product of the two matrices counts this much, whatever the rank
 
 
@@ -137,6 +138,53 @@ def plain_weights(model: Any) -> dict[str, Tensor]:
     weights = {_plain(name): tensor for name, tensor in model.state_dict().items() if not _is_added(name)}
     merged_ones = {f"{name}.weight": m for name, m in model.named_modules() if hasattr(m, "lora_A")}
     return weights | {name: merged_weight(layer).cpu() for name, layer in merged_ones.items()}
+
+
+def adapter_tensors(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """LoRA's matrices under peft's names, and the layers of the head, which peft keeps whole.
+
+    Args:
+        model: with LoRA.
+        weights: those of the plain model, of which the head's are taken.
+    """
+    added = {name: tensor for name, tensor in model.state_dict().items() if _is_added(name)}
+    head = {name: tensor for name, tensor in weights.items() if is_head(model, name)}
+    named = {name.replace(f".{NAME}.", "."): tensor for name, tensor in added.items()} | head
+    return {f"{PEFT_PREFIX}{name}": tensor.detach().clone().contiguous() for name, tensor in named.items()}
+
+
+def adapter_config(model: Any, rank: int, base: str) -> dict[str, Any]:
+    """`adapter_config.json`, as peft reads it; `base` is the name of the model that was trained."""
+    from peft import LoraConfig
+
+    plain = {_plain(name) for name in model.state_dict() if not _is_added(name)}
+    layers = sorted(name for name, module in model.named_modules() if hasattr(module, "lora_A"))
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=ALPHA * rank,
+        lora_dropout=0.0,
+        target_modules=layers,
+        modules_to_save=sorted({_whole_head(model, name, plain) for name in plain if is_head(model, name)}),
+        fan_in_fan_out=any(isinstance(module.get_base_layer(), Conv1D) for module in _lora_layers(model)),
+        task_type="SEQ_CLS",
+        base_model_name_or_path=base,
+        inference_mode=True,
+    )
+    return {
+        name: sorted(value) if isinstance(value, set) else value
+        for name, value in sorted(config.to_dict().items())
+        if value is not None
+    }
+
+
+def _whole_head(model: Any, name: str, names: set[str]) -> str:
+    """The largest module around a parameter of the head that holds nothing else."""
+    parts = name.split(".")[:-1]
+    for count in range(1, len(parts) + 1):
+        module = ".".join(parts[:count])
+        if all(is_head(model, other) for other in names if other.startswith(f"{module}.")):
+            return module
+    return ".".join(parts)
 
 
 def load_plain_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
