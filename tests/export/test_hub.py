@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard, constants
-from test_card import problems
+from test_card import data_of, problems
 
 from dongu.cli.main import run as run_command
 
@@ -150,9 +150,11 @@ def test_license_language_and_graphs(
     (run / "onnx" / "onnx").mkdir(parents=True)
     (run / "onnx" / "onnx" / "model.onnx").write_bytes(b"a graph")
     assert run_command(["push", str(run), NAME, "--license", "apache-2.0", "--language", "en", "tr"]) == 0
-    data = ModelCard(hub.files["README.md"].decode()).data
+    data, local = (
+        data_of(text) for text in (hub.files["README.md"].decode(), (run / "model/README.md").read_text("utf-8"))
+    )
     assert (data.license, data.language) == ("apache-2.0", ["en", "tr"])
-    assert data.eval_results == ModelCard.load(run / "model" / "README.md").data.eval_results
+    assert data.eval_results == local.eval_results
     assert hub.files["onnx/model.onnx"] == b"a graph", "where transformers.js looks for it"
     hub.asked.clear()
     for arguments, said in {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dongu.errors import InputError, StorageError, UsageError
 from dongu.files import read_regular
@@ -102,8 +103,8 @@ def published_card(card: str, name: str, license_id: str | None, languages: Sequ
     if license_id is None and not languages:
         return text
     made = ModelCard(text)
-    made.data.license = license_id
-    made.data.language = [*languages] or None
+    data: Any = made.data
+    data.license, data.language = license_id, [*languages] or None
     return str(made)
 
 
