@@ -144,7 +144,7 @@ def abstention(results: Mapping[str, Any], split: str) -> Iterator[str]:
     if ABSTAIN_BELOW not in results:
         return
     if (threshold := results[ABSTAIN_BELOW]) is None:
-        said = "all rows get a label: of no threshold is the share that was asked for proved"
+        said = "all rows get a label: no threshold is proved to reach the accuracy that was asked for"
     else:
         said = f"below {threshold:g}; {abstaining(next(row for row in results['abstained'] if row['split'] == split))}"
     yield from fields([("abstain", said)])
