@@ -77,6 +77,7 @@ class FitOptions(TypedDict, total=False):
     eval_steps: int | None
     metric: str | None
     calibrate: bool
+    abstain: float | None
     save_steps: int | None
     keep: int
     patience: int | None

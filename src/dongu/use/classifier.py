@@ -131,7 +131,13 @@ class Classifier:
 
 
 def load(
-    model: str | Path, *, device: str = "auto", batch_size: int = 32, **options: Unpack[LoadOptions]
+    model: str | Path,
+    *,
+    device: str = "auto",
+    batch_size: int = 32,
+    abstain_below: float | None = None,
+    graph: str | None = None,
+    **options: Unpack[LoadOptions],
 ) -> Classifier:
     """A classifier by its name: a run folder, its `model/`, any classifier's folder, `owner/name@revision` of the Hub.
 
@@ -140,4 +146,5 @@ def load(
     Raises:
         InputError: there is no such model.
     """
-    return Classifier(SavedModel.open(model, device=device, batch_size=batch_size, **options))
+    own: dict[str, Any] = {"abstain_below": abstain_below, "graph": graph, **options}
+    return Classifier(SavedModel.open(model, device=device, batch_size=batch_size, **own))
