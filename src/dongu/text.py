@@ -23,6 +23,8 @@ NAMES = 11  # columns of the names in `fields`
 
 def printable(text: str) -> str:
     """Text from data without what could move or recolour a terminal: control and direction characters."""
+    if text.isprintable():  # most are, which is sooner told
+        return text
     return "".join(
         character
         if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf")

@@ -22,7 +22,7 @@ EXAMPLES = ROOT / "examples"
 SCRIPTS = ("group_k_fold", "lr_finder", "optuna_search")  # programs around a loop, without parts
 OWN_MODELS = ("ordinal", "own_head", "two_heads")
 PARTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem not in SCRIPTS)
-STEPS = 8
+STEPS = 6
 # Among them they have a loss, columns, an optimizer, a schedule, a model, an order, statements and state of their own.
 QUICK = ("gradual_unfreezing", "hard_examples", "own_head", "r_drop")
 MOST_AS_CRASH = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.crash]) for name in PARTS]
@@ -57,7 +57,7 @@ def command(data: Path, tiny_model: Callable[..., str], teacher: str, monkeypatc
     def made(name: str, *more: str, dropout: float = 0.1) -> list[str]:
         place = ["--tokenizer" if name in OWN_MODELS else "--model", tiny_model("bert", dropout)]
         metric = ["--metric", "kappa"] if name == "ordinal" else []
-        options = ["--max-steps", str(STEPS), "--eval-steps", "4", "--text-columns", "text", "--threads", "1"]
+        options = ["--max-steps", str(STEPS), "--eval-steps", "3", "--text-columns", "text", "--threads", "1"]
         return ["train", str(data), *place, *options, *metric, "--parts", str(EXAMPLES / f"{name}.py"), *more]
 
     return made
@@ -112,7 +112,7 @@ def test_two_processes_train_as_one(name: str, command: Any, make_pool: Callable
 
 def cut_off(journal: Journal, step: dongu.Step) -> None:
     """The end of a process in the middle of a run, without a word to anybody."""
-    if step.number == 6:
+    if step.number == 5:
         raise KeyboardInterrupt
     write_step(journal, step)
 

@@ -133,13 +133,13 @@ def test_half_precision_is_near(tiny_model: Callable[..., str]) -> None:
 def test_dropout_has_the_same_distribution(family: str, tiny_model: Callable[..., str]) -> None:
     model = load(tiny_model(family, dropout=0.3)).train()
     one = micro_batch(model, (5, 3, 9))
-    inputs = {name: tensor.repeat(64, 1) for name, tensor in one.items()}
+    inputs = {name: tensor.repeat(320, 1) for name, tensor in one.items()}
     packed = PaddingFree(model)
     draws = []
     torch.manual_seed(11)
     with torch.no_grad():
         for run, given in ((model, inputs), (packed, flatten(inputs))):
-            draws.append(torch.cat([run(**given).logits.view(64, 3, 3) for _ in range(60)]).double())
+            draws.append(torch.cat([run(**given).logits.view(320, 3, 3) for _ in range(12)]).double())
     plain, ours = draws  # (draws, rows, labels) each
     error = ((plain.var(0) + ours.var(0)) / len(plain)).sqrt()
     assert ((plain.mean(0) - ours.mean(0)) / error).abs().max() < 4
@@ -275,7 +275,7 @@ def test_the_backward_by_hand_is_the_derivative(
         torch.manual_seed(1)  # the same draws each time
         return drop(attend(query, key, value, layout, nn.Dropout(share), bias=bias), nn.Dropout(share))[:real]
 
-    assert torch.autograd.gradcheck(answer, inputs)
+    assert torch.autograd.gradcheck(answer, inputs, fast_mode=not (share and first_only))  # the others: by projections
 
 
 def test_blocks_of_like_lengths() -> None:

@@ -207,7 +207,7 @@ def test_a_run_killed_anywhere_ends_in_the_same_bytes(
         recipe.finish(driver, run)
         in_one_epoch = max(in_one_epoch, *epochs.values(), 0)
 
-    runs = 7 if EXHAUSTIVE else 3
+    runs = 7 if EXHAUSTIVE else 2
     pool.map(one_run, range(runs))
     while not enough(places) and runs < 14:
         pool.map(one_run, range(runs, runs + pool.size))
@@ -219,7 +219,7 @@ def test_a_run_killed_anywhere_ends_in_the_same_bytes(
 
 def enough(places: Counter[str]) -> bool:
     """A sixth of 200 kills, 30 of them in a save, 10 in an evaluation, 10 while the best model is kept or judged."""
-    least = (34, 6, 2, 2) if EXHAUSTIVE else (12, 2, 1, 1)
+    least = (34, 6, 2, 2) if EXHAUSTIVE else (9, 2, 1, 1)
     saving, keeping = places["save"] + places["retention"], places["export"] + places["judging"]
     found = (places.total(), saving, places["evaluation"], keeping)
     return all(count >= wanted for count, wanted in zip(found, least, strict=True))
@@ -269,7 +269,7 @@ def test_a_signal_ends_a_run_at_a_step_boundary(
             places["judging" if "judging" in inside else inside[-1]] += 1
         recipe.finish(driver, run)
 
-    runs, least, evaluations = (17, 50, 10) if EXHAUSTIVE else (6, 14, 2)
+    runs, least, evaluations = (17, 50, 10) if EXHAUSTIVE else (4, 8, 2)
     pool.map(one_run, range(runs))
     while (places.total() < least or places["evaluation"] < evaluations) and runs < 40:
         pool.map(one_run, range(runs, runs + pool.size))
@@ -302,7 +302,7 @@ def test_a_second_signal_ends_it_at_once_and_harms_nothing(
         hit["at once" if "steps" in answer["phases"] else "first was enough"] += 1
         recipe.finish(driver, run)
 
-    pool.map(one_run, range(15 if EXHAUSTIVE else 6))
+    pool.map(one_run, range(15 if EXHAUSTIVE else 5))
     report("second signals", hit)
     assert hit["at once"] >= (10 if EXHAUSTIVE else 3)
 
@@ -374,7 +374,7 @@ def test_a_run_that_is_held_for_a_while_goes_on(
 def test_of_many_only_one_writes(make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]) -> None:
     recipe = make_recipe({"--epochs": "6"})  # long enough that the last one finds it running
     pool = make_pool(8)
-    for number in range(3):
+    for number in range(3 if EXHAUSTIVE else 1):
         run = recipe.folder / f"run-{number}"
         request = {"arguments": [*recipe.train, "--out", str(run)], "start": time.monotonic() + 0.3}
         answers = pool.map(lambda driver, asked: driver.ask(**asked), [request] * 8)
@@ -404,7 +404,7 @@ def test_a_killed_writer_leaves_no_lock(
         assert f"dongu resume {run}" in answer["output"]
         recipe.finish(driver, run)
 
-    pool.map(one_run, range(4))
+    pool.map(one_run, range(4) if EXHAUSTIVE else [1, 3])
 
 
 def test_a_signal_to_the_workers_too_ends_a_run_at_a_step_boundary(
@@ -422,7 +422,7 @@ def test_a_signal_to_the_workers_too_ends_a_run_at_a_step_boundary(
         check_stopped(run, answer, chosen)
         recipe.finish(driver, run)
 
-    make_pool().map(one_run, range(9))
+    make_pool().map(one_run, range(9 if EXHAUSTIVE else 3))
 
 
 FAULTS = [
@@ -488,9 +488,9 @@ def test_a_worker_killed_at_any_time_is_an_error_and_costs_no_byte(
             killed[phase] += 1
         recipe.finish(driver, run)
 
-    make_pool().map(one_run, range(12))
+    make_pool().map(one_run, range(12 if EXHAUSTIVE else 4))
     report("killed workers", {**killed, "all": killed.total()})
-    assert killed.total() >= 8
+    assert killed.total() >= (8 if EXHAUSTIVE else 2)
 
 
 @pytest.fixture(params=[0.2])
@@ -518,8 +518,9 @@ def two_processes(
 
 def test_two_processes_end_together_at_a_step_boundary(two_processes: tuple[Recipe, Pool]) -> None:
     recipe, pool = two_processes
-    cases = [("steps", (0, 1)), ("steps", (1,)), ("save", (0,))]
-    cases += [("evaluation", (0, 1)), ("evaluation", (0,)), ("evaluation", (1,))]
+    cases = [("steps", (1,)), ("save", (0,)), ("evaluation", (0, 1))]
+    if EXHAUSTIVE:
+        cases += [("steps", (0, 1)), ("evaluation", (0,)), ("evaluation", (1,))]
     for number, (phase, signalled) in enumerate(cases):
         run, draw = recipe.folder / f"run-{number}", random.Random(f"ranks {number}")
         aim = {"phase": phase, "delay": draw.uniform(0.05, 0.2) if phase == "steps" else draw.uniform(0, 0.003)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -214,11 +215,10 @@ def test_a_head_that_is_not_the_last_layer_is_refused() -> None:
 OPTIONS: dict[str, Any] = {"max_steps": 12, "batch_size": 8, "lr": 5e-3, "save_steps": 5, "device": "cpu", "threads": 1}
 
 
-@pytest.fixture
-def unclear(tmp_path: Path, make_rows: Callable[..., list[dict[str, str]]]) -> str:
+@pytest.fixture(scope="module")
+def unclear(tmp_path_factory: pytest.TempPathFactory, make_rows: Callable[..., list[dict[str, str]]]) -> str:
     """Rows of which a part has the label of another class: no model is right in all."""
-    folder = tmp_path / "data"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("data")
     for seed, (name, count) in enumerate({"train": 48, "validation": 320, "test": 50}.items()):
         rows = make_rows(count, labels=3, seed=seed)
         for i in range(0, count, 7):
@@ -226,6 +226,13 @@ def unclear(tmp_path: Path, make_rows: Callable[..., list[dict[str, str]]]) -> s
         content = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(content, encoding="utf-8")
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def calibrated(unclear: str, tiny_model: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The result of a calibrated run, to be read only."""
+    out = tmp_path_factory.mktemp("calibrated") / "run"
+    return dongu.train(unclear, **OPTIONS, model=tiny_model(dropout=0.1), out=str(out), calibrate=True)
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -236,14 +243,14 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 def test_a_calibrated_run(
-    unclear: str, tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unclear: str, calibrated: Any, tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from safetensors.torch import load_file
     from transformers import pipeline
 
     options = {**OPTIONS, "model": tiny_model(dropout=0.1)}
     plain = dongu.train(unclear, **options, out=str(tmp_path / "plain"))
-    result = dongu.train(unclear, **options, out=str(tmp_path / "run"), calibrate=True)
+    result = calibrated
     temperature = result.results["temperature"]
     assert temperature == plain.results["temperature"]
     assert abs(math.log(temperature)) > 0.05, "a temperature of 1 proves nothing"
@@ -328,10 +335,14 @@ def test_a_model_that_only_guesses_is_not_calibrated(
 
 @pytest.mark.parametrize("place", ["write_predictions", "finish"])
 def test_killed_after_the_model_was_calibrated(
-    place: str, unclear: str, tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str,
+    unclear: str,
+    calibrated: Any,
+    tiny_model: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = {**OPTIONS, "model": tiny_model(dropout=0.1), "calibrate": True}
-    whole = dongu.train(unclear, **options, out=str(tmp_path / "whole"))
 
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -342,15 +353,14 @@ def test_killed_after_the_model_was_calibrated(
             dongu.train(unclear, **options, out=str(tmp_path / "run"))
     assert (tmp_path / "run" / "model" / "calibration.json").exists()
     dongu.resume(tmp_path / "run")
-    assert contents(tmp_path / "run") == contents(whole.path)
+    assert contents(tmp_path / "run") == contents(calibrated.path)
 
 
 def test_calibrated_when_the_run_goes_on(
-    unclear: str, tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unclear: str, calibrated: Any, tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its best model was saved before anybody asked for it."""
     options = {**OPTIONS, "model": tiny_model(dropout=0.1)}
-    whole = dongu.train(unclear, **options, out=str(tmp_path / "whole"), calibrate=True)
 
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -360,18 +370,15 @@ def test_calibrated_when_the_run_goes_on(
         with pytest.raises(KeyboardInterrupt):
             dongu.train(unclear, **options, out=str(tmp_path / "run"))
     result = dongu.resume(tmp_path / "run", calibrate=True, allow=["calibrate"])
-    assert result.results == whole.results
+    assert result.results == calibrated.results
     name = Path("model") / "model.safetensors"
-    assert (result.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert (result.path / name).read_bytes() == (calibrated.path / name).read_bytes()
 
 
-def test_verify_finds_a_model_that_is_calibrated_otherwise(
-    unclear: str, tiny_model: Callable[..., str], tmp_path: Path
-) -> None:
-    result = dongu.train(unclear, **OPTIONS, model=tiny_model(), out=str(tmp_path / "run"), calibrate=True)
-    path = result.path / "model" / "calibration.json"
-    path.unlink()
-    found = {proof.name: proof.text for proof in verify(result.path) if not proof.holds}
+def test_verify_finds_a_model_that_is_calibrated_otherwise(calibrated: Any, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(calibrated.path, tmp_path / "run"))
+    (run / "model" / "calibration.json").unlink()
+    found = {proof.name: proof.text for proof in verify(run) if not proof.holds}
     assert found.keys() == {"files", "results"}
     assert "divided by None" in found["results"]
 

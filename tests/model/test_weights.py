@@ -119,7 +119,7 @@ def test_any_split_gives_the_same_update(
         options = {**options, "class_weights": {name: weights[name] for name in names}}
     whole = updates(both(make(45)), tiny_model(), **options)
     assert whole != pytest.approx(updates(both(make(45)), tiny_model()), rel=1e-3)
-    for size in (7, 1):
+    for size in (7, 1) if options == OPTIONS[-1] else (7,):
         assert updates(both(make(45)), tiny_model(), size, **options) == pytest.approx(whole, rel=1e-6), size
 
 

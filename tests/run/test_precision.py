@@ -26,30 +26,29 @@ SAID = {
 
 
 @pytest.mark.found("bf16-speed")
-@pytest.mark.parametrize(("precision", "bf16"), SAID)
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_the_header_names_the_faster_precision(
     precision: str,
-    bf16: float,
     tiny_model: Callable[..., str],
     data_folder: Callable[..., str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the probe answers is given here: `bf16` seconds against one in fp32. It moves no byte of the run."""
+    """What the probe answers is given here: seconds in bf16 against one in fp32. It moves no byte of the run."""
     data = data_folder()
     options: dict[str, Any] = {"model": tiny_model(dropout=0.1), "precision": precision, "device": "cpu"}
-    written = []
-    for seconds in (1.0, bf16):
+    written = set()
+    for seconds in (1.0, *(bf16 for asked, bf16 in SAID if asked == precision)):
         monkeypatch.setattr("dongu.run.derived.precision_seconds", lambda _, bf16=seconds: {"fp32": 1.0, "bf16": bf16})
         out = tmp_path / str(seconds)
         capsys.readouterr()
         dongu.train(data, **options, max_steps=2, out=str(out), console=Console())
-        written.append((out / "metrics.jsonl").read_bytes())
-    header = unwrapped(capsys.readouterr().out.partition("\nrun ")[0])
-    assert written[0] == written[1]
-    said = SAID[precision, bf16]
-    assert (f"precision {said} metrics" in header) if said else ("products in bf16" not in header)
+        written.add((out / "metrics.jsonl").read_bytes())
+        header = unwrapped(capsys.readouterr().out.partition("\nrun ")[0])
+        said = SAID.get((precision, seconds))
+        assert (f"precision {said} metrics" in header) if said else ("products in bf16" not in header)
+    assert len(written) == 1
 
 
 @pytest.mark.found("bf16-speed")

@@ -20,6 +20,7 @@ from transformers import (
     AutoTokenizer,
 )
 from transformers import logging as transformers_logging
+from transformers.initialization import no_init_weights
 from transformers.modeling_layers import GenericForSequenceClassification
 
 from dongu.config import ABSTAIN_BELOW, DEFAULT_THRESHOLD, Task
@@ -257,10 +258,11 @@ def _check_size(config: Any, folder: Path, where: str) -> None:
 
     counting = register_module_module_registration_hook(count)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), no_init_weights():  # there are no values to draw, which takes most of the time
             model = AutoModelForSequenceClassification.from_config(config)
     finally:
         counting.remove()
+    model.tie_weights()
     weights = sum(parameter.numel() for parameter in model.parameters())
     if weights > held + NEW_WEIGHTS:  # a byte a weight at least; the head may be new
         what = f"config.json describes a model of {weights:,} weights, and its files have {held:,} bytes"
