@@ -194,14 +194,15 @@ class _Search:
         """A trial that nobody is at: one that was cut off, or a new one; None where there is nothing left to do."""
         import optuna
 
-        known = self.study.get_trials(deepcopy=False)
-        for frozen in known:
-            if frozen.state == optuna.trial.TrialState.RUNNING and not self._is_held(frozen.number):
-                return optuna.trial.Trial(self.study, frozen._trial_id)
-        begun = [frozen for frozen in known if frozen.state != optuna.trial.TrialState.WAITING]
-        if len(begun) >= most or time.monotonic() >= deadline:
-            return None
-        return self.study.ask()
+        with _turn(RunFolder(self.out / "locks" / "study")):  # two processes that count at once would both begin the last
+            known = self.study.get_trials(deepcopy=False)
+            for frozen in known:
+                if frozen.state == optuna.trial.TrialState.RUNNING and not self._is_held(frozen.number):
+                    return optuna.trial.Trial(self.study, frozen._trial_id)
+            begun = [frozen for frozen in known if frozen.state != optuna.trial.TrialState.WAITING]
+            if len(begun) >= most or time.monotonic() >= deadline:
+                return None
+            return self.study.ask()
 
     def _is_held(self, number: int) -> bool:
         try:
@@ -218,6 +219,8 @@ class _Search:
         import optuna
 
         with suppress(LockedError), self._claim(trial.number).lock():
+            if self.study.get_trials(deepcopy=False)[trial.number].state != optuna.trial.TrialState.RUNNING:
+                return  # another process came first, and has finished it
             seed = make_config(self.options).seed
             # By the trial's number, so that a search that was killed proposes what it would have proposed.
             self.study.sampler = optuna.samplers.TPESampler(
