@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import dongu
 from dongu.demo.run import read_csv
@@ -74,7 +75,8 @@ def main() -> None:
     count, epochs = (int(sys.argv[i]) if len(sys.argv) > i else default for i, default in ((1, 480), (2, 8)))
     draw = random.Random(0)
     data = {"train": rows_of(count, draw), "validation": rows_of(200, draw)}
-    for long in sys.argv[3:] or ("head", "tail", "head+tail", "windows"):
+    asked: Any = sys.argv[3:] or ("head", "tail", "head+tail", "windows")
+    for long in asked:
         with tempfile.TemporaryDirectory() as folder:
             save_model(Path(folder))
             began = time.process_time()

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 import dongu
+from dongu.config import Task
 
 OUTPUT = Path(__file__).resolve().parent / "out" / "ordinal.json"
-TASKS = {"single-label": "classes", "ordinal": "`--task ordinal`"}
+TASKS: dict[Task, str] = {"single-label": "classes", "ordinal": "`--task ordinal`"}
 SEEDS = (1, 2, 3)
 
 
@@ -33,7 +34,7 @@ def rows_of(split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def measure(task: str, seed: int, rows: int) -> dict[str, float]:
+def measure(task: Task, seed: int, rows: int) -> dict[str, float]:
     """Accuracy, mean absolute error and quadratic kappa on test, of answers that are classes."""
     draw = random.Random(seed)
     data = {"train": draw.sample(rows_of("train"), rows), "validation": draw.sample(rows_of("validation"), 200)}

@@ -35,6 +35,7 @@ class FitOptions(TypedDict, total=False):
     encoding: str | None
     quoting: Literal["csv", "none"] | None
     escape: str | None
+    header: str | Sequence[str] | None
     max_expansion: int
     field: str | None
     format: Literal["plain", "label-studio", "label-studio-min", "doccano", "prodigy", "spacy"] | None
@@ -67,6 +68,7 @@ class FitOptions(TypedDict, total=False):
     seed: int
     engine: Literal["packed", "plain"]
     precision: Literal["fp32", "bf16"]
+    base_precision: Literal["fp32", "bf16"]
     shard: bool
     timeout: int | None
     device: str

@@ -194,7 +194,7 @@ class _Search:
         """A trial that nobody is at: one that was cut off, or a new one; None where there is nothing left to do."""
         import optuna
 
-        with _turn(RunFolder(self.out / "locks" / "study")):  # two processes that count at once would both begin the last
+        with _turn(RunFolder(self.out / "locks" / "study")):  # else two would both begin the last
             known = self.study.get_trials(deepcopy=False)
             for frozen in known:
                 if frozen.state == optuna.trial.TrialState.RUNNING and not self._is_held(frozen.number):

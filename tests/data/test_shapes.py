@@ -34,7 +34,7 @@ from dongu.config import make_config
 from dongu.data.download import _SafeRedirects
 from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
-from dongu.doctor.checkup import inspect
+from dongu.doctor.checkup import check_up
 from dongu.errors import DataError
 
 Columns = Mapping[str, Any]
@@ -657,7 +657,7 @@ def test_quotes_that_look_like_those_of_csv_are_a_finding(tmp_path: Path) -> Non
     (tmp_path / "a.tsv").write_text(QUOTED, encoding="utf-8")
     for quoting in (None, "none", "csv"):
         config = make_config({"quoting": quoting, "model": "not/here"})
-        findings = inspect(read_source(tmp_path / "a.tsv", config), config).findings
+        findings = check_up(read_source(tmp_path / "a.tsv", config), config).findings
         advice = [found.advice for found in findings if "double quote" in found.what]
         assert len(advice) == (quoting is None)
         assert all("--quoting csv" in words and "--quoting none" in words for words in advice)

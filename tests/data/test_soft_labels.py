@@ -17,7 +17,7 @@ from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
-from dongu.doctor.checkup import inspect
+from dongu.doctor.checkup import check_up
 from dongu.errors import DataError, UsageError
 
 TEXTS = [f"the film word{i} was {('good', 'bad', 'not')[i % 3]}" for i in range(24)]
@@ -105,7 +105,7 @@ def test_a_run_and_what_it_is_asked(
     assert run_command(["eject", "run"]) == 2
     assert "soft labels" in capsys.readouterr().err
     config = make_config({"model": "not/here", **options})
-    assert not [found for found in inspect(read_source(path, config), config).findings if found.severity == "error"]
+    assert not [found for found in check_up(read_source(path, config), config).findings if found.severity == "error"]
 
 
 def test_rows_with_other_numbers(tmp_path: Path) -> None:

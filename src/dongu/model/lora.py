@@ -165,7 +165,7 @@ def adapter_config(model: Any, rank: int, base: str) -> dict[str, Any]:
         lora_dropout=0.0,
         target_modules=layers,
         modules_to_save=sorted({_whole_head(model, name, plain) for name in plain if is_head(model, name)}),
-        fan_in_fan_out=any(isinstance(module.get_base_layer(), Conv1D) for module in _lora_layers(model)),
+        fan_in_fan_out=any(isinstance(module.get_base_layer(), Conv1D) for module in lora_layers(model)),
         task_type="SEQ_CLS",
         base_model_name_or_path=base,
         inference_mode=True,
