@@ -31,9 +31,9 @@ FAMILIES = ("bert", "roberta", "distilbert", "electra", "albert", "deberta-v2", 
 # `make test-exhaustive`: every kill, signal and fault of docs/reliability.md; without it a third to a sixth of them.
 EXHAUSTIVE = os.environ.get("DONGU_EXHAUSTIVE") == "1"
 DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "qwen2", "qwen3")  # their tokenizer has no padding token
-# Folders of tests in which what a model computes is in question: a layer that is not the last one goes another way. For
-# the others one layer proves as much, in three quarters of a run's time.
-OF_SEVERAL_LAYERS = ("docs", "eject", "engine", "export", "loop", "model", "promises")
+# Folders of tests in which what a model computes is not in question: one layer, in three quarters of a run's time,
+# proves as much as two, of which the one that is not the last goes another way.
+OF_OTHERS = ("data", "doctor", "faults", "judge", "page")
 END = "<|endoftext|>"  # closes a text for a decoder, and so pads
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -144,7 +144,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, floa
 @pytest.fixture(scope="module")
 def tiny_model(request: pytest.FixtureRequest, tiny_models: Callable[[str, float, int], str]) -> Callable[..., str]:
     """`tiny_model(family, dropout=0.0)`: the folder of a random model of few layers with a word-level tokenizer."""
-    layers = 2 if request.path.parent.name in OF_SEVERAL_LAYERS else 1
+    layers = 1 if request.path.parent.name in OF_OTHERS else 2
     return lambda family="bert", dropout=0.0: tiny_models(family, dropout, layers)
 
 

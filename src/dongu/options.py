@@ -38,7 +38,7 @@ class FitOptions(TypedDict, total=False):
     header: str | Sequence[str] | None
     max_expansion: int
     field: str | None
-    format: Literal["plain", "label-studio", "label-studio-min", "doccano", "prodigy", "spacy"] | None
+    format: Literal["plain", "label-studio", "label-studio-min", "doccano", "prodigy", "argilla", "spacy"] | None
     sheet: str | None
     download: bool
     recipe: Literal["auto", "original"]

@@ -199,6 +199,7 @@ def test_a_pair_by_the_command(
     """Micro-batches, warm-up, clipping; the script runs here, and as a crash test in an interpreter of its own."""
     options = {**PLAIN, "max_steps": 11, "micro_batch_size": 3, "warmup": 3, "max_grad_norm": 0.5, "eval_steps": 4}
     dongu.train(data_folder(pair=True), model=tiny_model(dropout=0.1), out="run", **options)
+    capsys.readouterr()
     assert run_command(["eject", "run", "--out", "again/train.py"]) == 0
     script = Path("again/train.py")
     assert capsys.readouterr().out == ""

@@ -133,6 +133,7 @@ def test_resumed_and_proved(
     dongu.resume(cut)
     for name in ("metrics.jsonl", "results.json", "model/model.safetensors"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+    capsys.readouterr()
     assert run_command(["verify", str(cut), "--json"]) == 0
     proofs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert "replay" in [proof["name"] for proof in proofs if proof["holds"]]

@@ -166,6 +166,7 @@ def test_resumed_and_proved(
     dongu.resume(cut)
     for name in ("metrics.jsonl", "results.json", "model/model.safetensors", "model/config.json"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+    capsys.readouterr()
     assert run_command(["verify", str(cut), "--json"]) == 0
     proofs = [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()]
     assert {"replay", "results", "accumulation"} <= set(proofs)

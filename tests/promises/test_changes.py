@@ -70,6 +70,7 @@ CHANGES = {
     "max_length": "16",
     "seed": "7",
     "precision": "bf16",
+    "gradient_checkpointing": "",
     "threads": "2",
     "eval_steps": "5",
     "metric": "f1",
@@ -84,7 +85,8 @@ CHANGES = {
     "head": "probe",
     "pooling": "mean",
 }
-# Not changed here: another model or task cannot take the weights, the engine has one value, and rows are rows.
+# Not changed here: another model or task cannot take the weights, the engine has one value, the base in bf16 is LoRA's,
+# and rows are rows.
 FIXED = {
     "model",
     "tokenizer",
@@ -102,6 +104,7 @@ FIXED = {
     "time_column",
     "fold",
     "engine",
+    "base_precision",
     "group_by_length",
     "shard",
     *READING,

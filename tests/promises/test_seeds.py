@@ -103,6 +103,7 @@ def test_a_run_a_seed_and_their_spread(
     assert files(out / "seed-43") == files(single.path), "each is an ordinary run"
 
     before = files(out)
+    capsys.readouterr()
     assert run_command(command(out, "--json")) == 0, "the same command again has nothing to do"
     captured = capsys.readouterr()
     assert json.loads(captured.out) == {"schema": "dongu.seeds/1", "path": str(out), **summary}

@@ -307,8 +307,8 @@ def test_a_run_learns_and_records_its_threshold(
     own = json.loads(capsys.readouterr().out)
     assert run(["evaluate", path, data, "--json"]) == 0
     other = json.loads(capsys.readouterr().out)
-    assert (
-        own["test"]
+    assert (  # a bag of words is of the run's own train rows, and says nothing of others
+        {key: value for key, value in own["test"].items() if not key.endswith("bag_of_words")}
         == other["test"]
         == {
             name if key == "value" else f"{name}_{key}": number

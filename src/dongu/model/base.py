@@ -27,7 +27,7 @@ class Product(torch.autograd.Function):
         return F.linear(gradient, weight.to(gradient.dtype).t()), None, None
 
 
-def product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def base_product(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear` of a weight in bf16, (…, in) → (…, out), in autocast's precision or in that of the inputs."""
     if torch.is_autocast_enabled(inputs.device.type):
         return F.linear(inputs, weight, bias)
@@ -40,14 +40,14 @@ class BaseLinear(nn.Linear):
     """A linear layer whose weight is held in bf16."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return product(inputs, self.weight, self.bias)
+        return base_product(inputs, self.weight, self.bias)
 
 
 class BaseConv1D(Conv1D):  # type: ignore[misc]
     """GPT-2's linear layer, (in, out)."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return product(inputs, self.weight.t(), self.bias)
+        return base_product(inputs, self.weight.t(), self.bias)
 
 
 class BaseEmbedding(nn.Embedding):
