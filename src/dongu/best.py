@@ -27,7 +27,7 @@ from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
 from dongu.model.head import check_head, divide_head
 from dongu.model.load import load_saved, quiet_transformers
-from dongu.model.lora import adapter_config, adapter_tensors, plain_weights
+from dongu.model.lora import adapter_config, adapter_tensors, added_weights, plain_weights
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import CALIBRATION, RunFolder, dump_json
 from dongu.run.identity import software_versions
@@ -47,9 +47,8 @@ def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None, *
         temperature: what the head was divided by.
         model: another one with the same weights' names, whose weights are kept.
     """
-    numbers = loop.data.task in NUMBERS
     if loop.is_sharded:  # gathered on the first process, which alone writes
-        weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
+        weights, added = _weights(loop)
         if not loop.accelerator.is_main_process:
             return
     tokenizer = copy.deepcopy(loop.tokenizer)
@@ -62,10 +61,10 @@ def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None, *
     with replace_folder(folder.model, within=folder.path) as stage, quiet_transformers(), kept:
         if isinstance(loop.model, PreTrainedModel):
             if not loop.is_sharded:
-                weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
+                weights, added = _weights(loop)
             loop.model.save_pretrained(stage, state_dict=weights)
             if loop.config.lora is not None:
-                _save_adapter(loop, folder, weights, stage / ADAPTER)
+                _save_adapter(loop, folder, adapter_tensors(loop.model, added, weights), stage / ADAPTER)
         else:
             save_model(loop.model, str(stage / WEIGHTS))
             loop.model.config.save_pretrained(stage)
@@ -74,9 +73,16 @@ def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None, *
             disk.write(stage / CALIBRATION, dump_json({"temperature": temperature}).encode())
 
 
-def _save_adapter(loop: Loop, folder: RunFolder, weights: Mapping[str, Tensor], target: Path) -> None:
+def _weights(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Those of a model without LoRA, in the unit of the labels, and LoRA's own."""
+    numbers = loop.data.task in NUMBERS
+    weights = loop.loss.scale.undone(loop.model) if numbers else plain_weights(loop.model)
+    return weights, added_weights(loop.model)
+
+
+def _save_adapter(loop: Loop, folder: RunFolder, tensors: Mapping[str, Tensor], target: Path) -> None:
     """LoRA's matrices in peft's format, beside the model that they are merged into."""
-    tensors, former = adapter_tensors(loop.model, weights), folder.model / ADAPTER / ADAPTER_WEIGHTS
+    former = folder.model / ADAPTER / ADAPTER_WEIGHTS
     if former.exists() and not any(tensor.any() for name, tensor in tensors.items() if ".lora_B." in name):
         # The loop has taken over the saved weights, LoRA in them: the head alone is another one, divided say.
         written = load_file(former)

@@ -58,10 +58,9 @@ def test_the_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch
         now += next(seconds)
         sizes.append((one.shape, other.shape, one.dtype))
 
-    monkeypatch.setattr("dongu.run.effort.PROBE_SECONDS", 0.1)
     monkeypatch.setattr("dongu.run.effort.time.perf_counter", lambda: now)
     monkeypatch.setattr(torch, "mm", product)
-    rate = product_rate(torch.device("cpu"), "bf16")
+    rate = product_rate(torch.device("cpu"), "bf16", 0.1)
     (rows, inner), (_, columns), dtype = sizes[0]
     assert dtype == torch.bfloat16
     assert len(sizes) == 3, "a tenth of a second, and no longer"

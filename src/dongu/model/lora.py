@@ -140,14 +140,20 @@ def plain_weights(model: Any) -> dict[str, Tensor]:
     return weights | {name: merged_weight(layer).cpu() for name, layer in merged_ones.items()}
 
 
-def adapter_tensors(model: Any, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def added_weights(model: Any) -> dict[str, Tensor]:
+    """LoRA's matrices by their names in the model; of a sharded one all processes ask, and the first has them."""
+    added = {name: tensor for name, tensor in model.state_dict().items() if _is_added(name)}
+    return gathered(added.items()) if is_sharded(model) else added
+
+
+def adapter_tensors(model: Any, added: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """LoRA's matrices under peft's names, and the layers of the head, which peft keeps whole.
 
     Args:
         model: with LoRA.
+        added: `added_weights` of it.
         weights: those of the plain model, of which the head's are taken.
     """
-    added = {name: tensor for name, tensor in model.state_dict().items() if _is_added(name)}
     head = {name: tensor for name, tensor in weights.items() if is_head(model, name)}
     named = {name.replace(f".{NAME}.", "."): tensor for name, tensor in added.items()} | head
     return {f"{PEFT_PREFIX}{name}": tensor.detach().clone().contiguous() for name, tensor in named.items()}

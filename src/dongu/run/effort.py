@@ -67,7 +67,7 @@ class Effort:
 
     def _of_the_machine(self, loop: Loop) -> dict[str, float]:
         """Operations a second that the run made, and those of products."""
-        device = loop.accelerator.device
+        device, precision = loop.accelerator.device, loop.config.precision
         lengths = loop.splits["train"].tokens.lengths
         usual = int(np.abs(lengths - lengths.mean()).argmin())  # a real row: some models look for its last token
         inputs = loop.collate(loop.splits["train"], np.array([usual]))
@@ -77,11 +77,11 @@ class Effort:
         parameters, learning = count_parameters(loop.model)
         times = 2 + min(1, learning / parameters)
         flops = times * forward_flops(engine, inputs) / int(lengths[usual]) * self.tokens
-        return {
-            "model_flops": flops / max(self.seconds, 1e-9),
-            "product_flops": product_rate(device, loop.config.precision),
-            "bf16_product_flops": product_rate(device, "bf16"),
-        }
+        probe_seconds = min(PROBE_SECONDS, self.seconds / 100)
+        rates = {"product_flops": product_rate(device, precision, probe_seconds)}
+        if device.type != "cpu":  # of a CPU `precision_seconds` has told, and where bf16 is emulated it takes long
+            rates["bf16_product_flops"] = product_rate(device, "bf16", probe_seconds)
+        return {"model_flops": flops / max(self.seconds, 1e-9), **rates}
 
     def lines(self, loop: Loop) -> list[tuple[str, str]]:
         """The same for a person, after `close`."""
@@ -104,7 +104,7 @@ class Effort:
         share = rate["model_flops"] / rate["product_flops"]
         if share > 1:
             return f"more than the {probed} in a probe that other load disturbed"
-        faster = rate["bf16_product_flops"] / rate["product_flops"]
+        faster = rate.get("bf16_product_flops", 0.0) / rate["product_flops"]
         hint = " (--precision bf16 has more)" if faster >= WORTH_SAYING else ""
         return f"{share:.0%} of {probed}{hint}"
 
@@ -130,14 +130,14 @@ def _uncounted() -> dict[Any, Callable[..., int]]:
     return {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: of_attention, **products}
 
 
-def product_rate(device: torch.device, precision: str) -> float:
-    """Floating-point operations a second of the product of two square matrices; the best of a few."""
+def product_rate(device: torch.device, precision: str, seconds: float) -> float:
+    """Floating-point operations a second of the product of two square matrices; the best of what so long allows."""
     size = PROBE_SIZES.get(device.type, PROBE_SIZES["cpu"])
     one = torch.ones((size, size), dtype=PRECISIONS[precision], device=device)
     multiply = _multiply(one)
     best = float("inf")
     with torch.no_grad():
-        ending = time.perf_counter() + PROBE_SECONDS
+        ending = time.perf_counter() + seconds
         while best == float("inf") or time.perf_counter() < ending:
             _wait_for(device)
             started = time.perf_counter()
