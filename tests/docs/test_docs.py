@@ -576,6 +576,7 @@ def test_the_search_works_from_plain_files(site: Path, tmp_path: Path) -> None:
     assert first.startswith(f"{site.as_uri()}/")
 
 
+@pytest.mark.crash
 def test_the_site_fetches_nothing(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert {f"{name}.html" for name in PAGES} <= {page.name for page in pages}

@@ -54,8 +54,8 @@ def launch(launcher: str | None, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("launcher", "lora"),
     [
-        (None, False),
         (None, True),
+        pytest.param(None, False, marks=pytest.mark.crash),
         *(pytest.param(name, name == "accelerate", marks=pytest.mark.crash) for name in LAUNCHERS),
     ],
 )

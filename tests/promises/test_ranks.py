@@ -223,6 +223,7 @@ def test_a_process_that_hangs_is_named(ranks: Ranks, tmp_path: Path) -> None:
     assert (ranks.out / "checkpoints" / "step-00000002" / "MANIFEST.json").exists()
 
 
+@pytest.mark.crash
 @pytest.mark.found("verify-processes")
 @pytest.mark.found("commands-on-processes")
 def test_a_run_of_two_processes_afterwards(ranks: Ranks, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

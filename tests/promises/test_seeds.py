@@ -111,6 +111,7 @@ def test_a_run_a_seed_and_their_spread(
     assert files(out) == before
 
 
+@pytest.mark.crash
 def test_a_kill_a_signal_and_the_same_command_again(
     command: Callable[..., list[str]],
     tmp_path: Path,

@@ -83,6 +83,7 @@ def search(
     return run
 
 
+@pytest.mark.crash
 def test_a_search_and_what_it_leaves(search: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     content = search()
     out = tmp_path / "search"

@@ -439,6 +439,7 @@ def test_several_workers(runs: Callable[..., Path]) -> None:
         until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
 
 
+@pytest.mark.crash
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 def test_a_person_types_a_text(runs: Callable[..., Path], tmp_path: Path) -> None:
     file = tmp_path / "keys"
