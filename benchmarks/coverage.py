@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dongu.config import NUMBERS
 from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import calibration_error
 from dongu.judge.intervals import verdict
@@ -91,13 +92,14 @@ def evaluation_of(metrics: MetricSet, drawn: Drawn) -> Evaluation:
     """As a run's: the losses in double precision."""
     logits, targets = drawn
     wide = logits.astype(np.float64)
-    if metrics.task == "regression":
+    if metrics.task in NUMBERS:
         losses = (wide[:, 0] - targets) ** 2
     elif metrics.task == "multi-label":
         losses = np.logaddexp(0, np.where(targets > 0, -wide, wide)).mean(-1)
     else:
         losses = np.logaddexp.reduce(wide, -1) - wide[np.arange(len(wide)), targets]
-    found = Evaluation("test", np.arange(len(targets)), logits, targets, losses, {}, task=metrics.task)
+    rows = np.arange(len(targets))
+    found = Evaluation("test", rows, logits, targets, losses, {}, task=metrics.task, scale=metrics.scale)
     return replace(found, metrics=metrics.values(found))
 
 

@@ -340,6 +340,54 @@ def test_a_correlation_moves_by_each_row_as_its_influence_says() -> None:
         assert of(evaluation) == pytest.approx(moved, abs=0.05, rel=0.15), name
 
 
+def sets(rows: int, seed: int) -> Judged:
+    """Three labels, one of which a row in a thousand has."""
+    random = np.random.default_rng(seed)
+    truth = (random.random((rows, 3)) < (0.3, 0.2, 0.001)).astype(np.float32)
+    metrics = MetricSet.of("multi-label", THREE)
+    return metrics, evaluation_of(metrics, 3 * truth - 1.5 + random.normal(size=truth.shape), truth)
+
+
+def numbers_of(task: Task, rows: int, seed: int) -> Judged:
+    """Numbers, or the classes of a scale, with every metric that they may have."""
+    random = np.random.default_rng(seed)
+    targets = random.normal(3, 1, rows).round() if task == "ordinal" else random.normal(3, 1, rows)
+    targets = targets.clip(1, 5).astype(np.float32)
+    metrics = MetricSet.of(task, tuple("12345"))
+    if task == "regression":
+        metrics = replace(metrics, label_names=("score",), names=("mae", "rmse", "r2"))
+    logits = (targets + 0.6 * random.normal(size=rows)).astype(np.float32)[:, None]
+    found = Evaluation("test", np.arange(rows), logits, targets, (logits[:, 0] - targets) ** 2, {}, task=task)
+    found = replace(found, scale=metrics.scale)
+    return metrics, replace(found, metrics=metrics.values(found))
+
+
+@pytest.mark.parametrize(
+    "judged", [sets(12_000, 5), numbers_of("regression", 12_000, 5), numbers_of("ordinal", 12_000, 5)]
+)
+def test_many_rows_have_the_intervals_of_the_bootstrap(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of as many rows as both can do: ends are a tenth of a width apart, as those of two bootstraps may be."""
+    metrics, evaluation = judged
+    quick = verdict(evaluation, metrics, None, 42)
+    monkeypatch.setattr("dongu.judge.intervals.WEIGHED_ROWS", len(evaluation))
+    slow = verdict(evaluation, metrics, None, 42)
+    assert slow["loss"] == quick["loss"]
+    for name in evaluation.metrics:
+        ends = [slow[name][end] for end in ("low", "high")]
+        assert [quick[name][end] for end in ("low", "high")] == pytest.approx(ends, abs=0.12 * (ends[1] - ends[0])), (
+            name
+        )
+        assert name in ("loss", "accuracy") or quick[name] != slow[name]
+
+
+def test_a_hundred_thousand_rows_take_a_second() -> None:
+    for metrics, evaluation in (sets(100_000, 6), numbers_of("regression", 100_000, 6)):
+        began = time.process_time()
+        entries = verdict(evaluation, metrics, None, 42)
+        assert time.process_time() - began < 2  # the row bootstrap: 20 and 3 on the same machine
+        assert all(entries[name]["low"] < value < entries[name]["high"] for name, value in evaluation.metrics.items())
+
+
 def test_few_rows_have_no_interval_and_a_million_take_seconds() -> None:
     metrics, evaluation = noisy(TWO, 3, 0)
     entries = verdict(evaluation, metrics, None, 0)

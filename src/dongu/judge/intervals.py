@@ -13,12 +13,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
+from dongu.config import DEFAULT_THRESHOLD, LOWER_IS_BETTER, NUMBERS, Task
 from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import BINS, binned_error, bins_of
 from dongu.judge.classes import Share, f1_of
-from dongu.judge.metrics import CORRELATIONS, INFLUENCES, MetricSet, OwnMetric, metric_value, statistic
-from dongu.judge.ranking import LEAST, ratio
+from dongu.judge.metrics import (
+    CORRELATIONS,
+    INFLUENCES,
+    MEAN_INFLUENCES,
+    SET_METRICS,
+    MetricSet,
+    OwnMetric,
+    metric_value,
+    statistic,
+)
+from dongu.judge.ranking import LEAST, GroupedRanking, ratio, sigmoid
 from dongu.judge.resample import (
     LEAST_RESAMPLES,
     LEAST_ROWS,
@@ -26,6 +35,8 @@ from dongu.judge.resample import (
     TAIL,
     UNSEEN_RIGHT,
     UNSEEN_WRONG,
+    WEIGHED_ROWS,
+    WEIGHT_GROUPS,
     kinds_of,
     middle,
     missed_share,
@@ -77,6 +88,7 @@ def _intervals(evaluation: Evaluation, metrics: MetricSet, seed: int) -> dict[st
     """The ends of each metric's interval: by a formula where one holds its level, else by samples of the rows."""
     found = {}
     kinds, counts, drawn_names = evaluation, np.ones(len(evaluation)), []
+    many = len(evaluation) > WEIGHED_ROWS
     for name, value in evaluation.metrics.items():
         if name == "loss":
             found[name] = mean_interval(np.asarray(evaluation.losses), _wrong_losses(evaluation))
@@ -88,14 +100,19 @@ def _intervals(evaluation: Evaluation, metrics: MetricSet, seed: int) -> dict[st
             found[name] = f1_of(*evaluation.counts[:, 1].tolist())[1:]
         elif name in INFLUENCES:
             found[name] = correlation_interval(value, INFLUENCES[name](evaluation))
+        elif name in MEAN_INFLUENCES and many:
+            found[name] = _error_interval(name, value, MEAN_INFLUENCES[name](evaluation))
         else:
             drawn_names.append(name)
     if drawn_names and metrics.task == "single-label":
         (kinds,), counts = kinds_of([evaluation])
-    elif drawn_names and metrics.task == "multi-label":
+    elif drawn_names and metrics.task == "multi-label" and not many:
         kinds, counts = _with_unseen(evaluation)
     random = np.random.default_rng([seed, 0xB007])
-    drawn = resampled({name: statistic(kinds, name) for name in drawn_names}, kinds, counts, random)
+    if drawn_names and metrics.task == "multi-label" and many:
+        drawn = _grouped(evaluation, drawn_names, random)
+    else:
+        drawn = resampled({name: statistic(kinds, name) for name in drawn_names}, kinds, counts, random)
     found |= {name: middle(sample, len(evaluation)) for name, sample in drawn.items()}
     return {name: _around(value, *found[name]) for name, value in evaluation.metrics.items()}
 
@@ -152,6 +169,37 @@ def correlation_interval(value: float, influence: np.ndarray) -> tuple[float, fl
     error = math.sqrt((influence**2).sum() / (rows - 2) / (rows - 3)) / (1 - value**2)
     middle_of, reach = math.atanh(value), student(rows - 2) * error
     return math.tanh(middle_of - reach), math.tanh(middle_of + reach)
+
+
+def _error_interval(name: str, value: float, influence: np.ndarray) -> tuple[float, float]:
+    """The 95% interval of an error of many rows, or of what it leaves of 1, by how far each row (rows,) moves it.
+
+    It is Student's of the error's logarithm, as that of a mean of losses.
+    """
+    rows, whole = len(influence), 0.0 if name in LOWER_IS_BETTER else 1.0
+    error = abs(whole - value)
+    deviation = math.sqrt((influence**2).sum() / rows / (rows - 1))
+    reach = math.exp(student(rows - 1) * deviation / error) if error > 0 else 1.0
+    low, high = error / reach, error * reach
+    return (low, high) if whole == 0 else (whole - high, whole - low)
+
+
+def _grouped(evaluation: Evaluation, names: Sequence[str], random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Metrics of several labels in samples of many rows, (resamples,): those of a group of rows have one weight.
+
+    The groups are chance's, so a sum over a group varies as those of its rows do. What the segments of a ranking make
+    of a value, which is alike in all samples, is taken out.
+    """
+    kinds, counts = _with_unseen(evaluation)
+    rows, shares = len(evaluation), counts[len(evaluation) :]
+    groups = np.concatenate([random.permutation(rows) % WEIGHT_GROUPS, WEIGHT_GROUPS + np.arange(len(shares))])
+    size = WEIGHT_GROUPS + len(shares)
+    sure = np.concatenate([evaluation.probabilities, sigmoid(kinds.logits[rows:])])
+    ranking = GroupedRanking(sure, np.asarray(kinds.targets), evaluation.threshold, groups, size)
+    weights = random.standard_gamma(np.concatenate([np.ones(WEIGHT_GROUPS), shares]), (LEAST_RESAMPLES, size))
+    weights = np.concatenate([weights, [np.arange(size) < WEIGHT_GROUPS]])  # the last sample is the rows themselves
+    drawn = {name: SET_METRICS[name](ranking, weights) for name in names}
+    return {name: each[:-1] + evaluation.metrics[name] - each[-1] for name, each in drawn.items()}
 
 
 def _with_unseen(evaluation: Evaluation) -> tuple[Evaluation, np.ndarray]:

@@ -15,23 +15,27 @@ from dongu.errors import UsageError
 from dongu.judge import ranking as multi_label
 from dongu.judge.answers import Evaluation
 from dongu.judge.numeric import (
+    kappa_influence,
+    mae_influence,
     mae_of,
     pearson_influence,
     pearson_of,
     quadratic_kappa_of,
+    r2_influence,
     r2_of,
+    rmse_influence,
     rmse_of,
     share_equal,
     spearman_influence,
     spearman_of,
 )
-from dongu.judge.ranking import Ranking, best_threshold, ratio, sigmoid
+from dongu.judge.ranking import GroupedRanking, Ranking, best_threshold, ratio, sigmoid
 from dongu.judge.resample import Statistic, sums_by
 
 # Metrics of a confusion matrix (…, truth, prediction), over any number of matrices at once: what a bootstrap asks.
 ConfusionMetric = Callable[[np.ndarray], np.ndarray]
 # The same where a row has several labels, from the rows' order and how often each row counts, (draws, rows).
-SetMetric = Callable[[Ranking, np.ndarray], np.ndarray]
+SetMetric = Callable[[Ranking | GroupedRanking, np.ndarray], np.ndarray]
 # The user's own: larger is better.
 OwnMetric = Callable[[Evaluation], float]
 
@@ -80,6 +84,12 @@ NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
     "r2": r2_of,
 }
 INFLUENCES = {"pearson": pearson_influence, "spearman": spearman_influence}
+MEAN_INFLUENCES = {  # of functions of means, of which those of many rows are normal
+    "mae": mae_influence,
+    "rmse": rmse_influence,
+    "r2": r2_influence,
+    "quadratic_kappa": kappa_influence,
+}
 # Of an ordinal task: the answers are rounded to the nearest class.
 SCALE_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
     "quadratic_kappa": quadratic_kappa_of,

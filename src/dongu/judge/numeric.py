@@ -55,6 +55,41 @@ def spearman_influence(evaluation: Evaluation) -> np.ndarray:
     return np.asarray(moved)
 
 
+def mae_influence(evaluation: Evaluation) -> np.ndarray:
+    """How far each row moves the mean absolute error, times the rows, (rows,)."""
+    errors = np.abs(_errors(evaluation))
+    return np.asarray(errors - errors.mean())
+
+
+def rmse_influence(evaluation: Evaluation) -> np.ndarray:
+    """How far each row moves the root of the mean squared error, times the rows, (rows,)."""
+    squares = _errors(evaluation) ** 2
+    return np.asarray((squares - squares.mean()) / (2 * np.sqrt(squares.mean()) or 1.0))
+
+
+def r2_influence(evaluation: Evaluation) -> np.ndarray:
+    """How far each row moves the share of the variance that is explained, times the rows, (rows,)."""
+    targets = np.asarray(evaluation.targets, np.float64)
+    return _quotient_influence(_errors(evaluation) ** 2, (targets - targets.mean()) ** 2)
+
+
+def kappa_influence(evaluation: Evaluation) -> np.ndarray:
+    """How far each row moves the kappa with quadratic weights, times the rows, (rows,)."""
+    values, targets = evaluation.predictions, np.asarray(evaluation.targets, np.float64)
+    middle = values.mean(), targets.mean()
+    dealt = (values - middle[1]) ** 2 + (targets - middle[0]) ** 2 - (middle[0] - middle[1]) ** 2
+    return _quotient_influence(_errors(evaluation) ** 2, dealt)
+
+
+def _errors(evaluation: Evaluation) -> np.ndarray:
+    return np.asarray(evaluation.predictions - np.asarray(evaluation.targets, np.float64))
+
+
+def _quotient_influence(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """That on 1 less a quotient of two means, (rows,)."""
+    return np.asarray(ratio(above.mean(), below.mean()) * below - above) / (below.mean() or 1.0)
+
+
 def _standard(numbers: np.ndarray) -> np.ndarray:
     """Numbers in units of their deviation, from their mean."""
     return np.asarray((numbers - numbers.mean()) / (numbers.std() or 1.0))

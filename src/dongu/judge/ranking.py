@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 LEAST = 2.0**-53  # what the probability of a row that is wrong and very sure counts as
 EQUAL_WITHIN = 1e-12  # sums in another order differ by less, and scores that differ at all by more
+SEGMENTS = 64  # of the rows of a label, each with as many true ones: the precision is taken at the end of each
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -116,6 +118,56 @@ class Ranking:
         values: np.ndarray = np.divide(sums, found[:, -1], out=np.full(labels, np.nan), where=found[:, -1] > 0)
         return values
 
+    def average_precisions(self, weights: np.ndarray) -> np.ndarray:
+        """That of each of several resamples, (draws, labels)."""
+        return np.array([self.average_precision(sample) for sample in weights])
+
+
+@dataclass(frozen=True)
+class GroupedRanking:
+    """Answers to so many rows that a weight for each is too many: the rows of a group have one, (draws, groups).
+
+    It sorts no rows: a label's are put into `SEGMENTS` by how sure they are.
+    """
+
+    probabilities: np.ndarray  # (rows, labels)
+    truth: np.ndarray  # (rows, labels)
+    threshold: float
+    groups: np.ndarray  # (rows,), the group of each row
+    size: int  # how many groups there are
+
+    def counts(self, weights: np.ndarray) -> np.ndarray:
+        """As a ranking's: (3, draws, labels)."""
+        return np.stack([weights @ sums for sums in self._sums])
+
+    @cached_property
+    def _sums(self) -> tuple[np.ndarray, ...]:
+        """Rows of each group given rightly, given, and true, of each label: (groups, labels) each."""
+        kinds = [np.empty((self.size, self.truth.shape[1])) for _ in range(3)]
+        for label, (sure, truth) in enumerate(zip(self.probabilities.T, self.truth.T, strict=True)):
+            given = sure >= self.threshold
+            for sums, cells in zip(kinds, (given * truth, given, truth), strict=True):
+                sums[:, label] = np.bincount(self.groups, cells, self.size)
+        return tuple(kinds)
+
+    def average_precisions(self, weights: np.ndarray) -> np.ndarray:
+        """As a ranking's, (draws, labels), with the precision at the end of a segment for all of its true rows."""
+        found = np.full((len(weights), self.truth.shape[1]), np.nan)
+        for label, (sure, truth) in enumerate(zip(self.probabilities.T, self.truth.T, strict=True)):
+            true = np.flatnonzero(truth)
+            if not len(true):
+                continue
+            ends = np.unique(np.sort(-sure[true])[np.linspace(0, len(true) - 1, SEGMENTS).astype(np.int64)])
+            width = len(ends) + 1  # what is less sure than the last true row is in no precision
+            cells = self.groups * width + np.searchsorted(ends, -sure)
+            seen, right = (
+                weights @ np.bincount(each, minlength=self.size * width).reshape(-1, width)[:, :-1].astype(np.float64)
+                for each in (cells, cells[true])
+            )
+            above = np.cumsum(right, 1)
+            found[:, label] = ratio((right * ratio(above, np.cumsum(seen, 1))).sum(1), above[:, -1], nothing=np.nan)
+        return found
+
 
 def label_macro_f1(counts: np.ndarray) -> np.ndarray:
     """Mean F1 over the labels that occur or are given, from (3, …, labels) counts."""
@@ -134,8 +186,8 @@ def label_f1(counts: np.ndarray) -> np.ndarray:
     return ratio(2 * counts[0], counts[1] + counts[2])
 
 
-def mean_average_precision(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
+def mean_average_precision(ranking: Ranking | GroupedRanking, weights: np.ndarray) -> np.ndarray:
     """Mean average precision over the labels that occur, (samples,), for (samples, rows) weights; NaN where none do."""
-    values = np.array([ranking.average_precision(sample) for sample in weights])  # (samples, labels)
+    values = ranking.average_precisions(weights)  # (samples, labels)
     known = ~np.isnan(values)
     return ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1), nothing=np.nan)
