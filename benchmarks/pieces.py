@@ -102,10 +102,10 @@ def attention() -> None:
 def dropout() -> None:
     """A share of 0.1 of a million values."""
     values, dropped = torch.randn(1_000_000), 6554
-    bits = draw(values.numel(), values.device)
+    bits = draw(values.numel(), values)
     by_threshold = median_ms(lambda _: keep(values, to_width_of(bits, values.dtype), dropped))
     print(f"PyTorch's dropout                {median_ms(lambda _: F.dropout(values, 0.1)):6.3f}")
-    print(f"drawing 16 bits a value          {median_ms(lambda _: draw(values.numel(), values.device)):6.3f}")
+    print(f"drawing 16 bits a value          {median_ms(lambda _: draw(values.numel(), values)):6.3f}")
     print(f"applied by booleans              {median_ms(lambda _: values * (bits >= dropped - 2**15)):6.3f}")
     print(f"applied by a threshold           {by_threshold:6.3f}")
 

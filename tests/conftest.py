@@ -97,10 +97,14 @@ def quick_runs() -> Iterator[None]:
     So a run says the same on every processor. For all of the session: runs that a module shares are quick too.
     """
     import dongu.training  # noqa: F401 - what is imported by now is frozen below
+    from dongu.run.need import Need
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         patch.setattr("dongu.run.derived.precision_seconds", lambda _: {"fp32": 1.0, "bf16": 1.0})
+        patch.setattr(
+            "dongu.run.need.rehearse", lambda *_, **__: Need(10**6, 10**6, 2 * 10**6, 10**6, 4 * 10**6, 8, 128)
+        )
         patch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 0)  # all tests have few rows; tests/model/test_recipe.py
         patch.setattr("dongu.run.effort.PROBE_SECONDS", 0.0)
         patch.setattr("dongu.run.effort.PROBE_SIZES", {"cpu": 64})

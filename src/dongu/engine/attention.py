@@ -117,7 +117,7 @@ class Attention(torch.autograd.Function):
         output = q.new_empty(len(q), v.shape[-1])
         counts = [n * layout.heads * (1 if first_only else longest) * longest for n, longest in layout.blocks]
         ctx.sizes = counts if dropped else [0] * len(counts)  # the number of draws of each block
-        draws, kept_weights = draw(sum(ctx.sizes), query.device), []
+        draws, kept_weights = draw(sum(ctx.sizes), query), []
         blocks = zip(*(split_blocks(x, layout) for x in (q, k, v, output)), strict=True)
         for (q_, k_, v_, out), mask, drawn in zip(
             blocks, layout.dense.masks, torch.split(draws, ctx.sizes), strict=True

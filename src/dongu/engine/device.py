@@ -156,3 +156,23 @@ def processor_vendor() -> str:
             if name.strip() == "vendor_id":
                 return value.strip()
     return ""
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that this process could still take: of a GPU, or of the machine or container; None if not known."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    found = []
+    with contextlib.suppress(OSError, LookupError, ValueError):
+        found.append(1024 * _numbers("/proc/meminfo")["MemAvailable:"])
+    with contextlib.suppress(OSError, LookupError, ValueError):  # "max" is no number
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        found.append(limit - used + _numbers(str(group / "memory.stat"))["inactive_file"])
+    return min(found, default=None) if device.type == "cpu" else None
+
+
+def _numbers(file: str) -> dict[str, int]:
+    """A file of the system with a name and a number on each line."""
+    return {line.split()[0]: int(line.split()[1]) for line in Path(file).read_text(encoding="utf-8").splitlines()}

@@ -23,7 +23,7 @@ class Dropout(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, dropped: int) -> Tensor:
-        bits = draw(hidden.numel(), hidden.device)
+        bits = draw(hidden.numel(), hidden)
         ctx.save_for_backward(bits)
         ctx.dropped, ctx.dtype = dropped, hidden.dtype
         kept = keep(hidden, to_width_of(bits, hidden.dtype), dropped)
@@ -61,9 +61,9 @@ def seed_draws(device: torch.device, seed: int) -> None:
         torch.cuda.default_generators[index].manual_seed(seed)
 
 
-def draw(count: int, device: torch.device) -> Tensor:
-    """(count,) draws, int16; each number from the generator makes four."""
-    bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=device).random_(-(2**63), None)
+def draw(count: int, like: Tensor) -> Tensor:
+    """(count,) draws, int16, where another tensor is; each number from the generator makes four."""
+    bits = like.new_empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     return bits.view(torch.int16)[:count]
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dongu.config import LORA_RATE, NUMBERS, RunConfig
 from dongu.data.order import epoch_order, padding_share
 from dongu.doctor.overview import SHOWN_LABELS, describe_columns, describe_labels, describe_rows
-from dongu.engine.device import describe_device
+from dongu.engine.device import describe_device, free_bytes
 from dongu.loop import Loop
 from dongu.model.head import NO_HEAD
 from dongu.model.load import usual_length
 from dongu.model.lora import count_beyond, count_parameters
 from dongu.model.probe import Probe
 from dongu.run.effort import precision_advice, precision_seconds
+from dongu.run.need import memory_need, said_of_memory
 from dongu.run.spared import tried
 from dongu.text import counted, listed, percent
 
@@ -53,6 +54,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
             f" seed {config.seed}; engine {_describe_engine(loop)}",
         ),
         *_describe_precision(loop),
+        *_describe_memory(loop),
         ("metrics", _describe_metrics(loop)),
         *_describe_alone(loop),
         *_describe_own(loop),
@@ -207,6 +209,14 @@ def _describe_precision(loop: Loop) -> Iterator[tuple[str, str]]:
     seconds, _ = tried(lambda: precision_seconds(loop))
     if seconds and (advice := precision_advice(loop.config.precision, seconds)):
         yield "precision", advice
+
+
+def _describe_memory(loop: Loop) -> Iterator[tuple[str, str]]:
+    """Nothing where it cannot be told; of a small need too, for what is free may be taken by others meanwhile."""
+    if loop.accelerator.is_main_process and (need := tried(lambda: memory_need(loop))[0]):
+        said, _ = tried(lambda: said_of_memory(loop, need, free_bytes(loop.accelerator.device)))
+        if said:
+            yield "memory", said
 
 
 def _describe_metrics(loop: Loop) -> str:

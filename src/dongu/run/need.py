@@ -1,0 +1,257 @@
+"""What memory the updates of a run need, found before the first of them."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dongu.data.collate import make_micro_batch
+from dongu.engine.packed import PaddingFree
+from dongu.engine.recompute import recompute_layers
+from dongu.engine.shard import own_part
+from dongu.errors import UsageError
+from dongu.loop import Loop
+from dongu.model.loss import logits_of
+from dongu.text import counted
+
+LOOKED_AT = 10_000  # updates, for the largest of them
+SHORTEST = 16  # tokens a row that are worth a try
+EVERY = ("--micro-batch-size 1", "--gradient-checkpointing", "--lora 16", "--base-precision bf16", "--max-length")
+SCORES_A_TOKEN = 768  # that take the memory of a token's other activations, in a model of BERT's shape
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of one process. `peak` is of all together: activations go while gradients come."""
+
+    weights: int
+    gradients: int
+    optimizer_state: int
+    activations: int | None  # that the forward pass of the largest micro-batch leaves for backward
+    peak: int
+    rows: int  # of that micro-batch
+    tokens: int
+
+
+def memory_need(loop: Loop) -> Need | None:
+    """What the loop's updates need; None where parts of the user's own decide, which are not called once more."""
+    own, sharded = loop.given, loop.is_sharded
+    if own.model is not None or own.loss is not None or own.optimizer is not None or own.update is not None:
+        return None
+    if any(module._forward_hooks or module._forward_pre_hooks for module in loop.model.modules()) and not sharded:
+        return None
+    rows = largest_micro_batch(loop)
+    if not sharded:
+        return rehearse(loop, rows)
+    parameters = [*loop.model.parameters()]
+    weights, gradients = (sum(map(size_of, each)) for each in (parameters, [p for p in parameters if p.requires_grad]))
+    return Need(weights, gradients, 2 * gradients, None, weights + 3 * gradients, len(rows), 0)
+
+
+def said_of_memory(loop: Loop, need: Need, free: int | None) -> str:
+    """The need in words; where it is more than is free beside the weights, which are there already, what would fit."""
+    state = f"weights {_gb(need.weights)}, gradients {_gb(need.gradients)}, optimizer {_gb(need.optimizer_state)}"
+    if need.activations is None:
+        said = f"{_gb(need.peak)} GB a process and the activations, which are not known: {state}"
+    else:
+        of = f"{counted(need.rows, 'row')} with {counted(need.tokens, 'token')}"
+        said = f"{_gb(need.peak)} GB at most at once: {state}, activations {_gb(need.activations)} of {of}"
+    if free is None or need.peak - need.weights <= free:
+        return said
+    fitting = [f"{option} ({_gb(peak)})" for option, peak in smaller(loop, need, free) if peak - need.weights <= free]
+    hint = f"would fit: {', '.join(fitting)}" if fitting else "give several of " + ", ".join(EVERY) + " at once"
+    return f"{said}; more than is free, {_gb(free)} GB beside the weights; {hint}"
+
+
+def smaller(loop: Loop, need: Need, free: int) -> Iterator[tuple[str, int]]:
+    """Options that the run does not have yet, and the peak that it would have with each."""
+    config, peak = loop.config, need.peak
+    if need.activations is not None:
+        rows, size = largest_micro_batch(loop), need.rows
+        while size > 1 and peak - need.weights > free:
+            size //= 2
+            peak = rehearse(loop, rows[:size]).peak
+        if size < need.rows:
+            yield f"--micro-batch-size {size}", peak
+        if not config.gradient_checkpointing:
+            with suppress(UsageError):
+                yield "--gradient-checkpointing", rehearse(loop, rows, recomputed=True).peak
+    frozen = max(need.peak - need.gradients - need.optimizer_state, need.weights + (need.activations or 0))
+    if config.lora is None:
+        yield "--lora 16", frozen
+        yield "--lora 16 --base-precision bf16", frozen - need.weights // 2
+    if need.activations:
+        longest = int(loop.train_updates.split.pieces.tokens.lengths.max())
+        fixed = need.peak - need.weights - need.activations
+        length = int(longest * (free - fixed) / need.activations)
+        if length >= SHORTEST:
+            yield f"--max-length {length}", need.weights + free
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2g}" if size < 1e9 else f"{size / 1e9:.1f}"
+
+
+def largest_micro_batch(loop: Loop) -> np.ndarray:
+    """The rows of the micro-batch that takes most memory, (rows,), in the first epoch as far as it is looked through.
+
+    A share of an update that falls to a process is cut as if there were no other process.
+    """
+    updates, steps = loop.train_updates, min(loop.total_steps, loop.steps_per_epoch, LOOKED_AT)
+    rows = np.concatenate([updates.rows(step) for step in range(steps)])
+    lengths = updates.split.pieces.tokens.lengths[updates.split.drawn(rows, updates.seed, 0)].astype(np.int64)
+    starts = np.arange(0, len(rows), micro_batch_rows(loop))
+    if loop.config.engine == "plain":  # rows are padded to the longest
+        lengths = np.repeat(np.maximum.reduceat(lengths, starts), np.diff([*starts, len(rows)]))
+    start = starts[np.add.reduceat(lengths * (lengths + SCORES_A_TOKEN), starts).argmax()]
+    return rows[start : start + starts[1]] if len(starts) > 1 else rows
+
+
+def micro_batch_rows(loop: Loop) -> int:
+    """Of one forward pass."""
+    return min(loop.train_updates.micro_batch_size, -(-loop.config.batch_size // loop.accelerator.num_processes))
+
+
+def rehearse(loop: Loop, rows: np.ndarray, *, recomputed: bool = False) -> Need:
+    """One update, by a copy of the model whose tensors have shapes and no memory; nothing of the loop moves.
+
+    Every operation of forward and backward is called as in a real update, on the same device and so by the same
+    kernels, and gives what has the size of its result: so no family of models needs a formula.
+
+    Args:
+        loop: whose update it is.
+        rows: of its largest micro-batch.
+        recomputed: whether it is to be with --gradient-checkpointing, whatever the loop does.
+    """
+    split, device = loop.train_updates.split, loop.accelerator.device
+    micro_batch = make_micro_batch(split.pieces, loop.collate, split.drawn(rows, loop.config.seed, 0), 0)
+    inputs = {name: x.float() if x.is_floating_point() else x for name, x in micro_batch.to(device).items()}
+    inputs.pop("labels", None)
+    count = Count()
+    model = hollow_copy(loop.model, count)
+    weights = count.now
+    if recomputed:
+        recompute_layers(model)
+    is_packed = isinstance(loop.accelerator.unwrap_model(loop.engine), PaddingFree)
+    engine = PaddingFree(model) if is_packed else model
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = sum(map(size_of, learning))
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if len(rows) < loop.config.batch_size // loop.accelerator.num_processes:  # others have been before
+            for parameter in learning:
+                parameter.grad = torch.empty_like(parameter)
+        before = count.now
+        with loop.accelerator.autocast():
+            loss = logits_of(engine(**inputs)).float().sum()
+        activations = count.now - before
+        loss.backward()  # type: ignore[no-untyped-call]
+    buckets = gradients if loop.accelerator.num_processes > 1 else 0  # in which DDP sends them
+    state = 2 * gradients
+    peak = max(count.peak, weights + gradients + step_bytes(loop, learning)) + state + buckets
+    return Need(weights, gradients + buckets, state, activations, peak, len(rows), micro_batch.tokens)
+
+
+def hollow_copy(model: Any, count: Count) -> Any:
+    """The model with tensors that take no memory."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        learns = isinstance(tensor, nn.Parameter) and tensor.requires_grad
+        made: Any = Hollow.of(tensor.detach().to("meta"), tensor.device, count, requires_grad=learns)
+        made._is_param = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = made
+    copied = copy.deepcopy(model, memo)
+    copied.__dict__.pop("forward", None)  # which Accelerate has bound to the model that was copied
+    return copied
+
+
+def step_bytes(loop: Loop, learning: list[nn.Parameter]) -> int:
+    """What a step of AdamW needs for a moment: nothing fused, else two of a parameter, or on CUDA one of all."""
+    if loop.optimizer.defaults.get("fused"):
+        return 0
+    sizes = [size_of(parameter) for parameter in learning]
+    return sum(sizes) if loop.accelerator.device.type == "cuda" else 2 * max(sizes)
+
+
+def size_of(tensor: Tensor) -> int:
+    """Bytes that this process holds of it."""
+    return int(own_part(tensor).nbytes)
+
+
+class Count:
+    """Bytes of the storages that are alive now, and of those that ever were together."""
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+        self._alive: dict[int, Any] = {}
+
+    def add(self, storage: Any) -> None:
+        """One more, unless it is counted already; until nobody holds it."""
+        key, size = id(storage), storage.nbytes()
+        if key not in self._alive:
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            self._alive[key] = weakref.ref(storage, lambda _: self._forget(key, size))
+
+    def _forget(self, key: int, size: int) -> None:
+        del self._alive[key]
+        self.now -= size
+
+
+class Hollow(Tensor):
+    """A tensor of a device that has all but memory: an operation on it is made on PyTorch's `meta` device.
+
+    PyTorch's own FakeTensor is the same and takes two to three times as long: 1.3 CPU seconds for MiniLM.
+    """
+
+    count: Count
+    bare: Tensor  # on the device `meta`; its storage is what is counted
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @staticmethod
+    def of(bare: Tensor, device: torch.device, count: Count, *, requires_grad: bool = False) -> Hollow:
+        """One of a tensor on the device `meta`."""
+        made: Any = Tensor._make_wrapper_subclass(
+            Hollow, bare.shape, strides=bare.stride(), storage_offset=bare.storage_offset(), dtype=bare.dtype,
+            device=device, requires_grad=requires_grad,
+        )  # fmt: skip
+        made.bare, made.count = bare, count
+        count.add(bare.untyped_storage())
+        return made  # type: ignore[no-any-return]
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """What `func` gives has the shape that the real one has, and no memory."""
+        given: dict[int, Hollow] = {}
+        args, kwargs = _bared(args, given), {name: _bared(value, given) for name, value in (kwargs or {}).items()}
+        if kwargs.get("device") is not None:
+            kwargs["device"] = torch.device("meta")
+        return _hollow(func(*args, **kwargs), given)
+
+
+def _bared(value: Any, given: dict[int, Hollow]) -> Any:
+    """Arguments on the device `meta`; `given` takes those that were hollow."""
+    if isinstance(value, Hollow):
+        given[id(value.bare)] = value
+        return value.bare
+    if isinstance(value, Tensor):
+        return value.to("meta")
+    return [_bared(each, given) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _hollow(value: Any, given: dict[int, Hollow]) -> Any:
+    """Results as hollow tensors; what was changed in place is the argument that it was."""
+    if isinstance(value, Tensor):
+        known, like = given.get(id(value)), next(iter(given.values()))
+        return Hollow.of(value, like.device, like.count) if known is None else known
+    return type(value)(_hollow(each, given) for each in value) if isinstance(value, list | tuple) else value
