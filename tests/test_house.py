@@ -150,6 +150,7 @@ def test_nothing_banned_is_called() -> None:
 
 
 READS_DATA = {
+    "dongu.data.remote",
     "dongu.data.readers",
     "dongu.data.download",
     "dongu.data.archives",

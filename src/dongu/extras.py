@@ -15,6 +15,8 @@ def require_extras(config: RunConfig) -> None:
     Raises:
         UsageError: an option needs a package that is not installed.
     """
+    if config.data and "://" in config.data:
+        require_protocol(config.data)
     if config.lora is not None and not _installed("peft"):
         raise UsageError("needs the package peft", where="--lora", hint=install_hint("lora"))
     for name in config.track or ():
@@ -29,6 +31,32 @@ def require_optuna() -> None:
     """
     if not _installed("optuna"):
         raise UsageError("needs the package optuna", where="dongu tune", hint=install_hint("tune"))
+
+
+def require_protocol(address: str) -> None:
+    """
+    Raises:
+        UsageError: fsspec needs a package to read the address that is not installed, or it has a password in it.
+    """
+    protocol, _, rest = address.partition("://")
+    user, at, host = rest.partition("/")[0].rpartition("@")
+    if at and ":" in user:
+        hint = "give it as the store's own programs take it: the environment, or a file of credentials"
+        raise UsageError("has a password in it, which a run would record", where=f"{protocol}://…@{host}", hint=hint)
+    if not is_fsspec(protocol):
+        return
+    from fsspec.registry import known_implementations
+
+    package = known_implementations[protocol]["class"].partition(".")[0]
+    if not _installed(package):
+        raise UsageError(f"needs the package {package}", where=f"{protocol}://", hint=f"pip install {package}")
+
+
+def is_fsspec(protocol: str) -> bool:
+    """Whether fsspec reads it, and not `--download` by itself: http alone is read by anybody on the way."""
+    from fsspec.registry import known_implementations
+
+    return protocol in known_implementations and protocol not in ("http", "https")
 
 
 def _installed(package: str) -> bool:

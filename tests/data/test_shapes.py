@@ -35,7 +35,8 @@ from dongu.data.download import _SafeRedirects
 from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
 from dongu.doctor.checkup import check_up
-from dongu.errors import DataError
+from dongu.errors import DataError, UsageError
+from dongu.extras import require_extras
 
 Columns = Mapping[str, Any]
 
@@ -732,6 +733,49 @@ def test_an_address_is_fetched_if_that_is_asked_for_and_pinned(monkeypatch: pyte
     monkeypatch.setattr("dongu.data.download._opener", lambda: Server(gzip.compress(CSV + b"x,y\n")))
     with pytest.raises(DataError, match="another content than it had"):
         read_source(source.place, config)
+
+
+def test_what_fsspec_reads_is_read_as_files_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import fsspec
+
+    monkeypatch.setenv("DONGU_CACHE", str(tmp_path))
+    store = fsspec.filesystem("memory")
+    store.pipe(
+        {"/own/train.csv.gz": gzip.compress(CSV), "/own/test.jsonl": JSONL.encode(), "/own/a.parquet": parquet()}
+    )
+    one, pattern = read_source("memory://own/train.csv.gz"), read_source("memory://own/*.parquet")
+    folder = read_source("memory://own")
+    assert one.splits["train"].columns == pattern.splits["train"].columns == ROWS
+    assert {**folder.splits}.keys() >= {"train", "test"}
+    assert folder.splits["test"].columns == ROWS
+    assert (one.name, folder.name) == ("train", "own")
+    assert str(folder.splits["train"].origin) == "memory://own/train.csv.gz"
+    assert one.place == f"memory://own/train.csv.gz#sha256={hashlib.sha256(gzip.compress(CSV)).hexdigest()}"
+    assert not list(tmp_path.iterdir())
+    for source in (one, folder, pattern):
+        assert read_source(source.place).place == source.place
+    store.pipe({"/own/train.csv.gz": gzip.compress(CSV + b"x,y\n"), "/own/bad.csv": b"text,label\na,b,c\n"})
+    for source in (one, folder):
+        with pytest.raises(DataError, match="another content than it had"):
+            read_source(source.place)
+    with pytest.raises(DataError, match=r"memory://own/bad.csv:2"):
+        read_source("memory://own/bad.csv")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_source("memory://own/none.csv")
+    store.rm("/own", recursive=True)
+
+
+def test_what_an_address_lacks_is_said_first() -> None:
+    config = make_config({"data": "s3://bucket/a.csv", "download": True})
+    with pytest.raises(UsageError, match="needs the package s3fs") as lacking:
+        require_extras(config)
+    assert "pip install s3fs" in str(lacking.value)
+    with pytest.raises(UsageError, match="has a password in it") as secret:
+        read_source("s3://key:topsecret@bucket/a.csv")
+    assert "topsecret" not in str(secret.value)
+    assert "key" not in str(secret.value)
+    with pytest.raises(DataError, match="not read unless that is asked for"):
+        read_source("ftp://example.org/a.csv")
 
 
 def test_redirects_stay_https() -> None:

@@ -69,7 +69,11 @@ def read_address(address: str, config: RunConfig) -> tuple[str, Table]:
     """
     bare, _, fragment = address.partition("#")
     if urlsplit(bare).scheme != "https":
-        raise data_error(address, "only https:// addresses are read", "fetch the file first: curl -LO ADDRESS")
+        raise data_error(
+            address,
+            "only https:// addresses and fsspec's are read",
+            "fetch the file first: curl -LO ADDRESS",
+        )
     if not config.download:
         hint = "--download fetches it; or fetch the file first: curl -LO ADDRESS"
         raise data_error(address, "an address is not read unless that is asked for", hint)

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dongu.config import RunConfig
@@ -26,7 +26,9 @@ from dongu.data.readers import (
     stem_of,
     table_of_arrow,
 )
+from dongu.data.remote import read_remote
 from dongu.data.table import BadRow, Table, as_cell, check_names, data_error, reason_of
+from dongu.extras import is_fsspec
 from dongu.hub import ask_commit, asked, commit_of, out_of_reach, refusal, say_cached, split_commit, split_revision
 from dongu.text import file_name
 
@@ -114,6 +116,10 @@ def _read_name(name: str, config: RunConfig) -> Source:
     kind = path_kind(path) if name.strip() else None
     if name == STANDARD_INPUT and kind is None:
         return Source("data", {"train": read_standard_input(config)})
+    if kind is None and "://" in name and is_fsspec(name.partition("://")[0]):
+        address, (splits, not_read) = read_remote(name, config)
+        last = PurePosixPath(address.partition("#")[0].partition("://")[2].rstrip("/")).name
+        return Source(stem_of(last) or re.sub(r"\W+", "-", last).strip("-") or "data", splits, None, address, not_read)
     if kind is None and "://" in name:
         address, table = read_address(name, config)
         return Source(stem_of(address_file(address)) or "data", {"train": table}, place=address)

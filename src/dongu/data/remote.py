@@ -1,0 +1,125 @@
+"""Files and folders that fsspec reads: `s3://…`, `gs://…`, `memory://…` and its other protocols."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dongu.config import RunConfig
+from dongu.data.download import MOST_BYTES
+from dongu.data.folders import Found, read_files, read_folder
+from dongu.data.pages import cache_folder
+from dongu.data.readers import read_file
+from dongu.data.table import Places, Table, data_error, reason_of
+from dongu.errors import DataError
+from dongu.extras import require_protocol
+from dongu.files import storage
+
+_PINNED = re.compile(r"(.*)#sha256=([0-9a-f]{64})", re.DOTALL)
+_PATTERN = re.compile(r"[*?\[]")
+_LOCAL = ("memory", "file", "local")  # which nothing is fetched for
+_READ_BYTES = 1 << 20
+
+
+def read_remote(address: str, config: RunConfig) -> tuple[str, Found]:
+    """The address with the digest of what lies there, and the splits of the file, the folder or the pattern.
+
+    Args:
+        address: perhaps with `#sha256=…`, as a run records it: then it has to be the same content.
+        config: whether it may be fetched, and how it is read.
+
+    Raises:
+        UsageError: the package of its protocol is missing, or it has a password in it.
+        DataError: it cannot be read, or is not what it was.
+        StorageError: there is no room for it here.
+    """
+    require_protocol(address)
+    pinned = _PINNED.fullmatch(address)
+    bare, known = (pinned[1], pinned[2]) if pinned else (address, None)
+    if bare.partition("://")[0] not in _LOCAL and not config.download:
+        hint = "--download fetches it; or fetch the files first"
+        raise data_error(address, "an address is not read unless that is asked for", hint)
+    with storage(cache_folder()):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        here = tempfile.TemporaryDirectory(prefix="fetched-", dir=cache_folder())
+    with here as name:
+        folder = Path(name)
+        digest, kind = _fetch(bare, folder)
+        if known not in (None, digest):
+            raise data_error(bare, "has another content than it had", "leave #sha256=… out to take the new one")
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        root = bare if kind == "folder" else bare.rpartition("/")[0]
+        try:
+            if kind == "folder":
+                splits, not_read = read_folder(folder, config)
+            elif kind == "pattern":
+                splits, not_read = read_files(files, bare, config)
+            else:
+                splits, not_read = {"train": read_file(files[0], config)}, ()
+        except DataError as error:  # where it lies for the moment says nothing
+            what, where, hint = (text.replace(name, root) for text in (error.what, error.where, error.hint))
+            raise data_error(where, what, hint) from error
+        return f"{bare}#sha256={digest}", ({split: _moved(t, name, root) for split, t in splits.items()}, not_read)
+
+
+def _fetch(bare: str, folder: Path) -> tuple[str, str]:
+    """Copies what lies there into the folder; gives its digest, and whether it is a file, a folder or a pattern."""
+    from fsspec.core import url_to_fs
+
+    try:
+        system, path = url_to_fs(bare)
+        is_pattern = bool(_PATTERN.search(path))
+        if is_pattern:
+            found, root = [file for file in system.glob(path) if system.isfile(file)], ""
+        elif system.isdir(path):
+            found, root = system.find(path), path.rstrip("/") + "/"
+        else:
+            found, root = [path], ""
+        if not found:
+            raise FileNotFoundError("nothing is there")
+        digests, left = [], MOST_BYTES
+        for file in sorted(found):
+            name = file.removeprefix(root) if root else PurePosixPath(file).name
+            if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute() or (folder / name).exists():
+                raise ValueError(f"two files are called {name}, or one leads elsewhere")
+            digest = hashlib.sha256()
+            with system.open(file, "rb") as source:
+                parts = _parts(source, left)
+                with storage(cache_folder()):
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    target = (folder / name).open("wb")
+                with target:
+                    for part in parts:
+                        digest.update(part)
+                        left -= len(part)
+                        with storage(cache_folder()):
+                            target.write(part)
+            digests.append((name, digest.hexdigest()))
+    except (OSError, ValueError, RuntimeError) as error:  # object stores raise their own kinds of these
+        raise data_error(
+            bare, f"cannot be read ({reason_of(error)})", "check the address and the access to it"
+        ) from error
+    if not root and not is_pattern:
+        return digests[0][1], "file"
+    return hashlib.sha256(repr(digests).encode()).hexdigest(), "pattern" if is_pattern else "folder"
+
+
+def _parts(file: Any, limit: int) -> Iterator[bytes]:
+    while part := file.read(_READ_BYTES):
+        limit -= len(part)
+        if limit < 0:
+            raise ValueError(f"it is larger than {MOST_BYTES:,} bytes: fetch it with another program")
+        yield part
+
+
+def _moved(table: Table, old: str, new: str) -> Table:
+    """The table with the address as its origin, and not the folder that its copy lies in."""
+    origin = table.origin.replace(old, new)
+    if isinstance(table.origin, Places):
+        origin = Places(origin, table.origin.starts, [each.replace(old, new) for each in table.origin.names])
+    return replace(table, origin=origin)
