@@ -22,7 +22,7 @@ from dongu.loop import Loop
 from dongu.model.loss import logits_of
 from dongu.text import counted
 
-LOOKED_AT = 10_000  # updates, for the largest of them
+LOOKED_UPDATES = 10_000  # for the largest of them
 SHORTEST = 16  # tokens a row that are worth a try
 EVERY = ("--micro-batch-size 1", "--gradient-checkpointing", "--lora 16", "--base-precision bf16", "--max-length")
 SCORES_A_TOKEN = 768  # that take the memory of a token's other activations, in a model of BERT's shape
@@ -105,7 +105,7 @@ def largest_micro_batch(loop: Loop) -> np.ndarray:
 
     A share of an update that falls to a process is cut as if there were no other process.
     """
-    updates, steps = loop.train_updates, min(loop.total_steps, loop.steps_per_epoch, LOOKED_AT)
+    updates, steps = loop.train_updates, min(loop.total_steps, loop.steps_per_epoch, LOOKED_UPDATES)
     rows = np.concatenate([updates.rows(step) for step in range(steps)])
     lengths = updates.split.pieces.tokens.lengths[updates.split.drawn(rows, updates.seed, 0)].astype(np.int64)
     starts = np.arange(0, len(rows), micro_batch_rows(loop))
