@@ -223,7 +223,7 @@ def _describe_metrics(loop: Loop) -> str:
     metrics = loop.metrics
     positive = f" (--positive {metrics.label_names[1]})" if "f1" in metrics.names else ""
     threshold = ", with a threshold set there" if metrics.task == "multi-label" else ""
-    return f"{', '.join(metrics.names)}{positive}; the best {metrics.main} on validation is kept{threshold}"
+    return f"{', '.join(metrics.names)}{positive}; the best {metrics.main} is kept{threshold}"
 
 
 def _millions(number: int) -> str:

@@ -58,17 +58,23 @@ def memory_need(loop: Loop) -> Need | None:
 
 def said_of_memory(loop: Loop, need: Need, free: int | None) -> str:
     """The need in words; where it is more than is free beside the weights, which are there already, what would fit."""
-    state = f"weights {_gb(need.weights)}, gradients {_gb(need.gradients)}, optimizer {_gb(need.optimizer_state)}"
+    unit, factor = ("GB", 1e9) if need.peak >= 1e9 else ("MB", 1e6)
+
+    def of(size: int) -> str:
+        digits = 1 if unit == "GB" else 0 if size >= 1e7 else 2
+        return f"{size / factor:.{digits}f}"
+
+    said = f"weights {of(need.weights)}, gradients {of(need.gradients)}, optimizer {of(need.optimizer_state)}"
     if need.activations is None:
-        said = f"{_gb(need.peak)} GB a process and the activations, which are not known: {state}"
+        said = f"{of(need.peak)} {unit} a process and the activations, which are not known: {said}"
     else:
-        of = f"{counted(need.rows, 'row')} with {counted(need.tokens, 'token')}"
-        said = f"{_gb(need.peak)} GB at most at once: {state}, activations {_gb(need.activations)} of {of}"
+        said = f"{of(need.peak)} {unit}: {said}, activations {of(need.activations)}"
     if free is None or need.peak - need.weights <= free:
         return said
-    fitting = [f"{option} ({_gb(peak)})" for option, peak in smaller(loop, need, free) if peak - need.weights <= free]
+    said += f" of {counted(need.rows, 'row')} with {counted(need.tokens, 'token')}"
+    fitting = [f"{option} ({of(peak)})" for option, peak in smaller(loop, need, free) if peak - need.weights <= free]
     hint = f"would fit: {', '.join(fitting)}" if fitting else "give several of " + ", ".join(EVERY) + " at once"
-    return f"{said}; more than is free, {_gb(free)} GB beside the weights; {hint}"
+    return f"{said}; more than is free, {of(free)} {unit} beside the weights; {hint}"
 
 
 def smaller(loop: Loop, need: Need, free: int) -> Iterator[tuple[str, int]]:
@@ -96,10 +102,6 @@ def smaller(loop: Loop, need: Need, free: int) -> Iterator[tuple[str, int]]:
             yield f"--max-length {length}", need.weights + free
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2g}" if size < 1e9 else f"{size / 1e9:.1f}"
-
-
 def largest_micro_batch(loop: Loop) -> np.ndarray:
     """The rows of the micro-batch that takes most memory, (rows,), in the first epoch as far as it is looked through.
 
@@ -117,7 +119,8 @@ def largest_micro_batch(loop: Loop) -> np.ndarray:
 
 def micro_batch_rows(loop: Loop) -> int:
     """Of one forward pass."""
-    return min(loop.train_updates.micro_batch_size, -(-loop.config.batch_size // loop.accelerator.num_processes))
+    share = -(-loop.config.batch_size // loop.accelerator.num_processes)
+    return min(int(loop.train_updates.micro_batch_size), int(share))
 
 
 def rehearse(loop: Loop, rows: np.ndarray, *, recomputed: bool = False) -> Need:
