@@ -50,7 +50,7 @@ def test_a_run_fits_a_screen(
     assert run_command(["train", "data", "--model", "model", "--out", "run", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= WIDTH
-    assert len(lines) <= LINES
+    assert len(lines) <= LINES, "\n".join(lines)
     assert "warning" in "\n".join(lines)
 
 

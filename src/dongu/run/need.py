@@ -61,7 +61,7 @@ def said_of_memory(loop: Loop, need: Need, free: int | None) -> str:
     unit, factor = ("GB", 1e9) if need.peak >= 1e9 else ("MB", 1e6)
 
     def of(size: int) -> str:
-        digits = 1 if unit == "GB" else 0 if size >= 1e7 else 2
+        digits = 1 if unit == "GB" else 0 if size >= 1e7 else 1 if size >= 1e6 else 2
         return f"{size / factor:.{digits}f}"
 
     said = f"weights {of(need.weights)}, gradients {of(need.gradients)}, optimizer {of(need.optimizer_state)}"
