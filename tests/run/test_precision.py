@@ -47,7 +47,7 @@ def test_the_header_names_the_faster_precision(
         written.add((out / "metrics.jsonl").read_bytes())
         header = unwrapped(capsys.readouterr().out.partition("\nrun ")[0])
         said = SAID.get((precision, seconds))
-        assert (f"precision {said} metrics" in header) if said else ("products in bf16" not in header)
+        assert (f"precision {said} memory" in header) if said else ("products in bf16" not in header)
     assert len(written) == 1
 
 
