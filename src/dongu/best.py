@@ -128,7 +128,7 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
             results |= {ABSTAIN_BELOW: threshold, "abstained": []}
             if threshold is not None:
                 setattr(loop.model.config, ABSTAIN_BELOW, threshold)
-                if main:
+                if main or loop.is_sharded:  # which all gather for the first
                     save_best(loop, folder, applied, model=loop.model)
     calibration = None if applied is None else Calibration(applied, applied=True)
     constant = constant_answer(loop.metrics, loop.splits["train"].targets)
