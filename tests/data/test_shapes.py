@@ -873,6 +873,12 @@ def test_a_refusal_names_what_would_accept(
     assert hint in caught.value.hint
 
 
+def test_an_archive_may_unpack_to_so_much_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(bytes(1 << 29), 1))
+    with pytest.raises(DataError, match="more than 268,435,456 bytes"):
+        read_source(tmp_path / "a.csv.gz")
+
+
 def test_more_may_come_out_of_an_archive_if_it_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dongu.data.archives.FREE_BYTES", 1000)
     path = tmp_path / "a.csv.gz"

@@ -25,7 +25,11 @@ from drivers import Pool, forked, read_lines
 # What the engine computes → the model, options, and what `promises` says of it.
 CASES: dict[str, tuple[str, list[str], str]] = {
     "plain": ("bert", ["--engine", "plain", "--max-grad-norm", "0.2", "--abstain", "0.2"], "yes"),
-    "packed by hand": ("bert", ["--max-grad-norm", "0.2", "--class-weights", "class1=2"], "the weights are whole"),
+    "packed by hand": (
+        "bert",
+        ["--max-grad-norm", "0.2", "--class-weights", "class1=2", "--calibrate"],
+        "the weights are whole",
+    ),
     "packed, generic": ("qwen3", ["--max-grad-norm", "0.2"], "yes"),
     "gradient checkpointing": ("qwen3", ["--gradient-checkpointing", "--engine", "plain"], "yes"),
     "bf16": ("qwen3", ["--precision", "bf16"], "yes"),

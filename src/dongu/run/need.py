@@ -211,7 +211,7 @@ class Count:
 class Hollow(Tensor):
     """A tensor of a device that has all but memory: an operation on it is made on PyTorch's `meta` device.
 
-    PyTorch's own FakeTensor is the same and takes two to three times as long: 1.3 CPU seconds for MiniLM.
+    PyTorch's own FakeTensor says the same, and takes longer.
     """
 
     count: Count
