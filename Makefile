@@ -8,23 +8,26 @@ BIN := $(VENV)/bin
 # What is imported is compiled once, not again by each of the hundreds of processes that the tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-exhaustive test-crash test-all test-avx2 lint format docs javascript wheels picture parity \
+.PHONY: demo test test-crash test-ci test-exhaustive test-avx2 lint format docs javascript wheels picture parity \
 	quality startup clean
 
-demo: $(VENV)/installed  ## fine-tune the packaged model on a data set that the package writes: no network
+demo: $(VENV)/usable  ## fine-tune the packaged model on a data set that the package writes: no network
 	$(BIN)/dongu demo
 
-test: $(VENV)/installed  ## all tests but the next ones
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not crash"
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-test-crash: $(VENV)/installed  ## kills, signals, faults by the hundred and real launchers
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m crash
+test: $(VENV)/installed  ## five minutes: everything once
+	$(PYTEST) -m "not crash and not exhaustive"
 
-test-all: $(VENV)/installed  ## both in one call, so that no process waits for another in between
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+test-crash: $(VENV)/installed  ## kills, signals, faults by the hundred, real launchers, and more cases of the above
+	$(PYTEST) -m "crash and not exhaustive"
+
+test-ci: $(VENV)/installed  ## both in one call, so that no process waits for another in between
+	$(PYTEST) -m "not exhaustive"
 
 test-exhaustive: export DONGU_EXHAUSTIVE := 1
-test-exhaustive: test-crash  ## the crash tests with every kill, signal and fault of docs/reliability.md
+test-exhaustive: $(VENV)/installed  ## all cases, with every kill, signal and fault of docs/reliability.md
+	$(PYTEST)
 
 # What computes, as on a processor of 2017: no expectation may hang on the instructions of the one at hand.
 COMPUTING := engine/gradients engine/padding_free export/export model/lora model/models model/scale model/weights \
@@ -35,7 +38,7 @@ test-avx2: export ATEN_CPU_CAPABILITY := avx2
 test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
 test-avx2: export MKL_ENABLE_INSTRUCTIONS := AVX2
 test-avx2: $(VENV)/installed  ## what computes once more, without AVX-512 and bf16
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not crash" \
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not crash and not exhaustive" \
 		-k "$(strip $(COMPUTES))" $(foreach name,$(COMPUTING),tests/$(subst /,/test_,$(name)).py)
 
 lint: $(VENV)/installed  ## style and types
@@ -71,9 +74,14 @@ startup: $(VENV)/installed  ## seconds until --help answers
 	$(BIN)/python benchmarks/startup.py
 
 # Python compiles what is imported, when it is; pip would compile all that is installed, which takes as long again.
-$(VENV)/installed: pyproject.toml constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+$(VENV)/usable: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[offline,dev,docs]"
+	$(PIP_INSTALL) -e ".[offline]"
+	@touch $@
+
+$(VENV)/installed: $(VENV)/usable
+	$(PIP_INSTALL) -e ".[offline,dev,docs]"
 	@touch $@
 
 clean:

@@ -75,6 +75,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden-write", action="store_true", help="write tests/cli/golden/ anew (test_golden.py)")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `cases(test=A, ci=B)`, `make test` runs A of its cases and CI runs B, spread over all of them.
+
+    Those of `make test` come from the ones that bear no mark of their own.
+    """
+    cases: dict[tuple[str, str], list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("cases"):
+            cases.setdefault((str(item.path), getattr(item, "originalname", item.name)), []).append(item)
+    for found in cases.values():
+        mark = next(found[0].iter_markers("cases"))
+        quick = spread([item for item in found if not item.get_closest_marker("crash")], mark.kwargs["test"])
+        rest = [item for item in found if item not in quick]
+        in_ci = spread(rest, mark.kwargs["ci"] - len(quick))
+        for item in rest:
+            item.add_marker("crash" if item in in_ci else "exhaustive")
+
+
+def spread(items: list[pytest.Item], number: int) -> list[pytest.Item]:
+    """So many of them, at like distances."""
+    number = min(number, len(items))
+    return [items[((2 * i + 1) * len(items) - number) // (2 * number)] for i in range(number)]
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection to anywhere but this machine fails the test."""

@@ -89,7 +89,7 @@ reveal_type(dongu.compare("a", "b").pairs)
 WRONG = {4: "epoch", 5: "batch_size", 6: "engine", 8: "fold"}  # line: what the checker names
 
 
-@pytest.mark.crash
+@pytest.mark.exhaustive
 def test_a_type_checker_knows_the_options(tmp_path: Path) -> None:
     (tmp_path / "snippet.py").write_text(SNIPPET, encoding="utf-8")
     (tmp_path / "mypy.ini").write_text(

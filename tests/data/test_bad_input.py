@@ -655,6 +655,7 @@ def test_what_is_cut_is_counted(
     assert "1 of all rows (20.0%) are cut at 64" in capsys.readouterr().out
 
 
+@pytest.mark.crash
 def test_much_at_once(trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten thousand texts, a text of 5 MB, and none at all."""
     for content, answers in ((b"a\tfilm\n" * 10_000, 10_000), (b"film " * 10**6 + b"\tgood\n", 1), (b"", 0)):

@@ -176,6 +176,7 @@ def many_rows(path: Path, count: int) -> int:
     return path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+@pytest.mark.cases(test=0, ci=2)
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json"])
 def test_reading_takes_the_memory_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(cells, "PAGE_ROWS", 500)

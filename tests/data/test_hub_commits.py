@@ -68,6 +68,7 @@ def train(out: Path, *arguments: str) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.crash
 @pytest.mark.found("hub-commit")
 def test_a_repeated_run_is_made_of_the_same_commits(
     published: Hub, folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -354,6 +354,7 @@ def test_a_pair_by_the_names_of_the_hub() -> None:
 # --- the whole way
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.found("labels-numbers-in-lists")
 @pytest.mark.found("labels-separator")
 @pytest.mark.parametrize(

@@ -272,6 +272,7 @@ def spoilt(draw: st.DrawFn, content: bytes) -> bytes:
     return content if encoding is None else content.decode("latin-1").encode(encoding)
 
 
+@pytest.mark.cases(test=3, ci=6)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_spoilt_file_is_a_table_or_an_error(suffix: str) -> None:
     @examples(125)
@@ -284,6 +285,7 @@ def test_a_spoilt_file_is_a_table_or_an_error(suffix: str) -> None:
     check()
 
 
+@pytest.mark.cases(test=4, ci=9)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_any_bytes_are_a_table_or_an_error(suffix: str) -> None:
     soup = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.sampled_from([b"a", b"1", b"b\n"])), max_size=12)

@@ -220,6 +220,7 @@ def test_contradictions(options: dict[str, Any]) -> None:
         make_config(options)
 
 
+@pytest.mark.crash
 def test_a_run_comes_again_by_its_own_record(tiny_model: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "reviews.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in reviews(60)), encoding="utf-8")

@@ -205,6 +205,7 @@ RUN: dict[str, tuple[list[str], str]] = {
 }
 
 
+@pytest.mark.cases(test=2, ci=6)
 @pytest.mark.parametrize("name", RUN)
 def test_a_recipe_runs(name: str, make_bench: Callable[[], Bench]) -> None:
     bench, (commands, file) = make_bench(), RUN[name]
@@ -230,6 +231,7 @@ def end_at_step_3(patch: pytest.MonkeyPatch, number: signal.Signals) -> None:
 STOPPED = {"slurm.sh": signal.SIGUSR1, "several-machines.sh": signal.SIGUSR1, "preemptible.sh": signal.SIGTERM}
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize(("name", "number"), STOPPED.items())
 def test_a_recipe_goes_on_after_a_signal(
     name: str, number: signal.Signals, make_bench: Callable[[], Bench], monkeypatch: pytest.MonkeyPatch

@@ -69,6 +69,7 @@ def test_there_are_a_dozen_and_each_is_short() -> None:
     assert max(lines.values()) < 60, lines
 
 
+@pytest.mark.cases(test=4, ci=12)
 @pytest.mark.parametrize("name", PARTS)
 def test_an_update_is_the_same_however_it_is_split(
     name: str, data: Path, tiny_model: Callable[..., str], teacher: str, monkeypatch: pytest.MonkeyPatch
@@ -97,6 +98,7 @@ def test_an_update_is_the_same_however_it_is_split(
             assert float((one - other).norm()) <= 1e-6 * max(float(one.norm()), 1e-9)
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize("name", MOST_AS_CRASH)
 def test_two_processes_train_as_one(name: str, command: Any, make_pool: Callable[..., Pool], tmp_path: Path) -> None:
     """Without dropout, which is drawn by the micro-batch."""
@@ -120,6 +122,7 @@ def cut_off(journal: Journal, step: dongu.Step) -> None:
 write_step = Journal.step
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize("name", MOST_AS_CRASH)
 def test_killed_and_started_again_it_ends_in_the_same_bytes(
     name: str, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

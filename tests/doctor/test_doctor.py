@@ -193,6 +193,7 @@ def test_a_row_that_begins_on_a_later_line(looked_at: Callable[..., Checkup]) ->
     assert found.examples[0].text == "two lines"
 
 
+@pytest.mark.crash
 def test_the_answer_does_not_hang_on_the_hashes_of_a_process(tmp_path: Path) -> None:
     write_csv(tmp_path / "all.csv", [*ENOUGH, *ENOUGH[:9], *((text.upper(), "yes") for text, _ in ENOUGH[:9])])
     said = {
@@ -367,6 +368,7 @@ def test_what_nobody_foresaw_is_an_error_too(looked_at: Callable[..., Checkup]) 
 # --- lengths
 
 
+@pytest.mark.cases(test=5, ci=16)
 @pytest.mark.parametrize("family", [*FAMILIES, *DECODERS, "xlnet"])
 def test_the_limit_is_the_models(
     family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path

@@ -188,7 +188,7 @@ def assert_plain(*scripts: Path, all_of_them: bool = True) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=pytest.mark.crash)])
+@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_a_pair_by_the_command(
     alone: bool,
     work: Path,
@@ -264,6 +264,7 @@ CASES: dict[str, tuple[Callable[[Path], str], str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.cases(test=1, ci=4)
 @pytest.mark.parametrize("case", [some(name, "numbers", "a decoder in bf16", "numbers with LoRA") for name in CASES])
 def test_in_this_process(case: str, work: Path, tiny_model: Callable[..., str]) -> None:
     make_data, family, options = CASES[case]
@@ -273,6 +274,7 @@ def test_in_this_process(case: str, work: Path, tiny_model: Callable[..., str]) 
     assert_plain(script, all_of_them="LoRA" not in case)
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize("kind", ["single", "several", "numbers"])
 def test_rows_that_no_script_reads_are_written_for_it(
     kind: str, work: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
@@ -328,6 +330,7 @@ def be_one_of_two(rank: int, port: int, job: Callable[[], Any]) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.cases(test=1, ci=1)
 @pytest.mark.parametrize("accumulates", [False, pytest.param(True, marks=pytest.mark.crash)])
 def test_on_two_processes(accumulates: bool, work: Path, tiny_model: Callable[..., str]) -> None:
     """Each time an epoch ends with an update of one row, so one process has none."""
@@ -349,6 +352,7 @@ def test_on_two_processes(accumulates: bool, work: Path, tiny_model: Callable[..
     assert_plain(script, all_of_them=not accumulates)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.crash  # seconds for each of its steps; tiny models do the same above
 @real_data
 def test_real_pairs_with_minilm(work: Path) -> None:
@@ -432,6 +436,7 @@ STOPS: dict[str, tuple[str, str, int]] = {  # what stops it, when it is called s
 }
 
 
+@pytest.mark.cases(test=0, ci=2)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its log is open, as after a kill
 @pytest.mark.parametrize("stop", [some(name, "in a checkpoint", "in a model") for name in STOPS])
 def test_a_script_goes_on_where_it_was_stopped(
@@ -586,6 +591,7 @@ WITH_PARTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its log is open, as after a kill
 @pytest.mark.parametrize("name", [some(name, "balanced_order") for name in WITH_PARTS])
 def test_parts_of_ones_own_are_copied(name: str, work: Path, tiny_model: Callable[..., str]) -> None:
@@ -748,6 +754,7 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize(
     ("kind", "alone"),
     [
@@ -802,6 +809,7 @@ def test_a_script_has_at_most_200_lines(kind: str, alone: bool, work: Path, tiny
 # --- the rows held out
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize("kind", ["two classes", "several labels", "numbers"])
 def test_a_script_holds_out_the_rows_that_the_house_does(kind: str, work: Path, tiny_model: Callable[..., str]) -> None:
     """Its own lines, executed on other rows: of many texts and of few, which stand with one label and with several."""

@@ -24,6 +24,7 @@ for _ in range(12):
 """
 
 
+@pytest.mark.crash
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no glibc here")
 def test_a_freed_block_is_used_again_and_not_faulted_in_again() -> None:
     done = subprocess.run([sys.executable, "-c", BLOCKS], capture_output=True, text=True, check=True, timeout=HANGS)

@@ -47,6 +47,7 @@ def test_what_is_read_and_what_is_left(there: list[bool], waiting: int, taken: l
     assert [each.number for each in seen] == list(range(len(there)))
 
 
+@pytest.mark.crash
 def test_a_run_whose_numbers_come_late_writes_the_same(
     tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

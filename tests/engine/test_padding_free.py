@@ -74,6 +74,7 @@ def assert_same(model: Any, inputs: Mapping[str, Tensor], logits: float, gradien
         assert float((got_gradients[name] - gradient).norm()) <= bound, name
 
 
+@pytest.mark.cases(test=32, ci=64)
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("family", COVERED)
@@ -127,6 +128,7 @@ def test_half_precision_is_near(tiny_model: Callable[..., str]) -> None:
         assert (packed - wanted).abs().max() < 1.5 * (plain - wanted).abs().max() + 0.01 * scale, family
 
 
+@pytest.mark.cases(test=2, ci=5)
 @pytest.mark.parametrize(
     "family", ["bert", "distilbert", "mpnet", "modernbert", "electra", "albert", "gpt2", "deberta-v2"]
 )

@@ -162,6 +162,7 @@ def test_the_graph_answers_as_predict_does(exported: tuple[Path, dict[str, Any]]
             assert found == pytest.approx(answer["probabilities"], abs=1e-5)
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize("kind", ["classes", "sets", "numbers"])
 def test_the_example_of_the_readme_runs(
     kind: str, runs: Callable[[str], Path], exported: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
@@ -237,6 +238,7 @@ def test_javascript_answers_as_the_model_does(
         assert np.array(found) == pytest.approx(classifier.logits(split), rel=1e-4, abs=1e-4), text
 
 
+@pytest.mark.cases(test=2, ci=6)
 @pytest.mark.parametrize("family", ["distilbert", "roberta", "mpnet", "modernbert", "gpt2", "llama"])
 def test_families(family: str, tiny_model: Callable[..., str], tmp_path: Path) -> None:
     """Rows of other numbers and lengths than those of the trace, with padding and without.

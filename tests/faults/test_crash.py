@@ -179,7 +179,10 @@ def test_a_child_killed_as_it_prints_holds_up_no_other(tmp_path: Path) -> None:
     assert codes == [-signal.SIGKILL, 0]
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario",
+    [next(iter(SCENARIOS)), *(pytest.param(name, marks=pytest.mark.exhaustive) for name in [*SCENARIOS][1:])],
+)
 def test_a_run_killed_anywhere_ends_in_the_same_bytes(
     scenario: str, make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
 ) -> None:
@@ -387,6 +390,7 @@ def test_of_many_only_one_writes(make_recipe: Callable[..., Recipe], make_pool: 
         recipe.check(run)
 
 
+@pytest.mark.cases(test=0, ci=1)
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_a_killed_writer_leaves_no_lock(
     workers: str, make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
@@ -407,6 +411,7 @@ def test_a_killed_writer_leaves_no_lock(
     pool.map(one_run, range(4) if EXHAUSTIVE else [1, 3])
 
 
+@pytest.mark.exhaustive
 def test_a_signal_to_the_workers_too_ends_a_run_at_a_step_boundary(
     make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
 ) -> None:
@@ -436,6 +441,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_fails_is_an_error_and_costs_no_byte(
     make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
 ) -> None:
@@ -599,6 +605,7 @@ def test_the_real_command_ends_with_its_code(make_recipe: Callable[..., Recipe],
     recipe.finish(server(), run)
 
 
+@pytest.mark.exhaustive
 def test_an_ignored_signal_stays_ignored(make_recipe: Callable[..., Recipe]) -> None:
     recipe = make_recipe()
     run = recipe.folder / "run"
@@ -610,6 +617,7 @@ def test_an_ignored_signal_stays_ignored(make_recipe: Callable[..., Recipe]) -> 
     recipe.check(run)
 
 
+@pytest.mark.exhaustive
 def test_a_launcher_that_is_told_to_end_saves(two_processes: tuple[Recipe, Pool]) -> None:
     recipe, pool = two_processes
     run = recipe.folder / "run"

@@ -421,6 +421,7 @@ TENSOR_CASES = ["NaN", "infinity", "another shape", "another type", "one more", 
 MOMENT_CASES = ["an unknown moment", "a scalar for a moment"]
 
 
+@pytest.mark.cases(test=12, ci=30)
 # One reader takes both files: of headers, the second one has one case here.
 @pytest.mark.parametrize(
     ("name", "kind"),

@@ -238,6 +238,7 @@ def kinds_of(done: list[str]) -> dict[str, int]:
     return {kind: found[kind][len(found[kind]) // 2] for kind in sorted(found)}
 
 
+@pytest.mark.cases(test=0, ci=1)
 def test_a_fault_of_each_kind(job: Job, done: list[str]) -> None:
     """No space at one operation, or read-only from it on; the crash tests try each operation."""
     for number, (kind, at) in enumerate(kinds_of(done).items()):
@@ -248,6 +249,7 @@ def test_a_fault_of_each_kind(job: Job, done: list[str]) -> None:
 PARTS = 4  # of a long test, so that two processes which share the tests end at nearly the same time
 
 
+@pytest.mark.cases(test=0, ci=1)
 @pytest.mark.crash
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_fault_at_every_operation(job: Job, done: list[str], part: int) -> None:
@@ -257,6 +259,7 @@ def test_a_fault_at_every_operation(job: Job, done: list[str], part: int) -> Non
     report(f"one operation failed, part {part + 1} of {PARTS}", len(chosen))
 
 
+@pytest.mark.cases(test=0, ci=1)
 @pytest.mark.crash
 @pytest.mark.parametrize("part", range(PARTS // 2))
 def test_everything_fails_from_some_operation_on(job: Job, done: list[str], part: int) -> None:
@@ -309,7 +312,7 @@ class Sips(FileIO):
 # --- a file system that is really full
 
 
-@pytest.mark.crash
+@pytest.mark.exhaustive
 def test_a_file_system_that_is_full(job: Job, tmp_path: Path) -> None:
     """The writers of transformers do not go through `Disk`: here they meet the real thing."""
     (tmp_path / "mount").mkdir()
@@ -442,6 +445,7 @@ def test_the_run_folder_is_removed(
     assert list(tmp_path.iterdir()) == []  # nothing that looks like a run is there again
 
 
+@pytest.mark.cases(test=2, ci=5)
 @pytest.mark.parametrize(("name", "number"), GONE, ids=MOMENTS)
 def test_the_run_folder_is_renamed(
     job: Job, tmp_path: Path, name: str, number: int, monkeypatch: pytest.MonkeyPatch

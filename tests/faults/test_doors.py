@@ -89,6 +89,7 @@ def aside(path: Path) -> None:
 # --- nothing is written through a link
 
 
+@pytest.mark.crash
 @pytest.mark.found("links")
 def test_nothing_is_written_through_a_link(runs: Mapping[str, Path], tmp_path: Path) -> None:
     """Every name that a run writes, derived from what runs have written: as a link to a file, or to a folder."""
@@ -158,6 +159,7 @@ def connection(path: Path) -> None:
 PLANTS = (pipe, gigabytes, endless, connection)
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.found("kinds-and-sizes")
 @pytest.mark.parametrize("first", [0, *(pytest.param(i, marks=pytest.mark.crash) for i in range(1, len(PLANTS)))])
 @pytest.mark.parametrize(
@@ -273,6 +275,7 @@ def planted(value: Any, hostile: Any) -> Any:
     return [planted(part, hostile) for part in value] if isinstance(value, list) and value else hostile
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.found("eject-literals")
 @pytest.mark.parametrize("hostile", [HOSTILE, {HOSTILE: HOSTILE}], ids=["text", "object"])
 def test_only_literals_come_from_run_json(runs: Mapping[str, Path], tmp_path: Path, hostile: Any) -> None:
@@ -436,6 +439,7 @@ TOO_MUCH: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.cases(test=6, ci=11)
 @pytest.mark.found("config-limits")
 @pytest.mark.parametrize(
     ("command", "name"),

@@ -170,6 +170,7 @@ def test_the_interval_of_the_error_covers_the_truth(temperature: float, most: in
 # --- the head
 
 
+@pytest.mark.cases(test=6, ci=15)
 @pytest.mark.parametrize("family", [*FAMILIES, *DECODERS])
 def test_dividing_the_head_divides_the_logits(
     family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]

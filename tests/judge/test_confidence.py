@@ -297,6 +297,7 @@ def test_evaluate_says_what_results_json_says(
 # --- levels: `benchmarks/coverage.py` has all of them, these are the ones that a percentile bootstrap misses
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize(("rows", "name"), [(400, "accuracy"), (100, "loss"), (400, "loss")])
 def test_intervals_of_few_errors_hold_the_truth(rows: int, name: str) -> None:
     """A model that is right in 98% and overconfident: a percentile bootstrap holds the loss of 100 rows in 72%."""
@@ -315,6 +316,7 @@ def test_intervals_of_few_errors_hold_the_truth(rows: int, name: str) -> None:
     assert 136 <= held <= 149
 
 
+@pytest.mark.crash
 def test_macro_f1_of_rare_classes_holds_the_truth() -> None:
     """Of 100 rows two classes have 2 and 1: a percentile bootstrap holds it in 89%, without a row of them in less."""
     metrics, shares, held = MetricSet.of("single-label", tuple("abcdef")), (0.4, 0.3, 0.2, 0.07, 0.02, 0.01), 0
@@ -362,6 +364,7 @@ def numbers_of(task: Task, rows: int, seed: int) -> Judged:
     return metrics, replace(found, metrics=metrics.values(found))
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize(
     "judged", [sets(12_000, 5), numbers_of("regression", 12_000, 5), numbers_of("ordinal", 12_000, 5)]
 )

@@ -260,6 +260,7 @@ def test_letters() -> None:
     assert [letter(i) for i in (0, 1, 25, 26)] == ["A", "B", "Z", "A2"]
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize("rows", [60, pytest.param(100, marks=pytest.mark.crash)])
 def test_equal_runs_with_few_large_losses_are_told_apart_as_seldom_as_it_says(rows: int) -> None:
     """5% of the rows are positive and make most of the loss: p values of resamples are below 5% in 10%."""

@@ -112,6 +112,7 @@ def in_zero(loop: dongu.Loop, stop: Callable[..., None], number: int) -> None:
     loop.optimizer.zero_grad = zeroed  # type: ignore[method-assign]
 
 
+@pytest.mark.cases(test=3, ci=8)
 @pytest.mark.usefixtures("_ctrl_c")
 @pytest.mark.found("notebook-interrupt")
 @pytest.mark.parametrize("stop", [raise_interrupt, send_interrupt])
@@ -411,6 +412,7 @@ def test_a_worker_with_an_order_of_its_own(make: Make) -> None:
         list(steps)
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.found("log-is-what-was-done")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_two_iterators_and_a_jump(workers: int, make: Make) -> None:

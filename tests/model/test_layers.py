@@ -118,6 +118,7 @@ def test_every_layer_follows_the_schedule(tiny_model: Callable[..., str], data_f
     assert not torch.equal(before["classifier.weight"], moved.model.classifier.weight)
 
 
+@pytest.mark.crash
 def test_resumed_and_proved(
     tiny_model: Callable[..., str],
     data_folder: Callable[..., str],

@@ -172,6 +172,7 @@ def test_resumed_and_proved(
     assert {"replay", "results", "accumulation"} <= set(proofs)
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize("kind", LABELS)
 def test_thresholds_and_units(
     kind: str, tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -73,6 +73,7 @@ def scores_of_a_pipeline(
     return np.array([[item["score"] for item in answer] for answer in answers])
 
 
+@pytest.mark.cases(test=4, ci=8)
 @pytest.mark.parametrize("family", [*FAMILIES, *DECODERS, "xlnet"])
 def test_what_is_saved_answers_alike_elsewhere(
     family: str,
@@ -93,6 +94,7 @@ def test_what_is_saved_answers_alike_elsewhere(
     assert np.abs(scores_of_a_pipeline(run.path / "model", rows, batch_size) - probabilities).max() <= 1e-5
 
 
+@pytest.mark.cases(test=3, ci=7)
 @pytest.mark.parametrize(("family", "side"), [*((family, "right") for family in DECODERS), ("gpt2", "left")])
 def test_a_decoder_reads_the_last_token_of_each_row(
     family: str, side: str, own_model: Callable[..., Path], tmp_path: Path
@@ -187,6 +189,7 @@ def test_a_decoder_is_computed_without_padding(
     assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["promises"]["padding_free"] == "yes"
 
 
+@pytest.mark.cases(test=2, ci=6)
 @pytest.mark.parametrize("family", DECODERS)
 def test_decoders_in_bf16(family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:
     data, losses = data_folder(train=32), {}

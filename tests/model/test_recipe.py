@@ -255,6 +255,7 @@ def two_labels(row: dict[str, Any]) -> dict[str, Any]:
     return {"text": row["text"], "labels": ["good"] * ("good" in row["text"]) + ["film"] * ("film" in row["text"])}
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize(
     ("family", "change", "options"),
     [

@@ -31,6 +31,7 @@ def both(mean: float, std: float) -> dict[str, Any]:
 OPTIONS: dict[str, Any] = {"task": "regression", "lr": 5e-3, "epochs": 6, "threads": 1}
 
 
+@pytest.mark.crash
 def test_the_unit_of_the_labels_does_not_matter(tiny_model: Callable[..., str]) -> None:
     """Prices in cents and shares of a percent: the same steps, and losses in squares of the unit."""
     losses = {}
@@ -58,6 +59,7 @@ def test_the_saved_head_answers_in_the_unit(family: str, tiny_model: Callable[..
     assert np.ptp(learnt) > 0.1
 
 
+@pytest.mark.crash
 def test_a_run_of_numbers_is_proved_and_answers_like_the_pipeline(
     tiny_model: Callable[..., str], tmp_path: Path
 ) -> None:

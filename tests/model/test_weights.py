@@ -108,6 +108,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.cases(test=3, ci=8)
 @pytest.mark.parametrize("make", [rows, sets])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_any_split_gives_the_same_update(

@@ -14,6 +14,7 @@ from encoders import run_updates
 SPLITS = (7, 2)
 
 
+@pytest.mark.cases(test=5, ci=10)
 @pytest.mark.parametrize("family", [*FAMILIES, *DECODERS])
 def test_any_split_gives_the_same_update(
     family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]

@@ -115,6 +115,7 @@ def test_every_option_is_harmless_or_looked_at() -> None:
     assert set(RunConfig.model_fields) == HARMLESS | CHANGES.keys() | FIXED
 
 
+@pytest.mark.crash
 def test_an_option_that_changes_the_result_is_refused_by_name(
     stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +147,7 @@ def test_what_is_allowed_is_done_said_and_recorded(
     assert weights(stopped) != whole
 
 
+@pytest.mark.cases(test=2, ci=4)
 @pytest.mark.parametrize("option", [["--workers", "1"], ["--keep", "1"], ["--save-steps", "3"], ["--device", "cpu"]])
 def test_what_changes_nothing_needs_no_leave(option: list[str], stopped: Path, whole: bytes) -> None:
     assert run_command(["resume", str(stopped), *option]) == 0
@@ -198,6 +200,7 @@ def test_data_that_lie_elsewhere_now(
     assert weights(stopped) == whole
 
 
+@pytest.mark.cases(test=2, ci=4)
 @pytest.mark.parametrize(
     ("patched", "value", "name", "text"),
     [

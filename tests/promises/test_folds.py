@@ -106,6 +106,7 @@ def test_each_row_is_answered_by_the_model_that_has_not_seen_it(
     assert files(other) == whole
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize("kind", ["numbers", "several"])
 def test_other_tasks(kind: str, tiny_model: Callable[..., str], tmp_path: Path) -> None:
     label = (lambda i: i / 7) if kind == "numbers" else (lambda i: [name for k, name in enumerate("ab") if i % (k + 2)])

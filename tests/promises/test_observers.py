@@ -61,6 +61,7 @@ OBSERVERS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.cases(test=4, ci=8)
 @pytest.mark.parametrize("observer", OBSERVERS)
 def test_observers_do_not_move_the_weights(observer: str, train_once: Callable[..., str], unobserved: str) -> None:
     assert train_once(**OBSERVERS[observer]) == unobserved
@@ -89,7 +90,7 @@ def test_the_users_own_use_of_random_numbers_is_harmless(
     assert losses(disturb=True) == losses(disturb=False)
 
 
-@pytest.mark.crash
+@pytest.mark.exhaustive
 def test_a_whole_run_in_other_surroundings(
     tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from conftest import REAL_DATA, real_data
 STEPS = 120
 
 
+@pytest.mark.crash
 @real_data
 def test_losses_and_weights_agree_for_120_updates(tiny_model: Callable[..., str], tmp_path: Path) -> None:
     with warnings.catch_warnings():

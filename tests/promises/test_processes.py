@@ -56,7 +56,8 @@ def launch(launcher: str | None, *arguments: str) -> str:
     [
         (None, True),
         pytest.param(None, False, marks=pytest.mark.crash),
-        *(pytest.param(name, name == "accelerate", marks=pytest.mark.crash) for name in LAUNCHERS),
+        pytest.param("torchrun", False, marks=pytest.mark.crash),
+        pytest.param("accelerate", True, marks=pytest.mark.exhaustive),
     ],
 )
 def test_two_processes_train_as_one(
@@ -128,7 +129,7 @@ def test_two_processes_evaluate_to_the_same_bits(
     assert set(alone) == {"schema", "validation", "test"}
 
 
-@pytest.mark.crash
+@pytest.mark.exhaustive
 def test_an_error_is_said_once(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere.csv"
     command = [sys.executable, "-m", *LAUNCHERS["torchrun"][:3], "-m", "dongu", "train", str(missing)]
@@ -137,6 +138,7 @@ def test_an_error_is_said_once(tmp_path: Path) -> None:
     assert done.stderr.count("dongu: error:") == 1
 
 
+@pytest.mark.crash
 def test_several_seeds_on_two_processes(
     tiny_model: Callable[..., str],
     data_folder: Callable[..., str],

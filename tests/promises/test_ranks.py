@@ -136,6 +136,7 @@ def ranks(
     return Ranks(make_pool(), tiny_model(), data_folder(train=20, validation=8, test=0), tmp_path / "run")
 
 
+@pytest.mark.crash
 @pytest.mark.found("processes-compared")
 def test_processes_of_different_runs(ranks: Ranks, data_folder: Callable[..., str], tmp_path: Path) -> None:
     flipped = tmp_path / "flipped"

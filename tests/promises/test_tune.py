@@ -83,7 +83,7 @@ def search(
     return run
 
 
-@pytest.mark.crash
+@pytest.mark.exhaustive
 def test_a_search_and_what_it_leaves(search: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     content = search()
     out = tmp_path / "search"
@@ -116,6 +116,7 @@ def test_a_search_and_what_it_leaves(search: Callable[..., dict[str, Any]], tmp_
         search(space=["batch_size=4,8"])
 
 
+@pytest.mark.cases(test=1, ci=2)
 def test_of_an_error_the_smallest_wins(
     tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +160,7 @@ def test_a_search_that_was_killed_goes_on(search: Callable[..., dict[str, Any]])
     assert found == wanted
 
 
-@pytest.mark.crash
+@pytest.mark.exhaustive
 def test_a_trial_of_another_process_is_left_to_it(search: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     with cut_off_in_step(5):
         search()

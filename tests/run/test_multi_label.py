@@ -318,6 +318,7 @@ def test_a_run_learns_and_records_its_threshold(
     )
 
 
+@pytest.mark.crash
 def test_a_run_is_proved(finished: dongu.RunResult, tmp_path: Path) -> None:
     proofs = list(verify(finished.path))
     assert [proof.name for proof in proofs if not proof.holds] == []

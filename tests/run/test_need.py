@@ -75,6 +75,7 @@ def measured_peak(loop: Any) -> int:
     return int(max(total for *_, total in events) - (first[2] - first[1]))
 
 
+@pytest.mark.cases(test=2, ci=7)
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_the_need_is_what_is_taken(name: str, models: Callable[[str], str]) -> None:
     family, options = CONFIGURATIONS[name]
@@ -95,6 +96,7 @@ def test_a_rehearsal_moves_nothing(models: Callable[[str], str]) -> None:
     assert all(type(p) is torch.nn.Parameter and p.grad is None for p in loop.model.parameters())
 
 
+@pytest.mark.crash
 def test_it_says_what_would_fit(models: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dongu.run.need.rehearse", rehearse)
     loop = make_loop(models("bert"), batch_size=32)

@@ -39,6 +39,7 @@ def finished(tiny_model: Callable[..., str], tmp_path_factory: pytest.TempPathFa
     return folder / "run"
 
 
+@pytest.mark.cases(test=1, ci=2)
 def test_the_answers_are_classes_of_the_scale(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text(encoding="utf-8"))
     record = json.loads((finished / "run.json").read_text(encoding="utf-8"))

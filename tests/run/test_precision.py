@@ -25,6 +25,7 @@ SAID = {
 }
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.found("bf16-speed")
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_the_header_names_the_faster_precision(

@@ -208,7 +208,7 @@ def others(home: Path) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("sequences", [30, pytest.param(1000 if EXHAUSTIVE else 300, marks=pytest.mark.crash)])
+@pytest.mark.parametrize("sequences", [30, pytest.param(1000, marks=pytest.mark.exhaustive)])
 def test_many_lives(sequences: int, in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: Counter[str] = Counter()
     lives: list[Life] = []

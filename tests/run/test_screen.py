@@ -28,6 +28,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize("task", ["single-label", "regression", "multi-label"])
 def test_a_run_fits_a_screen(
     task: Task,

@@ -135,6 +135,7 @@ def test_the_plain_engine_answers_with_the_bits_of_the_model(
     assert configs[0] == configs[1]
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_both_engines_learn_the_same(
     family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]

@@ -35,6 +35,7 @@ def fresh_state() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.cases(test=3, ci=6)
 @pytest.mark.usefixtures("fresh_state")
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_a_lesson_holds_and_prints_what_its_texts_show(

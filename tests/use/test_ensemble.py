@@ -22,6 +22,7 @@ from dongu.use.ensemble import mean_logits
 TEXTS = ["a bad b", "good", "b c a good bad a"]
 
 
+@pytest.mark.crash
 def test_folds_answer_with_the_mean_of_their_probabilities(
     tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

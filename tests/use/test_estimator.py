@@ -63,7 +63,7 @@ def test_frames_and_pairs(quick: dict[str, Any], tmp_path: Path) -> None:
     assert {*made.predict(pairs)} <= {"yes", "no"}
 
 
-@pytest.mark.crash
+@pytest.mark.exhaustive
 def test_what_scikit_learn_does_with_it(quick: dict[str, Any]) -> None:
     few = dongu.TextClassifier(**{**quick, "max_steps": 2})
     scores = cross_val_score(few, TEXTS, LABELS, cv=2, error_score="raise")
