@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import EXHAUSTIVE
 from dongu.errors import CheckpointError, StorageError
 from dongu.files import Disk, disk, remove_leftovers
 from dongu.own import Own
