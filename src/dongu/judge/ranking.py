@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,20 +108,24 @@ class Ranking:
 
     def average_precision(self, weights: np.ndarray) -> np.ndarray:
         """Mean over the true rows of a label of the precision down to each, (labels,); NaN for a label without one."""
-        labels, rows = self.order.shape
-        seen = weights[self.order]  # (labels, rows)
-        hit = np.zeros(seen.size)
-        hit[self.hits] = seen.ravel()[self.hits]
-        found = np.cumsum(hit.reshape(seen.shape), 1)
-        total = np.cumsum(seen, 1).ravel()[self.ends]  # (hits,)
-        precision = np.divide(found.ravel()[self.ends], total, out=np.zeros(len(total)), where=total > 0)
-        sums = np.bincount(self.hits // rows, hit[self.hits] * precision, minlength=labels)
-        values: np.ndarray = np.divide(sums, found[:, -1], out=np.full(labels, np.nan), where=found[:, -1] > 0)
-        return values
+        return np.asarray(self.average_precisions(weights[None])[0])
 
     def average_precisions(self, weights: np.ndarray) -> np.ndarray:
-        """That of each of several resamples, (draws, labels)."""
-        return np.array([self.average_precision(sample) for sample in weights])
+        """That of each of several resamples, (draws, labels), all resamples of a label at once."""
+        labels, rows = self.order.shape
+        values = np.full((len(weights), labels), np.nan)
+        bounds = np.searchsorted(self.hits, np.arange(labels + 1) * rows)
+        for label, (first, last) in enumerate(pairwise(bounds)):
+            if first == last:
+                continue
+            hits, ends = self.hits[first:last] - label * rows, self.ends[first:last] - label * rows
+            seen = weights[:, self.order[label]]  # (draws, rows)
+            right = seen[:, hits]
+            found = np.cumsum(right, 1)  # (draws, hits)
+            above = found[:, np.searchsorted(hits, ends, side="right") - 1]
+            precision = ratio(above, np.cumsum(seen, 1)[:, ends])
+            values[:, label] = ratio((right * precision).sum(1), found[:, -1], nothing=np.nan)
+        return values
 
 
 @dataclass(frozen=True)
