@@ -126,6 +126,7 @@ def halved(columns: Columns, first: bool) -> Columns:
 
 
 CSV = delimited(",").encode()
+GZIPPED = gzip.compress(CSV, mtime=0)  # the same bytes at any second
 JSONL = "".join(json.dumps(row) + "\n" for row in rows_of(ROWS))
 UTF16 = delimited("\t").encode("utf-16")
 HALF_ROWS = halved(ROWS, True)
@@ -280,7 +281,7 @@ KAGGLE = {"train.csv": delimited(",", {"id": range(6), **ROWS}), "test.csv": del
 KAGGLE["sample_submission.csv"] = delimited(",", {"id": [8, 9], "label": ["pos", "pos"]})
 KAGGLE_ZIP = {f"{name}.zip": zipped({name: text.encode()}) for name, text in KAGGLE.items()}
 KAGGLE_READ: Any = {"train": ROWS, "test": {"text": ["one", "two"]}}
-BIGQUERY = {f"out-00000000000{i}.csv.gz": gzip.compress(half.encode()) for i, half in enumerate((HALF, REST))}
+BIGQUERY = {f"out-00000000000{i}.csv.gz": gzip.compress(half.encode(), mtime=0) for i, half in enumerate((HALF, REST))}
 STUDIO_CSV = {"annotation_id": range(6), "annotator": [1] * 6, "lead_time": [1.5] * 6, "sentiment": LABEL, "text": TEXT}
 CHOSEN = ['{"choices":["pos","neg"]}', *LABEL[1:]]
 STUDIO_CSV_2 = {**STUDIO_CSV, "sentiment": CHOSEN}
@@ -377,7 +378,7 @@ SHAPES: list[Shape] = [
     Shape("csv without quoting", "csv", {"a.csv": '"a,b\nx",y\n'}, {"quoting": "none"}, {'"a': ['x"'], "b": ["y"]}),
     Shape("csv of Spark", "csv", {"a.csv": ESCAPED}, {"escape": "\\"}, UNQUOTED),
     # Compressed
-    Shape("csv in gzip", "archive", {"a.csv.gz": gzip.compress(CSV)}),
+    Shape("csv in gzip", "archive", {"a.csv.gz": GZIPPED}),
     Shape("csv in bzip2", "archive", {"a.csv.bz2": bz2.compress(CSV)}),
     Shape("jsonl in xz", "archive", {"a.jsonl.xz": lzma.compress(JSONL.encode())}),
     Shape("csv in zstd", "archive", {"a.csv.zst": zstd(CSV)}),
@@ -414,7 +415,7 @@ SHAPES: list[Shape] = [
     ),
     # Folders
     Shape("a folder of splits", "folder", {"train.csv": CSV, "dev.csv": HALF, "test.jsonl": JSONL}, read=THREE),
-    Shape("a folder of splits in gzip", "folder", {"train.csv.gz": gzip.compress(CSV), "test.csv": HALF}, read=TEST),
+    Shape("a folder of splits in gzip", "folder", {"train.csv.gz": GZIPPED, "test.csv": HALF}, read=TEST),
     Shape("shards of a split", "shards", shards("train-{}.parquet"), said="2 files in the order of their names"),
     Shape("the Hub's layout", "shards", {**shards("data/train-{}.parquet"), **NOTES}, said="2 files"),
     Shape("a folder in the Hub's layout", "shards", {**shards("plain_text/train-{}.parquet"), **NOTES}, said="2 files"),
@@ -698,7 +699,8 @@ class Pipe(io.BytesIO):
 
 
 @pytest.mark.parametrize(
-    "content", [CSV, JSONL.encode(), parquet(), gzip.compress(CSV), UTF16, json.dumps({"data": rows_of(ROWS)}).encode()]
+    "content",
+    [CSV, JSONL.encode(), parquet(), GZIPPED, UTF16, json.dumps({"data": rows_of(ROWS)}).encode()],
 )
 def test_standard_input_is_read_by_how_it_begins(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Pipe(content))
@@ -724,13 +726,13 @@ def test_an_address_is_fetched_if_that_is_asked_for_and_pinned(monkeypatch: pyte
         read_source(address)
     with pytest.raises(DataError, match="only https://"):
         read_source(address.replace("https", "http"), config)
-    monkeypatch.setattr("dongu.data.download._opener", lambda: Server(gzip.compress(CSV)))
+    monkeypatch.setattr("dongu.data.download._opener", lambda: Server(GZIPPED))
     source = read_source(address, config)
     assert source.name == "a b"
     assert source.splits["train"].columns == ROWS
-    assert source.place == f"{address}#sha256={hashlib.sha256(gzip.compress(CSV)).hexdigest()}"
+    assert source.place == f"{address}#sha256={hashlib.sha256(GZIPPED).hexdigest()}"
     assert read_source(source.place, config).place == source.place
-    monkeypatch.setattr("dongu.data.download._opener", lambda: Server(gzip.compress(CSV + b"x,y\n")))
+    monkeypatch.setattr("dongu.data.download._opener", lambda: Server(gzip.compress(CSV + b"x,y\n", mtime=0)))
     with pytest.raises(DataError, match="another content than it had"):
         read_source(source.place, config)
 
@@ -741,7 +743,11 @@ def test_what_fsspec_reads_is_read_as_files_are(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("DONGU_CACHE", str(tmp_path))
     store = fsspec.filesystem("memory")
     store.pipe(
-        {"/own/train.csv.gz": gzip.compress(CSV), "/own/test.jsonl": JSONL.encode(), "/own/a.parquet": parquet()}
+        {
+            "/own/train.csv.gz": GZIPPED,
+            "/own/test.jsonl": JSONL.encode(),
+            "/own/a.parquet": parquet(),
+        }
     )
     one, pattern = read_source("memory://own/train.csv.gz"), read_source("memory://own/*.parquet")
     folder = read_source("memory://own")
@@ -750,11 +756,11 @@ def test_what_fsspec_reads_is_read_as_files_are(monkeypatch: pytest.MonkeyPatch,
     assert folder.splits["test"].columns == ROWS
     assert (one.name, folder.name) == ("train", "own")
     assert str(folder.splits["train"].origin) == "memory://own/train.csv.gz"
-    assert one.place == f"memory://own/train.csv.gz#sha256={hashlib.sha256(gzip.compress(CSV)).hexdigest()}"
+    assert one.place == f"memory://own/train.csv.gz#sha256={hashlib.sha256(GZIPPED).hexdigest()}"
     assert not list(tmp_path.iterdir())
     for source in (one, folder, pattern):
         assert read_source(source.place).place == source.place
-    store.pipe({"/own/train.csv.gz": gzip.compress(CSV + b"x,y\n"), "/own/bad.csv": b"text,label\na,b,c\n"})
+    store.pipe({"/own/train.csv.gz": gzip.compress(CSV + b"x,y\n", mtime=0), "/own/bad.csv": b"text,label\na,b,c\n"})
     for source in (one, folder):
         with pytest.raises(DataError, match="another content than it had"):
             read_source(source.place)
@@ -790,7 +796,7 @@ def test_all_commands_read_alike(
     """What was found is said before the run is; run.json has the options; other data take them too."""
     monkeypatch.chdir(tmp_path)
     Path("a.csv").write_bytes(delimited("~", WESTERN).encode("cp1252"))
-    Path("b.csv.gz").write_bytes(gzip.compress(delimited(";", WESTERN).encode("cp1252")))
+    Path("b.csv.gz").write_bytes(gzip.compress(delimited(";", WESTERN).encode("cp1252"), mtime=0))
     told = ["--delimiter", "~", "--encoding", "cp1252"]
     options = ["--model", tiny_model(), "--max-steps", "2", "--batch-size", "2", "--out", "run", "--device", "cpu"]
     assert run_command(["train", "a.csv", *told, *options]) == 0
@@ -838,12 +844,12 @@ REFUSED: list[tuple[Mapping[str, str | bytes], str, str]] = [
     ({"a.csv.bz2": bz2.compress(BOMB)}, "far more than its own size", "--max-expansion N"),
     ({"a.zip": zipped({"a.csv": BOMB})}, "far more than its own size", "--max-expansion N"),
     ({"a.csv.zst": zstd(CSV)[:-9]}, "archive is damaged", "fetch it again"),
-    ({"a.csv.gz": gzip.compress(CSV)[:-9]}, "archive is damaged", "fetch it again"),
+    ({"a.csv.gz": GZIPPED[:-9]}, "archive is damaged", "fetch it again"),
     ({"a.csv.xz": lzma.compress(CSV)[:-9]}, "archive is damaged", "fetch it again"),
     ({"a.csv.bz2": b"text,label"}, "archive is damaged", "fetch it again"),
     ({"a.zip": zipped({"train.csv": CSV, "test.csv": CSV})}, "holds 2 files (train.csv, test.csv)", "unpack it"),
     ({"a.zip": zipped({"../../x.exe": CSV})}, "files ending in .exe are not read", ".csv"),
-    ({"a.tar.gz": gzip.compress(CSV)}, "files ending in .tar are not read", "unpack it"),
+    ({"a.tar.gz": GZIPPED}, "files ending in .tar are not read", "unpack it"),
     (NO_SHARD, "of 3 shards of train, number 1 is missing", "fetch it again"),
     ({"a.csv": CSV, "README.md": ELSEWHERE % "../b.csv"}, "'../b.csv' is no path in the folder", "correct"),
     ({"a.csv": CSV, "README.md": ELSEWHERE % "/etc/*"}, "'/etc/*' is no path in the folder", "correct"),

@@ -275,7 +275,7 @@ def planted(value: Any, hostile: Any) -> Any:
     return [planted(part, hostile) for part in value] if isinstance(value, list) and value else hostile
 
 
-@pytest.mark.cases(test=1, ci=2)
+@pytest.mark.cases(test=0, ci=2)
 @pytest.mark.found("eject-literals")
 @pytest.mark.parametrize("hostile", [HOSTILE, {HOSTILE: HOSTILE}], ids=["text", "object"])
 def test_only_literals_come_from_run_json(runs: Mapping[str, Path], tmp_path: Path, hostile: Any) -> None:
