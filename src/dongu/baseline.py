@@ -33,6 +33,8 @@ def why_left_out(loop: Loop) -> str | None:
     train = loop.data.splits["train"]
     if train.targets is None or not len(train):
         return "the training rows have no labels"
+    if loop.data.prepared is not None:
+        return "the rows are prepared, and their texts are not kept"
     if len(train) > MOST_ROWS:
         return f"there are more than {MOST_ROWS:,} training rows"
     words, outputs = int(loop.splits["train"].tokens.lengths.sum()), len(loop.data.outputs)

@@ -105,7 +105,7 @@ def difference_alone(model: Any, collate: Any, split: Any, device: torch.device,
     Raises:
         ModelError: the model cannot compute a batch of rows.
     """
-    lengths = split.tokens.lengths[:LOOKED_THROUGH]
+    lengths = np.diff(split.tokens.offsets[: LOOKED_THROUGH + 1])
     rows = np.unique(lengths, return_index=True)[1][:TOGETHER]  # of different lengths, the shortest first
     logits = []
     with eval_mode(model), torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -96,7 +96,11 @@ class Parts:
         self.accelerator = make_accelerator(config, has_own_model=self.given.model is not None)
         self.is_sharded = config.shard and self.accelerator.num_processes > 1
         self.not_sharded = None if self.is_sharded else "no: there is one process"  # or not layer by layer
+        if (prepared := self.data.prepared) is not None:
+            config = prepared.options(config)
         config = self._make_model(config)
+        if prepared is not None:
+            prepared.check_tokenizer(self.tokenizer, config.model)
         if config.long == "tail":
             self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = "left"  # as it is saved
         if config.long != "head" or hasattr(self.model.config, "long_texts"):
@@ -119,7 +123,8 @@ class Parts:
 
         with first_alone():  # the first one fills the token cache, the others read it
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
-        check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
+        if prepared is None:
+            check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
         self.loss, self.row_weights = self._make_loss()
         self._begin_head()
         if self.accelerator.num_processes > 1:
@@ -169,6 +174,7 @@ class Parts:
         """What holds of this run, each `yes` or the reason why not."""
         why = self.fallback or ("--engine plain" if self.config.engine == "plain" else None)
         found = promises(self.given, why, self.config.precision, self.config.base_precision)
+        found |= {} if self.data.prepared is None else {"eject": "no: the texts of prepared rows are not kept"}
         return found | ({"shard": self.not_sharded or "yes"} if self.config.shard else {})
 
     def _make_model(self, config: RunConfig) -> RunConfig:
@@ -426,6 +432,8 @@ class Parts:
         )
 
     def _tokenize(self, name: str, examples: Examples) -> Split:
+        if self.data.prepared is not None:
+            return self.data.prepared.split(name, examples)
         texts: Sequence[Sequence[str]] = examples.texts
         return tokenized(self.tokenizer, texts, self.config, name, examples.ids, examples.targets, examples.columns)
 

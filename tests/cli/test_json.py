@@ -40,6 +40,7 @@ CALLS: dict[str, list[list[str]]] = {  # command: its arguments
     "report": [["run", "--out", "page.html"]],
     "compare": [["run", "other"], ["seeds", "seeds-2"]],
     "runs": [["."]],
+    "prepare": [["data", "--model", "model", "--out", "shards-{n}"]],
     "inspect": [["data", "--model", "model"]],
     "verify": [["run"]],
     "eject": [["run"], ["run", "--out", "script.py"]],

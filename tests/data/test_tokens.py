@@ -264,7 +264,7 @@ def test_the_tokenizer_is_not_asked_where_the_cache_answers(
     make_tokenizer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenize(make_tokenizer(), [["good film"]], 20)
-    monkeypatch.setattr(module, "_tokenize", lambda *_: pytest.fail("the texts were tokenized again"))
+    monkeypatch.setattr(module, "pack_tokens", lambda *_: pytest.fail("the texts were tokenized again"))
     assert tokenize(make_tokenizer(), [["good film"]], 20).cached
 
 

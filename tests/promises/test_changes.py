@@ -208,7 +208,7 @@ def test_data_that_lie_elsewhere_now(
         ("torch.backends.cpu.get_cpu_capability", lambda: "NONE", "hardware", "the cpu is NONE"),
         ("dongu.engine.device.processor_vendor", lambda: "Nobody", "hardware", "Nobody, and was"),
         (
-            "dongu.run.identity._digest_of_tokens",
+            "dongu.data.tokens.Tokens.digest",
             lambda _: "x",
             "data",
             "the tokenizer makes other tokens of train",

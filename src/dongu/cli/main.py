@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": ("show:add_compare", "compare finished runs: options, metrics, and whether one is better"),
     "tune": ("tune:add", "search for options, and say honestly what the search gained"),
     "runs": ("runs:add", "list the runs of a folder: how each stands, its metric, the options that differ"),
+    "prepare": ("prepare:add", "tokenize a large data set once, for runs that start in seconds"),
     "inspect": ("show:add_inspect", "find what is wrong with a data set, and what to do about it"),
     "verify": ("verify:add", "prove on this machine that a run holds what was written and comes out again"),
     "eject": ("share:add_eject", "write a run as one plain script that does not need dongu"),

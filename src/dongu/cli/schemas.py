@@ -136,6 +136,16 @@ class Inspected(JsonAnswer):
     read_as: Annotated[list[str], Field(description="how the files were read, where that was found out")]
 
 
+class PreparedRows(JsonAnswer):
+    """`prepare`: what was written."""
+
+    path: Annotated[str, Field(description="the folder")]
+    rows: Annotated[dict[str, int], Field(description="of each split")]
+    tokens: Annotated[dict[str, int], Field(description="of each split")]
+    size: Annotated[int, Field(alias="bytes", description="of all its files")]
+    sha256: Annotated[str, Field(description="of its list, which has the digests of the rows")]
+
+
 class Proved(JsonAnswer):
     """`verify`: a line a proof."""
 
@@ -179,6 +189,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "dongu.report/1": Written,
     "dongu.compare/1": Compared,
     "dongu.runs/1": Listed,
+    "dongu.prepare/1": PreparedRows,
     "dongu.inspect/1": Inspected,
     "dongu.verify/1": Proved,
     "dongu.eject/1": Script,

@@ -15,7 +15,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from dongu.data.collate import Collator, MicroBatch, MicroBatches, make_micro_batch
-from dongu.data.order import epoch_order, grouped_order
+from dongu.data.order import BlockOrder, epoch_order, grouped_order
 from dongu.data.tokenized import Split
 from dongu.errors import UsageError
 
@@ -73,7 +73,7 @@ class TrainUpdates(Dataset[MicroBatches]):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name not in ("_order", "version"):
-            self._order = (-1, np.empty(0, dtype=np.int64))  # the last epoch asked for, so that it is drawn once
+            self._order: tuple[int, Any] = (-1, None)  # the last epoch asked for, so that it is drawn once
             self.version += 1
 
     @property
@@ -90,8 +90,10 @@ class TrainUpdates(Dataset[MicroBatches]):
         """The rows of update `index` over all processes, (examples,)."""
         epoch, place = divmod(index, self.steps_per_epoch)
         if self._order[0] != epoch:
-            self._order = (epoch, self._checked(self.order(epoch), epoch))
-        return self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
+            order = self.order(epoch)
+            self._order = (epoch, order if isinstance(order, BlockOrder) else self._checked(order, epoch))
+        rows: np.ndarray = self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
+        return rows
 
     def _checked(self, order: Any, epoch: int) -> np.ndarray:
         rows = np.asarray(order)
@@ -103,8 +105,10 @@ class TrainUpdates(Dataset[MicroBatches]):
             return rows
         raise UsageError(what, where="order", hint="each epoch has as many rows as the first, from 0")
 
-    def order(self, epoch: int) -> np.ndarray:
-        """The rows of an epoch, (rows,)."""
+    def order(self, epoch: int) -> Any:
+        """The rows of an epoch, (rows,): an array, or a `BlockOrder` of prepared rows."""
+        if self.split.block_rows is not None and not self.group_by_length:
+            return BlockOrder(len(self.split), self.split.block_rows, self.seed, epoch)
         if self.group_by_length:
             return grouped_order(self.split.tokens.lengths, self.batch_size, self.seed, epoch)
         return epoch_order(len(self.split), self.seed, epoch)

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate, compress, islice, pairwise, zip_longest
+from itertools import accumulate, chain, compress, islice, pairwise, zip_longest
 from typing import Any, TypeAlias, TypeVar, overload
 
 from dongu.data.pages import Pages
@@ -104,6 +104,10 @@ class PagedColumn(Sequence[Any]):
 
     def __getitem__(self, row: int | slice) -> Any:
         rows = range(len(self))[row]
+        if isinstance(rows, range) and rows and rows.step == 1:  # pages are unpacked whole
+            first, last = (bisect_right(self._starts, end) - 1 for end in (rows[0], rows[-1]))
+            skipped = rows[0] - self._starts[first]
+            return [*islice(chain.from_iterable(self._pages[first : last + 1]), skipped, skipped + len(rows))]
         if isinstance(rows, range):
             return [self[row] for row in rows]
         page = bisect_right(self._starts, rows) - 1

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -40,6 +41,9 @@ from dongu.data.table import BadRow, Cell, Table, place_of
 from dongu.errors import DataError, UsageError
 from dongu.text import counted, listed
 
+if TYPE_CHECKING:
+    from dongu.data.prepared import Prepared
+
 GROUP_COLUMNS = {  # that a split by rows may part, in lower case
     "user", "user_id", "userid", "author", "author_id", "customer", "customer_id", "patient", "patient_id", "speaker",
     "speaker_id", "subject_id", "session_id", "conversation_id", "thread_id", "document_id", "doc_id", "group",
@@ -65,6 +69,7 @@ class Examples:
     lines: np.ndarray | None = None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+    digest: str | None = None  # of rows that are prepared, and not read through
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -107,6 +112,7 @@ class TextData:
     without_text: int = 0  # rows that were left out for that, of all splits
     joined: tuple[str, ...] = ()  # rare classes that are `other`
     dropped: tuple[BadRow, ...] = ()
+    prepared: Prepared | None = None  # where they lie, if they are tokenized already; then there are no texts
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -151,6 +157,10 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         DataError: a column is missing, a text or a label is empty or of the wrong kind, a label of another split
             does not occur in train, or the data cannot be split.
     """
+    if source.prepared is not None:
+        from dongu.data.prepared import open_prepared
+
+        return open_prepared(source.prepared, source.place, config)
     columns = columns_of(source, config)
     kept = _kept_rows(source, columns, config)
     task = kept.form.task
@@ -359,6 +369,8 @@ def _groups(tables: Mapping[str, Table], asked: str | None) -> dict[str, dict[st
 
 def digest_of(examples: Examples) -> str:
     """Texts, targets and row numbers of a split as it was read."""
+    if examples.digest is not None:
+        return examples.digest
     digest = hashlib.sha256()
     for number, column in enumerate(examples.texts):
         digest.update(b", " if number else b"[")

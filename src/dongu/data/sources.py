@@ -27,7 +27,7 @@ from dongu.data.readers import (
     table_of_arrow,
 )
 from dongu.data.remote import read_remote
-from dongu.data.table import BadRow, Table, as_cell, check_names, data_error, reason_of
+from dongu.data.table import BadRow, NotKept, Table, as_cell, check_names, data_error, reason_of
 from dongu.extras import is_fsspec
 from dongu.hub import ask_commit, asked, commit_of, out_of_reach, refusal, say_cached, split_commit, split_revision
 from dongu.text import file_name
@@ -49,6 +49,8 @@ class Source:
     """
     not_read: tuple[str, ...] = ()
     """Files of a folder that are no split, and splits of a Hub data set that are none of the usual ones."""
+    prepared: Path | None = None
+    """The folder of rows that are tokenized already; then there are no tables."""
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -60,6 +62,7 @@ class Source:
         return tuple(f"{', '.join(names)}: {sentence}" for sentence, names in files.items())
 
 
+PREPARED = "prepared.json"  # with which a folder holds rows that are tokenized already
 _DATA = (
     f"DATA is a folder with train.* and perhaps validation.* and test.*, or one file ({FILE_KINDS}), "
     "or a Hub name (glue:mrpc, owner/name, owner/name:config, each perhaps with @revision)"
@@ -86,6 +89,8 @@ def read_source(data: Any, config: RunConfig = AS_FOUND) -> Source:
     if isinstance(data, str | Path):
         source = _read_name(str(data), config)
         source = source if source.place or data == STANDARD_INPUT else replace(source, place=str(data))
+        if source.prepared is not None:
+            return source
     elif isinstance(data, dict) and not _are_columns(data):
         source = Source("data", _read_splits(data, "data", config, own=True)[0])
     else:
@@ -123,6 +128,9 @@ def _read_name(name: str, config: RunConfig) -> Source:
     if kind is None and "://" in name:
         address, table = read_address(name, config)
         return Source(stem_of(address_file(address)) or "data", {"train": table}, place=address)
+    if kind == "folder" and (path / PREPARED).exists():
+        refused: Any = NotKept(name)
+        return Source(path.resolve().name or "data", refused, prepared=path)
     if kind == "folder":
         splits, not_read = read_folder(path, config)
         return Source(path.resolve().name or "data", splits, not_read=not_read)

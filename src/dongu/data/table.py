@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, NoReturn, TypeAlias, TypeGuard
 
 from dongu.errors import DataError
 from dongu.text import is_blank
@@ -108,6 +108,18 @@ class Table:
 
 
 BAD_ROWS_ADVICE = "--bad-rows drop=1% leaves such rows out"
+
+
+class NotKept:
+    """In the place of texts, and of the cells of a table: whoever needs them is told that there are none."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise DataError("has tokens, and no texts", where=self._where, hint="give the data that it was prepared from")
+
+    __iter__ = __len__ = __getitem__ = __contains__ = items = keys = values = get = _refuse
 
 
 def data_error(where: str, what: str, hint: str = "") -> DataError:

@@ -24,6 +24,7 @@ class Split:
     tokens: Tokens
     targets: np.ndarray | None
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    block_rows: int | None = field(default=None, kw_only=True)  # that lie together; None where all are in memory
     windows: Tokens | None = None  # under `--long windows`, of which `tokens` has each row's first
 
     def __len__(self) -> int:

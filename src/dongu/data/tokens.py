@@ -24,6 +24,7 @@ CACHE_FORMAT = 3  # raise it when what a cache file holds changes
 PART_ROWS = 1 << 10  # tokenized together: enough for all threads; of a long row the tokenizer makes half a megabyte
 MAPPED_BYTES = 1 << 24  # a larger cache file is mapped, not read
 COPIED_BYTES = 1 << 20
+DIGESTED_TOKENS = 1 << 20  # at a time
 SUMMARY_BINS = 40
 SIZES_BYTES, DIGEST_BYTES = 24, 32
 WINDOW_OVERLAP = 4  # a window shares a fourth of its tokens with the one before
@@ -61,7 +62,19 @@ class Tokens:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each row, (rows,)."""
-        return np.diff(self.offsets)
+        return np.diff(self.offsets[:])
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return int(self.lengths.max())
+
+    def digest(self) -> str:
+        """SHA-256 of the ids of all rows."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.offsets, dtype=np.int64).tobytes())
+        for start in range(0, len(self.input_ids), DIGESTED_TOKENS):
+            digest.update(self.input_ids[start : start + DIGESTED_TOKENS].astype(np.int64).tobytes())
+        return digest.hexdigest()
 
     def same_as(self, other: Tokens) -> bool:
         """Whether both hold the same tokens of the same rows, whatever they were read from."""
@@ -70,10 +83,14 @@ class Tokens:
 
     def summary(self) -> dict[str, Any]:
         """How long the rows are: `counts[i]` of them have from `i * width` to `(i + 1) * width - 1` tokens."""
-        lengths = self.lengths
-        width = int(lengths.max()) // SUMMARY_BINS + 1
-        counts = np.bincount(lengths // width).tolist()
-        return {"tokens": int(lengths.sum()), "cut": int(self.truncated.sum()), "width": width, "counts": counts}
+        return summary_of(self.lengths, int(self.truncated.sum()))
+
+
+def summary_of(lengths: np.ndarray, cut: int) -> dict[str, Any]:
+    """`Tokens.summary` of rows of these lengths, (rows,), of which so many were cut."""
+    width = int(lengths.max()) // SUMMARY_BINS + 1
+    counts = np.bincount(lengths // width).tolist()
+    return {"tokens": int(lengths.sum()), "cut": cut, "width": width, "counts": counts}
 
 
 @uncollected()
@@ -90,14 +107,14 @@ def tokenize(
     closes a file is one of its key too: a file that is damaged, or that was made of other texts, is made anew.
     """
     if not cache:  # nor a key, for which all of the tokenizer is written out: hundredths of a second
-        return _tokens_of(_tokenize(tokenizer, texts, max_length, "", long), cached=False)
+        return tokens_of(pack_tokens(tokenizer, texts, max_length, long))
     key = _digest(tokenizer, texts, max_length, long)
     path = cache_folder() / f"{key}.tokens"
     if (content := _read_cache(path, key)) is not None:
-        return _tokens_of(content, cached=True)
-    content = _tokenize(tokenizer, texts, max_length, key, long)
+        return tokens_of(content, cached=True)
+    content = pack_tokens(tokenizer, texts, max_length, long, key)
     _write_cache(path, content)
-    return _tokens_of(content, cached=False)
+    return tokens_of(content)
 
 
 def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
@@ -149,8 +166,10 @@ def _with_ends(backend: Any, rows: Sequence[Any], encodings: Sequence[Any], max_
     ]
 
 
-def _tokenize(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, key: str, long: str) -> memoryview:
-    """What the cache holds, and `_tokens_of` reads: one array after the other, their sizes, a SHA-256 of key and all.
+def pack_tokens(
+    tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, long: str = "head", key: str = ""
+) -> memoryview:
+    """What the cache holds, and `tokens_of` reads: one array after the other, their sizes, a SHA-256 of key and all.
 
     The ids (tokens,) int32; the lengths (rows,) int32; the types (tokens,) uint8, if any; what is truncated (rows,)
     uint8; rows, tokens and types, int64.
@@ -220,7 +239,8 @@ def _sizes(content: memoryview) -> tuple[int, int, int]:
     return rows, tokens, types
 
 
-def _tokens_of(content: memoryview, *, cached: bool) -> Tokens:
+def tokens_of(content: memoryview, *, cached: bool = False) -> Tokens:
+    """What `pack_tokens` has made, without a copy."""
     rows, tokens, types = _sizes(content)
     lengths = np.frombuffer(content, np.int32, rows, offset=4 * tokens)
     return Tokens(
@@ -236,26 +256,31 @@ def _digest(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, lon
     """Changes with anything that could change the tokens."""
     from tokenizers import __version__ as tokenizers_version
 
-    # What an earlier call left set is no part of the tokenizer: the call below sets both anew.
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    definition = [
-        CACHE_FORMAT,
-        tokenizers_version,
-        type(tokenizer).__name__,
-        tokenizer.model_input_names,
-        tokenizer.truncation_side,
-        tokenizer.split_special_tokens,
-        max_length,
-        len(texts),
-        tokenizer.backend_tokenizer.to_str(),
-        *([] if long == "head" else [long]),
-    ]
+    definition = [CACHE_FORMAT, tokenizers_version, max_length, len(texts), long, *_definition(tokenizer)]
     digest = hashlib.sha256(json.dumps(definition).encode())
     for column in texts:
         for part in json_of(column):  # JSON keeps ["a b"] and ["a", "b"] apart
             digest.update(part)
     return digest.hexdigest()
+
+
+def _definition(tokenizer: Any) -> list[Any]:
+    """All that decides which tokens a tokenizer makes."""
+    # What an earlier call left set is no part of the tokenizer: each call sets both anew.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return [
+        type(tokenizer).__name__,
+        tokenizer.model_input_names,
+        tokenizer.truncation_side,
+        tokenizer.split_special_tokens,
+        tokenizer.backend_tokenizer.to_str(),
+    ]
+
+
+def digest_of_tokenizer(tokenizer: Any) -> str:
+    """Changes with anything that could change the tokens, but for the version of `tokenizers`."""
+    return hashlib.sha256(json.dumps(_definition(tokenizer)).encode()).hexdigest()
 
 
 def _read_cache(path: Path, key: str) -> memoryview | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dongu.config import RunConfig, make_config
@@ -85,6 +85,10 @@ def check_up(source: Source, config: RunConfig) -> Checkup:
     Raises:
         DataError: the columns cannot be told.
     """
+    if source.prepared is not None:
+        data = read_examples(source, config)
+        read_as = (*data.said, data.prepared.look_through() if data.prepared else "")
+        return Checkup([], replace(data, said=read_as), {}, config=config, read_as=read_as)
     usable = set_aside(source, columns_of(source, config), config)
     if not all(len(table) for table in usable.source.splits.values()):
         return Checkup(usable.findings, None, {}, config=config, read_as=source.said)

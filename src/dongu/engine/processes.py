@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
@@ -13,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate.utils import broadcast_object_list, gather_object
 
 from dongu.config import RunConfig, option_flag
@@ -42,9 +40,8 @@ def facts_of(config: RunConfig, data: TextData, splits: Mapping[str, Split], mod
         if name not in OWN_TO_A_PROCESS
     }
     for name, examples in data.splits.items():
-        tokens = hashlib.sha256(np.ascontiguousarray(splits[name].tokens.input_ids).data)
         facts[name] = f"{len(examples):,} rows (sha256 {digest_of(examples)[:12]})"
-        facts[f"the tokens of {name}"] = f"sha256 {tokens.hexdigest()[:12]}"
+        facts[f"the tokens of {name}"] = f"sha256 {splits[name].tokens.digest()[:12]}"
     facts["the labels"] = ", ".join(data.label_names)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     facts["the model"] = f"a {type(model).__name__} of {parameters:,} parameters"

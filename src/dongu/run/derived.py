@@ -137,8 +137,8 @@ def _describe_alone(loop: Loop) -> Iterator[tuple[str, str]]:
 
 def _describe_tokens(loop: Loop) -> str:
     splits, limit = loop.splits.values(), loop.config.max_length
-    lengths = loop.splits["train"].tokens.lengths
-    cut = sum(int(split.tokens.truncated.sum()) for split in splits)
+    tokens = loop.splits["train"].tokens
+    lengths, cut = tokens.summary(), sum(split.tokens.summary()["cut"] for split in splits)
     which = "" if limit == usual_length(loop.model, loop.tokenizer) else ", --max-length"
     cached = "; from the cache" if all(split.tokens.cached for split in splits) else ""
     if loop.config.long == "windows":
@@ -146,7 +146,8 @@ def _describe_tokens(loop: Loop) -> str:
         rows = sum(map(len, splits))
         return f"{windows:,} windows of at most {limit} from {rows:,} rows; one a row in each epoch{cached}"
     how_many = f"{cut:,} of all rows ({percent(cut / sum(map(len, splits)))}) are" if cut else "none is"
-    return f"{lengths.mean():.1f} a train row, {lengths.max()} at most; {how_many} cut at {limit}{which}{cached}"
+    mean = lengths["tokens"] / len(tokens)
+    return f"{mean:.1f} a train row, {tokens.longest} at most; {how_many} cut at {limit}{which}{cached}"
 
 
 def _describe_steps(loop: Loop) -> str:

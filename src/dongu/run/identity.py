@@ -12,12 +12,10 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-import numpy as np
 import torch
 
 from dongu.config import RunConfig, option_flag
 from dongu.data.examples import digest_of
-from dongu.data.tokenized import Split
 from dongu.engine.device import describe_device, describe_processor
 from dongu.engine.shard import whole
 from dongu.errors import CheckpointError, UsageError
@@ -34,7 +32,6 @@ HARMLESS = frozenset(
 )
 
 OTHERS = ("data", "parts", "versions", "hardware")  # that may differ, besides options
-DIGESTED_TOKENS = 1 << 20  # at a time
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def identity(loop: Loop) -> dict[str, Any]:
             name: {
                 "rows": len(examples),
                 "texts": digest_of(examples),
-                "tokens": _digest_of_tokens(loop.splits[name].pieces),
+                "tokens": loop.splits[name].pieces.tokens.digest(),
             }
             for name, examples in loop.data.splits.items()
         },
@@ -153,13 +150,6 @@ def refuse(found: Collection[Difference], allowed: Collection[str], where: str) 
 def software_versions() -> dict[str, str]:
     """The packages whose version may change a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in RECORDED_VERSIONS}}
-
-
-def _digest_of_tokens(split: Split) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(split.tokens.offsets, dtype=np.int64).tobytes())
-    for start in range(0, len(split.tokens.input_ids), DIGESTED_TOKENS):
-        digest.update(split.tokens.input_ids[start : start + DIGESTED_TOKENS].astype(np.int64).tobytes())
-    return digest.hexdigest()
 
 
 def _probed_names(loop: Loop) -> set[str]:

@@ -58,7 +58,9 @@ def inspection(loop: Loop, folder: RunFolder) -> str:
 
 
 def findings_of(loop: Loop) -> list[Finding]:
-    """What the data doctor says about the rows of a loop, which are tokenized already."""
+    """What the data doctor says about the rows of a loop, which are tokenized already; nothing without their texts."""
+    if loop.data.prepared is not None:
+        return []
     tokenizer, limit = loop.tokenizer.backend_tokenizer, usual_length(loop.model, loop.tokenizer)
     lengths = {
         name: measured(loop.splits[name].tokens, tokenizer, examples, loop.config.max_length, limit, loop.config.seed)

@@ -95,7 +95,7 @@ def smaller(loop: Loop, need: Need, free: int) -> Iterator[tuple[str, int]]:
         yield "--lora 16", frozen
         yield "--lora 16 --base-precision bf16", frozen - need.weights // 2
     if need.activations:
-        longest = int(loop.train_updates.split.pieces.tokens.lengths.max())
+        longest = loop.train_updates.split.pieces.tokens.longest
         fixed = need.peak - need.weights - need.activations
         length = int(longest * (free - fixed) / need.activations)
         if length >= SHORTEST:
@@ -109,7 +109,8 @@ def largest_micro_batch(loop: Loop) -> np.ndarray:
     """
     updates, steps = loop.train_updates, min(loop.total_steps, loop.steps_per_epoch, LOOKED_UPDATES)
     rows = np.concatenate([updates.rows(step) for step in range(steps)])
-    lengths = updates.split.pieces.tokens.lengths[updates.split.drawn(rows, updates.seed, 0)].astype(np.int64)
+    offsets, drawn = updates.split.pieces.tokens.offsets, updates.split.drawn(rows, updates.seed, 0)
+    lengths = offsets[drawn + 1] - offsets[drawn]
     starts = np.arange(0, len(rows), micro_batch_rows(loop))
     if loop.config.engine == "plain":  # rows are padded to the longest
         lengths = np.repeat(np.maximum.reduceat(lengths, starts), np.diff([*starts, len(rows)]))

@@ -1,0 +1,314 @@
+"""Prepared rows: the same run from them, an order in constant memory, and nothing of a folder is trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dongu
+from conftest import cut_off_in_step
+from dongu.cli.main import run
+from dongu.config import make_config
+from dongu.data import order as order_module
+from dongu.data.examples import read_examples
+from dongu.data.order import BlockOrder, epoch_order
+from dongu.data.prepared import Manifest
+from dongu.data.shards import prepare
+from dongu.data.sources import read_source
+from dongu.errors import DataError, InputError, ModelError, UsageError, WorkerError
+from dongu.model.load import load_tokenizer
+from dongu.verify import verify
+
+RUN: dict[str, Any] = {"batch_size": 8, "epochs": 1, "threads": 1, "device": "cpu", "save_steps": 2, "eval_steps": 4}
+
+
+def prepared(data: str, model: str, out: Path, *, processes: int = 1, block_rows: int = 8, **options: Any) -> Path:
+    """What `dongu prepare` does, with blocks of a few rows."""
+    config = make_config({"data": data, "max_length": 64, **options})
+    rows = read_examples(read_source(data, config), config)
+    prepare(rows, load_tokenizer(model), config, out, processes=processes, block_rows=block_rows)
+    return out
+
+
+@pytest.fixture(scope="module")
+def shards(
+    tiny_model: Callable[..., str], shared_data_folder: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """61 rows in blocks of 8; none changes it."""
+    return prepared(shared_data_folder(train=61), tiny_model(), tmp_path_factory.mktemp("prepared") / "shards")
+
+
+@pytest.fixture
+def copied(shards: Path, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    copy = tmp_path / "shards"
+    copy.mkdir()
+    for path in shards.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    return copy
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The list with a change, and with a digest of its own that is true."""
+    content = json.loads((folder / "prepared.json").read_bytes())
+    change(content)
+    manifest = Manifest.model_validate_json(json.dumps(content))
+    digest = hashlib.sha256(manifest.content().encode()).hexdigest()
+    (folder / "prepared.json").write_text(manifest.model_copy(update={"sha256": digest}).model_dump_json())
+
+
+def written(out: Path) -> list[bytes]:
+    """The bytes of a run that say what it has learnt."""
+    return [(out / name).read_bytes() for name in ("model/model.safetensors", "metrics.jsonl", "dynamics.bin")]
+
+
+def test_a_run_on_prepared_rows_is_the_run_on_the_rows(
+    shards: Path, tiny_model: Callable[..., str], shared_data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    for out, data in (("a", shared_data_folder(train=61)), ("b", str(shards))):
+        dongu.train(data, model=tiny_model(dropout=0.1), out=str(tmp_path / out), quiet=True, max_length=64, **RUN)
+    assert written(tmp_path / "a") == written(tmp_path / "b")
+    results = json.loads((tmp_path / "b" / "results.json").read_bytes())
+    assert "not kept" in results["no_bag_of_words"]
+    pages = [(tmp_path / out / "report.html").read_text(encoding="utf-8") for out in ("a", "b")]
+    assert ["word1" in page for page in pages] == [True, False]
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(
+    shards: Path, tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_module, "WINDOW_BLOCKS", 2)
+    options: dict[str, Any] = {"model": tiny_model(dropout=0.1), "quiet": True, **RUN}
+    dongu.train(str(shards), out=str(tmp_path / "whole"), **options)
+    with cut_off_in_step(6):
+        dongu.train(str(shards), out=str(tmp_path / "cut"), **options)
+    dongu.resume(tmp_path / "cut", quiet=True)
+    assert written(tmp_path / "cut") == written(tmp_path / "whole")
+    proofs = {proof.name: proof for proof in verify(tmp_path / "cut")}
+    assert [name for name, proof in proofs.items() if not proof.holds] == []
+    assert "85 rows" in proofs["inputs"].text  # of all splits, each read and held against its digest
+
+
+@pytest.mark.parametrize(("rows", "block_rows"), [(1000, 10), (1003, 10), (9, 2), (128, 2), (130, 2)])
+def test_the_order_is_a_permutation_of_blocks_and_within_windows(
+    rows: int, block_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_module, "WINDOW_BLOCKS", 8)
+    order = BlockOrder(rows, block_rows, seed=5, epoch=1)
+    whole = order[0:rows]
+    assert sorted(whole) == list(range(rows))
+    for start in range(0, rows, 7):  # each place by itself, in any order of asking
+        assert np.array_equal(BlockOrder(rows, block_rows, 5, 1)[start : start + 7], whole[start : start + 7])
+    assert not np.array_equal(whole, BlockOrder(rows, block_rows, 5, 2)[0:rows])
+    assert not np.array_equal(whole, BlockOrder(rows, block_rows, 6, 1)[0:rows])
+    window = whole[: 8 * block_rows - block_rows]
+    assert len(np.unique(window // block_rows)) <= 8  # of all that are near in the order
+    if rows > 8 * block_rows:
+        assert np.abs(np.diff(window)).mean() > 1  # and they are shuffled
+        assert not np.array_equal(whole, epoch_order(rows, 5, 1))
+
+
+def test_few_rows_have_the_usual_order() -> None:
+    assert np.array_equal(BlockOrder(100, 10, 5, 1)[0:100], epoch_order(100, 5, 1))
+
+
+def test_an_update_is_one_however_it_is_split(
+    shards: Path, tiny_model: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_module, "WINDOW_BLOCKS", 2)
+    updates = dongu.Loop(str(shards), model=tiny_model(), **RUN).train_updates
+    whole = [updates[index] for index in range(8)]
+    updates.processes, updates.micro_batch_size = 3, 2
+    parts = []
+    for process in range(3):
+        updates.process = process
+        parts.append([updates[index] for index in range(8)])
+    for index, update in enumerate(whole):
+        of_all = [batch for part in parts for batch in part[index].micro_batches if batch.examples]
+        assert np.concatenate([batch.rows for batch in of_all]).tolist() == update.rows.tolist()
+        assert sum(batch.tokens for batch in of_all) == update.micro_batches[0].tokens
+
+
+def test_several_processes_write_the_same_files(
+    shards: Path, tiny_model: Callable[..., str], shared_data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    other = prepared(shared_data_folder(train=61), tiny_model(), tmp_path / "other", processes=3)
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == {
+        path.name: path.read_bytes() for path in shards.iterdir()
+    }
+
+
+def test_a_process_that_is_killed_is_said(
+    tiny_model: Callable[..., str],
+    shared_data_folder: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dongu.data.shards.pack_tokens", lambda *_: os._exit(9))
+    with pytest.raises(WorkerError, match="has ended"):
+        prepared(shared_data_folder(train=61), tiny_model(), tmp_path / "other", processes=2)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_command(
+    tiny_model: Callable[..., str], shared_data_folder: Callable[..., str], tmp_path: Path, capsys: Any
+) -> None:
+    out = str(tmp_path / "shards")
+    call = ["prepare", shared_data_folder(), "--model", tiny_model(), "--out", out]
+    assert run([*call, "--processes", "2"]) == 0
+    assert f"next       dongu train {out} --model" in capsys.readouterr().out
+    assert run(call) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert run(["prepare", out, "--model", tiny_model(), "--out", f"{out}-2"]) == 2
+    assert "is prepared already" in capsys.readouterr().err
+    assert run([*call[:-1], f"{out}-2", "--long", "windows"]) == 2
+    assert "--long windows" in capsys.readouterr().err
+    assert run(["inspect", out]) == 0
+    said = capsys.readouterr().out
+    assert "65 rows" in said
+    assert "hold what was written" in said
+
+
+def test_another_tokenizer_and_other_rows_are_refused(
+    shards: Path, tiny_model: Callable[..., str], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="was prepared for the tokenizer of") as caught:
+        dongu.Loop(str(shards), model=tiny_model("roberta"), **RUN)
+    assert "dongu prepare DATA" in caught.value.hint
+    others: list[dict[str, Any]] = [{"max_length": 32}, {"label_column": "other"}, {"long": "tail"}]
+    for other in others:
+        with pytest.raises(UsageError, match="the rows were prepared with"):
+            dongu.Loop(str(shards), model=tiny_model(), **other)
+    loop = dongu.Loop(str(shards), model=tiny_model(), **RUN)
+    assert loop.config.max_length == 64
+    assert loop.promises["eject"].startswith("no: ")
+
+
+def test_who_needs_the_texts_says_so(
+    shards: Path, tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    assert run(["train", str(shards), "--model", tiny_model(), "--max-steps", "1", "--out", out, "--threads", "1"]) == 0
+    assert "the texts are not kept" in " ".join(capsys.readouterr().out.split())
+    for call in (["evaluate", out], ["eject", out], ["predict", out, "--data", str(shards)]):
+        assert run(call) == 2, call
+        assert "has tokens, and no texts" in capsys.readouterr().err
+    assert run(["report", out]) == 0
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("array", ["starts", "rows", "ids", "types", "cut", "targets"])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_block_is_looked_at_before_it_is_used(
+    array: str, last: bool, copied: Path, tiny_model: Callable[..., str]
+) -> None:
+    path = copied / f"train.{array}"
+    flip(path, len(path.read_bytes()) - 8 if last else 0)
+    loop = dongu.Loop(str(copied), model=tiny_model(), batch_size=8, engine="plain", device="cpu") if last else None
+    with pytest.raises(DataError, match=r"rows \d+ to \d+ are not what was written"):
+        for _ in loop or dongu.Loop(str(copied), model=tiny_model(), batch_size=8, device="cpu"):
+            pass
+    with pytest.raises(DataError, match="are not what was written"):
+        dongu.inspect(str(copied))
+
+
+@pytest.mark.parametrize("kind", ["cut", "longer", "missing", "link"])
+@pytest.mark.parametrize("name", ["train.ids", "validation.targets", "prepared.json"])
+def test_a_file_of_another_size_or_kind_is_refused(kind: str, name: str, copied: Path) -> None:
+    path = copied / name
+    content = path.read_bytes()
+    path.write_bytes({"cut": content[:-3], "longer": content + b"1234"}.get(kind, content))
+    if kind in ("missing", "link"):
+        path.rename(copied / "elsewhere")
+    if kind == "link":
+        path.symlink_to(copied / "elsewhere")
+    with pytest.raises(InputError):
+        dongu.inspect(str(copied))
+
+
+def reset(folder: Path, array: str, place: int, value: int) -> None:
+    """Another number, and digests that are true of it."""
+    content = np.frombuffer((folder / f"train.{array}").read_bytes(), {"ids": np.int32}.get(array, np.int64)).copy()
+    content[place] = value
+    (folder / f"train.{array}").write_bytes(content.tobytes())
+    arrays = ("starts", "rows", "ids", "types", "cut", "targets")
+    kinds = dict(zip(arrays, ("i8", "i8", "i4", "u1", "?", "i8"), strict=True))
+    parts = {name: np.frombuffer((folder / f"train.{name}").read_bytes(), kinds[name]) for name in arrays}
+
+    def change(manifest: dict[str, Any]) -> None:
+        blocks, token = manifest["splits"]["train"]["blocks"], 0
+        for number, block in enumerate(blocks):
+            rows, tokens = slice(number * 8, min(number * 8 + 8, 61)), slice(token, token + block[0])
+            digest = hashlib.sha256()
+            for name, part in parts.items():
+                starts = slice(rows.start, rows.stop + 1)
+                cut = starts if name == "starts" else tokens if name in ("ids", "types") else rows
+                digest.update(part[cut].tobytes())
+            block[1], token = digest.hexdigest(), token + block[0]
+
+    edited(folder, change)
+
+
+@pytest.mark.parametrize(
+    ("array", "place", "value", "said"),
+    [
+        ("ids", 20, 2**30, "beyond the vocabulary"),
+        ("ids", 20, -1, "beyond the vocabulary"),
+        ("starts", 3, 2**40, "other lengths"),
+        ("starts", 3, -(2**40), "other lengths"),
+        ("starts", 61, 2**40, "other lengths"),
+        ("targets", 20, 2, "labels that there are not"),
+        ("targets", 20, -1, "labels that there are not"),
+    ],
+)
+def test_numbers_that_no_model_could_read(
+    array: str, place: int, value: int, said: str, copied: Path, tiny_model: Callable[..., str]
+) -> None:
+    reset(copied, "rows", 0, 0)  # what is written here is what it was: nothing has to be refused
+    dongu.inspect(str(copied))
+    reset(copied, array, place, value)
+    with pytest.raises(DataError, match=said):
+        dongu.inspect(str(copied))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.update(vocabulary=2**31),
+        lambda m: m["splits"]["train"].update(rows=60),
+        lambda m: m["splits"]["train"].update(longest=65),
+        lambda m: m["splits"]["train"].update(types=False),
+        lambda m: m["splits"]["train"]["blocks"].pop(),
+        lambda m: m["options"].update(max_length=None),
+        lambda m: m["options"].pop("long"),
+        lambda m: m["splits"].pop("train"),
+        lambda m: m.update(block_rows=16),
+        lambda m: m.update(task="multi-label"),
+    ],
+)
+def test_a_list_that_is_true_of_itself_alone(
+    change: Callable[[dict[str, Any]], None], copied: Path, tiny_model: Callable[..., str]
+) -> None:
+    edited(copied, change)
+    with pytest.raises(InputError):
+        for _ in dongu.Loop(str(copied), model=tiny_model(), **RUN):
+            pass
+
+
+def test_a_flipped_bit_of_the_list_is_seen(copied: Path) -> None:
+    content = (copied / "prepared.json").read_bytes()
+    (copied / "prepared.json").write_bytes(content.replace(b"class0", b"class2"))
+    with pytest.raises(DataError, match="is not what was written"):
+        dongu.inspect(str(copied))
