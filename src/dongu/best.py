@@ -22,6 +22,7 @@ from dongu.evaluate import eval_mode, with_weights
 from dongu.export.card import base_model, write_card
 from dongu.files import disk, replace_folder, write_file
 from dongu.judge.abstention import abstained, fit_threshold
+from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import Calibration, fit_temperature, is_advised
 from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
@@ -41,16 +42,18 @@ ADAPTER, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"  # a folder in
 def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None, *, model: Any = None) -> None:
     """The model as it is now, with its tokenizer and what its head is divided by, in place of the one before.
 
+    All processes call it, and the first one writes.
+
     Args:
         loop: whose model it is.
         folder: the run.
         temperature: what the head was divided by.
         model: another one with the same weights' names, whose weights are kept.
     """
-    if loop.is_sharded:  # gathered on the first process, which alone writes
+    if loop.is_sharded:  # gathered by all
         weights, added = _weights(loop)
-        if not loop.accelerator.is_main_process:
-            return
+    if not loop.accelerator.is_main_process:
+        return
     tokenizer = copy.deepcopy(loop.tokenizer)
     tokenizer.model_max_length = loop.config.max_length
     # What a call to it leaves set would be saved too, and there is no call where the tokens come from the cache.
@@ -114,22 +117,7 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
     results: dict[str, Any] = {"best_step": state.best_step, "steps": state.step, "metric": loop.metrics.main}
     if loop.data.task == "multi-label":
         results["threshold"] = loop.model.config.threshold
-    validation, temperature = loop.evaluate(model=loop.model), None
-    if loop.metrics.task == "single-label" and validation.targets is not None:
-        temperature = applied or fit_temperature(validation.logits, validation.targets)
-        if loop.config.calibrate and applied is None and temperature is not None:
-            divide_head(loop.model, temperature)
-            if main or loop.is_sharded:
-                save_best(loop, folder, temperature, model=loop.model)
-            validation, applied = loop.evaluate(model=loop.model), temperature
-        results["calibrated"] = applied is not None
-        if loop.config.abstain is not None:  # by the probabilities that the saved model gives, calibrated or not
-            threshold = fit_threshold(validation, loop.config.abstain)
-            results |= {ABSTAIN_BELOW: threshold, "abstained": []}
-            if threshold is not None:
-                setattr(loop.model.config, ABSTAIN_BELOW, threshold)
-                if main or loop.is_sharded:  # which all gather for the first
-                    save_best(loop, folder, applied, model=loop.model)
+    validation, temperature, applied = _settle(loop, folder, applied, results)
     calibration = None if applied is None else Calibration(applied, applied=True)
     constant = constant_answer(loop.metrics, loop.splits["train"].targets)
     per_class: list[dict[str, Any]] = []
@@ -168,6 +156,38 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
         write_file(folder.model / "README.md", card.encode(), within=folder.path)
     journal.phase("judging", time.perf_counter() - began, loop.number)
     return results
+
+
+def _settle(
+    loop: Loop, folder: RunFolder, applied: float | None, results: dict[str, Any]
+) -> tuple[Evaluation, float | None, float | None]:
+    """The best model's answers to validation, after what is learnt from them has gone into the model that is saved.
+
+    Args:
+        loop: with the best model in it.
+        folder: of the run.
+        applied: the temperature that the saved model's head was divided by already.
+        results: gets what was learnt.
+
+    Returns:
+        The answers, the temperature that fits them, and the one that the head is divided by.
+    """
+    validation = loop.evaluate(model=loop.model)
+    if loop.metrics.task != "single-label" or validation.targets is None:
+        return validation, None, applied
+    temperature = applied or fit_temperature(validation.logits, validation.targets)
+    if loop.config.calibrate and applied is None and temperature is not None:
+        divide_head(loop.model, temperature)
+        save_best(loop, folder, temperature, model=loop.model)
+        validation, applied = loop.evaluate(model=loop.model), temperature
+    results["calibrated"] = applied is not None
+    if loop.config.abstain is not None:  # by the probabilities that the saved model gives, calibrated or not
+        threshold = fit_threshold(validation, loop.config.abstain)
+        results |= {ABSTAIN_BELOW: threshold, "abstained": []}
+        if threshold is not None:
+            setattr(loop.model.config, ABSTAIN_BELOW, threshold)
+            save_best(loop, folder, applied, model=loop.model)
+    return validation, temperature, applied
 
 
 def read_best(loop: Loop, folder: RunFolder) -> None:

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
-import contextlib
-import json
-import math
-import os
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
+from dongu import values
 from dongu.errors import UsageError
-from dongu.files import read_regular
-from dongu.hub import join_commits
 from dongu.text import shortened
+from dongu.values import Count, Portion, Real
 
 # Long Hugging Face spellings, so that a command typed from memory works. `--per_device_train_batch_size` and
 # `--gradient_accumulation_steps` are not here: together they make a batch size, in `cli/train.py`.
@@ -76,99 +62,15 @@ Metric = Literal[
     "quadratic_kappa",
 ]
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
-READING = (
-    "header",
-    "delimiter",
-    "encoding",
-    "quoting",
-    "escape",
-    "max_expansion",
-    "field",
-    "format",
-    "sheet",
-    "download",
-)  # options of how files are read
+READING = (  # options of how files are read
+    "header", "delimiter", "encoding", "quoting", "escape", "max_expansion",
+    "field", "format", "sheet", "download",
+)  # fmt: skip
 ABSTAIN_BELOW = "abstain_below"  # key of a model's config.json: the probability below which it gives no label
 DEFAULT_THRESHOLD = 0.5  # the probability from which on a label is given, before any validation
 
 
-def _names(value: Any) -> Any:
-    """One name is as good as a list of one."""
-    return (value,) if isinstance(value, str) else value
-
-
-def _by_commas(value: Any) -> Any:
-    """`negative,neutral,positive` is a list of three."""
-    return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
-
-
-def _joined(value: Any) -> Any:
-    """Several columns of 0 and 1 are one label column whose name joins theirs."""
-    return (
-        "+".join(value) if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value) else value
-    )
-
-
-def _class_weights(value: Any) -> Any:
-    """`balanced`, or weights by the name of the class: a table, or `name=number` each."""
-    if value in ("balanced", ["balanced"], ("balanced",)):
-        return "balanced"
-    if isinstance(value, list | tuple) and all(isinstance(item, str) and "=" in item for item in value):
-        pairs = [item.rpartition("=") for item in value]
-        value = {name: number for name, _, number in pairs}
-        if len(value) < len(pairs):
-            raise ValueError("names a class twice")
-    if not isinstance(value, dict) or not value:
-        raise ValueError("must be balanced, or name=number for some classes")
-    weights = {str(name): _positive(number) for name, number in value.items()}
-    if bad := [name for name, weight in weights.items() if weight is None]:
-        raise ValueError(f"the weight of {bad[0]} must be a number above 0")
-    return weights
-
-
-def _positive(value: Any) -> float | None:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if 0 < number < math.inf else None
-
-
-def _no_bool(value: Any) -> Any:
-    """`true` is no number, although Python says so."""
-    if isinstance(value, bool):
-        raise ValueError("a number is wanted, not true or false")
-    return value
-
-
-def _character(value: Any) -> Any:
-    r"""One character; `tab` and `\t` stand for the one that a shell does not let pass."""
-    value = {"tab": "\t", r"\t": "\t"}.get(value, value)
-    if not isinstance(value, str) or len(value) != 1 or value in '"\r\n\0':
-        raise ValueError("must be one character, and no quote or line break")
-    return value
-
-
-def _encoding(value: Any) -> Any:
-    with contextlib.suppress(LookupError, UnicodeError, AttributeError, TypeError, ValueError):
-        if "a,\n".encode(value).decode(value) == "a,\n" and codecs.lookup(value).name not in CODES:
-            return value
-    raise ValueError("must name an encoding that Python knows, such as cp1252, latin-1, utf-16, gb18030")
-
-
-CODES = ("utf-7", "unicode-escape", "raw-unicode-escape", "punycode", "idna")  # of Python, and of no file of texts
 LORA_RATE = 10  # times the default learning rate, where --lora is given and no rate: few parameters have far to go
-
-
-def _without_detours(value: Any) -> Any:
-    """`missing/../run` is `run`: made as it stands, it would leave a folder on the way."""
-    value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return os.path.realpath(value) if isinstance(value, str) and ".." in Path(value).parts else value
-
-
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, lt=2**31)]
-Real = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-_Share = Annotated[Real, Field(gt=0, lt=1)]
 
 
 class RunConfig(BaseModel):
@@ -189,22 +91,22 @@ class RunConfig(BaseModel):
     tokenizer: str | None = Field(
         None, min_length=1, description="tokenizer of a model of your own: a Hub name, a folder, or `minilm`"
     )
-    out: Annotated[str | None, BeforeValidator(_without_detours)] = Field(
+    out: Annotated[str | None, BeforeValidator(values.without_detours)] = Field(
         None, min_length=1, description="run folder to write (default: runs/NAME)"
     )
-    text_columns: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
+    text_columns: Annotated[tuple[str, ...] | None, BeforeValidator(values.one_or_several)] = Field(
         None,
         min_length=1,
         max_length=2,
         description="column of the text, or the two of a pair; title+body is one text of two columns",
     )
-    label_column: Annotated[str | None, BeforeValidator(_joined)] = Field(
+    label_column: Annotated[str | None, BeforeValidator(values.joined)] = Field(
         None, min_length=1, description="column of the label, or columns of 0 and 1, one a label: rude+funny+sad"
     )
     label_separator: str | None = Field(
         None, min_length=1, description="what stands between the labels of a cell (default: |, or inferred and shown)"
     )
-    columns: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
+    columns: Annotated[tuple[str, ...] | None, BeforeValidator(values.one_or_several)] = Field(
         None, min_length=1, description="numeric columns beside the text, for a model or a loss of your own"
     )
     unlabelled: Literal["refuse", "drop"] = Field(
@@ -221,23 +123,23 @@ class RunConfig(BaseModel):
     rare: Annotated[str, Field(pattern=r"^join=[1-9][0-9]{0,8}$")] | None = Field(
         None, description="join=5: classes with fewer than 5 train rows are one class, `other`"
     )
-    label_names: Annotated[tuple[str, ...] | None, BeforeValidator(_by_commas)] = Field(
+    label_names: Annotated[tuple[str, ...] | None, BeforeValidator(values.by_commas)] = Field(
         None, min_length=2, description="names of the label ids 0, 1, …: negative,neutral,positive"
     )
     positive: str | None = Field(None, description="of two classes, the one that F1 is of (default: the second)")
-    header: Annotated[tuple[str, ...] | None, BeforeValidator(_by_commas)] = Field(
+    header: Annotated[tuple[str, ...] | None, BeforeValidator(values.by_commas)] = Field(
         None, min_length=1, description="names of the columns of a csv or a sheet whose first line is a row: label,text"
     )
-    delimiter: Annotated[str, BeforeValidator(_character)] | None = Field(
+    delimiter: Annotated[str, BeforeValidator(values.character)] | None = Field(
         None, description="what stands between the cells of a csv: a character, or tab (default: what fits all rows)"
     )
-    encoding: Annotated[str, BeforeValidator(_encoding)] | None = Field(
+    encoding: Annotated[str, BeforeValidator(values.encoding)] | None = Field(
         None, description="encoding of text files, such as cp1252 (default: utf-8, or what a byte-order mark says)"
     )
     quoting: Literal["csv", "none"] | None = Field(
         None, description="whether double quotes enclose cells (default: csv, and none in a .tsv)"
     )
-    escape: Annotated[str, BeforeValidator(_character)] | None = Field(
+    escape: Annotated[str, BeforeValidator(values.character)] | None = Field(
         None, description="character that takes the next one as it is, such as the backslash of Spark and MySQL"
     )
     max_expansion: Count = Field(
@@ -255,10 +157,10 @@ class RunConfig(BaseModel):
     recipe: Literal["auto", "original"] = Field(
         "auto", description="settings that are not given: the original's, or with auto what suits few rows"
     )
-    validation: _Share | None = Field(
+    validation: Portion | None = Field(
         None, description="share of the rows to hold out as validation, of data without one (default: 0.1)"
     )
-    test: _Share | None = Field(None, description="share of the rows to hold out as test, of data without one")
+    test: Portion | None = Field(None, description="share of the rows to hold out as test, of data without one")
     group_column: str | None = Field(
         None, min_length=1, description="column of a group, a user say: rows are held out by whole groups"
     )
@@ -301,19 +203,19 @@ class RunConfig(BaseModel):
     max_grad_norm: Annotated[Real, Field(gt=0)] | None = Field(
         None, description="clip the gradient to this norm (default: no clipping)"
     )
-    class_weights: Annotated[dict[str, float] | Literal["balanced"] | None, PlainValidator(_class_weights)] = Field(
-        None, description="how much a row of a class counts in training: balanced, or spam=5 ham=1"
+    class_weights: Annotated[dict[str, float] | Literal["balanced"] | None, PlainValidator(values.class_weights)] = (
+        Field(None, description="how much a row of a class counts in training: balanced, or spam=5 ham=1")
     )
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = Field(
         0.0, description="share of the truth that training spreads evenly over all answers"
     )
-    max_length: Annotated[int, BeforeValidator(_no_bool), Field(ge=8, lt=2**31)] | None = Field(
+    max_length: Annotated[int, BeforeValidator(values.no_bool), Field(ge=8, lt=2**31)] | None = Field(
         None, description="tokens a row at most; longer rows are cut (default: the model's limit)"
     )
     long: Literal["head", "tail", "head+tail", "windows"] = Field(
         "head", description="what is read of a text that is longer: its beginning, its end, half of each, or all of it"
     )
-    seed: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)] = Field(
+    seed: Annotated[int, BeforeValidator(values.no_bool), Field(ge=0, lt=2**32)] = Field(
         42, description="decides the new head, the order of the rows, the dropout, and which rows are held out of train"
     )
     engine: Literal["packed", "plain"] = Field(
@@ -341,7 +243,7 @@ class RunConfig(BaseModel):
         None, description="CPU threads a process (default: PyTorch's choice)"
     )
     group_by_length: bool = Field(False, description="batches of like lengths, for less padding")
-    workers: Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=256)] = Field(
+    workers: Annotated[int, BeforeValidator(values.no_bool), Field(ge=0, le=256)] = Field(
         0, description="processes that prepare batches ahead"
     )
     eval_steps: Count | None = Field(None, description="evaluate every N updates (default: after each epoch)")
@@ -349,13 +251,13 @@ class RunConfig(BaseModel):
     calibrate: bool = Field(
         False, description="divide the saved model's head by the temperature that makes its probabilities honest"
     )
-    abstain: _Share | None = Field(
+    abstain: Portion | None = Field(
         None, description="give no label where the model is unsure, so that this share of its labels is right"
     )
     save_steps: Count | None = Field(None, description="checkpoint every N updates, besides the one at each evaluation")
     keep: Count = Field(2, description="checkpoints to keep, besides the best one's")
     patience: Count | None = Field(None, description="stop after N evaluations without a better one (default: never)")
-    track: Annotated[tuple[Tracker, ...] | None, BeforeValidator(_names)] = Field(
+    track: Annotated[tuple[Tracker, ...] | None, BeforeValidator(values.one_or_several)] = Field(
         None,
         min_length=1,
         description="hand the numbers on to tensorboard (in the run folder), wandb, mlflow or trackio",
@@ -417,45 +319,6 @@ def check_metric(name: str | None, own: Collection[str] = ()) -> None:
     known = (*get_args(Metric), *own)
     if name is not None and name not in known:
         raise UsageError(f"must be one of {', '.join(known)}, got `{shortened(name)}`", where="--metric")
-
-
-def read_config(path: Path, *, with_parts: bool = False) -> dict[str, Any]:
-    """Options from a recipe (`.toml`) or from a run's own `run.json`.
-
-    Args:
-        path: the file.
-        with_parts: whether parts of one's own are given beside it.
-
-    Raises:
-        UsageError: the file is missing, is not TOML or JSON, or holds no options.
-    """
-    import tomllib
-
-    try:
-        text = read_regular(path, follow=True).decode()
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        recipe = join_commits(content) if path.suffix == ".json" else content
-    except FileNotFoundError:
-        raise UsageError("the file does not exist", where=f"--config {path}") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(
-            f"not a readable recipe ({getattr(error, 'strerror', None) or error})",
-            where=f"--config {path}",
-            hint="give a TOML file of options (epochs = 3), or the run.json of a run",
-        ) from error
-    if path.suffix == ".json" and isinstance(parts := content.get("parts"), dict) and not with_parts:
-        names, file = ", ".join(parts.get("names", ())), content.get("parts_file") or "FILE.py"
-        what = f"is of a run with parts of its own ({names}), which are not given"
-        raise UsageError(what, where=f"--config {path}", hint=f"give their file too: --parts {file}")
-    if not isinstance(recipe, dict):
-        raise UsageError("holds no table of options", where=f"--config {path}")
-    options: dict[str, Any] = {}
-    for name, value in recipe.items():
-        option = ALIASES.get(name.replace("-", "_"), name.replace("-", "_"))
-        if option in options:
-            raise UsageError(f"sets {option_flag(option)} twice", where=f"--config {path}")
-        options[option] = value
-    return options
 
 
 def did_you_mean(name: str) -> str:

@@ -14,13 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedConfig, PreTrainedModel
 
-from dongu.config import NUMBERS, RunConfig, make_config
+from dongu.config import RunConfig, make_config
 from dongu.consistency import (
     are_same,
     check_alone,
@@ -37,11 +35,10 @@ from dongu.consistency import (
 from dongu.data.batches import TrainUpdates
 from dongu.data.collate import Collator
 from dongu.data.examples import Examples, TextData, read_examples
-from dongu.data.shares import share_column
 from dongu.data.sources import read_source
 from dongu.data.tokenized import Split, tokenized
 from dongu.data.tokens import check_known
-from dongu.data.weights import resolve_weights, row_weights
+from dongu.data.weights import resolve_weights
 from dongu.engine.device import make_accelerator
 from dongu.engine.families import why_not
 from dongu.engine.graphs import HOOKED, has_hooks
@@ -57,15 +54,14 @@ from dongu.judge.metrics import MetricSet
 from dongu.launch import first_alone
 from dongu.model.base import hold_base_in_bf16
 from dongu.model.finite import check_finite
-from dongu.model.head import PROBLEM_TYPES, declared_labels
+from dongu.model.head import declared_labels, name_outputs
 from dongu.model.load import check_vocabulary, load_model, load_tokenizer, model_columns, position_count, usual_length
 from dongu.model.lora import add_lora
-from dongu.model.loss import Loss, OwnLoss
+from dongu.model.loss import make_loss
 from dongu.model.mean_layer import give_mean_layer
 from dongu.model.optimizer import make_optimizer
 from dongu.model.place import pin_model, resolve_model
 from dongu.model.recipe import begin_head, fit_recipe
-from dongu.model.scale import Scale
 from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
 from dongu.own import Own, called, module_of, promises, take_own
 
@@ -88,11 +84,9 @@ class Parts:
         self._options_given = frozenset(config.model_fields_set)
         check_own(self.given, config)
         require_extras(config)
-        self.data = (
-            data
-            if isinstance(data, TextData)
-            else read_examples(read_source(config.data if data is None else data, config), config)
-        )
+        if not isinstance(data, TextData):
+            data = read_examples(read_source(config.data if data is None else data, config), config)
+        self.data = data
         self.accelerator = make_accelerator(config, has_own_model=self.given.model is not None)
         self.is_sharded = config.shard and self.accelerator.num_processes > 1
         self.not_sharded = None if self.is_sharded else "no: there is one process"  # or not layer by layer
@@ -101,22 +95,7 @@ class Parts:
         config = self._make_model(config)
         if prepared is not None:
             prepared.check_tokenizer(self.tokenizer, config.model)
-        if config.long == "tail":
-            self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = "left"  # as it is saved
-        if config.long != "head" or hasattr(self.model.config, "long_texts"):
-            self.model.config.long_texts = config.long  # for whoever loads the model without its run
-        self.data = self.data.in_order_of(declared_labels(self.model.config))
-        if config.positive not in (None, self.data.label_names[-1]):
-            what = f"the model's own head has `{self.data.label_names[-1]}` as the second class, which F1 is of"
-            raise UsageError(what, where=f"--positive {config.positive}", hint="leave it out, or give another --model")
-        if self.data.task == "ordinal":
-            self.model.config.ordinal_labels = [*self.data.label_names]
-        check_vocabulary(self.model, self.tokenizer, config.model)
-        check_finite(self.model.state_dict(), f"--model {config.model}")
-        if config.lora is not None:
-            add_lora(self.model, config.lora, config.seed)
-        if config.base_precision == "bf16":
-            hold_base_in_bf16(self.model)
+        self._fit_model(config)
         self.config = self._resolve(config)
         names, own = self.data.label_names, self.given.metrics
         self.metrics = MetricSet.of(self.data.task, names, self.data.hub_name, self.config.metric, own)
@@ -125,7 +104,7 @@ class Parts:
             self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
         if prepared is None:
             check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
-        self.loss, self.row_weights = self._make_loss()
+        self.loss, self.row_weights = make_loss(self.data, self.model, self.config, self.given, self.accelerator.device)
         self._begin_head()
         if self.accelerator.num_processes > 1:
             compare_facts(self.accelerator, facts_of(self.config, self.data, self.splits, self.model))
@@ -204,25 +183,27 @@ class Parts:
             hint = 'tokenizer="minilm", or a tokenizer of transformers'
             raise UsageError("a model of your own needs a tokenizer", where="tokenizer=", hint=hint)
         self.tokenizer = own.tokenizer or load_tokenizer(resolve_model(name))
-        self._name_labels(self.model)
+        name_outputs(self.model, self.data.outputs, self.data.task, self.tokenizer.pad_token_id)
         return config.model_copy(update={"model": type(self.model).__name__})
 
-    def _name_labels(self, model: Any) -> None:
-        """See to it that a model of the user's own says what the others say of themselves in their config."""
-        names = self.data.outputs
-        labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-        config = getattr(model, "config", None)
-        if not isinstance(config, PreTrainedConfig):
-            model.config = PreTrainedConfig(**labels)
-        elif config.num_labels != len(names):
-            hint = f"load it with num_labels={len(names)}"
-            raise UsageError(f"has {config.num_labels} labels, and the data {len(names)}", where="model=", hint=hint)
-        elif sorted(declared_labels(config)) != sorted(names):
-            config.update(labels)
-        if isinstance(model, PreTrainedModel) and getattr(model.config, "pad_token_id", None) is None:
-            model.config.pad_token_id = self.tokenizer.pad_token_id
-        model.config.problem_type = PROBLEM_TYPES[self.data.task]
-        model.new_head = None
+    def _fit_model(self, config: RunConfig) -> None:
+        """Have the model say what it reads and answers, and see that it can: or an error says what does not fit."""
+        if config.long == "tail":
+            self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = "left"  # as it is saved
+        if config.long != "head" or hasattr(self.model.config, "long_texts"):
+            self.model.config.long_texts = config.long  # for whoever loads the model without its run
+        self.data = self.data.in_order_of(declared_labels(self.model.config))
+        if config.positive not in (None, self.data.label_names[-1]):
+            what = f"the model's own head has `{self.data.label_names[-1]}` as the second class, which F1 is of"
+            raise UsageError(what, where=f"--positive {config.positive}", hint="leave it out, or give another --model")
+        if self.data.task == "ordinal":
+            self.model.config.ordinal_labels = [*self.data.label_names]
+        check_vocabulary(self.model, self.tokenizer, config.model)
+        check_finite(self.model.state_dict(), f"--model {config.model}")
+        if config.lora is not None:
+            add_lora(self.model, config.lora, config.seed)
+        if config.base_precision == "bf16":
+            hold_base_in_bf16(self.model)
 
     def _begin_head(self) -> None:
         """Let a new head begin as a regression, where that is wanted; see `dongu.model.recipe`."""
@@ -257,26 +238,18 @@ class Parts:
         own = self.given.optimizer
         if own is None:
             return make_optimizer(self.model, self.config)
-        named = dict(self.model.named_parameters())
-        made = (
-            own
-            if isinstance(own, torch.optim.Optimizer)
-            else called(own, "optimizer", parameters=named, config=self.config)
-        )
-        if not isinstance(made, torch.optim.Optimizer):
-            raise UsageError(f"gave a {type(made).__name__}, and no torch.optim.Optimizer", where="optimizer")
-        return made
+        if not isinstance(own, torch.optim.Optimizer):
+            own = called(own, "optimizer", parameters=dict(self.model.named_parameters()), config=self.config)
+        if not isinstance(own, torch.optim.Optimizer):
+            raise UsageError(f"gave a {type(own).__name__}, and no torch.optim.Optimizer", where="optimizer")
+        return own
 
     def _make_schedule(self) -> None:
         """The run's schedule, over the optimizer and the steps that there are now."""
         own, steps = self.given.lr_scheduler, self.total_steps
         self.warmup_steps = 0 if own else warmup_steps(self.config, steps)
-        made: Any = (
-            LambdaLR(self.optimizer, partial(_share, own, steps))
-            if own
-            else make_scheduler(self.optimizer, self.config, steps)
-        )
-        self.lr_scheduler = self._own_scheduler = made
+        made: Any = LambdaLR(self.optimizer, partial(_share, own, steps)) if own else None
+        self.lr_scheduler = self._own_scheduler = made or make_scheduler(self.optimizer, self.config, steps)
         self._course = Course(self.lr_scheduler, 0)
         self._planned = (self.optimizer, len(self.optimizer.param_groups), self.total_steps)
 
@@ -391,25 +364,6 @@ class Parts:
         if self.model.config.model_type not in MAY_DIFFER_ALONE:
             return 0.0
         return difference_alone(self.model, self.collate, self.splits["train"], self.accelerator.device, self.data.task)
-
-    def _make_loss(self) -> tuple[Loss, np.ndarray | None]:
-        """The loss, and how much each training row counts in it, where not all count alike."""
-        by_class, targets = self.config.class_weights, self.data.splits["train"].targets
-        loss = Loss(self.data.task, label_smoothing=self.config.label_smoothing)
-        if self.given.loss is not None:
-            return OwnLoss(self.data.task, function=self.given.loss), None
-        if self.data.task in NUMBERS and targets is not None and self.given.model is None:
-            scale = Scale.of(targets, self.model)
-            if self.model.new_head is None:
-                scale.enter(self.model)
-            return replace(loss, scale=scale), None
-        shares = tuple(share_column(self.data.columns.label, name) for name in self.data.label_names)
-        if shares[0] in self.data.splits["train"].columns:
-            return replace(loss, shares=shares), None
-        if not isinstance(by_class, dict) or targets is None:
-            return loss, None
-        weights = torch.tensor(list(by_class.values()), dtype=torch.float32, device=self.accelerator.device)
-        return replace(loss, class_weights=weights), row_weights(by_class, targets)
 
     def _resolve(self, config: RunConfig) -> RunConfig:
         """Every option with the value that the run uses."""

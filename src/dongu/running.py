@@ -265,7 +265,7 @@ class Run:
         self._journal.phase("evaluation", time.perf_counter() - began, state.step)
         best = state.record(loop.metrics, evaluation)
         self._progress.evaluation(state.step, state.step / loop.steps_per_epoch, evaluation.metrics, best=best)
-        if best and (self._main or loop.is_sharded):
+        if best:
             save_best(loop, self.folder, model=model)
         if self._main:
             began = time.perf_counter()

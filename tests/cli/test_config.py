@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from conftest import EXHAUSTIVE
 from dongu.cli.main import make_parser
 from dongu.cli.train import train_options
-from dongu.config import ALIASES, RunConfig, did_you_mean, make_config, option_flag, read_config
+from dongu.config import ALIASES, RunConfig, did_you_mean, make_config, option_flag
 from dongu.errors import UsageError
+from dongu.recipe_file import read_config
 
 # An option more is a decision, not an accident: whoever adds one changes this list.
 OPTIONS = [

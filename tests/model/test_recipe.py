@@ -219,7 +219,7 @@ def test_a_run_of_few_rows_is_proved(run_of_few: Callable[..., Any], tmp_path: P
 
 def test_a_recipe_is_repeated_from_its_run(run_of_few: Callable[..., Any], tmp_path: Path) -> None:
     run_of_few(tmp_path / "first", epochs=1)
-    from dongu.config import read_config
+    from dongu.recipe_file import read_config
 
     options = read_config(tmp_path / "first/run.json")
     dongu.train(**{**options, "out": str(tmp_path / "again")})
@@ -232,7 +232,7 @@ def test_a_run_from_before_recipes_is_the_original(run_of_few: Callable[..., Any
     for name in ("recipe", "head", "pooling"):
         del record["options"][name]
     (tmp_path / "old/run.json").write_text(json.dumps(record))
-    from dongu.config import read_config
+    from dongu.recipe_file import read_config
 
     assert read_config(tmp_path / "old/run.json")["recipe"] == "original"
 

@@ -12,7 +12,7 @@ from dongu import launch
 from dongu.cli.options import add_option, add_reading, spellings
 from dongu.cli.parser import ALLOWED, Parser, add_json, add_language, add_parts, define, print_json, whole_number
 from dongu.cli.results import show_result
-from dongu.config import READING, RunConfig, check_metric, make_config, read_config
+from dongu.config import READING, RunConfig, check_metric, make_config
 from dongu.errors import UsageError
 from dongu.extras import require_extras
 from dongu.teach.language import language_of
@@ -80,23 +80,10 @@ def _run(parsed: argparse.Namespace) -> None:
     options = train_options(parsed, processes=launch.processes())
     count = None if parsed.seeds is None else whole_number(parsed.seeds, "seeds", 1)
     folds = None if parsed.folds is None else whole_number(parsed.folds, "folds", 2)
-    if count is not None and folds is not None:
-        raise UsageError("several seeds or several folds", where="--folds", hint="give one of the two")
-    if soup := options.get("keep") == SOUP:
+    soup = options.get("keep") == SOUP
+    _check_together(parsed, count, folds, soup=soup)
+    if soup:
         del options["keep"]
-        if count is None:
-            raise UsageError("the mean of whose weights?", where=f"--keep {SOUP}", hint="give --seeds N too")
-    if parsed.overwrite and (count or folds) is not None:
-        hint = "remove the folder, or choose another --out"
-        raise UsageError("replaces one run, and these are several", where="--overwrite", hint=hint)
-    language = parsed.language or language_of(os.environ)
-    if parsed.language is not None and not parsed.explain:
-        raise UsageError("the language of what?", where="--language", hint="it is that of --explain")
-    if parsed.explain and (count or folds) is not None:
-        where = "--folds" if count is None else "--seeds"
-        raise UsageError("--explain shows one run", where=where, hint="give one of the two")
-    if parsed.allow and not parsed.resume:
-        raise UsageError("nothing is compared", where="--allow", hint="it says what may differ from a run to --resume")
     # First whatever may be wrong and needs no torch, which takes seconds to load.
     config = make_config({**options, "fold": f"1/{folds}"} if folds else options)
     require_extras(config)
@@ -140,13 +127,34 @@ def _run(parsed: argparse.Namespace) -> None:
 
     console = Console(stream=stream)
     how: dict[str, Any] = {"overwrite": parsed.overwrite, "resume": parsed.resume, "allow": parsed.allow}
-    how["explain"] = language if parsed.explain else None
+    how["explain"] = (parsed.language or language_of(os.environ)) if parsed.explain else None
     result = train(data, console=console, parts=parsed.parts, **how, **options)
     show_result(result, console, as_json=parsed.json)
     if parsed.push_to_hub is not None and launch.rank() == 0:
         from dongu.export.hub import push
 
         console.line(f"pushed to {push(result.path, parsed.push_to_hub)}")
+
+
+def _check_together(parsed: argparse.Namespace, count: int | None, folds: int | None, *, soup: bool) -> None:
+    """
+    Raises:
+        UsageError: what is asked for beside the options of a run does not go together.
+    """
+    if count is not None and folds is not None:
+        raise UsageError("several seeds or several folds", where="--folds", hint="give one of the two")
+    if soup and count is None:
+        raise UsageError("the mean of whose weights?", where=f"--keep {SOUP}", hint="give --seeds N too")
+    if parsed.overwrite and (count or folds) is not None:
+        hint = "remove the folder, or choose another --out"
+        raise UsageError("replaces one run, and these are several", where="--overwrite", hint=hint)
+    if parsed.language is not None and not parsed.explain:
+        raise UsageError("the language of what?", where="--language", hint="it is that of --explain")
+    if parsed.explain and (count or folds) is not None:
+        where = "--folds" if count is None else "--seeds"
+        raise UsageError("--explain shows one run", where=where, hint="give one of the two")
+    if parsed.allow and not parsed.resume:
+        raise UsageError("nothing is compared", where="--allow", hint="it says what may differ from a run to --resume")
 
 
 def _check_push(name: str, count: int | None) -> None:
@@ -212,7 +220,11 @@ def train_options(parsed: argparse.Namespace, processes: int) -> dict[str, Any]:
     Raises:
         UsageError: a recipe or a batch size that cannot be used, or no DATA.
     """
-    options = read_config(parsed.config, with_parts=parsed.parts is not None) if parsed.config else {}
+    options: dict[str, Any] = {}
+    if parsed.config:
+        from dongu.recipe_file import read_config
+
+        options = read_config(parsed.config, with_parts=parsed.parts is not None)
     flags = {name: getattr(parsed, name) for name in RunConfig.model_fields}
     per_device, accumulation = parsed.per_device_train_batch_size, parsed.gradient_accumulation_steps
     if per_device is not None or accumulation is not None:

@@ -124,7 +124,8 @@ class Ranking:
             found = np.cumsum(right, 1)  # (draws, hits)
             above = found[:, np.searchsorted(hits, ends, side="right") - 1]
             precision = ratio(above, np.cumsum(seen, 1)[:, ends])
-            values[:, label] = ratio((right * precision).sum(1), found[:, -1], nothing=np.nan)
+            sums = np.cumsum(right * precision, 1)[:, -1]  # in the order of the rows, as an ejected script adds up
+            values[:, label] = ratio(sums, found[:, -1], nothing=np.nan)
         return values
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from dongu.config import Task
-from dongu.errors import ModelError
+from dongu.errors import ModelError, UsageError
 from dongu.text import listed, shortened
 
 PROBLEM_TYPES: dict[Task, str] = {
@@ -36,6 +37,27 @@ NO_HEAD = NewHead("the model has none", replaced=False)
 def declared_labels(config: Any) -> tuple[str, ...]:
     """The names of the labels that a model answers, in the order of its outputs."""
     return tuple(str(config.id2label[i]) for i in sorted(config.id2label))
+
+
+def name_outputs(model: Any, names: Sequence[str], task: Task, pad_token_id: int | None) -> None:
+    """See to it that a model of the user's own says what the others say of themselves in their config.
+
+    Raises:
+        UsageError: it has another number of labels.
+    """
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    config = getattr(model, "config", None)
+    if not isinstance(config, PreTrainedConfig):
+        model.config = PreTrainedConfig(**labels)
+    elif config.num_labels != len(names):
+        hint = f"load it with num_labels={len(names)}"
+        raise UsageError(f"has {config.num_labels} labels, and the data {len(names)}", where="model=", hint=hint)
+    elif sorted(declared_labels(config)) != sorted(names):
+        config.update(labels)
+    if isinstance(model, PreTrainedModel) and getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = pad_token_id
+    model.config.problem_type = PROBLEM_TYPES[task]
+    model.new_head = None
 
 
 def why_other(config: Any, label_names: Sequence[str], task: Task) -> str | None:

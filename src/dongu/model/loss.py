@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dongu.config import NUMBERS, Task
+from dongu.config import NUMBERS, RunConfig, Task
 from dongu.data.collate import Batch
+from dongu.data.examples import TextData
+from dongu.data.shares import share_column
+from dongu.data.weights import row_weights
 from dongu.errors import UsageError
 from dongu.model.scale import UNSCALED, Scale
 
@@ -118,3 +122,33 @@ def _of_rows(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     if task == "multi-label":
         return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").mean(-1)
     return F.cross_entropy(logits, labels, reduction="none")
+
+
+def make_loss(
+    data: TextData, model: Any, config: RunConfig, given: Any, device: torch.device
+) -> tuple[Loss, np.ndarray | None]:
+    """The loss of a run, and how much each training row counts in it, where not all count alike.
+
+    Args:
+        data: of the run.
+        model: whose head takes on the scale of numbers, unless it was trained in one.
+        config: of the run.
+        given: the parts of the user's own; `given.loss` is the loss, if there is one.
+        device: where it is computed.
+    """
+    by_class, targets = config.class_weights, data.splits["train"].targets
+    loss = Loss(data.task, label_smoothing=config.label_smoothing)
+    if given.loss is not None:
+        return OwnLoss(data.task, function=given.loss), None
+    if data.task in NUMBERS and targets is not None and given.model is None:
+        scale = Scale.of(targets, model)
+        if model.new_head is None:
+            scale.enter(model)
+        return replace(loss, scale=scale), None
+    shares = tuple(share_column(data.columns.label, name) for name in data.label_names)
+    if shares[0] in data.splits["train"].columns:
+        return replace(loss, shares=shares), None
+    if not isinstance(by_class, dict) or targets is None:
+        return loss, None
+    weights = torch.tensor(list(by_class.values()), dtype=torch.float32, device=device)
+    return replace(loss, class_weights=weights), row_weights(by_class, targets)
