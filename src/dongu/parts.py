@@ -86,7 +86,7 @@ class Parts:
         require_extras(config)
         if not isinstance(data, TextData):
             data = read_examples(read_source(config.data if data is None else data, config), config)
-        self.data = data
+        self.data: TextData = data
         self.accelerator = make_accelerator(config, has_own_model=self.given.model is not None)
         self.is_sharded = config.shard and self.accelerator.num_processes > 1
         self.not_sharded = None if self.is_sharded else "no: there is one process"  # or not layer by layer
