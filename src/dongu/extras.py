@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 
 from dongu.config import RunConfig
 from dongu.errors import UsageError, install_hint
 
 RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy")  # of each run
+
+_NAMES = re.compile(r"(?:^|[&;])([^=&;]+)=")  # of a query
+_SECRET = re.compile(r"(?i)(?:^|[-_.])(?:sig|signature|token|secret|password|passwd|pwd|credentials?|auth|key|apikey)$")
 
 
 def require_extras(config: RunConfig) -> None:
@@ -36,13 +40,17 @@ def require_optuna() -> None:
 def require_protocol(address: str) -> None:
     """
     Raises:
-        UsageError: fsspec needs a package to read the address that is not installed, or it has a password in it.
+        UsageError: fsspec needs a package to read the address that is not installed, or it has a secret in it.
     """
     protocol, _, rest = address.partition("://")
     user, at, host = rest.partition("/")[0].rpartition("@")
     if at and ":" in user:
         hint = "give it as the store's own programs take it: the environment, or a file of credentials"
         raise UsageError("has a password in it, which a run would record", where=f"{protocol}://…@{host}", hint=hint)
+    path, _, query = rest.partition("#")[0].partition("?")
+    if found := next((name for name in _NAMES.findall(query) if _SECRET.search(name)), None):
+        what, where = f"has a secret in it (`{found}`), which a run would record", f"{protocol}://{path}?…"
+        raise UsageError(what, where=where, hint="fetch the file first: curl -L -o FILE ADDRESS")
     if not is_fsspec(protocol):
         return
     from fsspec.registry import known_implementations

@@ -780,8 +780,12 @@ def test_what_an_address_lacks_is_said_first() -> None:
         read_source("s3://key:topsecret@bucket/a.csv")
     assert "topsecret" not in str(secret.value)
     assert "key" not in str(secret.value)
+    for name in ("X-Amz-Signature", "sig", "access_token", "api-key", "AUTH"):  # of addresses that stores sign
+        with pytest.raises(UsageError, match=rf"has a secret in it \(`{name}`\)") as signed:
+            read_source(f"https://example.org/a.csv?x=1&{name}=topsecret", config)
+        assert "topsecret" not in str(signed.value)
     with pytest.raises(DataError, match="not read unless that is asked for"):
-        read_source("ftp://example.org/a.csv")
+        read_source("ftp://example.org/a.csv?keyword=1&design=2")
 
 
 def test_redirects_stay_https() -> None:

@@ -18,6 +18,7 @@ from dongu.config import RunConfig
 from dongu.data.pages import file_of
 from dongu.data.readers import FILE_KINDS, read_open, stem_of
 from dongu.data.table import Table, data_error, reason_of
+from dongu.extras import require_protocol
 
 STANDARD_INPUT = "-"
 _DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
@@ -65,8 +66,10 @@ def read_address(address: str, config: RunConfig) -> tuple[str, Table]:
         config: whether it may be fetched, and how it is read.
 
     Raises:
+        UsageError: it has a secret in it.
         DataError: it may not, cannot be fetched, or is not what it was.
     """
+    require_protocol(address)
     bare, _, fragment = address.partition("#")
     if urlsplit(bare).scheme != "https":
         raise data_error(

@@ -34,7 +34,7 @@ def read_remote(address: str, config: RunConfig) -> tuple[str, Found]:
         config: whether it may be fetched, and how it is read.
 
     Raises:
-        UsageError: the package of its protocol is missing, or it has a password in it.
+        UsageError: the package of its protocol is missing, or it has a secret in it.
         DataError: it cannot be read, or is not what it was.
         StorageError: there is no room for it here.
     """
