@@ -330,7 +330,7 @@ def be_one_of_two(rank: int, port: int, job: Callable[[], Any]) -> None:
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.cases(test=1, ci=1)
+@pytest.mark.cases(test=0, ci=1)
 @pytest.mark.parametrize("accumulates", [False, pytest.param(True, marks=pytest.mark.crash)])
 def test_on_two_processes(accumulates: bool, work: Path, tiny_model: Callable[..., str]) -> None:
     """Each time an epoch ends with an update of one row, so one process has none."""
@@ -672,6 +672,7 @@ def test_why_parts_cannot_be_copied(case: str, tmp_path: Path) -> None:
     assert promises(own, None, "fp32")["eject"] == f"no: {why_no_script(own, 'fp32')}"
 
 
+@pytest.mark.crash
 def test_parts_that_no_script_takes(
     work: Path, tiny_model: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -754,7 +755,7 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-@pytest.mark.cases(test=1, ci=2)
+@pytest.mark.cases(test=0, ci=2)
 @pytest.mark.parametrize(
     ("kind", "alone"),
     [

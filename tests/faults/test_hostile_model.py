@@ -316,6 +316,7 @@ def test_it_is_refused(model: Path, entry: Callable[[Path], int], name: str) -> 
     assert len(message) < 600
 
 
+@pytest.mark.cases(test=8, ci=29)
 @entries
 @pytest.mark.parametrize("name", HARMLESS)
 def test_published_models_still_load(model: Path, entry: Callable[[Path], int], name: str) -> None:

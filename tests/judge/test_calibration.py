@@ -334,6 +334,7 @@ def test_a_model_that_only_guesses_is_not_calibrated(
     assert all(proof.holds for proof in verify(out)), list(verify(out))
 
 
+@pytest.mark.crash
 @pytest.mark.parametrize("place", ["write_predictions", "finish"])
 def test_killed_after_the_model_was_calibrated(
     place: str,

@@ -94,6 +94,7 @@ def test_an_evaluation_holds_one_merged_weight_at_a_time(
     assert not any("forward" in vars(layer) for layer in lora.lora_layers(loop.model))
 
 
+@pytest.mark.crash
 def test_a_run(tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path) -> None:
     """Saved in bf16, judged as it lies on the disk, gone on with to the same bytes, and no plain script."""
     data, options = data_folder(train=20), {**OPTIONS, "base_precision": "bf16", "save_steps": 1}

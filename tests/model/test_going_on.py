@@ -99,6 +99,7 @@ def test_a_classifier_of_the_same_labels_goes_on(
     assert loop.evaluate()["average_precision" if several else "accuracy"] == 1.0
 
 
+@pytest.mark.crash
 @pytest.mark.found("label-order-of-a-classifier")
 def test_everyone_who_reads_the_run_has_its_order(classifier: Callable[[str], Path], tmp_path: Path) -> None:
     model = turned(classifier("single-label"), tmp_path / "model")

@@ -143,6 +143,7 @@ def test_a_checkpoint_holds_what_learns(whole: Path) -> None:
     assert len(load_file(path / "moments.safetensors")) == 3 * len(weights)
 
 
+@pytest.mark.crash
 def test_resumed_and_proved(
     whole: Path, data: str, tiny_model: Callable[..., str], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -191,6 +191,7 @@ def run_of_few(make_loop: Callable[..., dongu.Loop], data_folder: Callable[..., 
     return train
 
 
+@pytest.mark.crash
 def test_a_killed_run_of_few_rows_ends_in_the_same_bytes(run_of_few: Callable[..., Any], tmp_path: Path) -> None:
     run_of_few(tmp_path / "whole", epochs=2)
     with cut_off_in_step(9):

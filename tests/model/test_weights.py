@@ -154,6 +154,7 @@ def test_the_loss_of_sets_is_the_weighted_mean_over_the_cells(tiny_model: Callab
     assert next(iter(loop)).loss == pytest.approx(float((cells * weights).sum() / weights.sum()), rel=1e-6)
 
 
+@pytest.mark.crash
 def test_a_weighted_run_is_proved_and_its_recipe_repeats_it(tiny_model: Callable[..., str], tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows(50)))

@@ -157,6 +157,7 @@ def test_what_is_said_fits_the_run(pairs: dict[str, Pair]) -> None:
     assert said["one step"].endswith("added to them.")
 
 
+@pytest.mark.crash
 def test_a_whole_run_has_the_same_bytes(
     tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
