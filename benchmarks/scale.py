@@ -4,6 +4,7 @@
     python benchmarks/scale.py 10000 100000           # other sizes
     python benchmarks/scale.py --kind json            # or jsonl
     python benchmarks/scale.py --formats              # only reads a million short rows of each format
+    python benchmarks/scale.py --prepared             # prepared rows: a million and ten, 2 GB of disk
     python benchmarks/scale.py --table                # only writes the table of what was measured
 
 Pairs of about MRPC's length are written as one file, from which `dongu` holds validation out; a json file is one array
@@ -16,6 +17,11 @@ the mean of the two: other work on the machine makes the processor's seconds lon
 A thread reads /proc/self/status fifty times a second. *Memory* is what only the process itself can give back
 (RssAnon); *mapped* is what it reads of files through memory, which the system takes back when it needs room (RssFile).
 The numbers go to benchmarks/out/scale.json, the table to docs/scale.md.
+
+With --prepared, a hundred thousand pairs are prepared by one process and by two. For the larger sizes rows of random
+ids are written by what `dongu prepare` writes with, in place of what a tokenizer would have made: short rows of 8 to 24
+tokens, and 10,000 of validation. A start is a whole one: up to the first step that a run has recorded in its folder.
+Then an update in the middle of the second epoch is asked for, and all updates of one window of the order.
 """
 
 from __future__ import annotations
@@ -32,7 +38,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -45,6 +51,14 @@ SIZES = (10_000, 100_000, 1_000_000)
 ANSWERED_ROWS = 1_000_000  # at most: each is a forward pass
 SEED = 42
 FORMATS = ("csv", "tsv", "jsonl", "json", "csv.gz", "parquet")  # that --formats reads
+PREPARED_SIZES = (1_000_000, 10_000_000)
+TOKENIZED_ROWS = 100_000  # by one process, and by two
+PREPARED_BEGIN, PREPARED_END = "<!-- scale: prepared -->", "<!-- /scale: prepared -->"
+PREPARED_BYTES_A_ROW, PREPARED_SECONDS = 16, 20  # of memory, and to the first step: expected at most
+PREPARED_HEAD = (
+    "| rows | folder MiB | memory MiB | mapped MiB | CPU seconds | of them libraries | first step after seconds"
+    " | an update in the middle, ms | rows/s of one process |\n|" + " --: |" * 9
+)
 SAMPLE_SECONDS = 0.02
 STAGES = ("libraries", "rows", "model", "tokens", "digests", "first step")
 BYTES_A_ROW = 64  # of memory: what a row may take that is not packed or mapped; numbers of 8 bytes, mostly
@@ -255,6 +269,122 @@ def answer(data: str, run: str) -> None:
     print(json.dumps({"seconds": time.perf_counter() - began, "answers_mib": size, **row, "stages": stages.rows}))
 
 
+# --- prepared rows
+
+
+def write_prepared(out: Path, rows: int, model: str) -> None:
+    """A folder of so many rows of random ids, as `dongu prepare` would have written it."""
+    import numpy as np
+
+    from dongu.config import make_config
+    from dongu.data import shards
+    from dongu.data.columns import Columns
+    from dongu.data.examples import Examples, TextData
+    from dongu.data.forms import Form
+    from dongu.data.tokens import Tokens
+    from dongu.model.load import load_tokenizer
+
+    def made(tokenizer: Any, examples: Examples, _: Any, block_rows: int, *__: Any) -> Iterator[Tokens]:
+        chance = np.random.default_rng(SEED)
+        for start in range(0, len(examples), block_rows):
+            lengths = chance.integers(8, 25, min(block_rows, len(examples) - start))
+            ids = chance.integers(1000, len(tokenizer), lengths.sum(), dtype=np.int32)
+            offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            yield Tokens(ids, np.zeros(len(ids), np.uint8), offsets, np.zeros(len(lengths), bool))
+
+    shards.__dict__["_tokenized"] = made
+    splits = {
+        name: Examples(np.arange(count), (), np.arange(count) % 2, name)
+        for name, count in {"train": rows, "validation": 10_000}.items()
+    }
+    columns, form = Columns(("text",), "label"), Form("single-label")
+    data = TextData("made", None, None, columns, "single-label", ("a", "b"), splits, (), (), form, 0, {})
+    config = make_config({"model": model, "max_length": 128})
+    shards.prepare(data, load_tokenizer(model), config, out)
+
+
+def start_prepared(data: str, model: str, rows: int) -> None:
+    """A run up to its first recorded step, then updates elsewhere; prints the stages as JSON."""
+    stages = Stages()
+    began = time.perf_counter()
+    with stages.stage("libraries"):
+        from dongu.data.order import WINDOW_BLOCKS
+        from dongu.loop import Loop
+        from dongu.running import Run
+    with stages.stage("start"):
+        loop = Loop(data, model=model, batch_size=32, device="cpu", out=f"{data}-run")
+        with suppress(KeyboardInterrupt), Run(loop) as run:
+            next(iter(run))
+            seconds = time.perf_counter() - began
+            raise KeyboardInterrupt  # as by Ctrl-C: the run is not finished
+    updates, first = loop.train_updates, time.perf_counter()
+    with stages.stage("middle"):
+        updates[loop.steps_per_epoch * 3 // 2]
+    middle = time.perf_counter() - first
+    window = WINDOW_BLOCKS * (updates.split.block_rows or 0)
+    with stages.stage("window"):
+        for index in range(window // updates.batch_size):
+            updates[loop.steps_per_epoch + index]
+    peak = {name: max(row[name] for row in stages.rows.values()) for name in ("own", "mapped")}
+    rate = window / stages.rows["window"]["seconds"]
+    print(json.dumps({"rows": rows, "seconds": seconds, "middle": middle, "rate": rate, **peak, "stages": stages.rows}))
+
+
+def measure_prepared(sizes: list[int], folder: Path) -> list[str]:
+    """The lines of the document: how long `dongu prepare` takes, and a start from each size."""
+    environment = {**os.environ, "DONGU_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    save_model(folder / "model")
+    write_rows(folder / "rows.csv", TOKENIZED_ROWS)
+    lines = []
+    for processes in ("1", "2"):
+        command = [sys.executable, "-m", "dongu", "prepare", str(folder / "rows.csv"), "--max-length", "128"]
+        command += ["--model", str(folder / "model"), "--out", str(folder / f"by-{processes}")]
+        began, worked = time.perf_counter(), os.times()
+        subprocess.run([*command, "--processes", processes], env=environment, check=True, capture_output=True)
+        seconds, now = time.perf_counter() - began, os.times()
+        cpu = now.children_user + now.children_system - worked.children_user - worked.children_system
+        lines.append(
+            f"- `dongu prepare` of {TOKENIZED_ROWS:,} pairs of MRPC's length, {processes} of `--processes`:"
+            f" {seconds:.1f} s, {cpu:.1f} CPU seconds"
+        )
+        print(lines[-1], flush=True)
+    lines += ["", PREPARED_HEAD]
+    print(PREPARED_HEAD)
+    found = []
+    for rows in sizes:
+        out = folder / f"shards-{rows}"
+        for what in ("--write-prepared", "--start-prepared"):
+            command = [sys.executable, __file__, what, str(out), "--model", str(folder / "model"), str(rows)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(done.stderr)
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+        size = sum(path.stat().st_size for path in out.iterdir()) / 2**20
+        lines.append(prepared_line(found[-1], size))
+        print(lines[-1], flush=True)
+        shutil.rmtree(out)
+    taken = (found[-1]["own"] - found[0]["own"]) * 2**20 / (sizes[-1] - sizes[0])
+    later = found[-1]["seconds"] - found[0]["seconds"]
+    kept = taken <= PREPARED_BYTES_A_ROW and max(row["seconds"] for row in found) <= PREPARED_SECONDS
+    lines += [
+        "",
+        f"- {sizes[0]:,} to {sizes[-1]:,} rows: {taken:.2f} bytes of memory a row and process (expected: at most"
+        f" {PREPARED_BYTES_A_ROW}), {later:+.1f} s to the first step (expected: at most {PREPARED_SECONDS} s in all):"
+        f" {'as expected' if kept else '**more than expected**'}",
+    ]
+    print(lines[-1])
+    return lines
+
+
+def prepared_line(row: dict[str, Any], size: float) -> str:
+    """A row of the table of prepared rows."""
+    libraries, began = (row["stages"][name]["cpu_seconds"] for name in ("libraries", "start"))
+    return (
+        f"| {row['rows']:,} | {size:,.0f} | {row['own']:,.0f} | {row['mapped']:,.0f} | {libraries + began:.1f} |"
+        f" {libraries:.1f} | {row['seconds']:.1f} | {1000 * row['middle']:.0f} | {row['rate']:,.0f} |"
+    )
+
+
 # --- all starts
 
 
@@ -328,29 +458,45 @@ def stages_of(row: dict[str, Any]) -> list[dict[str, float]]:
     return [stage for name, stage in row["stages"].items() if name != "libraries"]
 
 
+def write_between(begin: str, lines: list[str], end: str) -> None:
+    """Between two markers of the document."""
+    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    DOCUMENT.write_text(before + "\n".join([begin, *lines, end]) + after, encoding="utf-8")
+
+
 def write_table(measured: list[dict[str, Any]]) -> None:
-    """Between the markers of the document."""
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
+    """The tables of what was measured."""
     starts = [line(row) for row in measured if row["cache"] != "answers"]
     answers = [answers_line(row) for row in measured if row["cache"] == "answers"]
-    table = "\n".join([BEGIN, HEAD, *starts, "", ANSWERS_HEAD, *answers, "", *growth(measured), END])
-    DOCUMENT.write_text(before + table + after, encoding="utf-8")
+    write_between(BEGIN, [HEAD, *starts, "", ANSWERS_HEAD, *answers, "", *growth(measured)], END)
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", nargs="*", type=int, default=SIZES)
+    parser.add_argument("sizes", nargs="*", type=int)
     parser.add_argument("--kind", choices=("csv", "jsonl", "json"), default="csv")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--formats", action="store_true")
+    parser.add_argument("--prepared", action="store_true")
+    parser.add_argument("--write-prepared", help=argparse.SUPPRESS)
+    parser.add_argument("--start-prepared", help=argparse.SUPPRESS)
     parser.add_argument("--read", help=argparse.SUPPRESS)
     parser.add_argument("--start", help=argparse.SUPPRESS)
     parser.add_argument("--answer", help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.sizes = options.sizes or (PREPARED_SIZES if options.prepared else SIZES)
+    if options.prepared:
+        with tempfile.TemporaryDirectory(prefix="dongu-scale-") as folder:
+            lines = measure_prepared(list(options.sizes), Path(folder))
+        return write_between(PREPARED_BEGIN, lines, PREPARED_END)
+    if options.write_prepared:
+        return write_prepared(Path(options.write_prepared), options.sizes[0], options.model)
+    if options.start_prepared:
+        return start_prepared(options.start_prepared, options.model, options.sizes[0])
     if options.read:
         return read(options.read)
     if options.formats:

@@ -25,6 +25,7 @@ from dongu.data.sources import read_source
 from dongu.errors import DataError, InputError, ModelError, UsageError, WorkerError
 from dongu.model.load import load_tokenizer
 from dongu.verify import verify
+from drivers import Pool, forked, read_lines
 
 RUN: dict[str, Any] = {"batch_size": 8, "epochs": 1, "threads": 1, "device": "cpu", "save_steps": 2, "eval_steps": 4}
 
@@ -134,6 +135,19 @@ def test_an_update_is_one_however_it_is_split(
         of_all = [batch for part in parts for batch in part[index].micro_batches if batch.examples]
         assert np.concatenate([batch.rows for batch in of_all]).tolist() == update.rows.tolist()
         assert sum(batch.tokens for batch in of_all) == update.micro_batches[0].tokens
+
+
+@pytest.mark.crash
+def test_two_processes_train_as_one(
+    shards: Path, tiny_model: Callable[..., str], make_pool: Callable[..., Pool], tmp_path: Path
+) -> None:
+    call = ["train", str(shards), "--model", tiny_model(), "--epochs", "1", "--lr", "1e-3", "--recipe", "original"]
+    call += ["--threads", "1", "--device", "cpu", "--workers", "1", "--out"]
+    assert run([*call, str(tmp_path / "one")]) == 0
+    forked(make_pool(), *call, str(tmp_path / "two"))
+    one, two = (read_lines(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == len(two) == 9  # 8 updates and an evaluation
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-5)
 
 
 def test_several_processes_write_the_same_files(

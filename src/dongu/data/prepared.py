@@ -33,11 +33,12 @@ from dongu.files import open_regular, read_regular
 from dongu.waiting import Waiting
 
 CHECKED_LABELS = 1 << 20  # at a time
+# Options that say what the rows are, and cannot be others afterwards.
 DECIDED = (
-    "tokenizer", "text_columns", "label_column", "label_separator", "columns", "unlabelled", "empty", "bad_rows",
-    "rare", "label_names", "positive", "task", "validation", "test", "group_column", "time_column", "fold",
-    "split_file", "max_length", "long", *READING,
-)  # fmt: skip # options that say what the rows are, and cannot be others afterwards
+    "text_columns", "label_column", "label_separator", "columns", "unlabelled", "empty", "bad_rows", "rare",
+    "label_names", "positive", "task", "validation", "test", "group_column", "time_column", "fold", "split_file",
+    "max_length", "long", *READING,
+)  # fmt: skip
 AGAIN = "copy it again, or prepare the data again: dongu prepare DATA --model MODEL --out SHARDS"
 
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -237,10 +238,12 @@ class Prepared:
         decided = self.manifest.options
         given = config.model_dump(mode="json")
         for name in DECIDED:
-            if given[name] not in (RunConfig.model_fields[name].default, decided[name]):
-                what = f"the rows were prepared with {decided[name]}"
+            default = RunConfig.model_fields[name].default
+            if given[name] not in (default, decided[name]):
+                how = "without it" if decided[name] == default else f"with {decided[name]}"
+                what = f"the rows were prepared {how}"
                 raise UsageError(what, where=f"{option_flag(name)} {given[name]}", hint="leave it out, or prepare anew")
-        return RunConfig(**given | {name: value for name, value in decided.items() if name != "tokenizer"})
+        return RunConfig(**given | decided)
 
     def check_tokenizer(self, tokenizer: Any, model: str) -> None:
         """

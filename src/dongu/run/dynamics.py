@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from bisect import bisect_right
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dongu.files import read_log
+from dongu.files import open_regular, read_log
 
 if TYPE_CHECKING:  # a report is made without torch
     from dongu.update import Step
@@ -35,4 +37,14 @@ def read_dynamics(path: Path) -> np.ndarray:
 
 def bytes_until(path: Path, step: int) -> int:
     """The length of the records up to those of a step."""
-    return int(np.searchsorted(read_dynamics(path)["step"], step, side="right")) * RECORD.itemsize
+    try:
+        descriptor = open_regular(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return 0
+    with os.fdopen(descriptor, "rb") as file:  # looked at in a few places: it may be larger than memory
+
+        def step_of(number: int) -> int:
+            return int.from_bytes(os.pread(file.fileno(), 4, number * RECORD.itemsize), "little")
+
+        uses = os.fstat(file.fileno()).st_size // RECORD.itemsize
+        return bisect_right(range(uses), step, key=step_of) * RECORD.itemsize
