@@ -44,6 +44,7 @@ from dongu.text import counted, listed
 if TYPE_CHECKING:
     from dongu.data.prepared import Prepared
 
+COUNTED_ROWS = 1 << 20  # at a time
 GROUP_COLUMNS = {  # that a split by rows may part, in lower case
     "user", "user_id", "userid", "author", "author_id", "customer", "customer_id", "patient", "patient_id", "speaker",
     "speaker_id", "subject_id", "session_id", "conversation_id", "thread_id", "document_id", "doc_id", "group",
@@ -385,10 +386,17 @@ def digest_of(examples: Examples) -> str:
     return digest.hexdigest()
 
 
+def count_classes(targets: np.ndarray, classes: int) -> np.ndarray:
+    """Rows of each class, (classes,); NumPy would copy targets, (rows,), that are mapped, and so cannot be written."""
+    parts = (targets[start : start + COUNTED_ROWS] for start in range(0, len(targets), COUNTED_ROWS))
+    counts: np.ndarray = sum((np.bincount(part, minlength=classes) for part in parts), np.zeros(classes, np.int64))
+    return counts
+
+
 def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:
     """Rows of each class, in the order of the names."""
     if examples.targets is None:
         return dict.fromkeys(names, 0)
     several = examples.targets.ndim == 2
-    counts = examples.targets.sum(0) if several else np.bincount(examples.targets, minlength=len(names))
+    counts = examples.targets.sum(0) if several else count_classes(examples.targets, len(names))
     return {name: int(count) for name, count in zip(names, counts, strict=True)}

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from dongu.config import DEFAULT_THRESHOLD, LOWER_IS_BETTER, NUMBERS, Task
+from dongu.data.examples import count_classes
 from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import BINS, binned_error, bins_of
 from dongu.judge.classes import Share, f1_of
@@ -232,7 +233,7 @@ def constant_answer(metrics: MetricSet, train_targets: np.ndarray | None) -> lis
         return [float(train_targets.astype(np.float64).mean())]
     if metrics.task == "multi-label":
         return [float(share) for share in train_targets.mean(0, dtype=np.float64)]
-    counts = np.bincount(train_targets, minlength=len(metrics.label_names))
+    counts = count_classes(train_targets, len(metrics.label_names))
     return [float(share) for share in counts / len(train_targets)]
 
 
