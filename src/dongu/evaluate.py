@@ -31,7 +31,7 @@ MAY_DIFFER_ALONE = frozenset(
     {"canine", "convbert", "fnet", "funnel", "mra", "nystromformer", "t5gemma", "t5gemma2", "xlnet", "yoso"}
 )
 LOOKED_THROUGH = 64  # rows
-TOGETHER = 4
+_TOGETHER = 4
 ROUNDING = 1e-4  # of the largest logit, in fp32; it is a hundredth of that
 
 
@@ -106,7 +106,7 @@ def difference_alone(model: Any, collate: Any, split: Any, device: torch.device,
         ModelError: the model cannot compute a batch of rows.
     """
     lengths = np.diff(split.tokens.offsets[: LOOKED_THROUGH + 1])
-    rows = np.unique(lengths, return_index=True)[1][:TOGETHER]  # of different lengths, the shortest first
+    rows = np.unique(lengths, return_index=True)[1][:_TOGETHER]  # of different lengths, the shortest first
     logits = []
     with eval_mode(model), torch.random.fork_rng([device] if device.type == "cuda" else []):
         for asked in (rows, rows[:1], rows[1:2]):

@@ -13,7 +13,7 @@ OFFERED: dict[
     "metrics": {"evaluation": {"logits", "targets"}},
     "update": {"loop": {"model", "optimizer", "lr_scheduler"}, "update": {"number", "rows", "backward", "step"}},
 }
-INDENT = " " * 4
+_INDENT = " " * 4
 
 
 def why_not_plain(source: str, names: Collection[str]) -> str | None:
@@ -53,7 +53,7 @@ def copied(source: str) -> str:
         if number in inside - dropped:
             lines.append(line)
         elif number not in dropped and (line.strip() or lines[-1:] not in ([], [""])):
-            lines.append(line.strip() and f"{INDENT}{line}")
+            lines.append(line.strip() and f"{_INDENT}{line}")
     return "\n".join(lines).rstrip()
 
 

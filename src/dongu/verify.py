@@ -33,7 +33,7 @@ from dongu.run.manifest import read_listed, read_manifest
 from dongu.run.tensors import own_tensors, state_tensors
 from dongu.text import counted
 
-TOLERANCE = 1e-6  # of gradients, relative; what is left is the rounding of the loss, which is fp32
+_TOLERANCE = 1e-6  # of gradients, relative; what is left is the rounding of the loss, which is fp32
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _accumulation(loop: Loop) -> str:
         splits.append(f"{rows} rows ({', '.join(f'by {size}' for size in sizes)})")
         for piece in pieces:
             worst = max(worst, *(_distance(whole[name], piece[name]) for name in whole))
-    if not worst <= TOLERANCE:
+    if not worst <= _TOLERANCE:
         raise _Broken(f"the split of an update changes its gradient by {worst:.1e} ({'; '.join(splits)})")
     return f"one gradient however an update is split, of {' and of '.join(splits)}: at most {worst:.0e} apart"
 

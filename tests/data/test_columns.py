@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dongu.config import make_config
-from dongu.data.columns import choose_columns, parts_of
+from dongu.data.columns import choose_columns, named_parts
 from dongu.data.examples import TextData, label_counts, read_examples
 from dongu.data.holdout import hold_out
 from dongu.data.sources import Source, read_source
@@ -131,12 +131,12 @@ def test_joined_columns_are_one_text_on_a_line_each() -> None:
 
 def test_a_column_with_a_plus_in_its_name() -> None:
     available = ("c++", "c", "+", "title", "a+b", "a")
-    assert parts_of("a+b", available) == ("a+b",)
-    assert parts_of("c+++title", available) == ("c++", "title")
-    assert parts_of("title+c++", available) == ("title", "c++")
-    assert parts_of("c+a+b", available) == ("c", "a+b")
+    assert named_parts("a+b", available) == ("a+b",)
+    assert named_parts("c+++title", available) == ("c++", "title")
+    assert named_parts("title+c++", available) == ("title", "c++")
+    assert named_parts("c+a+b", available) == ("c", "a+b")
     for name in ("title+", "+title", "title+body", "title+a+", ""):
-        assert parts_of(name, available) is None, name
+        assert named_parts(name, available) is None, name
 
 
 @pytest.mark.parametrize(

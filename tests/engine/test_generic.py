@@ -24,7 +24,7 @@ import model_types
 from conftest import cut_off_in_step
 from dongu.engine import attention, generic
 from dongu.engine.families import why_not
-from dongu.engine.generic import Rows, band_of_rows
+from dongu.engine.generic import FlatRows, band_of_rows
 from dongu.engine.layout import Layout
 from dongu.engine.packed import PaddingFree, flatten
 from dongu.loop import Loop
@@ -73,7 +73,7 @@ def test_logits_and_gradients(model_type: str, sizes: dict[str, Any]) -> None:
     ids=["causal", "both", "window", "wide-window", "window-both", "no-window", "chunks"],
 )
 def test_a_mask_is_read_as_a_band(mask: Callable[..., Any], band: list[int]) -> None:
-    token = generic._rows.set(Rows(Layout.of((3, 20), 2), {}))
+    token = generic._rows.set(FlatRows(Layout.of((3, 20), 2), {}))
     assert band_of_rows(mask_function=mask).flatten().tolist() == band
     generic._rows.reset(token)
 

@@ -22,7 +22,7 @@ from dongu.cli.main import run
 from dongu.model.loss import row_losses
 from dongu.run.console import Console
 from dongu.teach.explain import EXPLAINED_STEPS, explained
-from dongu.teach.language import LANGUAGES, WIDTH, language_of, read_words
+from dongu.teach.language import LANGUAGES, LESSON_WIDTH, language_of, read_words
 from dongu.teach.watch import Watch
 from dongu.update import Step
 
@@ -102,7 +102,7 @@ def test_it_changes_no_bit_and_tells_the_runs_own_numbers(name: str, pairs: dict
     assert f"norm is {first.grad_norm:.4g}" in pair.said
     for step in pair.steps[1:EXPLAINED_STEPS]:
         assert re.search(rf"Step {step.number} .* loss {step.loss:.4f} ", pair.said)
-    assert max(map(len, pair.shown.splitlines())) <= WIDTH
+    assert max(map(len, pair.shown.splitlines())) <= LESSON_WIDTH
     assert pair.said.count("line by line") == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import ROOT
 from dongu.cli.main import run
-from dongu.teach.language import LANGUAGES, WIDTH, Language, read_words
+from dongu.teach.language import LANGUAGES, LESSON_WIDTH, Language, read_words
 from dongu.teach.quiz import LESSONS, Quiz
 
 LETTERS = "abc"
@@ -63,7 +63,7 @@ def test_all_right(language: Language, seed: int | None) -> None:
     assert shown.endswith(
         {"en": f"\n\n{count} of {count} right.\n", "tr": f"\n\n{count} sorudan {count} doğru.\n"}[language]
     )
-    assert max(map(len, shown.splitlines())) <= WIDTH
+    assert max(map(len, shown.splitlines())) <= LESSON_WIDTH
 
 
 def test_the_seed_decides_the_order_and_nothing_else() -> None:

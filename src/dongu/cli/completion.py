@@ -14,7 +14,7 @@ SHELLS = {  # where the script goes
 }
 
 
-def add(parser: Parser) -> None:
+def add_completion(parser: Parser) -> None:
     define(
         parser,
         _completion,

@@ -22,23 +22,23 @@ from dongu.waiting import shown_on
 
 # In the order of --help: what adds the arguments, in a module that is loaded for its command alone; what it is for.
 COMMANDS = {
-    "train": ("train:add", "fine-tune a model and write a run folder"),
-    "resume": ("resume:add", "go on with a run that was stopped"),
+    "train": ("train:add_train", "fine-tune a model and write a run folder"),
+    "resume": ("resume:add_resume", "go on with a run that was stopped"),
     "evaluate": ("answer:add_evaluate", "compute the metrics of a model, on the splits of its run or on other data"),
     "predict": ("answer:add_predict", "answer texts with labels and probabilities, in their order"),
     "report": ("show:add_report", "write report.html, the page that shows what a run did"),
     "compare": ("show:add_compare", "compare finished runs: options, metrics, and whether one is better"),
-    "tune": ("tune:add", "search for options, and say honestly what the search gained"),
-    "runs": ("runs:add", "list the runs of a folder: how each stands, its metric, the options that differ"),
-    "prepare": ("prepare:add", "tokenize a large data set once, for runs that start in seconds"),
+    "tune": ("tune:add_tune", "search for options, and say honestly what the search gained"),
+    "runs": ("runs:add_runs", "list the runs of a folder: how each stands, its metric, the options that differ"),
+    "prepare": ("prepare:add_prepare", "tokenize a large data set once, for runs that start in seconds"),
     "inspect": ("show:add_inspect", "find what is wrong with a data set, and what to do about it"),
-    "verify": ("verify:add", "prove on this machine that a run holds what was written and comes out again"),
+    "verify": ("verify:add_verify", "prove on this machine that a run holds what was written and comes out again"),
     "eject": ("share:add_eject", "write a run as one plain script that does not need dongu"),
     "export": ("share:add_export", "write a model as an ONNX graph, and check its answers"),
-    "serve": ("serve:add", "answer over HTTP: a page to try a model, and POST /predict for programs"),
+    "serve": ("serve:add_serve", "answer over HTTP: a page to try a model, and POST /predict for programs"),
     "push": ("share:add_push", "upload the best model and its card to the Hub"),
     "quiz": ("learn:add_quiz", "ask questions about the lessons in docs/"),
-    "completion": ("completion:add", "print what completes commands and options in bash, zsh or fish"),
+    "completion": ("completion:add_completion", "print what completes commands and options in bash, zsh or fish"),
     "demo": ("learn:add_demo", "train on a packaged data set: no network, a few minutes"),
 }
 RUNS = ("train", "resume", "tune", "demo", "serve")  # their results are files, and what they print is commentary

@@ -19,7 +19,7 @@ from dongu.waiting import loading
 DECIDING = tuple(name for name in INSPECTED if name != "batch_size")
 
 
-def add(parser: Parser) -> None:
+def add_prepare(parser: Parser) -> None:
     define(
         parser,
         _prepare,

@@ -14,7 +14,7 @@ from dongu.extras import require_extras
 from dongu.waiting import loading
 
 
-def add(parser: Parser) -> None:
+def add_resume(parser: Parser) -> None:
     define(
         parser,
         _run,

@@ -9,7 +9,7 @@ from dongu.cli.parser import Parser, add_json, define, print_json
 from dongu.text import printable
 
 
-def add(parser: Parser) -> None:
+def add_runs(parser: Parser) -> None:
     define(
         parser,
         _runs,

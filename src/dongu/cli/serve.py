@@ -27,7 +27,7 @@ from dongu.waiting import loading
 SERVE_PACKAGES = ("fastapi", "uvicorn")  # of the extra [serve]
 
 
-def add(parser: Parser) -> None:
+def add_serve(parser: Parser) -> None:
     define(
         parser,
         _serve,

@@ -26,7 +26,7 @@ several processes, nothing else changed:
   accelerate launch -m dongu train DATA ..."""
 
 
-def add(parser: Parser) -> None:
+def add_train(parser: Parser) -> None:
     define(
         parser,
         _run,

@@ -23,7 +23,7 @@ examples:
 the same command goes on with a search that was stopped; started again beside it, it shares the trials."""
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add_tune(parser: argparse.ArgumentParser) -> None:
     define(
         parser,
         _run,

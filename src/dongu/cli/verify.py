@@ -14,10 +14,10 @@ from dongu.waiting import Waiting, loading
 if TYPE_CHECKING:
     from dongu.verify import Proof
 
-SHOWN = {True: "ok  ", False: "FAIL", None: "skip"}
+_SHOWN = {True: "ok  ", False: "FAIL", None: "skip"}
 
 
-def add(parser: Parser) -> None:
+def add_verify(parser: Parser) -> None:
     define(
         parser,
         _run,
@@ -42,7 +42,7 @@ def _run(parsed: argparse.Namespace) -> int:
     while (proof := _next(proofs)) is not None:
         holds = holds and proof.holds is not False
         if launch.rank() == 0:
-            line = f"{SHOWN[proof.holds]}  {proof.name:<13} {proof.text}"
+            line = f"{_SHOWN[proof.holds]}  {proof.name:<13} {proof.text}"
             if parsed.json:
                 print_json("verify", vars(proof))
             else:

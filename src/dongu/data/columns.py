@@ -34,7 +34,7 @@ FEWEST_FLAGS = 3  # columns of 0 and 1 that together are taken for the labels th
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that a run reads. A name may join several by `+`: see `parts_of`."""
+    """The columns that a run reads. A name may join several by `+`: see `named_parts`."""
 
     texts: tuple[str, ...]
     label: str
@@ -51,8 +51,8 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
     """
     available = list(table.columns)
     for joined in (*(texts or ()), *([label] if label else ())):
-        if parts_of(joined, available) is None:
-            name = next((part for part in joined.split("+") if parts_of(part, available) is None), joined)
+        if named_parts(joined, available) is None:
+            name = next((part for part in joined.split("+") if named_parts(part, available) is None), joined)
             close = get_close_matches(name.strip().lower(), [item.strip().lower() for item in available], n=1)
             meant = [item for item in available if close and item.strip().lower() == close[0]]
             hint = f"did you mean `{meant[0]}`? " if meant else ""
@@ -173,7 +173,7 @@ def _flags(table: Table, free: Sequence[str]) -> str | None:
 
 def _as_written(names: Sequence[str], available: Collection[str]) -> tuple[str, ...]:
     """The same columns by the names that are available; nothing where one is not there."""
-    found = [parts_of(name, available) for name in names]
+    found = [named_parts(name, available) for name in names]
     return tuple("+".join(parts) for parts in found if parts) if all(found) else ()
 
 
@@ -208,7 +208,7 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
     """
     texts: list[Sequence[str]] = []
     for name in names:
-        parts = parts_of(name, table.columns)
+        parts = named_parts(name, table.columns)
         if parts is None:
             raise DataError(
                 f"there is no column `{name}`",
@@ -226,7 +226,7 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
     return tuple(texts)
 
 
-def parts_of(name: str, available: Collection[str]) -> tuple[str, ...] | None:
+def named_parts(name: str, available: Collection[str]) -> tuple[str, ...] | None:
     """The columns that a name means: the one with this name, or those that it joins by `+`; None if there are none.
 
     Where there are none to the letter, their case does not count, if only one column can be meant.
@@ -247,7 +247,7 @@ def _split_name(name: str, columns: Mapping[str, str]) -> tuple[str, ...] | None
 
 
 def _all_parts(names: Iterable[str], available: Collection[str]) -> list[str]:
-    return [part for name in names for part in parts_of(name, available) or ()]
+    return [part for name in names for part in named_parts(name, available) or ()]
 
 
 def text_fault(cells: Sequence[Cell]) -> str:
@@ -268,7 +268,7 @@ def text_faults(table: Table, names: Sequence[str]) -> list[str]:
     """By row, what stands in place of a text that is no text, and neither empty nor null."""
     faults = [""] * len(table)
     for name in names:
-        parts = parts_of(name, table.columns) or ()
+        parts = named_parts(name, table.columns) or ()
         for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
             if (fault := text_fault(cells)) not in ("", "empty", kind_of(None)):
                 faults[row] = f"`{name}` is {fault}, not a text"
@@ -282,7 +282,7 @@ def with_texts(table: Table, names: Sequence[str]) -> Table:
     """The rows that have all texts: those with an empty or a missing one are left out, unless no row would be left."""
     kept = [True] * len(table)
     for name in names:
-        parts = parts_of(name, table.columns) or ()
+        parts = named_parts(name, table.columns) or ()
         for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
             kept[row] = kept[row] and text_fault(cells) not in ("empty", kind_of(None))
     return table if all(kept) or not any(kept) else take_rows(table, kept)

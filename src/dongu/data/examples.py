@@ -17,7 +17,7 @@ from dongu.data.columns import (
     Columns,
     choose_columns,
     length_of_texts,
-    parts_of,
+    named_parts,
     read_texts,
     text_faults,
     with_texts,
@@ -276,7 +276,7 @@ def _with_classes(kept: _Kept, label: str, config: RunConfig) -> tuple[dict[str,
 def _unused(train: Table, columns: Columns, config: RunConfig) -> dict[str, Sequence[Cell]]:
     """The columns of train that the run does not read."""
     names = (*columns.texts, columns.label, *(config.columns or ()), config.group_column, config.time_column)
-    used = {part for name in names if name is not None for part in parts_of(name, train.columns) or ()}
+    used = {part for name in names if name is not None for part in named_parts(name, train.columns) or ()}
     if soft := share_columns(train, columns.label):  # which the doctor hands on
         used |= {*soft, *columns.label.split("+")}
     return {name: cells for name, cells in train.columns.items() if name not in used}

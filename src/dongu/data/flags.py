@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dongu.data.columns import parts_of
+from dongu.data.columns import named_parts
 from dongu.data.table import BAD_ROWS_ADVICE, FLAGS, Cell, Number, Table, data_error, is_flag
 
 HIDDEN_FLAG = "-1"
@@ -20,7 +20,7 @@ def join_flags(table: Table, name: str) -> Table:
     Raises:
         DataError: a cell is neither 0 nor 1.
     """
-    parts = parts_of(name, table.columns)
+    parts = named_parts(name, table.columns)
     if parts is None or parts == (name,):
         return table
     if len(parts) == 1:
@@ -35,7 +35,7 @@ def join_flags(table: Table, name: str) -> Table:
 
 def flag_faults(table: Table, name: str) -> list[str]:
     """By row, what is wrong with the flags of the columns that a name joins; nothing where it joins none."""
-    parts = parts_of(name, table.columns) or ()
+    parts = named_parts(name, table.columns) or ()
     rows = zip(*(table.columns[part] for part in parts), strict=True) if len(parts) > 1 else ()
     return ["" if hides_flags(flags) else next(filter(None, map(_fault, flags, parts)), "") for flags in rows]
 

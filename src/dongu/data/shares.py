@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dongu.data.cells import column_of, take_rows
-from dongu.data.columns import parts_of
+from dongu.data.columns import named_parts
 from dongu.data.forms import list_of
 from dongu.data.labels import number_of
 from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Cell, Number, Table, data_error, is_word
@@ -58,7 +58,7 @@ def with_shares(
     Raises:
         DataError: a row has other numbers, or there are more or fewer names than shares.
     """
-    parts = parts_of(label, table.columns) or ()
+    parts = named_parts(label, table.columns) or ()
     if not parts or (len(parts) == 1 and not _is_list(table.columns[parts[0]])):
         return table
     rows = [_numbers(cells) for cells in _cells(table, parts)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dongu.config import RunConfig, Task, option_flag
-from dongu.data.columns import parts_of
+from dongu.data.columns import named_parts
 from dongu.data.holdout import ALONE, HOLDOUT_FRACTION, SALTS, dealt, hold_out, newest, strata_of, units_of
 from dongu.data.readers import read_file
 from dongu.data.table import Cell, Table, is_word, kind_of
@@ -110,7 +110,7 @@ def column_of_name(table: Table, name: str) -> str:
     Raises:
         DataError: there is none.
     """
-    if len(parts := parts_of(name, table.columns) or ()) == 1:
+    if len(parts := named_parts(name, table.columns) or ()) == 1:
         return parts[0]
     hint = f"the columns are: {', '.join(table.columns)}"
     raise DataError(f"there is no column `{name}`", where=table.origin, hint=hint)

@@ -12,7 +12,7 @@ import numpy as np
 
 from dongu.config import NUMBERS, RunConfig
 from dongu.data.cells import take_rows
-from dongu.data.columns import EMPTY_ADVICE, Columns, parts_of, text_fault
+from dongu.data.columns import EMPTY_ADVICE, Columns, named_parts, text_fault
 from dongu.data.flags import hides_flags, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking
 from dongu.data.holdout import MANY_CLASSES
@@ -55,7 +55,7 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
         splits = soft_splits(source.splits, label, config.label_names, drop=config.bad_rows is not None)
         source = replace(source, splits=splits)
     usable, train = Usable(source, []), source.splits["train"]
-    flags = len(parts_of(label, train.columns) or ()) > 1
+    flags = len(named_parts(label, train.columns) or ()) > 1
     form = Form("multi-label") if flags else form_of(train, label, config.task, config.label_separator)
 
     def name_fault(cells: Sequence[Cell]) -> str:
@@ -96,7 +96,7 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
 
 
 def _faults(table: Table, column: str, fault: Fault) -> list[str]:
-    parts = parts_of(column, table.columns) or ()
+    parts = named_parts(column, table.columns) or ()
     return [fault(cells) for cells in zip(*(table.columns[part] for part in parts), strict=True)]
 
 
@@ -108,7 +108,7 @@ def _without_empty(usable: Usable, split: str, column: str, noun: str, fault: Fa
     if not bad:
         return usable
     state = [faults[row] for row in bad]
-    parts = parts_of(column, table.columns) or ()
+    parts = named_parts(column, table.columns) or ()
     shown = [example([table.where(row)], _rest_of(table, row, parts)) for row in bad[:SHOWN_EXAMPLES]]
     gold = noun == "gold label"
     finding = Finding(

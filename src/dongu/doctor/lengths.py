@@ -22,7 +22,7 @@ from dongu.model.place import find_model, hub_error
 from dongu.model.safety import VOCABULARY_LIMIT
 from dongu.text import percent
 
-SAMPLED_ROWS = 10_000  # of a split that are tokenized: a share of 1% is then known to 0.2%
+TOKENIZED_ROWS = 10_000  # of a split that are tokenized: a share of 1% is then known to 0.2%
 CHUNK_ROWS = 1_000  # tokenized at a time, so that the ids of a long split never lie in memory together
 MUCH_CUT = 0.01  # of a split's tokens, from which the cut is worth a warning
 FILES = ["tokenizer.json", "tokenizer_config.json", "config.json"]
@@ -76,9 +76,9 @@ def measured(
 
 
 def _sample(rows: int, seed: int) -> np.ndarray:
-    if rows <= SAMPLED_ROWS:
+    if rows <= TOKENIZED_ROWS:
         return np.arange(rows)
-    return np.sort(np.random.default_rng([seed, 0xD0C]).choice(rows, SAMPLED_ROWS, replace=False))
+    return np.sort(np.random.default_rng([seed, 0xD0C]).choice(rows, TOKENIZED_ROWS, replace=False))
 
 
 def _count(tokenizer: Any, examples: Examples, rows: np.ndarray) -> np.ndarray:

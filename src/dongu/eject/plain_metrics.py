@@ -50,7 +50,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Metric:
+class PlainMetric:
     """How a script computes one: an expression, the lines before it, and the functions that it calls.
 
     `truth` and `predicted` are (rows,) classes, or `truth` and `given` (rows, labels), 1 for a label of the row, and
@@ -62,25 +62,25 @@ class Metric:
     functions: tuple[Callable[..., Any], ...] = ()
 
 
-MACRO_F1 = Metric(
+MACRO_F1 = PlainMetric(
     "float(f1.sum() / (total > 0).sum())",  # over the labels that occur or are given
     (
         "total = truth.sum(0) + given.sum(0)  # of each label",
         "f1 = 2 * (truth * given).sum(0) / np.maximum(total, 1)",
     ),
 )
-METRICS: dict[str, dict[str, Metric]] = {
+METRICS: dict[str, dict[str, PlainMetric]] = {
     "single-label": {
-        "accuracy": Metric("float((truth == predicted).mean())"),
-        "f1": Metric("float(2 * (truth * predicted).sum() / max(1, (truth + predicted).sum()))"),
-        "macro_f1": Metric(
+        "accuracy": PlainMetric("float((truth == predicted).mean())"),
+        "f1": PlainMetric("float(2 * (truth * predicted).sum() / max(1, (truth + predicted).sum()))"),
+        "macro_f1": PlainMetric(
             MACRO_F1.expression,
             (
                 "total = true.sum(0) + given.sum(0)  # of each class",
                 "f1 = 2 * (true * given).sum(0) / np.maximum(total, 1)",
             ),
         ),
-        "matthews_correlation": Metric(
+        "matthews_correlation": PlainMetric(
             "float(covariance / np.sqrt(spread)) if spread else 0.0",
             (
                 "covariance = len(truth) * (truth == predicted).sum() - (true.sum(0) * given.sum(0)).sum()",
@@ -89,16 +89,16 @@ METRICS: dict[str, dict[str, Metric]] = {
         ),
     },
     "multi-label": {
-        "average_precision": Metric("average_precision"),
+        "average_precision": PlainMetric("average_precision"),
         "macro_f1": MACRO_F1,
-        "micro_f1": Metric("float(2 * (truth * given).sum() / max(1, truth.sum() + given.sum()))"),
+        "micro_f1": PlainMetric("float(2 * (truth * given).sum() / max(1, truth.sum() + given.sum()))"),
     },
     "regression": {
-        "pearson": Metric("pearson(truth, answers)", functions=(pearson,)),
-        "spearman": Metric("pearson(ranks(truth), ranks(answers))", functions=(pearson, ranks)),
-        "mae": Metric("float(np.abs(truth - answers).mean())"),
-        "rmse": Metric("float(np.sqrt(((truth - answers) ** 2).mean()))"),
-        "r2": Metric("float(1 - ((truth - answers) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())"),
+        "pearson": PlainMetric("pearson(truth, answers)", functions=(pearson,)),
+        "spearman": PlainMetric("pearson(ranks(truth), ranks(answers))", functions=(pearson, ranks)),
+        "mae": PlainMetric("float(np.abs(truth - answers).mean())"),
+        "rmse": PlainMetric("float(np.sqrt(((truth - answers) ** 2).mean()))"),
+        "r2": PlainMetric("float(1 - ((truth - answers) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())"),
     },
 }
 ONE_HOT = "true, given = np.eye(len(LABELS))[truth], np.eye(len(LABELS))[predicted]  # (rows, labels)"

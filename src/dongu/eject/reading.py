@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from dongu.config import NUMBERS, RunConfig
-from dongu.data.columns import parts_of
+from dongu.data.columns import named_parts
 from dongu.data.delimited import DELIMITERS
 from dongu.data.examples import Examples, TextData
 from dongu.data.forms import Form
@@ -27,9 +27,9 @@ from dongu.errors import DataError
 from dongu.files import write_lines
 from dongu.hub import split_commit
 
-Rows: TypeAlias = Mapping[str, Sequence[Any]]  # a column each
-TextRule: TypeAlias = Callable[[Rows, Any], list[Any]]
-LabelRule: TypeAlias = Callable[[Rows, str, Sequence[str]], list[Any]]
+RowsRead: TypeAlias = Mapping[str, Sequence[Any]]  # a column each
+TextRule: TypeAlias = Callable[[RowsRead, Any], list[Any]]
+LabelRule: TypeAlias = Callable[[RowsRead, str, Sequence[str]], list[Any]]
 
 
 # What a script says, and what that does, from the simplest on.
@@ -195,7 +195,7 @@ def _format(path: str, data: TextData, config: RunConfig) -> Format:
             options |= {"encoding": config.encoding} if config.encoding else {}
             head = next(csv.reader([first], delimiter=mark, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL))
             names = (*data.columns.texts, data.columns.label, *data.splits["train"].columns)
-            if all(found := [parts_of(name, head) for name in names]):
+            if all(found := [named_parts(name, head) for name in names]):
                 return Format("csv", [part for parts in found for part in parts or ()], options)
     raise DataError("a plain script cannot read its first line", where=path, hint=AS_ROWS)
 
@@ -246,13 +246,13 @@ def find_reading(data: TextData, config: RunConfig = AS_FOUND) -> Reading:
     return Reading(hub, commit, paths, formats, texts, text_of, label_of, label_names, (*numbers,))
 
 
-def _take(rows: Rows, examples: Examples) -> Rows:
+def _take(rows: RowsRead, examples: Examples) -> RowsRead:
     return {name: [column[i] for i in examples.ids] for name, column in rows.items()}
 
 
-def _text_rule(data: TextData, used: Mapping[str, Rows], splits: Mapping[str, Examples]) -> tuple[str, list[Any]]:
+def _text_rule(data: TextData, used: Mapping[str, RowsRead], splits: Mapping[str, Examples]) -> tuple[str, list[Any]]:
     names = [*data.columns.texts]
-    parts = [[*(parts_of(name, [*used["train"]]) or ())] for name in names]
+    parts = [[*(named_parts(name, [*used["train"]]) or ())] for name in names]
     for words, text in TEXT_RULES.items():
         columns = parts if "join(" in words else names
         if all(_same_texts(text, columns, used[name], splits[name]) for name in splits):
@@ -260,14 +260,14 @@ def _text_rule(data: TextData, used: Mapping[str, Rows], splits: Mapping[str, Ex
     raise _unlike(data, "texts")
 
 
-def _same_texts(text: TextRule, columns: Sequence[Any], rows: Rows, examples: Examples) -> bool:
+def _same_texts(text: TextRule, columns: Sequence[Any], rows: RowsRead, examples: Examples) -> bool:
     try:
         return all(text(rows, column) == [*read] for column, read in zip(columns, examples.texts, strict=True))
     except NOT_SO:
         return False
 
 
-def _same_targets(answer: LabelRule, data: TextData, rows: Rows, examples: Examples) -> bool:
+def _same_targets(answer: LabelRule, data: TextData, rows: RowsRead, examples: Examples) -> bool:
     targets = np.asarray(examples.targets)
     try:
         return np.array_equal(np.array(answer(rows, data.columns.label, data.label_names), targets.dtype), targets)

@@ -10,7 +10,7 @@ from typing import Any
 from dongu.model.place import PACKAGED
 
 LINE = 120  # characters, as ruff formats the house
-INDENT = " " * 4
+_INDENT = " " * 4
 
 Function = Callable[..., Any]
 IMPORTS = (  # in ruff's order, and what shows that a script needs them
@@ -59,10 +59,10 @@ def literals(values: Iterable[Any], *, before: str = "") -> str:
     line = f"[{', '.join(words)}]"
     if len(before + line) <= LINE:
         return line
-    lines = [INDENT]
+    lines = [_INDENT]
     for word in words:
         if len(lines[-1]) + len(word) >= LINE:
-            lines.append(INDENT)
+            lines.append(_INDENT)
         lines[-1] += f"{word}, "
     return "\n".join(["[", *(line.rstrip() for line in lines), "]"])
 

@@ -33,7 +33,7 @@ Reads = Literal["first", "last", "all"]  # the tokens of a row that a head reads
 
 
 @dataclass(frozen=True)
-class Rows:
+class FlatRows:
     """The rows of the forward under way, for its attention."""
 
     layout: Layout
@@ -46,7 +46,7 @@ class Rows:
         return self.by_heads[heads]
 
 
-_rows: ContextVar[Rows] = ContextVar("rows")
+_rows: ContextVar[FlatRows] = ContextVar("rows")
 
 
 class GenericEncoder:
@@ -106,7 +106,7 @@ class GenericEncoder:
         """Have the model's attention stay inside the rows of this layout, within the block."""
         with self.lock:
             own = [(config, config._attn_implementation) for config in self.configs]
-            token = _rows.set(Rows(layout, {layout.heads: layout}))
+            token = _rows.set(FlatRows(layout, {layout.heads: layout}))
             try:
                 for config, _ in own:
                     config._attn_implementation = NAME

@@ -29,7 +29,7 @@ OWN_TO_A_PROCESS = {
     "threads",
 }  # options that may differ between processes: they do not change the result
 SEEN_SECONDS = 20.0  # in which a network file system shows what another machine has written
-SHOWN = 3  # differences
+_SHOWN = 3  # differences
 
 
 def facts_of(config: RunConfig, data: TextData, splits: Mapping[str, Split], model: Any) -> dict[str, str]:
@@ -64,9 +64,9 @@ def compare_facts(accelerator: Any, facts: Mapping[str, str]) -> None:
         if other.get(name) != first.get(name)
     ]
     if found:
-        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         hint = "start all processes with one command, the same data and the same versions"
-        raise UsageError(f"the processes are not of one run: {'; '.join(found[:SHOWN])}{more}", hint=hint)
+        raise UsageError(f"the processes are not of one run: {'; '.join(found[:_SHOWN])}{more}", hint=hint)
 
 
 def check_shared(folder: Path, accelerator: Any) -> None:

@@ -20,7 +20,7 @@ from dongu.engine.shard import gathered, hand_out, is_sharded, own_part
 from dongu.errors import UsageError
 from dongu.model.head import is_head
 
-NAME = "default"  # peft's, of the one set of matrices
+_NAME = "default"  # peft's, of the one set of matrices
 PEFT_PREFIX = "base_model.model."  # of the names in a file of peft's
 ALPHA = 2  # times the rank: the product of the two matrices counts this much, whatever the rank
 
@@ -106,7 +106,7 @@ def merged_weight(layer: Any) -> Tensor:
     """The weight of a layer with LoRA in it, in the precision that the weight is held in."""
     weight: Tensor = layer.get_base_layer().weight.data
     with torch.autocast(weight.device.type, enabled=False):  # what LoRA adds is as exact as when it is saved
-        added: Tensor = layer.get_delta_weight(NAME)
+        added: Tensor = layer.get_delta_weight(_NAME)
         return (weight + added).to(weight.dtype)
 
 
@@ -117,8 +117,8 @@ def _merged_in_place(layers: Sequence[Any]) -> Iterator[None]:
     try:
         with torch.no_grad():
             for layer in layers:
-                layer.get_base_layer().weight.add_(layer.get_delta_weight(NAME))
-                layer.merged_adapters.append(NAME)
+                layer.get_base_layer().weight.add_(layer.get_delta_weight(_NAME))
+                layer.merged_adapters.append(_NAME)
         yield
     finally:
         with torch.no_grad():
@@ -155,7 +155,7 @@ def adapter_tensors(model: Any, added: Mapping[str, Tensor], weights: Mapping[st
         weights: those of the plain model, of which the head's are taken.
     """
     head = {name: tensor for name, tensor in weights.items() if is_head(model, name)}
-    named = {name.replace(f".{NAME}.", "."): tensor for name, tensor in added.items()} | head
+    named = {name.replace(f".{_NAME}.", "."): tensor for name, tensor in added.items()} | head
     return {f"{PEFT_PREFIX}{name}": tensor.detach().clone().contiguous() for name, tensor in named.items()}
 
 

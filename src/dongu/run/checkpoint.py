@@ -34,11 +34,11 @@ from dongu.run.plan import Plan
 from dongu.run.sharded import Together, check_file, part_names, parts_in, read_own_tensors, side_by_side, write_parts
 from dongu.run.tensors import optimizer_numbers, own_tensors, put_together, referenced_tensors, state_tensors
 
-Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0)]
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
 CONTENTS = ("weights.safetensors", "moments.safetensors", "state.json")
 OWN = "own.safetensors"  # beside them, where there is state of the user's own
-NAME = re.compile(r"step-\d{8,}")
+_NAME = re.compile(r"step-\d{8,}")
 
 
 @dataclass
@@ -47,11 +47,11 @@ class RunState:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    step: Count = 0  # updates made
-    evaluated_step: Count = 0  # the last evaluation; a signal may end a run between an update and its evaluation
-    best_step: Count | None = None
+    step: _Count = 0  # updates made
+    evaluated_step: _Count = 0  # the last evaluation; a signal may end a run between an update and its evaluation
+    best_step: _Count | None = None
     best_metrics: dict[str, float] | None = None
-    evaluations_since_best: Count = 0
+    evaluations_since_best: _Count = 0
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None  # once memory ran out, what was left of it
     log: LogMark = field(default_factory=LogMark)  # of metrics.jsonl: what stands after it is done again
     identity: dict[str, Any] = field(default_factory=dict)  # what the bytes of the result depend on
@@ -329,7 +329,7 @@ def own_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first; what has another name, or is a link, is not ours."""
     if not folder.is_dir() or folder.is_symlink():
         return []
-    found = [path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
     return sorted((path for path in found if not path.is_symlink()), key=step_of)
 
 

@@ -139,7 +139,7 @@ def rehearse(loop: Loop, rows: np.ndarray, *, recomputed: bool = False) -> Need:
     micro_batch = make_micro_batch(split.pieces, loop.collate, split.drawn(rows, loop.config.seed, 0), 0)
     inputs = {name: x.float() if x.is_floating_point() else x for name, x in micro_batch.to(device).items()}
     inputs.pop("labels", None)
-    count = Count()
+    count = Tally()
     model = hollow_copy(loop.model, count)
     weights = count.now
     if recomputed:
@@ -163,7 +163,7 @@ def rehearse(loop: Loop, rows: np.ndarray, *, recomputed: bool = False) -> Need:
     return Need(weights, gradients + buckets, state, activations, peak, len(rows), micro_batch.tokens)
 
 
-def hollow_copy(model: Any, count: Count) -> Any:
+def hollow_copy(model: Any, count: Tally) -> Any:
     """The model with tensors that take no memory."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
@@ -189,7 +189,7 @@ def size_of(tensor: Tensor) -> int:
     return int(own_part(tensor).nbytes)
 
 
-class Count:
+class Tally:
     """Bytes of the storages that are alive now, and of those that ever were together."""
 
     def __init__(self) -> None:
@@ -215,13 +215,13 @@ class Hollow(Tensor):
     PyTorch's own FakeTensor says the same, and takes longer.
     """
 
-    count: Count
+    count: Tally
     bare: Tensor  # on the device `meta`; its storage is what is counted
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def of(bare: Tensor, device: torch.device, count: Count, *, requires_grad: bool = False) -> Hollow:
+    def of(bare: Tensor, device: torch.device, count: Tally, *, requires_grad: bool = False) -> Hollow:
         """One of a tensor on the device `meta`."""
         made: Any = Tensor._make_wrapper_subclass(
             Hollow, bare.shape, strides=bare.stride(), storage_offset=bare.storage_offset(), dtype=bare.dtype,

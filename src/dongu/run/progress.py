@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PLAIN_ROWS = 10  # between the evaluations of a whole run, at most, where the output is no terminal
 PLAIN_SECONDS = 30.0  # between two of them, at least
-WIDTH = 8  # columns of a number
+_WIDTH = 8  # columns of a number
 BAR = "{n_fmt}/{total_fmt} {bar} {desc}"
 
 
@@ -31,7 +31,7 @@ class Progress:
     def __init__(self, console: Console, total_steps: int, done: int, metrics: Sequence[str]) -> None:
         self.console = console
         self._total_steps, self._first_step = total_steps, done
-        self._metrics = {name: max(WIDTH, len(name)) for name in ("loss", *metrics)}
+        self._metrics = {name: max(_WIDTH, len(name)) for name in ("loss", *metrics)}
         self._wide = max(4, len(f"{total_steps:,}"))
         self._headed = False
         self._started = self._shown = time.perf_counter()
@@ -72,11 +72,11 @@ class Progress:
         if not self._headed:
             names = "  ".join(f"{name:>{wide}}" for name, wide in self._metrics.items())
             self.console.line()
-            self.console.line(f"{'':>{self._wide}}  {'':>5}  {'train':>{WIDTH}} │ validation")
-            self.console.line(f"{'step':>{self._wide}}  epoch  {'loss':>{WIDTH}} │ {names}")
+            self.console.line(f"{'':>{self._wide}}  {'':>5}  {'train':>{_WIDTH}} │ validation")
+            self.console.line(f"{'step':>{self._wide}}  epoch  {'loss':>{_WIDTH}} │ {names}")
             self._headed = True
         mean = _number(sum(self._losses) / len(self._losses)) if self._losses else "–"
-        self.console.line(f"{step:>{self._wide},}  {epoch:>5.2f}  {mean:>{WIDTH}} │ {text}")
+        self.console.line(f"{step:>{self._wide},}  {epoch:>5.2f}  {mean:>{_WIDTH}} │ {text}")
         self._losses.clear()
         self._shown = time.perf_counter()
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-def tried(act: Callable[[], T]) -> tuple[T | None, str]:
+def tried(act: Callable[[], _T]) -> tuple[_T | None, str]:
     """What `act` gives and an empty reason, or None and in a line why it failed."""
     try:
         return act(), ""

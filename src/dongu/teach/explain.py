@@ -17,17 +17,17 @@ from dongu.data.collate import MicroBatches
 from dongu.loop import Loop
 from dongu.model.loss import row_losses
 from dongu.run.console import Console
-from dongu.teach.language import WIDTH, Language, read_words
+from dongu.teach.language import LESSON_WIDTH, Language, read_words
 from dongu.teach.watch import Gradients, Watch
 from dongu.text import excerpt
 from dongu.update import Step
 
 EXPLAINED_STEPS = 3  # the first in full, the others in a line
 SHOWN_ROWS = 3
-SHOWN_LABELS = 3
+_SHOWN_LABELS = 3
 TOP_PARTS = 3
-SHOWN_CHARACTERS = 20  # of the name of a label
-INDENT = "    "
+_SHOWN_CHARACTERS = 20  # of the name of a label
+_INDENT = "    "
 BARS = "▁▂▃▄▅▆▇█"
 KINDS = {"single-label": "", "multi-label": "_multi", "regression": "_regression", "ordinal": "_regression"}
 LOSSES = {
@@ -55,7 +55,7 @@ def explained(loop: Loop, console: Console, language: Language) -> Iterator[Step
 
 
 class Lesson:
-    """What is said of a step, in one language, as lines of at most `WIDTH` characters."""
+    """What is said of a step, in one language, as lines of at most `LESSON_WIDTH` characters."""
 
     def __init__(self, loop: Loop, language: Language) -> None:
         self._loop = loop
@@ -93,16 +93,16 @@ class Lesson:
         """What is left, and where to read on."""
         yield ""
         if left := self._loop.total_steps - step.number:
-            yield from textwrap.wrap(self._say("end", count=self._count(left)), WIDTH)
+            yield from textwrap.wrap(self._say("end", count=self._count(left)), LESSON_WIDTH)
             yield ""
 
     def _title(self, step: Step) -> str:
         title = self._say("title", number=step.number, total=self._count(self._loop.total_steps))
-        return f"── {title} ".ljust(WIDTH, "─")
+        return f"── {title} ".ljust(LESSON_WIDTH, "─")
 
     def _part(self, code: str, name: str, lines: Iterator[str]) -> Iterator[str]:
         yield ""
-        yield f"{code}{self._words[name]:>{WIDTH - len(code)}}"
+        yield f"{code}{self._words[name]:>{LESSON_WIDTH - len(code)}}"
         yield from lines
 
     def _data(self, step: Step, update: MicroBatches) -> Iterator[str]:
@@ -120,7 +120,7 @@ class Lesson:
         )
         start, end = split.tokens.offsets[first.rows[0]], split.tokens.offsets[first.rows[0] + 1]
         tokens = loop.tokenizer.convert_ids_to_tokens(split.tokens.input_ids[start:end].tolist())
-        yield f"{INDENT}{INDENT}{excerpt(' '.join(tokens), WIDTH - 2 * len(INDENT))}"
+        yield f"{_INDENT}{_INDENT}{excerpt(' '.join(tokens), LESSON_WIDTH - 2 * len(_INDENT))}"
         yield from self._wrapped(
             self._say(
                 "packed" if "lengths" in first.tensors else "plain",
@@ -146,7 +146,7 @@ class Lesson:
                 "logits" + KINDS[task],
                 batch=logits.shape[0],
                 labels=logits.shape[1],
-                label=excerpt(loop.data.label_names[0], SHOWN_CHARACTERS),
+                label=excerpt(loop.data.label_names[0], _SHOWN_CHARACTERS),
                 mode=self._words["dropout"] if dropout else "",
                 precision=self._words["bf16"] if loop.config.precision == "bf16" else "",
             )
@@ -155,7 +155,7 @@ class Lesson:
         labels = first.tensors["labels"]
         for row, numbers, label in list(zip(first.rows, logits, labels, strict=True))[:SHOWN_ROWS]:
             name = self._say("row", id=loop.splits["train"].ids[row])
-            line = f"{INDENT}{INDENT}{name:<10} {self._answer(numbers, label)}"
+            line = f"{_INDENT}{_INDENT}{name:<10} {self._answer(numbers, label)}"
             yield line
 
     def _answer(self, logits: Tensor, label: Tensor) -> str:
@@ -164,15 +164,15 @@ class Lesson:
         if task in NUMBERS:
             answer, target = loop.loss.scale.undo(logits.numpy())[0], float(label)
             return f"{answer:9.4g}   {self._say('answer_regression', target=f'{target:.4g}')}"
-        more = " …" if len(logits) > SHOWN_LABELS else ""
-        numbers = "".join(f"{number:8.3f}" for number in logits[:SHOWN_LABELS]) + more
+        more = " …" if len(logits) > _SHOWN_LABELS else ""
+        numbers = "".join(f"{number:8.3f}" for number in logits[:_SHOWN_LABELS]) + more
         if task == "multi-label":
             share, name = float(logits[0].sigmoid()), loop.data.label_names[0]
             has = self._words["has" if label[0] else "has_not"]
         else:
             share, name = float(logits.softmax(0)[label]), loop.data.label_names[int(label)]
             has = ""
-        name = excerpt(name, SHOWN_CHARACTERS)
+        name = excerpt(name, _SHOWN_CHARACTERS)
         said = self._say("answer" + KINDS[task], share=self._percent(share), label=name, has=has)
         return f"{numbers}   {said}"
 
@@ -215,7 +215,7 @@ class Lesson:
         top = sorted(shares, key=shares.__getitem__, reverse=True)[:TOP_PARTS]
         named = ", ".join(f"{self._part_name(part)} {self._percent(shares[part])}" for part in top)
         names = [self._part_name(part) for part in shares]
-        yield INDENT + self._say("parts", first=names[0], bars=bars, last=names[-1], top=named)
+        yield _INDENT + self._say("parts", first=names[0], bars=bars, last=names[-1], top=named)
 
     def _part_name(self, part: str) -> str:
         return self._say("layer", part) if part.isdecimal() else self._words[part]
@@ -237,7 +237,7 @@ class Lesson:
         yield from self._wrapped(self._say("weight", name=weight.name, index=index, gradient=f"{weight.gradient:.3g}"))
         rate = f"{weight.rate:.4g}"
         decayed = f"{weight.before:.7f} × (1 − {rate} × {weight.decay:g})"
-        yield f"{INDENT}{INDENT}{decayed} − {rate} × ({weight.direction:.4f}) = {weight.after:.7f}"
+        yield f"{_INDENT}{_INDENT}{decayed} − {rate} × ({weight.direction:.4f}) = {weight.after:.7f}"
         if seen.gradients.silent > 0:
             silent = "silent" if weight.decay > 0 else "silent_and_still"
             yield from self._wrapped(self._say(silent, share=self._percent(seen.gradients.silent)))
@@ -248,7 +248,7 @@ class Lesson:
         yield from self._wrapped(self._say("rate", name=name, rate=f"{rate:.6g}", next=f"{following:.6g}"))
 
     def _wrapped(self, text: str) -> Iterator[str]:
-        yield from textwrap.wrap(text, WIDTH, initial_indent=INDENT, subsequent_indent=INDENT)
+        yield from textwrap.wrap(text, LESSON_WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
 
     def _say(self, key: str, *values: Any, **named: Any) -> str:
         said: str = self._words[key].format(*values, **named)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 Language = Literal["en", "tr"]
-WIDTH = 88  # characters of a line: what a terminal of 90 shows whole
+LESSON_WIDTH = 88  # characters of a line: what a terminal of 90 shows whole
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any
 
-from dongu.teach.language import WIDTH, Language, read_words
+from dongu.teach.language import LESSON_WIDTH, Language, read_words
 
 LESSONS = ("order", "adamw", "accumulation", "padding", "eval_mode", "no_grad", "prepare")  # in their order
 
@@ -128,5 +128,5 @@ def _shuffled(question: Question, draw: random.Random) -> Question:
 
 
 def _wrapped(text: str, first: str = "") -> Iterator[str]:
-    for line in textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first)):
+    for line in textwrap.wrap(text, LESSON_WIDTH, initial_indent=first, subsequent_indent=" " * len(first)):
         yield f"{line}\n"

@@ -21,7 +21,7 @@ SAMPLED_WEIGHTS = 1_000_000  # whose movement is measured: a copy of all could b
 class Gradients:
     """The gradients of an update as the optimizer gets them.
 
-    `shares` are the parts' shares of the squared norm, by the names of `parts_of`. `silent` is the share of the
+    `shares` are the parts' shares of the squared norm, by the names of `_parts_of`. `silent` is the share of the
     weights, of a sample, whose gradient is exactly 0.
     """
 
@@ -90,7 +90,7 @@ class Watch:
         model = self._loop.model
         weights = {name: parameter for name, parameter in model.named_parameters() if parameter.grad is not None}
         gradients: dict[str, Any] = {name: parameter.grad for name, parameter in weights.items()}
-        parts, squares = parts_of(model), {name: float(grad.square().sum()) for name, grad in gradients.items()}
+        parts, squares = _parts_of(model), {name: float(grad.square().sum()) for name, grad in gradients.items()}
         shares = dict.fromkeys((parts[name] for name in gradients), 0.0)
         whole = max(sum(squares.values()), sys.float_info.min)  # a loss may be flat
         for name, square in squares.items():
@@ -136,7 +136,7 @@ class Watch:
         )
 
 
-def parts_of(model: Any) -> dict[str, str]:
+def _parts_of(model: Any) -> dict[str, str]:
     """The part of the model that each parameter belongs to, in the model's order.
 
     `embeddings` is all before the first layer, `1` is that layer; `after` comes after the last one, and `head` is what

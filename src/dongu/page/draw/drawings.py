@@ -9,7 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from dongu.page.draw.axis import Axis
-from dongu.page.draw.svg import LETTER, LINE_KINDS, WIDTH, Chart, drawing, fill, format_number, label, marker, words
+from dongu.page.draw.svg import (
+    CHART_WIDTH,
+    LETTER,
+    LINE_KINDS,
+    Chart,
+    drawing,
+    fill,
+    format_number,
+    label,
+    marker,
+    words,
+)
 
 
 @dataclass(frozen=True)
@@ -31,13 +42,13 @@ def intervals(title: str, rows: Sequence[Interval], name: str) -> Chart:
     height = top + step * len(rows) + 40
 
     def at(value: float) -> float:
-        return edge + float(axis.share(value)) * (WIDTH - 2 * edge)
+        return edge + float(axis.share(value)) * (CHART_WIDTH - 2 * edge)
 
     bottom = top + step * len(rows) + 6
     parts = []
     for tick, number in zip(axis.ticks, axis.labels(), strict=True):
         parts.append(fill('<path class="grid" d="M{:.1f} {}V{}"/>', at(tick), top, bottom))
-        anchor = "start" if at(tick) < edge + 8 else "end" if at(tick) > WIDTH - edge - 8 else "mid"
+        anchor = "start" if at(tick) < edge + 8 else "end" if at(tick) > CHART_WIDTH - edge - 8 else "mid"
         place = at(tick) + {"start": -4, "end": 4, "mid": 0}[anchor]
         parts.append(fill('<text class="{}" x="{:.1f}" y="{}">{}</text>', anchor, place, bottom + 15, number))
     said = []
@@ -48,14 +59,16 @@ def intervals(title: str, rows: Sequence[Interval], name: str) -> Chart:
         said.append(f"{words(row.name, 80)}: {number}{span}.")
         parts.append(fill('<text class="row" x="{}" y="{}">{}</text>', edge, y - 12, label(row.name, 40)))
         shown = number + span.replace(", ", " · ", 1)
-        parts.append(fill('<text class="end row" x="{}" y="{}">{}</text>', WIDTH - edge, y - 12, shown))
+        parts.append(fill('<text class="end row" x="{}" y="{}">{}</text>', CHART_WIDTH - edge, y - 12, shown))
         if math.isfinite(row.low) and math.isfinite(row.high):
             ends = (at(row.low), y, at(row.high))
             parts.append(fill('<path class="span {}" d="M{:.1f} {}H{:.1f}"/>', kind, *ends))
             parts.append(fill('<path class="cap {}" d="M{:.1f} {}m0 -5v10M{:.1f} {}m0 -5v10"/>', kind, *ends, y))
         if math.isfinite(row.value):
             parts.append(fill('<path class="mark {}" d="{}"/>', kind, marker(row.kind, at(row.value), y, 6)))
-    parts.append(fill('<text class="end name" x="{}" y="{}">{}</text>', WIDTH - edge, height - 3, label(name, 60)))
+    parts.append(
+        fill('<text class="end name" x="{}" y="{}">{}</text>', CHART_WIDTH - edge, height - 3, label(name, 60))
+    )
     return drawing(title, said, height, parts)
 
 
@@ -65,7 +78,7 @@ def matrix(title: str, counts: np.ndarray, names: Sequence[str]) -> Chart:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     longest = min(max(len(name) for name in names), 14)
     left, top = 22 + longest * LETTER + 8, 44.0
-    side = (WIDTH - left - 6) / size
+    side = (CHART_WIDTH - left - 6) / size
     tall = min(side, 64 if size < 4 else 46)
     height = top + tall * size + 6
     slanted = side < longest * LETTER + 6
@@ -117,9 +130,9 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Chart:
     for i, (name, value, text) in enumerate(rows):
         y = 4 + step * i
         parts.append(fill('<text class="row" x="0" y="{}">{}</text>', y + 12, label(name, 34)))
-        parts.append(fill('<text class="end row" x="{}" y="{}">{}</text>', WIDTH, y + 12, words(text, 60)))
-        parts.append(fill('<rect class="trough" x="0" y="{}" width="{}" height="9" rx="2"/>', y + 19, WIDTH))
-        width = max(1.0, WIDTH * value / largest)
+        parts.append(fill('<text class="end row" x="{}" y="{}">{}</text>', CHART_WIDTH, y + 12, words(text, 60)))
+        parts.append(fill('<rect class="trough" x="0" y="{}" width="{}" height="9" rx="2"/>', y + 19, CHART_WIDTH))
+        width = max(1.0, CHART_WIDTH * value / largest)
         parts.append(fill('<rect class="bar" x="0" y="{}" width="{:.1f}" height="9" rx="2"/>', y + 19, width))
     said = [f"{words(name, 60)}: {words(text, 60)}." for name, _, text in rows]
     return drawing(title, said, step * len(rows) + 4, parts)

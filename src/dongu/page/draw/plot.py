@@ -11,11 +11,11 @@ from markupsafe import Markup
 
 from dongu.page.draw.axis import Axis
 from dongu.page.draw.svg import (
+    CHART_WIDTH,
     HEIGHT,
     LABEL_LIMIT,
     LETTER,
     LINE_KINDS,
-    WIDTH,
     Chart,
     drawing,
     fill,
@@ -47,7 +47,7 @@ class Plot:
 
     def px(self, values: np.ndarray | float) -> np.ndarray:
         """Horizontal places."""
-        return LEFT + self.x.share(values) * (WIDTH - LEFT - RIGHT)
+        return LEFT + self.x.share(values) * (CHART_WIDTH - LEFT - RIGHT)
 
     def py(self, values: np.ndarray | float) -> np.ndarray:
         """Vertical places."""
@@ -129,7 +129,7 @@ class Plot:
 
     def chart(self) -> Chart:
         """The drawing."""
-        bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+        bottom, right = HEIGHT - BOTTOM, CHART_WIDTH - RIGHT
         frame: list[Markup] = []
         for place, number in zip(self.py(np.array(self.y.ticks)), self.y.labels(), strict=True):
             frame.append(fill('<path class="grid" d="M{} {:.1f}H{}"/>', LEFT, place, right))

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from dongu.text import printable, shortened
 
-WIDTH, HEIGHT = 440, 264  # units of the drawing; on a phone they are a little less than a pixel
+CHART_WIDTH, HEIGHT = 440, 264  # units of the drawing; on a phone they are a little less than a pixel
 LETTER = 6.8  # mean width of a letter
 SAID_LIMIT = 4000  # letters of what is said of a drawing
 LABEL_LIMIT = 28  # letters of a name in a drawing; the whole of it is in its tooltip
@@ -58,7 +58,7 @@ def drawing(
 ) -> Chart:
     head = fill(
         '<svg class="chart" viewBox="0 {} {} {:.0f}" role="img"><title>{}</title><desc>{}</desc>',
-        *(above, WIDTH, math.ceil(height) - above, words(title), words(" ".join(said), SAID_LIMIT)),
+        *(above, CHART_WIDTH, math.ceil(height) - above, words(title), words(" ".join(said), SAID_LIMIT)),
     )
     name = fill('<text class="name" x="0" y="{}">{}</text>', HEIGHT - 5, f"↑ {label(y_name)}") if y_name else Markup("")
     return Chart(title, head + Markup("").join(parts) + name + Markup("</svg>"))
