@@ -188,6 +188,22 @@ def test_the_command(
     said = capsys.readouterr().out
     assert "65 rows" in said
     assert "hold what was written" in said
+    assert "Looked for look-alike, rare and missing classes alone" in said
+
+
+def test_what_its_labels_tell_is_found(
+    tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"film {i},{'good' if i % 2 else 'bad'}" for i in range(60)] + ["film,rare"] * 3
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]))
+    out = str(tmp_path / "shards")
+    assert run(["prepare", str(tmp_path / "a.csv"), "--model", tiny_model(), "--out", out]) == 0
+    capsys.readouterr()
+    assert run(["inspect", out]) == 0
+    assert "1 class with fewer than" in capsys.readouterr().out
+    train = ["train", out, "--model", tiny_model(), "--device", "cpu", "--max-steps", "2"]
+    assert run([*train, "--out", str(tmp_path / "run")]) == 0
+    assert "1 class with fewer than" in capsys.readouterr().out
 
 
 def test_another_tokenizer_and_other_rows_are_refused(

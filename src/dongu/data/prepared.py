@@ -287,7 +287,9 @@ def open_prepared(folder: Path, place: str | None, config: RunConfig) -> TextDat
     files = {name: Files(folder, name, shard, manifest) for name, shard in manifest.splits.items()}
     prepared = Prepared(folder, manifest, {name: each.tokens() for name, each in files.items()})
     prepared.options(config)
-    said = f"prepared for the tokenizer of {manifest.model}; the texts are not kept, so the data doctor, the bag of"
+    said = (
+        f"prepared for the tokenizer of {manifest.model}; the texts are not kept, so what the data doctor, the bag of"
+    )
     return TextData(
         name=manifest.name,
         place=place,
@@ -301,7 +303,7 @@ def open_prepared(folder: Path, place: str | None, config: RunConfig) -> TextDat
         form=Form(manifest.task, manifest.separator, said=manifest.form),
         left_out=manifest.left_out,
         unused_texts={},
-        said=(*manifest.said, f"{said} words and the texts of the report are left out"),
+        said=(*manifest.said, f"{said} of words and the report read in them is left out"),
         without_text=manifest.without_text,
         joined=manifest.joined,
         dropped=tuple(BadRow(where, what) for where, what in manifest.dropped),

@@ -64,7 +64,9 @@ def inspected(checkup: Checkup) -> dict[str, Any]:
 
 
 def examine(data: TextData, lengths: Mapping[str, Lengths]) -> list[Finding]:
-    """Everything that can be found in data that training accepts, worst first."""
+    """Everything that can be found in data that training accepts, worst first; of prepared rows by their labels."""
+    if data.prepared is not None:
+        return worst_first(check_classes(data))
     rows = sum(map(len, data.splits.values()))
     with Waiting(f"looking at {counted(rows, 'row')}"):
         return worst_first(
@@ -88,7 +90,7 @@ def check_up(source: Source, config: RunConfig) -> Checkup:
     if source.prepared is not None:
         data = read_examples(source, config)
         read_as = (*data.said, data.prepared.look_through() if data.prepared else "")
-        return Checkup([], replace(data, said=read_as), {}, config=config, read_as=read_as)
+        return Checkup(examine(data, {}), replace(data, said=read_as), {}, config=config, read_as=read_as)
     usable = set_aside(source, columns_of(source, config), config)
     if not all(len(table) for table in usable.source.splits.values()):
         return Checkup(usable.findings, None, {}, config=config, read_as=source.said)

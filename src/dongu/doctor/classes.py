@@ -140,6 +140,8 @@ def _rows_of(examples: Examples, names: Sequence[str], classes: np.ndarray) -> t
         return ()
     members = [(i, targets[:, i] > 0 if targets.ndim == 2 else targets == i) for i in classes.tolist()]
     rows = [(i, int(np.argmax(has))) for i, has in members if has.any()]
+    if examples.digest is not None:  # the texts are not kept
+        return tuple(example([examples.where(row)], names[i]) for i, row in rows)
     return tuple(
         example([examples.where(row)], f"{names[i]}: {' | '.join(column[row] for column in examples.texts)}")
         for i, row in rows

@@ -30,7 +30,9 @@ def checkup_lines(checkup: Checkup, config: RunConfig) -> Iterator[str]:
         yield from _paragraph(finding)
         yield ""
     looked = "Nothing else was looked for, for no rows are left that training could use."
-    if checkup.data is not None:
+    if checkup.data is not None and checkup.data.prepared is not None:
+        looked = "Looked for look-alike, rare and missing classes alone: the texts are not kept."
+    elif checkup.data is not None:
         looked = f"{LOOKED_FOR}{', and truncation' if checkup.lengths else ''}."
     yield from wrapped(looked)
     if (error := checkup.no_lengths) is not None:

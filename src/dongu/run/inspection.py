@@ -58,9 +58,9 @@ def inspection(loop: Loop, folder: RunFolder) -> str:
 
 
 def findings_of(loop: Loop) -> list[Finding]:
-    """What the data doctor says about the rows of a loop, which are tokenized already; nothing without their texts."""
+    """What the data doctor says about the rows of a loop, which are tokenized already."""
     if loop.data.prepared is not None:
-        return []
+        return examine(loop.data, {})
     tokenizer, limit = loop.tokenizer.backend_tokenizer, usual_length(loop.model, loop.tokenizer)
     lengths = {
         name: measured(loop.splits[name].tokens, tokenizer, examples, loop.config.max_length, limit, loop.config.seed)
