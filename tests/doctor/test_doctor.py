@@ -392,7 +392,7 @@ def test_lengths_before_and_after_tokenizing(
     loop = Loop(data_folder(pair=pair), model=tiny_model(), max_length=16)
     tokenizer, limit = load_plain_tokenizer(tiny_model())
     for sampled_rows in (10_000, 20):
-        monkeypatch.setattr(lengths_module, "SAMPLED_ROWS", sampled_rows)
+        monkeypatch.setattr(lengths_module, "TOKENIZED_ROWS", sampled_rows)
         monkeypatch.setattr(lengths_module, "CHUNK_ROWS", 7)
         for name, examples in loop.data.splits.items():
             tokens = loop.splits[name].tokens
