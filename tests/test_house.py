@@ -109,6 +109,11 @@ def test_no_cycle() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # names the cycle
 
 
+def test_no_file_is_long() -> None:
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+
+
 def names_of(node: ast.stmt) -> set[str]:
     """What a statement at the head of a module defines."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
