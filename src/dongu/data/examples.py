@@ -389,8 +389,7 @@ def digest_of(examples: Examples) -> str:
 def count_classes(targets: np.ndarray, classes: int) -> np.ndarray:
     """Rows of each class, (classes,); NumPy would copy targets, (rows,), that are mapped, and so cannot be written."""
     parts = (targets[start : start + COUNTED_ROWS] for start in range(0, len(targets), COUNTED_ROWS))
-    counts: np.ndarray = sum((np.bincount(part, minlength=classes) for part in parts), np.zeros(classes, np.int64))
-    return counts
+    return np.asarray(sum((np.bincount(part, minlength=classes) for part in parts), np.zeros(classes, np.int64)))
 
 
 def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:
