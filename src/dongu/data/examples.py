@@ -167,8 +167,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
     task = kept.form.task
     tables, joined = _with_classes(kept, columns.label, config)
     names = name_labels(tables["train"], task, columns.label)
-    if config.positive is not None:
-        names = _with_positive(names, config.positive)
+    names = names if config.positive is None else _with_positive(names, config.positive)
     splits = {
         name: _examples(table, columns, task, names, config.columns, hidden_allowed=name in kept.hidden)
         for name, table in tables.items()
