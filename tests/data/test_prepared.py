@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,22 @@ import dongu
 from conftest import cut_off_in_step
 from dongu.cli.main import run
 from dongu.config import make_config
+from dongu.data import examples as examples_module
 from dongu.data import order as order_module
-from dongu.data.examples import read_examples
+from dongu.data import shards as shards_module
+from dongu.data.columns import Columns
+from dongu.data.examples import Examples, TextData, read_examples
+from dongu.data.forms import Form
 from dongu.data.order import BlockOrder, epoch_order
 from dongu.data.prepared import Manifest
 from dongu.data.shards import prepare
 from dongu.data.sources import read_source
+from dongu.data.tokens import Tokens
 from dongu.errors import DataError, InputError, ModelError, UsageError, WorkerError
 from dongu.model.load import load_tokenizer
+from dongu.run.derived import describe
+from dongu.run.identity import identity
+from dongu.run.inspection import findings_of
 from dongu.verify import verify
 from drivers import Pool, forked, read_lines
 
@@ -231,6 +240,42 @@ def test_who_needs_the_texts_says_so(
         assert run(call) == 2, call
         assert "has tokens, and no texts" in capsys.readouterr().err
     assert run(["report", out]) == 0
+
+
+def test_no_array_of_all_rows_is_in_memory(
+    tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_module, "WINDOW_BLOCKS", 2)
+    monkeypatch.setattr(examples_module, "COUNTED_ROWS", 1000)
+    monkeypatch.setattr("dongu.run.need.LOOKED_UPDATES", 100)
+
+    def made(tokenizer: Any, examples: Examples, *_: Any) -> Iterator[Tokens]:
+        for start in range(0, len(examples), 1000):
+            rows = min(1000, len(examples) - start)
+            yield Tokens(np.full(3 * rows, 5, np.int32), None, np.arange(rows + 1) * 3, np.zeros(rows, bool))
+
+    monkeypatch.setattr(shards_module, "_tokenized", made)
+    columns, form, config = Columns(("text",), "label"), Form("single-label"), make_config({"max_length": 64})
+    tokenizer = load_tokenizer(tiny_model())
+    peaks: list[int] = []
+    for rows in (5_000, 5_000, 205_000):  # the first one loads what is loaded once
+        splits = {
+            name: Examples(np.arange(count), (), np.arange(count) % 2, name)
+            for name, count in (("train", rows), ("validation", 10))
+        }
+        data = TextData("made", None, None, columns, "single-label", ("a", "b"), splits, (), (), form, 0, {})
+        out = tmp_path / f"{len(peaks)}"
+        prepare(data, tokenizer, config, out, block_rows=1000)
+        del data, splits
+        tracemalloc.start()
+        loop = dongu.Loop(str(out), model=tiny_model(), **RUN)
+        assert next(iter(loop)).examples == 8
+        identity(loop)
+        findings_of(loop)
+        describe(loop)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] - peaks[1] < 100_000  # half a byte a row: a boolean of each would be seen
 
 
 def flip(path: Path, place: int) -> None:

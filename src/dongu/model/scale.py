@@ -28,7 +28,8 @@ class Scale:
         head = head_of(model)
         numbers = targets.astype(np.float64)
         mean = float(numbers.mean()) if head is not None and head[1].bias is not None else 0.0
-        std = float(np.sqrt(np.mean((numbers - mean) ** 2)))
+        numbers -= mean
+        std = float(np.sqrt(np.mean(np.square(numbers, out=numbers))))
         return Scale(mean, std) if head is not None and std > 0 else UNSCALED
 
     def apply(self, labels: Tensor) -> Tensor:
