@@ -187,6 +187,7 @@ class RunConfig(BaseModel):
     layer_decay: Annotated[Real, Field(gt=0, le=1)] = Field(
         1.0, description="learning rate of a layer, as a share of that of the layer above it; the head has it whole"
     )
+    freeze: Count | None = Field(None, description="lowest layers that stay as they are, and the embeddings with them")
     lora: Count | None = Field(
         None, description="rank of LoRA: thin matrices beside the encoder's layers learn, and the head (default: all)"
     )

@@ -184,7 +184,7 @@ def check_own(own: Own, config: RunConfig) -> None:
         "loss": ("class_weights", "label_smoothing"),
         "optimizer": ("weight_decay", "layer_decay", *(() if takes_config(own.optimizer) else ("learning_rate",))),
         "lr_scheduler": ("lr_scheduler", "warmup"),
-        "model": ("lora",),
+        "model": ("freeze", "lora"),
         "order": ("group_by_length",),
     }
     for part, options in meant.items():

@@ -55,6 +55,7 @@ class FitOptions(TypedDict, total=False):
     lr: float  # the same
     weight_decay: float
     layer_decay: float
+    freeze: int | None
     lora: int | None
     pooling: Literal["model", "mean"]
     head: Literal["random", "probe"]

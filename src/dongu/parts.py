@@ -56,7 +56,7 @@ from dongu.model.base import hold_base_in_bf16
 from dongu.model.finite import check_finite
 from dongu.model.head import declared_labels, name_outputs
 from dongu.model.load import check_vocabulary, load_model, load_tokenizer, model_columns, position_count, usual_length
-from dongu.model.lora import add_lora
+from dongu.model.lora import choose_learning
 from dongu.model.loss import make_loss
 from dongu.model.mean_layer import give_mean_layer
 from dongu.model.optimizer import make_optimizer
@@ -200,8 +200,7 @@ class Parts:
             self.model.config.ordinal_labels = [*self.data.label_names]
         check_vocabulary(self.model, self.tokenizer, config.model)
         check_finite(self.model.state_dict(), f"--model {config.model}")
-        if config.lora is not None:
-            add_lora(self.model, config.lora, config.seed)
+        choose_learning(self.model, config)
         if config.base_precision == "bf16":
             hold_base_in_bf16(self.model)
 

@@ -60,6 +60,7 @@ OPTIONS = [
     "learning_rate",
     "weight_decay",
     "layer_decay",
+    "freeze",
     "lora",
     "pooling",
     "head",

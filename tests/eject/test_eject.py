@@ -244,7 +244,7 @@ CASES: dict[str, tuple[Callable[[Path], str], str, dict[str, Any]]] = {
     "several labels": (
         several_labels,
         "distilbert",
-        {"epochs": 1.5, "micro_batch_size": 5, "class_weights": {"art": 2.5}, "label_smoothing": 0.1},
+        {"epochs": 1.5, "micro_batch_size": 5, "class_weights": {"art": 2.5}, "label_smoothing": 0.1, "freeze": 1},
     ),
     "numbers": (
         pairs_with_numbers,
@@ -751,7 +751,7 @@ def begun(data: str, processes: tuple[int, ...] = (1, 2), **options: Any) -> Ite
 
 EVERYTHING: dict[str, Any] = {
     **{"epochs": 1.5, "micro_batch_size": 3, "eval_steps": 3, "patience": 2, "warmup": 0.1, "max_grad_norm": 1.0},
-    **{"layer_decay": 0.9, "group_by_length": True, "precision": "bf16", "gradient_checkpointing": True},
+    **{"layer_decay": 0.9, "freeze": 1, "group_by_length": True, "precision": "bf16", "gradient_checkpointing": True},
 }
 
 

@@ -138,3 +138,22 @@ def test_resumed_and_proved(
     assert run_command(["verify", str(cut), "--json"]) == 0
     proofs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert "replay" in [proof["name"] for proof in proofs if proof["holds"]]
+
+
+def test_frozen_layers_stay_as_they_are(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    loop = dongu.Loop(data_folder(), model=tiny_model(), max_steps=2, lr=RATE, freeze=1)
+    before = {name: tensor.detach().clone() for name, tensor in loop.model.named_parameters()}
+    learning = {id(parameter) for group in loop.optimizer.param_groups for parameter in group["params"]}
+    for _ in loop:
+        pass
+    for name, tensor in loop.model.named_parameters():
+        stays = expected_depth(name, 2) <= 1
+        assert torch.equal(tensor, before[name]) == stays, name
+        assert (id(tensor) in learning) != stays, name
+    result = dongu.train(data_folder(), model=tiny_model(), max_steps=2, freeze=1, out=str(tmp_path / "run"))
+    saved = AutoModelForSequenceClassification.from_pretrained(result.path / "model")
+    assert len(saved.state_dict()) == len(loop.model.state_dict()), "all of the model is saved"
+    with pytest.raises(UsageError, match="has 2 layers"):
+        dongu.Loop(data_folder(), model=tiny_model(), freeze=2)

@@ -78,6 +78,7 @@ CHANGES = {
     "calibrate": "",
     "abstain": "0.9",
     "lora": "2",
+    "freeze": "1",
     "unlabelled": "drop",
     "long": "tail",
     "empty": "drop",

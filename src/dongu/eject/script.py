@@ -207,7 +207,8 @@ def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
         "reads_last_token": reads_last_token(base),
         "pad_in_config": hasattr(base, "pad_token_id") and base.pad_token_id != model.config.pad_token_id,
         "types_wanted": "token_type_ids" in loop.collate.columns or "token_type_ids" not in tokenizer.model_input_names,
-        "layers": _layers(model) if config.layer_decay < 1 else None,
+        "layers": _layers(model, "--layer-decay") if config.layer_decay < 1 else None,
+        "frozen": _layers(model, "--freeze", config.freeze)["frozen"] if config.freeze else None,
         "lora_layers": _lora_layers(model) if config.lora is not None else None,
         "lora_alpha": ALPHA,
         "encoder": f"{model.base_model_prefix}.",
@@ -293,8 +294,9 @@ def _lora_layers(model: Any) -> str:
     return f'r"{pattern}"'
 
 
-def _layers(model: Any) -> dict[str, str]:
-    """The names by which a script tells the layers of parameters: those of a layer, and those below the first.
+def _layers(model: Any, where: str, frozen: int = 0) -> dict[str, str]:
+    """The names by which a script tells the layers of parameters: those of a layer, those below the first, and those
+    that `frozen` layers leave as they are.
 
     Raises:
         ModelError: names do not tell them.
@@ -317,9 +319,10 @@ def _layers(model: Any) -> dict[str, str]:
             return {
                 "prefix": prefix,
                 "lowest": literal(lowest[0]) if len(lowest) == 1 else repr(lowest).replace("'", '"'),
+                "frozen": literals([*lowest, *(f"{prefix}{i}." for i in range(frozen))], before="FROZEN = "),
             }
     what = f"the names of the parameters of `{model.config.model_type}` do not tell its layers"
-    raise ModelError(what, where="--layer-decay", hint="train without it, and eject that")
+    raise ModelError(what, where=where, hint="train without it, and eject that")
 
 
 def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import nn
 from dongu.errors import UsageError
 
 
-def layer_depths(model: Any) -> tuple[dict[str, int], int]:
+def layer_depths(model: Any, where: str = "--layer-decay") -> tuple[dict[str, int], int]:
     """Depth of each parameter by name, and the number of layers.
 
     1 is the first layer. 0 is what comes before it, and embeddings wherever they stand (those of relative positions
@@ -19,7 +19,7 @@ def layer_depths(model: Any) -> tuple[dict[str, int], int]:
     Raises:
         UsageError: the model has no one list of its layers: it shares one, or has an encoder and a decoder.
     """
-    layers = _layers_of(model)
+    layers = _layers_of(model, where)
     layer_of = {id(parameter): i for i, layer in enumerate(layers, start=1) for parameter in layer.parameters()}
     before = takewhile(lambda parameter: id(parameter) not in layer_of, model.base_model.parameters())
     embeddings = [module for module in model.base_model.modules() if isinstance(module, nn.Embedding)]
@@ -31,7 +31,23 @@ def layer_depths(model: Any) -> tuple[dict[str, int], int]:
     return depths, len(layers)
 
 
-def _layers_of(model: Any) -> nn.ModuleList:
+def freeze_lowest(model: Any, count: int) -> None:
+    """Let the embeddings and so many of the lowest layers stay as they are, in place.
+
+    No gradient is computed for them, nor for anything below the first layer that learns.
+
+    Raises:
+        UsageError: the model has no more layers than that, or see `layer_depths`.
+    """
+    where = f"--freeze {count}"
+    depths, layers = layer_depths(model, where)
+    if count >= layers:
+        raise UsageError(f"the model has {layers} layers", where=where, hint="give fewer: the highest learns")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad &= depths[name] > count
+
+
+def _layers_of(model: Any, where: str) -> nn.ModuleList:
     count = getattr(model.config, "num_hidden_layers", None)
     found = {
         name: module
@@ -42,7 +58,7 @@ def _layers_of(model: Any) -> nn.ModuleList:
     if len(outer) != 1:
         raise UsageError(
             f"the layers of `{model.config.model_type}` cannot be told from each other",
-            where="--layer-decay",
-            hint="train without it: then all parameters have one learning rate",
+            where=where,
+            hint="train without it",
         )
     return outer[0]

@@ -44,6 +44,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
         ("model", f"{config.model}: {class_name}, {_millions(parameters)} parameters{usual}"),
         *_describe_recipe(loop),
         *_describe_head(loop),
+        *_describe_freeze(loop, parameters, learning),
         *_describe_lora(loop, parameters, learning),
         ("tokens", f"{_describe_tokens(loop)}{_describe_padding(loop)}"),
         ("steps", _describe_steps(loop)),
@@ -102,6 +103,14 @@ def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
         said.append(f"the textbook's settings, although rows are few: {explains}, which may be chance")
     if said:
         yield "recipe", "; ".join(said)
+
+
+def _describe_freeze(loop: Loop, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
+    """How much of the model stays as it is under --freeze."""
+    if (count := loop.config.freeze) is not None:
+        layers = "layer" if count == 1 else f"{count} layers"
+        share = f"{_millions(learning)} of {_millions(parameters)} parameters learn"
+        yield "freeze", f"the embeddings and the lowest {layers} stay as they are: {share}"
 
 
 def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
