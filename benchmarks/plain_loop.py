@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,13 @@ def score(task: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]
     return {"accuracy": float(accuracy_score(labels, predictions)), "f1": float(f1_score(labels, predictions))}
 
 
-def fine_tune(data: Path, task: str, checkpoint: str, seed: int, epochs: int = 3) -> dict[str, dict[str, float]]:
-    """Fine-tune as the original does; the metrics of the last epoch's model on validation and test."""
+def train(data: Path, task: str, checkpoint: str, seed: int, epochs: int = 3) -> Iterator[tuple[Any, int, int]]:
+    """Fine-tune as the original does; after each update the model, how many were made, and of how many."""
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    splits = {name: tokenize(read_rows(data / task, name), task, tokenizer) for name in ("train", "validation", "test")}
+    rows = tokenize(read_rows(data / task, "train"), task, tokenizer)
     data_collator = DataCollatorWithPadding(tokenizer)
-    train_dataloader: Any = DataLoader(splits["train"], shuffle=True, batch_size=8, collate_fn=data_collator)  # type: ignore[arg-type]
+    train_dataloader: Any = DataLoader(rows, shuffle=True, batch_size=8, collate_fn=data_collator)  # type: ignore[arg-type]
 
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, num_labels=TASKS[task]["num_labels"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
@@ -98,13 +99,24 @@ def fine_tune(data: Path, task: str, checkpoint: str, seed: int, epochs: int = 3
     )
 
     model.train()
+    made = 0
     for _ in range(epochs):
         for batch in train_dataloader:
             update(model, batch, optimizer, lr_scheduler)
+            made += 1
+            yield model, made, num_training_steps
 
-    results = {}
-    for name in ("validation", "test"):
-        eval_dataloader: Any = DataLoader(splits[name], batch_size=8, collate_fn=data_collator)  # type: ignore[arg-type]
-        labels = np.array([row["labels"] for row in splits[name]])
-        results[name] = score(task, predict(model, eval_dataloader), labels)
-    return results
+
+def evaluate(model: Any, data: Path, task: str, checkpoint: str, split: str) -> dict[str, float]:
+    """The task's metrics on a split, in batches of like lengths."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    rows = tokenize(read_rows(data / task, split), task, tokenizer)
+    rows.sort(key=lambda row: len(row["input_ids"]))
+    loader: Any = DataLoader(rows, batch_size=8, collate_fn=DataCollatorWithPadding(tokenizer))  # type: ignore[arg-type]
+    return score(task, predict(model, loader), np.array([row["labels"] for row in rows]))
+
+
+def fine_tune(data: Path, task: str, checkpoint: str, seed: int, epochs: int = 3) -> dict[str, dict[str, float]]:
+    """The metrics of the last epoch's model on validation and test."""
+    *_, (model, _, _) = train(data, task, checkpoint, seed, epochs)
+    return {split: evaluate(model, data, task, checkpoint, split) for split in ("validation", "test")}

