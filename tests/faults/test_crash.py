@@ -358,6 +358,7 @@ def test_a_signal_whose_exception_is_swallowed_is_not_lost() -> None:
             assert run.received == signal.SIGTERM
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_is_held_for_a_while_goes_on(
     make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
 ) -> None:
@@ -461,6 +462,7 @@ def test_a_worker_that_fails_is_an_error_and_costs_no_byte(
     make_pool(4).map(one_run, range(len(FAULTS)))
 
 
+@pytest.mark.exhaustive
 def test_a_worker_whose_run_was_killed_while_it_started_does_not_live_on(
     make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]
 ) -> None:

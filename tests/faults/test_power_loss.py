@@ -547,7 +547,7 @@ BROKEN: dict[str, dict[str, bool]] = {
 }
 
 
-@pytest.mark.cases(test=0, ci=2)
+@pytest.mark.cases(test=0, ci=1)
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_protocol_is_caught(name: str, in_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "writing in place":
@@ -559,7 +559,7 @@ def test_a_broken_protocol_is_caught(name: str, in_memory: Path, monkeypatch: py
     assert verdict.corrupt + verdict.lost > 0
 
 
-@pytest.mark.cases(test=1, ci=2)
+@pytest.mark.cases(test=1, ci=1)
 @pytest.mark.parametrize("every", [8, pytest.param(2, marks=ALL)])
 def test_the_power_fails_again_while_the_run_recovers(in_memory: Path, every: int) -> None:
     """Pictures of the recovery from a picture: the same promises, whenever the run is looked at."""
@@ -582,7 +582,7 @@ def test_the_power_fails_again_while_the_run_recovers(in_memory: Path, every: in
     assert verdict.losses > 500
 
 
-@pytest.mark.cases(test=1, ci=2)
+@pytest.mark.cases(test=1, ci=1)
 @pytest.mark.parametrize(
     ("exchanges", "every"),
     [(True, 25), (False, 25), pytest.param(True, SPARED, marks=ALL), pytest.param(False, 2 * SPARED, marks=ALL)],
@@ -613,7 +613,7 @@ def test_the_process_dies_first_and_the_power_fails_while_the_run_recovers(
     assert verdict.wrong == 0
 
 
-@pytest.mark.cases(test=1, ci=2)
+@pytest.mark.cases(test=1, ci=1)
 @pytest.mark.parametrize("every", [11, pytest.param(SPARED, marks=ALL)])
 def test_a_flush_that_failed_is_not_believed(in_memory: Path, every: int) -> None:
     """The disk reports an error once, the run ends with it, and then the power fails: nothing was torn down."""

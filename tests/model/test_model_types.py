@@ -59,7 +59,7 @@ def tiny(tmp_path: Path) -> Callable[..., str]:
     return save
 
 
-@pytest.mark.cases(test=8, ci=40)
+@pytest.mark.cases(test=8, ci=24)
 @pytest.mark.found("model-types")
 @pytest.mark.found("lora-experts")
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def launch(launcher: str | None, *arguments: str) -> str:
     [
         (None, True),
         pytest.param(None, False, marks=pytest.mark.crash),
-        pytest.param("torchrun", False, marks=pytest.mark.crash),
+        pytest.param("torchrun", False, marks=pytest.mark.exhaustive),
         pytest.param("accelerate", True, marks=pytest.mark.exhaustive),
     ],
 )
