@@ -105,6 +105,7 @@ def test_a_repeated_run_is_made_of_the_same_commits(
     assert not (tmp_path / "three").exists()
 
 
+@pytest.mark.crash
 @pytest.mark.found("hub-commit")
 def test_a_stopped_run_goes_on_with_its_commits(published: Hub, folders: dict[str, Path], tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", DATA, "--model", MODEL)

@@ -15,6 +15,7 @@ from dongu.text import plain
 ALIKE = ("Cn", "Co", *([] if EXHAUSTIVE else ["Lo"]))
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize("pattern", ["{}", "a{} b", "{}a{}{}b"])
 def test_every_character_in_every_place(pattern: str) -> None:
     for code in range(sys.maxunicode + 1):

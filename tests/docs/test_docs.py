@@ -205,7 +205,7 @@ RUN: dict[str, tuple[list[str], str]] = {
 }
 
 
-@pytest.mark.cases(test=2, ci=6)
+@pytest.mark.cases(test=1, ci=6)
 @pytest.mark.parametrize("name", RUN)
 def test_a_recipe_runs(name: str, make_bench: Callable[[], Bench]) -> None:
     bench, (commands, file) = make_bench(), RUN[name]

@@ -160,6 +160,7 @@ def test_the_script_itself(name: str, data: Path, tiny_model: Callable[..., str]
     assert first.metrics == again.metrics
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_program_around_a_loop(
     name: str, data: Path, tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -188,7 +188,9 @@ def assert_plain(*scripts: Path, all_of_them: bool = True) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "alone", [pytest.param(False, marks=pytest.mark.crash), pytest.param(True, marks=pytest.mark.exhaustive)]
+)
 def test_a_pair_by_the_command(
     alone: bool,
     work: Path,
@@ -370,6 +372,7 @@ def test_real_pairs_with_minilm(work: Path) -> None:
 # --- what is not the same, and said so
 
 
+@pytest.mark.crash
 def test_a_run_without_padding(work: Path, tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:
     script = train_and_eject(data_folder(), model=tiny_model(), engine="packed", max_steps=8)
     assert "The run left padding out" in script.read_text(encoding="utf-8")

@@ -32,6 +32,7 @@ def run_out_above(loop: dongu.Loop, rows: int, *, from_step: int) -> list[int]:
     return tried
 
 
+@pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize(("workers", "engine"), [(0, "plain"), (0, "packed"), (1, "packed")])
 def test_the_same_step_is_repeated_in_halves(
     workers: int, engine: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]

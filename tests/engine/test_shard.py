@@ -38,7 +38,7 @@ CASES: dict[str, tuple[str, list[str], str]] = {
 DEAR = ("plain", "packed by hand", "gradient checkpointing", "bf16", "LoRA")
 
 
-@pytest.mark.cases(test=1, ci=2)
+@pytest.mark.cases(test=0, ci=2)
 @pytest.mark.parametrize(
     "case", [pytest.param(name, marks=[pytest.mark.crash] if name in DEAR else []) for name in CASES]
 )

@@ -194,6 +194,7 @@ def test_a_run_that_cannot_begin_lets_go_of_its_folder(
     assert released == ["run"]
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize("how", ["break", "exception"])
 def test_leaving_a_run_by(how: str, splits: Any, tiny_model: Callable[..., str], tmp_path: Path) -> None:
     """`break` ends it, judged; an exception leaves it as it is, and the same script goes on."""

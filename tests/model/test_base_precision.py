@@ -27,7 +27,7 @@ def held(model: Any) -> dict[str, Any]:
     return {name: p for name, p in model.named_parameters() if p.dtype == torch.bfloat16}
 
 
-@pytest.mark.cases(test=2, ci=5)
+@pytest.mark.cases(test=1, ci=5)
 @pytest.mark.parametrize(
     ("family", "more"),
     [

@@ -91,6 +91,7 @@ def test_an_encoder_decoder_runs_to_its_end(
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
 
 
+@pytest.mark.cases(test=2, ci=5)
 @pytest.mark.found("statistics")
 @pytest.mark.parametrize(
     ("broken", "said"),

@@ -139,6 +139,7 @@ def test_a_decoder_is_loaded_whole(
     assert all(torch.equal(loaded[name], published[name]) for name in shared)
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize("family", ["gpt2", "qwen3"])
 def test_a_decoder_goes_on_to_the_bit(
     family: str,

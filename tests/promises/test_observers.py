@@ -126,6 +126,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["bar", "lines"])
 def test_recording_saving_and_showing_progress(
     stream: io.StringIO, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path

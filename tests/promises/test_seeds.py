@@ -187,6 +187,7 @@ def test_each_seed_holds_out_its_own_rows(
     assert run_command(arguments) == 0
 
 
+@pytest.mark.crash
 def test_the_mean_of_the_weights_is_kept_where_it_is_no_worse(
     command: Callable[..., list[str]],
     tmp_path: Path,

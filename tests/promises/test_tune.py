@@ -116,7 +116,7 @@ def test_a_search_and_what_it_leaves(search: Callable[..., dict[str, Any]], tmp_
         search(space=["batch_size=4,8"])
 
 
-@pytest.mark.cases(test=1, ci=2)
+@pytest.mark.cases(test=0, ci=2)
 def test_of_an_error_the_smallest_wins(
     tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

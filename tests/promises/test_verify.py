@@ -84,7 +84,7 @@ DAMAGES: dict[str, tuple[str, bytes, bytes, set[str]]] = {
 }
 
 
-@pytest.mark.cases(test=2, ci=5)
+@pytest.mark.cases(test=1, ci=5)
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_found(name: str, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, old, new, expected = DAMAGES[name]

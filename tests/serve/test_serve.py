@@ -269,6 +269,7 @@ def test_a_request_fails_alone(classifier: Classifier, caplog: pytest.LogCapture
     assert "a request failed: RuntimeError" in caplog.text
 
 
+@pytest.mark.crash
 def test_no_hostile_body_is_an_error_of_the_server(classifier: Classifier) -> None:
     """`benchmarks/serve_load.py` sends ten thousand of them."""
     draw = random.Random(7)

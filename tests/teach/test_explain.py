@@ -85,6 +85,7 @@ def pairs(make_loop: Callable[[str], dongu.Loop]) -> dict[str, Pair]:
     return made
 
 
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize("name", RUNS)
 def test_it_changes_no_bit_and_tells_the_runs_own_numbers(name: str, pairs: dict[str, Pair]) -> None:
     pair = pairs[name]
