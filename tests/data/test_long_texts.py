@@ -112,7 +112,7 @@ def task(tmp_path: Path) -> Callable[[int], str]:
 OPTIONS: dict[str, Any] = {"epochs": 4, "batch_size": 16, "lr": 5e-3, "threads": 1}
 
 
-@pytest.mark.cases(test=1, ci=3)
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize(("long", "words"), [("head", 100), ("tail", 100), ("head+tail", 100), ("windows", 100)])
 def test_an_answer_at_the_end_is_found(
     long: Any, words: int, task: Callable[[int], str], tiny_model: Callable[..., str], tmp_path: Path

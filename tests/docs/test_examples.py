@@ -98,7 +98,7 @@ def test_an_update_is_the_same_however_it_is_split(
             assert float((one - other).norm()) <= 1e-6 * max(float(one.norm()), 1e-9)
 
 
-@pytest.mark.cases(test=1, ci=3)
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize("name", MOST_AS_CRASH)
 def test_two_processes_train_as_one(name: str, command: Any, make_pool: Callable[..., Pool], tmp_path: Path) -> None:
     """Without dropout, which is drawn by the micro-batch."""
@@ -122,7 +122,7 @@ def cut_off(journal: Journal, step: dongu.Step) -> None:
 write_step = Journal.step
 
 
-@pytest.mark.cases(test=1, ci=3)
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize("name", MOST_AS_CRASH)
 def test_killed_and_started_again_it_ends_in_the_same_bytes(
     name: str, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -266,7 +266,7 @@ CASES: dict[str, tuple[Callable[[Path], str], str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.cases(test=1, ci=4)
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.parametrize("case", [some(name, "numbers", "a decoder in bf16", "numbers with LoRA") for name in CASES])
 def test_in_this_process(case: str, work: Path, tiny_model: Callable[..., str]) -> None:
     make_data, family, options = CASES[case]
@@ -594,7 +594,7 @@ WITH_PARTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.cases(test=1, ci=3)
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # its log is open, as after a kill
 @pytest.mark.parametrize("name", [some(name, "balanced_order") for name in WITH_PARTS])
 def test_parts_of_ones_own_are_copied(name: str, work: Path, tiny_model: Callable[..., str]) -> None:

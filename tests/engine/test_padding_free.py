@@ -74,7 +74,7 @@ def assert_same(model: Any, inputs: Mapping[str, Tensor], logits: float, gradien
         assert float((got_gradients[name] - gradient).norm()) <= bound, name
 
 
-@pytest.mark.cases(test=24, ci=64)
+@pytest.mark.cases(test=24, ci=40)
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("family", COVERED)

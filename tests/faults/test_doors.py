@@ -159,7 +159,7 @@ def connection(path: Path) -> None:
 PLANTS = (pipe, gigabytes, endless, connection)
 
 
-@pytest.mark.cases(test=0, ci=2)
+@pytest.mark.cases(test=0, ci=1)
 @pytest.mark.found("kinds-and-sizes")
 @pytest.mark.parametrize("first", [0, *(pytest.param(i, marks=pytest.mark.crash) for i in range(1, len(PLANTS)))])
 @pytest.mark.parametrize(

@@ -507,7 +507,7 @@ def report(name: str, verdict: Verdict) -> None:
 # --- the tests
 
 
-@pytest.mark.cases(test=1, ci=2)
+@pytest.mark.cases(test=1, ci=1)
 @pytest.mark.parametrize(
     ("exchanges", "seeds"),
     [

@@ -81,7 +81,7 @@ def turned(model: Path, out: Path, names: Sequence[str] = NAMES, **changes: Any)
     return model
 
 
-@pytest.mark.cases(test=1, ci=4)
+@pytest.mark.cases(test=1, ci=2)
 @pytest.mark.found("label-order-of-a-classifier")
 @pytest.mark.parametrize("kind", ["single-label", "multi-label"])
 @pytest.mark.parametrize("extra", [{}, {"lora": 2}])
@@ -187,7 +187,7 @@ def test_a_plain_script_draws_the_same_head(classifier: Callable[[str], Path], t
     compare_with_script(tmp_path, rows(60), out, model=str(model))
 
 
-@pytest.mark.cases(test=0, ci=3)
+@pytest.mark.cases(test=0, ci=1)
 @pytest.mark.found("regression-unit")
 @pytest.mark.parametrize(("mean", "std"), [(65.0, 10.0), (60.0, 3.0), (65.0, 40.0)])
 def test_a_regression_goes_on_in_its_unit(

@@ -73,7 +73,7 @@ def scores_of_a_pipeline(
     return np.array([[item["score"] for item in answer] for answer in answers])
 
 
-@pytest.mark.cases(test=4, ci=8)
+@pytest.mark.cases(test=4, ci=6)
 @pytest.mark.parametrize("family", [*FAMILIES, *DECODERS, "xlnet"])
 def test_what_is_saved_answers_alike_elsewhere(
     family: str,

@@ -206,7 +206,7 @@ TASKS: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {
 DEAR = ("numbers of a large unit", "smoothed classes, weighted")
 
 
-@pytest.mark.cases(test=1, ci=2)
+@pytest.mark.cases(test=1, ci=1)
 @pytest.mark.parametrize("task", [pytest.param(t, marks=[pytest.mark.crash] * (t in DEAR)) for t in TASKS])
 def test_every_task_ends_in_the_bytes_it_would_have_had(
     task: str, tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -151,7 +151,7 @@ def test_the_command(
     assert content["winner"]["seeds"]["seeds"] == [43]
 
 
-@pytest.mark.crash
+@pytest.mark.exhaustive
 def test_a_search_that_was_killed_goes_on(search: Callable[..., dict[str, Any]]) -> None:
     wanted = search("whole", seeds=1)["trials"]
     with cut_off_in_step(5):

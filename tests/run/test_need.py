@@ -75,7 +75,7 @@ def measured_peak(loop: Any) -> int:
     return int(max(total for *_, total in events) - (first[2] - first[1]))
 
 
-@pytest.mark.cases(test=1, ci=7)
+@pytest.mark.cases(test=1, ci=4)
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_the_need_is_what_is_taken(name: str, models: Callable[[str], str]) -> None:
     family, options = CONFIGURATIONS[name]

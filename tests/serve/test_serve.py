@@ -417,7 +417,7 @@ def test_a_signal_ends_it_when_all_is_answered(runs: Callable[..., Path]) -> Non
             assert each in taken or "refused" in str(each.exception()) or "reset" in str(each.exception())
 
 
-@pytest.mark.crash
+@pytest.mark.exhaustive
 def test_several_workers(runs: Callable[..., Path]) -> None:
     """All answer at one socket, and end together by a signal."""
     seen: set[str] = set()
