@@ -205,7 +205,7 @@ def slow(self, loop, state):
 Checkpoints.save = slow
 
 def update(loop, update):
-    time.sleep(10 if loop.number == 3 and not loop.accelerator.is_main_process else 0)
+    time.sleep(18 if loop.number == 3 and not loop.accelerator.is_main_process else 0)
     update.backward()
     update.step()
 """
