@@ -7,7 +7,7 @@ import contextlib
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -87,4 +87,3 @@ def without_detours(value: Any) -> Any:
 Count = Annotated[int, BeforeValidator(no_bool), Field(ge=1, lt=2**31)]
 Real = Annotated[float, BeforeValidator(no_bool), Field(allow_inf_nan=False)]
 Portion = Annotated[Real, Field(gt=0, lt=1)]
-ClassWeights = dict[str, float] | Literal["balanced"] | None

@@ -235,7 +235,8 @@ def test_who_needs_the_texts_says_so(
 ) -> None:
     out = str(tmp_path / "run")
     assert run(["train", str(shards), "--model", tiny_model(), "--max-steps", "1", "--out", out, "--threads", "1"]) == 0
-    assert "the texts are not kept" in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the texts are not kept, so what the data doctor, the bag of words and the report read in them is" in said
     for call in (["evaluate", out], ["eject", out], ["predict", out, "--data", str(shards)]):
         assert run(call) == 2, call
         assert "has tokens, and no texts" in capsys.readouterr().err

@@ -277,7 +277,7 @@ class Prepared:
 
 
 def open_prepared(folder: Path, place: str | None, config: RunConfig) -> TextData:
-    """The rows of a folder that `prepare` wrote, without reading them.
+    """The rows of a folder that `prepare` wrote: its files are mapped, and none but those of the labels is read yet.
 
     Raises:
         DataError: it is damaged, or of another version.
@@ -287,9 +287,7 @@ def open_prepared(folder: Path, place: str | None, config: RunConfig) -> TextDat
     files = {name: Files(folder, name, shard, manifest) for name, shard in manifest.splits.items()}
     prepared = Prepared(folder, manifest, {name: each.tokens() for name, each in files.items()})
     prepared.options(config)
-    said = (
-        f"prepared for the tokenizer of {manifest.model}; the texts are not kept, so what the data doctor, the bag of"
-    )
+    said = f"prepared for the tokenizer of {manifest.model}; the texts are not kept, so what the data doctor, the bag"
     return TextData(
         name=manifest.name,
         place=place,
