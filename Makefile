@@ -16,7 +16,7 @@ demo: $(VENV)/usable  ## fine-tune the packaged model on a data set that the pac
 
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
-test: $(VENV)/installed  ## five minutes: everything once
+test: $(VENV)/installed  ## five minutes: most things once
 	$(PYTEST) -m "not crash and not exhaustive"
 
 test-crash: $(VENV)/installed  ## kills, signals, faults by the hundred, real launchers, and more cases of the above
