@@ -55,8 +55,8 @@ from dongu.launch import first_alone
 from dongu.model.base import hold_base_in_bf16
 from dongu.model.finite import check_finite
 from dongu.model.head import declared_labels, name_outputs
+from dongu.model.layers import choose_learning
 from dongu.model.load import check_vocabulary, load_model, load_tokenizer, model_columns, position_count, usual_length
-from dongu.model.lora import choose_learning
 from dongu.model.loss import make_loss
 from dongu.model.mean_layer import give_mean_layer
 from dongu.model.optimizer import make_optimizer

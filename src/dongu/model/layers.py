@@ -1,4 +1,4 @@
-"""Which layer of a model a parameter belongs to."""
+"""Which layer of a model a parameter belongs to, and which parameters learn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from dongu.config import RunConfig
 from dongu.errors import UsageError
+from dongu.model.lora import add_lora
 
 
 def layer_depths(model: Any, where: str = "--layer-decay") -> tuple[dict[str, int], int]:
@@ -29,6 +31,18 @@ def layer_depths(model: Any, where: str = "--layer-decay") -> tuple[dict[str, in
         for name, parameter in model.named_parameters()
     }
     return depths, len(layers)
+
+
+def choose_learning(model: Any, config: RunConfig) -> None:
+    """Let `--lora` and `--freeze` have of the model what they leave as it is.
+
+    Raises:
+        UsageError: see `add_lora` and `freeze_lowest`.
+    """
+    if config.lora is not None:
+        add_lora(model, config.lora, config.seed)
+    if config.freeze is not None:
+        freeze_lowest(model, config.freeze)
 
 
 def freeze_lowest(model: Any, count: int) -> None:

@@ -16,27 +16,13 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from dongu.config import RunConfig
 from dongu.engine.shard import gathered, hand_out, is_sharded, own_part
 from dongu.errors import UsageError
 from dongu.model.head import is_head
-from dongu.model.layers import freeze_lowest
 
 _NAME = "default"  # peft's, of the one set of matrices
 PEFT_PREFIX = "base_model.model."  # of the names in a file of peft's
 ALPHA = 2  # times the rank: the product of the two matrices counts this much, whatever the rank
-
-
-def choose_learning(model: Any, config: RunConfig) -> None:
-    """Let `--lora` and `--freeze` have of the model what they leave as it is.
-
-    Raises:
-        UsageError: see `add_lora` and `freeze_lowest`.
-    """
-    if config.lora is not None:
-        add_lora(model, config.lora, config.seed)
-    if config.freeze is not None:
-        freeze_lowest(model, config.freeze)
 
 
 def add_lora(model: Any, rank: int, seed: int) -> None:
