@@ -94,7 +94,7 @@ class Parts:
             config = prepared.options(config)
         config = self._make_model(config)
         if prepared is not None:
-            prepared.check_tokenizer(self.tokenizer, config.model)
+            prepared.check_model(self.model, self.tokenizer, config.model)
         self._fit_model(config)
         self.config = self._resolve(config)
         names, own = self.data.label_names, self.given.metrics

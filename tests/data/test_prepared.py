@@ -316,7 +316,9 @@ def test_a_file_of_another_size_or_kind_is_refused(kind: str, name: str, copied:
 
 def reset(folder: Path, array: str, place: int, value: int) -> None:
     """Another number, and digests that are true of it."""
-    content = np.frombuffer((folder / f"train.{array}").read_bytes(), {"ids": np.int32}.get(array, np.int64)).copy()
+    content = np.frombuffer(
+        (folder / f"train.{array}").read_bytes(), {"ids": "i4", "types": "u1"}.get(array, "i8")
+    ).copy()
     content[place] = value
     (folder / f"train.{array}").write_bytes(content.tobytes())
     arrays = ("starts", "rows", "ids", "types", "cut", "targets")
@@ -379,6 +381,13 @@ def test_a_list_that_is_true_of_itself_alone(
 ) -> None:
     edited(copied, change)
     with pytest.raises(InputError):
+        for _ in dongu.Loop(str(copied), model=tiny_model(), **RUN):
+            pass
+
+
+def test_a_token_type_that_the_model_has_not(copied: Path, tiny_model: Callable[..., str]) -> None:
+    reset(copied, "types", 20, 200)
+    with pytest.raises(DataError, match="token types that the model has not"):
         for _ in dongu.Loop(str(copied), model=tiny_model(), **RUN):
             pass
 

@@ -158,6 +158,7 @@ class Files:
 
     def __init__(self, folder: Path, name: str, shard: Shard, manifest: Manifest) -> None:
         self._where, self._name, self._shard, self._manifest = str(folder), name, shard, manifest
+        self.types_below = 1 << 8  # what the model has, once it is known
         self._ends = np.cumsum([0, *(tokens for tokens, _ in shard.blocks)])  # of the tokens of each block
         counts = {"start": shard.rows + 1, "row": shard.rows, "token": shard.tokens}
         self._arrays = {
@@ -216,6 +217,8 @@ class Files:
             self._refuse(f"rows {begin + 1:,} to {end:,} have other lengths than they say")
         if len(ids) and not 0 <= ids.min() <= ids.max() < self._manifest.vocabulary:
             self._refuse(f"rows {begin + 1:,} to {end:,} have ids beyond the vocabulary")
+        if len(ids) and self._shard.types and parts["types"].max() >= self.types_below:
+            self._refuse(f"rows {begin + 1:,} to {end:,} have token types that the model has not")
 
     def _refuse(self, what: str) -> NoReturn:
         raise DataError(what, where=self._where, hint=AGAIN)
@@ -227,6 +230,7 @@ class Prepared:
 
     folder: Path
     manifest: Manifest
+    files: Mapping[str, Files]
     tokens: Mapping[str, PreparedTokens]
 
     def options(self, config: RunConfig) -> RunConfig:
@@ -245,16 +249,19 @@ class Prepared:
                 raise UsageError(what, where=f"{option_flag(name)} {given[name]}", hint="leave it out, or prepare anew")
         return RunConfig(**given | decided)
 
-    def check_tokenizer(self, tokenizer: Any, model: str) -> None:
-        """
+    def check_model(self, model: Any, tokenizer: Any, name: str) -> None:
+        """Have the rows held against what the model of this name can read.
+
         Raises:
             ModelError: the tokens are those of another tokenizer.
         """
         known = self.manifest
         if (digest_of_tokenizer(tokenizer), len(tokenizer)) != (known.tokenizer, known.vocabulary):
             what = f"{self.folder} was prepared for the tokenizer of {known.model}, and this model has another one"
-            hint = f"dongu prepare DATA --model {model} --out OTHER, or train --model {known.model}"
-            raise ModelError(what, where=f"--model {model}", hint=hint)
+            hint = f"dongu prepare DATA --model {name} --out OTHER, or train --model {known.model}"
+            raise ModelError(what, where=f"--model {name}", hint=hint)
+        for files in self.files.values():
+            files.types_below = getattr(model.config, "type_vocab_size", None) or files.types_below
 
     def split(self, name: str, examples: Examples) -> Split:
         """A split as the model reads it."""
@@ -285,7 +292,7 @@ def open_prepared(folder: Path, place: str | None, config: RunConfig) -> TextDat
     """
     manifest = _read_manifest(folder)
     files = {name: Files(folder, name, shard, manifest) for name, shard in manifest.splits.items()}
-    prepared = Prepared(folder, manifest, {name: each.tokens() for name, each in files.items()})
+    prepared = Prepared(folder, manifest, files, {name: each.tokens() for name, each in files.items()})
     prepared.options(config)
     said = f"prepared for the tokenizer of {manifest.model}; the texts are not kept, so what the data doctor, the bag"
     return TextData(
