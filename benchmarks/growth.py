@@ -24,6 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pages import put_between
+
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks" / "out" / "growth.json"
 PLOT = ROOT / "docs" / "growth.svg"
@@ -161,10 +163,7 @@ def write_slopes(found: dict[str, list[dict[str, Any]]]) -> None:
     for series, name in names.items():
         powers = [f"{slope(series, found[f'{series}/{precision}']):.2f}" for precision in PRECISIONS]
         lines.append(f"| {name} | {' | '.join(powers)} |")
-    head, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
-    table = "\n".join(lines)
-    print(table)
-    DOCUMENT.write_text(f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    put_between(DOCUMENT, BEGIN, "\n".join(lines), END)
 
 
 def main() -> None:

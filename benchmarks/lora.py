@@ -25,6 +25,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from pages import put_between
+
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks" / "out" / "lora.json"
 DOCUMENT = ROOT / "docs" / "lora.md"
@@ -176,10 +178,7 @@ def main() -> None:
         if options.data is None:
             parser.error("--data DATA_FOLDER is needed")
         run_all(options.data)
-    text = tables(json.loads(OUTPUT.read_text(encoding="utf-8")))
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
-    print(text)
+    put_between(DOCUMENT, BEGIN, tables(json.loads(OUTPUT.read_text(encoding="utf-8"))), END)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from dongu.model.safety import classifiers
 from dongu.run.derived import LEFT_OUT
 from dongu.run.effort import Effort
 from dongu.run.folder import RunFolder
+from pages import put_between
 from word_tokenizer import CLS, PAD, SEP, SPECIAL, word_tokenizer
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
@@ -369,8 +370,7 @@ def main() -> int:
         print(outcome.row(), flush=True)
         outcomes.append(outcome)
     if args.write:
-        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{table(outcomes)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        put_between(PAGE, BEGIN, table(outcomes), END)
     return int(any(outcome.engine == "fault" for outcome in outcomes))
 
 

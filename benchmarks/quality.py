@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from pages import put_between
+
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "benchmarks" / "out" / "quality"
 RECORD = ROOT / "benchmarks" / "quality.json"
@@ -214,14 +216,7 @@ def _shown(seeds: int, mean: float, deviation: float) -> str:
 
 def write_table() -> None:
     """Put the table into docs/results.md."""
-    put_between(BEGIN, make_table(update_record()), END)
-
-
-def put_between(begin: str, text: str, end: str) -> None:
-    """Put a text between its two marks in docs/results.md."""
-    print(text)
-    head, rest = DOCUMENT.read_text(encoding="utf-8").split(begin)
-    DOCUMENT.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    put_between(DOCUMENT, BEGIN, make_table(update_record()), END)
 
 
 def main() -> None:

@@ -63,6 +63,7 @@ import dongu.training
 import dongu.use.classifier
 from dongu.files import Disk
 from forked import fork
+from pages import put_between
 from word_tokenizer import CLS, SPECIAL, word_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -875,15 +876,6 @@ def plain(rows: dict[str, list[Finding]]) -> str:
     return "\n".join([*lines, "", *(f"{s.name}: {s.setup}. SIGTERM: {s.stops}." for s in SYSTEMS)])
 
 
-def write_table(table: str) -> None:
-    """Put it between its two marks in the document, where there are such."""
-    text = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else ""
-    if BEGIN in text and END in text:
-        head, rest = text.split(BEGIN, 1)
-        tail = rest.split(END, 1)[1]
-        DOCUMENT.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}", encoding="utf-8")
-
-
 def main() -> None:
     """The command line above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -906,8 +898,9 @@ def main() -> None:
     content = {"versions": versions(), "seconds": seconds, "found": found}
     OUT.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if arguments.table:
-        write_table(markdown(rows))
-    print(markdown(rows) if arguments.table else plain(rows))
+        put_between(DOCUMENT, BEGIN, markdown(rows), END)
+    else:
+        print(plain(rows))
     print(f"\n{seconds:.0f} s; all numbers: {OUT.relative_to(ROOT)}", file=sys.stderr)
 
 

@@ -43,6 +43,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from pages import put_between
+
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks" / "out" / "scale.json"
 DOCUMENT = ROOT / "docs" / "scale.md"
@@ -458,18 +460,12 @@ def stages_of(row: dict[str, Any]) -> list[dict[str, float]]:
     return [stage for name, stage in row["stages"].items() if name != "libraries"]
 
 
-def write_between(begin: str, lines: list[str], end: str) -> None:
-    """Between two markers of the document."""
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
-    _, _, after = rest.partition(end)
-    DOCUMENT.write_text(before + "\n".join([begin, *lines, end]) + after, encoding="utf-8")
-
-
 def write_table(measured: list[dict[str, Any]]) -> None:
     """The tables of what was measured."""
     starts = [line(row) for row in measured if row["cache"] != "answers"]
     answers = [answers_line(row) for row in measured if row["cache"] == "answers"]
-    write_between(BEGIN, [HEAD, *starts, "", ANSWERS_HEAD, *answers, "", *growth(measured)], END)
+    lines = [HEAD, *starts, "", ANSWERS_HEAD, *answers, "", *growth(measured)]
+    put_between(DOCUMENT, BEGIN, "\n".join(lines), END)
 
 
 def main() -> None:
@@ -492,7 +488,7 @@ def main() -> None:
     if options.prepared:
         with tempfile.TemporaryDirectory(prefix="dongu-scale-") as folder:
             lines = measure_prepared(list(options.sizes), Path(folder))
-        return write_between(PREPARED_BEGIN, lines, PREPARED_END)
+        return put_between(DOCUMENT, PREPARED_BEGIN, "\n".join(lines), PREPARED_END)
     if options.write_prepared:
         return write_prepared(Path(options.write_prepared), options.sizes[0], options.model)
     if options.start_prepared:

@@ -41,6 +41,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
+from pages import put_between
+
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks" / "out" / "speed.json"
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -943,14 +945,9 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 def write_tables() -> None:
     """Put each table between its marks in docs/performance.md, and print it."""
     results = json.loads(OUTPUT.read_text(encoding="utf-8"))
-    text = DOCUMENT.read_text(encoding="utf-8")
     for name, make in TABLES.items():
-        begin, end = BEGIN.format(name), END.format(name)
-        head, rest = text.split(begin)
-        table = make(results)
-        print(f"{name}\n{table}\n")
-        text = f"{head}{begin}\n{table}\n{end}{rest.split(end)[1]}"
-    DOCUMENT.write_text(text, encoding="utf-8")
+        print(name)
+        put_between(DOCUMENT, BEGIN.format(name), make(results), END.format(name))
 
 
 def keep(name: str, section: dict[str, Any], facts: dict[str, Any]) -> None:

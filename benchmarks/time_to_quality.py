@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 import quality
+from pages import put_between
 from quality import ROOT, SEEDS, TASKS
 
 OUT = ROOT / "benchmarks" / "out" / "time_to_quality"
@@ -352,7 +353,7 @@ def main() -> None:
         more = () if given.updates is None else ("--updates", str(given.updates))
         quality.start_cells(__file__, given.data, cells, given.jobs, *more)
     record = update_record()
-    quality.put_between(BEGIN, "\n\n".join([table(record), curves(record), trials(record)]), END)
+    put_between(quality.DOCUMENT, BEGIN, "\n\n".join([table(record), curves(record), trials(record)]), END)
 
 
 if __name__ == "__main__":
