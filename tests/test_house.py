@@ -11,8 +11,10 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dongu
+from conftest import spread
 from dongu.cli.main import COMMANDS
 from dongu.loop import Loop
 
@@ -107,6 +109,11 @@ def test_no_cycle() -> None:
     parsed = dict(trees())
     graph = {name: imports(tree) & (parsed.keys() - {"dongu"}) for name, tree in parsed.items()}
     graphlib.TopologicalSorter(graph).prepare()  # names the cycle
+
+
+def test_the_cases_that_are_run_are_spread_over_all() -> None:
+    items: list[Any] = [*range(9)]
+    assert [spread(items, number) for number in (0, 1, 3, 9, 12)] == [[], [4], [1, 4, 7], items, items]
 
 
 def test_no_file_is_long() -> None:

@@ -259,7 +259,7 @@ def test_a_fault_at_every_operation(job: Job, done: list[str], part: int) -> Non
     report(f"one operation failed, part {part + 1} of {PARTS}", len(chosen))
 
 
-@pytest.mark.cases(test=0, ci=0)
+@pytest.mark.exhaustive
 @pytest.mark.crash
 @pytest.mark.parametrize("part", range(PARTS // 2))
 def test_everything_fails_from_some_operation_on(job: Job, done: list[str], part: int) -> None:
