@@ -35,7 +35,8 @@ from dongu.data.download import _SafeRedirects
 from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
 from dongu.doctor.checkup import check_up
-from dongu.errors import DataError, UsageError
+from dongu.eject.reading import find_reading, write_rows
+from dongu.errors import DataError, InputError, UsageError
 from dongu.extras import require_extras
 
 Columns = Mapping[str, Any]
@@ -117,6 +118,8 @@ def delimited(mark: str, columns: Columns = ROWS, **options: Any) -> str:
 QUOTED = 'text\tlabel\n"a ""good"" film"\tpos\n"a ""bad"" film"\tneg\n"so ""good"""\tpos\n"so ""bad"""\tneg\n'
 UNQUOTED = {"text": ['a "good" film', 'a "bad" film', 'so "good"', 'so "bad"'], "label": ["pos", "neg", "pos", "neg"]}
 ESCAPED = QUOTED.replace('""', '\\"').replace('\\"\t', '\\""\t').replace("\t", ",")
+OPEN = {"text": ['"a good film', 'a bad" film', 'so "good', '"so bad"'], "label": ["pos", "neg", "pos", "neg"]}
+OPEN_QUOTES = "text,label\n" + "".join(f"{text},{label}\n" for text, label in zip(*OPEN.values(), strict=True))
 INDEX = {"": range(6), **ROWS}
 U16 = {"encoding": "utf-16-be"}
 
@@ -190,7 +193,7 @@ configs:
     path: [x/00001-of-00002.parquet]
 ---
 """
-CONFIGS_TWO = CONFIGS.replace("configs:\n", "configs:\n- config_name: small\n  data_files: x/00000*\n")
+CONFIGS_TWO = CONFIGS.replace("configs:\n", "configs:\n- config_name: small\n  data_files: x/*\n")
 BY_CLASS = {f"{label}/{i}.txt": text for i, (text, label) in enumerate(zip(TEXT, LABEL, strict=True))}
 CLASSES = {
     "text": [TEXT[i] for i in (1, 5, 0, 2, 3, 4)],
@@ -375,7 +378,7 @@ SHAPES: list[Shape] = [
     Shape("csv with pandas' index", "csv", {"a.csv": delimited(",", INDEX)}, said="for want of a name: column 1"),
     Shape("tsv of pandas", "csv", {"a.tsv": QUOTED}, {"quoting": "csv"}, UNQUOTED),
     Shape("tsv with quotes", "csv", {"a.tsv": QUOTED}, {}, {"label": UNQUOTED["label"]}, said="--quoting csv"),
-    Shape("csv without quoting", "csv", {"a.csv": '"a,b\nx",y\n'}, {"quoting": "none"}, {'"a': ['x"'], "b": ["y"]}),
+    Shape("csv without quoting", "csv", {"a.csv": OPEN_QUOTES}, {"quoting": "none"}, OPEN),
     Shape("csv of Spark", "csv", {"a.csv": ESCAPED}, {"escape": "\\"}, UNQUOTED),
     # Compressed
     Shape("csv in gzip", "archive", {"a.csv.gz": GZIPPED}),
@@ -425,7 +428,7 @@ SHAPES: list[Shape] = [
     ),
     Shape(
         "one of several `configs`", "shards", {**shards("x/{}.parquet"), "README.md": CONFIGS_TWO},
-        read=HALF_ROWS, data=lambda folder: f"{folder}:small",
+        data=lambda folder: f"{folder}:small", said="2 files",
     ),
     Shape("a folder for each split", "shards", {"train/part-0.csv": HALF, "train/part-1.csv": REST}, said="2 files"),
     Shape("a pattern", "shards", {"x/part-0.csv": HALF, "x/part-1.csv": REST}, data="x/*.csv", said="2 files"),
@@ -604,7 +607,7 @@ def told(data: TextData, examples: Examples, row: int) -> Any:
     return data.label_names[target] if data.task == "single-label" else float(target)
 
 
-@pytest.mark.parametrize("shape", [x for x in SHAPES if x.meant()[1] and x.read is not HALF_ROWS], ids=str)
+@pytest.mark.parametrize("shape", [x for x in SHAPES if x.meant()[1]], ids=str)
 def test_a_shape_means_what_it_says(shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The texts and the labels of a run, row by row, whatever part they are held out for."""
     monkeypatch.chdir(tmp_path)  # the file of ids is named by its path
@@ -641,11 +644,37 @@ def test_a_shape_is_trained_on(shape: Shape, tmp_path: Path, tiny_model: Any) ->
     assert len(list(loop)) == 2
 
 
-def test_the_documentation_lists_all_shapes_and_no_others() -> None:
+def documented() -> list[list[str]]:
+    """The cells of the table of docs/data.md."""
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     table = page.partition("<!-- shapes -->")[2].partition("<!-- /shapes -->")[0]
-    rows = [line.split(" | ")[0].removeprefix("| ") for line in table.strip().splitlines()[2:]]
-    assert rows == [shape.name for shape in SHAPES]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.strip().splitlines()[2:]]
+
+
+def test_the_documentation_lists_all_shapes_and_no_others() -> None:
+    assert [name for name, *_ in documented()] == [shape.name for shape in SHAPES]
+
+
+@pytest.mark.cases(test=10, ci=60)
+@pytest.mark.parametrize(
+    ("shape", "eject"), [(x, row[3]) for x, row in zip(SHAPES, documented(), strict=True)], ids=map(str, SHAPES)
+)
+def test_an_ejected_script_reads_the_shapes_that_the_documentation_says(
+    shape: Shape, eject: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reading of a script is tried on all rows, and what it cannot read is refused with the option that helps."""
+    if eject == "no":
+        assert shape.kind in ("memory", "scale", "soft")
+        return
+    monkeypatch.chdir(tmp_path)
+    config = make_config(shape.options)
+    data = read_examples(read_source(shape.write(tmp_path), config), config)
+    if eject == "`--rows`":
+        with pytest.raises(InputError) as caught:
+            find_reading(data, config)
+        assert "--rows FOLDER" in caught.value.hint
+        data = write_rows(data, tmp_path / "rows")
+    assert find_reading(data, config).paths["train"]
 
 
 def test_fields_within_a_column_are_named_where_the_label_cannot_be_told(tmp_path: Path) -> None:

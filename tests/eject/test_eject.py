@@ -13,6 +13,7 @@ import lzma
 import multiprocessing
 import os
 import random
+import re
 import runpy
 import shutil
 import socket
@@ -51,7 +52,7 @@ from dongu.run.record import describe_run
 TOPICS = ["art", "money", "sport", "war"]
 PLAIN: dict[str, Any] = {"engine": "plain", "threads": 1, "device": "cpu", "batch_size": 8, "lr": 1e-3}
 MAY_BE_IMPORTED = {
-    *("argparse", "copy", "json", "math", "pathlib", "unicodedata", "zlib"),
+    *("argparse", "ast", "copy", "json", "math", "pathlib", "re", "unicodedata", "zlib"),
     *(
         "accelerate",
         "datasets",
@@ -103,9 +104,19 @@ def one_text(folder: Path) -> str:
     """
     texts = make_texts(36, 1)
     texts += [text.upper() for text in texts[::3]] + [text.replace(" ", "  ") for text in texts[:4]]
-    rows = [{"text": text, "label": f"k{i % 3}"} for i, text in enumerate(texts)]
-    rows[20:20] = [{"text": "the same again", "label": "k3"}] * 5
+    rows = [{"text": text, "label": f"k{i % 3}", "title": ""} for i, text in enumerate(texts)]
+    rows[20:20] = [{"text": "the same again", "label": "k3", "title": "again"}] * 5
     return write_table(folder / "kinds.csv", rows)
+
+
+def fasttext_shards(folder: Path) -> str:
+    """Lines of fastText in three files, of which validation is held out; some texts are there twice."""
+    lines = [f"__label__k{i % 3} {text}\n" for i, text in enumerate(make_texts(36, 1) + make_texts(9, 1))]
+    (folder / "topics").mkdir()
+    for i in range(3):
+        part = "".join(lines[15 * i : 15 * (i + 1)])
+        (folder / "topics" / f"train-{i:05}-of-00003.txt.gz").write_bytes(gzip.compress(part.encode(), mtime=0))
+    return "topics"
 
 
 def several_labels(folder: Path) -> str:
@@ -257,6 +268,8 @@ CASES: dict[str, tuple[Callable[[Path], str], str, dict[str, Any]]] = {
         },
     ),
     "a decoder in bf16": (one_text, "gpt2", {"max_steps": 6, "precision": "bf16", "metric": "loss"}),
+    "shards of fastText": (fasttext_shards, "bert", {"epochs": 1, "group_by_length": True}),
+    "two columns as one text": (one_text, "bert", {"epochs": 1, "text_columns": ("title+text",)}),
     "numbers with LoRA": (pairs_with_numbers, "roberta", {"epochs": 1, "lora": 4, "layer_decay": 0.8, "eval_steps": 2}),
     "a decoder with LoRA": (
         one_text,
@@ -893,6 +906,9 @@ def row_files(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> str:
         path = folder / f"{split}{suffix}"
         if suffix in (".csv", ".tsv"):
             write_table(path, rows if split == "train" else rows[:-1])
+        elif suffix == ".txt":
+            lines = [f"__label__{row['label']} {row['text']}\n" for row in (rows if split == "train" else rows[:-1])]
+            path.write_text("".join(lines), encoding="utf-8")
         elif suffix == ".parquet":
             from datasets import Dataset
 
@@ -974,6 +990,55 @@ READ: dict[str, tuple[str, list[Any], str, str | None, dict[str, Any]]] = {
         {"text_columns": "text+gap"},
     ),
     "numbers": (".jsonl", [0.5, 1.25, 3, -1] * 2, "[*map(float, rows[LABEL])]", None, {}),
+    "numbers with a decimal comma": (
+        ".csv",
+        ["0,5", "1,25", "3,0", "-1,5"] * 2,
+        '[float(label.replace(",", ".")) for label in rows[LABEL]]',
+        None,
+        {},
+    ),
+    "lists as text": (
+        ".csv",
+        ["['a', 'b']", "[]", "['b']", "['ab']"] * 2,
+        "[[float(name in names) for name in LABELS] for names in map(ast.literal_eval, rows[LABEL])]",
+        None,
+        {},
+    ),
+    "lists of ids": (
+        ".jsonl",
+        [[7, 12], [], [12], [7]] * 2,
+        "[[float(int(name) in label) for name in LABELS] for label in rows[LABEL]]",
+        None,
+        {},
+    ),
+    "whole numbers with a point": (
+        ".csv",
+        ["1.0", "0.0"] * 4,
+        '[LABELS.index(f"{float(label):.0f}") for label in rows[LABEL]]',
+        None,
+        {},
+    ),
+    "rare classes": (
+        ".csv",
+        ["a"] * 7 + ["b"],
+        '[LABELS.index(label if label in LABELS else "other") for label in rows[LABEL]]',
+        None,
+        {"rare": "join=9"},
+    ),
+    "fastText": (
+        ".txt",
+        ["a", "b"] * 4,
+        '[LABELS.index(line.split(" ")[0].removeprefix("__label__")) for line in rows["text"]]',
+        None,
+        {},
+    ),
+    "fastText, several labels": (
+        ".txt",
+        ["a __label__b", "b", "a", "ab"] * 2,
+        '[[float(f"__label__{name}" in line.split(" ")) for name in LABELS] for line in rows["text"]]',
+        None,
+        {},
+    ),
 }
 
 
@@ -990,9 +1055,11 @@ def test_the_words_of_a_script_read_what_the_run_read(case: str, tmp_path: Path)
     ]
     config = make_config({"text_columns": "text", "data": row_files(tmp_path / "rows", suffix, rows), **options})
     data = read_examples(read_source(config.data), config)
-    reading = find_reading(data)
+    reading = find_reading(data, config)
     assert (reading.label_of, reading.label_names) == (label_of, label_names)
     known: dict[str, Any] = {
+        "ast": ast,
+        "re": re,
         "load_dataset": lambda *kind, **given: load_dataset(*kind, **given, cache_dir=str(tmp_path / "cache")),
         "DATA": reading.paths,
         "LABEL": data.columns.label,

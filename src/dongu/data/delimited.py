@@ -20,7 +20,7 @@ from dongu.text import is_blank
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 KEPT_QUOTES = 'quotes are kept as a part of the cells, though they look like those of csv: --quoting csv reads ""'
-_DECLARED = re.compile(r"sep=([^\"\r\n])\r?\n?")  # the first line of a csv for Excel
+DECLARED = re.compile(r"sep=([^\"\r\n])\r?\n?")  # the first line of a csv for Excel
 
 
 def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: str) -> Table:
@@ -33,7 +33,7 @@ def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: 
         DataError: the rows do not fit the header, or what is between the cells cannot be told.
     """
     with _cells_of_any_size():
-        declared = _DECLARED.fullmatch(next(_lines_of_cells(file, origin)))
+        declared = DECLARED.fullmatch(next(_lines_of_cells(file, origin)))
         file.seek(0)
         if given := config.delimiter or (declared and declared[1]):
             delimiter, said = given, ""

@@ -20,6 +20,11 @@ BYTE_ORDER_MARKS = {  # those of UTF-32 first: one of UTF-16 begins it
 }
 
 
+def mark_of(head: bytes) -> str:
+    """The encoding that a byte-order mark at the beginning of a file names; nothing where there is none."""
+    return next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), "")
+
+
 def in_utf8(file: BufferedReader, origin: str, given: str | None) -> tuple[BufferedReader, str]:
     """The file in UTF-8, and what there is to say of its encoding. A file in UTF-8 is itself, and is not looked at.
 
@@ -30,8 +35,7 @@ def in_utf8(file: BufferedReader, origin: str, given: str | None) -> tuple[Buffe
         DataError: the text is not in the encoding that the byte-order mark or the option names.
         StorageError: there is no room for the text.
     """
-    head = file.peek(4)
-    marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), "")
+    marked = mark_of(file.peek(4))
     if given and marked and not codecs.lookup(given).name.replace("_", "-").startswith(marked):
         what = f"the file begins with the byte-order mark of {marked}"
         raise data_error(origin, what, f"leave --encoding {given} out: the mark says how the file is read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import csv
 import gzip
@@ -11,96 +12,35 @@ import lzma
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import TextIOWrapper
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 
-from dongu.config import NUMBERS, RunConfig
+from dongu.config import NUMBERS, RunConfig, option_flag
+from dongu.data.archives import unpacked
 from dongu.data.columns import named_parts
-from dongu.data.delimited import DELIMITERS
+from dongu.data.delimited import DECLARED, DELIMITERS
+from dongu.data.encoding import mark_of
 from dongu.data.examples import Examples, TextData
 from dongu.data.forms import Form
-from dongu.data.labels import SEPARATOR
 from dongu.data.readers import AS_FOUND
-from dongu.errors import DataError
+from dongu.data.table import Places
+from dongu.eject.rules import NAME_RULES, NOT_SO, TEXT_RULES, LabelRule, RowsRead, TextRule, label_rules
+from dongu.errors import DataError, UsageError
 from dongu.files import write_lines
 from dongu.hub import split_commit
 
-RowsRead: TypeAlias = Mapping[str, Sequence[Any]]  # a column each
-TextRule: TypeAlias = Callable[[RowsRead, Any], list[Any]]
-LabelRule: TypeAlias = Callable[[RowsRead, str, Sequence[str]], list[Any]]
-
-
-# What a script says, and what that does, from the simplest on.
-TEXT_RULES: dict[str, TextRule] = {
-    "rows[name]": lambda rows, name: [*rows[name]],
-    "[str(text) for text in rows[name]]": lambda rows, name: [str(text) for text in rows[name]],
-    '["\\n".join(filter(str.strip, parts)) for parts in zip(*(rows[part] for part in name), strict=True)]': (
-        lambda rows, name: [
-            "\n".join(filter(str.strip, parts)) for parts in zip(*(rows[part] for part in name), strict=True)
-        ]
-    ),
-    '["\\n".join(filter(None, parts)) for parts in zip(*(rows[part] for part in name), strict=True)]': (
-        lambda rows, name: [
-            "\n".join(filter(None, parts)) for parts in zip(*(rows[part] for part in name), strict=True)
-        ]
-    ),
-}
-LABEL_RULES: dict[str, dict[str, LabelRule]] = {
-    "single-label": {
-        "[LABELS.index(label) for label in rows[LABEL]]": lambda rows, label, names: [*map(names.index, rows[label])],
-        "rows[LABEL]": lambda rows, label, _: [cell if type(cell) is int else None for cell in rows[label]],
-        "[LABELS.index(str(label)) for label in rows[LABEL]]": lambda rows, label, names: [
-            names.index(str(cell)) for cell in rows[label]
-        ],
-        "[LABELS.index(str(label).lower()) for label in rows[LABEL]]": lambda rows, label, names: [
-            names.index(str(cell).lower()) for cell in rows[label]
-        ],
-    },
-    "multi-label": {
-        "[[float(name in label) for name in LABELS] for label in rows[LABEL]]": lambda rows, label, names: [
-            [float(name in [*cell]) for name in names]  # not within a text, which happens to hold some names
-            for cell in rows[label]
-        ],
-        "[[float(i in label) for i in range(len(LABELS))] for label in rows[LABEL]]": lambda rows, label, names: [
-            [float(i in cell) for i in range(len(names))] for cell in rows[label]
-        ],
-        "[[*map(float, label)] for label in rows[LABEL]]": lambda rows, label, _: [
-            [*map(float, cell)] for cell in rows[label]
-        ],
-        "[[*map(float, flags)] for flags in zip(*(rows[name] for name in LABELS), strict=True)]": (
-            lambda rows, _, names: [[*map(float, flags)] for flags in zip(*(rows[name] for name in names), strict=True)]
-        ),
-        '[[float(flag.lower() == "true") for flag in flags] for flags in zip(*map(rows.get, LABELS), strict=True)]': (
-            lambda rows, _, names: [
-                [float(flag.lower() == "true") for flag in flags] for flags in zip(*map(rows.get, names), strict=True)
-            ]
-        ),
-    },
-    "regression": {"[*map(float, rows[LABEL])]": lambda rows, label, _: [*map(float, rows[label])]},
-}
-NAME_RULES: dict[str, Callable[[Any, str], Sequence[str]]] = {
-    'source["train"].features[LABEL].names': lambda part, label: part.features[label].names,
-    'sorted(source["train"].unique(LABEL))': lambda part, label: sorted(part.unique(label)),
-    'sorted(source["train"].unique(LABEL), key=int)': lambda part, label: sorted(part.unique(label), key=int),
-    '[*map(str, sorted(source["train"].unique(LABEL)))]': lambda part, label: [*map(str, sorted(part.unique(label)))],
-    'sorted({name for label in source["train"].unique(LABEL) for name in label.split("|") if name})': (
-        lambda part, label: sorted({name for cell in part.unique(label) for name in cell.split("|") if name})
-    ),
-    'sorted({name for label in source["train"][LABEL] for name in label})': (
-        lambda part, label: sorted({name for cell in part[label] for name in cell})
-    ),
-}
 ROOM = 97  # characters that a line of a script has between `source = load_dataset(` and `)`
-NOT_SO = (AttributeError, KeyError, NotImplementedError, TypeError, ValueError)  # a rule for data of another kind
-
-EVERY_CELL_A_TEXT = "usecols=[*COLUMNS], converters=COLUMNS, na_filter=False"
+EVERY_CELL_A_TEXT = ("usecols=[*COLUMNS]", "converters=COLUMNS", "na_filter=False")
 LOADERS = {  # what load_dataset calls a file, by the file's ending
     **dict.fromkeys((".csv", ".tsv"), "csv"),
     **dict.fromkeys((".json", ".jsonl"), "json"),
     **dict.fromkeys((".arrow", ".feather"), "arrow"),
     ".parquet": "parquet",
+    ".txt": "text",
 }
 OPENED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # as `datasets` does
 
@@ -111,13 +51,13 @@ class Format:
 
     kind: str
     columns: Sequence[str] = ()  # those whose cells are texts, whatever they look like
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def words(self) -> str:
+    def words(self) -> tuple[str, ...]:
         """The same, as it stands in a call."""
-        words = [EVERY_CELL_A_TEXT] if self.columns else []
-        return ", ".join([*words, *(f"{name}={json.dumps(value)}" for name, value in self.options.items())])
+        words = EVERY_CELL_A_TEXT if self.columns else ()
+        return (*words, *(f"{name}={json.dumps(value)}" for name, value in self.options.items()))
 
 
 @dataclass(frozen=True)
@@ -156,18 +96,30 @@ class Reading:
         kinds = {name: (form.kind, form.words) for name, form in self.formats.items()}
         if len({*kinds.values()}) == 1:
             kind, options = kinds["train"]
-            call = f'"{kind}", data_files=DATA{options and f", {options}"}'
+            call = ", ".join([f'"{kind}"', "data_files=DATA", *options])
             return f"load_dataset(\n    {call}\n)" if len(call) > ROOM else f"load_dataset({call})"
         parts = []
         for name, (kind, options) in kinds.items():
-            arguments = [
-                f'"{kind}"',
-                f'data_files=DATA["{name}"]',
-                'split="train"',
-                *(options.split(", ") if options else ()),
-            ]
+            arguments = [f'"{kind}"', f'data_files=DATA["{name}"]', 'split="train"', *options]
             parts += [f'    "{name}": load_dataset(', *(f"        {argument}," for argument in arguments), "    ),"]
         return "\n".join(["{", *parts, "}"])
+
+
+def _path(origin: str) -> str:
+    """The file of a split, or a pattern that stands for its files and for no others.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not isinstance(origin, Places):
+        return str(Path(origin).absolute())
+    files = [Path(name).absolute() for name in origin.names]
+    alike = takewhile(lambda letters: len({*letters}) == 1, zip(*(file.name for file in files), strict=False))
+    start = "".join(letter for letter, *_ in alike).rstrip("0123456789")
+    pattern = files[0].parent / f"{start}*{''.join(files[0].suffixes)}"
+    if sorted(pattern.parent.glob(pattern.name)) != files:
+        raise DataError("a plain script cannot read so many files", where=origin, hint=AS_ROWS)
+    return str(pattern)
 
 
 def _format(path: str, data: TextData, config: RunConfig) -> Format:
@@ -175,29 +127,70 @@ def _format(path: str, data: TextData, config: RunConfig) -> Format:
     Raises:
         DataError: `datasets` does not read such a file.
     """
-    file = Path(path)
-    opened: Callable[..., Any] = Path.open
-    if file.suffix.lower() in OPENED:
-        opened = OPENED[file.suffix.lower()]
-        file = Path(file.stem)
-    suffix = file.suffix.lower()
-    if suffix not in LOADERS:
-        raise DataError("a plain script cannot read it", where=path, hint=AS_ROWS)
-    if LOADERS[suffix] != "csv":
-        return Format(LOADERS[suffix])
-    with contextlib.suppress(UnicodeError, csv.Error, StopIteration), opened(Path(path), "rb") as content:
-        first = content.readline(1 << 20).decode(config.encoding or "utf-8-sig")
-        usual = "," if suffix == ".csv" else "\t"
-        for mark in [config.delimiter] if config.delimiter else dict.fromkeys([usual, *DELIMITERS]):
-            plain = config.quoting == "none" or (config.quoting is None and usual == mark == "\t")
-            options: dict[str, Any] = {} if mark == "," else {"sep": mark}
-            options |= {"quoting": int(csv.QUOTE_NONE)} if plain else {}
-            options |= {"encoding": config.encoding} if config.encoding else {}
-            head = next(csv.reader([first], delimiter=mark, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL))
-            names = (*data.columns.texts, data.columns.label, *data.splits["train"].columns)
-            if all(found := [named_parts(name, head) for name in names]):
-                return Format("csv", [part for parts in found for part in parts or ()], options)
+    if not Path(path).is_file():
+        raise DataError("a plain script reads files", where=path, hint=AS_ROWS)
+    with Path(path).open("rb") as packed:
+        content, file = packed, Path(path)
+        if file.suffix.lower() == ".zip":
+            content, name, _ = unpacked(packed, file.name, path, config.max_expansion)
+            file = Path(name)
+        elif file.suffix.lower() in OPENED:
+            content, file = OPENED[file.suffix.lower()](packed), Path(file.stem)
+        suffix = file.suffix.lower()
+        if suffix not in LOADERS:
+            raise DataError("a plain script cannot read it", where=path, hint=AS_ROWS)
+        if LOADERS[suffix] != "csv":
+            field = config.field or _field(content) if suffix == ".json" else None
+            return Format(LOADERS[suffix], options={"field": field} if field else {})
+        marked = mark_of(content.read(4))
+        content.seek(0)
+        encoding = config.encoding if marked in ("", "utf-8") else marked
+        with (
+            contextlib.suppress(UnicodeError, csv.Error, StopIteration),
+            TextIOWrapper(content, encoding or "utf-8-sig", newline="") as lines,
+        ):
+            if found := _delimited(lines, suffix, data, config):
+                return replace(found, options=found.options | ({"encoding": encoding} if encoding else {}))
     raise DataError("a plain script cannot read its first line", where=path, hint=AS_ROWS)
+
+
+def _field(content: Any) -> str | None:
+    """The only list of rows in an object; None in other files."""
+    begins = content.readline(1 << 10).strip().removeprefix(codecs.BOM_UTF8).startswith(b"{")
+    content.seek(0)
+    with contextlib.suppress(ValueError, RecursionError):
+        whole = json.load(content) if begins else {}
+        fields = [name for name, value in whole.items() if isinstance(value, list) and isinstance([*value, 0][0], dict)]
+        return fields[0] if len(fields) == 1 else None
+    return None
+
+
+def _delimited(lines: TextIOWrapper, suffix: str, data: TextData, config: RunConfig) -> Format | None:
+    """How the header becomes the columns of the run; None where it does not.
+
+    Raises:
+        UnicodeError, csv.Error, StopIteration: there is no header.
+    """
+    usual, first = "," if suffix == ".csv" else "\t", lines.readline(1 << 20)
+    declared = DECLARED.fullmatch(first)
+    first = lines.readline(1 << 20) if declared else first
+    given = config.delimiter or (declared and declared[1])
+    for mark in [given] if given else dict.fromkeys([usual, *DELIMITERS]):
+        plain = config.quoting == "none" or (config.quoting is None and usual == mark == "\t")
+        quoting: Literal[0, 3] = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
+        head = config.header or next(csv.reader([first], delimiter=mark, quoting=quoting, escapechar=config.escape))
+        names = (*data.columns.texts, data.columns.label, *data.splits["train"].columns)
+        if all(found := [named_parts(name, head) for name in names]):
+            told = {
+                "sep": None if mark == "," else mark,
+                "quoting": int(quoting) or None,
+                "skiprows": 1 if declared else None,
+                "escapechar": config.escape,
+                "column_names": config.header,
+            }
+            options = {name: value for name, value in told.items() if value is not None}
+            return Format("csv", [part for parts in found for part in parts or ()], options)
+    return None
 
 
 def find_reading(data: TextData, config: RunConfig = AS_FOUND) -> Reading:
@@ -207,17 +200,27 @@ def find_reading(data: TextData, config: RunConfig = AS_FOUND) -> Reading:
         config: how the run read its files.
 
     Raises:
+        UsageError: a script does not hold out rows as the run did.
         DataError: none of them reads the data as the run did.
     """
+    for name in ("test", "group_column", "time_column", "fold", "split_file"):
+        if getattr(config, name) is not None and data.held_out:
+            what = f"cannot be one plain script: it does not hold rows out by {option_flag(name)}"
+            raise UsageError(what, where="dongu eject", hint=AS_ROWS)
+    if data.left_out or data.without_text or data.dropped:
+        raise DataError(
+            "a plain script reads all rows, and the run left some out", where=data.place or data.name, hint=AS_ROWS
+        )
     splits = {name: examples for name, examples in data.splits.items() if examples.targets is not None}
     own = [name for name in splits if name not in data.held_out]
     if data.hub_name is None:
-        hub, paths = None, {name: str(Path(splits[name].origin).absolute()) for name in own}
+        hub, paths = None, {name: _path(splits[name].origin) for name in own}
     else:
         hub = _hub_name(data.hub_name)
         paths = {name: splits[name].origin.removeprefix(f"{data.hub_name} ") for name in own}
     commit = split_commit(data.place or "")[1]
-    formats = {} if hub else {name: _format(path, data, config) for name, path in paths.items()}
+    files = {name: (*getattr(splits[name].origin, "names", ()), path)[0] for name, path in paths.items()}
+    formats = {} if hub else {name: _format(file, data, config) for name, file in files.items()}
     with _loaded(hub, commit, paths, formats) as parts:
         if sum(map(len, parts.values())) != sum(map(len, splits.values())):
             raise _unlike(data, "rows")
@@ -228,7 +231,7 @@ def find_reading(data: TextData, config: RunConfig = AS_FOUND) -> Reading:
     label_of = next(
         (
             words
-            for words, answer in _label_rules(data).items()
+            for words, answer in label_rules(data.task, data.form.separator).items()
             if all(_same_targets(answer, data, used[name], splits[name]) for name in splits)
         ),
         None,
@@ -326,25 +329,6 @@ def _load(path: str, form: Format, cache: str) -> Any:
 AS_ROWS = "--rows FOLDER writes the rows that the run read as jsonl, and the script reads these"
 
 
-def _label_rules(data: TextData) -> dict[str, LabelRule]:
-    """Those of the task; of texts with a mark between their labels first."""
-    if data.task != "multi-label":
-        return LABEL_RULES[data.task]
-    mark = data.form.separator or SEPARATOR
-    shown = json.dumps(mark, ensure_ascii=False) if mark.isprintable() else ascii(mark)
-    return {
-        f"[[float(name in label.split({shown})) for name in LABELS] for label in rows[LABEL]]": (
-            lambda rows, label, names: [[float(name in cell.split(mark)) for name in names] for cell in rows[label]]
-        ),
-        f"[[float(name in map(str.strip, label.split({shown}))) for name in LABELS] for label in rows[LABEL]]": (
-            lambda rows, label, names: [
-                [float(name in map(str.strip, cell.split(mark))) for name in names] for cell in rows[label]
-            ]
-        ),
-        **LABEL_RULES[data.task],
-    }
-
-
 def _unlike(data: TextData, what: str) -> DataError:
     what = f"a plain script would read other {what} than the run did"
     return DataError(what, where=data.place or data.name, hint=AS_ROWS)
@@ -367,7 +351,8 @@ def write_rows(data: TextData, folder: Path) -> TextData:
             path = folder / f"{name.replace(':', '-')}.jsonl"
             write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows_of(data, examples)))
             splits[name] = replace(examples, ids=np.arange(len(examples)), lines=None, origin=str(path))
-    return replace(data, splits=splits, held_out=(), hub_name=None, place=str(folder), form=Form(data.task))
+    all_of_them = replace(data, splits=splits, held_out=(), left_out=0, without_text=0, dropped=())
+    return replace(all_of_them, hub_name=None, place=str(folder), form=Form(data.task))
 
 
 def _rows_of(data: TextData, examples: Examples) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
 from transformers.pytorch_utils import Conv1D
 
-from dongu.config import LOWER_IS_BETTER, NUMBERS, RunConfig, make_config, option_flag
+from dongu.config import LOWER_IS_BETTER, NUMBERS, RunConfig, make_config
 from dongu.consistency import CHECKED_ROWS
 from dongu.data import order
 from dongu.data.examples import read_examples
@@ -23,7 +23,7 @@ from dongu.data.holdout import HOLDOUT_FRACTION, first_copies
 from dongu.data.sources import read_source
 from dongu.eject import plain_metrics as plain
 from dongu.eject.head import head_of_script
-from dongu.eject.reading import AS_ROWS, find_reading, write_rows
+from dongu.eject.reading import find_reading, write_rows
 from dongu.eject.record import check_record
 from dongu.eject.spelling import Function, imports_of, literal, literals, mapping, number, source_of, tightened
 from dongu.errors import DataError, ModelError, UsageError
@@ -140,10 +140,6 @@ def _data_facts(loop: Loop, rows: str | Path | None) -> dict[str, Any]:
     if loop.loss.shares:
         hint = "what the run saved is a plain model: RUN/model needs no dongu"
         raise UsageError("soft labels cannot be one plain script yet", where="dongu eject", hint=hint)
-    for name in ("test", "group_column", "time_column", "fold", "split_file"):
-        if getattr(config, name) is not None and data.held_out and rows is None:
-            what = f"cannot be one plain script: it does not hold rows out by {option_flag(name)}"
-            raise UsageError(what, where="dongu eject", hint=AS_ROWS)
     if config.long != "head":
         what = f"cannot be one plain script: it reads the beginning of a text, and the run --long {config.long}"
         raise UsageError(what, where="dongu eject", hint="train with --long head")

@@ -15,9 +15,11 @@ _INDENT = " " * 4
 Function = Callable[..., Any]
 IMPORTS = (  # in ruff's order, and what shows that a script needs them
     ("argparse.", "import argparse"),
+    ("ast.", "import ast"),
     ("copy.", "import copy"),
     ("json.", "import json"),
     ("math.", "import math"),
+    ("re.", "import re"),
     ("zlib.", "import zlib"),
     ("namedtuple(", "from collections import namedtuple"),
     ("Path(", "from pathlib import Path"),
