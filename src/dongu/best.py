@@ -28,7 +28,7 @@ from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
 from dongu.model.head import check_head, divide_head
 from dongu.model.load import load_saved, quiet_transformers
-from dongu.model.lora import adapter_config, adapter_tensors, added_weights, plain_weights
+from dongu.model.lora import adapter_config, adapter_tensors, added_weights, plain_weights, take_adapter
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import CALIBRATION, RunFolder, dump_json
 from dongu.run.identity import software_versions
@@ -193,6 +193,8 @@ def _settle(
 def read_best(loop: Loop, folder: RunFolder) -> None:
     """Put the kept model into the loop, as it lies on the disk."""
     if loop.given.model is None:
+        if loop.config.base_precision == "4bit":  # or else all weights would be unpacked
+            take_adapter(loop.model, load_file(folder.model / ADAPTER / ADAPTER_WEIGHTS))
         mine = loop.accelerator.is_main_process or not loop.is_sharded
         loop.take_over(load_saved(folder.model) if mine else None)
         return

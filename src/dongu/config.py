@@ -226,8 +226,8 @@ class RunConfig(BaseModel):
         False,
         description="keep of each layer its input alone, and compute it again in backward: less memory, more time",
     )
-    base_precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="how the weights that --lora leaves as they are lie in memory, and in the saved model"
+    base_precision: Literal["fp32", "bf16", "4bit"] = Field(
+        "fp32", description="how the weights that --lora leaves as they are lie in memory; 4bit is saved as bf16"
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the matrix products")
     shard: bool = Field(
@@ -324,8 +324,7 @@ def check_metric(name: str | None, own: Collection[str] = ()) -> None:
 
 def did_you_mean(name: str) -> str:
     """A hint with the closest option, or where to find them all."""
-    known = [*RunConfig.model_fields, *ALIASES]
-    close = get_close_matches(name.replace("-", "_"), known, n=1, cutoff=0.6)
+    close = get_close_matches(name.replace("-", "_"), [*RunConfig.model_fields, *ALIASES], n=1, cutoff=0.6)
     return f"did you mean {option_flag(close[0])}?" if close else "`dongu train --help` lists the options"
 
 
@@ -350,6 +349,8 @@ def _contradictions(config: RunConfig) -> list[str]:
         problems.append("--warmup: `constant` has none; use --lr-scheduler constant_with_warmup")
     if config.base_precision != "fp32" and config.lora is None:
         problems.append("--base-precision: it is of the weights that --lora leaves as they are; give --lora RANK too")
+    if config.base_precision == "4bit" and config.shard:
+        problems.append("--base-precision 4bit: such weights are not divided among processes; give bf16 with --shard")
     if config.text_columns and config.label_column in config.text_columns:
         problems.append(f"--label-column: `{config.label_column}` is a text column too")
     if config.text_columns and len(set(config.text_columns)) != len(config.text_columns):

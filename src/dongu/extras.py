@@ -23,6 +23,9 @@ def require_extras(config: RunConfig) -> None:
         require_protocol(config.data)
     if config.lora is not None and not _installed("peft"):
         raise UsageError("needs the package peft", where="--lora", hint=install_hint("lora"))
+    if config.base_precision == "4bit" and not _installed("bitsandbytes"):
+        what = "needs the package bitsandbytes"
+        raise UsageError(what, where="--base-precision 4bit", hint=install_hint("quant"))
     for name in config.track or ():
         if not _installed(name):
             raise UsageError("its package is not installed", where=f"--track {name}", hint=f"pip install {name}")

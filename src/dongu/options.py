@@ -69,7 +69,7 @@ class FitOptions(TypedDict, total=False):
     seed: int
     engine: Literal["packed", "plain"]
     precision: Literal["fp32", "bf16"]
-    base_precision: Literal["fp32", "bf16"]
+    base_precision: Literal["fp32", "bf16", "4bit"]
     shard: bool
     timeout: int | None
     device: str

@@ -52,7 +52,7 @@ from dongu.evaluate import MAY_DIFFER_ALONE, difference_alone
 from dongu.extras import require_extras
 from dongu.judge.metrics import MetricSet
 from dongu.launch import first_alone
-from dongu.model.base import hold_base_in_bf16
+from dongu.model.base import hold_base
 from dongu.model.finite import check_finite
 from dongu.model.head import declared_labels, name_outputs
 from dongu.model.layers import choose_learning
@@ -201,8 +201,8 @@ class Parts:
         check_vocabulary(self.model, self.tokenizer, config.model)
         check_finite(self.model.state_dict(), f"--model {config.model}")
         choose_learning(self.model, config)
-        if config.base_precision == "bf16":
-            hold_base_in_bf16(self.model)
+        if config.base_precision != "fp32":
+            hold_base(self.model, config.base_precision)
 
     def _begin_head(self) -> None:
         """Let a new head begin as a regression, where that is wanted; see `dongu.model.recipe`."""

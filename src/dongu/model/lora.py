@@ -7,6 +7,7 @@ model without LoRA too, and then does nothing more than transformers and PyTorch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +23,7 @@ from dongu.model.head import is_head
 
 _NAME = "default"  # peft's, of the one set of matrices
 PEFT_PREFIX = "base_model.model."  # of the names in a file of peft's
+PACKED_NAMES = (".base_layer.packed", ".base_layer.scales")  # a weight that is held in 4 bits; see `dongu.model.base`
 ALPHA = 2  # times the rank: the product of the two matrices counts this much, whatever the rank
 
 
@@ -93,6 +95,8 @@ def merged(model: Any) -> Iterator[None]:
 
 def _forward_merged(layer: Any, *inputs: Tensor) -> Tensor:
     base = layer.get_base_layer()
+    if _is_packed(layer):
+        return base.with_weight(merged_weight(layer), *inputs)  # type: ignore[no-any-return]
     kept = base.weight.data
     try:
         base.weight.data = merged_weight(layer)
@@ -103,11 +107,12 @@ def _forward_merged(layer: Any, *inputs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def merged_weight(layer: Any) -> Tensor:
-    """The weight of a layer with LoRA in it, in the precision that the weight is held in."""
-    weight: Tensor = layer.get_base_layer().weight.data
+    """The weight of a layer with LoRA in it, in the precision that the weight is held in, or saved in if in 4 bits."""
+    base = layer.get_base_layer()
+    weight: Tensor = base.weight.data
     with torch.autocast(weight.device.type, enabled=False):  # what LoRA adds is as exact as when it is saved
         added: Tensor = layer.get_delta_weight(_NAME)
-        return (weight + added).to(weight.dtype)
+        return (weight + added).to(getattr(base, "saved_as", weight.dtype))
 
 
 @contextmanager
@@ -135,7 +140,8 @@ def plain_weights(model: Any) -> dict[str, Tensor]:
     if is_sharded(model):
         with merged(model):
             return gathered((_plain(n), tensor) for n, tensor in model.state_dict().items() if not _is_added(n))
-    weights = {_plain(name): tensor for name, tensor in model.state_dict().items() if not _is_added(name)}
+    own = {name: tensor for name, tensor in model.state_dict().items() if not _is_added(name)}
+    weights = {_plain(name): tensor for name, tensor in own.items() if not name.endswith(PACKED_NAMES)}
     merged_ones = {f"{name}.weight": m for name, m in model.named_modules() if hasattr(m, "lora_A")}
     return weights | {name: merged_weight(layer).cpu() for name, layer in merged_ones.items()}
 
@@ -205,18 +211,41 @@ def load_plain_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
             else:
                 hand_out(tensor, weights.get(_plain(name)))
         return
+    kept = tuple(_still_packed(model, weights))
     model.load_state_dict(
         {
-            name: torch.zeros_like(tensor) if _is_added(name) else weights[_plain(name)]
+            name: tensor
+            if name.startswith(kept) and (_is_added(name) or name.endswith(PACKED_NAMES))
+            else torch.zeros_like(tensor)
+            if _is_added(name)
+            else weights[_plain(name)]
             for name, tensor in model.state_dict().items()
         }
     )
 
 
+def take_adapter(model: Any, saved: Mapping[str, Tensor]) -> None:
+    """Put LoRA's matrices into the model as a file has them, under peft's names."""
+    with torch.no_grad():
+        for name, tensor in added_weights(model).items():
+            tensor.copy_(saved[PEFT_PREFIX + name.replace(f".{_NAME}.", ".")])
+
+
+def _still_packed(model: Any, weights: Mapping[str, Tensor]) -> Iterator[str]:
+    """Layers in 4 bits, by the beginning of their names, that give this weight to the bit; others become bf16."""
+    for name, layer in model.named_modules():
+        if hasattr(layer, "lora_A") and _is_packed(layer):
+            if torch.equal(merged_weight(layer).to(weights[f"{name}.weight"]), weights[f"{name}.weight"]):
+                yield f"{name}."
+            else:
+                layer.get_base_layer().unpack()
+
+
 def count_parameters(model: Any) -> tuple[int, int]:
     """Those of the model without LoRA, and those that learn, LoRA's among them."""
     named = list(model.named_parameters())
-    own = sum(parameter.numel() for name, parameter in named if not _is_added(name))
+    own = sum(parameter.numel() for name, parameter in named if not _is_added(name) and not name.endswith(PACKED_NAMES))
+    own += sum(math.prod(layer.get_base_layer().shape) for layer in lora_layers(model) if _is_packed(layer))
     return own, sum(parameter.numel() for _, parameter in named if parameter.requires_grad)
 
 
@@ -242,6 +271,17 @@ def _is_linear(module: nn.Module) -> bool:
 def lora_layers(model: Any) -> list[Any]:
     """The layers beside which LoRA stands, as peft wraps them."""
     return [module for module in model.modules() if hasattr(module, "lora_A")]
+
+
+def saved_bytes(model: Any) -> int:
+    """Of the weights of the model and LoRA's own, as they are saved."""
+    packed = [layer.get_base_layer() for layer in lora_layers(model) if _is_packed(layer)]
+    size = sum(int(tensor.nbytes) for name, tensor in model.state_dict().items() if not name.endswith(PACKED_NAMES))
+    return size + sum(int(math.prod(base.shape) * base.saved_as.itemsize) for base in packed)
+
+
+def _is_packed(layer: Any) -> bool:
+    return hasattr(layer.get_base_layer(), "packed")
 
 
 def _is_added(name: str) -> bool:

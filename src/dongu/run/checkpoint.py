@@ -28,6 +28,7 @@ from dongu.judge.answers import Evaluation
 from dongu.judge.metrics import MetricSet
 from dongu.loop import Loop
 from dongu.model.finite import check_finite
+from dongu.model.lora import saved_bytes
 from dongu.run.journal import LogMark, check_log
 from dongu.run.manifest import FORMAT, MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
 from dongu.run.plan import Plan
@@ -301,7 +302,7 @@ class Checkpoints:
             StorageError: there is less.
         """
         weights = sum(tensor.nbytes for tensor in referenced_tensors(loop)[0].values())
-        model = sum(tensor.nbytes for tensor in loop.model.state_dict().values())
+        model = saved_bytes(loop.model)
         checkpoints = min(self.keep + 2, self.plan.saves_in_all)
         needed = checkpoints * 3 * weights + 2 * model  # two moments a weight; the best model and its successor
         run = self.folder.parent.absolute()

@@ -59,7 +59,7 @@ def identity(loop: Loop) -> dict[str, Any]:
             }
             for name, examples in loop.data.splits.items()
         },
-        "versions": software_versions(),
+        "versions": software_versions() | _quantizer(loop.config),
         "hardware": {"device": describe_device(loop.accelerator), "cpu": describe_processor()},
         "label_names": [*loop.data.label_names],
         "processes": loop.accelerator.num_processes,
@@ -150,6 +150,10 @@ def refuse(found: Collection[Difference], allowed: Collection[str], where: str) 
 def software_versions() -> dict[str, str]:
     """The packages whose version may change a result."""
     return {"python": platform.python_version(), **{name: version(name) for name in RECORDED_VERSIONS}}
+
+
+def _quantizer(config: RunConfig) -> dict[str, str]:
+    return {"bitsandbytes": version("bitsandbytes")} if config.base_precision == "4bit" else {}
 
 
 def _probed_names(loop: Loop) -> set[str]:

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -90,10 +91,17 @@ def smaller(loop: Loop, need: Need, free: int) -> Iterator[tuple[str, int]]:
         if not config.gradient_checkpointing:
             with suppress(UsageError):
                 yield "--gradient-checkpointing", rehearse(loop, rows, recomputed=True).peak
-    frozen = max(need.peak - need.gradients - need.optimizer_state, need.weights + (need.activations or 0))
+    lora, frozen = "", need.peak
     if config.lora is None:
+        frozen = max(need.peak - need.gradients - need.optimizer_state, need.weights + (need.activations or 0))
+        lora = "--lora 16 "
         yield "--lora 16", frozen
-        yield "--lora 16 --base-precision bf16", frozen - need.weights // 2
+    if config.base_precision == "fp32":
+        yield f"{lora}--base-precision bf16", frozen - need.weights // 2
+        if not loop.is_sharded and find_spec("bitsandbytes"):
+            tables = sum(size_of(each.weight) for each in loop.model.modules() if isinstance(each, nn.Embedding))
+            packed = (need.weights - tables) * 9 // 64 + tables // 2  # 4 bits of 32, and 32 for 64 of them
+            yield f"{lora}--base-precision 4bit", frozen - need.weights + packed
     if need.activations:
         longest = loop.train_updates.split.pieces.tokens.longest
         fixed = need.peak - need.weights - need.activations
