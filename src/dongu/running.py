@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from dongu.best import check_calibration, judge, save_best
 from dongu.doctor.checkup import refuse_findings
+from dongu.doctor.overview import describe_data
 from dongu.doctor.words import before_a_run
 from dongu.engine.processes import check_shared, compare_facts
 from dongu.errors import CheckpointError, StoppedError, UsageError, WorkerError
@@ -61,6 +62,7 @@ class Run:
         explain: see `train`.
         begins: whether the folder may hold no run yet, unless it is to `overwrite` it.
         changed: whether options were given that override those of the run.
+        data_is_said: whether what was found in the data has been told.
         started: when the set-up began, by `time.perf_counter`.
     """
 
@@ -77,6 +79,7 @@ class Run:
         begins: bool = False,
         overwrite: bool = False,
         changed: bool = False,
+        data_is_said: bool = False,
         started: float | None = None,
     ) -> None:
         self.loop = loop
@@ -86,7 +89,7 @@ class Run:
         self._checkpoints = Checkpoints(self.folder.checkpoints, loop.config.keep, self._plan)
         self._main = loop.accelerator.is_main_process
         self._console = console if self._main and console is not None else Console(enabled=False)
-        self._allow, self._explain, self._changed = allow, explain, changed
+        self._allow, self._explain, self._changed, self._data_is_said = allow, explain, changed, data_is_said
         self._begins, self._overwrite = begins or overwrite, overwrite
         self._started = time.perf_counter() if started is None else started
         self._is_over = self._is_under_way = False
@@ -148,7 +151,8 @@ class Run:
                 write_file(folder.path / DROPPED, lines.encode(), within=folder.path)
             self._copy_parts()
             folder.write_json("run.json", describe_run(loop, folder, self.state))
-        self._console.fields([*describe(loop), ("run", str(folder.path))])
+        data = () if self._data_is_said else describe_data(loop.data)
+        self._console.fields([*data, *describe(loop), ("run", str(folder.path))])
         for line in before_a_run(findings, inspection(loop, folder)):
             self._console.line(line)
         return explained(loop, self._console, self._explain) if self._explain is not None and self._main else loop

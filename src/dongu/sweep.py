@@ -12,6 +12,7 @@ from dongu import launch
 from dongu.config import LOWER_IS_BETTER, RunConfig, make_config, option_flag
 from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import Source
+from dongu.doctor.overview import describe_data
 from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover, write_file
 from dongu.own import take_own
@@ -116,6 +117,7 @@ def train_runs(
             if name in begun:
                 resume(folder.path, data, console=console, parts=parts, **given)
             else:
+                console.fields(describe_data(data))
                 own = {option: getattr(config, option), "strict": first.strict, "out": str(folder.path)}
                 train(data, console=console, parts=parts, **{**given, **own})
             done[name] = folder

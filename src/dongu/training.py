@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
-from dongu.doctor.overview import describe_reading
+from dongu.doctor.overview import describe_data
 from dongu.errors import UsageError
 from dongu.extras import require_extras
 from dongu.launch import among_processes
@@ -75,12 +75,11 @@ def train(
         is_said = isinstance(data, TextData)  # by the caller
         if console.enabled and parts is None and not is_said:  # before torch loads a model
             data, is_said = _read(data, given), True
-            console.fields(describe_reading(data))
+            console.fields(describe_data(data))
         loop = Loop(data, parts=parts, **given)
-        if not is_said:
-            console.fields(describe_reading(loop.data))
         check_validation(loop)
         how: dict[str, Any] = {"begins": not resume, "overwrite": overwrite, "allow": allow, "started": started}
+        how["data_is_said"] = is_said
         with Run(loop, console=console, explain=explain, **how) as run:
             for _ in run:
                 if run.due:

@@ -147,3 +147,26 @@ def test_a_run_of_no_use_is_not_to_be_used(
     shown = capsys.readouterr().out
     assert said in shown
     assert unsaid not in shown
+
+
+def test_what_was_found_in_the_data_is_told_before_torch_and_a_model_are_loaded(
+    run: dongu.RunResult, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a second of reading, that is: what takes seconds comes after it, and here never."""
+
+    def late(*_: Any, **__: Any) -> Any:
+        raise UsageError("too early")
+
+    rows = "id;text;label\n" + "".join(f"{i};a film {i};{'ab'[i % 2]}\n" for i in range(30)) + "30;;a\n"
+    (tmp_path / "rows.csv").write_text(rows, encoding="utf-8")
+    model = json.loads((run.path / "run.json").read_text())["options"]["model"]
+    monkeypatch.setattr("dongu.cli.train.loading", late)
+    monkeypatch.setattr("dongu.training.Loop", late)
+    assert run_command(["train", str(tmp_path / "rows.csv"), "--model", model, "--empty", "drop"]) == 2
+    by_command = capsys.readouterr().out
+    with pytest.raises(UsageError, match="too early"):
+        dongu.train(str(tmp_path / "rows.csv"), model=model, empty="drop")
+    assert by_command == capsys.readouterr().out
+    words = " ".join(by_command.split())
+    for part in ("train 26 · validation 4 rows", "1 row without a text", "--delimiter", "text → label", "not used: id"):
+        assert part in words

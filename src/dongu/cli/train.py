@@ -92,7 +92,7 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.data.examples import read_examples
     from dongu.data.sources import read_source
     from dongu.data.weights import resolve_weights
-    from dongu.doctor.overview import describe_reading
+    from dongu.doctor.overview import describe_data
     from dongu.model.place import resolve_model
     from dongu.run.folder import RunFolder
     from dongu.run.taken import as_begun, check_free
@@ -118,7 +118,7 @@ def _run(parsed: argparse.Namespace) -> None:
         data = read_examples(read_source(data, config), config)
         resolve_weights(config, data)  # a class by a name that there is not
         if launch.rank() == 0:  # at once: to load torch and a model takes a while
-            for line in fields(describe_reading(data)):
+            for line in fields(describe_data(data)):
                 print(printable(line), file=stream, flush=True)
     from dongu.run.console import Console
 

@@ -17,9 +17,7 @@ SHOWN_LABELS = 6
 
 def overview(data: TextData, lengths: Mapping[str, Lengths], config: RunConfig) -> Iterator[tuple[str, str]]:
     """(name, text) a line, for `text.fields`; an empty name goes on with the one before."""
-    yield "data", describe_rows(data)
-    yield from describe_reading(data)
-    yield "columns", describe_columns(data)
+    yield from _describe_found(data)
     yield from _by_split("labels", {name: describe_labels(data, examples) for name, examples in data.splits.items()})
     if baseline := _baseline(data):
         yield "baseline", baseline
@@ -42,9 +40,16 @@ def describe_rows(data: TextData) -> str:
     return f"{rows} rows{held_out}{left_out}{not_read}"
 
 
-def describe_reading(data: TextData) -> Iterator[tuple[str, str]]:
-    """How the files were read, where that was found out; a line each."""
-    return (("" if number else "read as", sentence) for number, sentence in enumerate(data.said))
+def describe_data(data: TextData) -> Iterator[tuple[str, str]]:
+    """What was found, left out and not used, which is told before a model is loaded."""
+    yield from _describe_found(data)
+    yield "labels", describe_labels(data, data.splits["train"])
+
+
+def _describe_found(data: TextData) -> Iterator[tuple[str, str]]:
+    yield "data", describe_rows(data)
+    yield from (("" if number else "read as", sentence) for number, sentence in enumerate(data.said))
+    yield "columns", describe_columns(data)
 
 
 def describe_columns(data: TextData) -> str:

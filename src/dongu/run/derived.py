@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dongu.config import LORA_RATE, NUMBERS, RunConfig
 from dongu.data.order import epoch_order, padding_share
-from dongu.doctor.overview import SHOWN_LABELS, describe_columns, describe_labels, describe_rows
+from dongu.doctor.overview import SHOWN_LABELS
 from dongu.engine.device import describe_device, free_bytes
 from dongu.loop import Loop
 from dongu.model.head import NO_HEAD
@@ -22,8 +22,8 @@ LEFT_OUT = 0.01  # a share of the parameters that is worth saying
 
 
 def describe(loop: Loop) -> list[tuple[str, str]]:
-    """Everything that was read, inferred or derived, once, before the first step."""
-    config, data, own = loop.config, loop.data, loop.given
+    """Everything that was inferred or derived beside the data, once, before the first step."""
+    config, own = loop.config, loop.given
     parameters, learning = count_parameters(loop.model)
     warmup = f"{loop.warmup_steps:,} steps of warm-up" if loop.warmup_steps else "no warm-up"
     decay = f", times {config.layer_decay:g} for each layer down from the head" if config.layer_decay < 1 else ""
@@ -37,9 +37,6 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
     class_name = type(loop.model).__name__.removeprefix("FSDP")  # which sharding puts before it
     usual = "; a new head" if loop.model.new_head == NO_HEAD else ""
     return [
-        ("data", describe_rows(data)),
-        ("columns", describe_columns(data)),
-        ("labels", describe_labels(data, data.splits["train"])),
         ("loss", _describe_loss(loop)),
         ("model", f"{config.model}: {class_name}, {_millions(parameters)} parameters{usual}"),
         *_describe_recipe(loop),
