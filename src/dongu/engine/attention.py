@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dongu.engine.dropout import draw, drop, dropped_levels, keep, scale, to_width_of
-from dongu.engine.layout import MASKED, Layout
+from dongu.engine.layout import Layout, gather, masked_bias, scatter, split_blocks
+from dongu.engine.tiles import Tiling, attend_in_tiles, attend_tile, band
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -45,8 +46,11 @@ def attend(
             return flash_attention(query, key, value, layout, dropout_p, window, causal).flatten(1)
         if query.dtype == torch.float32 and window is None:
             return efficient_attention(query, key, value, layout, dropout_p, causal).flatten(1)
-    band = band_bias(layout, window, causal)
-    bias = bias if band is None else band
+    first_only = len(query) < len(key)
+    in_tiles = bias is None and not (query.is_cuda or first_only)
+    if in_tiles and (tiling := Tiling.of(layout, window, causal)) is not None:
+        return attend_in_tiles(query, key, value, tiling, dropout)
+    bias = band_bias(layout, window, causal, 1 if first_only else None) if bias is None else bias
     with torch.autocast(query.device.type, enabled=False):
         output = Attention.apply(query, key, value, bias, layout, dropped_levels(dropout))  # type: ignore[no-untyped-call]
     return output.flatten(1)  # type: ignore[no-any-return]
@@ -71,33 +75,25 @@ def attend_beyond(
         softcap: the scores stay below it, by a tanh.
         sinks: a score of each head for a key that nobody has, (heads,).
     """
+    if not query.is_cuda and (tiling := Tiling.of(layout, window, causal)) is not None:
+        return attend_in_tiles(query, key, value, tiling, dropout, softcap=softcap, sinks=sinks)
     q, k, v = (split_blocks(gather(x, layout), layout) for x in (query, key, value))
     bias, blocks = band_bias(layout, window, causal), []
     for q_, k_, v_, mask in zip(q, k, v, layout.dense.masks, strict=True):
-        scores = torch.bmm(q_, k_.transpose(1, 2)).float() * query.shape[-1] ** -0.5
-        scores = scores if softcap is None else torch.tanh(scores / softcap) * softcap
-        scores = scores + masked_bias(mask, bias, scores)
-        if sinks is not None:
-            sink = sinks.float().repeat(len(scores) // layout.heads)[:, None, None].expand(*scores.shape[:2], 1)
-            scores = torch.cat([scores, sink], dim=-1)
-        weights = torch.softmax(scores, dim=-1)[..., : k_.shape[1]]
-        blocks.append(torch.bmm(drop(weights, dropout).to(v_.dtype), v_).flatten(0, 1))
+        block = attend_tile(q_, k_, v_, masked_bias(mask, bias, q_), lambda x: drop(x, dropout), softcap, sinks)
+        blocks.append(block.flatten(0, 1))
     return scatter(torch.cat(blocks), layout).flatten(1)
 
 
-def band_bias(layout: Layout, window: int | None, causal: bool) -> Tensor | None:
+def band_bias(layout: Layout, window: int | None, causal: bool, queries: int | None = None) -> Tensor | None:
     """What hides the keys outside a window, and after a query; None where there are none.
 
-    (heads, longest, longest), or (longest, longest) where it hides the padding too, which is after every query.
+    (heads, queries, longest), or (queries, longest) where it hides the padding too, which is after every query.
     """
-    window = layout.longest if window is None else window
-    if not causal and window >= layout.longest - 1:
-        return None
-    position = torch.arange(layout.longest, device=layout.row.device)
-    distance = position[:, None] - position
-    outside = (distance > window) | (distance < (0 if causal else -window))
-    bias = torch.zeros(outside.shape, device=layout.row.device).masked_fill(outside, MASKED)
-    return bias if causal else bias.expand(layout.heads, -1, -1)
+    bias = band(slice(0, queries or layout.longest), slice(0, layout.longest), window, causal)
+    if bias is not None:
+        bias = bias.to(layout.row.device)
+    return bias if bias is None or causal else bias.expand(layout.heads, -1, -1)
 
 
 class Attention(torch.autograd.Function):
@@ -157,36 +153,6 @@ class Attention(torch.autograd.Function):
                 grad_bias[:, :queries, :longest].add_(by_head, alpha=scale(dropped))
         grad_query = grad_q.view(len(gradient), layout.heads, -1) if ctx.first_only else scatter(grad_q, layout)
         return grad_query, scatter(grad_k, layout), scatter(grad_v, layout), grad_bias, None, None
-
-
-def gather(flat: Tensor, layout: Layout) -> Tensor:
-    """Tokens into the cells of the dense blocks, (tokens, heads, head_dim) → (cells, head_dim)."""
-    return flat.flatten(0, 1).index_select(0, layout.dense.gather)
-
-
-def scatter(dense: Tensor, layout: Layout) -> Tensor:
-    """The reverse of `gather`; zero for fillers."""
-    flat = dense.index_select(0, layout.dense.scatter).view(-1, layout.heads, dense.shape[-1])
-    flat[layout.tokens :] = 0
-    return flat
-
-
-def split_blocks(dense: Tensor, layout: Layout) -> list[Tensor]:
-    """A view of each block, (rows * heads, longest, head_dim), or (rows * heads, 1, head_dim) of one query a row."""
-    first_only = len(dense) == len(layout.lengths) * layout.heads
-    shapes = [(count * layout.heads, 1 if first_only else longest) for count, longest in layout.blocks]
-    parts = torch.split(dense, [batch * length for batch, length in shapes])
-    return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def masked_bias(mask: Tensor, bias: Tensor | None, query: Tensor) -> Tensor:
-    """What is added to the scores of a block: its mask, and of a bias (heads, longest, longest) the part it needs."""
-    if bias is not None:
-        queries, longest = query.shape[1], mask.shape[-1]
-        if bias.dim() == 2:  # it hides the padding too
-            return bias[None, :queries, :longest].to(query.dtype)
-        mask = (mask.view(-1, len(bias), 1, longest) + bias[:, :queries, :longest]).flatten(0, 1)
-    return mask.to(query.dtype)
 
 
 def has_flash(query: Tensor, value: Tensor) -> bool:

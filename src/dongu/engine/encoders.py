@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dongu.engine.attention import attend, gather, scatter, split_blocks
+from dongu.engine.attention import attend
 from dongu.engine.dropout import drop
-from dongu.engine.layout import Layout
+from dongu.engine.layout import Layout, gather, scatter, split_blocks
 from dongu.engine.recompute import as_layer
 
 

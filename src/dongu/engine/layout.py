@@ -161,3 +161,33 @@ class DenseIndex:
         arrays = (np.concatenate(gather), np.concatenate([*scatter, fillers]), *masks)
         on_device = [torch.from_numpy(array).to(layout.row.device, non_blocking=True) for array in arrays]
         return DenseIndex(on_device[0], on_device[1], tuple(on_device[2:]))
+
+
+def gather(flat: Tensor, layout: Layout) -> Tensor:
+    """Tokens into the cells of the dense blocks, (tokens, heads, head_dim) → (cells, head_dim)."""
+    return flat.flatten(0, 1).index_select(0, layout.dense.gather)
+
+
+def scatter(dense: Tensor, layout: Layout) -> Tensor:
+    """The reverse of `gather`; zero for fillers."""
+    flat = dense.index_select(0, layout.dense.scatter).view(-1, layout.heads, dense.shape[-1])
+    flat[layout.tokens :] = 0
+    return flat
+
+
+def split_blocks(dense: Tensor, layout: Layout) -> list[Tensor]:
+    """A view of each block, (rows * heads, longest, head_dim), or (rows * heads, 1, head_dim) of one query a row."""
+    first_only = len(dense) == len(layout.lengths) * layout.heads
+    shapes = [(count * layout.heads, 1 if first_only else longest) for count, longest in layout.blocks]
+    parts = torch.split(dense, [batch * length for batch, length in shapes])
+    return [part.view(*shape, -1) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def masked_bias(mask: Tensor, bias: Tensor | None, query: Tensor) -> Tensor:
+    """What is added to the scores of a block: its mask, and of a bias (heads, longest, longest) the part it needs."""
+    if bias is not None:
+        queries, longest = query.shape[1], mask.shape[-1]
+        if bias.dim() == 2:  # it hides the padding too
+            return bias[None, :queries, :longest].to(query.dtype)
+        mask = (mask.view(-1, len(bias), 1, longest) + bias[:, :queries, :longest]).flatten(0, 1)
+    return mask.to(query.dtype)
