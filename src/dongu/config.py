@@ -148,9 +148,9 @@ class RunConfig(BaseModel):
     field: str | None = Field(
         None, min_length=1, description="path of the rows in a .json, such as data or result.rows (default: found)"
     )
-    format: Literal["plain", "label-studio", "label-studio-min", "doccano", "prodigy", "argilla", "spacy"] | None = (
-        Field(None, description="annotation tool that wrote the rows; plain takes them as they are (default: found)")
-    )
+    format: (
+        Literal["plain", "label-studio", "label-studio-min", "doccano", "prodigy", "argilla", "chat", "spacy"] | None
+    ) = Field(None, description="annotation tool that wrote the rows; plain takes them as they are (default: found)")
     sheet: str | None = Field(None, min_length=1, description="sheet of an Excel workbook (default: the first)")
     download: bool = Field(False, description="let DATA be an https:// address, which is fetched")
     task: Task | None = Field(None, description="what the label is (default: inferred and shown)")

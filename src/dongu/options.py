@@ -38,7 +38,9 @@ class FitOptions(TypedDict, total=False):
     header: str | Sequence[str] | None
     max_expansion: int
     field: str | None
-    format: Literal["plain", "label-studio", "label-studio-min", "doccano", "prodigy", "argilla", "spacy"] | None
+    format: (
+        Literal["plain", "label-studio", "label-studio-min", "doccano", "prodigy", "argilla", "chat", "spacy"] | None
+    )
     sheet: str | None
     download: bool
     recipe: Literal["auto", "original"]

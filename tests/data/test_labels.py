@@ -393,11 +393,13 @@ def test_a_plain_script_reads_lists_of_0_and_1_and_refuses_what_it_cannot(tmp_pa
     def reading(labels: list[Any], **options: Any) -> str:
         path = tmp_path / "data.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows(labels * 10)))
-        return find_reading(read_examples(read_source(path), make_config(options))).label_of
+        config = make_config(options)
+        return find_reading(read_examples(read_source(path, config), config), config).label_of
 
     assert reading([[1, 0, 1], [0, 1, 0]]) == "[[*map(float, label)] for label in rows[LABEL]]"
     assert 'label.split(",")' in reading(["joy", "fear", "joy,fear"])
+    assert "map(ast.literal_eval" in reading(["['joy']", "['fear', 'joy']", "['fear']"])
     with pytest.raises(DataError, match="other labels than the run did"):
-        reading(["['joy']", "['fear', 'joy']", "['fear']"])
-    with pytest.raises(DataError, match="other rows than the run did"):
+        reading([[{"name": "joy"}], [{"name": "fear"}]], label_column="label.0.name")
+    with pytest.raises(DataError, match="the run left some out"):
         reading([0, 1, -1], unlabelled="drop")

@@ -318,6 +318,21 @@ ARGILLA_1 = [
     }
     for text, label in [*zip(TEXT, LABEL, strict=True), ("x", None)]
 ]
+
+
+def chat(*turns: str) -> dict[str, Any]:
+    """As OpenAI's fine-tuning wants it."""
+    roles = ("system", *("user", "assistant") * 2)
+    return {"messages": [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False)]}
+
+
+CHATS = [chat("Is it good?", *row.values()) for row in rows_of(ROWS)] + [chat("Is it good?", "a", "pos", "b", "neg")]
+LIGHTTAG = {
+    "examples": [
+        {"content": text, "metadata": {}, "annotations": [], "classifications": [{"classname": label}]}
+        for text, label in zip(TEXT, LABEL, strict=True)
+    ]
+}
 SEVERAL_FLAGS = [[1, 1], [1, 0], *[[0, 1]] * 4]
 FLAGS = {"text": TEXT, "rude": [1, 1, 0, 0, 0, 0], "sad": [1, 0, 1, 1, 0, 0], "odd": [0, 0, 0, 1, 0, 1]}
 
@@ -436,6 +451,16 @@ SHAPES: list[Shape] = [
     Shape("a folder for each class", "classes", BY_CLASS, read=CLASSES, said="2 folders of texts"),
     Shape("IMDB's folders", "classes", IMDB, read={"train": CLASSES, "test": CLASSES}, said="each a class: neg, pos"),
     Shape("20 Newsgroups' folders", "classes", NEWS, LATIN, NEWS_READ, said="a class: alt.atheism, sci.space"),
+    Shape(
+        "files whose names end in a split", "folder",
+        {"reviews_train.csv": CSV, "reviews_dev.csv": HALF, "reviews_test.jsonl": JSONL}, read=THREE,
+        said="reviews_test.jsonl: test, by the end of the name",
+    ),
+    Shape(
+        "folders for each class with files of a system", "classes",
+        {**BY_CLASS, ".DS_Store": "x", "pos/.DS_Store": "x", "neg/Thumbs.db": b"\0", "pos/desktop.ini": "x"},
+        read=CLASSES, said="2 folders of texts",
+    ),
     Shape("Kaggle's files", "folder", KAGGLE, read=KAGGLE_READ),
     Shape("Kaggle's archives", "folder", KAGGLE_ZIP, read=KAGGLE_READ, said="train.csv in it"),
     Shape("BigQuery's shards", "shards", BIGQUERY, data="out-*.csv.gz", said="2 files"),
@@ -488,6 +513,12 @@ SHAPES: list[Shape] = [
     Shape(
         "Snorkel's labels", "tool", {"a.csv": delimited(",", {"text": ["x", *TEXT], "label": [-1, *ONES]})},
         {"unlabelled": "drop"}, {}, texts=TEXT, means=[*map(str, ONES)],
+    ),
+    Shape("OpenAI's conversations", "tool", {"a.jsonl": lines_of(CHATS)}, said="left out: 1 row, whose conversation"),
+    Shape(
+        "LightTag, by its paths", "nested", {"a.json": json.dumps(LIGHTTAG)},
+        {"text_columns": ("content",), "label_column": "classifications.0.classname"},
+        {"content": TEXT, "classifications.0.classname": LABEL}, texts=TEXT, means=LABEL, said="field `examples`",
     ),
     # Excel
     Shape("Excel", "excel", {"a.xlsx": lambda path: workbook(path, first=ROWS)}),
@@ -682,6 +713,33 @@ def test_fields_within_a_column_are_named_where_the_label_cannot_be_told(tmp_pat
     with pytest.raises(DataError) as caught:
         read_examples(read_source(tmp_path / "a.jsonl"), make_config({}))
     assert "ticket, meta.by.id, meta.queue" in caught.value.hint
+
+
+NESTED_LABEL = [
+    {"body": {"title": "a", "text": text}, "labels": [{"name": "ab"[i % 2]}]} for i, text in enumerate(TEXT)
+]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "hint"),
+    [
+        (NESTED_LABEL, {"text_columns": "body.text"}, "name a field of it: labels.0.name; or --bad-rows"),
+        (NESTED_LABEL, {"label_column": "labels.0.name"}, "name a field of it: body.title, body.text; or --bad-rows"),
+        ([{"turns": [{"who": 1, "what": text}]} for text in TEXT], {}, "the columns are: turns.0.who, turns.0.what"),
+    ],
+)
+def test_a_field_of_what_is_no_cell_is_named(rows: Any, options: Any, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(lines_of(rows), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_examples(read_source(tmp_path / "a.jsonl", config := make_config(options)), config)
+    assert hint in caught.value.hint
+
+
+def test_another_sheet_is_named_where_the_first_has_no_rows(tmp_path: Path) -> None:
+    workbook(tmp_path / "a.xlsx", info={"Export of": ["x"], "2026-01-01": ["y"]}, rows=ROWS)
+    with pytest.raises(DataError, match="which column is the label") as caught:
+        read_examples(read_source(tmp_path / "a.xlsx"), make_config({}))
+    assert "the sheet `info` of 2 (--sheet names another)" in caught.value.hint
 
 
 def test_quotes_that_look_like_those_of_csv_are_a_finding(tmp_path: Path) -> None:
@@ -897,6 +955,8 @@ REFUSED: list[tuple[Mapping[str, str | bytes], str, str]] = [
     ({"a.json": '[{"text": "x", "label": NaN}]'}, "NaN is not a JSON value", "--bad-rows drop=1%"),
     ({"a.json": json.dumps([["x", "y"]])}, "not an object", "--bad-rows drop=1%"),
     ({"pos/1.csv": "x", "neg/1.csv": "x"}, "no train split; there is neg, pos", "folders by class hold files of text"),
+    ({"pos/1.txt": "x", "neg/1.doc": "x", "README.md": "x"}, "no train split", "two classes; there is neg/1.doc"),
+    ({"a.xlsx": "x"}, "workbook cannot be read", "save it again"),
 ]
 
 

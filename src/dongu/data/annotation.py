@@ -112,6 +112,15 @@ def _argilla(row: Row) -> Row | str:
     return {**fields, **({"label": next(iter(labels.values()))} if len(answers) == 1 else labels)}
 
 
+def _chat(row: Row) -> Row | str:
+    """The question and the answer of a fine-tuning file of OpenAI; what the system is told is the same in all rows."""
+    said = {role: [turn["content"] for turn in row["messages"] if turn["role"] == role] for role in _ROLES}
+    if len(said["user"]) != 1 or len(said["assistant"]) != 1:
+        return "whose conversation has not one question and one answer"
+    return {"text": said["user"][0], "label": said["assistant"][0]}
+
+
+_ROLES = ("user", "assistant")
 _ANSWERS, _SENT = ".responses", "submitted"
 _ARGILLA_1 = {"annotation", "annotation_agent", "prediction", "status"}
 _MIN_KEYS = {"annotator", "annotation_id", "lead_time"}
@@ -142,6 +151,15 @@ TOOLS: Mapping[str, Tool] = {
             or row.keys() >= _ARGILLA_1
         ),
         _argilla,
+    ),
+    "chat": Tool(
+        "a conversation each: a question and its answer",
+        lambda row: (
+            bool(row)
+            and row.keys() <= {"messages", "metadata"}
+            and all(isinstance(turn, dict) and turn.keys() >= {"role", "content"} for turn in row.get("messages") or ())
+        ),
+        _chat,
     ),
     "spacy": Tool("spaCy", lambda row: "text" in row and isinstance(row.get("cats"), dict), _spacy, one_label=False),
 }

@@ -21,7 +21,7 @@ from dongu.data.names import (
     pair_of,
     to_read,
 )
-from dongu.data.table import BAD_ROWS_ADVICE, Cell, Table, inner_names, is_flag, is_word, kind_of
+from dongu.data.table import Cell, Table, advice_on, inner_names, is_flag, is_word, kind_of
 from dongu.errors import DataError
 from dongu.text import is_blank
 
@@ -81,13 +81,14 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
             "which column is the label cannot be told",
             where=table.origin,
             hint=f"name it with --label-column (of 0 and 1, or of shares: a+b+c){_headless(table)}; the columns are: "
-            f"{inner_names(table)}",
+            f"{inner_names(table)}{_as_read(table)}",
         )
     if texts is None:
         raise DataError(
             "which columns are the text cannot be told",
             where=table.origin,
-            hint=f"name them with --text-columns A [B]{_headless(table)}; the columns are: {inner_names(table)}",
+            hint=f"name them with --text-columns A [B]{_headless(table)}; the columns are: "
+            f"{inner_names(table)}{_as_read(table)}",
         )
     if read_twice := {*_all_parts(texts, available)} & {*_all_parts([label], available)}:
         raise DataError(f"the column `{min(read_twice)}` is both text and label", where=table.origin)
@@ -106,6 +107,11 @@ def _headless(table: Table) -> str:
         for name, column in table.columns.items()
     )
     return ", or if the first line is a row, all columns with --header A,B,…" if like_cells else ""
+
+
+def _as_read(table: Table) -> str:
+    """How the file was read, which may be why its columns are none."""
+    return f"; read as: {'; '.join(table.said)}" if table.said else ""
 
 
 def usual_texts(table: Table) -> tuple[str, ...]:
@@ -299,6 +305,6 @@ def _text_cells(table: Table, name: str, parts: Sequence[str]) -> Iterator[tuple
                 hint = f"{EMPTY_ADVICE}; or fill {'the text' if len(parts) == 1 else 'one'} in"
                 raise DataError(f"`{name}` is empty", where=table.where(row), hint=hint)
             part = next(part for part, cell in zip(parts, cells, strict=True) if kind_of(cell) == fault)
-            hint = EMPTY_ADVICE if fault == kind_of(None) else BAD_ROWS_ADVICE
+            hint = EMPTY_ADVICE if fault == kind_of(None) else advice_on(table, part, row)
             raise DataError(f"`{part}` is {fault}, not a text", where=table.where(row), hint=hint)
         yield cells

@@ -10,7 +10,9 @@ import filecmp
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from io import BufferedReader, BytesIO
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -37,7 +39,9 @@ _NOT_SPLITS = (  # of results.json
     *("abstain_below", "abstained"),
 )
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})", re.ASCII)
+_END = re.compile(rf"(?P<name>.+)[-_. ](?P<split>{'|'.join(chain(*SPLIT_NAMES.values()))})")
 _SHOWN = 10  # names in a message
+_OF_SYSTEMS = ("thumbs.db", "desktop.ini")  # files that Windows leaves behind
 
 Group = list[Path]
 Found = tuple[dict[str, Table], tuple[str, ...]]  # the splits, and the files that are none
@@ -126,6 +130,9 @@ def _groups(paths: Iterable[Path]) -> dict[str, Group]:
             first = next(number for number in wanted if number not in place)
             what = f"of {counted(int(count), 'shard')} of {stem}, number {first} is missing"
             raise data_error(str(next(iter(place.values())).parent), what, "fetch it again")
+    ends = [end for stem in groups if (end := _END.fullmatch(stem.lower()))]
+    if len(ends) == len(groups) and len({end["name"] for end in ends}) == 1:  # reviews_train.csv, reviews_test.csv
+        return dict(zip((end["split"] for end in ends), groups.values(), strict=True))
     return groups
 
 
@@ -175,6 +182,10 @@ def _read_groups(groups: Mapping[str, Group], path: Path, config: RunConfig, pre
             what = f"holds the same bytes as {train[0].name}: to measure on what was learnt says nothing"
             raise data_error(str(first[0]), what, "remove it, and a part of train is held out; or give other rows")
     splits = {split: _read_group(groups[keys[name]], path, config) for split, name in chosen.items()}
+    for split, name in chosen.items():
+        if not (stem_of(groups[keys[name]][0].name) or "").lower().startswith(stems[keys[name]]):
+            said = f"{split}, by the end of the name"
+            splits[split] = replace(splits[split], said=(said, *splits[split].said))
     not_read = []
     for key, group in groups.items():
         if shown[key] in chosen.values():
@@ -236,10 +247,14 @@ def _classes(path: Path) -> dict[str, Group]:
     for folder in _entries(path):
         if folder.name.startswith(".") or folder.name.lower() in UNLABELLED or not folder.is_dir():
             continue
-        files = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
+        files = [entry for entry in _entries(folder) if not _is_hidden(entry)]
         if files and all(_is_text(file) for file in files):
             classes[folder.name] = files
     return classes
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in _OF_SYSTEMS
 
 
 def _holds_rows(path: Path) -> bool:
@@ -283,8 +298,10 @@ def _no_train(path: Path, present: Sequence[str]) -> DataError:
         hint = "call the shards of the training rows train-00000-of-00002 and so on, or give a pattern: 'FOLDER/*.csv'"
     elif any(name.endswith(".ann") for name in present):
         hint = "brat marks spans, and a class of each text is wanted: a folder for each class (pos/*.txt), or a csv"
-    elif present and not any("." in name for name in present):
+    elif folders := [path / name for name in present if (path / name).is_dir() and not name.startswith(".")]:
         hint = "folders by class hold files of text (.txt) and nothing else, in at least two classes"
+        others = (file for folder in folders for file in _entries(folder) if not (_is_text(file) or _is_hidden(file)))
+        hint += f"; there is {other.relative_to(path)}" if (other := next(others, None)) else ""
     return data_error(str(path), f"there is no train split; there is {_listed(present)}", hint)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from dongu.config import NUMBERS, Task
 from dongu.data.cells import column_of
 from dongu.data.flags import hides_flags
-from dongu.data.table import BAD_ROWS_ADVICE, BOOLEAN, Cell, Table, is_word, kind_of
+from dongu.data.table import BAD_ROWS_ADVICE, BOOLEAN, Cell, Table, advice_on, is_word, kind_of
 from dongu.errors import DataError
 from dongu.text import shortened
 
@@ -216,7 +216,9 @@ def _read_numbers(table: Table, column: str) -> Iterator[float]:
 def _label_of(cell: Cell, name: str, table: Table, row: int) -> str:
     if fault := label_fault(cell):
         raise DataError(
-            f"the label `{name}` is {fault}, not a name or a number", where=table.where(row), hint=BAD_ROWS_ADVICE
+            f"the label `{name}` is {fault}, not a name or a number",
+            where=table.where(row),
+            hint=advice_on(table, name, row),
         )
     return str(cell).lower() if isinstance(cell, bool) else str(cell)
 

@@ -107,6 +107,7 @@ class Table:
         return place_of(self.origin, id_, None if self.lines is None else self.lines[row])
 
 
+SHOWN_ITEMS = 3  # of a list of objects, whose fields are named in a message
 BAD_ROWS_ADVICE = "--bad-rows drop=1% leaves such rows out"
 
 
@@ -199,9 +200,16 @@ def inner_names(table: Table) -> str:
 
 
 def _paths(name: str, cell: Cell) -> list[str]:
-    if not isinstance(cell, dict) or not cell:
-        return [name]
-    return [path for key, inner in cell.items() for path in _paths(f"{name}.{key}", inner)]
+    fields: Any = cell.items() if isinstance(cell, dict) else ()
+    if isinstance(cell, list) and any(isinstance(item, dict) for item in cell):
+        fields = enumerate(cell[:SHOWN_ITEMS])
+    return [path for key, inner in fields for path in _paths(f"{name}.{key}", inner)] or [name]
+
+
+def advice_on(table: Table, name: str, row: int) -> str:
+    """What to do with a cell that is neither a text nor a label: where it holds fields, one of them may be meant."""
+    paths = _paths(name, table.columns[name][row])
+    return BAD_ROWS_ADVICE if paths == [name] else f"name a field of it: {', '.join(paths)}; or {BAD_ROWS_ADVICE}"
 
 
 def check_names(names: list[Any], where: str) -> None:
