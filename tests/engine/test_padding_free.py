@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.models.bert.modeling_bert import BertSelfOutput
 
+from dongu import consistency
 from dongu.data.collate import Collator
 from dongu.data.tokenized import Split
 from dongu.data.tokens import Tokens
@@ -204,6 +205,18 @@ def test_self_check_sees_and_leaves_no_trace(tiny_model: Callable[..., str]) -> 
     assert packed.classifier.base_model.training
     packed.encoder.layers[1], packed.encoder.layers[0] = packed.encoder.layers  # a model that it was not made for
     assert self_check(packed, inputs) > 1e-3
+
+
+def test_of_long_rows_two_are_compared(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop(data_folder(train=20), model=tiny_model())
+    rows, longest = consistency.sample_of(loop)["input_ids"].shape
+    assert rows == consistency.CHECKED_ROWS
+    monkeypatch.setattr(consistency, "CHECKED_TOKENS", 3 * longest)
+    assert consistency.sample_of(loop)["attention_mask"].shape == (3, longest)
+    monkeypatch.setattr(consistency, "CHECKED_TOKENS", 1)
+    assert len(consistency.sample_of(loop)["input_ids"]) == 2
 
 
 @pytest.mark.parametrize("family", ["xlnet"])
