@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-crash test-ci test-exhaustive test-avx2 lint format docs javascript wheels picture parity \
-	quality startup clean
+	quality seconds clean
 
 demo: $(VENV)/usable  ## fine-tune the packaged model on a data set that the package writes: no network
 	$(BIN)/dongu demo
@@ -70,8 +70,8 @@ parity: $(VENV)/installed  ## step for step beside the plain loop and Trainer; n
 quality: $(VENV)/installed  ## the table of docs/results.md; hours (DONGU_DATA)
 	$(BIN)/python benchmarks/quality.py
 
-startup: $(VENV)/installed  ## seconds until --help answers
-	$(BIN)/python benchmarks/startup.py
+seconds: $(VENV)/installed  ## the seconds of every command, into docs/performance.md; minutes
+	$(BIN)/python benchmarks/commands.py
 
 # Python compiles what is imported, when it is; pip would compile all that is installed, which takes as long again.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt

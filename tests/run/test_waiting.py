@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import time
+from importlib import import_module
 
 import pytest
 
 from dongu import waiting
-from dongu.waiting import Waiting, shown_on
+from dongu.waiting import Waiting, loading, shown_on
 
 
 class Terminal(io.StringIO):
@@ -59,3 +61,26 @@ def test_nobody_who_did_not_ask_is_told(capsys: pytest.CaptureFixture[str]) -> N
     with shown_on(None), Waiting("tokenizing", 10, "rows"):
         time.sleep(0.05)
     assert "".join(capsys.readouterr()) == ""
+
+
+def test_the_garbage_collector_rests_while_libraries_load_and_passes_them_over_then() -> None:
+    gc.unfreeze()
+    try:
+        with loading():
+            assert not gc.isenabled()
+        with pytest.raises(ImportError), loading():
+            import_module("no_such_library")
+        assert gc.isenabled()
+        assert (frozen := gc.get_freeze_count()) > 10_000
+        later: list[list[int]] = [[] for _ in range(1000)]
+        with loading():
+            pass
+        assert gc.get_freeze_count() <= frozen  # what came later can be collected
+        gc.disable()
+        with loading():
+            pass
+        assert not gc.isenabled()  # somebody wants it so
+        assert len(later) == 1000
+    finally:
+        gc.enable()
+        gc.unfreeze()

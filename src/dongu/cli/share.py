@@ -47,8 +47,10 @@ def _eject(parsed: argparse.Namespace) -> None:
     if parsed.rows is not None:
         refuse_if_taken(parsed.rows)
     RunFolder(parsed.folder).check_parts(parsed.parts)
-    from dongu.eject.script import eject
     from dongu.files import write_file
+
+    with loading():
+        from dongu.eject.script import eject
 
     name = "train.py" if parsed.out is None else parsed.out.name
     script = eject(parsed.folder, name, parts=parsed.parts, rows=parsed.rows)

@@ -1,0 +1,194 @@
+"""The seconds of every command, and what it waits for, into docs/performance.md.
+
+    python benchmarks/commands.py [--data DATA] [--times 3]
+
+Without --data on the packaged demonstration. Two runs of a few updates are made first, on which the others work. Each
+call is a process of its own, in turns; the tables have medians. One more call of each counts its imports.
+`demo` is `train` and `predict`; `push` waits for the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dongu.demo.run import SPLITS, read_csv
+from pages import put_between
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+BEGIN, END = "<!-- commands: seconds -->", "<!-- /commands: seconds -->"
+COMMANDS = {  # {a} and {b} are runs, {stopped} one without its results, {new} a place with nothing in it
+    "`dongu --help`": "--help",
+    "`train --help`": "train --help",
+    "an option that there is not": "train {data} --learning-rat 1",
+    "`completion bash`": "completion bash",
+    "`quiz --json`": "quiz --json",
+    "`runs`": "runs {runs}",
+    "`report`": "report {a} --out {page}",
+    "`compare` of two runs": "compare {a} {b}",
+    "`inspect`": "inspect {data}",
+    "`eject`": "eject {a}",
+    "`prepare`": "prepare {data} --model minilm --out {new}",
+    "`predict` of one text": "predict {a} {texts}",
+    "`evaluate`, validation and test": "evaluate {a}",
+    "`train` of one update": "train {data} --model minilm --max-steps 1 --out {new}",
+    "`resume` of one update": "resume {stopped}",
+    "`verify`": "verify {a}",
+    "`export`": "export {a} --out {new}",
+    "`serve`, until it listens": "serve {a} --port 0 --json",
+    "`tune`, two trials of one update, one seed": (
+        "tune {data} --model minilm --max-steps 1 --trials 2 --seeds 1 --out {new}"
+    ),
+}
+SMALL = ["train", "--model", "minilm", "--max-steps", "8", "--save-steps", "4"]
+SERVED = "serve"  # does not end by itself: what it prints is that it listens
+IMPORT = re.compile(r"import time: +(\d+) \| +\d+ \| +(\w+)")
+PACKAGES = {
+    **dict.fromkeys(("torch", "sympy", "mpmath", "torchgen"), "PyTorch"),
+    **dict.fromkeys(("transformers", "tokenizers", "huggingface_hub", "accelerate", "regex"), "transformers"),
+    **dict.fromkeys(("scipy", "numpy"), "SciPy and NumPy"),
+    **dict.fromkeys(("datasets", "pandas", "pyarrow"), "datasets"),
+    "dongu": "dongu's modules",
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one call took."""
+
+    wall_s: float
+    cpu_s: float
+    stderr: str
+
+
+def call(words: list[str], **environment: str) -> Call:
+    """Run the command to its end; a server until it listens."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dongu", *words],
+            stdout=subprocess.PIPE if words[0] == SERVED else subprocess.DEVNULL,
+            stderr=errors,
+            env=os.environ | environment,
+        )
+        if process.stdout is not None:
+            process.stdout.readline()
+            wall_s = time.perf_counter() - started
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
+        else:
+            process.wait()
+            wall_s = time.perf_counter() - started
+        errors.seek(0)
+        said = errors.read()
+    if process.returncode not in (0, 2 if "--learning-rat" in words else 0, 143 if words[0] == SERVED else 0):
+        raise RuntimeError(f"dongu {' '.join(words)}: {said[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Call(wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, said)
+
+
+def imports_of(called: Call) -> Counter[str]:
+    """Microseconds by package, of a call with PYTHONPROFILEIMPORTTIME."""
+    found: Counter[str] = Counter()
+    for self_us, package in IMPORT.findall(called.stderr):
+        found[PACKAGES.get(package, "other modules")] += int(self_us)
+    return found
+
+
+def waits_for(called: Call) -> str:
+    """Where the time of that call went, the longest first; less than a tenth of it is not said."""
+    parts, whole = imports_of(called), int(1e6 * called.wall_s)
+    parts["its work"] = max(0, whole - parts.total())
+    return ", ".join(f"{what} {spent / whole:.0%}" for what, spent in parts.most_common() if spent >= whole / 10)
+
+
+def make_runs(folder: Path, data: str | None) -> dict[str, list[str]]:
+    """What stands in the braces of `COMMANDS`: the data, two runs of eight updates, a text for each column."""
+    if data is None:
+        data = str(folder / "data")
+        Path(data).mkdir()
+        for split in SPLITS:
+            (Path(data) / f"{split}.csv").write_bytes(read_csv(split))
+    runs = [str(folder / "runs" / name) for name in "ab"]
+    for seed, run in enumerate(runs):
+        call(
+            [
+                "train",
+                data,
+                *["--model", "minilm", "--max-steps", "8", "--save-steps", "4"],
+                "--seed",
+                str(seed),
+                "--out",
+                run,
+            ]
+        )
+    columns = json.loads(Path(runs[0], "run.json").read_bytes())["options"]["text_columns"]
+    places = {"data": [data], "runs": [str(folder / "runs")], "a": runs[:1], "b": runs[1:]}
+    return places | {"texts": [f"a text of {name}" for name in columns]}
+
+
+def words_of(command: str, places: Mapping[str, list[str]], new: Path) -> list[str]:
+    """The words of one call; `new` is a place with nothing in it."""
+    if "{stopped}" in command:
+        shutil.copytree(places["a"][0], new)
+        (new / "results.json").unlink()
+    known = {**places, "new": [str(new)], "page": [f"{new}.html"], "stopped": [str(new)]}
+    return [word for part in command.split() for word in (known[part[1:-1]] if part[0] == "{" else [part])]
+
+
+def measure(places: Mapping[str, list[str]], folder: Path, times: int, only: list[str]) -> str:
+    """The table of some commands, or of all."""
+    chosen = {name: words for name, words in COMMANDS.items() if not only or words.split()[0] in only}
+    load = os.getloadavg()[0]
+    calls: dict[str, list[Call]] = {name: [] for name in chosen}
+    for turn in range(times + 1):
+        for i, (name, command) in enumerate(chosen.items()):
+            one = call(words_of(command, places, folder / f"new-{turn}-{i}"))
+            if turn:  # the first fills the caches
+                calls[name].append(one)
+    lines = [
+        f"{len(os.sched_getaffinity(0))} cores, load average {load:.1f} before the calls, of {times} each the median.",
+        "",
+        "| command | seconds | processor seconds | imports | what it waits for |",
+        "| --- | --: | --: | --: | --- |",
+    ]
+    for i, (name, command) in enumerate(chosen.items()):
+        traced = call(words_of(command, places, folder / f"traced-{i}"), PYTHONPROFILEIMPORTTIME="1")
+        wall, processor = (statistics.median(getattr(one, key) for one in calls[name]) for key in ("wall_s", "cpu_s"))
+        imports = wall * imports_of(traced).total() / 1e6 / traced.wall_s
+        lines.append(f"| {name} | {wall:.2f} | {processor:.2f} | {imports:.2f} | {waits_for(traced)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="labelled data; without it those of the demonstration")
+    parser.add_argument("--times", type=int, default=3, help="calls of each command (3)")
+    parser.add_argument("--only", nargs="+", default=[], metavar="COMMAND", help="print these; the page stays as it is")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["DONGU_CACHE"] = str(Path(scratch, "tokens"))
+        table = measure(make_runs(Path(scratch), options.data), Path(scratch), options.times, options.only)
+    if options.only:
+        print(table)
+    else:
+        put_between(DOCUMENT, BEGIN, table, END)
+
+
+if __name__ == "__main__":
+    main()
