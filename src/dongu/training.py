@@ -45,7 +45,7 @@ def train(
         data: a folder, a file, a Hub name, or rows in memory; see `Loop`.
         overwrite: whether a run that is in the folder `out` is removed first.
         quiet: whether nothing is shown.
-        console: where it is shown; on standard output by default, in a notebook as a table.
+        console: where it is shown; on standard output by default.
         explain: the language in which the first steps are shown as a lesson, if they shall be.
         resume: whether the folder `out` may hold this very run: then it goes on, or gives what it came to.
         allow: what may differ then; see `resume`.

@@ -17,6 +17,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import estimator_checks
 
 import dongu
 from dongu.errors import DataError, UsageError
@@ -61,6 +62,29 @@ def test_frames_and_pairs(quick: dict[str, Any], tmp_path: Path) -> None:
     pairs = list(zip(frame["premise"], frame["label"], strict=True))
     assert np.array_equal(made.predict(frame), made.predict(pairs))
     assert {*made.predict(pairs)} <= {"yes", "no"}
+
+
+APPLY = (  # to a classifier of texts; of these `check_estimator` itself takes the first alone, the others draw numbers
+    "check_estimator_cloneable",
+    "check_estimator_tags_renamed",
+    "check_valid_tag_types",
+    "check_estimator_repr",
+    "check_no_attributes_set_in_init",
+    "check_parameters_default_constructible",
+    "check_mixin_order",
+    "check_get_params_invariance",
+    "check_set_params",
+    "check_estimators_unfitted",
+)
+
+
+@pytest.mark.filterwarnings("ignore:Can't test estimator:sklearn.exceptions.SkipTestWarning")
+def test_scikit_learns_own_checks(quick: dict[str, Any]) -> None:
+    made = dongu.TextClassifier(**quick)
+    checked = estimator_checks.check_estimator(made, on_fail="raise", on_skip=None)
+    assert [each["check_name"] for each in checked if each["status"] == "passed"] == [APPLY[0]]
+    for name in APPLY:
+        getattr(estimator_checks, name)("TextClassifier", made)
 
 
 @pytest.mark.exhaustive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
-from dongu.text import clock
+from dongu.text import WIDTH, clock
 from dongu.update import Step
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 PLAIN_ROWS = 10  # between the evaluations of a whole run, at most, where the output is no terminal
 PLAIN_SECONDS = 30.0  # between two of them, at least
+NOTEBOOK_SECONDS = 0.5  # between two states of a bar
 _WIDTH = 8  # columns of a number
 BAR = "{n_fmt}/{total_fmt} {bar} {desc}"
 
@@ -25,7 +27,7 @@ BAR = "{n_fmt}/{total_fmt} {bar} {desc}"
 class Progress:
     """A row an evaluation: its metrics beside the mean loss of the steps since the row before.
 
-    Between them a bar, or a few rows with speed and time left where the stream is no terminal.
+    Between them a bar, or a few rows with speed and time left where the stream is neither a terminal nor a notebook's.
     """
 
     def __init__(self, console: Console, total_steps: int, done: int, metrics: Sequence[str]) -> None:
@@ -38,9 +40,13 @@ class Progress:
         self._examples = 0
         self._seconds = 0.0  # of steps alone: evaluations and saves would make it the speed of something else
         self._losses: list[float] = []  # since the last row
-        terminal = console.enabled and console.stream.isatty()
-        bar = {"file": console.stream, "bar_format": BAR, "dynamic_ncols": True}
-        self._bar: Any = tqdm(total=total_steps, initial=done, **bar) if terminal else None
+        terminal, notebook = console.stream.isatty(), type(console.stream).__module__ == "ipykernel.iostream"
+        bar: dict[str, Any] = {"total": total_steps, "initial": done, "bar_format": BAR}
+        self._bar: Any = None
+        if console.enabled and terminal:
+            self._bar = tqdm(file=console.stream, dynamic_ncols=True, **bar)
+        elif console.enabled and notebook:
+            self._bar = _NotebookBar(file=io.StringIO(), ascii=False, ncols=WIDTH, mininterval=NOTEBOOK_SECONDS, **bar)
 
     def step(self, step: Step) -> None:
         """Show one update."""
@@ -93,3 +99,17 @@ class Progress:
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else "undefined"
+
+
+class _NotebookBar(tqdm):  # type: ignore[misc]
+    """A bar below the cell of a notebook: one output that is replaced, of which a saved notebook has the last state."""
+
+    def __init__(self, **options: Any) -> None:
+        from IPython.display import display
+
+        self._output = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        super().__init__(**options)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:  # noqa: ARG002 - it has one place
+        """Show the bar, or `msg`."""
+        self._output.update({"text/plain": str(self) if msg is None else msg}, raw=True)
