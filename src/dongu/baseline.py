@@ -33,7 +33,7 @@ def why_left_out(loop: Loop) -> str | None:
     train = loop.data.splits["train"]
     if train.targets is None or not len(train):
         return "the training rows have no labels"
-    if loop.data.prepared is not None:
+    if not loop.data.has_texts:
         return "the rows are prepared, and their texts are not kept"
     if len(train) > MOST_ROWS:
         return f"there are more than {MOST_ROWS:,} training rows"

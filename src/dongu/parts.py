@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,10 +33,9 @@ from dongu.consistency import (
 )
 from dongu.data.batches import TrainUpdates
 from dongu.data.collate import Collator
-from dongu.data.examples import Examples, TextData, read_examples
+from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
-from dongu.data.tokenized import Split, tokenized
-from dongu.data.tokens import check_known
+from dongu.data.tokenized import Split
 from dongu.data.weights import resolve_weights
 from dongu.engine.device import make_accelerator
 from dongu.engine.families import why_not
@@ -90,20 +88,15 @@ class Parts:
         self.accelerator = make_accelerator(config, has_own_model=self.given.model is not None)
         self.is_sharded = config.shard and self.accelerator.num_processes > 1
         self.not_sharded = None if self.is_sharded else "no: there is one process"  # or not layer by layer
-        if (prepared := self.data.prepared) is not None:
-            config = prepared.options(config)
-        config = self._make_model(config)
-        if prepared is not None:
-            prepared.check_model(self.model, self.tokenizer, config.model)
+        config = self._make_model(self.data.with_options(config))
+        self.data.check_model(self.model, self.tokenizer, config.model)
         self._fit_model(config)
         self.config = self._resolve(config)
         names, own = self.data.label_names, self.given.metrics
         self.metrics = MetricSet.of(self.data.task, names, self.data.hub_name, self.config.metric, own)
 
         with first_alone():  # the first one fills the token cache, the others read it
-            self.splits = {name: self._tokenize(name, examples) for name, examples in self.data.splits.items()}
-        if prepared is None:
-            check_known(self.splits["train"].tokens, self.tokenizer, self.data.splits["train"].origin)
+            self.splits = {name: self.data.split(name, self.tokenizer, self.config) for name in self.data.splits}
         self.loss, self.row_weights = make_loss(self.data, self.model, self.config, self.given, self.accelerator.device)
         self._begin_head()
         if self.accelerator.num_processes > 1:
@@ -153,7 +146,7 @@ class Parts:
         """What holds of this run, each `yes` or the reason why not."""
         why = self.fallback or ("--engine plain" if self.config.engine == "plain" else None)
         found = promises(self.given, why, self.config.precision, self.config.base_precision)
-        found |= {} if self.data.prepared is None else {"eject": "no: the texts of prepared rows are not kept"}
+        found |= {} if self.data.has_texts else {"eject": "no: the texts of prepared rows are not kept"}
         return found | ({"shard": self.not_sharded or "yes"} if self.config.shard else {})
 
     def _make_model(self, config: RunConfig) -> RunConfig:
@@ -383,12 +376,6 @@ class Parts:
                 "threads": torch.get_num_threads(),
             }
         )
-
-    def _tokenize(self, name: str, examples: Examples) -> Split:
-        if self.data.prepared is not None:
-            return self.data.prepared.split(name, examples)
-        texts: Sequence[Sequence[str]] = examples.texts
-        return tokenized(self.tokenizer, texts, self.config, name, examples.ids, examples.targets, examples.columns)
 
 
 def _ordered(order: Any, split: Split, seed: int, epoch: int) -> Any:

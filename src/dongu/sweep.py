@@ -10,7 +10,7 @@ from typing import Any
 
 from dongu import launch
 from dongu.config import LOWER_IS_BETTER, RunConfig, make_config, option_flag
-from dongu.data.examples import digest_of, read_examples
+from dongu.data.examples import TextData, digest_of, read_examples
 from dongu.data.sources import Source
 from dongu.doctor.overview import describe_data
 from dongu.errors import StoppedError, UsageError
@@ -88,14 +88,10 @@ def train_runs(
     first = next(iter(runs.values()))
     out = Path(first.out or f"runs/{source.name}")
     folders = {name: RunFolder(out / name) for name in runs}
-    begun = {name for name, folder in folders.items() if folder.record.exists()}
-    done = {name: folder for name, folder in folders.items() if name in begun and folder.is_finished}
+    done = {name: folder for name, folder in folders.items() if folder.record.exists() and folder.is_finished}
     _refuse_other_use(out, first, option, summary)
-    for name, config in runs.items():
-        if folders[name].path.is_symlink():
-            raise UsageError("is a link", where=str(folders[name].path), hint="remove it, or choose another --out")
-        if name in begun:
-            _refuse_other_rows(folders[name], source, config)
+    for name, folder in folders.items():
+        _refuse_other_rows(folder, source, runs[name])
     main = launch.rank() == 0
     given = {name: value for name, value in options.items() if name not in {*GIVEN_ONCE, option}}
 
@@ -112,24 +108,35 @@ def train_runs(
             console.line(f"{said} is finished, in {folder.path}")
             continue
         console.line(f"{said}, {number} of {len(runs)}")
-        data = read_examples(source, config)  # each holds out its own rows
+        own = {option: getattr(config, option), "strict": first.strict, "out": str(folder.path)}
         try:
-            if name in begun:
-                resume(folder.path, data, console=console, parts=parts, **given)
-            else:
-                console.fields(describe_data(data))
-                own = {option: getattr(config, option), "strict": first.strict, "out": str(folder.path)}
-                train(data, console=console, parts=parts, **{**given, **own})
+            _train_or_go_on(folder, read_examples(source, config), given, own, console, parts)  # its own rows held out
             done[name] = folder
-        except StoppedError as error:
-            error.hint = "its state is saved; the same command goes on with it"
-            raise
         finally:
             if main and folder.path.exists():
                 content = summed()
         console.line()
         gc.collect()  # what the last loop still holds of the device is wanted by the next one
     return out, content or (summed() if main else {})
+
+
+def _train_or_go_on(
+    folder: RunFolder,
+    data: TextData,
+    given: Mapping[str, Any],
+    own: Mapping[str, Any],
+    console: Console,
+    parts: Path | None,
+) -> None:
+    try:
+        if folder.record.exists():
+            resume(folder.path, data, console=console, parts=parts, **given)
+        else:
+            console.fields(describe_data(data))
+            train(data, console=console, parts=parts, **{**given, **own})
+    except StoppedError as error:
+        error.hint = "its state is saved; the same command goes on with it"
+        raise
 
 
 def summarize(folders: Mapping[str, RunFolder], _: RunConfig) -> dict[str, Any]:
@@ -202,6 +209,10 @@ def _refuse_other_use(out: Path, config: RunConfig, option: str, summary: str) -
 
 
 def _refuse_other_rows(folder: RunFolder, source: Source, config: RunConfig) -> None:
+    if folder.path.is_symlink():
+        raise UsageError("is a link", where=str(folder.path), hint="remove it, or choose another --out")
+    if not folder.record.exists():
+        return
     record = folder.read_record()
     was = {name: entry["texts"] for name, entry in record["data"].items()}
     now = read_examples(source, config).in_order_of(record["label_names"]).splits

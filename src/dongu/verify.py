@@ -144,8 +144,8 @@ def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
     found = list(differences(was, identity(loop), loop, str(where)))
     if any(difference.name for difference in found):
         raise _Broken("; ".join(difference.text for difference in found))
-    read = "" if loop.data.prepared is None else f"; {loop.data.prepared.look_through()}"
-    for name, examples in loop.data.splits.items() if loop.data.prepared is None else ():
+    read = loop.data.look_through()
+    for name, examples in loop.data.splits.items() if loop.data.has_texts else ():
         split, texts = loop.splits[name], examples.texts
         anew = tokenized(loop.tokenizer, texts, loop.config, name, examples.ids, cache=False)
         pieces = split.windows if anew.windows is None else anew.windows
@@ -155,7 +155,7 @@ def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
     changes = "".join(f"; changed at step {change['step']:,}" for change in record.get("changes", ()))
     harmless = "".join(f"; {difference.text}" for difference in found)
     same = "rows, options, starting weights, versions and hardware are what they were"
-    return f"{rows:,} {same}{harmless}{changes}{read}"
+    return f"{rows:,} {same}{harmless}{changes}{read and f'; {read}'}"
 
 
 def _replay(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mapping[Path, RunState]) -> str:

@@ -13,10 +13,11 @@ import pytest
 
 from dongu.config import make_config
 from dongu.data.columns import choose_columns, named_parts
-from dongu.data.examples import TextData, label_counts, read_examples
+from dongu.data.examples import TextData, read_examples
 from dongu.data.holdout import hold_out
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table
+from dongu.data.weights import label_counts
 from dongu.errors import DataError
 
 

@@ -17,7 +17,6 @@ import dongu
 from conftest import cut_off_in_step
 from dongu.cli.main import run
 from dongu.config import make_config
-from dongu.data import examples as examples_module
 from dongu.data import order as order_module
 from dongu.data import shards as shards_module
 from dongu.data.columns import Columns
@@ -247,7 +246,7 @@ def test_no_array_of_all_rows_is_in_memory(
     tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(order_module, "WINDOW_BLOCKS", 2)
-    monkeypatch.setattr(examples_module, "COUNTED_ROWS", 1000)
+    monkeypatch.setattr("dongu.data.weights.COUNTED_ROWS", 1000)
     monkeypatch.setattr("dongu.run.need.LOOKED_UPDATES", 100)
 
     def made(tokenizer: Any, examples: Examples, *_: Any) -> Iterator[Tokens]:

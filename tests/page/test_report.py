@@ -483,7 +483,7 @@ class Texts:
 
 def hostile_page(run: Path, folder: Path, words: Callable[[int], str]) -> bytes:
     copy = Path(shutil.copytree(run, folder, ignore=shutil.ignore_patterns("checkpoints", "model")))
-    data: Any = type("Data", (), {"splits": dict.fromkeys(("train", "validation"), Texts(words)), "prepared": None})
+    data: Any = type("Data", (), {"splits": dict.fromkeys(("train", "validation"), Texts(words)), "has_texts": True})
     return make_report(infect(copy, words), data)
 
 

@@ -16,8 +16,9 @@ import torch
 import dongu
 from dongu.cli.main import run
 from dongu.config import make_config
-from dongu.data.examples import TextData, label_counts, read_examples
+from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
+from dongu.data.weights import label_counts
 from dongu.errors import DataError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import constant_answer, verdict

@@ -267,7 +267,7 @@ def _texts(runs: Sequence[FinishedRun], split: str, rows: set[int]) -> tuple[dic
         examples = data.splits.get(split)
     except InputError as error:
         return {}, " ".join(str(error).splitlines())
-    if data.prepared is not None:
+    if not data.has_texts:
         return {}, f"{config.data} has no texts"
     if examples is None or digest_of(examples) != runs[0].fingerprint(split):
         return {}, f"{config.data} holds other rows now"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -36,20 +36,12 @@ from dongu.data.labels import (
 )
 from dongu.data.shares import SAID, share_columns, soft_splits, with_shares
 from dongu.data.sources import Source
-from dongu.data.splits import CUT_SPLITS, column_of_name, cut, group_codes, shares_of
+from dongu.data.splits import CUT_SPLITS, cut, groups_of, shares_of
 from dongu.data.table import BadRow, Cell, Table, place_of
+from dongu.data.tokenized import Split, tokenized
+from dongu.data.tokens import check_known
 from dongu.errors import DataError, UsageError
 from dongu.text import counted, listed
-
-if TYPE_CHECKING:
-    from dongu.data.prepared import Prepared
-
-COUNTED_ROWS = 1 << 20  # at a time
-GROUP_COLUMNS = {  # that a split by rows may part, in lower case
-    "user", "user_id", "userid", "author", "author_id", "customer", "customer_id", "patient", "patient_id", "speaker",
-    "speaker_id", "subject_id", "session_id", "conversation_id", "thread_id", "document_id", "doc_id", "group",
-    "group_id",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,12 +105,36 @@ class TextData:
     without_text: int = 0  # rows that were left out for that, of all splits
     joined: tuple[str, ...] = ()  # rare classes that are `other`
     dropped: tuple[BadRow, ...] = ()
-    prepared: Prepared | None = None  # where they lie, if they are tokenized already; then there are no texts
+    has_texts: ClassVar[bool] = True  # rows that are tokenized already have none
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of what a model answers: the labels, or the label column where that is a number."""
         return (self.columns.label,) if self.task in NUMBERS else self.label_names
+
+    def with_options(self, config: RunConfig) -> RunConfig:
+        """The options of a run, with those that the rows have decided."""
+        return config
+
+    def check_model(self, model: Any, tokenizer: Any, name: str) -> None:
+        """Have rows that are tokenized already held against what the model of this name can read."""
+
+    def split(self, name: str, tokenizer: Any, config: RunConfig) -> Split:
+        """A split as a model reads it, with the tokens that the cache has.
+
+        Raises:
+            UsageError: pairs have no windows, and are cut at one end.
+            DataError: the tokenizer knows no token of most rows.
+        """
+        rows = self.splits[name]
+        split = tokenized(tokenizer, rows.texts, config, name, rows.ids, rows.targets, rows.columns)
+        if name == "train":
+            check_known(split.tokens, tokenizer, rows.origin)
+        return split
+
+    def look_through(self) -> str:
+        """Read what a run reads only when it comes to it, and say how much there is."""
+        return ""
 
     def in_order_of(self, names: Sequence[str]) -> TextData:
         """The same rows with class ids in the order of these names, where they are the data's own; else as they are."""
@@ -172,7 +188,7 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
         name: _examples(table, columns, task, names, config.columns, hidden_allowed=name in kept.hidden)
         for name, table in tables.items()
     }
-    for column, codes in _groups(tables, config.group_column).items():
+    for column, codes in groups_of(tables, config.group_column).items():
         for name, split in splits.items():
             splits[name] = replace(split, groups={**split.groups, column: codes[name]})
     parted = cut(splits["train"], tables["train"], config, task, names, shares_of(config, splits))
@@ -349,24 +365,6 @@ def _examples(
     )
 
 
-def _groups(tables: Mapping[str, Table], asked: str | None) -> dict[str, dict[str, np.ndarray]]:
-    """By column, the group of each row of each split: of the column that was asked for, or of one that looks like it.
-
-    Raises:
-        DataError: train has no such column.
-    """
-    train = tables["train"]
-    names = [asked] if asked else [name for name in train.columns if name.casefold() in GROUP_COLUMNS]
-    found = {}
-    for name in names:
-        codes: dict[str, int] = {}
-        column = column_of_name(train, name)
-        found[name] = {
-            split: group_codes(table.columns.get(column, [None] * len(table)), codes) for split, table in tables.items()
-        }
-    return found
-
-
 def digest_of(examples: Examples) -> str:
     """Texts, targets and row numbers of a split as it was read."""
     if examples.digest is not None:
@@ -383,18 +381,3 @@ def digest_of(examples: Examples) -> str:
     for name, numbers in examples.columns.items():
         digest.update(name.encode() + numbers.tobytes())
     return digest.hexdigest()
-
-
-def count_classes(targets: np.ndarray, classes: int) -> np.ndarray:
-    """Rows of each class, (classes,); NumPy would copy targets, (rows,), that are mapped, and so cannot be written."""
-    parts = (targets[start : start + COUNTED_ROWS] for start in range(0, len(targets), COUNTED_ROWS))
-    return np.asarray(sum((np.bincount(part, minlength=classes) for part in parts), np.zeros(classes, np.int64)))
-
-
-def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:
-    """Rows of each class, in the order of the names."""
-    if examples.targets is None:
-        return dict.fromkeys(names, 0)
-    several = examples.targets.ndim == 2
-    counts = examples.targets.sum(0) if several else count_classes(examples.targets, len(names))
-    return {name: int(count) for name, count in zip(names, counts, strict=True)}

@@ -56,17 +56,35 @@ def hold_out(
     strata = strata_of(targets, task)
     kinds, counts = np.unique(strata, return_counts=True)
     if strict and task == "single-label" and counts.min() < 2:
-        name = names[int(kinds[counts < 2][0])]
-        what = f"the label `{shortened(name)}` has 1 row: it cannot be both learnt and held out"
-        hint = "add rows of it, give a folder with a validation file, or --rare join=2"
-        if len(names) > MANY_CLASSES:
-            what, hint = f"{what} ({len(names):,} labels in all)", "is --label-column right?"
-        raise DataError(what, where=origin, hint=hint)
-    first, random = first_copies(texts), np.random.default_rng([seed, salt])
-    copies = np.bincount(first)
+        raise _of_one_row(names[int(kinds[counts < 2][0])], len(names), origin)
+    random = np.random.default_rng([seed, salt])
     parts = [random.permutation(np.flatnonzero(strata == kind)) for kind in kinds]
     wanted = [min(max(1, round(len(part) * share)), len(part) - 1) for part in parts]  # of an outlier: none
-    held: np.ndarray = np.zeros(len(targets), dtype=bool)
+    held = _drawn(first_copies(texts), parts, wanted)
+    if not held.any():
+        raise DataError("there are too few rows to hold some out", where=origin, hint="add rows, or a validation file")
+    return held
+
+
+def _of_one_row(name: str, count: int, origin: str) -> DataError:
+    """Of so many labels one that has a single row."""
+    what = f"the label `{shortened(name)}` has 1 row: it cannot be both learnt and held out"
+    hint = "add rows of it, give a folder with a validation file, or --rare join=2"
+    if count > MANY_CLASSES:
+        what, hint = f"{what} ({count:,} labels in all)", "is --label-column right?"
+    return DataError(what, where=origin, hint=hint)
+
+
+def _drawn(first: np.ndarray, parts: Sequence[np.ndarray], wanted: Sequence[int]) -> np.ndarray:
+    """True for the rows held out, (rows,): whole texts of each part, or where it has too few of them single rows.
+
+    Args:
+        first: the first row of the same text, of each row.
+        parts: the rows of each stratum, in the order of the draw.
+        wanted: of them.
+    """
+    copies = np.bincount(first)
+    held: np.ndarray = np.zeros(len(first), dtype=bool)
     for part, left in zip(parts, wanted, strict=True):
         heads = part[first[part] == part]  # a row of each text, which counts where its first one does
         for row, rows in zip(heads.tolist(), copies[heads].tolist(), strict=True):
@@ -77,8 +95,6 @@ def hold_out(
     for part, number in zip(parts, wanted, strict=True):
         if number and held[part].all() == held[part].any():
             held[part] = np.arange(len(part)) < number
-    if not held.any():
-        raise DataError("there are too few rows to hold some out", where=origin, hint="add rows, or a validation file")
     return held
 
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -224,18 +224,18 @@ class Files:
         raise DataError(what, where=self._where, hint=AGAIN)
 
 
-@dataclass(frozen=True)
-class Prepared:
+@dataclass(frozen=True, kw_only=True)
+class PreparedData(TextData):
     """An open folder of prepared rows."""
 
+    has_texts: ClassVar[bool] = False
     folder: Path
     manifest: Manifest
     files: Mapping[str, Files]
     tokens: Mapping[str, PreparedTokens]
 
-    def options(self, config: RunConfig) -> RunConfig:
-        """The options of a run with those that say what the rows are.
-
+    def with_options(self, config: RunConfig) -> RunConfig:
+        """
         Raises:
             UsageError: one is given, and the rows were prepared with another.
         """
@@ -250,8 +250,7 @@ class Prepared:
         return RunConfig(**given | decided)
 
     def check_model(self, model: Any, tokenizer: Any, name: str) -> None:
-        """Have the rows held against what the model of this name can read.
-
+        """
         Raises:
             ModelError: the tokens are those of another tokenizer.
         """
@@ -263,14 +262,13 @@ class Prepared:
         for files in self.files.values():
             files.types_below = getattr(model.config, "type_vocab_size", None) or files.types_below
 
-    def split(self, name: str, examples: Examples) -> Split:
-        """A split as the model reads it."""
-        block_rows = self.manifest.block_rows
-        return Split(name, examples.ids, self.tokens[name], examples.targets, examples.columns, block_rows=block_rows)
+    def split(self, name: str, tokenizer: Any, config: RunConfig) -> Split:  # noqa: ARG002 - of which they are
+        """The tokens as they lie there."""
+        rows, block_rows = self.splits[name], self.manifest.block_rows
+        return Split(name, rows.ids, self.tokens[name], rows.targets, rows.columns, block_rows=block_rows)
 
     def look_through(self) -> str:
-        """Read every block, and say how much there is.
-
+        """
         Raises:
             DataError: one does not hold what was written.
         """
@@ -292,10 +290,8 @@ def open_prepared(folder: Path, place: str | None, config: RunConfig) -> TextDat
     """
     manifest = _read_manifest(folder)
     files = {name: Files(folder, name, shard, manifest) for name, shard in manifest.splits.items()}
-    prepared = Prepared(folder, manifest, files, {name: each.tokens() for name, each in files.items()})
-    prepared.options(config)
     said = f"prepared for the tokenizer of {manifest.model}; the texts are not kept, so what the data doctor, the bag"
-    return TextData(
+    data = PreparedData(
         name=manifest.name,
         place=place,
         hub_name=manifest.hub_name,
@@ -312,8 +308,13 @@ def open_prepared(folder: Path, place: str | None, config: RunConfig) -> TextDat
         without_text=manifest.without_text,
         joined=manifest.joined,
         dropped=tuple(BadRow(where, what) for where, what in manifest.dropped),
-        prepared=prepared,
+        folder=folder,
+        manifest=manifest,
+        files=files,
+        tokens={name: each.tokens() for name, each in files.items()},
     )
+    data.with_options(config)
+    return data
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -52,13 +52,32 @@ def prepare(
         StorageError: there is no room.
         WorkerError: one of the processes has ended.
     """
-    if data.prepared is not None:
+    if not data.has_texts:
         raise UsageError("is prepared already", where=str(data.place), hint="give the data that it was prepared from")
     if config.long == "windows":
         raise UsageError("has several windows a row", where="--long windows", hint="give another, or train on DATA")
+    manifest = _described(data, tokenizer, config, block_rows)
+    with replace_folder(out) as folder:
+        splits = {}
+        for name, examples in data.splits.items():
+            tokens = _tokenized(tokenizer, examples, config, block_rows, processes)
+            with Waiting(f"tokenizing {name}", len(examples), "rows") as wait:
+                splits[name] = write_shard(folder, name, examples, tokens, wait)
+            if name == "train":
+                written = Files(folder, name, splits[name], manifest).tokens()
+                check_known(written, tokenizer, examples.origin)
+        manifest = manifest.model_copy(update={"splits": splits})
+        digest = hashlib.sha256(manifest.content().encode()).hexdigest()
+        manifest = manifest.model_copy(update={"sha256": digest})
+        disk.write(folder / PREPARED, manifest.model_dump_json().encode() + b"\n")
+    return manifest
+
+
+def _described(data: TextData, tokenizer: Any, config: RunConfig, block_rows: int) -> Manifest:
+    """What the rows are, before any is written."""
     named = {name: option for name, option in config.model_dump(mode="json").items() if name in DECIDED}
     options = named | {"text_columns": [*data.columns.texts], "label_column": data.columns.label, "task": data.task}
-    manifest = Manifest(
+    return Manifest(
         model=config.tokenizer or config.model,
         tokenizer=digest_of_tokenizer(tokenizer),
         vocabulary=len(tokenizer),
@@ -81,20 +100,6 @@ def prepare(
         said=data.said,
         splits={},
     )
-    with replace_folder(out) as folder:
-        splits = {}
-        for name, examples in data.splits.items():
-            tokens = _tokenized(tokenizer, examples, config, block_rows, processes)
-            with Waiting(f"tokenizing {name}", len(examples), "rows") as wait:
-                splits[name] = write_shard(folder, name, examples, tokens, wait)
-            if name == "train":
-                written = Files(folder, name, splits[name], manifest).tokens()
-                check_known(written, tokenizer, examples.origin)
-        manifest = manifest.model_copy(update={"splits": splits})
-        digest = hashlib.sha256(manifest.content().encode()).hexdigest()
-        manifest = manifest.model_copy(update={"sha256": digest})
-        disk.write(folder / PREPARED, manifest.model_dump_json().encode() + b"\n")
-    return manifest
 
 
 def write_shard(folder: Path, name: str, examples: Examples, blocks: Iterable[Tokens], wait: Waiting) -> Shard:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from dongu.data.examples import Examples
 
 CUT_SPLITS = ("train", "validation", "test")
+GROUP_COLUMNS = {  # that a split by rows may part, in lower case
+    "user", "user_id", "userid", "author", "author_id", "customer", "customer_id", "patient", "patient_id", "speaker",
+    "speaker_id", "subject_id", "session_id", "conversation_id", "thread_id", "document_id", "doc_id", "group",
+    "group_id",
+}  # fmt: skip
 
 
 def shares_of(config: RunConfig, present: Iterable[str]) -> dict[str, float]:
@@ -114,6 +119,24 @@ def column_of_name(table: Table, name: str) -> str:
         return parts[0]
     hint = f"the columns are: {', '.join(table.columns)}"
     raise DataError(f"there is no column `{name}`", where=table.origin, hint=hint)
+
+
+def groups_of(tables: Mapping[str, Table], asked: str | None) -> dict[str, dict[str, np.ndarray]]:
+    """By column, the group of each row of each split: of the column that was asked for, or of one that looks like it.
+
+    Raises:
+        DataError: train has no such column.
+    """
+    train = tables["train"]
+    names = [asked] if asked else [name for name in train.columns if name.casefold() in GROUP_COLUMNS]
+    found = {}
+    for name in names:
+        codes: dict[str, int] = {}
+        column = column_of_name(train, name)
+        found[name] = {
+            split: group_codes(table.columns.get(column, [None] * len(table)), codes) for split, table in tables.items()
+        }
+    return found
 
 
 def group_codes(cells: Sequence[Cell], codes: dict[str, int]) -> np.ndarray:

@@ -1,14 +1,32 @@
-"""How much each class counts in the loss."""
+"""How many rows each class has, and how much it counts in the loss."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 import numpy as np
 
 from dongu.config import RunConfig
-from dongu.data.examples import TextData, label_counts
+from dongu.data.examples import Examples, TextData
 from dongu.errors import UsageError
+
+COUNTED_ROWS = 1 << 20  # at a time
+
+
+def count_classes(targets: np.ndarray, classes: int) -> np.ndarray:
+    """Rows of each class, (classes,); NumPy would copy targets, (rows,), that are mapped, and so cannot be written."""
+    parts = (targets[start : start + COUNTED_ROWS] for start in range(0, len(targets), COUNTED_ROWS))
+    return np.asarray(sum((np.bincount(part, minlength=classes) for part in parts), np.zeros(classes, np.int64)))
+
+
+def label_counts(examples: Examples, names: Sequence[str]) -> dict[str, int]:
+    """Rows of each class, in the order of the names."""
+    if examples.targets is None:
+        return dict.fromkeys(names, 0)
+    several = examples.targets.ndim == 2
+    counts = examples.targets.sum(0) if several else count_classes(examples.targets, len(names))
+    return {name: int(count) for name, count in zip(names, counts, strict=True)}
 
 
 def resolve_weights(config: RunConfig, data: TextData) -> dict[str, float] | None:

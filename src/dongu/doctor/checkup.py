@@ -64,8 +64,8 @@ def inspected(checkup: Checkup) -> dict[str, Any]:
 
 
 def examine(data: TextData, lengths: Mapping[str, Lengths]) -> list[Finding]:
-    """Everything that can be found in data that training accepts, worst first; of prepared rows by their labels."""
-    if data.prepared is not None:
+    """Everything that can be found in data that training accepts, worst first; without texts, by the labels."""
+    if not data.has_texts:
         return worst_first(check_classes(data))
     rows = sum(map(len, data.splits.values()))
     with Waiting(f"looking at {counted(rows, 'row')}"):
@@ -89,7 +89,7 @@ def check_up(source: Source, config: RunConfig) -> Checkup:
     """
     if source.prepared is not None:
         data = read_examples(source, config)
-        read_as = (*data.said, data.prepared.look_through() if data.prepared else "")
+        read_as = (*data.said, data.look_through())
         return Checkup(examine(data, {}), replace(data, said=read_as), {}, config=config, read_as=read_as)
     usable = set_aside(source, columns_of(source, config), config)
     if not all(len(table) for table in usable.source.splits.values()):

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from dongu.config import NUMBERS, RunConfig
-from dongu.data.examples import Examples, TextData, label_counts
+from dongu.data.examples import Examples, TextData
 from dongu.data.labels import OTHER
+from dongu.data.weights import label_counts
 from dongu.doctor.lengths import Lengths
 from dongu.text import NAMES, counted, listed, percent
 

@@ -30,10 +30,10 @@ def checkup_lines(checkup: Checkup, config: RunConfig) -> Iterator[str]:
         yield from _paragraph(finding)
         yield ""
     looked = "Nothing else was looked for, for no rows are left that training could use."
-    if checkup.data is not None and checkup.data.prepared is not None:
-        looked = "Looked for look-alike, rare and missing classes alone: the texts are not kept."
-    elif checkup.data is not None:
+    if checkup.data is not None:
         looked = f"{LOOKED_FOR}{', and truncation' if checkup.lengths else ''}."
+        if not checkup.data.has_texts:
+            looked = "Looked for look-alike, rare and missing classes alone: the texts are not kept."
     yield from wrapped(looked)
     if (error := checkup.no_lengths) is not None:
         missing = f"Not looked at: lengths, truncation and padding, for {error.where} {error.what} ({error.hint})."

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from dongu.config import DEFAULT_THRESHOLD, LOWER_IS_BETTER, NUMBERS, Task
-from dongu.data.examples import count_classes
+from dongu.data.weights import count_classes
 from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import BINS, binned_error, bins_of
 from dongu.judge.classes import Share, f1_of

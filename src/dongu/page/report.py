@@ -58,7 +58,7 @@ def make_report(folder: RunFolder, data: TextData | None, results: Mapping[str, 
     Raises:
         InputError: as `write_report`.
     """
-    data = None if data is None or data.prepared is not None else data
+    data = data if data is not None and data.has_texts else None
     trace = read_trace(folder, results)
     style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

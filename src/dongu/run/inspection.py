@@ -59,7 +59,7 @@ def inspection(loop: Loop, folder: RunFolder) -> str:
 
 def findings_of(loop: Loop) -> list[Finding]:
     """What the data doctor says about the rows of a loop, which are tokenized already."""
-    if loop.data.prepared is not None:
+    if not loop.data.has_texts:
         return examine(loop.data, {})
     tokenizer, limit = loop.tokenizer.backend_tokenizer, usual_length(loop.model, loop.tokenizer)
     lengths = {
