@@ -52,7 +52,7 @@ BEGIN, END = "<!-- scale: table -->", "<!-- /scale: table -->"
 SIZES = (10_000, 100_000, 1_000_000)
 ANSWERED_ROWS = 1_000_000  # at most: each is a forward pass
 SEED = 42
-FORMATS = ("csv", "tsv", "jsonl", "json", "csv.gz", "parquet")  # that --formats reads
+FORMATS = ("csv", "tsv", "jsonl", "json", "txt", "csv.gz", "parquet")  # that --formats reads
 PREPARED_SIZES = (1_000_000, 10_000_000)
 TOKENIZED_ROWS = 100_000  # by one process, and by two
 PREPARED_BEGIN, PREPARED_END = "<!-- scale: prepared -->", "<!-- /scale: prepared -->"
@@ -236,6 +236,9 @@ def measure_formats(rows: int, folder: Path) -> None:
             options = arrow_csv.WriteOptions(delimiter="\t" if kind == "tsv" else ",", quoting_style="needed")
             with pa.output_stream(data, compression="gzip" if kind == "csv.gz" else None) as stream:
                 arrow_csv.write_csv(table, stream, options)
+        elif kind == "txt":  # of fastText
+            with data.open("w", encoding="utf-8") as file:
+                file.writelines(f"__label__{row['label']} {row['text']}\n" for row in table.to_pylist())
         else:
             objects = (json.dumps(row) for batch in table.to_batches(1 << 14) for row in batch.to_pylist())
             with data.open("w", encoding="utf-8") as file:
