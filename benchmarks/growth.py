@@ -10,9 +10,9 @@ people use. A series is a process of its own that goes from small to large, so t
 the point just measured. The numbers go to benchmarks/out/growth.json, the plot to docs/growth.svg, the slopes to
 docs/performance.md.
 
-`--far` runs in fp32, one thread a process. Its rows are of 32 to 8,192 tokens, for a random ModernBERT of 4 layers in
-each of which a token sees 64 on either side; and 1, 2 and 4 processes share the machine under torchrun, 8 rows of 64
-tokens each.
+`--far` runs in fp32. Its rows are of 32 to 8,192 tokens, for a random ModernBERT of 4 layers in each of which a token
+sees 64 on either side, on one thread; and 1, 2 and 4 processes share the machine under torchrun, 8 rows of 64 tokens
+for each of their threads.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ DOCUMENT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- growth: slopes -->", "<!-- /growth: slopes -->"
 FAR_OUTPUT, FAR_PLOT = OUTPUT.with_name("growth-far.json"), PLOT.with_name("growth-far.svg")
 FAR_BEGIN, FAR_END = "<!-- growth: far -->", "<!-- /growth: far -->"
-LENGTHS, PROCESSES = [32, 128, 512, 2048, 8192], [1, 2, 4]
+LENGTHS = [32, 128, 512, 2048, 8192]
+PROCESSES = [(1, 1), (1, 2), (2, 1), (4, 1)]  # and threads of each
 
 SHAPES = {"6 × 384": (6, 384), "12 × 384": (12, 384), "8 × 512": (8, 512), "12 × 768": (12, 768)}  # layers, hidden
 USUAL = {"batch": 8, "length": 64, "model": "6 × 384"}
@@ -135,14 +136,15 @@ def make_windowed(folder: Path) -> str:
     return str(folder)
 
 
-def measure_steps(model: str, length: int, batch: int, steps: int) -> dict[str, float]:
+def measure_steps(model: str, length: int, batch: int, steps: int, threads: int) -> dict[str, float]:
     """Seconds of a step after the first, and the tokens of it, of all processes together."""
     import dongu
 
     words = " ".join(["word"] * (length - 2))  # between the two special tokens
     rows = [{"text": words, "label": "yes" if i % 2 else "no"} for i in range(batch * (steps + 1))]
     splits = {"train": rows, "validation": rows[:2]}
-    loop = dongu.Loop(splits, model=model, batch_size=batch, epochs=1, threads=1, recipe="original", max_length=length)
+    options: dict[str, Any] = {"batch_size": batch, "epochs": 1, "threads": threads, "max_length": length}
+    loop = dongu.Loop(splits, model=model, recipe="original", **options)
     seconds, started = [], time.perf_counter()
     for step in loop:
         seconds.append(time.perf_counter() - started)
@@ -157,12 +159,13 @@ def measure_far() -> dict[str, list[dict[str, Any]]]:
     with tempfile.TemporaryDirectory() as folder:
         windowed, usual = make_windowed(Path(folder) / "windowed"), make_model(USUAL["model"], Path(folder))
         for length in LENGTHS:
-            command = [sys.executable, __file__, "--steps-of", windowed, str(length), "2", "4"]
+            command = [sys.executable, __file__, "--steps-of", windowed, str(length), "2", "4", "1"]
             found["lengths"].append({"value": length, **last_answer(command)})
-        for processes in PROCESSES:
+        for processes, threads in PROCESSES:
             launch = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone", __file__]
-            command = [sys.executable, *launch, "--steps-of", usual, "64", str(8 * processes), "8"]
-            found["processes"].append({"value": processes, **last_answer(command)})
+            numbers = ["64", str(8 * processes * threads), "8", str(threads)]
+            answer = last_answer([sys.executable, *launch, "--steps-of", usual, *numbers])
+            found["processes"].append({"value": processes, "threads": threads, **answer})
     return found
 
 
@@ -170,7 +173,7 @@ def last_answer(command: list[str]) -> dict[str, Any]:
     """The line of JSON that a command writes."""
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     answer: dict[str, Any] = json.loads([line for line in lines if line.startswith("{")][-1])
-    print(*command[-4:], answer, flush=True)
+    print(*command[-5:], answer, flush=True)
     return answer
 
 
@@ -193,7 +196,8 @@ def draw_far(found: dict[str, list[dict[str, Any]]]) -> None:
         axis.set_xlabel("tokens a row, each sees 64 on either side")
         axis.set_xticks(x, [f"{value:,}" for value in x])
         axis.minorticks_off()
-    points, x = found["processes"], [point["value"] for point in found["processes"]]
+    points = [point for point in found["processes"] if point["threads"] == 1]
+    x = [point["value"] for point in points]
     rates = [point["tokens"] / point["seconds"] for point in points]
     process_axis.plot(x, rates, "o-", markersize=4)
     limit = [rates[0] * min(value, point["cores"]) for value, point in zip(x, points, strict=True)]
@@ -218,14 +222,15 @@ def write_far(found: dict[str, list[dict[str, Any]]]) -> None:
             power = f"{math.log(point['seconds'] / before['seconds']) / math.log(point['value'] / before['value']):.2f}"
         lines.append(f"| {point['value']:,} | {point['seconds']:.2f} | {power} | {point['peak_kib'] / 2**20:.2f} |")
         before = point
-    lines += ["", "| processes | tokens a second | of one process's, for each core used |", "| --: | --: | --: |"]
+    lines += ["", "| processes | threads of each | tokens a second | of one's, for each core used |"]
+    lines.append("| --: | --: | --: | --: |")
     one = found["processes"][0]["tokens"] / found["processes"][0]["seconds"]
     for point in found["processes"]:
         rate = point["tokens"] / point["seconds"]
-        share = rate / one / min(point["value"], point["cores"])
-        lines.append(f"| {point['value']} | {rate:,.0f} | {share:.2f} |")
+        share = rate / one / min(point["value"] * point["threads"], point["cores"])
+        lines.append(f"| {point['value']} | {point['threads']} | {rate:,.0f} | {share:.2f} |")
     processor = found["lengths"][0]["processor"]
-    lines += ["", f"fp32, one thread a process, on {found['processes'][0]['cores']} cores of an {processor}."]
+    lines += ["", f"fp32, on {found['processes'][0]['cores']} cores ({processor})."]
     put_between(DOCUMENT, FAR_BEGIN, "\n".join(lines), FAR_END)
 
 
@@ -294,7 +299,7 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true")
     parser.add_argument("--far", action="store_true")
     parser.add_argument("--series", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--steps-of", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--steps-of", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.steps_of:
         from dongu.engine.device import describe_processor

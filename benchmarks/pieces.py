@@ -6,8 +6,8 @@ Products of 430 tokens by the layers of MiniLM: in PyTorch's way, and in fp32 by
 that is new to the process and at one that is not. Attention of eight and of 32 rows as long as MRPC's, forward and
 backward, with blocks of one length and with blocks of like lengths. Dropout of a million values: PyTorch's own, by a
 mask of booleans, and by the derivative of a threshold as `dongu.engine.dropout` has it. The norm of a gradient, by
-PyTorch and row by row. Seeding the draws of a step. Where there is a C++ compiler, what `torch.compile` makes of the
-elementwise parts of a layer.
+PyTorch and row by row. Attention of one row of 2,048 tokens, whole and in tiles, with and without a window. Seeding
+the draws of a step. Where there is a C++ compiler, what `torch.compile` makes of the elementwise parts of a layer.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from dongu.engine.dropout import draw, drop, keep, seed_draws, to_width_of
 from dongu.engine.gradients import total_norm
 from dongu.engine.layout import CELLS_OF_PADDING, Layout
 from dongu.engine.products import product
+from dongu.engine.tiles import Tiling
 
 TOKENS, REPEATS = 430, 40
 LAYERS = ((384, 384), (384, 1536), (1536, 384))  # values in, values out
@@ -97,6 +98,23 @@ def attention() -> None:
                     took = median_ms(lambda _: torch.autograd.backward(attend(q, k, v, layout, module), gradient))  # noqa: B023
                     kind = f"{count} rows, {str(dtype).removeprefix('torch.')}, {len(layout.blocks)} blocks"
                     print(f"attention of {kind:<30} {took:6.3f}")
+
+
+def long_row() -> None:
+    """Attention of MiniLM's shape, forward and backward."""
+    layout = Layout.of([2048], 12)
+    q, k, v = (torch.randn(2049, 12, 32, requires_grad=True) for _ in range(3))
+    gradient, module = torch.ones(2049, 384), torch.nn.Dropout(0.1)
+    for window in (None, 64):
+        for name, of in (("in tiles", Tiling.of), ("whole", lambda *_: None)):
+            with mock.patch.object(Tiling, "of", of):
+                seconds = []
+                for _ in range(5):
+                    started = time.perf_counter()
+                    torch.autograd.backward(attend(q, k, v, layout, module, window=window), gradient)
+                    seconds.append(time.perf_counter() - started)
+            shown = "all keys" if window is None else f"{window} keys on either side"
+            print(f"attention of a row of 2,048 tokens, {shown}, {name}: {1e3 * statistics.median(seconds):.0f}")
 
 
 def dropout() -> None:
@@ -169,6 +187,7 @@ def compiled() -> None:
 if __name__ == "__main__":
     products()
     attention()
+    long_row()
     dropout()
     norm()
     seeding()

@@ -3,6 +3,7 @@
     python benchmarks/speed.py                         # batches of 8 and 32; needs an idle machine
     python benchmarks/speed.py --base --rounds 4       # a random model of BERT-base's size, batches of 8
     python benchmarks/speed.py --random qwen3 --rounds 4 --only plain dongu-plain dongu       # or --random modernbert
+    python benchmarks/speed.py --fp32                  # on a processor without instructions for bf16
     python benchmarks/speed.py --evaluate | --startup | --profile
     python benchmarks/speed.py --device cuda --warm-up 60 --rounds 6 --steps 8     # on a GPU, with or without --base
     python benchmarks/speed.py --table                 # only writes the tables of what was measured
@@ -17,7 +18,8 @@ nothing but the matrix products of a step on its real tokens: the share of the m
 a turn ends when the device has done all that it was asked for, and memory is the device's.
 
 Where others use the machine, `OMP_NUM_THREADS=1` with `--clock cpu` counts what the processor did for the peer.
-The numbers go to benchmarks/out/speed.json, the tables to docs/performance.md.
+The numbers go to benchmarks/out/speed.json, those of --fp32 to benchmarks/speed-fp32.json, the tables to
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from pages import put_between
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks" / "out" / "speed.json"
+OUTPUT_FP32 = ROOT / "benchmarks" / "speed-fp32.json"  # of processors without instructions for bf16
 DOCUMENT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- speed: {} -->", "<!-- /speed: {} -->"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -523,6 +526,7 @@ def find_model(job: Job, turns: Turns) -> None:
     """Where the model is, and what this machine has."""
     import torch
 
+    from dongu.engine.device import describe_processor
     from dongu.model.place import resolve_model
 
     versions = {name: importlib.import_module(name).__version__ for name in ("torch", "transformers")}
@@ -530,7 +534,8 @@ def find_model(job: Job, turns: Turns) -> None:
         versions["lightning"] = importlib.import_module("lightning").__version__
     name = torch.cuda.get_device_name() if job.device == "cuda" else "CPU"
     threads = torch.get_num_threads()
-    turns.say({"path": resolve_model(job.model), "threads": threads, "versions": versions, "device": name})
+    facts = {"threads": threads, "versions": versions, "device": name, "processor": describe_processor()}
+    turns.say({"path": resolve_model(job.model), **facts})
 
 
 SPECIAL = {"pad": "pad", "bos": "cls", "cls": "cls", "eos": "sep", "sep": "sep"}
@@ -556,6 +561,7 @@ TRAINING: dict[str, tuple[str, Callable[[Job, Turns], None]]] = {
     "plain-kept": ("the plain loop + fused AdamW + freed memory kept", partial(train_plain, fused=True, keep=True)),
     "trainer": ("Trainer, defaults", train_trainer),
     "trainer-best": ("Trainer, bf16 + fused AdamW + length groups", partial(train_trainer, **BEST)),
+    "trainer-fp32": ("Trainer, fused AdamW + length groups", partial(train_trainer, **{**BEST, "bf16": False})),
     "trainer-compiled": ("the same + `torch_compile`", partial(train_trainer, **BEST, torch_compile=True)),
     "lightning": ("Lightning, bf16-mixed", train_lightning),
     "dongu-plain": ("`dongu --engine plain`, fp32", partial(train_dongu, engine="plain")),
@@ -581,7 +587,8 @@ OTHERS: dict[str, Callable[[Job, Turns], None]] = {
     "profile-fp32": profile_dongu,
     "profile-bf16": partial(profile_dongu, precision="bf16"),
 }
-NOT_BY_DEFAULT = {"trainer-compiled", "plain-fused", "plain-kept"}
+NOT_BY_DEFAULT = {"trainer-fp32", "trainer-compiled", "plain-fused", "plain-kept"}
+FP32 = ["plain", "trainer", "trainer-fp32", "dongu", "products-fp32"]  # where bf16 has no instructions
 
 
 def work(job: Job) -> None:
@@ -852,6 +859,20 @@ def target_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def fp32_table(results: dict[str, Any]) -> str:
+    """How near a step of `dongu` is to its limit, the products alone; then the rows of all peers."""
+    lines = [
+        "| | over Trainer's best flags (quartiles) | if a step were its products alone | share of the products |",
+        "| --- | --: | --: | --: |",
+    ]
+    for name, section in results.items():
+        if {"trainer-fp32", "dongu", "products-fp32"} <= section["peers"].keys():
+            cells = [("trainer-fp32", "dongu"), ("trainer-fp32", "products-fp32"), ("products-fp32", "dongu")]
+            lines.append(f"| {title(name)} | {' | '.join(written(ratios(section, *pair)) for pair in cells)} |")
+    machine = ", ".join(dict.fromkeys(section["processor"] for section in results.values()))
+    return "\n\n".join(["\n".join(lines), training_table(results), products_line(results), f"Processor: {machine}."])
+
+
 def products_line(results: dict[str, Any]) -> str:
     """The rates of the matrix products."""
     lines = []
@@ -944,18 +965,23 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 def write_tables() -> None:
     """Put each table between its marks in docs/performance.md, and print it."""
-    results = json.loads(OUTPUT.read_text(encoding="utf-8"))
-    for name, make in TABLES.items():
-        print(name)
-        put_between(DOCUMENT, BEGIN.format(name), make(results), END.format(name))
+    if OUTPUT_FP32.exists():
+        results = json.loads(OUTPUT_FP32.read_text(encoding="utf-8"))
+        put_between(DOCUMENT, BEGIN.format("fp32"), fp32_table(results), END.format("fp32"))
+    if OUTPUT.exists():
+        results = json.loads(OUTPUT.read_text(encoding="utf-8"))
+        for name, make in TABLES.items():
+            print(name)
+            put_between(DOCUMENT, BEGIN.format(name), make(results), END.format(name))
 
 
 def keep(name: str, section: dict[str, Any], facts: dict[str, Any]) -> None:
     """Into the results, beside what other calls have measured."""
-    results = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}
+    path = OUTPUT_FP32 if "trainer-fp32" in section.get("peers", {}) else OUTPUT
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     results[name] = {**section, **facts}
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(options: argparse.Namespace, scratch: Path) -> None:
@@ -965,7 +991,9 @@ def measure(options: argparse.Namespace, scratch: Path) -> None:
         device=options.device, epochs=options.epochs,
     )  # fmt: skip
     found = ask(Job(**{**asdict(job), "peer": "find-model"}), scratch)
-    facts = {name: found[name] for name in ("threads", "versions", "device")} | {"machine": platform.machine()}
+    facts = {name: found[name] for name in ("threads", "versions", "device", "processor")} | {
+        "machine": platform.machine()
+    }
     where = "" if options.device == "cpu" else f"/{found['device']}"
     job = Job(**{**asdict(job), "model": found["path"]})
     name = "minilm"
@@ -1014,6 +1042,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--name", help="of the results, beside the usual ones")
     parser.add_argument("--base", action="store_const", const="base", dest="random", help="--random base")
+    parser.add_argument("--fp32", action="store_const", const=FP32, dest="only", help="--only " + " ".join(FP32))
     parser.add_argument("--random", choices=RANDOM, help="a random model of this kind")
     parser.add_argument("--evaluate", action="store_true")
     parser.add_argument("--startup", action="store_true")

@@ -46,7 +46,8 @@ SYSTEMS = {
     "frozen": "frozen features",
 }
 TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
-    "all": ("all layers, 1 epoch at 1e-4", {"epochs": 1.0, "learning_rate": 1e-4, "warmup": 0.1}),
+    "all-1e-4": ("all layers, 1.5 epochs at 1e-4", {"epochs": 1.5, "learning_rate": 1e-4, "warmup": 0.1}),
+    "all-2e-4": ("all layers, 1.5 epochs at 2e-4", {"epochs": 1.5, "learning_rate": 2e-4, "warmup": 0.1}),
     "upper": (
         "the upper 3 layers, 1 epoch at 2e-4",
         {"freeze": 3, "epochs": 1.0, "learning_rate": 2e-4, "warmup": 0.1},
