@@ -158,6 +158,7 @@ def measure(places: Mapping[str, list[str]], folder: Path, times: int, only: lis
     for turn in range(times + 1):
         for i, (name, command) in enumerate(chosen.items()):
             one = call(words_of(command, places, folder / f"new-{turn}-{i}"))
+            print(f"{name}: {one.wall_s:.2f} s", file=sys.stderr, flush=True)
             if turn:  # the first fills the caches
                 calls[name].append(one)
     lines = [
