@@ -139,6 +139,7 @@ def test_the_page_of_a_run_says_it_all(runs: dict[str, Path]) -> None:
     assert {"dynamics.bin", "model/model.safetensors"} <= files.keys()
     assert all(entry["sha256"] in page.text for entry in files.values())
     assert re.search(r"validation\.jsonl:\d+", page.text), "the hardest rows have a place"
+    assert page.text.index("Rows to look at") < page.text.index("The learning rate of each update"), "before the curves"
     assert str(run.parent) not in page.text
     assert str(Path.home()) not in page.text
 
