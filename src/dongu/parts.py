@@ -44,7 +44,7 @@ from dongu.engine.packed import PaddingFree, without_padding
 from dongu.engine.pending import Pending
 from dongu.engine.processes import compare_facts, facts_of
 from dongu.engine.recompute import recompute_layers
-from dongu.engine.shard import shard
+from dongu.engine.shard import outline, shard
 from dongu.errors import UsageError
 from dongu.evaluate import MAY_DIFFER_ALONE, difference_alone
 from dongu.extras import require_extras
@@ -347,6 +347,7 @@ class Parts:
         """What computes, for several processes: each with all weights, or sharded, with its part of them."""
         if not self.is_sharded:
             return self.accelerator.prepare_model(engine)
+        self.outline = outline(self.model)  # of which `dongu.run.need` tells what a layer takes while it computes
         self.not_sharded = shard(engine, self.model, self.accelerator.device, self.config.precision)
         self.train_updates.as_many_passes = True
         return engine

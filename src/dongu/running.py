@@ -32,6 +32,7 @@ from dongu.run.folder import DROPPED, FINDINGS, PARTS_COPY, RunFolder, dump_json
 from dongu.run.identity import differences, identity, refuse
 from dongu.run.inspection import check_validation, findings_of, inspection
 from dongu.run.journal import Journal, logged_steps
+from dongu.run.need import Need, memory_need
 from dongu.run.plan import Plan
 from dongu.run.record import describe_run
 from dongu.run.recorder import Recorder
@@ -143,6 +144,7 @@ class Run:
             folder.refuse_if_used()  # another process may have come and gone
             folder.clean()
         check_shared(folder.path, loop.accelerator)
+        need = self._need()
         self._trackers = held.enter_context(Trackers(loop, folder, self._console, step=0))
         if self._main:
             folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
@@ -150,9 +152,9 @@ class Run:
                 lines = "".join(dump_json(row.as_json()) + "\n" for row in loop.data.dropped)
                 write_file(folder.path / DROPPED, lines.encode(), within=folder.path)
             self._copy_parts()
-            folder.write_json("run.json", describe_run(loop, folder, self.state))
+            folder.write_json("run.json", describe_run(loop, folder, self.state, need))
         data = () if self._data_is_said else describe_data(loop.data)
-        self._console.fields([*data, *describe(loop), ("run", str(folder.path))])
+        self._console.fields([*data, *describe(loop, need), ("run", str(folder.path))])
         for line in before_a_run(findings, inspection(loop, folder)):
             self._console.line(line)
         return explained(loop, self._console, self._explain) if self._explain is not None and self._main else loop
@@ -195,9 +197,13 @@ class Run:
                 new = [{"step": self.state.step, "changes": texts}] if found else []
                 changes = [*record.get("changes", ()), *new]
                 self._copy_parts()
-                folder.write_json("run.json", {**describe_run(loop, folder, self.state), "changes": changes})
+                described = describe_run(loop, folder, self.state, self._need())
+                folder.write_json("run.json", {**described, "changes": changes})
         self._console.line(f"going on after step {self.state.step:,} of {loop.total_steps:,} in {folder.path}")
         return loop
+
+    def _need(self) -> Need | None:
+        return tried(lambda: memory_need(self.loop))[0] if self._main else None
 
     def _take_finished(self) -> None:
         """The result of a run that has ended.

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
+import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ import dongu
 from conftest import save_tiny_model
 from dongu.engine.device import free_bytes
 from dongu.run.need import Need, largest_micro_batch, rehearse, said_of_memory, smaller
+from forked import fork
 
 SIZES = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "vocab_size": 8000}
 LONG = [{"text": " ".join(["good film"] * (20 + i % 8)), "label": str(i % 2)} for i in range(40)]
@@ -87,10 +92,49 @@ def test_the_need_is_what_is_taken(name: str, models: Callable[[str], str]) -> N
     assert peak > 1.3 * need.weights
 
 
+SHARDED: dict[str, tuple[str, dict[str, Any]]] = {
+    "layer by layer": ("qwen3", {"gradient_checkpointing": True}),
+    "in one piece": ("bert", {}),
+    "lora": ("bert", {"lora": 8, "engine": "plain"}),
+}
+
+
+def of_one_process(rank: int, port: int, models: Callable[[str], str], out: Path) -> int:
+    """The need and the measured peak of one of two processes, in each case."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
+    os.environ |= {"LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+    found = {}
+    for name, (family, options) in SHARDED.items():
+        loop = make_loop(models(family), shard=True, device="cpu", threads=1, **options)
+        need = rehearse(loop, largest_micro_batch(loop))
+        found[name] = [need.weights, need.peak, measured_peak(loop) + need.weights]
+    (out / f"{rank}.json").write_text(json.dumps(found))
+    return 0
+
+
+@pytest.mark.crash
+def test_the_need_of_one_of_two_processes(models: Callable[[str], str], tmp_path: Path) -> None:
+    for family in ("bert", "qwen3"):
+        models(family)
+    with socket.socket() as free, (tmp_path / "output").open("w") as output:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        children = [fork(partial(of_one_process, rank, port, models, tmp_path), output.fileno()) for rank in range(2)]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0, 0], (tmp_path / "output").read_text()
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for name in SHARDED:
+        for weights, said, peak in (each[name] for each in found):
+            assert said == pytest.approx(peak, rel=0.25), (name, found)  # what FSDP holds varies from run to run
+            assert peak > 2 * weights
+
+
 def test_a_rehearsal_moves_nothing(models: Callable[[str], str]) -> None:
     loop = make_loop(models("bert"), gradient_checkpointing=True)
     before, weights = torch.get_rng_state(), {k: v.clone() for k, v in loop.model.state_dict().items()}
-    rehearse(loop, largest_micro_batch(loop))
+    needs = [rehearse(loop, largest_micro_batch(loop)) for _ in range(2)]
+    assert needs[0] == needs[1], "run.json has it, and has the same bytes each time"
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(weights[k], v) for k, v in loop.model.state_dict().items())
     assert all(type(p) is torch.nn.Parameter and p.grad is None for p in loop.model.parameters())

@@ -7,6 +7,7 @@ collective: each of them has to call it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,6 +49,16 @@ def shard(engine: Any, model: Any, device: torch.device, precision: str) -> str 
         fully_shard(module, mesh=mesh, mp_policy=half, reshard_after_forward=True)
     fully_shard(engine, mesh=mesh, mp_policy=replace(half, output_dtype=torch.float32), reshard_after_forward=True)
     return None if by_layer else IN_ONE_PIECE
+
+
+def outline(model: Any) -> Any:
+    """A copy of the model whose tensors have shapes and no numbers, on PyTorch's device `meta`."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        bare = tensor.detach().to("meta")
+        learns = isinstance(tensor, nn.Parameter) and tensor.requires_grad
+        memo[id(tensor)] = nn.Parameter(bare, learns) if isinstance(tensor, nn.Parameter) else bare
+    return copy.deepcopy(model, memo)
 
 
 def layers_of(model: Any) -> list[nn.Module]:

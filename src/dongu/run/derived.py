@@ -14,14 +14,14 @@ from dongu.model.load import usual_length
 from dongu.model.lora import count_beyond, count_parameters
 from dongu.model.probe import Probe
 from dongu.run.effort import precision_advice, precision_seconds
-from dongu.run.need import memory_need, said_of_memory
+from dongu.run.need import Need, said_of_memory
 from dongu.run.spared import tried
 from dongu.text import counted, listed, percent
 
 LEFT_OUT = 0.01  # a share of the parameters that is worth saying
 
 
-def describe(loop: Loop) -> list[tuple[str, str]]:
+def describe(loop: Loop, need: Need | None = None) -> list[tuple[str, str]]:
     """Everything that was inferred or derived beside the data, once, before the first step."""
     config, own = loop.config, loop.given
     parameters, learning = count_parameters(loop.model)
@@ -52,7 +52,7 @@ def describe(loop: Loop) -> list[tuple[str, str]]:
             f" seed {config.seed}; engine {_describe_engine(loop)}",
         ),
         *_describe_precision(loop),
-        *_describe_memory(loop),
+        *_describe_memory(loop, need),
         ("metrics", _describe_metrics(loop)),
         *_describe_alone(loop),
         *_describe_own(loop),
@@ -218,9 +218,9 @@ def _describe_precision(loop: Loop) -> Iterator[tuple[str, str]]:
         yield "precision", advice
 
 
-def _describe_memory(loop: Loop) -> Iterator[tuple[str, str]]:
-    """Nothing where it cannot be told; of a small need too, for what is free may be taken by others meanwhile."""
-    if loop.accelerator.is_main_process and (need := tried(lambda: memory_need(loop))[0]):
+def _describe_memory(loop: Loop, need: Need | None) -> Iterator[tuple[str, str]]:
+    """Nothing where it is not known; of a small need too, for what is free may be taken by others meanwhile."""
+    if need is not None:
         said, _ = tried(lambda: said_of_memory(loop, need, free_bytes(loop.accelerator.device)))
         if said:
             yield "memory", said

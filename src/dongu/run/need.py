@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dongu.data.collate import make_micro_batch
 from dongu.engine.packed import PaddingFree
 from dongu.engine.recompute import recompute_layers
-from dongu.engine.shard import own_part
+from dongu.engine.shard import layers_of, own_part
 from dongu.errors import UsageError
 from dongu.loop import Loop
 from dongu.model.loss import logits_of
@@ -36,7 +36,7 @@ class Need:
     weights: int
     gradients: int
     optimizer_state: int
-    activations: int | None  # that the forward pass of the largest micro-batch leaves for backward
+    activations: int  # that the forward pass of the largest micro-batch leaves for backward
     peak: int
     rows: int  # of that micro-batch
     tokens: int
@@ -49,12 +49,7 @@ def memory_need(loop: Loop) -> Need | None:
         return None
     if any(module._forward_hooks or module._forward_pre_hooks for module in loop.model.modules()) and not sharded:
         return None
-    rows = largest_micro_batch(loop)
-    if not sharded:
-        return rehearse(loop, rows)
-    parameters = [*loop.model.parameters()]
-    weights, gradients = (sum(map(size_of, each)) for each in (parameters, [p for p in parameters if p.requires_grad]))
-    return Need(weights, gradients, 2 * gradients, None, weights + 3 * gradients, len(rows), 0)
+    return rehearse(loop, largest_micro_batch(loop))
 
 
 def said_of_memory(loop: Loop, need: Need, free: int | None) -> str:
@@ -65,11 +60,9 @@ def said_of_memory(loop: Loop, need: Need, free: int | None) -> str:
         digits = 1 if unit == "GB" else 0 if size >= 1e7 else 1 if size >= 1e6 else 2
         return f"{size / factor:.{digits}f}"
 
-    said = f"weights {of(need.weights)}, gradients {of(need.gradients)}, optimizer {of(need.optimizer_state)}"
-    if need.activations is None:
-        said = f"{of(need.peak)} {unit} a process and the activations, which are not known: {said}"
-    else:
-        said = f"{of(need.peak)} {unit}: {said}, activations {of(need.activations)}"
+    each = " a process" if loop.accelerator.num_processes > 1 else ""
+    said = f"{of(need.peak)} {unit}{each}: weights {of(need.weights)}, gradients {of(need.gradients)}, optimizer "
+    said += f"{of(need.optimizer_state)}, activations {of(need.activations)}"
     if free is None or need.peak - need.weights <= free:
         return said
     said += f" of {counted(need.rows, 'row')} with {counted(need.tokens, 'token')}"
@@ -81,19 +74,18 @@ def said_of_memory(loop: Loop, need: Need, free: int | None) -> str:
 def smaller(loop: Loop, need: Need, free: int) -> Iterator[tuple[str, int]]:
     """Options that the run does not have yet, and the peak that it would have with each."""
     config, peak = loop.config, need.peak
-    if need.activations is not None:
-        rows, size = largest_micro_batch(loop), need.rows
-        while size > 1 and peak - need.weights > free:
-            size //= 2
-            peak = rehearse(loop, rows[:size]).peak
-        if size < need.rows:
-            yield f"--micro-batch-size {size}", peak
-        if not config.gradient_checkpointing:
-            with suppress(UsageError):
-                yield "--gradient-checkpointing", rehearse(loop, rows, recomputed=True).peak
+    rows, size = largest_micro_batch(loop), need.rows
+    while size > 1 and peak - need.weights > free:
+        size //= 2
+        peak = rehearse(loop, rows[:size]).peak
+    if size < need.rows:
+        yield f"--micro-batch-size {size}", peak
+    if not config.gradient_checkpointing:
+        with suppress(UsageError):
+            yield "--gradient-checkpointing", rehearse(loop, rows, recomputed=True).peak
     lora, frozen = "", need.peak
     if config.lora is None:
-        frozen = max(need.peak - need.gradients - need.optimizer_state, need.weights + (need.activations or 0))
+        frozen = max(need.peak - need.gradients - need.optimizer_state, need.weights + need.activations)
         lora = "--lora 16 "
         yield "--lora 16", frozen
     if config.base_precision == "fp32":
@@ -148,7 +140,7 @@ def rehearse(loop: Loop, rows: np.ndarray, *, recomputed: bool = False) -> Need:
     inputs = {name: x.float() if x.is_floating_point() else x for name, x in micro_batch.to(device).items()}
     inputs.pop("labels", None)
     count = Tally()
-    model = hollow_copy(loop.model, count)
+    model = hollow_copy(_outline(loop) if loop.is_sharded else loop.model, count, device)
     weights = count.now
     if recomputed:
         recompute_layers(model)
@@ -161,22 +153,66 @@ def rehearse(loop: Loop, rows: np.ndarray, *, recomputed: bool = False) -> Need:
             for parameter in learning:
                 parameter.grad = torch.empty_like(parameter)
         before = count.now
-        with loop.accelerator.autocast():
+        with nullcontext() if loop.is_sharded else loop.accelerator.autocast():
             loss = logits_of(engine(**inputs)).float().sum()
         activations = count.now - before
+        if loop.is_sharded:
+            for parameter in learning:  # what goes to the other processes is not kept whole
+                parameter.register_post_accumulate_grad_hook(lambda each: setattr(each, "grad", None))
         loss.backward()  # type: ignore[no-untyped-call]
+    if loop.is_sharded:
+        return replace(
+            _of_a_process(loop, model, count.peak - weights),
+            activations=activations,
+            rows=len(rows),
+            tokens=micro_batch.tokens,
+        )
     buckets = gradients if loop.accelerator.num_processes > 1 else 0  # in which DDP sends them
     state = 2 * gradients
     peak = max(count.peak, weights + gradients + step_bytes(loop, learning)) + state + buckets
     return Need(weights, gradients + buckets, state, activations, peak, len(rows), micro_batch.tokens)
 
 
-def hollow_copy(model: Any, count: Tally) -> Any:
-    """The model with tensors that take no memory."""
+def _outline(loop: Loop) -> Any:
+    """What a process computes with, without memory, in the precision that FSDP gathers the weights in."""
+    model = copy.deepcopy(loop.outline).train()
+    return model.bfloat16() if loop.config.precision == "bf16" else model
+
+
+def _of_a_process(loop: Loop, model: nn.Module, computed: int) -> Need:
+    """The need of a process that has some rows of every weight.
+
+    Its peak is while a layer computes, where there are, whole, what is in no layer, this layer, the next and a
+    gradient; or at the end of backward, with what is in no layer and its gradient.
+
+    Args:
+        loop: of sharded weights.
+        model: its `outline`.
+        computed: the most bytes of activations and their gradients at a time, and of one parameter's.
+    """
+    parameters = [*loop.model.parameters()]
+    weights, gradients = (sum(map(size_of, each)) for each in (parameters, [p for p in parameters if p.requires_grad]))
+    parts = [] if loop.not_sharded else layers_of(model)
+    within = {id(parameter) for part in parts for parameter in part.parameters()}
+    layer, layer_learning = max(_whole_bytes(part.parameters()) for part in parts) if parts else (0, 0)
+    kept, learning = _whole_bytes(each for each in model.parameters() if id(each) not in within)
+    state = 2 * gradients
+    peak = weights + gradients + state + kept + max(computed + 2 * layer + layer_learning, 2 * learning)
+    return Need(weights, gradients, state, computed, peak, 0, 0)
+
+
+def _whole_bytes(parameters: Iterable[nn.Parameter]) -> tuple[int, int]:
+    """Of parameters, and of those that learn."""
+    sizes = [(int(each.nbytes), each.requires_grad) for each in parameters]
+    return sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
+
+
+def hollow_copy(model: Any, count: Tally, device: torch.device) -> Any:
+    """The model with tensors of a device that take no memory."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         learns = isinstance(tensor, nn.Parameter) and tensor.requires_grad
-        made: Any = Hollow.of(tensor.detach().to("meta"), tensor.device, count, requires_grad=learns)
+        made: Any = Hollow.of(tensor.detach().to("meta"), device, count, requires_grad=learns)
         made._is_param = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = made
     copied = copy.deepcopy(model, memo)

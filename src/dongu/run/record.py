@@ -13,10 +13,11 @@ from dongu.judge.intervals import constant_answer
 from dongu.loop import Loop
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import RunFolder
+from dongu.run.need import Need
 
 
-def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str, Any]:
-    """`run.json`: what `dongu train --config` needs to repeat the run, and what it was made of."""
+def describe_run(loop: Loop, folder: RunFolder, state: RunState, need: Need | None = None) -> Mapping[str, Any]:
+    """`run.json`: what `dongu train --config` needs to repeat the run, of what it was made, and the memory it needs."""
     model, model_commit = split_commit(loop.config.model)
     data, data_commit = (None, None) if loop.config.data is None else split_commit(loop.config.data)
     options = {**loop.config.model_dump(mode="json"), "model": model, "data": _place(data), "out": str(folder.path)}
@@ -27,6 +28,7 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState) -> Mapping[str,
         "commits": {part: commit for part, commit in commits.items() if commit},
         **({"parts_file": str(file.absolute())} if (file := loop.given.file) else {}),
         "promises": loop.promises,
+        **({"memory_bytes": asdict(need)} if need else {}),
         "new_head": loop.model.new_head and loop.model.new_head.why,
         **({"scale": asdict(loop.loss.scale)} if loop.data.task in NUMBERS else {}),
         "metrics": loop.metrics.names,
