@@ -48,6 +48,7 @@ def two_layers(model_type: str, **given: Any) -> Any:
         ("deepseek_v3", {"v_head_dim": 4}),  # values are smaller than keys
         ("deberta", {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}),
         ("deberta-v2", {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 4}),
+        ("deberta-v2", {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 64}),
         *(("eurobert", {"classifier_pooling": pooling}) for pooling in ("bos", "mean", "late")),
         *(("ultrabert", {"classifier_pooling": pooling}) for pooling in ("cls", "mean")),
     ],
@@ -57,6 +58,23 @@ def test_logits_and_gradients(model_type: str, sizes: dict[str, Any]) -> None:
     logits, gradients = model_types.difference(two_layers(model_type, **sizes))
     assert logits < model_types.EXACT
     assert gradients < model_types.EXACT_GRADIENTS
+
+
+def test_deberta_takes_no_distance_that_its_rows_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"relative_attention": True, "pos_att_type": ["c2p"], "position_buckets": 64}
+    model = two_layers("deberta-v2", **sizes)
+    packed, own, taken = PaddingFree(model), model.deberta.encoder.layer[0].attention.self, []
+
+    def noted(self: Any, hidden: Any, *args: Any, **given: Any) -> Any:
+        taken.append((hidden.shape[1], len(given["rel_embeddings"]), self.pos_ebd_size))
+        return forward(self, hidden, *args, **given)
+
+    forward = type(own).forward
+    monkeypatch.setattr(type(own), "forward", noted)
+    packed(**flatten(micro_batch(model)))
+    assert taken
+    assert {(longest, rows, span) for longest, rows, span in taken if (rows, span) != (2 * longest, longest)} == set()
+    assert own.pos_ebd_size == 64
 
 
 @pytest.mark.parametrize(

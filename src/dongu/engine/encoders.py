@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -139,19 +140,33 @@ class DebertaEncoder:
         layer: Any, hidden: Tensor, layout: Layout, positions: Any, embeddings: Any, query_index: Tensor | None
     ) -> Tensor:
         """(tokens, hidden) → the same, or (queries, hidden) where only the tokens of `query_index` are wanted."""
-        contexts = [
-            layer.attention.self(
-                padded, mask[:, None] == 0, relative_pos=positions[padded.shape[1]], rel_embeddings=embeddings
-            )[0].flatten(0, 1)
-            for padded, mask in zip(
-                split_blocks(gather(hidden[:, None], layout), layout), layout.dense.masks, strict=True
-            )
-        ]  # padded: (rows, longest, hidden), mask: (rows, 1, longest)
+        contexts, blocks = [], split_blocks(gather(hidden[:, None], layout), layout)
+        for padded, mask in zip(blocks, layout.dense.masks, strict=True):  # (rows, longest, hidden), (rows, 1, longest)
+            with near(layer.attention.self, padded.shape[1], embeddings) as rows:
+                given = {"relative_pos": positions[padded.shape[1]], "rel_embeddings": rows}
+                contexts.append(layer.attention.self(padded, mask[:, None] == 0, **given)[0].flatten(0, 1))
         context = scatter(torch.cat(contexts), layout)[:, 0]
         if query_index is not None:
             context, hidden = context[query_index], hidden[query_index]
         hidden = layer.attention.output(context, hidden)
         return layer.output(layer.intermediate(hidden), hidden)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def near(own: Any, longest: int, embeddings: Tensor | None) -> Iterator[Tensor | None]:
+    """The embeddings of the distances within so many tokens, (2 × distances, hidden); the layer takes no others.
+
+    DeBERTa-v2 projects all 512 in each layer and multiplies them with each token, of which a short row reads few.
+    """
+    span = getattr(own, "pos_ebd_size", 0)  # the first DeBERTa does so itself
+    if embeddings is None or longest >= span:
+        yield embeddings
+        return
+    try:
+        own.pos_ebd_size = longest
+        yield embeddings[span - longest : span + longest]
+    finally:
+        own.pos_ebd_size = span
 
 
 def positions_after(padding: int, input_ids: Tensor, layout: Layout) -> Tensor:
