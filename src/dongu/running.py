@@ -32,7 +32,7 @@ from dongu.run.folder import DROPPED, FINDINGS, PARTS_COPY, RunFolder, dump_json
 from dongu.run.identity import differences, identity, refuse
 from dongu.run.inspection import check_validation, findings_of, inspection
 from dongu.run.journal import Journal, logged_steps
-from dongu.run.need import Need, memory_need
+from dongu.run.need import memory_need
 from dongu.run.plan import Plan
 from dongu.run.record import describe_run
 from dongu.run.recorder import Recorder
@@ -144,7 +144,7 @@ class Run:
             folder.refuse_if_used()  # another process may have come and gone
             folder.clean()
         check_shared(folder.path, loop.accelerator)
-        need = self._need()
+        need = memory_need(loop)
         self._trackers = held.enter_context(Trackers(loop, folder, self._console, step=0))
         if self._main:
             folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
@@ -193,17 +193,13 @@ class Run:
         if self._main:
             folder.clean()
             if found or self._changed:
-                texts = [difference.text for difference in found]
-                new = [{"step": self.state.step, "changes": texts}] if found else []
+                new = [{"step": self.state.step, "changes": [each.text for each in found]}] if found else []
                 changes = [*record.get("changes", ()), *new]
                 self._copy_parts()
-                described = describe_run(loop, folder, self.state, self._need())
-                folder.write_json("run.json", {**described, "changes": changes})
+                described = {**describe_run(loop, folder, self.state, memory_need(loop)), "changes": changes}
+                folder.write_json("run.json", described)
         self._console.line(f"going on after step {self.state.step:,} of {loop.total_steps:,} in {folder.path}")
         return loop
-
-    def _need(self) -> Need | None:
-        return tried(lambda: memory_need(self.loop))[0] if self._main else None
 
     def _take_finished(self) -> None:
         """The result of a run that has ended.

@@ -21,6 +21,7 @@ from dongu.engine.shard import layers_of, own_part
 from dongu.errors import UsageError
 from dongu.loop import Loop
 from dongu.model.loss import logits_of
+from dongu.run.spared import tried
 from dongu.text import counted
 
 LOOKED_UPDATES = 10_000  # for the largest of them
@@ -43,7 +44,14 @@ class Need:
 
 
 def memory_need(loop: Loop) -> Need | None:
-    """What the loop's updates need; None where parts of the user's own decide, which are not called once more."""
+    """What the loop's updates need, on the first process.
+
+    None where it fails, and where parts of the user's own decide, which are not called once more.
+    """
+    return tried(lambda: _memory_need(loop))[0] if loop.accelerator.is_main_process else None
+
+
+def _memory_need(loop: Loop) -> Need | None:
     own, sharded = loop.given, loop.is_sharded
     if own.model is not None or own.loss is not None or own.optimizer is not None or own.update is not None:
         return None
