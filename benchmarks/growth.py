@@ -40,7 +40,7 @@ BEGIN, END = "<!-- growth: slopes -->", "<!-- /growth: slopes -->"
 FAR_OUTPUT, FAR_PLOT = OUTPUT.with_name("growth-far.json"), PLOT.with_name("growth-far.svg")
 FAR_BEGIN, FAR_END = "<!-- growth: far -->", "<!-- /growth: far -->"
 LENGTHS = [32, 128, 512, 2048, 8192]
-PROCESSES = [(1, 1), (1, 2), (2, 1), (4, 1)]  # and threads of each
+PROCESSES, ROUNDS = [(1, 1), (1, 2), (2, 1), (4, 1)], 3  # and threads of each
 
 SHAPES = {"6 × 384": (6, 384), "12 × 384": (12, 384), "8 × 512": (8, 512), "12 × 768": (12, 768)}  # layers, hidden
 USUAL = {"batch": 8, "length": 64, "model": "6 × 384"}
@@ -148,7 +148,7 @@ def measure_steps(model: str, length: int, batch: int, steps: int, threads: int)
     seconds, started = [], time.perf_counter()
     for step in loop:
         seconds.append(time.perf_counter() - started)
-        tokens = step.tokens
+        tokens = step.tokens * loop.accelerator.num_processes  # each has as many rows, of one length
         started = time.perf_counter()
     return {"seconds": statistics.median(seconds[1:]), "tokens": tokens, "main": loop.accelerator.is_main_process}
 
@@ -161,9 +161,9 @@ def measure_far() -> dict[str, list[dict[str, Any]]]:
         for length in LENGTHS:
             command = [sys.executable, __file__, "--steps-of", windowed, str(length), "2", "4", "1"]
             found["lengths"].append({"value": length, **last_answer(command)})
-        for processes, threads in PROCESSES:
+        for processes, threads in PROCESSES * ROUNDS:  # in turns, for the speed of a machine moves
             launch = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone", __file__]
-            numbers = ["64", str(8 * processes * threads), "8", str(threads)]
+            numbers = ["64", str(8 * processes * threads), "5", str(threads)]
             answer = last_answer([sys.executable, *launch, "--steps-of", usual, *numbers])
             found["processes"].append({"value": processes, "threads": threads, **answer})
     return found
@@ -175,6 +175,18 @@ def last_answer(command: list[str]) -> dict[str, Any]:
     answer: dict[str, Any] = json.loads([line for line in lines if line.startswith("{")][-1])
     print(*command[-5:], answer, flush=True)
     return answer
+
+
+def gains_of(points: list[dict[str, Any]]) -> dict[tuple[int, int], tuple[float, float, float, float]]:
+    """Of processes and threads: tokens a second, and the median, least and most of how many times those of one."""
+    rates = [
+        [point["tokens"] / point["seconds"] for point in points[i :: len(PROCESSES)]] for i in range(len(PROCESSES))
+    ]
+    found = {}
+    for key, own in zip(PROCESSES, rates, strict=True):
+        gains = [rate / one for rate, one in zip(own, rates[0], strict=True)]
+        found[key] = (statistics.median(own), statistics.median(gains), min(gains), max(gains))
+    return found
 
 
 def draw_far(found: dict[str, list[dict[str, Any]]]) -> None:
@@ -196,14 +208,13 @@ def draw_far(found: dict[str, list[dict[str, Any]]]) -> None:
         axis.set_xlabel("tokens a row, each sees 64 on either side")
         axis.set_xticks(x, [f"{value:,}" for value in x])
         axis.minorticks_off()
-    points = [point for point in found["processes"] if point["threads"] == 1]
-    x = [point["value"] for point in points]
-    rates = [point["tokens"] / point["seconds"] for point in points]
-    process_axis.plot(x, rates, "o-", markersize=4)
-    limit = [rates[0] * min(value, point["cores"]) for value, point in zip(x, points, strict=True)]
+    gains = gains_of(found["processes"])
+    x = [processes for processes, threads in PROCESSES if threads == 1]
+    process_axis.plot(x, [gains[processes, 1][1] for processes in x], "o-", markersize=4)
+    limit = [min(processes, found["processes"][0]["cores"]) for processes in x]
     process_axis.plot(x, limit, ":", color="gray", label="a core for each, until there is none")
     process_axis.set_xlabel("processes, 8 rows of 64 tokens each")
-    process_axis.set_ylabel("tokens a second")
+    process_axis.set_ylabel("tokens a second, times those of one")
     process_axis.set_xticks(x)
     process_axis.set_ylim(bottom=0)
     time_axis.legend()
@@ -222,13 +233,10 @@ def write_far(found: dict[str, list[dict[str, Any]]]) -> None:
             power = f"{math.log(point['seconds'] / before['seconds']) / math.log(point['value'] / before['value']):.2f}"
         lines.append(f"| {point['value']:,} | {point['seconds']:.2f} | {power} | {point['peak_kib'] / 2**20:.2f} |")
         before = point
-    lines += ["", "| processes | threads of each | tokens a second | of one's, for each core used |"]
+    lines += ["", "| processes | threads of each | tokens a second | times those of one (least, most) |"]
     lines.append("| --: | --: | --: | --: |")
-    one = found["processes"][0]["tokens"] / found["processes"][0]["seconds"]
-    for point in found["processes"]:
-        rate = point["tokens"] / point["seconds"]
-        share = rate / one / min(point["value"] * point["threads"], point["cores"])
-        lines.append(f"| {point['value']} | {point['threads']} | {rate:,.0f} | {share:.2f} |")
+    for (processes, threads), (rate, gain, least, most) in gains_of(found["processes"]).items():
+        lines.append(f"| {processes} | {threads} | {rate:,.0f} | {gain:.2f} ({least:.2f}–{most:.2f}) |")
     processor = found["lengths"][0]["processor"]
     lines += ["", f"fp32, on {found['processes'][0]['cores']} cores ({processor})."]
     put_between(DOCUMENT, FAR_BEGIN, "\n".join(lines), FAR_END)
