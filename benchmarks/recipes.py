@@ -27,7 +27,7 @@ import numpy as np
 from scipy import stats
 
 ROOT = Path(__file__).resolve().parent.parent
-CELLS = ROOT / "benchmarks" / "out" / "recipes.jsonl"
+CELLS = ROOT / "benchmarks" / "recipes.jsonl"
 SETS = {  # columns, and the metric
     "mrpc": (("sentence1", "sentence2", "label"), "accuracy"),
     "sst2": (("sentence", "label"), "accuracy"),
@@ -58,6 +58,11 @@ def read_rows(folder: Path, split: str, columns: tuple[str, ...]) -> list[dict[s
     return [{name: float(row[name]) if name == "score" else row[name] for name in columns} for row in rows]
 
 
+def labels_of(cell: Any) -> set[Any]:
+    """The label of a row, or its several labels."""
+    return set(cell) if isinstance(cell, list) else {cell}
+
+
 def draw(data: Path, name: str, size: str, seed: int) -> dict[str, list[dict[str, Any]]]:
     """Training rows drawn by the seed; validation and test are the same for all seeds, of labels that train has."""
     columns, label = SETS[name][0], SETS[name][0][-1]
@@ -70,9 +75,9 @@ def draw(data: Path, name: str, size: str, seed: int) -> dict[str, list[dict[str
     train = (
         [row for rows in of_each.values() for row in rows[: int(size[:-1])]] if size[-1] == "k" else train[: int(size)]
     )
-    known = {str(row[label]) for row in train}
+    known = set().union(*(labels_of(row[label]) for row in train))
     for split, count in (("validation", VALIDATION_ROWS), ("test", TEST_ROWS)):
-        usable = [row for row in splits[split] if str(row[label]) in known or name in ("stsb", "goemotions")]
+        usable = [row for row in splits[split] if name == "stsb" or labels_of(row[label]) <= known]
         splits[split] = usable[:count]
     return {**splits, "train": train}
 
@@ -125,7 +130,6 @@ def main() -> None:
     given = parser.parse_args()
     lines = CELLS.read_text(encoding="utf-8").splitlines() if CELLS.exists() else []
     cells = {tuple(cell["key"]): cell for cell in map(json.loads, lines)}
-    CELLS.parent.mkdir(parents=True, exist_ok=True)
     for key in itertools.product(given.seeds, given.sets, given.rows, given.recipes) if not given.table else ():
         seed, name, size, recipe = key
         if (name, size, recipe, seed) not in cells:
