@@ -43,7 +43,7 @@ LENGTHS = [32, 128, 512, 2048, 8192]
 PROCESSES, ROUNDS = [(1, 1), (1, 2), (2, 1), (4, 1)], 3  # and threads of each
 
 SHAPES = {"6 × 384": (6, 384), "12 × 384": (12, 384), "8 × 512": (8, 512), "12 × 768": (12, 768)}  # layers, hidden
-USUAL = {"batch": 8, "length": 64, "model": "6 × 384"}
+USUAL: dict[str, Any] = {"batch": 8, "length": 64, "model": "6 × 384"}
 SERIES: dict[str, list[Any]] = {
     "batch": [1, 2, 4, 8, 16, 32, 64],
     "length": [32, 64, 128, 256, 512],
