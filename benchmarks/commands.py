@@ -3,7 +3,7 @@
     python benchmarks/commands.py [--data DATA] [--times 3]
 
 Without --data on the packaged demonstration. Two runs of a few updates are made first, on which the others work. Each
-call is a process of its own, in turns; the tables have medians. One more call of each counts its imports.
+call is a process of its own; the table has medians. One more call of each counts its imports.
 `demo` is `train` and `predict`; `push` waits for the network.
 """
 
@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dongu.demo.run import SPLITS, read_csv
+from dongu.engine.device import describe_processor
 from pages import put_between
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
@@ -125,17 +126,7 @@ def make_runs(folder: Path, data: str | None) -> dict[str, list[str]]:
             (Path(data) / f"{split}.csv").write_bytes(read_csv(split))
     runs = [str(folder / "runs" / name) for name in "ab"]
     for seed, run in enumerate(runs):
-        call(
-            [
-                "train",
-                data,
-                *["--model", "minilm", "--max-steps", "8", "--save-steps", "4"],
-                "--seed",
-                str(seed),
-                "--out",
-                run,
-            ]
-        )
+        call([*SMALL, data, "--seed", str(seed), "--out", run])
     columns = json.loads(Path(runs[0], "run.json").read_bytes())["options"]["text_columns"]
     places = {"data": [data], "runs": [str(folder / "runs")], "a": runs[:1], "b": runs[1:]}
     return places | {"texts": [f"a text of {name}" for name in columns]}
@@ -150,29 +141,14 @@ def words_of(command: str, places: Mapping[str, list[str]], new: Path) -> list[s
     return [word for part in command.split() for word in (known[part[1:-1]] if part[0] == "{" else [part])]
 
 
-def measure(places: Mapping[str, list[str]], folder: Path, times: int, only: list[str]) -> str:
-    """The table of some commands, or of all."""
-    chosen = {name: words for name, words in COMMANDS.items() if not only or words.split()[0] in only}
-    load = os.getloadavg()[0]
-    calls: dict[str, list[Call]] = {name: [] for name in chosen}
-    for turn in range(times + 1):
-        for i, (name, command) in enumerate(chosen.items()):
-            one = call(words_of(command, places, folder / f"new-{turn}-{i}"))
-            print(f"{name}: {one.wall_s:.2f} s", file=sys.stderr, flush=True)
-            if turn:  # the first fills the caches
-                calls[name].append(one)
-    lines = [
-        f"{len(os.sched_getaffinity(0))} cores, load average {load:.1f} before the calls, of {times} each the median.",
-        "",
-        "| command | seconds | processor seconds | imports | what it waits for |",
-        "| --- | --: | --: | --: | --- |",
-    ]
-    for i, (name, command) in enumerate(chosen.items()):
-        traced = call(words_of(command, places, folder / f"traced-{i}"), PYTHONPROFILEIMPORTTIME="1")
-        wall, processor = (statistics.median(getattr(one, key) for one in calls[name]) for key in ("wall_s", "cpu_s"))
-        imports = wall * imports_of(traced).total() / 1e6 / traced.wall_s
-        lines.append(f"| {name} | {wall:.2f} | {processor:.2f} | {imports:.2f} | {waits_for(traced)} |")
-    return "\n".join(lines)
+def row_of(name: str, places: Mapping[str, list[str]], folder: Path, times: int) -> str:
+    """The row of one command."""
+    news = [folder / f"{i}-{name}".translate(str.maketrans("` ,", "---")) for i in range(times + 2)]
+    calls = [call(words_of(COMMANDS[name], places, new)) for new in news[1:]][1:]  # the first fills the caches
+    traced = call(words_of(COMMANDS[name], places, news[0]), PYTHONPROFILEIMPORTTIME="1")
+    wall, processor = (statistics.median(getattr(one, key) for one in calls) for key in ("wall_s", "cpu_s"))
+    imports = wall * imports_of(traced).total() / 1e6 / traced.wall_s
+    return f"| {name} | {wall:.2f} | {processor:.2f} | {imports:.2f} | {waits_for(traced)} |"
 
 
 def main() -> None:
@@ -182,13 +158,23 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3, help="calls of each command (3)")
     parser.add_argument("--only", nargs="+", default=[], metavar="COMMAND", help="print these; the page stays as it is")
     options = parser.parse_args()
+    lines = [
+        f"{len(os.sched_getaffinity(0))} cores ({describe_processor()}), load average {os.getloadavg()[0]:.1f} before, "
+        f"calls of each: {options.times} (median).",
+        "",
+        "| command | seconds | processor seconds | imports | what it waits for |",
+        "| --- | --: | --: | --: | --- |",
+    ]
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["DONGU_CACHE"] = str(Path(scratch, "tokens"))
-        table = measure(make_runs(Path(scratch), options.data), Path(scratch), options.times, options.only)
-    if options.only:
-        print(table)
-    else:
-        put_between(DOCUMENT, BEGIN, table, END)
+        places = make_runs(Path(scratch), options.data)
+        for name, command in COMMANDS.items():
+            if not options.only or command.split()[0] in options.only:
+                lines.append(row_of(name, places, Path(scratch), options.times))
+                if options.only:
+                    print(lines[-1], flush=True)
+                else:  # kept at once, for all together take long
+                    put_between(DOCUMENT, BEGIN, "\n".join(lines), END)
 
 
 if __name__ == "__main__":
