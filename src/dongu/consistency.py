@@ -23,7 +23,7 @@ from dongu.model.load import check_vocabulary, model_columns
 from dongu.own import Own, takes_config
 
 CHECKED_ROWS = 8  # that both engines compute, and a model that is put in another's place
-CHECKED_TOKENS = 8192  # with more of them in so many rows fewer are computed, but two
+CHECKED_TOKENS = 8192  # of these rows, padding included; where they are long, fewer rows are computed, two at least
 
 
 def marks_of(loop: Any) -> tuple[int, ...]:
@@ -138,8 +138,8 @@ def sample_of(loop: Any) -> dict[str, Tensor]:
     rows = np.arange(min(len(loop.train_updates.split), CHECKED_ROWS))
     sample = Collator.of(loop.tokenizer, columns)(loop.train_updates.split, rows)
     sample.pop("labels", None)
-    rows = rows[: max(2, CHECKED_TOKENS // sample["input_ids"].shape[1])]
-    return {name: tensor[: len(rows)].to(loop.accelerator.device) for name, tensor in sample.items()}
+    few = max(2, CHECKED_TOKENS // sample["input_ids"].shape[1])
+    return {name: tensor[:few].to(loop.accelerator.device) for name, tensor in sample.items()}
 
 
 def check_model(loop: Any) -> None:
