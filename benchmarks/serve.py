@@ -11,7 +11,8 @@ are a process of their own too, which takes a part of the processor: the same on
 each question, from the same rows in the same order for both servers. The first second of each turn does not count.
 
 The plain endpoint is what its documentation shows: a `def` route, which FastAPI calls in a thread a request.
-Needs `pip install ".[serve]"`. The numbers go to benchmarks/out/serve.json.
+Needs `pip install ".[serve]"`. The numbers go to benchmarks/out/serve.json and, of a call with `--export`, into the
+table of docs/serve.md.
 """
 
 from __future__ import annotations
@@ -28,8 +29,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dongu.engine.device import describe_processor
+from pages import put_between
+
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "benchmarks" / "out" / "serve.json"
+PAGE = ROOT / "docs" / "serve.md"
+NAMES = {
+    "dongu": "`dongu serve`",
+    "pipeline": "FastAPI and transformers' `pipeline`",
+    "dongu onnx": "`dongu serve --engine onnx`",
+    "onnx": "FastAPI and onnxruntime",
+}
 CLIENTS = (1, 8, 64)
 WARM_UP_SECONDS = 1.0
 PLAIN = """
@@ -178,6 +189,27 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def table(rows: list[dict[str, Any]], seconds: float, device: str) -> str:
+    """What the page says of them."""
+    found = {(row["server"], row["clients"]): row for row in rows}
+    lines = [
+        "| | " + " | ".join(f"{clients} client{'s' * (clients > 1)}" for clients in CLIENTS) + " |",
+        "| --- |" + " --: |" * len(CLIENTS),
+    ]
+    for server, name in NAMES.items():
+        cells = (found[server, clients] for clients in CLIENTS)
+        told = (f"{x['requests_a_second']:.0f} ({x['p50_ms']:.0f}, {x['p99_ms']:.0f})" for x in cells)
+        lines.append(f"| {name} | " + " | ".join(told) + " |")
+    for server, beside in (("dongu", "pipeline"), ("dongu onnx", "onnx")):
+        ratios = (
+            found[server, clients]["requests_a_second"] / found[beside, clients]["requests_a_second"]
+            for clients in CLIENTS
+        )
+        lines.append(f"| {NAMES[server]} over {NAMES[beside]} | " + " | ".join(f"{r:.2f}" for r in ratios) + " |")
+    where = f"{len(os.sched_getaffinity(0))} cores ({describe_processor()})" if device == "cpu" else device
+    return "\n".join([*lines, "", f"{where}, {seconds:g} seconds of each."])
+
+
 def model_folder(name: str) -> str:
     """What `pipeline` loads of a run."""
     return f"{name}/model" if (Path(name) / "run.json").exists() else name
@@ -204,6 +236,9 @@ def main() -> None:
     rows = measure(options)
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps({"model": options.model, "device": options.device, "turns": rows}, indent=1))
+    if options.export:
+        text = table(rows, options.seconds, options.device)
+        put_between(PAGE, "<!-- serve: table -->", text, "<!-- /serve: table -->")
 
 
 if __name__ == "__main__":

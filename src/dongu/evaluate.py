@@ -38,8 +38,9 @@ ROUNDING = 1e-4  # of the largest logit, in fp32; it is a hundredth of that
 @contextmanager
 def eval_mode(model: torch.nn.Module) -> Iterator[None]:
     """Dropout off and no gradient inside the block; each module's own mode of before after it, whatever happens."""
-    with kept_modes(model), torch.no_grad():
-        model.eval()
+    with kept_modes(model) as training, torch.no_grad():
+        if training:  # a server asks a thousand times for one row, and the walk is dear
+            model.eval()
         yield
 
 
@@ -157,7 +158,8 @@ def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, worker
     if is_sharded(model):  # then a forward pass is collective: who has a batch less computes one for the others
         own += [0] * (-(-len(batches) // accelerator.num_processes) - asked)
     loader = make_dataloader(batches, own, workers=workers, pin_memory=device.type == "cuda")
-    model = accelerator.unwrap_model(model)  # DDP would wait for every process at every batch
+    if accelerator.num_processes > 1:
+        model = accelerator.unwrap_model(model)  # DDP would wait for every process at every batch
     logits = torch.zeros((len(batches.pieces), model.config.num_labels), dtype=torch.float32, device=device)
     counts = torch.zeros(len(batches.pieces), dtype=torch.int64, device=device)
     doing = "predicting" if batches.split.targets is None else "evaluating"

@@ -515,3 +515,10 @@ def test_who_can_reach_it() -> None:
     assert [is_local(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example.org")] == [False] * 4
     with open_socket("127.0.0.1", 0) as one, pytest.raises(UsageError, match="cannot be listened to"):
         open_socket("127.0.0.1", one.getsockname()[1])
+
+
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> None:
+    with open_socket("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()[:2]):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -70,7 +70,8 @@ def layers_of(model: Any) -> list[nn.Module]:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether its weights are."""
-    return any(has_rows(parameter) for parameter in model.parameters())
+    several = distributed.is_available() and distributed.is_initialized()
+    return several and any(has_rows(parameter) for parameter in model.parameters())
 
 
 def has_rows(tensor: Tensor) -> bool:

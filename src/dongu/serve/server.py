@@ -57,7 +57,11 @@ def open_socket(host: str, port: int) -> socket.socket:
         if port > MOST_PORTS:  # which leaves a socket open
             raise OverflowError(f"above {MOST_PORTS}")
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        # Its connections have this from it. asyncio sets it only where a socket names its protocol, and an answer whose
+        # head and body are two packets then waits 40 ms for the acknowledgement of the first.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except (OSError, UnicodeError, OverflowError) as error:
         what = f"cannot be listened to ({getattr(error, 'strerror', None) or error})"
         raise UsageError(what, where=f"--host {host} --port {port}", hint="give another --port, or 0") from error

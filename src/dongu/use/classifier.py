@@ -58,6 +58,7 @@ class Classifier:
                 models = [model for model, _ in packed]
                 self.collate = replace(self.collate, flat=True)
         self.model = models[0] if len(models) == 1 else Ensemble(models, self.metrics.task)
+        self.model.eval()  # once, and not for each answer
         self.model = self.accelerator.prepare_model(self.model, evaluation_mode=True)
 
     def __repr__(self) -> str:
