@@ -16,6 +16,7 @@ import os
 import random
 import re
 import runpy
+import shlex
 import signal
 import socket
 import subprocess
@@ -26,13 +27,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
+from torch.distributed.run import get_args_parser
 
 import dongu
 from browser import CHROMIUM, browsing
 from conftest import ROOT, WORDS
-from dongu.cli.main import run
+from dongu.cli.main import make_parser, run
 from dongu.cli.results import show_result
-from dongu.config import Metric, RunConfig, option_flag
+from dongu.cli.train import train_options
+from dongu.config import Metric, RunConfig, make_config, option_flag
 from dongu.errors import DonguError
 from dongu.run.console import Console
 from dongu.run.signals import EXIT_CODES
@@ -269,6 +273,55 @@ def test_each_shell_recipe_parses_and_is_run() -> None:
         subprocess.run(["bash", "-n", script], check=True)
     unrun = {path.name for path in scripts} - {*RUN, *STOPPED, "quick-start.sh"}
     assert unrun == {"offline-fetch.sh", "tune.sh"}  # one needs a network, one half an hour: promises/test_tune.py
+
+
+def under_torchrun(arguments: list[str]) -> tuple[Any, Any]:
+    """What PyTorch's parser makes of an agent's arguments, and `dongu`'s of the command that the agent starts."""
+    agent = get_args_parser().parse_args(arguments)
+    assert (agent.module, agent.training_script) == (True, "dongu")
+    command = agent.training_script_args
+    return agent, make_parser(command[0]).parse_args(command)
+
+
+def test_each_command_of_a_launcher_has_options_that_exist() -> None:
+    """Those of `torchrun` too: the stand-in, with which the recipes run, passes over them."""
+    found = [
+        (path.name, shlex.split(command))
+        for path in (*sorted(DOCS.glob("*.md")), *sorted(RECIPES.glob("*.sh")))
+        for command in re.findall(
+            r"torchrun (-[^`\n]* -m dongu [^`\n]*)", path.read_text(encoding="utf-8").replace("\\\n", " ")
+        )
+    ]
+    [direct] = re.findall(r"^command=\((.*)\)$", (RECIPES / "slurm.sh").read_text(encoding="utf-8"), re.MULTILINE)
+    parsed = [(name, under_torchrun(arguments)[1]) for name, arguments in found]
+    parsed.append(("slurm.sh", make_parser("train").parse_args(shlex.split(direct))))
+    assert {name for name, _ in parsed} >= {"several-machines.md", "several-machines.sh", "several-gpus.sh", "slurm.sh"}
+    for name, command in parsed:
+        if command.command == "train":
+            assert make_config(train_options(command, processes=16)).data, name
+
+
+def test_the_manifest_of_a_job_is_one() -> None:
+    """The pods find each other by the service, the command fits both parsers, and its files lie on shared volumes."""
+    service, job = yaml.safe_load_all((RECIPES / "job.yaml").read_text(encoding="utf-8"))
+    assert (service["kind"], job["apiVersion"], job["kind"]) == ("Service", "batch/v1", "Job")
+    name, pod = job["metadata"]["name"], job["spec"]["template"]["spec"]
+    assert service["metadata"]["name"] == pod["subdomain"]
+    assert service["spec"]["selector"] == {"job-name": name}
+    [container] = pod["containers"]
+    assert container["command"] == ["torchrun"]
+    agent, command = under_torchrun(container["args"])
+    assert agent.rdzv_endpoint.partition(":")[0] == f"{name}-0.{pod['subdomain']}"
+    assert int(agent.nnodes.split(":")[1]) == job["spec"]["completions"] == job["spec"]["parallelism"]
+    assert int(agent.nproc_per_node) == container["resources"]["limits"]["nvidia.com/gpu"]
+    assert agent.shutdown_timeout < pod["terminationGracePeriodSeconds"], "else the pod is killed in its last save"
+    assert {entry["name"]: entry["value"] for entry in container["env"]} == {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    config = make_config(train_options(command, processes=16))
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    for path in (config.data, config.model, config.out):
+        assert mounts[f"/{str(path).split('/')[1]}"] == "shared"
+    assert {volume["name"] for volume in pod["volumes"]} == set(mounts.values())
+    assert command.resume
 
 
 def test_each_block_is_a_file_and_each_file_is_shown() -> None:
