@@ -25,6 +25,7 @@ from dongu.judge.abstention import abstained, fit_threshold
 from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import Calibration, fit_temperature, is_advised
 from dongu.judge.intervals import constant_answer, verdict
+from dongu.launch import wait_for_first
 from dongu.loop import Loop
 from dongu.model.head import check_head, divide_head
 from dongu.model.load import load_saved, quiet_transformers
@@ -195,8 +196,9 @@ def read_best(loop: Loop, folder: RunFolder) -> None:
     if loop.given.model is None:
         if loop.config.base_precision == "4bit":  # or else all weights would be unpacked
             take_adapter(loop.model, load_file(folder.model / ADAPTER / ADAPTER_WEIGHTS))
-        mine = loop.accelerator.is_main_process or not loop.is_sharded
-        loop.take_over(load_saved(folder.model) if mine else None)
+        saved = load_saved(folder.model) if loop.accelerator.is_main_process or not loop.is_sharded else None
+        wait_for_first()  # of a large model it takes a while
+        loop.take_over(saved)
         return
     with no_panic():
         missing, unknown = load_weights(loop.model, str(folder.model / WEIGHTS), strict=False)

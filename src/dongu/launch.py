@@ -20,6 +20,7 @@ from dongu.errors import UsageError, WorkerError
 
 PATIENCE_SECONDS = 10.0  # for what another process may be about to say; on a busy machine one is seconds behind
 POLL_SECONDS = 0.02
+AGAIN = 10  # times as long as the first process others may take for what it has done
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 _NOBODY = (RuntimeError, ValueError, LookupError, ImportError, UsageError)  # said by a store that cannot be reached
 
@@ -91,6 +92,7 @@ def tell(error: str) -> bool:
         store = _store()
         deadline = time.monotonic() + PATIENCE_SECONDS  # to load torch may have taken as long
         store.set(f"error/{me}", error)
+        store.set("errors", "")
         if me == 0:
             _wait(store, [f"read/{other}" for other in range(1, count)], deadline)
             return False
@@ -141,12 +143,27 @@ def wait_for_first() -> None:
 
 @contextlib.contextmanager
 def first_alone() -> Iterator[None]:
-    """The first process does what is in the block, and then the others do: they find what it has left."""
-    if rank() > 0:
+    """The first process does what is in the block, and then the others do: they find what it has left.
+
+    On another machine they may have to do it again. So all wait for all, outside of any collective, but not for ever:
+    one that was killed says nothing, and the next collective notices.
+    """
+    if (me := rank()) > 0:
         wait_for_first()
+    began = time.monotonic()
     yield
-    if rank() == 0:
-        wait_for_first()
+    if (count := processes()) == 1:
+        return
+    with contextlib.suppress(*_NOBODY):
+        store = _store()
+        if me == 0:
+            store.set("alone/seconds", str(time.monotonic() - began))
+            wait_for_first()
+        deadline = time.monotonic() + PATIENCE_SECONDS + AGAIN * float(store.get("alone/seconds"))
+        wanted = count * store.add(f"done/{me}", 1)
+        store.add("done", 1)
+        while store.add("done", 0) < wanted and not store.check(["errors"]) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
 
 
 def _late(error: str) -> WorkerError:
@@ -156,9 +173,10 @@ def _late(error: str) -> WorkerError:
         store.set(f"waits/{rank()}", "")  # it has come, and knows no more
         if "timed out" in error.lower():
             _wait(store, [f"waits/{each}" for each in every], time.monotonic() + PATIENCE_SECONDS)
-            if missing := [str(each) for each in every if not store.check([f"waits/{each}"])]:
-                what = f"rank {', '.join(missing)} did not come in time to where the others wait (--timeout)"
-                return WorkerError(what, hint="it hangs, or needs longer; a run that has a checkpoint can be resumed")
+            missing = [str(each) for each in every if not store.check([f"waits/{each}"])]
+            who = f"rank {', '.join(missing)} did not come in time" if missing else "another process came too late"
+            hint = "it hangs, or needs longer; a run that has a checkpoint can be resumed"
+            return WorkerError(f"{who} to where the others wait (--timeout)", hint=hint)
     return ended("")
 
 

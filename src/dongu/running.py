@@ -121,6 +121,7 @@ class Run:
             self._journal.phase("setup", time.perf_counter() - self._started, self.state.step)
             self._saved, self._effort = (self.state.step, self.state.evaluated_step), Effort()
             self._recorder = Recorder(self._record_step, self._trackers.step, progress.step, self._effort.add)
+            wait_for_first()  # it has rehearsed an update, started trackers, and said so
             self._held, self._at_work = held.pop_all(), at_work.pop_all()  # from here on `__exit__` lets go of them
         return self
 

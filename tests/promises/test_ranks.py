@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import accelerate
 import pytest
 
 import dongu
+from dongu import launch
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.engine.device import SETTINGS, refuse_settings
-from dongu.errors import UsageError
+from dongu.errors import UsageError, WorkerError
 from drivers import Pool, read_lines
 
 # What `accelerate launch` sets whatever it is told, and what changes nothing.
@@ -222,6 +224,74 @@ def test_a_process_that_hangs_is_named(ranks: Ranks, tmp_path: Path) -> None:
     assert "rank 1 did not come in time to where the others wait" in said[0]
     assert [line["step"] for line in read_lines(ranks.out) if line["event"] == "step"] == [1, 2, 3]
     assert (ranks.out / "checkpoints" / "step-00000002" / "MANIFEST.json").exists()
+
+
+def test_who_has_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that hangs is named; one that comes after all, and finds the others gone, has not ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for name, value in {"RANK": "0", "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launch, "PATIENCE_SECONDS", 1.0)
+    launch._store.cache_clear()
+    try:
+        store = launch._store()
+        for come, said in ((0, "rank 1, 2 did not"), (1, "rank 2 did not"), (2, "another process came too late")):
+            store.set(f"waits/{come}", "")
+            with pytest.raises(WorkerError, match=said), launch.among_processes():
+                raise RuntimeError("[gloo] Timed out waiting 2000ms for recv operation to complete")
+        with pytest.raises(WorkerError, match="another process of the run has ended"), launch.among_processes():
+            raise RuntimeError("[gloo] Connection closed by peer")
+    finally:
+        launch._store.cache_clear()
+
+
+LONG = """\
+import os
+import time
+
+import dongu.best
+import dongu.running
+from dongu.data import tokens
+from dongu.launch import rank
+from dongu.run.checkpoint import Checkpoints
+
+def sleeps(home, name, call=1, ranks=(0,)):
+    inner, calls = getattr(home, name), []
+
+    def slowly(*given, **options):
+        calls.append(name)
+        if rank() in ranks and len(calls) == call:
+            time.sleep(3)
+            print("slept in", name)
+        return inner(*given, **options)
+
+    setattr(home, name, slowly)
+
+os.environ["DONGU_CACHE"] = f"{__file__}-{rank()}"  # each on a machine of its own
+sleeps(tokens, "pack_tokens", ranks=(0, 1))
+sleeps(dongu.running, "remove_run")
+sleeps(dongu.running, "memory_need")
+sleeps(dongu.running, "write_report")
+sleeps(Checkpoints, "retire", call=2)
+sleeps(dongu.best, "load_saved")
+metrics = {"one": lambda evaluation: 1.0}
+"""
+
+
+@pytest.mark.crash
+def test_what_the_first_process_does_alone_may_take_longer_than_the_timeout(ranks: Ranks, tmp_path: Path) -> None:
+    """And others for the tokens that they do not find, as on another machine."""
+    parts = tmp_path / "long.py"
+    parts.write_text(LONG, encoding="utf-8")
+    assert run_command(ranks.train("--max-steps", "1")) == 0
+    train = ranks.train("--shard", "--timeout", "2", "--eval-steps", "2", "--parts", str(parts), "--overwrite")
+    codes, said = ranks.both(train, train)
+    assert codes == [0, 0], said
+    slept = [re.findall("^slept in (.*)$", each, re.MULTILINE) for each in said]
+    alone = ["remove_run", "memory_need", "write_report", "retire", "load_saved"]
+    assert slept == [["pack_tokens", *alone], ["pack_tokens"]]
 
 
 @pytest.mark.crash

@@ -20,6 +20,7 @@ from dongu.data.tokenized import Split
 from dongu.errors import UsageError
 from dongu.extras import RECORDED_VERSIONS
 from dongu.files import disk, storage
+from dongu.launch import wait_for_first
 
 OWN_TO_A_PROCESS = {
     "data",
@@ -78,6 +79,7 @@ def check_shared(folder: Path, accelerator: Any) -> None:
     """
     if accelerator.num_processes == 1:
         return
+    wait_for_first()  # it may have removed a run
     name = [
         f".seen-{uuid.uuid4().hex}.{os.getpid()}.tmp"
     ]  # it ends as a leftover's name does, which is removed if the run is killed here
