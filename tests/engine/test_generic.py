@@ -55,9 +55,40 @@ def two_layers(model_type: str, **given: Any) -> Any:
     ids=str,
 )
 def test_logits_and_gradients(model_type: str, sizes: dict[str, Any]) -> None:
-    logits, gradients = model_types.difference(two_layers(model_type, **sizes))
-    assert logits < model_types.EXACT
-    assert gradients < model_types.EXACT_GRADIENTS
+    assert not model_types.apart(two_layers(model_type, **sizes))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "last_layer", "whole"),
+    [
+        ("qwen3", "model.layers.1.mlp", False),
+        ("xlm-roberta-xl", "roberta.encoder.layer.1.intermediate", False),
+        ("albert", "albert.encoder.albert_layer_groups.0.albert_layers.0.ffn", False),  # each layer is the same module
+        ("gpt2", "transformer.h.1.mlp", True),  # which wants as many tokens back as it was given
+    ],
+)
+def test_the_last_layer_ends_with_the_tokens_that_are_read(model_type: str, last_layer: str, whole: bool) -> None:
+    packed = PaddingFree(two_layers(model_type)).eval()
+    lengths = torch.tensor([5, 2, 9])
+    rows = {"input_ids": torch.full((16,), 7), "lengths": lengths}
+    with torch.no_grad():
+        packed(**rows)
+        seen: list[int] = []
+        hook = lambda *given: seen.append(given[1][0].shape[-2])  # noqa: E731
+        handle = packed.classifier.get_submodule(last_layer).register_forward_hook(hook)
+        packed(**rows)
+        handle.remove()
+    assert seen[-1] == (17 if whole else 3)  # 16 tokens and one that is none
+
+
+def test_a_last_layer_that_sees_a_window_is_whole_where_the_window_bites() -> None:
+    model = two_layers("mistral", sliding_window=6).eval()
+    packed = PaddingFree(model).eval()
+    for tokens in (4, 18):  # the first rows, in which the window holds all, say that the layer can be cut
+        inputs = {"input_ids": torch.randint(5, 20, (2, tokens)), "attention_mask": torch.ones(2, tokens).long()}
+        with torch.no_grad():
+            torch.testing.assert_close(packed(**flatten(inputs)).logits, model(**inputs).logits)
+    assert packed.encoder.is_cut
 
 
 def test_deberta_takes_no_distance_that_its_rows_lack(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,9 @@ The model's own forward takes all rows as one, (1, tokens): embeddings, Linear a
 positions follow `position_ids`, and attention alone has to know where a row begins and ends. It is registered under a
 name of its own, as transformers wants it, and a model's configuration bears that name only while rows are computed.
 The head is the model's own too: it is called with the tokens that it reads, in the place of a whole batch.
+
+Of the last layer the head reads one token a row. Where that layer attends once and then treats each token for itself,
+it is called twice: with all tokens, until it has their keys and values, and with those that are read, to its end.
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import Any, Literal
 
@@ -25,24 +28,41 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAtte
 from dongu.engine.attention import attend, attend_beyond
 from dongu.engine.encoders import in_autocast, positions_after
 from dongu.engine.layout import Layout
-from dongu.engine.recompute import surrounded
-from dongu.errors import ModelError
+from dongu.engine.recompute import recomputes, surrounded
+from dongu.errors import DonguError, ModelError
 
 NAME = "dongu_rows"  # of the attention, in transformers' registry
 Reads = Literal["first", "last", "all"]  # the tokens of a row that a head reads
+_ROUNDING = 1e-4  # of the largest value: a last layer that is cut and no more than rounding apart is the same
 
 
-@dataclass(frozen=True)
+class KeysSeenError(Exception):
+    """The last layer has computed its keys and values, and nothing else of it is wanted for all tokens."""
+
+
+@dataclass
 class FlatRows:
-    """The rows of the forward under way, for its attention."""
+    """The rows of the forward under way, for its attention.
+
+    Attributes:
+        layout: of all tokens.
+        by_heads: the same for attention of so many heads.
+        attended: calls of attention so far.
+        stops: whether the next call of attention may end the layer, since its keys and values are all that is wanted
+            beside the first or the last token of each row.
+        seen: these keys and values, (tokens, heads, head_dim), and the window of their attention.
+    """
 
     layout: Layout
-    by_heads: dict[int, Layout]
+    by_heads: dict[int, Layout] = field(default_factory=dict)
+    attended: int = 0
+    stops: Reads | None = None
+    seen: tuple[Tensor, Tensor, int | None] | None = None
 
     def of_heads(self, heads: int) -> Layout:
         """The layout for attention of so many heads."""
         if heads not in self.by_heads:
-            self.by_heads[heads] = replace(self.layout, heads=heads)
+            self.by_heads[heads] = self.layout if heads == self.layout.heads else replace(self.layout, heads=heads)
         return self.by_heads[heads]
 
 
@@ -71,6 +91,9 @@ class GenericEncoder:
         self.padding = getattr(positions, "padding_idx", None)  # where positions are counted from it on
         self.lock = RLock()  # of threads that ask the same model, one computes at a time
         self.pad_token_id = getattr(base.config.get_text_config(), "pad_token_id", None)
+        self.last_layer = next(reversed(layers_of(base)), None)
+        self.attentions = 0  # calls of attention in a whole forward, once they are counted
+        self.is_cut: bool | None = None  # whether the last layer ends with the tokens that are read; None: not tried
 
     def __call__(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> tuple[Tensor, Tensor]:
         """(tokens,) each → what the head reads, (batch, read, hidden), and (batch, read): whether it is a token."""
@@ -83,15 +106,85 @@ class GenericEncoder:
             "token_type_ids": None if token_type_ids is None else token_type_ids[None],
             "use_cache": False,
         }
-        with surrounded(lambda: self.attention(layout)):
-            output = self.base(input_ids=input_ids[None], **{k: v for k, v in given.items() if k in self.accepted})
-        hidden = output[0][0]  # (tokens, hidden)
-        if self.reads == "all":
+        given = {"input_ids": input_ids[None], **{k: v for k, v in given.items() if k in self.accepted}}
+        index = None if self.reads == "all" else self.read_index(input_ids, layout)
+        if index is not None and self.can_cut(index, layout):
+            if self.is_cut is None and not (self.base.training or torch.is_grad_enabled()):
+                self.is_cut = self.try_cut(given, layout, index)
+            if self.is_cut:
+                return self.computed(given, layout, index)[:, None], torch.ones_like(index, dtype=torch.bool)[:, None]
+        hidden = self.computed(given, layout)  # (tokens, hidden)
+        if index is None:
             index = torch.arange(layout.longest, device=hidden.device)
             real = index < layout.cu_seqlens.diff()[:, None]
             return hidden[torch.where(real, layout.first[:, None] + index, layout.filler)], real
-        index = layout.first if self.reads == "first" else self.last(input_ids, layout)
         return hidden[index][:, None], torch.ones_like(index, dtype=torch.bool)[:, None]
+
+    def copy_to(self, base: Any) -> GenericEncoder:
+        """The same of a copy of the base model, which has the same last layer."""
+        copied = GenericEncoder(base, self.reads)
+        copied.attentions, copied.is_cut = self.attentions, self.is_cut
+        return copied
+
+    def computed(self, given: dict[str, Any], layout: Layout, index: Tensor | None = None) -> Tensor:
+        """What the base model makes of its inputs, (tokens, hidden), or (batch, hidden) of the tokens of an index."""
+        with surrounded(lambda: self.attention(layout)), self.lock:
+            rows = _rows.get()
+            with nullcontext() if index is None else self.cut_layer(rows, index):
+                hidden: Tensor = self.base(**given)[0][0]
+            if index is None:
+                self.attentions = rows.attended
+            return hidden if index is None or rows.seen is not None else hidden[index]
+
+    def can_cut(self, index: Tensor, layout: Layout) -> bool:
+        """Whether the last layer may end with the tokens of this index, if it is such a layer."""
+        if self.is_cut is False or self.last_layer is None or index.is_cuda:
+            return False
+        if self.base.training and recomputes(self.base):
+            return False
+        return self.reads == "first" or torch.equal(index, layout.cu_seqlens[1:] - 1)  # which sees all of its row
+
+    def try_cut(self, given: dict[str, Any], layout: Layout, index: Tensor) -> bool:
+        """Whether a last layer that is cut gives what a whole one does."""
+        wanted = self.computed(given, layout)[index]
+        try:
+            got = self.computed(given, layout, index)
+        except (AttributeError, DonguError, LookupError, RuntimeError, TypeError, ValueError):  # it is called otherwise
+            return False
+        return got.shape == wanted.shape and bool((got - wanted).abs().max() <= _ROUNDING * wanted.abs().max())
+
+    @contextmanager
+    def cut_layer(self, rows: FlatRows, index: Tensor) -> Iterator[None]:
+        """Within the block the last layer takes all tokens, and gives those of the index, if it attends last of all."""
+        layer: Any = self.last_layer
+        own, tokens = layer.forward, len(rows.layout.row)
+
+        def cut(given: Any) -> Any:
+            if isinstance(given, tuple):
+                return tuple(map(cut, given))
+            by_token = isinstance(given, Tensor) and given.shape[:2] == (1, tokens)
+            return given.index_select(1, index) if by_token else given
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if rows.attended + 1 != self.attentions:
+                return own(*args, **kwargs)
+            rows.stops = self.reads
+            try:
+                return own(*args, **kwargs)
+            except KeysSeenError:
+                return own(*map(cut, args), **{name: cut(value) for name, value in kwargs.items()})
+            finally:
+                rows.stops = None
+
+        layer.forward = forward
+        try:
+            yield
+        finally:
+            del layer.forward
+
+    def read_index(self, input_ids: Tensor, layout: Layout) -> Tensor:
+        """Index of the token of each row that the head reads, (batch,)."""
+        return layout.first if self.reads == "first" else self.last(input_ids, layout)
 
     def last(self, input_ids: Tensor, layout: Layout) -> Tensor:
         """Index of the last token of each row that is no padding token, (batch,); of the first if none is."""
@@ -106,7 +199,7 @@ class GenericEncoder:
         """Have the model's attention stay inside the rows of this layout, within the block."""
         with self.lock:
             own = [(config, config._attn_implementation) for config in self.configs]
-            token = _rows.set(FlatRows(layout, {layout.heads: layout}))
+            token = _rows.set(FlatRows(layout))
             try:
                 for config, _ in own:
                     config._attn_implementation = NAME
@@ -115,6 +208,13 @@ class GenericEncoder:
                 _rows.reset(token)
                 for config, implementation in own:
                     config._attn_implementation = implementation
+
+
+def layers_of(model: Any) -> list[nn.Module]:
+    """The layers of a model, of its encoder and its decoder: the longest lists of modules of one class."""
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len({type(part) for part in m}) == 1]
+    inner = {id(part) for outer in lists for part in outer.modules() if part is not outer}
+    return [layer for each in lists if id(each) not in inner for layer in each]
 
 
 @dataclass(frozen=True)
@@ -199,8 +299,17 @@ def attend_rows(
     k, v = (x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1) for x in (k, v))
     if scaling is not None and scaling != (usual := q.shape[-1] ** -0.5):
         q = q * (scaling / usual)
-    layout, dropped = _rows.get().of_heads(heads), nn.Dropout(dropout)
-    if softcap is None and s_aux is None:
+    rows = _rows.get()
+    rows.attended += 1
+    layout, dropped = rows.of_heads(heads), nn.Dropout(dropout)
+    if rows.seen is not None:  # q is of the tokens that are read, which see all that their window holds
+        k, v, window = rows.seen
+        context = attend(q, k, v, layout, dropped, window=window)
+    elif softcap is None and s_aux is None:
+        far = window is None or window >= layout.longest - 1
+        if (rows.stops == "first" and not causal) or (rows.stops == "last" and far):
+            rows.seen = k, v, None if far else window
+            raise KeysSeenError
         context = attend(q, k, v, layout, dropped, window=window, causal=causal == 1)
     else:
         context = attend_beyond(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dongu.engine.families import FAMILIES, why_not
+from dongu.engine.generic import GenericEncoder
 from dongu.engine.graphs import HOOKED, Graphs, Shape, has_hooks
 from dongu.engine.layout import Layout, size_step
 from dongu.engine.modes import kept_modes
@@ -56,6 +57,13 @@ class PaddingFree(nn.Module):
         embeddings = getattr(classifier.base_model, "embeddings", None)
         positions = getattr(embeddings, "position_embeddings", None)
         self._padding = getattr(positions, "padding_idx", None) or 0
+
+    def copy_to(self, classifier: Any) -> PaddingFree:
+        """The same form of a copy of the classifier."""
+        copied = PaddingFree(classifier)
+        if isinstance(self.encoder, GenericEncoder):
+            copied.encoder = self.encoder.copy_to(classifier.base_model)
+        return copied
 
     @property
     def config(self) -> Any:

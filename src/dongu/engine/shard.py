@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from dongu.engine.generic import GenericEncoder
+from dongu.engine.generic import GenericEncoder, layers_of
 from dongu.engine.packed import PaddingFree
 from dongu.errors import UsageError
 
@@ -59,13 +59,6 @@ def outline(model: Any) -> Any:
         learns = isinstance(tensor, nn.Parameter) and tensor.requires_grad
         memo[id(tensor)] = nn.Parameter(bare, learns) if isinstance(tensor, nn.Parameter) else bare
     return copy.deepcopy(model, memo)
-
-
-def layers_of(model: Any) -> list[nn.Module]:
-    """The layers of a model, of its encoder and its decoder: the longest lists of modules of one class."""
-    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len({type(part) for part in m}) == 1]
-    inner = {id(part) for outer in lists for part in outer.modules() if part is not outer}
-    return [layer for each in lists if id(each) not in inner for layer in each]
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from dongu.data.collate import make_micro_batch
+from dongu.engine.generic import layers_of
 from dongu.engine.packed import PaddingFree
 from dongu.engine.recompute import recompute_layers
-from dongu.engine.shard import layers_of, own_part
+from dongu.engine.shard import own_part
 from dongu.errors import UsageError
 from dongu.loop import Loop
 from dongu.model.loss import logits_of
@@ -152,8 +153,8 @@ def rehearse(loop: Loop, rows: np.ndarray, *, recomputed: bool = False) -> Need:
     weights = count.now
     if recomputed:
         recompute_layers(model)
-    is_packed = isinstance(loop.accelerator.unwrap_model(loop.engine), PaddingFree)
-    engine = PaddingFree(model) if is_packed else model
+    own = loop.accelerator.unwrap_model(loop.engine)
+    engine = own.copy_to(model) if isinstance(own, PaddingFree) else model
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = sum(map(size_of, learning))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
