@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from dongu.baseline import measure_bag_of_words
@@ -25,12 +24,13 @@ from dongu.judge.calibration import Calibration
 from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
 from dongu.own import COUPLED
-from dongu.run.checkpoint import OWN, Checkpoint, RunState, own_checkpoints, read_contents
+from dongu.run.checkpoint import OWN, Checkpoint, RunState, own_checkpoints
 from dongu.run.folder import RunFolder, dump_json
 from dongu.run.identity import differences, identity
 from dongu.run.journal import check_log, read_lines, step_line
-from dongu.run.manifest import read_listed, read_manifest
-from dongu.run.tensors import own_tensors, state_tensors
+from dongu.run.manifest import check_file, read_manifest
+from dongu.run.tensor_file import entry_of_tensors
+from dongu.run.tensors import own_tensors, referenced_tensors
 from dongu.text import counted
 
 _TOLERANCE = 1e-6  # of gradients, relative; what is left is the rounding of the loss, which is fp32
@@ -99,7 +99,7 @@ def _proof(name: str, look: Callable[[], str]) -> Proof:
 def _files(folder: RunFolder) -> str:
     entries = read_manifest(folder.path)
     for name, entry in entries.items():
-        read_listed(folder.path / name, entry)
+        check_file(folder.path / name, entry)
     size = sum(entry["size"] for entry in entries.values())
     return f"{len(entries)} files, {size:,} bytes, hold what was written"
 
@@ -183,12 +183,12 @@ def _replay(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
         if step.number == end:
             break
     target = folder.checkpoints / f"step-{end:08}"
-    contents = read_contents(target)
-    files = dict(zip(("weights.safetensors", "moments.safetensors"), state_tensors(loop), strict=True))
+    entries = read_manifest(target)  # the files are whole, or would not be among the states
+    files = dict(zip(("weights.safetensors", "moments.safetensors"), referenced_tensors(loop), strict=True))
     if loop.own:
         files[OWN] = own_tensors(loop)[1]
     for name, tensors in files.items():
-        if save(tensors) != contents.get(name):
+        if entry_of_tensors(tensors) != entries.get(name):
             raise _Broken(f"step {end:,}, replayed from step {start:,}, has other bytes than {target / name}")
     return f"steps {start + 1:,} to {end:,}: every logged number, weight and moment again, to the byte"
 

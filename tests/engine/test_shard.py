@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 import dongu
 from conftest import unwrapped
 from dongu.cli.main import run as run_command
 from dongu.errors import CheckpointError, UsageError
-from dongu.run.manifest import entry_of
-from dongu.run.sharded import TensorFile, check_file, write_tensors
+from dongu.run.manifest import check_file, entry_of
+from dongu.run.tensor_file import AT_ONCE, DTYPES, TensorFile, write_tensors
 from drivers import Pool, forked, read_lines
 
 # What the engine computes → the model, options, and what `promises` says of it.
@@ -143,13 +143,15 @@ def test_parts_of_a_file(tmp_path: Path) -> None:
     """A file is written by tensors and hashed on the way, as safetensors reads it; its rows are read as asked for."""
     tensors = {
         "b": torch.arange(12, dtype=torch.float32).reshape(4, 3),
-        "half": torch.ones(3, dtype=torch.bfloat16),
+        **{f"é{i}": torch.ones(i % 3).to(dtype) for i, dtype in enumerate(DTYPES)},
+        **{f"large {i}": torch.arange(size) for i, size in enumerate((AT_ONCE // 8, 3, AT_ONCE // 9, AT_ONCE // 9))},
         "empty": torch.zeros((0, 5)),
         "step": torch.tensor(7.0),
         "flag": torch.tensor([True, False]),
     }
     entry = write_tensors(tmp_path / "x.safetensors", tensors)
-    assert entry == entry_of((tmp_path / "x.safetensors").read_bytes())
+    assert (tmp_path / "x.safetensors").read_bytes() == save(tensors)
+    assert entry == entry_of(save(tensors))
     loaded, file = load_file(tmp_path / "x.safetensors"), TensorFile(tmp_path / "x.safetensors")
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():

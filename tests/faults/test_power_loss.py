@@ -35,7 +35,7 @@ from dongu.run.checkpoint import Checkpoint, Checkpoints, RunState, own_checkpoi
 from dongu.run.folder import RunFolder
 from dongu.run.journal import Journal, check_log
 from dongu.run.plan import Plan
-from dongu.run.tensors import state_tensors
+from dongu.run.tensors import referenced_tensors
 from dongu.update import Step
 
 SAVES = 4
@@ -360,7 +360,7 @@ def tell(story: Story, run: RunFolder, loop: Any) -> None:
                         (stage / name).write_bytes(content)  # as transformers writes: not flushed
                 story.promise = replace(story.promise, best=number)
             state.log = journal.mark()
-            weights, moments = state_tensors(loop)
+            weights, moments = referenced_tensors(loop)
             story.truth.states[state.step] = asdict(state)
             story.truth.tensors[state.step] = tuple(  # type: ignore[assignment]
                 {name: tensor.clone() for name, tensor in part.items()} for part in (weights, moments)

@@ -17,12 +17,10 @@ from typing import Annotated, Any, Self
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from dongu.engine.shard import own_part
-from dongu.errors import CheckpointError, NonFiniteError, StorageError, UsageError, no_panic
+from dongu.errors import CheckpointError, NonFiniteError, StorageError, UsageError
 from dongu.files import disk, replace_folder, storage
 from dongu.judge.answers import Evaluation
 from dongu.judge.metrics import MetricSet
@@ -30,10 +28,11 @@ from dongu.loop import Loop
 from dongu.model.finite import check_finite
 from dongu.model.lora import saved_bytes
 from dongu.run.journal import LogMark, check_log
-from dongu.run.manifest import FORMAT, MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
+from dongu.run.manifest import FORMAT, MANIFEST, check_file, entry_of, manifest_bytes, read_listed, read_manifest
 from dongu.run.plan import Plan
-from dongu.run.sharded import Together, check_file, part_names, parts_in, read_own_tensors, side_by_side, write_parts
-from dongu.run.tensors import optimizer_numbers, own_tensors, put_together, referenced_tensors, state_tensors
+from dongu.run.sharded import Together, part_names, parts_in, stored_tensors, write_parts
+from dongu.run.tensor_file import Stored, TensorFile, write_tensors
+from dongu.run.tensors import optimizer_numbers, own_tensors, put_together, referenced_tensors
 
 _Count = Annotated[int, Field(ge=0)]
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
@@ -81,60 +80,40 @@ OPTIONAL = {"optimizer", "own"}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint as it was read: verified, parsed, not yet applied."""
+    """One checkpoint: verified, parsed, not yet applied. Its tensors are read as they are asked for."""
 
     path: Path
     state: RunState
-    weights: dict[str, Tensor]
-    moments: dict[str, Tensor]
-    own: dict[str, Tensor]
+    weights: Stored
+    moments: Stored
+    own: Mapping[str, Tensor]
 
     @classmethod
     def read(cls, path: Path, loop: Loop | None = None) -> Self:
         """
         Args:
             path: its folder.
-            loop: for which it is read; a sharded one gets the rows of this process, and all processes have to ask.
+            loop: for which it is read. A sharded one gets the rows of this process, and all processes have to ask; each
+                file is compared with the manifest by one of them.
 
         Raises:
             CheckpointError: a file is missing, damaged, or not what a checkpoint holds.
         """
-        if loop is not None and loop.is_sharded:
-            return cls._read_own_rows(path, loop)
-        contents = read_contents(path)
-        try:
-            state = _parse_state(contents["state.json"], path)
-            with no_panic():
-                tensors = {name: load(content) for name, content in contents.items() if name != "state.json"}
-            own = tensors.pop(OWN, {})
-            weights, moments = (
-                side_by_side([tensors[name] for name in sorted(tensors) if name.startswith(kind)])
-                for kind in ("weights", "moments")
-            )
-            check_finite({**weights, **moments}, str(path))
-        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"cannot be read ({str(error).splitlines()[0]})", where=str(path)) from error
-        except NonFiniteError as error:
-            raise CheckpointError(error.what, where=str(path)) from error
-        return cls(path, state, weights, moments, own)
-
-    @classmethod
-    def _read_own_rows(cls, path: Path, loop: Loop) -> Self:
-        """Each file is compared with the manifest by one of the processes."""
         together, error = Together(loop), None
         try:
             entries = _entries(path)
             for number, (name, entry) in enumerate(entries.items()):
-                if number % together.processes == together.rank:
+                if not together.several or number % together.processes == together.rank:
                     check_file(path / name, entry)
         except CheckpointError as damage:
             error = damage
         together.agree(error)
         try:
             state = _parse_state(read_listed(path / "state.json", entries["state.json"]), path)
-            weights, moments = read_own_tensors(path, entries, loop)
-            own = load(read_listed(path / OWN, entries[OWN])) if OWN in entries else {}
-            check_finite({name: own_part(each) for name, each in {**weights, **moments}.items()}, str(path))
+            weights, moments = stored_tensors(path, entries, loop)
+            own = Stored([TensorFile(path / OWN)]) if OWN in entries else {}
+            for tensors in (weights, moments):
+                check_finite(tensors, str(path))
             checkpoint = cls(path, state, weights, moments, own)
         except (CheckpointError, NonFiniteError) as damage:
             error = CheckpointError(damage.what, where=damage.where)
@@ -153,26 +132,33 @@ class Checkpoint:
             CheckpointError: it does not belong to this model.
         """
         weights, _ = referenced_tensors(loop)
-        if _shapes(self.weights) != _shapes(weights):
+        if self.weights.shapes() != {name: (each.shape, each.dtype) for name, each in weights.items()}:
             raise CheckpointError("has the weights of another model", where=str(self.path / "weights.safetensors"))
         if (best := self.state.best_metrics) is not None and loop.metrics.main not in best:
             raise CheckpointError("has the metrics of another run", where=str(self.path / "state.json"))
         self._check_own(loop)
         entries: dict[int, dict[str, Any]] = {}
         parameters = [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
-        shapes = {str(index): (parameter.shape, parameter.dtype) for index, parameter in enumerate(parameters)}
         is_own, groups = loop.given.optimizer is not None, loop.optimizer.state_dict()["param_groups"]
-        for key, tensor in self.moments.items():
+        for key, found in self.moments.shapes().items():
             index, _, name = key.partition(".")
-            expected = (torch.Size(()), torch.float32) if name == "step" else shapes.get(index)
-            if index not in shapes or ((tensor.shape, tensor.dtype) != expected and not is_own):
+            if not index.isdecimal() or int(index) >= len(parameters):
                 raise self._of_another_model()
-            entries.setdefault(int(index), {})[name] = tensor.clone()  # own, aligned memory
+            like = torch.zeros(()) if name == "step" else parameters[int(index)]
+            if not is_own and found != (like.shape, like.dtype):
+                raise self._of_another_model()
+            entries.setdefault(int(index), {})[name] = None  # known to fit, and not read yet
         if is_own:
             groups = self._own_optimizer(entries, groups)
         elif any(set(entry) != MOMENTS for entry in entries.values()) or bool(entries) != bool(self.state.step):
             raise self._of_another_model()
-        loop.model.load_state_dict(self.weights, strict=False)
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                own_part(tensor).copy_(own_part(self.weights[name]))
+        for key in self.moments:
+            index, _, name = key.partition(".")
+            moment, device = self.moments[key], parameters[int(index)].device
+            entries[int(index)][name] = moment if is_own or name == "step" else moment.to(device)
         for name, thing in loop.own.items():
             thing.load_state_dict(put_together((self.state.own or {})[name], self.own))
         loop.optimizer.load_state_dict({"state": entries, "param_groups": groups})
@@ -229,21 +215,20 @@ class Checkpoints:
         """
         target = self.folder / f"step-{state.step:08}"
         if loop.is_sharded:
-            write_parts(target, loop, lambda: _beside_tensors(loop, state), f"after step {state.step}")
+            write_parts(target, loop, lambda stage: _write_beside(stage, loop, state), f"after step {state.step}")
             if loop.accelerator.is_main_process:
                 self.retire(state)
             return
-        weights, moments = state_tensors(loop)
-        check_finite({**weights, **moments}, f"after step {state.step}")
-        contents = {"weights.safetensors": save(weights), "moments.safetensors": save(moments)}
-        contents |= _beside_tensors(loop, state)
+        found = referenced_tensors(loop)
+        for tensors in found:
+            check_finite(tensors, f"after step {state.step}")
         with replace_folder(target, within=self.folder.parent) as stage:
-            for name, content in contents.items():
-                disk.write(stage / name, content)
-            entries = {name: entry_of(content) for name, content in contents.items()}
+            entries = {name: write_tensors(stage / name, each) for name, each in zip(CONTENTS[:2], found, strict=True)}
+            entries |= _write_beside(stage, loop, state)
             disk.write(stage / MANIFEST, manifest_bytes(entries))
         try:
-            read_contents(target)
+            for name, entry in entries.items():
+                check_file(target / name, entry)
         except CheckpointError as error:
             raise StorageError(f"was written and reads back differently ({error.what})", where=error.where) from error
         self.retire(state)
@@ -316,14 +301,16 @@ class Checkpoints:
             )
 
 
-def _beside_tensors(loop: Loop, state: RunState) -> dict[str, bytes]:
-    """The files of a checkpoint beside weights and optimizer state."""
-    contents = {}
+def _write_beside(stage: Path, loop: Loop, state: RunState) -> dict[str, dict[str, Any]]:
+    """The files of a checkpoint beside weights and optimizer state, and their entries."""
+    entries = {}
     state.optimizer = optimizer_numbers(loop)
     if loop.own:
         state.own, tensors = own_tensors(loop)
-        contents[OWN] = save(tensors)
-    return contents | {"state.json": json.dumps({"format": FORMAT, **state.as_json()}).encode()}
+        entries[OWN] = write_tensors(stage / OWN, tensors)
+    content = json.dumps({"format": FORMAT, **state.as_json()}).encode()
+    disk.write(stage / "state.json", content)
+    return entries | {"state.json": entry_of(content)}
 
 
 def own_checkpoints(folder: Path) -> list[Path]:
@@ -332,16 +319,6 @@ def own_checkpoints(folder: Path) -> list[Path]:
         return []
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
     return sorted((path for path in found if not path.is_symlink()), key=step_of)
-
-
-def read_contents(path: Path) -> dict[str, bytes]:
-    """The files of a checkpoint, each read once and compared with the manifest.
-
-    Raises:
-        CheckpointError: the manifest or a file is missing or damaged.
-    """
-    entries = _entries(path)
-    return {name: read_listed(path / name, entry) for name, entry in entries.items()}
 
 
 def read_state(path: Path) -> RunState:
@@ -392,7 +369,3 @@ def _looks_whole(path: Path) -> bool:
         return all((path / name).lstat().st_size == entry["size"] for name, entry in _entries(path).items())
     except (CheckpointError, OSError):
         return False
-
-
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

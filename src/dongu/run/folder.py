@@ -27,7 +27,7 @@ from dongu.files import (
     write_lines,
 )
 from dongu.hub import join_commits, split_commit
-from dongu.run.manifest import MANIFEST, entry_of, manifest_bytes, read_listed, read_manifest
+from dongu.run.manifest import MANIFEST, check_file, entry_of, entry_of_file, manifest_bytes, read_manifest
 
 if TYPE_CHECKING:  # a folder is looked at before torch is loaded
     from dongu.loop import Loop
@@ -208,8 +208,7 @@ class RunFolder:
         """The digests of all that depends on the run alone, `results.json` among them, which is yet to come."""
         kept = [self.metrics, self.dynamics, *self.model.rglob("*"), *(self.path / "predictions").glob("*.jsonl")]
         files = sorted(path for path in kept if path.is_file() and not path.is_symlink())
-        contents = ((path, read_regular(path, path.stat().st_size)) for path in files)
-        entries = {path.relative_to(self.path).as_posix(): entry_of(content) for path, content in contents}
+        entries = {path.relative_to(self.path).as_posix(): entry_of_file(path) for path in files}
         entries["results.json"] = entry_of(_file_bytes(results))
         write_file(self.path / MANIFEST, manifest_bytes(entries), within=self.path)
 
@@ -241,7 +240,7 @@ class RunFolder:
             for name, entry in self.written().items():
                 if name.startswith(parts):
                     with self._restoring():
-                        read_listed(self.path / name, entry)
+                        check_file(self.path / name, entry)
 
     @contextlib.contextmanager
     def _restoring(self) -> Iterator[None]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dongu.errors import CheckpointError
-from dongu.files import JSON_LIMIT, read_regular
+from dongu.files import JSON_LIMIT, open_regular, read_regular
 
 FORMAT = 2
 MANIFEST = "MANIFEST.json"
@@ -19,6 +22,19 @@ MANIFEST = "MANIFEST.json"
 def entry_of(content: bytes) -> dict[str, Any]:
     """What a manifest says of one file."""
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def entry_of_file(path: Path, limit: float = math.inf) -> dict[str, Any]:
+    """The same of a file as it lies on the disk, little of it in memory at a time.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or has more than `limit` bytes.
+    """
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb", buffering=0) as file:
+        if (size := os.fstat(file.fileno()).st_size) > limit:
+            raise OSError(errno.EFBIG, f"has {size:,} bytes, not at most {limit:,}", str(path))
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": file.tell(), "sha256": digest}
 
 
 def manifest_bytes(entries: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -52,19 +68,40 @@ def read_listed(path: Path, entry: Mapping[str, Any]) -> bytes:
     """The content of a file, read once and compared with its entry.
 
     Raises:
-        CheckpointError: it is missing, no regular file, or has another size or other bytes.
+        CheckpointError: as `check_file`.
     """
     content = _read(path, entry["size"])
-    if len(content) != entry["size"]:
-        raise CheckpointError(f"has {len(content):,} bytes, not {entry['size']:,}", where=str(path))
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise CheckpointError("holds other bytes than were written", where=str(path))
+    _compare(path, entry_of(content), entry)
     return content
 
 
+def check_file(path: Path, entry: Mapping[str, Any]) -> None:
+    """Compare a file with its entry, little of it in memory at a time.
+
+    Raises:
+        CheckpointError: it is missing, no regular file, or has another size or other bytes.
+    """
+    with _reading(path):
+        found = entry_of_file(path, entry["size"])
+    _compare(path, found, entry)
+
+
+def _compare(path: Path, found: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+    if found["size"] != entry["size"]:
+        raise CheckpointError(f"has {found['size']:,} bytes, not {entry['size']:,}", where=str(path))
+    if found != entry:
+        raise CheckpointError("holds other bytes than were written", where=str(path))
+
+
 def _read(path: Path, limit: int) -> bytes:
-    try:
+    with _reading(path):
         return read_regular(path, limit)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise CheckpointError("is missing", where=str(path)) from None
     except PermissionError as error:

@@ -8,36 +8,26 @@ needed, and another number of processes finds its rows too. Nothing is in memory
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import math
-import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
-from dongu.engine.shard import has_rows, own_part, own_rows
+from dongu.engine.shard import has_rows, own_part
 from dongu.errors import CheckpointError, DonguError, StorageError
-from dongu.files import disk, open_regular, open_to_write, replace_folder, storage
+from dongu.files import disk, replace_folder, storage
 from dongu.loop import Loop
 from dongu.model.finite import check_finite
-from dongu.run.manifest import MANIFEST, entry_of, manifest_bytes
+from dongu.run.manifest import MANIFEST, check_file, manifest_bytes
+from dongu.run.tensor_file import Stored, TensorFile, write_tensors
 from dongu.run.tensors import referenced_tensors
 
 TENSORS = ("weights", "moments")
 PART = re.compile(r"(weights|moments)-(\d{5})-of-(\d{5})\.safetensors")
-AT_ONCE = 1 << 26  # bytes
-HEADER_LIMIT = 1 << 26
-DTYPES = {
-    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL"},
-    **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"},
-}
 
 
 class Together:
@@ -87,164 +77,35 @@ def _own_tensors_of(loop: Loop) -> Iterator[tuple[str, dict[str, Tensor]]]:
         yield kind, {name: own_part(each) for name, each in tensors.items() if main or has_rows(each)}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A safetensors file, flushed to the disk, and its entry for a manifest; hashed while it is written."""
-    header, end = {}, 0
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # each is aligned
-    for name, tensor in ordered:
-        size = tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    digest, length = hashlib.sha256(), 0
-    disk.write(path, b"")
-    with open_to_write(path, "ab") as file:
-        for content in (len(text).to_bytes(8, "little") + text, *map(_bytes_of, (tensor for _, tensor in ordered))):
-            digest.update(content)
-            disk.append(file, content)
-            length += len(content)
-    disk.sync(path)
-    return {"size": length, "sha256": digest.hexdigest()}
-
-
-def _bytes_of(tensor: Tensor) -> Any:
-    """Its memory on the CPU, which is a copy only where it comes from another device."""
-    content: Any = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return memoryview(content)
-
-
-def check_file(path: Path, entry: Mapping[str, Any]) -> None:
-    """Compare a file with its entry in a manifest, some of it in memory at a time.
-
-    Raises:
-        CheckpointError: it is missing, no regular file, or has another size or other bytes.
-    """
-    digest, length = hashlib.sha256(), 0
-    try:
-        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-            while content := file.read(AT_ONCE):
-                digest.update(content)
-                length += len(content)
-    except OSError as error:
-        what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise CheckpointError(what, where=str(path)) from error
-    if length != entry["size"]:
-        raise CheckpointError(f"has {length:,} bytes, not {entry['size']:,}", where=str(path))
-    if digest.hexdigest() != entry["sha256"]:
-        raise CheckpointError("holds other bytes than were written", where=str(path))
-
-
-class TensorFile:
-    """A safetensors file, of which rows are read as they are asked for.
-
-    Raises:
-        CheckpointError: it is none.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                self.entries = json.loads(file.read(min(size, HEADER_LIMIT)))
-                self.entries.pop("__metadata__", None)
-            self._start = 8 + size
-            self._dtypes = {name: _DTYPES[entry["dtype"]] for name, entry in self.entries.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"cannot be read ({str(error).splitlines()[0]})", where=str(path)) from error
-
-    def shape(self, name: str) -> torch.Size:
-        """Of a tensor."""
-        return torch.Size(self.entries[name]["shape"])
-
-    def dtype(self, name: str) -> torch.dtype:
-        """Of a tensor."""
-        return self._dtypes[name]
-
-    def rows(self, name: str, rows: slice | None = None) -> Tensor:
-        """Some rows of a tensor, or all of it."""
-        shape, dtype = self.shape(name), self.dtype(name)
-        begin, end = self.entries[name]["data_offsets"]
-        if rows is not None:
-            stride = math.prod(shape[1:]) * dtype.itemsize
-            begin, end = begin + rows.start * stride, begin + rows.stop * stride
-            shape = torch.Size((rows.stop - rows.start, *shape[1:]))
-        with os.fdopen(open_regular(self.path, os.O_RDONLY), "rb") as file:
-            file.seek(self._start + begin)
-            content = bytearray(file.read(end - begin))
-        if len(content) != end - begin:
-            raise CheckpointError("has fewer bytes than its header says", where=str(self.path))
-        return torch.frombuffer(content, dtype=dtype).reshape(shape) if content else torch.empty(shape, dtype=dtype)
-
-
-_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
-
-
-def read_own_tensors(path: Path, names: Collection[str], loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights and optimizer state of a checkpoint, as `state_tensors` names them, with this process's rows of each.
+def stored_tensors(path: Path, names: Collection[str], loop: Loop | None) -> tuple[Stored, Stored]:
+    """Weights and optimizer state of a checkpoint, as `referenced_tensors` names them; whole or in parts.
 
     Args:
-        path: the checkpoint, sharded or whole.
+        path: the checkpoint, written by one process or by several.
         names: its files.
-        loop: a sharded one; nothing of it is changed.
+        loop: whose they are to be; of what is sharded there, this process's rows are given.
     """
-    processes = parts_in(names)
-    weights, _ = referenced_tensors(loop)
-    parameters = [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
-    found: list[dict[str, Tensor]] = []
-    for kind in TENSORS:
-        files = [f"{kind}-{part:05}-of-{processes:05}.safetensors" for part in range(1, processes + 1)]
-        parts = [TensorFile(path / name) for name in files or [f"{kind}.safetensors"]]
-        tensors = {}
-        for name in parts[0].entries:
-            index, _, of_parameter = name.partition(".")
-            if kind == "weights":
-                like = weights.get(name)
-            else:
-                known = index.isdecimal() and int(index) < len(parameters) and of_parameter != "step"
-                like = parameters[int(index)] if known else None
-            tensors[name] = _assembled(parts, name, like)
-        found.append(tensors)
-    return found[0], found[1]
+    weights: Mapping[str, Tensor] = {} if loop is None else referenced_tensors(loop)[0]
+    groups = [] if loop is None else loop.optimizer.param_groups
+    parameters = {str(index): each for index, each in enumerate(each for group in groups for each in group["params"])}
+
+    def parameter_of(name: str) -> Tensor | None:
+        index, _, of_parameter = name.partition(".")
+        return None if of_parameter == "step" else parameters.get(index)
+
+    def files(kind: str) -> list[TensorFile]:
+        return [TensorFile(path / name) for name in sorted(names) if name.startswith(kind)]
+
+    return Stored(files("weights"), weights.get), Stored(files("moments"), parameter_of)
 
 
-def _assembled(parts: Sequence[TensorFile], name: str, like: Tensor | None) -> Tensor:
-    """One tensor: sharded as `like` is, if it fits; else as it was written by the first process."""
-    holding = [part for part in parts if name in part.entries]
-    rows = sum(part.shape(name)[0] if part.shape(name) else 0 for part in holding)
-    shape = (rows, *holding[0].shape(name)[1:])
-    if like is None or not has_rows(like) or shape != like.shape or holding[0].dtype(name) != like.dtype:
-        return holding[0].rows(name)
-    tensor = torch.zeros_like(like.detach())
-    mine, first, place = own_rows(rows), 0, 0
-    for part in holding:
-        count = part.shape(name)[0]
-        wanted = slice(max(mine.start - first, 0), min(mine.stop - first, count))
-        if wanted.start < wanted.stop:
-            more = wanted.stop - wanted.start
-            own_part(tensor)[place : place + more].copy_(part.rows(name, wanted))
-            place += more
-        first += count
-    return tensor
-
-
-def side_by_side(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Whole tensors of the parts of all processes; what only the first has is whole already."""
-    several = {name for part in parts[1:] for name in part}
-    return {
-        name: torch.cat([part[name] for part in parts]) if name in several else tensor
-        for name, tensor in parts[0].items()
-    }
-
-
-def write_parts(target: Path, loop: Loop, others: Callable[[], Mapping[str, bytes]], where: str) -> None:
+def write_parts(target: Path, loop: Loop, others: Callable[[Path], Mapping[str, Any]], where: str) -> None:
     """A checkpoint by all processes together, each of which writes its rows and reads them back.
 
     Args:
         target: its folder.
         loop: a sharded one.
-        others: gives the files beside the tensors; the first process asks.
+        others: writes the files beside the tensors, and gives their entries; the first process asks.
         where: when it is.
 
     Raises:
@@ -269,10 +130,7 @@ def write_parts(target: Path, loop: Loop, others: Callable[[], Mapping[str, byte
 
         def end() -> None:
             listed = {name: everyones[name] for name in names}
-            for name, content in others().items():
-                disk.write(stage / name, content)
-                listed[name] = entry_of(content)
-            disk.write(stage / MANIFEST, manifest_bytes(listed))
+            disk.write(stage / MANIFEST, manifest_bytes({**listed, **others(stage)}))
             stack.close()  # here it gets its name
 
         together.agree(met_by(begin) if together.main else None)

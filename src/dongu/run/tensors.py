@@ -14,18 +14,12 @@ from dongu.loop import Loop
 HOLDS = "it may hold tensors, numbers, strings, and lists and dicts of them"
 
 
-def state_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Trainable weights by name, each shared one once, and the optimizer's state as `PARAMETER.NAME`; on the CPU.
+def referenced_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Trainable weights by name, each shared one once, and the optimizer's state as `PARAMETER.NAME`, not copied.
 
     Frozen weights are those of `--model`, whose digest is part of the run's identity; with parts of the user's own,
-    which may thaw them on the way, all are taken.
+    which may thaw them on the way, all are taken. They are on their device, and sharded where the model is.
     """
-    weights, moments = ({name: on_cpu(each) for name, each in found.items()} for found in referenced_tensors(loop))
-    return weights, moments
-
-
-def referenced_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The same as they are: on their device, and sharded where the model is."""
     model = loop.model
     kept, every = set(model.state_dict()), bool(loop.given.names or loop.own)
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad or every}
@@ -67,7 +61,7 @@ def taken_apart(value: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
         UsageError: there is something in it that is neither.
     """
     if isinstance(value, Tensor):
-        return {"tensor": name}, {name: on_cpu(value)}
+        return {"tensor": name}, {name: value.detach()}
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
@@ -92,7 +86,7 @@ def put_together(content: Any, tensors: Mapping[str, Tensor]) -> Any:
     """
     [(kind, value)] = content.items()
     if kind == "tensor":
-        return tensors[value].clone()
+        return tensors[value]
     if kind == "items":
         return {key: put_together(part, tensors) for key, part in value}
     if kind in ("list", "tuple"):
@@ -108,11 +102,6 @@ def own_tensors(loop: Loop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     parts = {name: taken_apart(thing.state_dict(), name) for name, thing in loop.own.items()}
     tensors = {key: tensor for _, found in parts.values() for key, tensor in found.items()}
     return {name: content for name, (content, _) in parts.items()}, tensors
-
-
-def on_cpu(tensor: Tensor) -> Tensor:
-    """The numbers, apart from the graph and from shared memory of another shape."""
-    return tensor.detach().cpu().contiguous()
 
 
 def _joined(items: list[tuple[Any, Any, dict[str, Tensor]]]) -> dict[str, Tensor]:
