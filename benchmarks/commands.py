@@ -32,7 +32,8 @@ from pages import put_between
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- commands: seconds -->", "<!-- /commands: seconds -->"
-COMMANDS = {  # {a} and {b} are runs, {stopped} one without its results, {new} a place with nothing in it
+# {a} and {b} are runs, {stopped} one without its results, {new} a place with nothing in it
+COMMANDS = {
     "`dongu --help`": "--help",
     "`train --help`": "train --help",
     "an option that there is not": "train {data} --learning-rat 1",
@@ -43,19 +44,19 @@ COMMANDS = {  # {a} and {b} are runs, {stopped} one without its results, {new} a
     "`compare` of two runs": "compare {a} {b}",
     "`inspect`": "inspect {data}",
     "`eject`": "eject {a}",
-    "`prepare`": "prepare {data} --model minilm --out {new}",
+    "`prepare`": "prepare {data} --model {model} --out {new}",
     "`predict` of one text": "predict {a} {texts}",
     "`evaluate`, validation and test": "evaluate {a}",
-    "`train` of one update": "train {data} --model minilm --max-steps 1 --out {new}",
+    "`train` of one update": "train {data} --model {model} --max-steps 1 --out {new}",
     "`resume` of one update": "resume {stopped}",
     "`verify`": "verify {a}",
     "`export`": "export {a} --out {new}",
     "`serve`, until it listens": "serve {a} --port 0 --json",
     "`tune`, two trials of one update, one seed": (
-        "tune {data} --model minilm --max-steps 1 --trials 2 --seeds 1 --out {new}"
+        "tune {data} --model {model} --max-steps 1 --trials 2 --seeds 1 --out {new}"
     ),
 }
-SMALL = ["train", "--model", "minilm", "--max-steps", "8", "--save-steps", "4"]
+SMALL = ["train", "--max-steps", "8", "--save-steps", "4"]
 SERVED = "serve"  # does not end by itself: what it prints is that it listens
 IMPORT = re.compile(r"import time: +(\d+) \| +\d+ \| +(\w+)")
 PACKAGES = {
@@ -117,7 +118,7 @@ def waits_for(called: Call) -> str:
     return ", ".join(f"{what} {spent / whole:.0%}" for what, spent in parts.most_common() if spent >= whole / 10)
 
 
-def make_runs(folder: Path, data: str | None) -> dict[str, list[str]]:
+def make_runs(folder: Path, data: str | None, model: str = "minilm") -> dict[str, list[str]]:
     """What stands in the braces of `COMMANDS`: the data, two runs of eight updates, a text for each column."""
     if data is None:
         data = str(folder / "data")
@@ -126,9 +127,9 @@ def make_runs(folder: Path, data: str | None) -> dict[str, list[str]]:
             (Path(data) / f"{split}.csv").write_bytes(read_csv(split))
     runs = [str(folder / "runs" / name) for name in "ab"]
     for seed, run in enumerate(runs):
-        call([*SMALL, data, "--seed", str(seed), "--out", run])
+        call([*SMALL, data, "--model", model, "--seed", str(seed), "--out", run])
     columns = json.loads(Path(runs[0], "run.json").read_bytes())["options"]["text_columns"]
-    places = {"data": [data], "runs": [str(folder / "runs")], "a": runs[:1], "b": runs[1:]}
+    places = {"data": [data], "model": [model], "runs": [str(folder / "runs")], "a": runs[:1], "b": runs[1:]}
     return places | {"texts": [f"a text of {name}" for name in columns]}
 
 

@@ -32,6 +32,7 @@ from dongu.running import Run
 from dongu.space import Dimension, read_space
 from dongu.sweep import train_seeds
 from dongu.text import counted, decimals
+from dongu.waiting import Waiting
 
 STUDY, SEARCH, PAGE = "study.db", "tune.json", "tune.html"
 WAIT_SECONDS = 60  # for another process that writes to the study
@@ -94,6 +95,7 @@ def tune(
     return out, content
 
 
+@Waiting("opening the study")
 def _open(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension]) -> Any:
     """The study in the folder, begun or gone on with.
 
@@ -299,6 +301,7 @@ class _Search:
             if frozen.state.name != "WAITING"
         ]
 
+    @Waiting("weighing the options")
     def importance(self) -> dict[str, float]:
         """The share of each option in how far apart the trials are; empty where there are too few of them."""
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances

@@ -24,7 +24,7 @@ from dongu.cli.parser import (
 from dongu.config import ABSTAIN_BELOW, make_config
 from dongu.errors import DataError, InputError, UsageError
 from dongu.text import is_blank, printable, wrapped
-from dongu.waiting import loading
+from dongu.waiting import idle, loading
 
 if TYPE_CHECKING:
     from dongu.use.saved import SavedModel
@@ -276,7 +276,8 @@ def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
     if sys.stdin.isatty():
         print("texts, one a line; Ctrl-D ends", file=sys.stderr)
     try:
-        text = sys.stdin.buffer.read().decode("utf-8")
+        with idle():
+            text = sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"is not UTF-8 ({error})", where="standard input") from error
     # Not splitlines(): it would also cut a text at U+2028 and its like.

@@ -12,7 +12,7 @@ from dongu.cli.parser import Parser, add_json, add_language, define, print_json
 from dongu.errors import UsageError
 from dongu.teach.language import language_of
 from dongu.teach.quiz import LESSONS, Quiz
-from dongu.waiting import loading
+from dongu.waiting import idle, loading
 
 
 def add_quiz(parser: Parser) -> None:
@@ -37,8 +37,9 @@ def _quiz(parsed: argparse.Namespace) -> None:
         print_json("quiz", {"questions": [asdict(question) for question in quiz.questions]})
         return
     lines = (line.decode("utf-8", "replace") for line in sys.stdin.buffer)
-    for piece in quiz.run(lines, echo=not sys.stdin.isatty()):
-        print(piece, end="", flush=True)
+    with idle():
+        for piece in quiz.run(lines, echo=not sys.stdin.isatty()):
+            print(piece, end="", flush=True)
 
 
 def add_demo(parser: Parser) -> None:

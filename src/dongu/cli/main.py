@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from dongu import __version__, launch
-from dongu.cli.output import Output, standard_streams
+from dongu.cli.output import Output, standard_streams, told_before
 from dongu.cli.parser import Parser
 from dongu.errors import DonguError, StoppedError, UsageError, no_panic
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.text import wrapped
-from dongu.waiting import shown_on
+from dongu.waiting import Waiting, about_to_write, shown_on
 
 # In the order of --help: what adds the arguments, in a module that is loaded for its command alone; what it is for.
 COMMANDS = {
@@ -49,6 +50,7 @@ TOGETHER = (
     "predict",
     "verify",
 )  # run by all processes of a launcher; the others by the first alone
+BEGAN = time.monotonic()  # since when nothing is on the screen
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -83,7 +85,11 @@ def _run(arguments: Sequence[str], output: Output | None) -> int:
         if parsed.command not in TOGETHER and not launch.alone():
             return 0
         command: Callable[[argparse.Namespace], int | None] = parsed.run
-        with shown_on(sys.stderr if launch.rank() == 0 else None):
+        with (
+            shown_on(sys.stderr if launch.rank() == 0 else None, BEGAN) as screen,
+            told_before(about_to_write if screen is None else screen.clear),
+            Waiting(f"dongu {parsed.command}", in_files=False),  # what has no name of its own
+        ):
             code = command(parsed) or 0
     sys.stdout.flush()
     _leave_group()

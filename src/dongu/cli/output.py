@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -23,7 +23,10 @@ class Output(io.FileIO):
 
     Attributes:
         needed: whether the command fails if its output cannot be written; else it says so once and goes on.
+        before: is called before something is written.
     """
+
+    before: Callable[[], object] | None = None
 
     def __init__(self, descriptor: int, *, needed: bool) -> None:
         super().__init__(descriptor, "w", closefd=False)
@@ -35,6 +38,8 @@ class Output(io.FileIO):
         Raises:
             StorageError: nothing can be written, and it is needed.
         """
+        if self.before is not None:
+            self.before()
         if not self._lost:
             try:
                 return super().write(content)
@@ -73,6 +78,20 @@ def standard_streams() -> Iterator[Output | None]:
                 with contextlib.suppress(StorageError, ValueError):  # said already, or closed by somebody
                     stream.flush()
             sys.stdout, sys.stderr = former
+
+
+@contextlib.contextmanager
+def told_before(call: Callable[[], object]) -> Iterator[None]:
+    """Inside the block, `call` is called before anything is written to a terminal."""
+    raws = [getattr(getattr(stream, "buffer", None), "raw", None) for stream in (sys.stdout, sys.stderr)]
+    shown = [raw for raw in raws if isinstance(raw, Output) and raw.isatty()]
+    for raw in shown:
+        raw.before = call
+    try:
+        yield
+    finally:
+        for raw in shown:
+            raw.before = None
 
 
 def _under(stream: TextIO | None, stack: contextlib.ExitStack, *, needed: bool) -> TextIO:

@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from dongu.cli.parser import (
 )
 from dongu.errors import UsageError, install_hint
 from dongu.text import printable
-from dongu.waiting import loading
+from dongu.waiting import Waiting, idle, loading
 
 SERVE_PACKAGES = ("fastapi", "uvicorn")  # of the extra [serve]
 
@@ -89,10 +90,13 @@ def _serve(parsed: argparse.Namespace) -> None:
         "graph": {"onnx": GRAPH, "onnx-int8": GRAPH_INT8}.get(engine),
     }
     name, local = SavedModel.open(parsed.model, **options).name, is_local(parsed.host)
-    with open_socket(parsed.host, port) as listening:  # before the model is loaded, so that a port in use is told soon
+    # The port before the model is loaded, so that one in use is told soon.
+    with open_socket(parsed.host, port) as listening, idle(), ExitStack() as starting:
+        starting.enter_context(Waiting("loading the model"))
         from dongu.serve.workers import Serving, serve_by_workers
 
         def announce() -> None:
+            starting.close()
             if not local and not keys:
                 print("WARNING: whoever reaches this address may ask; --api-key-file asks for a key", file=sys.stderr)
             if parsed.json:

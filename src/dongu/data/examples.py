@@ -42,6 +42,7 @@ from dongu.data.tokenized import Split, tokenized
 from dongu.data.tokens import check_known
 from dongu.errors import DataError, UsageError
 from dongu.text import counted, listed
+from dongu.waiting import Waiting
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def columns_of(source: Source, config: RunConfig) -> Columns:
 
 
 @uncollected()
+@Waiting("telling columns and labels")
 def read_examples(source: Source, config: RunConfig) -> TextData:
     """Choose the columns and the task, check every row that will be used, hold rows out if there is no validation.
 

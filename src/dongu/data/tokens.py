@@ -108,7 +108,8 @@ def tokenize(
     """
     if not cache:  # nor a key, for which all of the tokenizer is written out: hundredths of a second
         return tokens_of(pack_tokens(tokenizer, texts, max_length, long))
-    key = _digest(tokenizer, texts, max_length, long)
+    with Waiting("looking for tokens in the cache"):
+        key = _digest(tokenizer, texts, max_length, long)
     path = cache_folder() / f"{key}.tokens"
     if (content := _read_cache(path, key)) is not None:
         return tokens_of(content, cached=True)

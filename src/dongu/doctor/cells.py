@@ -22,6 +22,7 @@ from dongu.data.sources import Source
 from dongu.data.table import Cell, Table, is_flag, is_word
 from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
 from dongu.text import counted, is_blank, listed
+from dongu.waiting import Waiting
 
 # What a row has in place of a text or a label; empty where it has one.
 Fault = Callable[[Sequence[Cell]], str]
@@ -44,6 +45,7 @@ class Usable:
         return Usable(replace(self.source, splits=splits), [*self.findings, finding])
 
 
+@Waiting("looking for rows that cannot be used")
 def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
     """Take out the rows without a text or a label, with labels that train lacks, and those that cannot be held out.
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from dongu import launch, text
 from dongu.run.progress import Progress
 from dongu.text import printable
+from dongu.waiting import about_to_write
 
 
 class Console:
@@ -28,6 +29,7 @@ class Console:
     def line(self, line: str = "") -> None:
         """One line, above the progress bar where there is one, and at once where somebody follows a file."""
         if self.enabled:
+            about_to_write()
             tqdm.write(printable(line), file=self.stream)
             self.stream.flush()
 

@@ -23,6 +23,7 @@ from dongu.extras import RECORDED_VERSIONS
 from dongu.loop import Loop
 from dongu.model.head import head_of
 from dongu.model.probe import Probe
+from dongu.waiting import Waiting
 
 version = cache(metadata.version)  # which reads a file each time
 # Options that change where things lie or how often the state is saved, and not one bit of the result. The device is
@@ -42,6 +43,7 @@ class Difference:
     text: str
 
 
+@Waiting("digests of rows and weights")
 def identity(loop: Loop) -> dict[str, Any]:
     """Options, data, versions, hardware, processes and weights, as JSON has them.
 

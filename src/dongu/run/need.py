@@ -24,6 +24,7 @@ from dongu.loop import Loop
 from dongu.model.loss import logits_of
 from dongu.run.spared import tried
 from dongu.text import counted
+from dongu.waiting import Waiting
 
 LOOKED_UPDATES = 10_000  # for the largest of them
 SHORTEST = 16  # tokens a row that are worth a try
@@ -44,6 +45,7 @@ class Need:
     tokens: int
 
 
+@Waiting("measuring the memory of an update")
 def memory_need(loop: Loop) -> Need | None:
     """What the loop's updates need, on the first process.
 

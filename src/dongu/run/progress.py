@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 from tqdm import tqdm
 
 from dongu.text import WIDTH, clock
-from dongu.update import Step
+from dongu.waiting import Waiting, idle
 
 if TYPE_CHECKING:
     from dongu.run.console import Console
+    from dongu.update import Step  # which loads torch
 
 PLAIN_ROWS = 10  # between the evaluations of a whole run, at most, where the output is no terminal
 PLAIN_SECONDS = 30.0  # between two of them, at least
@@ -43,8 +44,10 @@ class Progress:
         terminal, notebook = console.stream.isatty(), type(console.stream).__module__ == "ipykernel.iostream"
         bar: dict[str, Any] = {"total": total_steps, "initial": done, "bar_format": BAR}
         self._bar: Any = None
+        self._waiting = idle()
         if console.enabled and terminal:
             self._bar = tqdm(file=console.stream, dynamic_ncols=True, **bar)
+            self._waiting = Waiting("", redraw=self._bar.refresh)
         elif console.enabled and notebook:
             self._bar = _NotebookBar(file=io.StringIO(), ascii=False, ncols=WIDTH, mininterval=NOTEBOOK_SECONDS, **bar)
 
@@ -87,11 +90,13 @@ class Progress:
         self._shown = time.perf_counter()
 
     def __enter__(self) -> Self:
+        self._waiting.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._waiting.__exit__()
         if self._bar is not None:
             self._bar.leave = False  # the table has said it all
             self._bar.close()
