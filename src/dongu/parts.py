@@ -6,6 +6,7 @@ names what to do.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import warnings
 from dataclasses import replace
@@ -88,6 +89,7 @@ class Parts:
         self.accelerator = make_accelerator(config, has_own_model=self.given.model is not None)
         self.is_sharded = config.shard and self.accelerator.num_processes > 1
         self.not_sharded = None if self.is_sharded else "no: there is one process"  # or not layer by layer
+        gc.collect()  # of a loop before this one, which refers to itself: its weights and gradients make room
         config = self._make_model(self.data.with_options(config))
         self.data.check_model(self.model, self.tokenizer, config.model)
         self._fit_model(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -116,7 +115,6 @@ def train_runs(
             if main and folder.path.exists():
                 content = summed()
         console.line()
-        gc.collect()  # what the last loop still holds of the device is wanted by the next one
     return out, content or (summed() if main else {})
 
 

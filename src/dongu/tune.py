@@ -6,7 +6,6 @@ goes on by the same command, and the same command started again beside it shares
 
 from __future__ import annotations
 
-import gc
 import math
 import shutil
 import time
@@ -77,7 +76,6 @@ def tune(
     search = _Search(study, source, options, dimensions, out, console, parts)
     while (trial := search.next(trials, began + 60 * minutes)) is not None:
         search.run(trial)
-        gc.collect()  # what the last loop still holds of the device is wanted by the next one
     content: dict[str, Any] = {**search.record(), "trials": search.table()}
     done = [row for row in content["trials"] if row["state"] == "complete"]
     if not done:

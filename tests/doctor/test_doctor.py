@@ -510,7 +510,7 @@ def test_the_command_that_a_run_names_looks_as_it_did(
     file = flawed / "named.csv"
     file.write_text("head,queue\n" + "good film film film,yes\nbad film film film,no\n" * 9, encoding="utf-8")
     train = ["train", "named.csv", "--model", tiny_model(), "--text-columns", "head", "--label-column", "queue"]
-    train += ["--max-length", "8", "--seed", "7", "--max-steps", "1", "--out", "named", "--device", "cpu"]
+    train += ["--max-length", "8", "--seed", "7", "--max-steps", "1", "--out", "named", "--device", "cpu", "--download"]
     assert run_command(train) == 0
     command = capsys.readouterr().out.partition("dongu inspect")[2].partition("\n\n")[0].replace("\\\n", "")
     words = shlex.split(command)
@@ -523,6 +523,7 @@ def test_the_command_that_a_run_names_looks_as_it_did(
         "--max-length",
         "8",
         "--seed",
+        "--download",
     }
     assert run_command(["inspect", *words]) == 0
     found = json.loads((flawed / "named" / "findings.json").read_text(encoding="utf-8"))

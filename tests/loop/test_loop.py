@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import math
 import signal
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -585,3 +587,20 @@ def test_an_ordinary_run_is_looked_at_once(make: Make, monkeypatch: pytest.Monke
     for step in make():
         assert step.number <= UPDATES
     assert looks == [0]
+
+
+def test_a_loop_makes_room_for_the_next(tiny_model: Callable[..., str]) -> None:
+    rows = [{"text": f"word{i} film", "label": i % 2} for i in range(8)]
+    options: dict[str, Any] = {"model": tiny_model(), "device": "cpu", "max_steps": 1}
+    gc.disable()  # which would come to it at some time, perhaps after the device is full
+    try:
+        loop = dongu.Loop({"train": rows, "validation": rows}, **options)
+        for _ in loop:
+            pass
+        former = weakref.ref(loop.model)
+        del loop
+        second = dongu.Loop({"train": rows, "validation": rows}, **options)
+        assert second.model is not None
+        assert former() is None
+    finally:
+        gc.enable()

@@ -16,7 +16,7 @@ from dongu.data.folders import Found, read_files, read_folder
 from dongu.data.pages import cache_folder
 from dongu.data.readers import read_file
 from dongu.data.table import Places, Table, data_error, reason_of
-from dongu.errors import DataError
+from dongu.errors import DataError, DonguError
 from dongu.extras import require_protocol
 from dongu.files import storage
 
@@ -81,7 +81,7 @@ def _fetch(bare: str, folder: Path) -> tuple[str, str]:
         else:
             found, root = [path], ""
         if not found:
-            raise FileNotFoundError("nothing is there")
+            raise FileNotFoundError
         digests, left = [], MOST_BYTES
         for file in sorted(found):
             name = file.removeprefix(root) if root else PurePosixPath(file).name
@@ -100,10 +100,11 @@ def _fetch(bare: str, folder: Path) -> tuple[str, str]:
                         with storage(cache_folder()):
                             target.write(part)
             digests.append((name, digest.hexdigest()))
-    except (OSError, ValueError, RuntimeError) as error:  # object stores raise their own kinds of these
-        raise data_error(
-            bare, f"cannot be read ({reason_of(error)})", "check the address and the access to it"
-        ) from error
+    except DonguError:
+        raise
+    except Exception as error:  # each store raises kinds of its own: for credentials that it does not find, say
+        reason = "nothing is there" if isinstance(error, FileNotFoundError) else reason_of(error)
+        raise data_error(bare, f"cannot be read ({reason})", "check the address and the access to it") from error
     if not root and not is_pattern:
         return digests[0][1], "file"
     return hashlib.sha256(repr(digests).encode()).hexdigest(), "pattern" if is_pattern else "folder"

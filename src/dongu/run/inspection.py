@@ -53,7 +53,8 @@ def inspection(loop: Loop, folder: RunFolder) -> str:
     words = ["dongu", "inspect", split_commit(config.data)[0]]
     for name, value in told.items():
         if value not in (None, RunConfig.model_fields[name].default):
-            words += [option_flag(name), *(value if isinstance(value, tuple) else [str(value)])]
+            parts = [] if value is True else value if isinstance(value, tuple) else [str(value)]
+            words += [option_flag(name), *parts]
     return shlex.join(words)
 
 
