@@ -81,7 +81,7 @@ def percent(share: float) -> str:
 
 def decimals(value: float | None, nothing: str = "undefined") -> str:
     """Four digits after the point; `nothing` for null, NaN and infinity."""
-    return f"{value:.4f}" if value is not None and math.isfinite(value) else nothing
+    return f"{value:z.4f}" if value is not None and math.isfinite(value) else nothing
 
 
 def with_interval(entry: Mapping[str, float | None], nothing: str = "undefined") -> str:

@@ -118,7 +118,9 @@ def _read_checkpoints(folder: RunFolder) -> tuple[dict[Path, RunState], list[str
 def _all_checkpoints(states: Mapping[Path, RunState], damaged: Sequence[str]) -> str:
     if damaged or not states:
         raise _Broken("; ".join(damaged) or "there is none")
-    return f"{len(states)} are whole, of step {', '.join(str(state.step) for state in states.values())}"
+    return (
+        f"{counted(len(states), 'is', 'are')} whole, of step {', '.join(str(state.step) for state in states.values())}"
+    )
 
 
 def _log(folder: RunFolder, states: Mapping[Path, RunState]) -> str:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dongu.data import json_rows, sources
@@ -575,6 +576,15 @@ def test_dict_of_splits(tmp_path: Path) -> None:
         read_source({"train": rows, "extra": 3})
 
 
+def test_columns_may_be_arrays_and_series() -> None:
+    pd = pytest.importorskip("pandas")
+    lists = {"text": ["a", "b"], "label": [0.5, None], "flags": [[1, 0], [0, 1]]}
+    arrays = {"text": np.array(["a", "b"]), "label": pd.Series([0.5, None]), "flags": np.array([[1, 0], [0, 1]])}
+    assert read_source(arrays).splits["train"].columns == read_source(lists).splits["train"].columns
+    with pytest.raises(DataError, match="Series is not a data set"):
+        read_source(arrays["label"])
+
+
 LOOP: list[Any] = []
 LOOP.append(LOOP)
 
@@ -589,7 +599,8 @@ LOOP.append(LOOP)
         ([{"a": LOOP}], "cannot be read", "data, row 1"),
         ([{"a": 10**5000}], "cannot be read", "data, row 1"),
         ({}, "there is nothing", "data"),
-        ({"text": ["a"], "label": [1, 2]}, "there is text, label", "data"),
+        ({"text": ["a"], "label": [1, 2]}, "not of one length: `text` has 1, `label` has 2", "data"),
+        ({"text": [], "label": []}, "no rows", "data"),
         ({"train": [{"a": 1}], "val": [{"a": 1}], "dev": [{"a": 1}]}, "val and dev are both", "data"),
         ({"train": 5}, "int is not a data set", "data train"),
         (None, "NoneType is not a data set", "data"),

@@ -239,6 +239,27 @@ def test_a_misspelt_label(looked_at: Callable[..., Checkup]) -> None:
     assert not [finding for finding in checkup.findings if "alike" in finding.what]
 
 
+def test_a_class_that_reads_like_a_missing_value(looked_at: Callable[..., Checkup]) -> None:
+    rows = [*ENOUGH, *((f"{text} again", "NaN") for text, _ in ENOUGH[:9])]
+    found = only(looked_at(train=rows, validation=FRESH), "missing value")
+    assert found.what == "a label reads like a missing value: `NaN` (9 rows)"
+    assert places(found) == ["d/train.csv:42"]
+
+
+def test_joining_classes_is_advised_where_it_leaves_two(looked_at: Callable[..., Checkup]) -> None:
+    all_rare = only(looked_at(train=ENOUGH[:12], validation=FRESH[:1]), "fewer than 8 train rows")
+    assert all_rare.advice == "add rows"
+    some = [*ENOUGH, ("a rose", "x"), ("a tulip", "x"), ("a lily", "y"), ("a fern", "y")]
+    assert "--rare join=8" in only(looked_at(train=some, validation=FRESH), "fewer than 8 train rows").advice
+
+
+def test_labels_with_a_row_each_are_no_labels(tmp_path: Path) -> None:
+    write_csv(tmp_path / "rows.csv", [(f"the {subject}", f"said of the {subject}") for subject in SUBJECTS])
+    found = only(check_up(read_source(str(tmp_path / "rows.csv")), make_config({})), "with one row only")
+    assert "--label-column C" in found.advice
+    assert "--rare" not in found.advice
+
+
 def test_rare_and_unmeasured_classes(looked_at: Callable[..., Checkup]) -> None:
     checkup = looked_at(train=[*ENOUGH, *((f"odd {i}", "odd") for i in range(7))], validation=FRESH)
     assert only(checkup, "fewer than 8 train rows").what.endswith("`odd` 7")

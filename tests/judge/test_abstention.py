@@ -76,6 +76,8 @@ def test_coverage_against_accuracy() -> None:
     assert rows[0]["value"] == np.mean(sure > 0.7)
     assert rows[0]["threshold"] == pytest.approx(0.501)
     assert rows[-1]["threshold"] == pytest.approx(float(sure[150]))
+    few = list(coverage(answers(sure[:4], sure[:4] > 0.7)))
+    assert [row["answered"] for row in few] == [1.0, 0.75, 0.5, 0.25], "no row of the table stands in it twice"
     one = list(coverage(answers(np.full(10, 0.8), np.arange(10) > 2)))
     assert {(row["answered"], row["value"]) for row in one} == {(1.0, 0.7)}, "rows that are as sure are not told apart"
 

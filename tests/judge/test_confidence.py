@@ -18,6 +18,7 @@ from dongu.config import Task
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import baseline, constant_answer, verdict
 from dongu.judge.metrics import INFLUENCES, MetricSet, metric_value
+from dongu.judge.words import Yardstick
 from dongu.model.loss import row_losses
 
 TWO, THREE = ("no", "yes"), ("a", "b", "c")
@@ -142,6 +143,16 @@ def test_a_metric_on_which_all_resamples_agree_is_not_certain() -> None:
     assert sure["matthews_correlation"]["low"] < 0.8
     one_answer = verdict(evaluation_of(metrics, np.tile([9.0, 0], (20, 1)), targets), metrics, None, 0)
     assert one_answer["f1"]["value"] == one_answer["f1"]["low"] == 0 < one_answer["f1"]["high"] < 0.5
+
+
+def test_macro_f1_of_classes_with_a_row_each_is_not_sure_of_anything() -> None:
+    """Samples count a part of a row more of each class, and so all lie above a model that is never right but once."""
+    rows, metrics = 200, MetricSet.of("single-label", tuple(f"c{i}" for i in range(200)), None, "macro_f1")
+    logits = np.eye(rows)[np.where(np.arange(rows) < 190, 0, 199)]
+    constant = (1.0, *[0.0] * (rows - 1))
+    entry = verdict(evaluation_of(metrics, logits, np.arange(rows)), metrics, constant, 0)["macro_f1"]
+    assert entry["low"] <= entry["baseline"] < entry["value"] < entry["high"]
+    assert Yardstick.of(metrics, constant).standing(entry).startswith("not clearly better")
 
 
 def test_a_correlation_with_one_answer_has_no_interval() -> None:

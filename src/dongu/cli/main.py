@@ -165,6 +165,9 @@ def _suggest(parser: Parser, command: str, flag: str) -> str:
         from dongu.config import did_you_mean
 
         return did_you_mean(flag.lstrip("-").split("=")[0])
+    name = flag.lstrip("-").split("=")[0].replace("-", "_")
+    if action := next((each for each in parser._actions if each.dest == name and not each.option_strings), None):
+        return f"{action.metavar} is given without a name before it: `dongu {command} --help`"
     close = get_close_matches(flag, parser._option_string_actions, n=1)
     return f"did you mean {close[0]}?" if close else f"`dongu {command} --help` lists the options"
 

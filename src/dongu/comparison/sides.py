@@ -118,7 +118,7 @@ def refuse_other_tasks(runs: Sequence[FinishedRun]) -> None:
     for other in others:
         was, now = (run.record["options"]["task"] for run in (first, other))
         if was != now:
-            raise UsageError(f"is a {now} task, and {first.path} a {was} one", where=str(other.path))
+            raise UsageError(f"its task is {now}, and that of {first.path} is {was}", where=str(other.path))
         names, others_names = (run.record["label_names"] for run in (first, other))
         if was not in NUMBERS and names != others_names:
             shown = " and not ".join(", ".join(labels[:5]) for labels in (others_names, names))
@@ -178,7 +178,10 @@ def _refuse_other_rows(runs: Sequence[FinishedRun], split: str) -> None:
             for run in (first, other)
         )
         hint = "only answers to the same rows can be compared: train both on the same DATA"
-        if split == "validation" and was == now:
+        columns, others = (", ".join(run.record["options"]["text_columns"]) for run in (first, other))
+        if columns != others:
+            hint = f"rows are told by their texts: it reads {others}, and {first.path} {columns}"
+        elif split == "validation" and was == now:
             hint += "; where it has no validation part, each --seed holds out rows of its own"
         raise UsageError(f"its {split} ({now}) is not that of {first.path} ({was})", where=str(other.path), hint=hint)
 

@@ -254,7 +254,7 @@ def _id_of(label: str, ids: Mapping[str, int], names: Sequence[str], table: Tabl
         raise DataError(
             f"the label `{shortened(label)}` does not occur in train",
             where=table.where(row),
-            hint=f"train has: {_first_few(names)}; --rare join=2 takes others as `{OTHER}`",
+            hint=f"train has: {_first_few(names)}; a run with --rare join=2 takes others as `{OTHER}`",
         )
     return ids[label]
 

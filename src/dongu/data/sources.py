@@ -28,6 +28,7 @@ from dongu.data.readers import (
 )
 from dongu.data.remote import read_remote
 from dongu.data.table import BadRow, NotKept, Table, as_cell, check_names, data_error, reason_of
+from dongu.errors import DataError
 from dongu.extras import is_fsspec
 from dongu.hub import ask_commit, asked, commit_of, out_of_reach, refusal, say_cached, split_commit, split_revision
 from dongu.text import file_name
@@ -70,7 +71,7 @@ _DATA = (
 _PATTERN = re.compile(r"[*?\[]")
 _IN_MEMORY = (
     "in Python also a datasets.DatasetDict or Dataset, a pandas or polars frame, an Arrow table, a list of dicts, "
-    "a dict of columns or of splits"
+    "a dict of columns (lists or arrays) or of splits"
 )
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:\w[\w.+-]*)?(@\w[\w./-]*)?", re.ASCII)
 
@@ -91,10 +92,17 @@ def read_source(data: Any, config: RunConfig = AS_FOUND) -> Source:
         source = source if source.place or data == STANDARD_INPUT else replace(source, place=str(data))
         if source.prepared is not None:
             return source
-    elif isinstance(data, dict) and not _are_columns(data):
+        return _with_fields(source, config)
+    if isinstance(data, dict):  # arrays, series and tensors may be columns too
+        data = {name: cells.tolist() if hasattr(cells, "tolist") else cells for name, cells in data.items()}
+    if isinstance(data, dict) and not _are_columns(data):
         source = Source("data", _read_splits(data, "data", config, own=True)[0])
     else:
         source = Source("data", {"train": _from_memory(data, "data", config)})
+    return _with_fields(source, config)
+
+
+def _with_fields(source: Source, config: RunConfig) -> Source:
     splits = {name: with_fields(table, _names_in(config)) for name, table in source.splits.items()}
     return replace(source, splits=splits)
 
@@ -106,12 +114,22 @@ def _names_in(config: RunConfig) -> list[str]:
 
 
 def _are_columns(data: dict[Any, Any]) -> bool:
-    """Whether a dict holds columns, and not splits: lists of one length, and none of rows."""
-    lengths = {len(cells) if isinstance(cells, list | tuple) else -1 for cells in data.values()}
-    rows = any(
-        isinstance(cell, dict) for cells in data.values() if isinstance(cells, list | tuple) for cell in cells[:1]
-    )
-    return len(lengths) == 1 and min(lengths) > 0 and not rows and not any(map(is_train, map(str, data)))
+    """Whether a dict holds columns, and not splits: lists, and none of rows.
+
+    Raises:
+        DataError: they are not of one length.
+    """
+    if not data or any(map(is_train, map(str, data))):
+        return False
+    if not all(
+        isinstance(cells, list | tuple) and not isinstance(next(iter(cells), None), dict) for cells in data.values()
+    ):
+        return False
+    lengths = {str(name): len(cells) for name, cells in data.items()}
+    if len({*lengths.values()}) > 1:
+        shown = ", ".join(f"`{name}` has {length:,}" for name, length in lengths.items())
+        raise data_error("data", f"the columns are not of one length: {shown}", "give each a cell a row")
+    return True
 
 
 def _read_name(name: str, config: RunConfig) -> Source:
@@ -271,8 +289,16 @@ def _from_memory(data: Any, origin: str, config: RunConfig) -> Table:
     if hasattr(data, "__arrow_c_stream__"):  # of polars, Arrow, DuckDB and others
         import pyarrow as pa
 
-        return table_of_arrow(pieces_of_batches(pa.RecordBatchReader.from_stream(data)), origin)
-    raise data_error(origin, f"{type(data).__name__} is not a data set", f"{_DATA}; {_IN_MEMORY}")
+        try:
+            reader = pa.RecordBatchReader.from_stream(data)
+        except pa.ArrowInvalid as error:  # a single column, such as a series
+            raise _no_data_set(data, origin) from error
+        return table_of_arrow(pieces_of_batches(reader), origin)
+    raise _no_data_set(data, origin)
+
+
+def _no_data_set(data: Any, origin: str) -> DataError:
+    return data_error(origin, f"{type(data).__name__} is not a data set", f"{_DATA}; {_IN_MEMORY}")
 
 
 def _table_of_rows(rows: Iterable[Any], origin: str, config: RunConfig) -> Table:

@@ -196,7 +196,8 @@ def is_flag(cell: Cell) -> bool:
 
 def inner_names(table: Table) -> str:
     """The names of the columns, and of those that hold objects the paths of their fields, as options take them."""
-    return ", ".join(path for name, cells in table.columns.items() for path in _paths(name, next(iter(cells), None)))
+    paths = (path for name, cells in table.columns.items() for path in _paths(name, next(iter(cells), None)))
+    return ", ".join(dict.fromkeys(paths))  # a field that an option names is a column beside its object
 
 
 def _paths(name: str, cell: Cell) -> list[str]:

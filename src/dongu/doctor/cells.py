@@ -161,7 +161,7 @@ def _without_single(usable: Usable, labels: Sequence[str], column: str) -> Usabl
     single = [labels[row] for row in bad]
     others = {name: count for name, count in counts.items() if count > 1}
     advice = f"{_meant(single, others)} correct them, add rows, or --rare join=2".strip()
-    if len(counts) > MANY_CLASSES:
+    if len(counts) > MANY_CLASSES or not others:
         advice = many_classes_advice(column)
     finding = Finding(
         "error",

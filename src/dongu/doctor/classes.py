@@ -23,6 +23,8 @@ MAJORITY_SHARE = 0.9  # of one class, above which accuracy says little
 COMPARED_CLASSES = 300  # whose names are compared letter by letter: pairs grow with the square
 TYPO_RATIO = 0.85  # of like letters
 TYPO_SHARE = 0.05  # of the other's rows that a misspelt name has at most
+# What programs write in place of a missing value, pandas, R and Excel among them; `None` is often a class.
+MISSING = frozenset(("NaN", "nan", "NULL", "null", "NA", "N/A", "#N/A", "<NA>", "NaT"))
 
 
 def check_classes(data: TextData) -> Iterator[Finding]:
@@ -33,6 +35,7 @@ def check_classes(data: TextData) -> Iterator[Finding]:
     names = data.label_names
     counts = np.array([*label_counts(train, names).values()])
     yield from _look_alikes(train, names, counts)
+    yield from _missing(train, names, counts)
     yield from _absent(data, counts)
     if len(names) > MANY_CLASSES:
         few_rows = counts.mean() < MANY_ROWS
@@ -46,11 +49,12 @@ def check_classes(data: TextData) -> Iterator[Finding]:
         )
     elif (few := np.flatnonzero((counts > 0) & (counts < FEW_ROWS))).size:
         shown = listed([f"`{names[i]}` {counts[i]}" for i in few])
+        joined = data.task == "single-label" and 1 < len(few) < np.count_nonzero(counts)  # else it leaves one class
         yield Finding(
             "warning",
             f"{counted(len(few), 'class', 'classes')} with fewer than {FEW_ROWS} train rows: {shown}",
             "the model hardly learns them, and the score of each depends on a row or two",
-            "add rows" if data.task == "multi-label" else f"add rows, or --rare join={FEW_ROWS} makes them one class",
+            f"add rows, or --rare join={FEW_ROWS} makes them one class" if joined else "add rows",
             _rows_of(train, names, few[:SHOWN_EXAMPLES]),
         )
     if counts.max() > MAJORITY_SHARE * len(train):
@@ -84,6 +88,19 @@ def _look_alikes(train: Examples, names: Sequence[str], counts: np.ndarray) -> I
             "to the model they are different classes, and one is a wrong answer where the other is the label",
             "write each class in one way",
             _rows_of(train, names, rarest),
+        )
+
+
+def _missing(train: Examples, names: Sequence[str], counts: np.ndarray) -> Iterator[Finding]:
+    """Classes that are called as a missing value is."""
+    if found := [i for i, name in enumerate(names) if name in MISSING]:
+        shown = " and ".join(f"`{names[i]}` ({counted(int(counts[i]), 'row')})" for i in found)
+        yield Finding(
+            "warning",
+            f"{'a label reads' if len(found) == 1 else 'labels read'} like a missing value: {shown}",
+            "it is a class like any other, which the model learns to answer",
+            "if these rows have no label, make their cells empty, and --unlabelled drop leaves them out",
+            _rows_of(train, names, np.array(found[:SHOWN_EXAMPLES])),
         )
 
 

@@ -69,8 +69,8 @@ def coverage(answers: Evaluation) -> Iterator[dict[str, float]]:
     """Coverage against accuracy: of the surest rows, so many, the least probability and the accuracy."""
     sure, right = answers.probabilities.max(-1), answers.right
     order = np.argsort(-sure, kind="stable")
-    for share in COVERAGES:
-        least = float(sure[order[max(1, round(share * len(answers))) - 1]])
+    counts = [max(1, round(share * len(answers))) for share in COVERAGES]
+    for least in dict.fromkeys(float(sure[order[count - 1]]) for count in counts):  # few rows have few of them
         kept = sure >= least
         entry = _entry(Share(int(right[kept].sum()), int(kept.sum())))
         yield {"answered": float(kept.mean()), "threshold": least, **entry}

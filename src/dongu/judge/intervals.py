@@ -126,8 +126,16 @@ def _kurtosis(evaluation: Evaluation) -> float:
 
 
 def _around(value: float, low: float, high: float) -> tuple[float, float]:
-    """The ends of an interval that has the value in it, to the last digit."""
-    return (low, high) if math.isnan(low) else (min(low, value), max(high, value))
+    """The ends of an interval that has the value in it, to the last digit.
+
+    Samples of many classes with a row or two each lie on one side of the value. They say nothing of the other side,
+    which then reaches as far as theirs, to 0 or 1 at most.
+    """
+    if value < low:
+        low = max(2 * value - high, min(value, 0.0))
+    elif value > high:
+        high = min(2 * value - low, max(value, 1.0))
+    return low, high
 
 
 def mean_interval(losses: np.ndarray, wrong: np.ndarray | None) -> tuple[float, float]:

@@ -25,7 +25,7 @@ def describe(loop: Loop, need: Need | None = None) -> list[tuple[str, str]]:
     """Everything that was inferred or derived beside the data, once, before the first step."""
     config, own = loop.config, loop.given
     parameters, learning = count_parameters(loop.model)
-    warmup = f"{loop.warmup_steps:,} steps of warm-up" if loop.warmup_steps else "no warm-up"
+    warmup = f"{counted(loop.warmup_steps, 'step')} of warm-up" if loop.warmup_steps else "no warm-up"
     decay = f", times {config.layer_decay:g} for each layer down from the head" if config.layer_decay < 1 else ""
     clip = f", clipped at norm {config.max_grad_norm:g}" if config.max_grad_norm else ""
     schedule = "your own schedule" if own.lr_scheduler else f"{config.lr_scheduler}, {warmup}"
