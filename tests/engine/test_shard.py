@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -13,11 +14,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 import dongu
 from conftest import unwrapped
 from dongu.cli.main import run as run_command
 from dongu.errors import CheckpointError, UsageError
+from dongu.run.checkpoint import Checkpoint
 from dongu.run.manifest import check_file, entry_of
 from dongu.run.tensor_file import AT_ONCE, DTYPES, TensorFile, write_tensors
 from drivers import Pool, forked, read_lines
@@ -37,6 +40,7 @@ CASES: dict[str, tuple[str, list[str], str]] = {
     "bf16": ("qwen3", ["--precision", "bf16"], "yes"),
     "LoRA": ("bert", ["--lora", "4", "--engine", "plain"], "yes"),
 }
+KINDS = ("moments", "weights")
 DEAR = [name for name in CASES if name != "packed, generic"]
 
 
@@ -137,6 +141,115 @@ def test_a_sharded_run_goes_on(
     assert {name: tensor.shape for name, tensor in state.items()}.items() >= {
         name: tensor.shape for name, tensor in model.items()
     }.items()
+
+
+def cut_off_after(run: Path, step: int, out: Path) -> list[str]:
+    """A copy of a run as it was when its checkpoint of this step was the newest, and the files of that."""
+    shutil.copytree(run, out)
+    (out / "results.json").unlink()
+    for path in (out / "checkpoints").iterdir():
+        if path.name > f"step-{step:08}":
+            shutil.rmtree(path)
+    return sorted(path.name for path in (out / "checkpoints" / f"step-{step:08}").glob("*.safetensors"))
+
+
+def test_a_checkpoint_of_one_process_is_resumed_by_two_and_theirs_by_one(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], make_pool: Callable[..., Pool], tmp_path: Path
+) -> None:
+    """One process makes four updates, two make two more, one makes the last two: as one that was not cut off."""
+    options = ["--model", tiny_model("qwen3"), "--max-steps", "8", "--save-steps", "2", "--keep", "9", "--lr", "1e-3"]
+    train = ["train", data_folder(train=25, validation=13, test=0), *options, "--shard", "--threads", "1"]
+    train += ["--micro-batch-size", "3", "--resume", "--out"]
+    whole, two, one = (tmp_path / name for name in ("whole", "two", "one"))
+    assert run_command([*train, str(whole)]) == 0
+    assert cut_off_after(whole, 4, two) == ["moments.safetensors", "weights.safetensors"]
+    assert "going on after step 4 of 8" in forked(make_pool(), *train, str(two))
+    assert cut_off_after(two, 6, one) == [f"{kind}-0000{i}-of-00002.safetensors" for kind in KINDS for i in (1, 2)]
+    assert run_command([*train, str(one)]) == 0
+    for run in (two, one):
+        for step in (6, 8):
+            wanted, found = (Checkpoint.read(each / "checkpoints" / f"step-{step:08}") for each in (whole, run))
+            for ours, theirs in ((found.weights, wanted.weights), (found.moments, wanted.moments)):
+                assert ours.keys() == theirs.keys()
+                assert len(ours) > 20
+                for name, tensor in ours.items():
+                    assert tensor.dtype == torch.float32
+                    largest = theirs[name].abs().max()
+                    assert (tensor - theirs[name]).abs().max() <= 1e-5 * largest, (run.name, step, name)
+
+
+# Prints the most that PyTorch and Python had allocated at a time in a call, beyond what was there before.
+MEASURING = """\
+import tracemalloc
+
+import torch
+
+import dongu.best
+import dongu.running
+from dongu.run.checkpoint import Checkpoint, Checkpoints
+
+def measured(home, name):
+    inner = getattr(home, name)
+
+    def measuring(*given, **options):
+        tracemalloc.start()
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+            answer = inner(*given, **options)
+            peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        events = [each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"]
+        alive = [0]
+        for each in sorted(events, key=lambda each: each.start_ns()):
+            alive.append(alive[-1] + each.nbytes())
+        print("peak of", name, peak + max(alive))
+        return answer
+
+    setattr(home, name, measuring)
+
+measured(Checkpoints, "save")
+measured(Checkpoints, "newest")
+measured(Checkpoint, "restore")
+measured(dongu.running, "save_best")
+measured(dongu.best, "read_best")
+metrics = {"one": lambda evaluation: 1.0}
+"""
+
+
+@pytest.mark.crash
+def test_no_process_holds_more_than_its_rows_while_it_saves_and_reads(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], make_pool: Callable[..., Pool], tmp_path: Path
+) -> None:
+    """Beyond these a few tensors: 8 of its 57 MB. Only the first gathers `model/`."""
+    folder, parts = tmp_path / "model", tmp_path / "measuring.py"
+    AutoTokenizer.from_pretrained(tiny_model()).save_pretrained(folder)
+    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4}
+    model = AutoModel.from_config(AutoConfig.from_pretrained(tiny_model(), **sizes))
+    model.save_pretrained(folder)
+    whole = sum(parameter.nbytes for parameter in model.parameters())
+    few = 8 * max(parameter.nbytes for parameter in model.parameters())
+    assert 2 * few < whole
+    parts.write_text(MEASURING, encoding="utf-8")
+    train = ["train", data_folder(train=25, validation=13, test=0), "--model", str(folder), "--shard", "--threads", "1"]
+    train += ["--max-steps", "4", "--save-steps", "2", "--keep", "9", "--parts", str(parts), "--resume", "--out"]
+    pool, peaks = make_pool(), []
+    for run in ("run", "cut"):
+        answers = pool.ranks([*train, str(tmp_path / run)])
+        assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
+        for answer in answers:
+            found: dict[str, int] = {}
+            for name, number in re.findall(r"^peak of (\w+) (\d+)$", answer["output"], re.MULTILINE):
+                found[name] = max(int(number), found.get(name, 0))
+            peaks.append(found)
+        if run == "run":
+            cut_off_after(tmp_path / "run", 2, tmp_path / "cut")
+    for rank, found in enumerate(peaks[:2]):
+        assert found["save"] < few
+        assert rank == 0 or max(found["save_best"], found["read_best"]) < few
+    assert peaks[0]["save_best"] > whole, "else a copy would not be noticed"
+    for found in peaks[2:]:
+        assert found["newest"] < few
+        assert whole < found["restore"] < whole + few, "its rows of two moments, which are the optimizer's by then"
 
 
 def test_parts_of_a_file(tmp_path: Path) -> None:
