@@ -5,6 +5,8 @@ Importing it costs nothing: what needs torch is imported when it is first used.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +76,10 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        if "ipykernel" in sys.modules:  # a notebook need not have the widgets of tqdm: a run has a bar of its own
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="IProgress not found")
+                import_module("tqdm.auto")
         try:
             return getattr(import_module(_HOMES[name]), name)
         except ModuleNotFoundError as error:

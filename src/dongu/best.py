@@ -133,7 +133,7 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
         entries = verdict(evaluation, loop.metrics, constant, loop.config.seed)
         error = entries.get("calibration_error", {})
         if name == "validation" and calibration is None and temperature is not None:
-            advised = is_advised(len(evaluation.targets), error)
+            advised = is_advised(len(evaluation.targets), error, temperature)
             calibration = Calibration(temperature, applied=False) if advised else None
         if calibration is not None:
             results["temperature"] = calibration.temperature

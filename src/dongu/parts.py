@@ -63,6 +63,7 @@ from dongu.model.place import pin_model, resolve_model
 from dongu.model.recipe import begin_head, fit_recipe
 from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
 from dongu.own import Own, called, module_of, promises, take_own
+from dongu.plain_parts import why_not_these, why_rows
 
 
 class Parts:
@@ -148,7 +149,11 @@ class Parts:
         """What holds of this run, each `yes` or the reason why not."""
         why = self.fallback or ("--engine plain" if self.config.engine == "plain" else None)
         found = promises(self.given, why, self.config.precision, self.config.base_precision)
-        found |= {} if self.data.has_texts else {"eject": "no: the texts of prepared rows are not kept"}
+        if found["eject"] == "yes":
+            if refused := why_not_these(self.data, self.config, soft=bool(self.loss.shares)):
+                found["eject"] = f"no: {refused[0]}"
+            elif why := why_rows(self.data, self.config):
+                found["eject"] = f"yes, with --rows FOLDER: {why}"
         return found | ({"shard": self.not_sharded or "yes"} if self.config.shard else {})
 
     def _make_model(self, config: RunConfig) -> RunConfig:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from dongu.config import RunConfig, option_flag
+
+if TYPE_CHECKING:
+    from dongu.data.examples import TextData
 
 COPIED = ("loss", "optimizer", "lr_scheduler", "order", "metrics", "update")
 OFFERED: dict[
@@ -14,6 +20,39 @@ OFFERED: dict[
     "update": {"loop": {"model", "optimizer", "lr_scheduler"}, "update": {"number", "rows", "backward", "step"}},
 }
 _INDENT = " " * 4
+
+
+def why_not_these(data: TextData, config: RunConfig, *, soft: bool) -> tuple[str, str] | None:
+    """What about rows and options a plain script cannot do, and what to do instead; None where there is nothing.
+
+    Args:
+        data: the rows.
+        config: the run's options.
+        soft: whether labels are shares.
+    """
+    if not data.has_texts:
+        return "the texts of prepared rows are not kept", "train on the data that they were prepared from"
+    if config.data is None:
+        return "the run's data were in memory", "write the rows to a file and train on it: a script reads files"
+    if data.task == "ordinal":
+        return "an ordinal task cannot be one plain script yet", "train with --task regression, and round the answers"
+    if soft:
+        what = "soft labels cannot be one plain script yet"
+        return what, "what the run saved is a plain model: RUN/model needs no dongu"
+    if config.long != "head":
+        what = f"cannot be one plain script: it reads the beginning of a text, and the run --long {config.long}"
+        return what, "train with --long head"
+    return None
+
+
+def why_rows(data: TextData, config: RunConfig) -> str | None:
+    """Why a plain script needs the rows as `dongu eject --rows` writes them, as far as that is known without trying."""
+    for name in ("test", "group_column", "time_column", "fold", "split_file"):
+        if getattr(config, name) is not None and data.held_out:
+            return f"it does not hold rows out by {option_flag(name)}"
+    if data.left_out or data.without_text or data.dropped:
+        return "it reads all rows, and the run left some out"
+    return None
 
 
 def why_not_plain(source: str, names: Collection[str]) -> str | None:

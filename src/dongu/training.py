@@ -75,7 +75,8 @@ def train(
         is_said = isinstance(data, TextData)  # by the caller
         if console.enabled and parts is None and not is_said:  # before torch loads a model
             data, is_said = _read(data, given), True
-            console.fields(describe_data(data))
+            if not (resume and RunFolder(Path(given["out"])).record.exists()):  # it was said when the run began
+                console.fields(describe_data(data))
         loop = Loop(data, parts=parts, **given)
         check_validation(loop)
         how: dict[str, Any] = {"begins": not resume, "overwrite": overwrite, "allow": allow, "started": started}

@@ -18,7 +18,7 @@ from dongu.engine.arrival import Arrival
 from dongu.errors import NonFiniteError, UsageError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Step:
     """One optimizer update, after it was made. Counts are over all processes, tokens over this one.
 
@@ -36,6 +36,12 @@ class Step:
     rows: np.ndarray = field(compare=False)  # (examples,), its position in the training split
     arrival: Arrival = field(compare=False, repr=False)  # of the norm, the loss, and the loss of each example
     recorded: dict[str, float] = field(compare=False, default_factory=dict)  # by `update.record`
+
+    def __repr__(self) -> str:
+        """One line, for which nothing waits: without the loss where a GPU is still at it."""
+        loss = f"loss {float(self.arrival.numbers[1]):.4f}, " if self.arrival.is_there else ""
+        size = f"{self.examples:,} examples, {self.tokens:,} tokens"
+        return f"<Step {self.number:,}: epoch {self.epoch:.2f}, {loss}learning rate {self.learning_rate:.3g}, {size}>"
 
     @property
     def loss(self) -> float:

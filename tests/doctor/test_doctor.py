@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dongu
 from conftest import DECODERS, FAMILIES, REAL_DATA, real_data, unwrapped
 from dongu import Loop
 from dongu.cli.main import run as run_command
@@ -665,3 +666,20 @@ def test_findings_alone_are_no_run(
     (flawed / "run" / ".lock").touch()
     assert run_command(arguments) == 0
     assert len(json.loads((flawed / "run" / "findings.json").read_text())) == 5
+
+
+def test_without_a_model_the_hub_is_not_asked(
+    data_folder: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In Python as on the command line; a model that was named is asked for."""
+    asked: list[str] = []
+    monkeypatch.setattr(lengths_module, "ask_commit", lambda name, _: asked.append(name))
+    data = data_folder()
+    said = str(dongu.inspect(data))
+    assert not asked
+    assert "on this machine (--model NAME says whose tokenizer counts)" in unwrapped(said)
+    assert "Found: " in said
+    assert run_command(["inspect", data]) == 0
+    assert unwrapped(capsys.readouterr().out) == unwrapped(said)
+    dongu.inspect(data, model="bert-base-uncased")
+    assert asked == ["bert-base-uncased"]

@@ -91,11 +91,14 @@ def test_few_rows_fit_any_temperature() -> None:
         off[rows] = float(np.quantile(np.abs(np.log(found)), 0.9))
     assert off[ADVISED_ROWS] < math.log(1.22)
     assert off[ADVISED_ROWS // 10] > math.log(1.6)
-    assert [is_advised(rows, {"low": low}) for rows, low in ((299, 0.1), (300, 0.1), (300, 0.0))] == [
-        False,
-        True,
-        False,
-    ]
+    cases = ((299, 0.1, 1.5), (300, 0.1, 1.5), (300, 0.0, 1.5))
+    assert [is_advised(rows, {"low": low}, temperature) for rows, low, temperature in cases] == [False, True, False]
+
+
+def test_a_model_that_has_hardly_begun_is_advised_none() -> None:
+    """After three updates the likeliest temperature was 0.05: logits twenty times too small."""
+    given = [is_advised(1000, {"low": 0.1}, temperature) for temperature in (0.05, 0.2, 5.0, 20.0)]
+    assert given == [False, True, True, False]
 
 
 @pytest.mark.found("few-rows-temperature")

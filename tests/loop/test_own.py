@@ -109,6 +109,26 @@ def test_a_coupled_loss_is_computed_whole(splits: Any, tiny_model: Callable[...,
     assert loop.promises["replay"] == "no: loss came from no file"
 
 
+def test_a_step_is_one_line(splits: Any, tiny_model: Callable[..., str]) -> None:
+    loop = dongu.Loop(splits, model=tiny_model(), text_columns="text", epochs=2)
+    step = next(iter(loop))
+    said = f"<Step 1: epoch {step.epoch:.2f}, loss {step.loss:.4f}, learning rate {step.learning_rate:.3g}, 8 examples,"
+    assert repr(step) == f"{said} {step.tokens} tokens>"
+
+
+def test_eject_is_promised_as_it_keeps(
+    splits: Any, tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    told: Any = {"model": tiny_model(), "max_steps": 1}
+    assert dongu.Loop(splits, text_columns="text", **told).promises["eject"] == "no: the run's data were in memory"
+    whole = data_folder(train=40, validation=0, test=0)
+    assert dongu.Loop(whole, **told).promises["eject"] == "yes"
+    cut = dongu.Loop(whole, test=0.2, **told)
+    assert cut.promises["eject"] == "yes, with --rows FOLDER: it does not hold rows out by --test"
+    long = dongu.Loop(whole, long="windows", **told)
+    assert long.promises["eject"].startswith("no: ")
+
+
 def test_the_builtin_loss_written_out_gives_the_same_updates(splits: Any, tiny_model: Callable[..., str]) -> None:
     for size in (8, 3):
         plain, own = (

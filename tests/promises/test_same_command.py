@@ -60,7 +60,9 @@ def test_it_starts_goes_on_and_ends(
     assert "train holds other rows than it did" in capsys.readouterr().err
     torch.set_num_threads(2)  # as on a machine of more cores: a run that goes on has the threads that it began with
     assert run_command(train) == 0
-    assert "going on after step 4 of 8" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "going on after step 4 of 8" in said
+    assert not [line for line in said.splitlines() if line.startswith(("columns", "labels"))], "said when it began"
     assert same_bytes(tmp_path / "run", tmp_path / "whole")
     assert run_command([*train, "--lr", "1e-2"]) == 2, "of a finished run too"
     capsys.readouterr()

@@ -50,6 +50,7 @@ def test_a_run_in_a_notebook(
     assert sum(line.endswith("│ validation") for line in lines) == 1
     assert sum(" │ " in line for line in lines) == 5  # the head of two lines, and an evaluation an epoch
     assert len(lines) < 60
+    assert not [line for line in lines if "IProgress" in line]  # a warning of tqdm, where there are no widgets
     assert not [line for line in lines if "\r" in line]
     [bar] = [output for output in trained if output.output_type == "display_data"]
     *_, shown, last = watched.drawn

@@ -117,7 +117,8 @@ def _run(parsed: argparse.Namespace) -> None:
     if parsed.parts is None:  # else the columns may be among them
         data = read_examples(read_source(data, config), config)
         resolve_weights(config, data)  # a class by a name that there is not
-        if launch.rank() == 0:  # at once: to load torch and a model takes a while
+        begins = not (parsed.resume and RunFolder(Path(str(config.out))).record.exists())  # or it was said then
+        if begins and launch.rank() == 0:  # at once: to load torch and a model takes a while
             for line in fields(describe_data(data)):
                 print(printable(line), file=stream, flush=True)
     from dongu.run.console import Console

@@ -112,7 +112,8 @@ def check_up(source: Source, config: RunConfig) -> Checkup:
 
 def _measure(data: TextData, config: RunConfig) -> tuple[dict[str, Lengths], ModelError | None]:
     try:
-        tokenizer, limit = load_plain_tokenizer(config.tokenizer or config.model)
+        asked = bool({"model", "tokenizer"} & config.model_fields_set)
+        tokenizer, limit = load_plain_tokenizer(config.tokenizer or config.model, asked=asked)
     except ModelError as error:
         return {}, error
     return {

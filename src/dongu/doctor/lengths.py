@@ -113,14 +113,18 @@ def check_lengths(splits: Mapping[str, Examples], lengths: Mapping[str, Lengths]
     )
 
 
-def load_plain_tokenizer(name: str) -> tuple[Any, int]:
+def load_plain_tokenizer(name: str, *, asked: bool = True) -> tuple[Any, int]:
     """The tokenizer of a model and its limit in tokens, without torch and transformers: for counting only.
+
+    Args:
+        name: of the model.
+        asked: whether somebody has named it; else nothing is asked of the Hub for it.
 
     Raises:
         ModelError: there is no such model here or on the Hub, or it has no tokenizer.json.
     """
     place = find_model(name)
-    folder = Path(place) if Path(place).is_dir() else _fetch(place)
+    folder = Path(place) if Path(place).is_dir() else _fetch(place, here=not asked)
     if not (folder / "tokenizer.json").is_file():
         raise ModelError("has no tokenizer.json", where=f"--model {name}")
     from tokenizers import Tokenizer
@@ -134,7 +138,7 @@ def load_plain_tokenizer(name: str) -> tuple[Any, int]:
     return tokenizer, limit_of_files(settings, config)
 
 
-def _fetch(name: str) -> Path:
+def _fetch(name: str, *, here: bool) -> Path:
     """The folder of a Hub model's small files, from the cache where they are in it."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -143,8 +147,16 @@ def _fetch(name: str) -> Path:
     try:
         with contextlib.suppress(LocalEntryNotFoundError):
             return Path(snapshot_download(repository, revision=revision, allow_patterns=FILES, local_files_only=True))
+        if here:
+            what, hint = (
+                "is the usual model, and not on this machine",
+                "--model NAME says whose tokenizer counts",
+            )
+            raise ModelError(what, where=name, hint=hint)
         commit = ask_commit(name, "model")
         return Path(asked(lambda: snapshot_download(repository, revision=commit, allow_patterns=FILES)))
+    except ModelError:
+        raise
     except Exception as error:  # failures of the network, the cache and the name share no other base
         raise hub_error(error, name) from error
 

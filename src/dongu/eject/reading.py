@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dongu.config import NUMBERS, RunConfig, option_flag
+from dongu.config import NUMBERS, RunConfig
 from dongu.data.archives import unpacked
 from dongu.data.columns import named_parts
 from dongu.data.delimited import DECLARED, DELIMITERS
@@ -29,9 +29,10 @@ from dongu.data.forms import Form
 from dongu.data.readers import AS_FOUND
 from dongu.data.table import Places
 from dongu.eject.rules import NAME_RULES, NOT_SO, TEXT_RULES, LabelRule, RowsRead, TextRule, label_rules
-from dongu.errors import DataError, UsageError
+from dongu.errors import DataError
 from dongu.files import write_lines
 from dongu.hub import split_commit
+from dongu.plain_parts import why_rows
 
 ROOM = 97  # characters that a line of a script has between `source = load_dataset(` and `)`
 EVERY_CELL_A_TEXT = ("usecols=[*COLUMNS]", "converters=COLUMNS", "na_filter=False")
@@ -200,17 +201,10 @@ def find_reading(data: TextData, config: RunConfig = AS_FOUND) -> Reading:
         config: how the run read its files.
 
     Raises:
-        UsageError: a script does not hold out rows as the run did.
         DataError: none of them reads the data as the run did.
     """
-    for name in ("test", "group_column", "time_column", "fold", "split_file"):
-        if getattr(config, name) is not None and data.held_out:
-            what = f"cannot be one plain script: it does not hold rows out by {option_flag(name)}"
-            raise UsageError(what, where="dongu eject", hint=AS_ROWS)
-    if data.left_out or data.without_text or data.dropped:
-        raise DataError(
-            "a plain script reads all rows, and the run left some out", where=data.place or data.name, hint=AS_ROWS
-        )
+    if why := why_rows(data, config):
+        raise DataError(f"cannot be one plain script: {why}", where=data.place or data.name, hint=AS_ROWS)
     splits = {name: examples for name, examples in data.splits.items() if examples.targets is not None}
     own = [name for name in splits if name not in data.held_out]
     if data.hub_name is None:

@@ -39,7 +39,7 @@ from dongu.model.place import PACKAGED, find_model
 from dongu.model.probe import PROBE_ROWS, Probe, fit_probe
 from dongu.model.scale import UNSCALED
 from dongu.own import arguments, why_no_script
-from dongu.plain_parts import copied, needs_future
+from dongu.plain_parts import copied, needs_future, why_not_these
 from dongu.run.folder import RunFolder
 from dongu.run.identity import differences, identity
 from dongu.text import one_line
@@ -134,15 +134,8 @@ def _own_facts(loop: Loop) -> dict[str, Any]:
 
 def _data_facts(loop: Loop, rows: str | Path | None) -> dict[str, Any]:
     config, data = loop.config, loop.data
-    if loop.data.task == "ordinal":
-        hint = "train with --task regression, and round the answers"
-        raise UsageError("an ordinal task cannot be one plain script yet", where="dongu eject", hint=hint)
-    if loop.loss.shares:
-        hint = "what the run saved is a plain model: RUN/model needs no dongu"
-        raise UsageError("soft labels cannot be one plain script yet", where="dongu eject", hint=hint)
-    if config.long != "head":
-        what = f"cannot be one plain script: it reads the beginning of a text, and the run --long {config.long}"
-        raise UsageError(what, where="dongu eject", hint="train with --long head")
+    if refused := why_not_these(data, config, soft=bool(loop.loss.shares)):
+        raise UsageError(refused[0], where="dongu eject", hint=refused[1])
     if rows is not None:
         data = write_rows(data, Path(rows))
     reading = find_reading(data, config)

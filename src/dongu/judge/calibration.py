@@ -12,6 +12,7 @@ from dongu.judge.resample import Statistic, sums_by
 
 BINS = 15  # of the answer's probability, of equal width from 0 to 1
 ADVISED_ROWS = 300  # of validation: with fewer a temperature is off by more than a fifth in one case of ten
+FAR = 10.0  # a temperature beyond it, or below its inverse, is none to advise
 NO_TEMPERATURE = "no temperature helps: on validation the answers say nothing of the labels"
 
 
@@ -29,13 +30,14 @@ class Calibration:
         return dict(zip(("before", "after"), pair[::-1] if self.applied else pair, strict=True))
 
 
-def is_advised(rows: int, error: Mapping[str, float]) -> bool:
+def is_advised(rows: int, error: Mapping[str, float], temperature: float) -> bool:
     """Whether a temperature is worth advising, from `intervals.verdict`'s calibration error of validation.
 
     Few rows fit any temperature (six of them 0.13, thirty 0.05), and an error that chance alone would show, whose
-    interval begins at 0, is nothing to mend.
+    interval begins at 0, is nothing to mend. Nor are logits that are wrong by more than `FAR` times: such a model has
+    hardly begun to learn, or its rows have labels at random, and its probabilities are the least of it.
     """
-    return rows >= ADVISED_ROWS and error["low"] > 0
+    return rows >= ADVISED_ROWS and error["low"] > 0 and 1 / FAR <= temperature <= FAR
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dongu.config import ABSTAIN_BELOW, LOWER_IS_BETTER, NUMBERS, Task
-from dongu.judge.calibration import ADVISED_ROWS
+from dongu.judge.calibration import ADVISED_ROWS, FAR
 from dongu.judge.intervals import CONSTANT_ANSWERS
 from dongu.judge.metrics import CORRELATIONS, MetricSet
 from dongu.text import counted, decimals, fields, interval_ends, percent, wrapped
@@ -219,6 +219,8 @@ def calibration(results: Mapping[str, Any], rows: Mapping[str, int]) -> Iterator
         said = f"temperature {decimals(temperature)} in the saved head: {change}"
         if rows["validation"] < ADVISED_ROWS:
             said += f"; fitted on {counted(rows['validation'], 'row')} only, which is too few to trust it"
+        elif not 1 / FAR <= temperature <= FAR:
+            said += "; so far from 1, which training longer would mend better"
     elif after < before:
         said = f"--calibrate (temperature {decimals(temperature)}): {change}"
     else:
