@@ -8,7 +8,7 @@ import os
 import random
 import tempfile
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from dongu.data.cells import PagedColumn, Rows, column_of, json_of, parts_of
 from dongu.data.pages import Pages
 from dongu.data.readers import read_file
 from dongu.data.sources import read_source
-from dongu.data.table import Number
+from dongu.data.table import Number, Table
 from dongu.errors import DataError, DonguError, StorageError
 from dongu.files import Disk
 from dongu.run.identity import identity
@@ -43,6 +43,26 @@ COLUMNS: list[list[Any]] = [
     [True, False, True, True, False, True, False],
     [["a", "b"], [], {"c": "d"}, "e", "f", "g", "h"],
 ]
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_tables_are_joined_page_by_page() -> None:
+    """Long and short ones in any order; what a table has of its own may go, its file too."""
+    names, rows = [str(i) for i in range(len(COLUMNS))], list(zip(*COLUMNS, strict=True))
+
+    def tables() -> Iterator[Table]:
+        for count in (7, 2, 4, 1, 1, 7):
+            made = Rows(names)
+            for line, row in enumerate(rows[:count]):
+                made.add(row, line)
+            yield made.table(f"{count} rows")
+
+    joined = cells.join_tables(tables(), "all", said="joined")
+    expected = [row for count in (7, 2, 4, 1, 1, 7) for row in rows[:count]]
+    for column, wanted in zip(joined.columns.values(), zip(*expected, strict=True), strict=True):
+        assert [(type(cell), cell) for cell in column] == [(type(cell), cell) for cell in wanted]
+    assert list(joined.lines or ()) == [line for count in (7, 2, 4, 1, 1, 7) for line in range(count)]
+    assert [joined.where(row) for row in (8, 9)] == ["2 rows:1", "4 rows:0"]
 
 
 @pytest.mark.parametrize("count", [3, 4, 6, 7])

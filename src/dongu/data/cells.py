@@ -117,6 +117,15 @@ class PagedColumn(Sequence[Any]):
         for page in self._pages:
             yield from page
 
+    def copied_to(self, pages: Pages) -> Iterator[_Page]:
+        """Its pages, with their bytes among those."""
+        for page in self._pages:
+            if isinstance(page, _Packed):
+                content = page.pages.read(page.start, page.size)
+                yield replace(page, pages=pages, start=pages.add(content))
+            else:
+                yield page
+
     def as_texts(self) -> PagedColumn:
         """The same without a difference between texts and numbers."""
         return PagedColumn(
@@ -154,10 +163,16 @@ class Rows:
         self._count()
 
     def take(self, table: Table) -> None:
-        """All rows of a table with the same columns, and their lines."""
-        cells = zip(*(table.columns[name] for name in self.names), strict=True)
-        for part in parts_of(cells, max(1, PAGE_ROWS // COUNTS_A_PAGE)):
-            self.extend(part)
+        """All rows of a table with the same columns, and their lines; pages stay as they are."""
+        columns = [table.columns[name] for name in self.names]
+        if all(isinstance(column, PagedColumn) for column in columns):
+            if self._waiting:
+                self._pack()
+            for pages, column in zip(self._packed, columns, strict=True):
+                pages.extend(column.copied_to(self._pages))  # type: ignore[attr-defined]
+        else:
+            for part in parts_of(zip(*columns, strict=True), max(1, PAGE_ROWS // COUNTS_A_PAGE)):
+                self.extend(part)
         self._lines.extend(table.lines or ())
         self._rows += len(table)
 

@@ -283,7 +283,7 @@ def as_read(table: Table, column: str, form: Form, *, drop: bool) -> Table:
         table = _with_lists(table, column, form)
     if form.positions:
         table = _with_positions(table, column, form.positions)
-    elif form.whole or form.decimal_comma:
+    elif form.decimal_comma or (form.whole and any(map(_may_have_fraction, table.columns[column]))):
         plainest = _point_for_comma if form.decimal_comma else _without_fraction
         cells = column_of(map(plainest, table.columns[column]))
         table = replace(table, columns={**table.columns, column: cells})
@@ -303,6 +303,10 @@ def _with_positions(table: Table, column: str, count: int) -> Table:
     return replace(
         table, columns={**table.columns, column: column_of(cells)}, label_names={**table.label_names, column: names}
     )
+
+
+def _may_have_fraction(cell: Cell) -> bool:
+    return "." in cell if isinstance(cell, str) else isinstance(cell, list)
 
 
 def _without_fraction(cell: Cell) -> Cell:

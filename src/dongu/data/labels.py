@@ -11,7 +11,7 @@ import numpy as np
 from dongu.config import NUMBERS, Task
 from dongu.data.cells import column_of
 from dongu.data.flags import hides_flags
-from dongu.data.table import BAD_ROWS_ADVICE, BOOLEAN, Cell, Table, advice_on, is_word, kind_of
+from dongu.data.table import BAD_ROWS_ADVICE, BOOLEAN, Cell, Number, Table, advice_on, is_word, kind_of
 from dongu.errors import DataError
 from dongu.text import shortened
 
@@ -50,12 +50,15 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
         return _name_scale(table, column)
     if declared := table.label_names.get(column):
         return tuple(declared)
-    rows = label_rows(table, column, task)
-    distinct = sorted({label for labels in rows for label in labels})
+    if task == "multi-label":
+        distinct = sorted({label for labels in label_rows(table, column, task) for label in labels})
+    else:
+        distinct = sorted({*_read_labels(table, column)})
     if all(number_of(name) is not None for name in distinct):
         distinct.sort(key=lambda name: (float(name), name))  # 2 before 10; 01 and 1 stay two names
     for reserved in (HIDDEN_LABEL, "-100"):
         if reserved in distinct:
+            rows = label_rows(table, column, task)
             raise DataError(
                 f"the label {reserved} means 'hidden' or 'ignored' and cannot be learnt",
                 where=table.where(next(row for row, labels in enumerate(rows) if reserved in labels)),
@@ -190,7 +193,7 @@ def _read_labels(table: Table, name: str) -> Iterator[str]:
             first_kind = first_kind or kind
             if kind != first_kind and BOOLEAN in (kind, first_kind):
                 raise two_ways(table, name, row, kind, first_kind)
-        yield _label_of(cell, name, table, row)
+        yield str(cell) if last_type in (str, Number) else _label_of(cell, name, table, row)
 
 
 def _read_sets(table: Table, name: str) -> list[list[str]]:
