@@ -20,7 +20,7 @@ from dongu.errors import UsageError, WorkerError
 
 PATIENCE_SECONDS = 10.0  # for what another process may be about to say; on a busy machine one is seconds behind
 POLL_SECONDS = 0.02
-AGAIN = 10  # times as long as the first process others may take for what it has done
+TIMES_AS_LONG = 10  # as the first process others may take for what it has done
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 _NOBODY = (RuntimeError, ValueError, LookupError, ImportError, UsageError)  # said by a store that cannot be reached
 
@@ -159,7 +159,7 @@ def first_alone() -> Iterator[None]:
         if me == 0:
             store.set("alone/seconds", str(time.monotonic() - began))
             wait_for_first()
-        deadline = time.monotonic() + PATIENCE_SECONDS + AGAIN * float(store.get("alone/seconds"))
+        deadline = time.monotonic() + PATIENCE_SECONDS + TIMES_AS_LONG * float(store.get("alone/seconds"))
         wanted = count * store.add(f"done/{me}", 1)
         store.add("done", 1)
         while store.add("done", 0) < wanted and not store.check(["errors"]) and time.monotonic() < deadline:

@@ -299,8 +299,7 @@ class Run:
         Raises:
             Stop: a signal asks the run to end; its state is saved when the block is left.
         """
-        stop = self._signals.agreed(self.loop.accelerator)
-        if stop:
+        if self._signals.agreed(self.loop.accelerator):
             raise Stop(self._signals.received or signal.SIGTERM)
         if self.due:
             self.evaluate()
