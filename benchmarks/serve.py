@@ -1,6 +1,6 @@
 """Requests a second and their latency: `dongu serve` beside a plain FastAPI endpoint over transformers' `pipeline`.
 
-With `--export FOLDER` (of `dongu export`) also beside one over onnxruntime, and `dongu serve --engine onnx`.
+With a folder of `dongu export` also beside one over onnxruntime, and `dongu serve --engine onnx`.
 
     python benchmarks/serve.py MODEL TEXTS.csv               # 1, 8 and 64 clients, each for 20 seconds and server
     python benchmarks/serve.py MODEL TEXTS.csv --seconds 2   # to see that it works
@@ -11,8 +11,8 @@ are a process of their own too, which takes a part of the processor: the same on
 each question, from the same rows in the same order for both servers. The first second of each turn does not count.
 
 The plain endpoint is what its documentation shows: a `def` route, which FastAPI calls in a thread a request.
-Needs `pip install ".[serve]"`. The numbers go to benchmarks/out/serve.json and, of a call with `--export`, into the
-table of docs/serve.md.
+Needs `pip install ".[serve]"`. The numbers go to benchmarks/out/serve.json and, with an export, into
+the table of docs/serve.md.
 """
 
 from __future__ import annotations
@@ -229,9 +229,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("texts", type=Path, help="file of rows with a column of texts")
+    parser.add_argument("export", nargs="?", help="a folder of dongu export: onnxruntime is measured too")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--export", metavar="FOLDER", help="of dongu export: onnxruntime is measured too")
     options = parser.parse_args()
     rows = measure(options)
     OUTPUT.parent.mkdir(exist_ok=True)

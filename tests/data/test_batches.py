@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -244,15 +243,15 @@ def test_evaluation_covers_the_rows_shortest_first(rows: int, batch_size: int, m
             assert (len(item.rows) + 1) * longest > 4 * batch_size
 
 
-@pytest.mark.parametrize("padded", [True, False])
-def test_a_padded_batch_of_evaluation_has_rows_of_like_lengths(padded: bool) -> None:
+@pytest.mark.parametrize("alike", [True, False])
+def test_rows_of_like_lengths_make_a_batch(alike: bool) -> None:
     lengths = [10] * 12 + [15] * 2 + [16] * 3 + [60] * 9
     tokens = Tokens(np.ones(sum(lengths), np.int32), None, np.cumsum([0, *lengths]), np.zeros(len(lengths), bool))
     split = Split("texts", np.arange(len(lengths)), tokens, None)
-    batches = EvalBatches(split, PLAIN if padded else replace(PLAIN, flat=True), 32)
+    batches = EvalBatches(split, PLAIN, 32, alike=alike)
     rows = [batches[index].rows.tolist() for index in range(len(batches))]
     # Three rows of 16 tokens are too few for a batch of their own, so one of 60 tokens stands with them.
-    assert [len(batch) for batch in rows] == ([14, 8, 4] if padded else [26])
+    assert [len(batch) for batch in rows] == ([14, 8, 4] if alike else [26])
 
 
 def flat(item: Any) -> list[MicroBatch]:

@@ -20,8 +20,8 @@ from dongu.data.tokenized import Split
 from dongu.errors import UsageError
 
 USUAL_TOKENS = 128  # a row in evaluation: the room that `--eval-batch-size` counts in
-_ALIKE = 1.5  # times the shortest row of a padded batch of evaluation, once it has so many rows: a graph answers
-_ENOUGH = 8  # 64 sentences twice as fast as in one batch, where the longest has twice the tokens of the usual
+_ALIKE = 1.5  # times the shortest row of a batch of like lengths, once it has so many rows: a graph answers 64
+_ENOUGH = 8  # sentences twice as fast as in one batch, where the longest has twice the tokens of the usual
 
 
 def dropout_seed(seed: int, step: int, position: int, again: int = 0) -> int:
@@ -140,22 +140,28 @@ class TrainUpdates(Dataset[MicroBatches]):
 class EvalBatches(Dataset[MicroBatch]):
     """Item k is the k-th batch of a split, in the order of the rows' lengths, so that little is padded.
 
-    A batch takes as many rows as make `batch_size` rows of `USUAL_TOKENS`: many short ones, few long ones; where it is
-    padded, rows of like lengths. It is computed whole by one process, so its bits do not depend on how many there are.
-    Answers are put back by `rows`, which are positions in `pieces`: those of the split, or windows of its rows.
+    A batch takes as many rows as make `batch_size` rows of `USUAL_TOKENS`: many short ones, few long ones. It is
+    computed whole by one process, so its bits do not depend on how many there are. Answers are put back by `rows`,
+    which are positions in `pieces`: those of the split, or windows of its rows.
+
+    Args:
+        split: its rows.
+        collate: makes tensors of them.
+        batch_size: in rows of `USUAL_TOKENS`.
+        alike: whether the rows of a batch have like lengths, also where that makes more batches.
     """
 
-    def __init__(self, split: Split, collate: Collator, batch_size: int) -> None:
+    def __init__(self, split: Split, collate: Collator, batch_size: int, *, alike: bool = False) -> None:
         self.split, self.pieces = split, split.pieces
         self.collate = collate
         self._order = np.argsort(self.pieces.tokens.lengths, kind="stable")
         self._starts = [0] if len(split) else []
-        padded, shortest = not getattr(collate, "flat", False), math.inf
+        shortest = math.inf
         for place, longest in enumerate(self.pieces.tokens.lengths[self._order].tolist()):  # the longest so far
             rows = place - self._starts[-1]
             shortest = shortest if rows else longest
             full = rows and (rows + 1) * longest > batch_size * USUAL_TOKENS
-            if full or (padded and rows >= _ENOUGH and longest > _ALIKE * shortest):
+            if full or (alike and rows >= _ENOUGH and longest > _ALIKE * shortest):
                 self._starts.append(place)
                 shortest = longest
 

@@ -110,7 +110,7 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
     weights = sum(path.stat().st_size for path in classifier.saved.path.glob("*.safetensors"))
     models: dict[str, nn.Module] = {MODEL: model}
     models |= {name: OnnxModel(stage / name, model.config) for name in (GRAPH, GRAPH_INT8) if (stage / name).exists()}
-    batches = EvalBatches(split, classifier.collate, classifier.config.eval_batch_size)
+    batches = EvalBatches(split, classifier.collate, classifier.config.eval_batch_size, alike=True)
     found = {name: evaluate(each, batches, classifier.accelerator, classifier.metrics) for name, each in models.items()}
     truth = found[MODEL].logits
     differences = {name: float(np.abs(each.logits - truth).max()) for name, each in found.items()}

@@ -128,7 +128,8 @@ class Classifier:
         return tokenized(self.tokenizer, texts, self.config, name, np.arange(len(texts[0])), targets, cache=False)
 
     def _batches(self, split: Split) -> EvalBatches:
-        return EvalBatches(split, self.collate, self.config.eval_batch_size)
+        alike = self.saved.graph is not None  # which is padded, and knows no other program's batches
+        return EvalBatches(split, self.collate, self.config.eval_batch_size, alike=alike)
 
 
 def load(
