@@ -396,5 +396,5 @@ def task_problems(config: RunConfig, task: Task) -> list[str]:
         problems += [f"{option_flag(name)}: {several}" for name in ("rare", "positive") if getattr(config, name)]
     if task != "single-label":
         asked = [name for name in ("calibrate", "abstain") if getattr(config, name)]
-        problems += [f"{option_flag(name)}: a {task} task has no probabilities of classes" for name in asked]
+        problems += [f"{option_flag(name)}: the task {task} has no probabilities of classes" for name in asked]
     return problems

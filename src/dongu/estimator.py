@@ -66,7 +66,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         labels = np.asarray(y)
         if labels.ndim != 1 or any(len(cells) != len(labels) for cells in columns.values()):
             raise DataError("fit takes one class for each row", where="y", hint="dongu.train takes lists of labels")
+        if missing := [row for row, label in enumerate(labels.tolist(), 1) if label is None or label != label]:
+            raise DataError("there is no class", where=f"y, row {missing[0]:,}", hint="leave such rows out of X and y")
         self.classes_, ids = np.unique(labels, return_inverse=True)
+        if len(labels) and len(self.classes_) < 2:
+            raise DataError(f"there is one class only, `{self.classes_[0]}`", where="y", hint="a classifier needs two")
         self._names = {f"class {number:06}": number for number in range(len(self.classes_))}
         label = next(name for name in ("label", "_label", "__label") if name not in columns)
         names = np.array([*self._names])

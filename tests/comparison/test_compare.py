@@ -173,6 +173,8 @@ def test_runs_that_cannot_be_compared(
     said = refused(capsys, low, other)
     assert "its test (" in said
     assert f"is not that of {low}" in said
+    change(other / "run.json", lambda record: record["options"].update(text_columns=["title"]))
+    assert f"rows are told by their texts: it reads title, and {low} text" in refused(capsys, low, other)
     change(other / "run.json", lambda record: record["data"]["train"].update(texts="1", rows=7))
     found = compared(capsys, low, other, "--split", "validation")
     assert found["split"] == "validation"
@@ -181,7 +183,7 @@ def test_runs_that_cannot_be_compared(
     change(other / "run.json", lambda record: record.update(label_names=["no", "yes"]))
     assert "has other labels" in refused(capsys, low, other)
     change(other / "run.json", lambda record: record["options"].update(task="regression"))
-    assert "is a regression task" in refused(capsys, low, other)
+    assert "its task is regression" in refused(capsys, low, other)
 
     (other / "results.json").unlink()
     assert f"dongu resume {other}" in refused(capsys, low, other)

@@ -571,13 +571,13 @@ def test_bad_lines_of_standard_input(
         assert part in message
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+@pytest.mark.parametrize(("end", "given"), [("\n", []), ("\r\n", []), ("", ["-"])])
 def test_a_line_is_what_a_line_feed_ends(
-    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, end: str
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, end: str, given: list[str]
 ) -> None:
     """Other characters that Python takes for line ends stand within texts: each line has one answer."""
     pipe(monkeypatch, f"good\u2028film\x0bhere\x85now\tfilm\nbad\tfilm{end}".encode())
-    assert run_command(["predict", str(trained), "--json"]) == 0
+    assert run_command(["predict", str(trained), *given, "--json"]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.split("\n") if line]
     assert [answer["sentence1"] for answer in answers] == ["good\u2028film\x0bhere\x85now", "bad"]
     assert answers[1]["sentence2"] == "film"

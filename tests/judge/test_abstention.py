@@ -177,5 +177,5 @@ def test_what_is_not_proved_is_said(data: str, tiny_model: Callable[..., str], t
 
 def test_numbers_have_nothing_to_abstain_by(tiny_model: Callable[..., str], tmp_path: Path) -> None:
     rows = [{"text": f"word{i}", "label": i / 2} for i in range(12)]
-    with pytest.raises(UsageError, match="--abstain: a regression task has no probabilities of classes"):
+    with pytest.raises(UsageError, match="--abstain: the task regression has no probabilities of classes"):
         dongu.train(rows, model=tiny_model(), max_steps=1, out=str(tmp_path / "run"), device="cpu", abstain=0.9)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
 import dongu
 from conftest import unwrapped
@@ -46,6 +46,18 @@ def test_the_operations_of_a_forward_pass(length: int, layers: int) -> None:
     filler = (layers - 1) * a_token + keys  # of flat rows, one token more than there are
     last = length * keys + (a_token - keys) + attention
     assert forward_flops(packed, flat) == (layers - 1) * a_layer + last + filler + head
+
+
+def test_the_operations_of_a_decoder_without_padding() -> None:
+    """Its head is the model's own, with another base model in it."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    model = LlamaForSequenceClassification(LlamaConfig(vocab_size=50, pad_token_id=0, **sizes)).eval()
+    row = torch.ones((1, 7), dtype=torch.int64)
+    packed, reason = without_padding(model, {"input_ids": row, "attention_mask": row}, "right")
+    assert reason is None
+    flat = {"input_ids": row[0], "lengths": torch.tensor([7])}
+    whole = forward_flops(model, {"input_ids": row, "attention_mask": row})
+    assert whole / 2 < forward_flops(packed, flat) < whole
 
 
 def test_the_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:

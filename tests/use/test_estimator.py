@@ -110,6 +110,9 @@ def test_what_it_refuses(quick: dict[str, Any]) -> None:
         (TEXTS[:3], [1, 2], "one class for each row"),
         (TEXTS[:2], [["a"], ["b"]], "one class for each row"),
         ([("a", "b", "c")], ["a"], "neither texts nor pairs"),
+        (TEXTS[:3], [1.0, float("nan"), 0.0], "y, row 2: there is no class"),
+        (TEXTS[:3], ["a", None, "b"], "y, row 2: there is no class"),
+        (TEXTS[:2], ["a", "a"], "one class only, `a`"),
     ):
         with pytest.raises(DataError, match=said):
             made.fit(texts, labels)

@@ -23,7 +23,7 @@ from dongu.cli.parser import (
 )
 from dongu.config import ABSTAIN_BELOW, make_config
 from dongu.errors import DataError, InputError, UsageError
-from dongu.text import is_blank, printable, wrapped
+from dongu.text import counted, is_blank, printable, wrapped
 from dongu.waiting import idle, loading
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def add_predict(parser: Parser) -> None:
         parser,
         _predict,
         description="Labels and probabilities for texts, in input order. A model of pairs takes the texts two by two.",
-        epilog="Without TEXT and --data, lines of standard input are read; the two texts of a pair stand on one"
+        epilog="Without TEXT and --data, or with - as TEXT, lines of standard input are read; the two texts of a pair stand on one"
         " line, with a tab between them.",
     )
     add_model(parser)
@@ -182,6 +182,8 @@ def open_model(parsed: argparse.Namespace) -> SavedModel:
 
 
 def _predict(parsed: argparse.Namespace) -> None:
+    if parsed.texts == ["-"]:  # standard input, as for --data and for other programs
+        parsed.texts = []
     if parsed.data is None and not parsed.texts and not launch.alone():
         return  # standard input is read once, and GLUE's files are written once
     if parsed.glue is not None:
@@ -267,7 +269,8 @@ def _typed(texts: Sequence[str], *, pair: bool) -> Iterator[tuple[str, ...]]:
             raise UsageError(f"{text} is a file", hint=f"to predict for its rows: --data {text}")
     if pair and len(texts) % 2:
         raise UsageError(
-            f"the model compares two texts, and {len(texts)} were given", hint="give them two by two, each in quotes"
+            f"the model compares two texts, and {counted(len(texts), 'was', 'were')} given",
+            hint="give them two by two, each in quotes",
         )
     yield from (tuple(texts[i : i + 1 + pair]) for i in range(0, len(texts), 1 + pair))
 

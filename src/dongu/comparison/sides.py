@@ -178,9 +178,9 @@ def _refuse_other_rows(runs: Sequence[FinishedRun], split: str) -> None:
             for run in (first, other)
         )
         hint = "only answers to the same rows can be compared: train both on the same DATA"
-        columns, others = (", ".join(run.record["options"]["text_columns"]) for run in (first, other))
-        if columns != others:
-            hint = f"rows are told by their texts: it reads {others}, and {first.path} {columns}"
+        columns, now_read = (", ".join(run.record["options"]["text_columns"]) for run in (first, other))
+        if columns != now_read:
+            hint = f"rows are told by their texts: it reads {now_read}, and {first.path} {columns}"
         elif split == "validation" and was == now:
             hint += "; where it has no validation part, each --seed holds out rows of its own"
         raise UsageError(f"its {split} ({now}) is not that of {first.path} ({was})", where=str(other.path), hint=hint)

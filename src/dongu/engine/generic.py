@@ -217,14 +217,17 @@ def layers_of(model: Any) -> list[nn.Module]:
     return [layer for each in lists if id(each) not in inner for layer in each]
 
 
-@dataclass(frozen=True)
-class Read:
-    """What a classifier gets from its base model, which has computed before: the tokens that its head reads."""
+class Read(nn.Module):
+    """What a classifier gets from its base model, which has computed before: the tokens that its head reads.
 
-    hidden: Tensor  # (batch, read, hidden)
-    pooled: Tensor | None  # (batch, hidden)
+    A module, as whoever walks over those of a classifier expects.
+    """
 
-    def __call__(self, *_: Any, **__: Any) -> BaseModelOutputWithPoolingAndCrossAttentions:
+    def __init__(self, hidden: Tensor, pooled: Tensor | None) -> None:
+        super().__init__()
+        self.hidden, self.pooled = hidden, pooled  # (batch, read, hidden), (batch, hidden)
+
+    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPoolingAndCrossAttentions:
         """Whatever is asked."""
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=self.hidden, pooler_output=self.pooled)
 
