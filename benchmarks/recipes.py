@@ -6,8 +6,8 @@
 
 DATA_FOLDER holds mrpc/, sst2/, sst5/, stsb/, subj/, clinc150/ and goemotions/. A cell is one set, so many training rows
 (`8k` is eight of each class), one recipe and one seed, which also draws the rows; 400 test rows judge it, the same for
-all. The table has the mean over the seeds and, from three on, a 95% interval by Student's t; `frozen` is the head as it
-begins, before any update.
+all. The table of docs/results.md has the mean over the seeds and, from three on, a 95% interval by Student's t; the
+same of the differences to the original on the same seeds; `frozen` is the head as it begins, before any update.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from pages import put_between
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = ROOT / "benchmarks" / "recipes.jsonl"
@@ -99,21 +101,31 @@ def run_cell(data: Path, name: str, size: str, recipe: str, seed: int) -> dict[s
     return {"rows": len(splits["train"]), **{key: value and float(value) for key, value in values.items()}}
 
 
+def with_interval(values: list[float], sign: str = "") -> str:
+    """Their mean and, of three or more, its 95% interval."""
+    mean, count = np.mean(values), len(values)
+    half = stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count) if count > 2 else None
+    return f"{mean:{sign}.3f}" + ("" if half is None else f" ± {half:.3f}")
+
+
 def table(cells: dict[tuple[str, str, str, int], dict[str, Any]]) -> str:
-    groups = defaultdict(list)
-    for (name, size, recipe, _), cell in cells.items():
-        groups[name, size, recipe].append(cell)
-    lines = ["| set | rows | recipe | seeds | test | loss | frozen |", "| --- | --: | --- | --: | --: | --: | --: |"]
+    groups: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for (name, size, recipe, seed), cell in cells.items():
+        groups[name, size, recipe][seed] = cell
+    lines = [
+        "| set | rows | recipe | seeds | test | over the original, paired | loss | frozen |",
+        "| --- | --: | --- | --: | --: | --: | --: | --: |",
+    ]
     order = [*RECIPES]
-    for name, size, recipe in sorted(groups, key=lambda key: (key[0], groups[key][0]["rows"], order.index(key[2]))):
-        found = groups[name, size, recipe]
-        test, loss = (np.array([cell[what] for cell in found]) for what in ("test", "loss"))
-        half = stats.t.ppf(0.975, len(test) - 1) * test.std(ddof=1) / np.sqrt(len(test)) if len(test) > 2 else None
-        interval = "" if half is None else f" ± {half:.3f}"
-        known = [cell["frozen"] for cell in found if cell["frozen"] is not None]
-        words = [name, f"{found[0]['rows']:,}", recipe, str(len(found)), f"{test.mean():.3f}{interval}"]
-        words += [f"{loss.mean():.3f}", f"{np.mean(known):.3f}" if known else ""]
-        lines.append(f"| {' | '.join(words)} |")
+    rows = {key: next(iter(of_seeds.values()))["rows"] for key, of_seeds in groups.items()}
+    for key in sorted(groups, key=lambda key: (key[0], rows[key], order.index(key[2]))):
+        name, size, recipe = key
+        found, original = groups[key], groups[name, size, "original"] if recipe != "original" else {}
+        more = [found[seed]["test"] - original[seed]["test"] for seed in found if seed in original]
+        known = [cell["frozen"] for cell in found.values() if cell["frozen"] is not None]
+        words = [name, f"{rows[key]:,}", recipe, str(len(found)), with_interval([c["test"] for c in found.values()])]
+        words += [with_interval(more, "+") if more else "", f"{np.mean([c['loss'] for c in found.values()]):.3f}"]
+        lines.append(f"| {' | '.join([*words, f'{np.mean(known):.3f}' if known else ''])} |")
     return "\n".join(lines)
 
 
@@ -136,7 +148,7 @@ def main() -> None:
             cells[name, size, recipe, seed] = cell = run_cell(given.data, name, size, recipe, seed)
             with CELLS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": [name, size, recipe, seed], **cell}) + "\n")
-    print(table(cells))
+    put_between(ROOT / "docs" / "results.md", "<!-- recipes: begin -->", table(cells), "<!-- recipes: end -->")
 
 
 if __name__ == "__main__":
