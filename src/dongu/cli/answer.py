@@ -145,8 +145,8 @@ def add_predict(parser: Parser) -> None:
         parser,
         _predict,
         description="Labels and probabilities for texts, in input order. A model of pairs takes the texts two by two.",
-        epilog="Without TEXT and --data, or with - as TEXT, lines of standard input are read; the two texts of a pair stand on one"
-        " line, with a tab between them.",
+        epilog="Without TEXT and --data, or with - as TEXT, lines of standard input are read; the two texts of a pair"
+        " stand on one line, with a tab between them.",
     )
     add_model(parser)
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
