@@ -10,7 +10,6 @@ from dongu.errors import UsageError, install_hint
 
 RECORDED_VERSIONS = ("dongu", "torch", "transformers", "tokenizers", "accelerate", "datasets", "numpy")  # of each run
 
-_STORES = {"s3fs": "s3", "gcsfs": "gcs", "adlfs": "azure"}  # packages of fsspec's, and the extras that have them
 _NAMES = re.compile(r"(?:^|[&;])([^=&;]+)=")  # of a query
 _SECRET = re.compile(r"(?i)(?:^|[-_.])(?:sig|signature|token|secret|password|passwd|pwd|credentials?|auth|key|apikey)$")
 
@@ -61,7 +60,7 @@ def require_protocol(address: str) -> None:
 
     package = known_implementations[protocol]["class"].partition(".")[0]
     if not _installed(package):
-        hint = install_hint(_STORES[package]) if package in _STORES else f"pip install {package}"
+        hint = install_hint("s3") if package == "s3fs" else f"pip install {package}"
         raise UsageError(f"needs the package {package}", where=f"{protocol}://", hint=hint)
 
 
