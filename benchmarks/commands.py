@@ -22,8 +22,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dongu.demo.run import SPLITS, read_csv
@@ -152,12 +153,43 @@ def row_of(name: str, places: Mapping[str, list[str]], folder: Path, times: int)
     return f"| {name} | {wall:.2f} | {processor:.2f} | {imports:.2f} | {waits_for(traced)} |"
 
 
+def add_only(parser: argparse.ArgumentParser) -> None:
+    """The option that chooses among the commands."""
+    parser.add_argument("--only", nargs="+", default=[], metavar="COMMAND", help="print these; the page stays as it is")
+
+
+def measure_each(
+    commands: Mapping[str, str],
+    only: Sequence[str],
+    head: Sequence[str],
+    row: Callable[[str], str],
+    put: Callable[[str], None],
+) -> None:
+    """A row for each command; of some alone the rows are printed.
+
+    Args:
+        commands: by their names in the table.
+        only: the first words of those that are wanted; all without any.
+        head: the lines above the rows.
+        row: measures one.
+        put: keeps the table after each row, for all together take long.
+    """
+    lines = [*head]
+    for name, command in commands.items():
+        if not only or command.split()[0] in only:
+            lines.append(row(name))
+            if only:
+                print(lines[-1], flush=True)
+            else:
+                put("\n".join(lines))
+
+
 def main() -> None:
     """The command line above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="labelled data; without it those of the demonstration")
     parser.add_argument("--times", type=int, default=3, help="calls of each command (3)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="COMMAND", help="print these; the page stays as it is")
+    add_only(parser)
     options = parser.parse_args()
     lines = [
         f"{len(os.sched_getaffinity(0))} cores ({describe_processor()}), load average {os.getloadavg()[0]:.1f} before, "
@@ -169,13 +201,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["DONGU_CACHE"] = str(Path(scratch, "tokens"))
         places = make_runs(Path(scratch), options.data)
-        for name, command in COMMANDS.items():
-            if not options.only or command.split()[0] in options.only:
-                lines.append(row_of(name, places, Path(scratch), options.times))
-                if options.only:
-                    print(lines[-1], flush=True)
-                else:  # kept at once, for all together take long
-                    put_between(DOCUMENT, BEGIN, "\n".join(lines), END)
+        put = partial(put_between, DOCUMENT, BEGIN, end=END)
+        measure_each(
+            COMMANDS, options.only, lines, lambda name: row_of(name, places, Path(scratch), options.times), put
+        )
 
 
 if __name__ == "__main__":

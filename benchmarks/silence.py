@@ -26,9 +26,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from commands import COMMANDS, make_runs, words_of
+from commands import COMMANDS, add_only, make_runs, measure_each, words_of
 from pages import put_between
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "commands.md"
@@ -170,7 +171,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=40_000, help="of train; validation and test have a quarter (40000)")
     parser.add_argument("--model", help="a model; without it a random one of one layer")
     parser.add_argument("--times", type=int, default=1, help="calls of each command (1)")
-    parser.add_argument("--only", nargs="+", default=[], metavar="COMMAND", help="print these; the page stays as it is")
+    add_only(parser)
     options = parser.parse_args()
     lines = [
         f"{options.rows:,} rows to train on, load average {os.getloadavg()[0]:.1f} before, calls of each:"
@@ -185,13 +186,8 @@ def main() -> None:
         model = options.model or make_model(folder / "model")
         places = make_runs(folder, make_data(folder / "data", options.rows), model)
         places |= {"rows": [f"{places['data'][0]}/test.csv"], "other": [f"{places['b'][0]}/model"]}
-        for name, command in WATCHED.items():
-            if not options.only or command.split()[0] in options.only:
-                lines.append(row_of(name, places, folder, options.times))
-                if options.only:
-                    print(lines[-1], flush=True)
-                else:  # kept at once, for all together take long
-                    put_between(DOCUMENT, BEGIN, "\n".join(lines), END)
+        put = partial(put_between, DOCUMENT, BEGIN, end=END)
+        measure_each(WATCHED, options.only, lines, lambda name: row_of(name, places, folder, options.times), put)
 
 
 if __name__ == "__main__":
