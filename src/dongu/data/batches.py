@@ -20,8 +20,9 @@ from dongu.data.tokenized import Split
 from dongu.errors import UsageError
 
 USUAL_TOKENS = 128  # a row in evaluation: the room that `--eval-batch-size` counts in
-_ALIKE = 1.5  # times the shortest row of a batch of like lengths, once it has so many rows: a graph answers 64
-_ENOUGH = 8  # sentences twice as fast as in one batch, where the longest has twice the tokens of the usual
+# Of like lengths are rows of at most so many times the tokens of the shortest, once a batch has so many rows: in one
+# batch a graph would compute 64 sentences padded to the longest (the table of docs/serve.md).
+_ALIKE, _ENOUGH = 1.5, 8
 
 
 def dropout_seed(seed: int, step: int, position: int, again: int = 0) -> int:

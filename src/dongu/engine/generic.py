@@ -128,7 +128,7 @@ class GenericEncoder:
 
     def computed(self, given: dict[str, Any], layout: Layout, index: Tensor | None = None) -> Tensor:
         """What the base model makes of its inputs, (tokens, hidden), or (batch, hidden) of the tokens of an index."""
-        with surrounded(lambda: self.attention(layout)), self.lock:
+        with surrounded(lambda: self.attention(layout)):
             rows = _rows.get()
             with nullcontext() if index is None else self.cut_layer(rows, index):
                 hidden: Tensor = self.base(**given)[0][0]
