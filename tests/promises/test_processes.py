@@ -129,54 +129,13 @@ def test_two_processes_evaluate_to_the_same_bits(
     assert set(alone) == {"schema", "validation", "test"}
 
 
-# Ends rank 1 in step 5, once.
-KILLER = """\
-import os, signal
-from pathlib import Path
-from dongu import launch
-from dongu.run.journal import Journal
-
-write = Journal.step
-
-def step(journal, made):
-    write(journal, made)
-    killed = Path(__file__ + "-killed")
-    if made.number == 5 and launch.rank() == 1 and not killed.exists():
-        killed.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Journal.step = step
-metrics = {"one": lambda evaluation: 1.0}
-"""
-
-
-@pytest.mark.crash
-def test_torchrun_trains_a_sharded_model_and_goes_on(
-    tiny_model: Callable[..., str], data_folder: Callable[..., str], make_pool: Callable[..., Pool], tmp_path: Path
-) -> None:
-    """Rank 1 is killed after step 5; the same command ends in the bytes of a run that was not cut."""
-    killer = tmp_path / "killer.py"
-    killer.write_text(KILLER, encoding="utf-8")
-    train = ["train", data_folder(train=25, validation=13, test=0), "--model", tiny_model("qwen3"), "--shard"]
-    train += ["--max-steps", "8", "--save-steps", "2", "--keep", "9", "--lr", "1e-3", "--recipe", "original"]
-    train += ["--device", "cpu", "--threads", "1", "--parts", str(killer), "--resume", "--out"]
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    launch("torchrun", *train, str(run), fails=True)
-    assert Path(f"{killer}-killed").exists()
-    parts = {path.name for path in (run / "checkpoints" / "step-00000004").glob("*.safetensors")}
-    assert parts == {f"{kind}-0000{i}-of-00002.safetensors" for kind in ("weights", "moments") for i in (1, 2)}
-    assert "going on after step 4 of 8" in launch("torchrun", *train, str(run))
-    forked(make_pool(), *train, str(whole))
-    names = ["metrics.jsonl", "dynamics.bin", "results.json", "model/model.safetensors"]
-    names += [str(path.relative_to(whole)) for path in (whole / "checkpoints").glob("*/*.safetensors")]
-    assert len(names) == 4 + 4 * 4
-    for name in names:
-        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
-
-
-@pytest.mark.crash
-def test_torchrun_shares_the_rows_of_answers(
-    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+@pytest.mark.parametrize("launcher", [None, pytest.param("torchrun", marks=pytest.mark.exhaustive)])
+def test_two_processes_share_the_rows_of_answers(
+    launcher: str | None,
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    make_pool: Callable[..., Pool],
+    tmp_path: Path,
 ) -> None:
     """In batches of 4, of which rank 0 has one more: each row is written once, in the order of the file."""
     data, run = data_folder(train=20, validation=13, test=33), str(tmp_path / "run")
@@ -184,8 +143,10 @@ def test_torchrun_shares_the_rows_of_answers(
     launch(None, *train, "--out", run)
     predict = ["predict", run, "--data", f"{data}/test.jsonl", "--batch-size", "4", "--json"]
     evaluate = ["evaluate", run, data, "--split", "test", "--batch-size", "4", "--json"]
-    alone, together = ([launch(name, *command) for command in (predict, evaluate)] for name in (None, "torchrun"))
-    assert together == alone
+    alone = [launch(None, *command) for command in (predict, evaluate)]
+    pool = make_pool()
+    both = [launch(launcher, *each) if launcher else forked(pool, *each) for each in (predict, evaluate)]
+    assert both == alone
     rows = [json.loads(line) for line in alone[0].splitlines()]
     given = [json.loads(line) for line in Path(data, "test.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["text"] for row in rows] == [row["text"] for row in given]

@@ -24,19 +24,24 @@ FILES = ("metrics.jsonl", "dynamics.bin", "model/model.safetensors", "results.js
 KILLER = """\
 import os, signal
 from pathlib import Path
+from dongu.run.journal import Journal
 
-def update(loop, update):
-    update.backward()
-    update.step()
+write = Journal.step
+
+def step(journal, made):
+    write(journal, made)
     killed = Path(os.environ.get("KILLED", "/"))
-    if loop.number == 5 and loop.accelerator.is_main_process and not killed.exists():
+    if made.number == 5 and os.environ["RANK"] == "0" and not killed.exists():
         killed.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+Journal.step = step
+metrics = {"one": lambda evaluation: 1.0}
 """
 
 
-def same_bytes(one: Path, other: Path) -> bool:
-    return all((one / name).read_bytes() == (other / name).read_bytes() for name in FILES)
+def same_bytes(one: Path, other: Path, *more: Path) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in (*FILES, *more))
 
 
 def test_it_starts_goes_on_and_ends(
@@ -108,18 +113,27 @@ def test_torchrun_restarts_a_killed_worker(
     make_pool: Callable[..., Pool],
     tmp_path: Path,
 ) -> None:
-    """Two agents, as on two machines; rank 0 is killed in step 5, and torchrun gives the same command again."""
+    """Two agents, as on two machines, and a sharded model; rank 0 is killed in step 5, and all ends in the same bytes:
+    torchrun gives the same command again.
+    """
     killer, killed = tmp_path / "killer.py", tmp_path / "killed"
     killer.write_text(KILLER, encoding="utf-8")
-    options = ["--model", tiny_model(dropout=0.1), "--max-steps", "8", "--save-steps", "2", "--threads", "1"]
-    train = ["train", data_folder(), *options, "--device", "cpu", "--parts", str(killer), "--resume"]
+    options = ["--model", tiny_model("qwen3"), "--shard", "--max-steps", "8", "--save-steps", "2", "--keep", "9"]
+    train = ["train", data_folder(train=25, validation=13, test=0), *options, "--threads", "1", "--device", "cpu"]
+    train += ["--recipe", "original", "--lr", "1e-3", "--parts", str(killer), "--resume", "--out"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    agents = [torchrun(port, *train, "--out", str(tmp_path / "run"), killed=killed) for _ in range(2)]
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    agents = [torchrun(port, *train, str(run), killed=killed) for _ in range(2)]
     said = [agent.communicate(timeout=HANGS)[0] for agent in agents]
-    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(said)
     assert killed.exists()
     assert "going on after step 4 of 8" in "".join(said)
-    forked(make_pool(), *train, "--out", str(tmp_path / "whole"))
-    assert same_bytes(tmp_path / "run", tmp_path / "whole")
+    forked(make_pool(), *train, str(whole))
+    checkpoints = [path.relative_to(whole) for path in (whole / "checkpoints").glob("*/*.safetensors")]
+    assert {path.name for path in checkpoints} == {
+        f"{kind}-0000{i}-of-00002.safetensors" for kind in ("weights", "moments") for i in (1, 2)
+    }
+    assert len(checkpoints) == 4 * 4
+    assert same_bytes(run, whole, *checkpoints)
