@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,41 @@ def test_an_element_of_an_array_is_left_out_too(name: str, field: bool, tmp_path
 
 
 ROWS = [{"text": text, "label": text[0]} for text in ("one film", "two") * 10]
+
+
+@pytest.mark.parametrize(
+    ("bad", "options", "starts"),
+    [
+        ({"text": ["a"], "label": "o"}, {}, False),
+        ({"text": ["a"], "label": "o"}, {"empty": "drop"}, False),  # it is not empty
+        ({"text": ["a"], "label": "o"}, {"bad_rows": "drop=1%"}, False),  # of 21 rows
+        ({"text": ["a"], "label": "o"}, {"bad_rows": "drop=5%"}, True),
+        ({"text": "", "label": "o"}, {"bad_rows": "drop=5%"}, False),
+        ({"text": None, "label": "o"}, {"empty": "drop"}, True),
+        ({"text": "a", "label": {"is": "o"}}, {"bad_rows": "drop=1%"}, False),
+        ({"text": "a", "label": {"is": "o"}}, {"bad_rows": "drop=5%"}, True),
+    ],
+)
+def test_inspect_refuses_what_training_refuses(bad: dict[str, Any], options: dict[str, str], starts: bool) -> None:
+    config = make_config(options)
+    errors = [
+        finding for finding in check_up(read_source([*ROWS, bad]), config).findings if finding.severity == "error"
+    ]
+    assert (errors == []) == starts
+    if starts:
+        assert sum(map(len, read([*ROWS, bad], **options).splits.values())) == 20
+        return
+    with pytest.raises(DataError) as caught:
+        read([*ROWS, bad], **options)
+    assert caught.value.hint[:10] == errors[0].advice[:10]  # the same option
+
+
+def test_as_many_bad_rows_as_the_refusal_says_are_enough() -> None:
+    rows = [*ROWS * 3, *[{"text": ["a"], "label": "o"}] * 2]  # 3.22%
+    with pytest.raises(DataError) as caught:
+        read(rows, bad_rows="drop=1%")
+    [share] = re.findall(r"allow (\S+%) and more", caught.value.hint)
+    assert len(read(rows, bad_rows=f"drop={share}").dropped) == 2
 
 
 @pytest.mark.parametrize(

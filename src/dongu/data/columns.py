@@ -270,13 +270,16 @@ def text_fault(cells: Sequence[Cell]) -> str:
     return fault
 
 
+MISSING_TEXTS = ("empty", kind_of(None))  # the faults of a row that has nothing in place of a text
+
+
 def text_faults(table: Table, names: Sequence[str]) -> list[str]:
     """By row, what stands in place of a text that is no text, and neither empty nor null."""
     faults = [""] * len(table)
     for name in names:
         parts = named_parts(name, table.columns) or ()
         for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
-            if (fault := text_fault(cells)) not in ("", "empty", kind_of(None)):
+            if (fault := text_fault(cells)) not in ("", *MISSING_TEXTS):
                 faults[row] = f"`{name}` is {fault}, not a text"
     return faults
 
@@ -290,7 +293,7 @@ def with_texts(table: Table, names: Sequence[str]) -> Table:
     for name in names:
         parts = named_parts(name, table.columns) or ()
         for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
-            kept[row] = kept[row] and text_fault(cells) not in ("empty", kind_of(None))
+            kept[row] = kept[row] and text_fault(cells) not in MISSING_TEXTS
     return table if all(kept) or not any(kept) else take_rows(table, kept)
 
 

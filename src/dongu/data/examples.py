@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -307,7 +308,8 @@ def _check_share(dropped: Sequence[BadRow], rows: int, allowed: str) -> None:
     percent = float(allowed.removeprefix("drop=").removesuffix("%"))
     if 100 * len(dropped) > percent * rows:
         what = f"{counted(len(dropped), 'row')} of {rows:,} cannot be read or have a malformed label: {dropped[0].what}"
-        hint = f"--bad-rows {allowed} allows fewer; mend them, or allow {100 * len(dropped) / rows:.2g}% and more"
+        enough = math.ceil(1000 * len(dropped) / rows) / 10
+        hint = f"--bad-rows {allowed} allows fewer; mend them, or allow {enough:g}% and more"
         raise DataError(what, where=dropped[0].where, hint=hint)
 
 

@@ -12,20 +12,21 @@ import numpy as np
 
 from dongu.config import NUMBERS, RunConfig
 from dongu.data.cells import take_rows
-from dongu.data.columns import EMPTY_ADVICE, Columns, named_parts, text_fault
+from dongu.data.columns import EMPTY_ADVICE, MISSING_TEXTS, Columns, named_parts, text_fault
 from dongu.data.flags import hides_flags, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking
 from dongu.data.holdout import MANY_CLASSES
 from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_fault, label_rows
 from dongu.data.shares import soft_splits
 from dongu.data.sources import Source
-from dongu.data.table import Cell, Table, is_flag, is_word
+from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Cell, Table, is_flag, is_word
 from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
 from dongu.text import counted, is_blank, listed
 from dongu.waiting import Waiting
 
 # What a row has in place of a text or a label; empty where it has one.
 Fault = Callable[[Sequence[Cell]], str]
+GOLD = "gold label"
 ALIKE = 0.8  # of the letters of two names: from there on one may be a misspelling of the other
 
 
@@ -36,12 +37,13 @@ class Usable:
     source: Source
     findings: list[Finding]
 
-    def without(self, split: str, bad: Sequence[int], finding: Finding) -> Usable:
-        """Without some rows of a split, and with what is wrong with them."""
+    def without(self, split: str, bad: Sequence[int], finding: Finding, dropped: Sequence[BadRow] = ()) -> Usable:
+        """Without some rows of a split, and with what is wrong with them; `dropped` count for `--bad-rows`."""
         table = self.source.splits[split]
         mask = np.ones(len(table), dtype=bool)
         mask[bad] = False
-        splits = {**self.source.splits, split: take_rows(table, mask.tolist())}
+        kept = replace(take_rows(table, mask.tolist()), bad=(*table.bad, *dropped))
+        splits = {**self.source.splits, split: kept}
         return Usable(replace(self.source, splits=splits), [*self.findings, finding])
 
 
@@ -71,12 +73,14 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
         several = form.task == "multi-label" and is_word(cells[0]) and is_blank(cells[0])  # such a row has none of them
         return "" if several else lacking(cells[0], form.task)
 
+    empty, unlabelled, bad = config.empty == "drop", config.unlabelled == "drop", config.bad_rows is not None
     for split, table in source.splits.items():
-        for column in columns.texts:
-            usable = _without_empty(usable, split, column, "text", text_fault, drop=config.empty == "drop")
+        for text in columns.texts:
+            usable = _without_lacking(usable, split, text, "text", missing_text, EMPTY_ADVICE, drop=empty)
+            usable = _without_lacking(usable, split, text, "text", text_fault, BAD_ROWS_ADVICE, drop=bad)
         if not (split.startswith("test") and all(_faults(table, label, gold_fault))):
-            usable = _without_empty(usable, split, label, "gold label", gold_fault, drop=config.unlabelled == "drop")
-            usable = _without_empty(usable, split, label, "label", name_fault, drop=config.bad_rows is not None)
+            gold = _without_lacking(usable, split, label, GOLD, gold_fault, WITHOUT_LABEL_ADVICE, drop=unlabelled)
+            usable = _without_lacking(gold, split, label, "label", name_fault, BAD_ROWS_ADVICE, drop=bad)
     if not len(usable.source.splits["train"]):
         return usable
     tables = {name: join_flags(table, label) for name, table in usable.source.splits.items()}
@@ -102,31 +106,37 @@ def _faults(table: Table, column: str, fault: Fault) -> list[str]:
     return [fault(cells) for cells in zip(*(table.columns[part] for part in parts), strict=True)]
 
 
-def _without_empty(usable: Usable, split: str, column: str, noun: str, fault: Fault, *, drop: bool = False) -> Usable:
-    """Without the rows that have the fault. `drop` says that a run leaves them out too."""
+def missing_text(cells: Sequence[Cell]) -> str:
+    """What `--empty drop` leaves out; every other fault of a text is one of `--bad-rows`."""
+    return fault if (fault := text_fault(cells)) in MISSING_TEXTS else ""
+
+
+def _without_lacking(
+    usable: Usable, split: str, column: str, noun: str, fault: Fault, advice: str, *, drop: bool
+) -> Usable:
+    """Without the rows that have the fault. `advice` names the option that drops them in a run, `drop` if it is on."""
     table = usable.source.splits[split]
     faults = _faults(table, column, fault)
     bad = [row for row, what in enumerate(faults) if what]
     if not bad:
         return usable
-    state = [faults[row] for row in bad]
     parts = named_parts(column, table.columns) or ()
     shown = [example([table.where(row)], _rest_of(table, row, parts)) for row in bad[:SHOWN_EXAMPLES]]
-    gold = noun == "gold label"
+    state = " or ".join(dict.fromkeys(faults[row] for row in bad))
     finding = Finding(
         "note" if drop else "error",
-        f"{counted(len(bad), f'{split} row')} without a {noun} in `{column}`: {' or '.join(dict.fromkeys(state))}",
+        f"{counted(len(bad), f'{split} row')} without a {noun} in `{column}`: {state}",
         "they are left out" if drop else "training does not start",
-        f"{'label them' if gold else 'fill them in'} if they matter"
+        f"{'label them' if noun == GOLD else 'fill them in'} if they matter"
         if drop
-        else WITHOUT_LABEL_ADVICE
-        if gold
-        else f"{EMPTY_ADVICE}; or fill them in"
-        if noun == "text"
-        else "fill them in or remove the rows",
+        else advice
+        if noun == GOLD
+        else f"{advice}; or fill them in",
         tuple(shown),
     )
-    return usable.without(split, bad, finding)
+    share = bad if drop and advice == BAD_ROWS_ADVICE else []  # of all rows, which has a limit
+    dropped = [BadRow(table.where(row), f"`{column}` is {faults[row]}, not a {noun}") for row in share]
+    return usable.without(split, bad, finding, dropped)
 
 
 def _rest_of(table: Table, row: int, left_out: Sequence[str]) -> str:

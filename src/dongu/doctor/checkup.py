@@ -98,7 +98,7 @@ def check_up(source: Source, config: RunConfig) -> Checkup:
         data = read_examples(usable.source, config)
     except DataError as error:
         refused = Finding("error", f"{error.where}: {error.what}", "training does not start", error.hint)
-        return Checkup([*usable.findings, refused], None, {}, config=config, read_as=source.said)
+        return Checkup(worst_first([*usable.findings, refused]), None, {}, config=config, read_as=source.said)
     lengths, no_lengths = _measure(data, config)
     return Checkup(
         worst_first([*usable.findings, *examine(data, {} if config.long == "windows" else lengths)]),
