@@ -207,3 +207,28 @@ def test_a_validation_of_one_number_is_refused(tiny_model: Callable[..., str], t
 def test_what_tells_no_model_from_another(task: Any, metric: str | None, targets: list[Any], why: str | None) -> None:
     names = ("score",) if task == "regression" else ("a", "b")
     assert MetricSet.of(task, names, main=metric).why_undefined(np.array(targets)) == why
+
+
+@pytest.mark.parametrize(
+    ("asked", "cells", "option"),
+    [
+        (["predict", "--data"], {"review": ONE, "label": "text"}, "--text-columns"),
+        (["evaluate"], {"review": ONE, "label": "text"}, "--text-columns"),
+        (["evaluate"], {"text": ONE, "stars": "text"}, "--label-column"),
+    ],
+)
+def test_rows_with_other_columns_are_told_the_option(
+    asked: list[str],
+    cells: dict[str, str],
+    option: str,
+    classifier: Callable[..., Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nor is a file with labels in another column said to have none."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(cells) + "\n", encoding="utf-8")
+    assert command([asked[0], str(classifier().saved.name), *asked[1:], str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "there is no column" in said
+    assert f"the columns are: {', '.join(cells)}; {option} names" in said

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from dongu.config import ABSTAIN_BELOW, NUMBERS, RunConfig, Task, make_config
-from dongu.data.columns import choose_columns, read_texts, usual_texts
+from dongu.data.columns import choose_columns, named_parts, read_texts, usual_texts
 from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
-from dongu.data.table import Table, as_cell
+from dongu.data.table import Table, as_cell, inner_names
 from dongu.errors import DataError, InputError, ModelError, UsageError, install_hint
 from dongu.judge.metrics import NAMED, MetricSet
 from dongu.model.place import PACKAGED, find_model, pin_model
@@ -230,6 +230,7 @@ class SavedModel:
         Raises:
             DataError: a text column is missing, or a text is empty.
         """
+        _check_columns(table, self.text_columns, "--text-columns names others")
         return read_texts(table, self.text_columns or usual_texts(table))
 
     def own_examples(self, split: str | None = None, source: Source | None = None) -> dict[str, Examples]:
@@ -263,6 +264,10 @@ class SavedModel:
             if config.text_columns is None or config.label_column is None:
                 columns = choose_columns(source.splits[name], config.text_columns, config.label_column)
                 config = config.model_copy(update={"text_columns": columns.texts, "label_column": columns.label})
+            texts, label = config.text_columns or (), config.label_column or ""
+            _check_columns(source.splits[name], texts, "--text-columns names others")
+            hint = "--label-column names another; rows without labels are for `dongu predict`"
+            _check_columns(source.splits[name], [label], hint)
             rows = read_rows(source.splits[name], config, self.label_names)
             if rows.targets is None:
                 raise DataError("there are no labels", where=rows.origin, hint="use `dongu predict`")
@@ -274,6 +279,17 @@ class SavedModel:
         """Whether these are rows that the run was trained on, by the place that they lie in."""
         given, own = Path(data).resolve(), Path(self.config.data or "").resolve()
         return given.is_file() and (given == own or (given.parent == own and given.stem == "train"))
+
+
+def _check_columns(table: Table, names: Iterable[str], hint: str) -> None:
+    """
+    Raises:
+        DataError: the rows lack one of these columns.
+    """
+    for name in names:
+        if named_parts(name, table.columns) is None:
+            hint = f"the columns are: {inner_names(table)}; {hint}"
+            raise DataError(f"there is no column `{name}`", where=table.origin, hint=hint)
 
 
 def _table_of(rows: Any) -> Table | None:
