@@ -21,6 +21,7 @@ from dongu.consistency import check_optimizer, check_rows, marks_of
 from dongu.data.batches import EvalBatches, dropout_seed
 from dongu.data.collate import Batch, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
+from dongu.data.tokenized import NumericColumns
 from dongu.engine.dropout import seed_draws
 from dongu.engine.gradients import total_norm
 from dongu.engine.shard import clip, over_processes, own_part
@@ -31,7 +32,7 @@ from dongu.judge.answers import Evaluation
 from dongu.model.lora import load_plain_weights, merged
 from dongu.model.scale import UNSCALED
 from dongu.options import Options
-from dongu.own import called
+from dongu.own import Own, called
 from dongu.parts import Parts
 from dongu.update import Step, Update
 
@@ -59,7 +60,7 @@ class Loop(Parts):
         InputError: the options, the data, the model or a part cannot be used; nothing was written.
     """
 
-    def __init__(self, data: Any = None, *, parts: str | Path | None = None, **options: Unpack[Options]) -> None:
+    def __init__(self, data: Any = None, *, parts: str | Path | Own | None = None, **options: Unpack[Options]) -> None:
         super().__init__(data, parts=parts, **options)
         self._pending.undo = lambda number: None if self.number == number else self._be_at(number)
         self._with_gradient = 0  # parameters, in the last update
@@ -160,9 +161,9 @@ class Loop(Parts):
         inputs = micro_batch.to(device)  # (batch, tokens) each
         labels = inputs.pop("labels")  # (batch,)
         dtype = next(self.model.parameters()).dtype if self.config.base_precision == "fp32" else torch.float32
-        numbers = {
-            name: torch.from_numpy(column[micro_batch.rows]).to(device, dtype) for name, column in columns.items()
-        }
+        numbers = NumericColumns(
+            (name, torch.from_numpy(column[micro_batch.rows]).to(device, dtype)) for name, column in columns.items()
+        )
         inputs |= {name: numbers[name] for name in numbers if name in inputs}
         return Batch(inputs, labels, torch.from_numpy(micro_batch.rows).to(device), numbers, self.number + 1)
 

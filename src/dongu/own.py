@@ -25,6 +25,7 @@ from dongu.text import one_line
 PLAIN_TOO = ("tokenizer", "lr_scheduler", "columns")  # that may also be a plain value, which is an option then
 FUNCTIONS = ("loss", "optimizer", "lr_scheduler", "order", "collate", "setup", "update", "eval_model")
 PARTS = ("model", "tokenizer", *FUNCTIONS[:5], "columns", "metrics", *FUNCTIONS[5:])
+READERS = ("model", "loss", "order", "collate", "setup", "update", "eval_model")  # that columns beside the text reach
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,16 @@ def take_own(options: dict[str, Any], file: str | Path | None) -> Own:
     for name in (name for name in PARTS if name in given):
         digest.update(f"{name}\n{_source_of(given[name])}\n".encode())
     return Own(**own, file=None if file is None else Path(file), digest=digest.hexdigest() if own else "")
+
+
+def check_columns(own: Own, columns: Any) -> None:
+    """
+    Raises:
+        UsageError: columns beside the text are given, and no part of a whole run reads them; a loop by hand may.
+    """
+    if columns and not {*READERS} & {*own.names}:
+        hint = "leave them out, or give --parts FILE with a loss or a model that reads them"
+        raise UsageError("nothing in this run reads such columns", where=f"--columns {_names(columns)}", hint=hint)
 
 
 SIGNATURES = {

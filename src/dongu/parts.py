@@ -77,7 +77,7 @@ class Parts:
 
     def __init__(self, data: Any = None, *, parts: Any = None, **options: Any) -> None:
         self.number = 0  # updates made
-        self.given: Own = take_own(options, parts)
+        self.given: Own = parts if isinstance(parts, Own) else take_own(options, parts)
         if isinstance(data, str | TextData):
             options["data"] = data if isinstance(data, str) else data.place
         config = make_config(options)

@@ -41,6 +41,8 @@ def read_config(path: Path, *, with_parts: bool = False) -> dict[str, Any]:
         raise UsageError(what, where=f"--config {path}", hint=f"give their file too: --parts {file}")
     if not isinstance(recipe, dict):
         raise UsageError("holds no table of options", where=f"--config {path}")
+    if path.suffix == ".json" and "parts" not in content:
+        recipe.pop("columns", None)  # those of prepared rows, which nothing in that run read
     options: dict[str, Any] = {}
     for name, value in recipe.items():
         option = ALIASES.get(name.replace("-", "_"), name.replace("-", "_"))

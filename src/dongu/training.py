@@ -16,7 +16,7 @@ from dongu.extras import require_extras
 from dongu.launch import among_processes
 from dongu.loop import Loop
 from dongu.options import Options
-from dongu.own import take_own
+from dongu.own import check_columns, take_own
 from dongu.run.console import Console, console_for
 from dongu.run.folder import RunFolder
 from dongu.run.inspection import check_validation
@@ -66,6 +66,8 @@ def train(
     if resume and overwrite:
         raise UsageError("goes on with a run that is there", where="resume", hint="give it or overwrite, not both")
     given: dict[str, Any] = {**options}
+    own = take_own(given, parts)
+    check_columns(own, given.get("columns"))
     if resume:
         given = as_begun({"data": data, **given})
         data = given.pop("data")
@@ -77,7 +79,7 @@ def train(
             data, is_said = _read(data, given), True
             if not (resume and RunFolder(Path(given["out"])).record.exists()):  # it was said when the run began
                 console.fields(describe_data(data))
-        loop = Loop(data, parts=parts, **given)
+        loop = Loop(data, parts=own, **given)
         check_validation(loop)
         how: dict[str, Any] = {"begins": not resume, "overwrite": overwrite, "allow": allow, "started": started}
         how["data_is_said"] = is_said
@@ -133,8 +135,6 @@ def resume(
 
 def _read(data: Any, options: Mapping[str, Any]) -> TextData:
     """The rows as the loop will read them, beside its parts."""
-    plain = dict(options)
-    take_own(plain, None)
-    config = make_config(plain | ({"data": data} if isinstance(data, str) else {}))
+    config = make_config({**options, **({"data": data} if isinstance(data, str) else {})})
     require_extras(config)
     return read_examples(read_source(config.data if data is None else data, config), config)

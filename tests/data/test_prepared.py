@@ -90,6 +90,18 @@ def test_a_run_on_prepared_rows_is_the_run_on_the_rows(
     assert ["word1" in page for page in pages] == [True, False]
 
 
+def test_columns_that_rows_were_prepared_with_may_go_unread(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    """They are there for parts of one's own; a run without any is no error, and its record is a recipe."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label,age\n" + "".join(f"word{i},l{i % 2},{i}\n" for i in range(30)))
+    shards = prepared(str(rows), tiny_model(), tmp_path / "shards", columns=("age",))
+    command = ["train", str(shards), "--model", tiny_model(), "--max-steps", "2", "--out", str(tmp_path / "a")]
+    assert run(command) == 0
+    assert run(["train", "--config", str(tmp_path / "a" / "run.json"), "--out", str(tmp_path / "b")]) == 0
+    assert written(tmp_path / "a") == written(tmp_path / "b")
+    assert run([*command[:-1], str(tmp_path / "c"), "--columns", "age"]) == 2
+
+
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(
     shards: Path, tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

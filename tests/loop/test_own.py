@@ -165,6 +165,39 @@ def test_columns_come_in_the_order_of_the_rows(splits: Any, tiny_model: Callable
         assert weight == splits["train"][row]["weight"]
 
 
+@pytest.mark.parametrize("read", ["batch", "split"])
+def test_a_column_that_was_not_asked_for_is_an_error_that_says_how(
+    read: str, splits: Any, tiny_model: Callable[..., str]
+) -> None:
+    own: dict[str, Any] = {
+        "batch": {"loss": lambda model, batch: per_row(model, batch) * batch.columns["weight"]},
+        "split": {"order": lambda split: np.argsort(split.columns["weight"])},
+    }
+    told: Any = {"model": tiny_model(), "text_columns": "text", **own[read]}
+    for asked, there in ((None, "none"), (["age"], "age")):
+        with pytest.raises(UsageError) as refused:
+            list(dongu.Loop(splits, columns=asked, **told))
+        said = f"there is no column `weight` beside the text, of those that are read: {there}"
+        assert refused.value.what == said
+        assert refused.value.hint == f"""columns={[*(asked or ()), "weight"]!r}"""
+    assert list(dongu.Loop(splits, columns=["age", "weight"], max_steps=1, **told))
+
+
+@pytest.mark.parametrize("command", [["train"], ["train", "--seeds", "2"], ["train", "--folds", "2"], ["tune"]])
+def test_columns_that_nothing_reads_are_refused(
+    command: list[str], tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out, mine = tmp_path / "rows.csv", tmp_path / "out", tmp_path / "mine.py"
+    data.write_text("text,label,age\n" + "".join(f"word{i},l{i % 2},{i}\n" for i in range(30)))
+    mine.write_text("def lr_scheduler(step): return 1.0\n")
+    name, *more = command
+    told = [name, str(data), "--model", tiny_model(), "--out", str(out), "--columns", "age", *more]
+    for parts in ([], ["--parts", str(mine)]):
+        assert run_command([*told, *parts]) == 2
+        assert "--columns age: nothing in this run reads such columns" in capsys.readouterr().err
+        assert not out.exists()
+
+
 def test_several_validation_splits(splits: Any, tiny_model: Callable[..., str], tmp_path: Path) -> None:
     loop = dongu.Loop(splits, model=tiny_model(), text_columns="text", epochs=2)
     with loop.run(tmp_path / "run") as run:

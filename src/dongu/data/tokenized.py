@@ -14,6 +14,14 @@ from dongu.data.tokens import Tokens, tokenize
 from dongu.errors import UsageError
 
 
+class NumericColumns(dict[str, Any]):
+    """Numbers beside the text, by the name of their column."""
+
+    def __missing__(self, name: str) -> Any:
+        what = f"there is no column `{name}` beside the text, of those that are read: {', '.join(self) or 'none'}"
+        raise UsageError(what, hint=f"columns={[*self, name]!r}")
+
+
 @dataclass(frozen=True)
 class Split:
     """One tokenized split: row numbers in the source (rows,), tokens, targets (rows, …) unless hidden, and numeric
@@ -26,6 +34,9 @@ class Split:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     block_rows: int | None = field(default=None, kw_only=True)  # that lie together; None where all are in memory
     windows: Tokens | None = None  # under `--long windows`, of which `tokens` has each row's first
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", NumericColumns(self.columns))
 
     def __len__(self) -> int:
         return len(self.ids)
