@@ -35,7 +35,7 @@ def marks_of(loop: Any) -> tuple[int, ...]:
     updates = loop.train_updates
     return (
         *map(id, (loop.model, loop.engine, loop.optimizer, loop.lr_scheduler, updates, loop.splits["train"])),
-        *(updates.version, len(loop.optimizer.param_groups), loop.total_steps, loop.config.workers),
+        *(updates.version, len(getattr(loop.optimizer, "param_groups", ())), loop.total_steps, loop.config.workers),
         0 if loop.is_sharded else RemovableHandle.next_id,  # all that PyTorch has handed out; FSDP sets some each time
     )
 
@@ -81,8 +81,11 @@ def check_updates(loop: Any) -> None:
 def check_optimizer(loop: Any) -> None:
     """
     Raises:
-        UsageError: the optimizer does not have all that is trainable.
+        UsageError: it is no optimizer, or does not have all that is trainable.
     """
+    if not isinstance(loop.optimizer, torch.optim.Optimizer):
+        hint = "assign loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.1), say"
+        raise UsageError(f"a {type(loop.optimizer).__name__} is no optimizer", where="loop.optimizer", hint=hint)
     known = {id(parameter) for group in loop.optimizer.param_groups for parameter in group["params"]}
     missing = [name for name, p in loop.model.named_parameters() if p.requires_grad and id(p) not in known]
     if missing:

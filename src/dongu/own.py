@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -10,7 +11,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, SupportsFloat
 
 import numpy as np
 import torch
@@ -24,6 +26,14 @@ from dongu.text import one_line
 
 PLAIN_TOO = ("tokenizer", "lr_scheduler", "columns")  # that may also be a plain value, which is an option then
 FUNCTIONS = ("loss", "optimizer", "lr_scheduler", "order", "collate", "setup", "update", "eval_model")
+PLACES = {"loss": 2, "update": 2, "collate": 2, "metrics": 1}  # arguments of parts that are called without their names
+AS_THEY_ARE = {"model": nn.Module, "optimizer": torch.optim.Optimizer}  # parts that need not be functions
+LIBRARIES = ("torch", "torchmetrics", "transformers", "sklearn")  # what they have is called by their own conventions
+MADE: dict[str, Any] = {
+    "optimizer": torch.optim.Optimizer,
+    "lr_scheduler": SupportsFloat,
+    "eval_model": (nn.Module, NoneType),
+}
 PARTS = ("model", "tokenizer", *FUNCTIONS[:5], "columns", "metrics", *FUNCTIONS[5:])
 READERS = ("model", "loss", "order", "collate", "setup", "update", "eval_model")  # that columns beside the text reach
 
@@ -78,13 +88,12 @@ def take_own(options: dict[str, Any], file: str | Path | None) -> Own:
             raise UsageError(f"is {_names(value)} in {file}", where=option_flag(name), hint="give it in one place")
         options[name] = value
     own = {**found, **given}
-    for name in FUNCTIONS:
-        if name in own and not callable(own[name]) and not (name == "optimizer" and hasattr(own[name], "step")):
-            what = f"a {type(own[name]).__name__} is no function"
-            raise UsageError(what, where=f"{name}=", hint=f"it is called as {SIGNATURES[name]}")
-    metrics = own.get("metrics", {})
-    if not isinstance(metrics, Mapping) or not all(isinstance(k, str) and callable(v) for k, v in metrics.items()):
-        raise UsageError("are no functions by name", where="metrics=", hint='metrics={"qwk": lambda evaluation: …}')
+    if not isinstance(metrics := own.get("metrics", {}), Mapping):
+        hint = 'metrics={"qwk": lambda evaluation: …}'
+        raise UsageError(f"a {type(metrics).__name__} has no names", where="metrics=", hint=hint)
+    parts = [(f"{name}=", name, own[name]) for name in ("model", "tokenizer", *FUNCTIONS) if name in own]
+    for where, name, part in [*parts, *((f"metrics[{key!r}]", "metrics", part) for key, part in metrics.items())]:
+        _check_part(part, name, where)
     digest = hashlib.sha256(read_regular(Path(file), follow=True)) if file is not None else hashlib.sha256()
     for name in (name for name in PARTS if name in given):
         digest.update(f"{name}\n{_source_of(given[name])}\n".encode())
@@ -101,16 +110,53 @@ def check_columns(own: Own, columns: Any) -> None:
         raise UsageError("nothing in this run reads such columns", where=f"--columns {_names(columns)}", hint=hint)
 
 
+def _check_part(part: Any, name: str, where: str) -> None:
+    """
+    Raises:
+        UsageError: it is no function, or one that is not called as this part is.
+    """
+    thing = part.func if isinstance(part, functools.partial) else part
+    is_class, library = inspect.isclass(thing), str(getattr(thing, "__module__", "")).partition(".")[0]
+    is_fast_tokenizer = name == "tokenizer" and hasattr(thing, "backend_tokenizer")
+    if not is_class and (is_fast_tokenizer or isinstance(thing, AS_THEY_ARE.get(name, ()))):
+        return
+    if not callable(part) or name == "tokenizer" or (is_class and name != "model"):
+        kind = f"the class {thing.__name__}" if is_class else f"a {type(thing).__name__}"
+        what = f"{kind} is no {'tokenizer' if name == 'tokenizer' else 'function'}"
+    elif library in LIBRARIES:
+        what = f"{getattr(thing, '__name__', type(thing).__name__)} of {library} is called otherwise"
+    elif not _takes(part, PLACES.get(name)):
+        what = "takes other arguments"
+    else:
+        return
+    raise UsageError(what, where=where, hint=f"it is {SIGNATURES[name]}")
+
+
+def _takes(function: Any, places: int | None) -> bool:
+    """Whether it can be called with so many arguments; those of a function in C are not known."""
+    try:
+        return places is None or bool(inspect.signature(function).bind(*range(places)))
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+
+
 SIGNATURES = {
-    "model": "model(labels, config) and makes a torch.nn.Module for so many labels",
-    "loss": "loss(model, batch) and gives one number a row",
-    "optimizer": "optimizer(parameters), parameters by their names",
-    "lr_scheduler": "lr_scheduler(step, total_steps) and gives a share of the learning rate",
-    "order": "order(split, epoch, seed) and gives the positions of the rows of an epoch",
-    "collate": "collate(split, rows) and gives tensors by name",
-    "setup": "setup(loop)",
-    "update": "update(loop, update), and calls update.backward() and update.step()",
-    "eval_model": "eval_model(loop) and gives the module that is evaluated",
+    "model": "called as model(labels, config) and makes a torch.nn.Module for so many labels",
+    "tokenizer": "a fast tokenizer of transformers, as AutoTokenizer.from_pretrained(NAME) gives, or a name",
+    "loss": "called as loss(model, batch) and gives one number a row: lambda model, batch:"
+    " cross_entropy(model(**batch.inputs).logits, batch.labels, reduction='none')",
+    "optimizer": "called as optimizer(parameters), parameters by their names:"
+    " lambda parameters: SGD(parameters.values(), lr=0.1)",
+    "lr_scheduler": "called as lr_scheduler(step, total_steps) and gives a share of the learning rate:"
+    " lambda step, total_steps: 1 - step / total_steps",
+    "order": "called as order(split, epoch, seed) and gives the positions of the rows of an epoch",
+    "collate": "called as collate(split, rows) and gives tensors by name",
+    "metrics": "called as metric(evaluation) and gives a number: lambda evaluation: evaluation.right.mean()",
+    "setup": "called as setup(loop)",
+    "update": "called as update(loop, update), and calls update.backward() and update.step()",
+    "eval_model": "called as eval_model(loop) and gives the module that is evaluated",
 }
 
 
@@ -148,10 +194,13 @@ def called(function: Any, name: str, **offered: Any) -> Any:
     """Call a part with those of the arguments that it names, or, under other names, with as many as it takes.
 
     Raises:
-        UsageError: it takes more.
+        UsageError: it takes more, or gives something else.
     """
     places, named = arguments(function, name, **offered)
-    return function(*places, **named)
+    made = function(*places, **named)
+    if not isinstance(made, MADE.get(name, object)):
+        raise UsageError(f"gave a {type(made).__name__}", where=name, hint=f"it is {SIGNATURES[name]}")
+    return made
 
 
 def arguments(function: Any, name: str, **offered: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -169,7 +218,7 @@ def arguments(function: Any, name: str, **offered: Any) -> tuple[list[Any], dict
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     places = [each for each in parameters.values() if each.kind in kinds]
     if sum(each.default is inspect.Parameter.empty for each in places) > len(offered):
-        raise UsageError(f"takes {len(places)} arguments", where=name, hint=f"it is called as {SIGNATURES[name]}")
+        raise UsageError(f"takes {len(places)} arguments", where=name, hint=f"it is {SIGNATURES[name]}")
     all_of_them = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters.values())
     return [*offered.values()][: len(offered) if all_of_them else len(places)], {}
 

@@ -237,11 +237,11 @@ class Parts:
         own = self.given.optimizer
         if own is None:
             return make_optimizer(self.model, self.config)
-        if not isinstance(own, torch.optim.Optimizer):
-            own = called(own, "optimizer", parameters=dict(self.model.named_parameters()), config=self.config)
-        if not isinstance(own, torch.optim.Optimizer):
-            raise UsageError(f"gave a {type(own).__name__}, and no torch.optim.Optimizer", where="optimizer")
-        return own
+        if isinstance(own, torch.optim.Optimizer):
+            return own
+        parameters = dict(self.model.named_parameters())
+        made: torch.optim.Optimizer = called(own, "optimizer", parameters=parameters, config=self.config)
+        return made
 
     def _make_schedule(self) -> None:
         """The run's schedule, over the optimizer and the steps that there are now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import (
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    DataCollatorWithPadding,
+    get_linear_schedule_with_warmup,
+)
 
 import dongu
 from dongu.cli.main import run as run_command
@@ -51,6 +58,10 @@ def frozen(loop: Any) -> None:
     loop.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(torch.optim.SGD([torch.zeros(1)], lr=1), lambda step: 1.0)
 
 
+def unmade(loop: Any) -> None:
+    loop.optimizer = torch.optim.SGD
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a loss that is a mean": ({"loss": mean}, r"gives a tensor of shape \(\) for 8 rows"),
     "a loss that is no tensor": ({"loss": lambda model, batch: 1.0}, "gives a <class 'float'> for 8 rows"),
@@ -71,6 +82,34 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a column of texts": ({"columns": ["text"]}, "which is no number"),
     "an update that is not made": ({"update": lambda loop, update: update.backward()}, "update 1.* was not made"),
     "an update without a gradient": ({"update": lambda loop, update: update.step()}, "has no gradient yet"),
+    "an optimizer's class": ({"optimizer": torch.optim.SGD}, "optimizer=: the class SGD is no function"),
+    "a part of it": ({"optimizer": partial(torch.optim.SGD, lr=1)}, "optimizer=: the class SGD is no function"),
+    "a schedule's class": ({"lr_scheduler": torch.optim.lr_scheduler.StepLR}, "=: the class StepLR is no function"),
+    "a schedule of transformers": (
+        {"lr_scheduler": get_linear_schedule_with_warmup},
+        "lr_scheduler=: get_linear_schedule_with_warmup of transformers is called otherwise",
+    ),
+    "a schedule without a share": ({"lr_scheduler": lambda step: None}, "lr_scheduler: gave a NoneType"),
+    "a loss's class": ({"loss": nn.CrossEntropyLoss}, "loss=: the class CrossEntropyLoss is no function"),
+    "a loss of torch": ({"loss": nn.CrossEntropyLoss()}, "loss=: CrossEntropyLoss of torch is called otherwise"),
+    "a function of torch": ({"loss": F.cross_entropy}, "loss=: cross_entropy of torch is called otherwise"),
+    "a metric that is no function": ({"metrics": {"f1": object()}}, r"metrics\['f1'\]: a object is no function"),
+    "a metric of two arguments": ({"metrics": {"mine": lambda a, b: 1.0}}, r"metrics\['mine'\]: takes other arg"),
+    "metrics without names": ({"metrics": [len]}, "metrics=: a list has no names"),
+    "a tokenizer's class": ({"tokenizer": BertTokenizerFast}, "tokenizer=: the class .* is no tokenizer"),
+    "a tokenizer that is none": ({"tokenizer": str.split}, "tokenizer=: a method_descriptor is no tokenizer"),
+    "a model's class": (
+        {"model": BertForSequenceClassification},
+        "model=: BertForSequenceClassification of transformers is called otherwise",
+    ),
+    "a layer's class": ({"model": nn.Linear}, "model=: Linear of torch is called otherwise"),
+    "a collator of transformers": (
+        {"collate": DataCollatorWithPadding(None)},
+        "collate=: DataCollatorWithPadding of transformers is called otherwise",
+    ),
+    "an update of no arguments": ({"update": lambda: None}, "update=: takes other arguments"),
+    "a model that is evaluated and is none": ({"eval_model": lambda loop: 3}, "eval_model: gave a int"),
+    "an optimizer's class in its place": ({"setup": unmade}, "loop.optimizer: a type is no optimizer"),
     "a function of too many arguments": ({"lr_scheduler": lambda a, b, c: 1.0}, "takes 3 arguments"),
 }
 
@@ -78,8 +117,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_breach_is_an_error_that_names_it(case: str, splits: Any, tiny_model: Callable[..., str]) -> None:
     options, said = REFUSED[case]
+
+    def trained() -> None:
+        loop = dongu.Loop(splits, **{"model": tiny_model(), "text_columns": "text", **options})
+        list(loop)
+        loop.evaluate()
+
     with pytest.raises((UsageError, dongu.DonguError), match=said):
-        list(dongu.Loop(splits, model=tiny_model(), text_columns="text", **options))
+        trained()
 
 
 @pytest.mark.parametrize(
