@@ -26,7 +26,7 @@ from dongu.text import one_line
 
 PLAIN_TOO = ("tokenizer", "lr_scheduler", "columns")  # that may also be a plain value, which is an option then
 FUNCTIONS = ("loss", "optimizer", "lr_scheduler", "order", "collate", "setup", "update", "eval_model")
-PLACES = {"loss": 2, "update": 2, "collate": 2, "metrics": 1}  # arguments of parts that are called without their names
+BY_PLACE = {"loss": 2, "update": 2, "collate": 2, "metrics": 1}  # arguments of parts that are called by place alone
 AS_THEY_ARE = {"model": nn.Module, "optimizer": torch.optim.Optimizer}  # parts that need not be functions
 LIBRARIES = ("torch", "torchmetrics", "transformers", "sklearn")  # what they have is called by their own conventions
 MADE: dict[str, Any] = {
@@ -100,7 +100,7 @@ def take_own(options: dict[str, Any], file: str | Path | None) -> Own:
     return Own(**own, file=None if file is None else Path(file), digest=digest.hexdigest() if own else "")
 
 
-def check_columns(own: Own, columns: Any) -> None:
+def check_columns_read(own: Own, columns: Any) -> None:
     """
     Raises:
         UsageError: columns beside the text are given, and no part of a whole run reads them; a loop by hand may.
@@ -125,7 +125,7 @@ def _check_part(part: Any, name: str, where: str) -> None:
         what = f"{kind} is no {'tokenizer' if name == 'tokenizer' else 'function'}"
     elif library in LIBRARIES:
         what = f"{getattr(thing, '__name__', type(thing).__name__)} of {library} is called otherwise"
-    elif not _takes(part, PLACES.get(name)):
+    elif not _takes(part, BY_PLACE.get(name)):
         what = "takes other arguments"
     else:
         return

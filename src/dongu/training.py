@@ -16,7 +16,7 @@ from dongu.extras import require_extras
 from dongu.launch import among_processes
 from dongu.loop import Loop
 from dongu.options import Options
-from dongu.own import check_columns, take_own
+from dongu.own import check_columns_read, take_own
 from dongu.run.console import Console, console_for
 from dongu.run.folder import RunFolder
 from dongu.run.inspection import check_validation
@@ -67,7 +67,7 @@ def train(
         raise UsageError("goes on with a run that is there", where="resume", hint="give it or overwrite, not both")
     given: dict[str, Any] = {**options}
     own = take_own(given, parts)
-    check_columns(own, given.get("columns"))
+    check_columns_read(own, given.get("columns"))
     if resume:
         given = as_begun({"data": data, **given})
         data = given.pop("data")

@@ -22,7 +22,7 @@ from dongu.data.sources import Source
 from dongu.errors import InputError, LockedError, NonFiniteError, StoppedError, UsageError
 from dongu.files import make_folder, write_file
 from dongu.loop import Loop
-from dongu.own import check_columns, take_own
+from dongu.own import check_columns_read, take_own
 from dongu.page.tuned import write_page
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder, dump_json
@@ -70,7 +70,7 @@ def tune(
     """
     began, options = time.monotonic(), dict(options)
     own = take_own(options, parts)  # the plain values among them are options
-    check_columns(own, options.get("columns"))
+    check_columns_read(own, options.get("columns"))
     dimensions = read_space(space, options)
     out = Path(options.pop("out", None) or f"runs/{source.name}-tune")
     study = _open(out, options, dimensions)
