@@ -221,6 +221,8 @@ def test_the_answer_does_not_hang_on_the_hashes_of_a_process(tmp_path: Path) -> 
         (("yes", "Yes "), "`Yes ` (10 rows) and `yes` (10 rows)"),
         (("not-sure", "Not sure"), "`Not sure` (10 rows) and `not-sure` (10 rows)"),
         (("01", "1"), "`01` (10 rows) and `1` (10 rows)"),
+        (("😀", "😀\ufe0f"), "`😀` (10 rows) and `😀\ufe0f` (10 rows)"),  # as another keyboard writes it
+        (("neg", "ne\u200bg"), "`neg` (10 rows) and `ne\u200bg` (10 rows)"),
     ],
 )
 def test_labels_that_look_alike(looked_at: Callable[..., Checkup], names: tuple[str, str], alike: str) -> None:

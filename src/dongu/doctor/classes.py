@@ -25,6 +25,7 @@ TYPO_RATIO = 0.85  # of like letters
 TYPO_SHARE = 0.05  # of the other's rows that a misspelt name has at most
 # What programs write in place of a missing value, pandas, R and Excel among them; `None` is often a class.
 MISSING = frozenset(("NaN", "nan", "NULL", "null", "NA", "N/A", "#N/A", "<NA>", "NaT"))
+_NO_WIDTH = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")  # nobody sees it
 
 
 def check_classes(data: TextData) -> Iterator[Finding]:
@@ -105,7 +106,8 @@ def _missing(train: Examples, names: Sequence[str], counts: np.ndarray) -> Itera
 
 
 def _plain(name: str) -> str:
-    """A label without case, spaces, hyphens and accents' ways of writing; `01` and `1.0` are 1."""
+    """A label without case, spaces, hyphens, accents' ways of writing and what has no width; `01` and `1.0` are 1."""
+    name = _NO_WIDTH.sub("", name)
     try:
         number = math.nan if "_" in name else float(name)
     except ValueError:
