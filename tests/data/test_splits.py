@@ -114,6 +114,14 @@ def test_too_few_groups() -> None:
         read(rows, group_column="users")
 
 
+def test_no_classifier_is_trained_on_the_class_that_was_not_held_out() -> None:
+    rows = [{"text": f"text {i}", "label": "ab"[i // 10], "user": "ab"[i // 10], "at": i // 10} for i in range(20)]
+    for options in ({"group_column": "user"}, {"time_column": "at", "validation": 0.5}):
+        with pytest.raises(DataError, match=r"all rows of train have the label `[ab]`"):
+            read(rows, **options)
+    assert len(read(rows).label_names) == 2
+
+
 @pytest.mark.parametrize(
     "write",
     [lambda i: f"2026-03-{1 + i // 10:02}", lambda i: 5 * (i // 10), lambda i: f"2026-03-01T0{i // 10 % 10}:00Z"],

@@ -196,6 +196,15 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
             splits[name] = replace(split, groups={**split.groups, column: codes[name]})
     parted = cut(splits["train"], tables["train"], config, task, names, shares_of(config, splits))
     splits |= parted
+    if (
+        task == "single-label"
+        and (targets := splits["train"].targets) is not None
+        and len(targets)
+        and not np.ptp(targets)
+    ):
+        what = f"all rows of train have the label `{names[int(targets[0])]}`"
+        hint = "a classifier needs two: were whole classes held out, or is this the beginning of rows in their order?"
+        raise DataError(what, where=splits["train"].origin, hint=hint)
     unused = _unused(source.splits["train"], columns, config)
     lengths = {} if config.text_columns else {name: length_of_texts(cells) for name, cells in unused.items()}
     return TextData(
