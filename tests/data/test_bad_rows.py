@@ -22,7 +22,7 @@ from dongu.errors import DataError, UsageError
 
 BAD: dict[str, tuple[str, int, str]] = {  # file → content after two good rows, the line of the bad one, what is said
     "cells.csv": ("a,b,c\n", 4, "the row has 3 cells, and the header has 2 columns"),
-    "cells.tsv": ("a\n", 4, "the row has 1 cells"),
+    "cells.tsv": ("a\n", 4, "the row has 1 cell, and"),
     "json.jsonl": ("{no json\n", 3, "not"),
     "number.jsonl": ("12\n", 3, "not an object"),
     "object.jsonl": ('{"text": "a", "label": {"is": "x"}}\n', 3, "the label is an object"),

@@ -742,6 +742,17 @@ def test_another_sheet_is_named_where_the_first_has_no_rows(tmp_path: Path) -> N
     assert "the sheet `info` of 2 (--sheet names another)" in caught.value.hint
 
 
+def test_a_sheet_without_rows_and_a_title_above_the_header_are_said(tmp_path: Path) -> None:
+    workbook(tmp_path / "a.xlsx", info={"About these rows": []}, rows=ROWS)
+    with pytest.raises(DataError, match="there are no rows") as caught:
+        read_source(tmp_path / "a.xlsx")
+    assert "the sheet `info` of 2 (--sheet names another)" in caught.value.hint
+    workbook(tmp_path / "a.xlsx", x={"A title": ["text", *TEXT], "": ["label", *("ab" * len(TEXT))[: len(TEXT)]]})
+    with pytest.raises(DataError, match="which column is the label") as caught:
+        read_examples(read_source(tmp_path / "a.xlsx"), make_config({}))
+    assert "the first row names one, `A title`" in caught.value.hint
+
+
 def test_quotes_that_look_like_those_of_csv_are_a_finding(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text(QUOTED, encoding="utf-8")
     for quoting in (None, "none", "csv"):
@@ -967,6 +978,7 @@ REFUSED: list[tuple[Mapping[str, str | bytes], str, str]] = [
     ({"pos/1.csv": "x", "neg/1.csv": "x"}, "no train split; there is neg, pos", "folders by class hold files of text"),
     ({"pos/1.txt": "x", "neg/1.doc": "x", "README.md": "x"}, "no train split", "two classes; there is neg/1.doc"),
     ({"a.xlsx": "x"}, "workbook cannot be read", "save it again"),
+    ({"a.csv": "# of a tool\ntext,label\nx,y\n"}, "2 cells, and the header has 1 column", "no header, remove it"),
 ]
 
 

@@ -16,7 +16,7 @@ from dongu.data.cells import Rows
 from dongu.data.encoding import text_lines
 from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Table, check_names, data_error, put_aside, reason_of
 from dongu.errors import DataError
-from dongu.text import is_blank
+from dongu.text import counted, is_blank
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 KEPT_QUOTES = 'quotes are kept as a part of the cells, though they look like those of csv: --quoting csv reads ""'
@@ -55,8 +55,10 @@ def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: 
             if not row and len(header) == 1:  # in the middle of a single column, an empty line is an empty cell
                 row = [""]
             if len(row) != len(header):
-                what = f"the row has {len(row)} cells, and the header has {len(header)} columns"
-                put_aside(bad, data_error(f"{origin}:{line}", what, f"{dialect.hint}; or {BAD_ROWS_ADVICE}"))
+                what = f"the row has {counted(len(row), 'cell')}, and the header has {counted(len(header), 'column')}"
+                title = "; if the first line is no header, remove it" if len(header) == 1 and not config.header else ""
+                hint = f"{dialect.hint}{title}; or {BAD_ROWS_ADVICE}"
+                put_aside(bad, data_error(f"{origin}:{line}", what, hint))
                 continue
             table.add(row if len(kept) == len(row) else [row[place] for place in kept], line)
     nameless = [str(place + 1) for place in range(len(header)) if place not in kept]

@@ -12,7 +12,7 @@ from dongu.data.archives import bound_of
 from dongu.data.cells import Rows
 from dongu.data.table import Cell, Other, Table, as_cell, check_names, data_error, reason_of
 from dongu.errors import DonguError, install_hint
-from dongu.text import is_blank, listed
+from dongu.text import is_blank, listed, shortened
 
 
 def read_sheet(file: BufferedReader, origin: str, config: RunConfig) -> Table:
@@ -66,7 +66,10 @@ def _table(file: BufferedReader, origin: str, config: RunConfig) -> Table:
             rows.add([None] * len(kept), earlier)
         empty = []
         rows.add(row, line)
-    return rows.table(origin, said=[said, "not used, for want of a name: some columns" if unnamed else ""])
+    title = (
+        f"; the first row names one, `{shortened(columns[0])}`: remove what is no header" if len(columns) == 1 else ""
+    )
+    return rows.table(origin, said=[said, f"not used, for want of a name: some columns{title}" if unnamed else ""])
 
 
 def _cell(cell: Any) -> Cell:

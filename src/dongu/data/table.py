@@ -228,7 +228,8 @@ def check_names(names: list[Any], where: str) -> None:
 
 def not_empty(table: Table) -> Table:
     if len(table) == 0:
-        raise data_error(table.origin, "there are no rows", "at least one row is needed")
+        as_read = f"; read as: {'; '.join(table.said)}" if table.said else ""  # another sheet may have them
+        raise data_error(table.origin, "there are no rows", f"at least one row is needed{as_read}")
     return table
 
 
