@@ -514,7 +514,7 @@ AT_WORK: list[tuple[list[str], list[str]]] = [
     (["evaluate", "RUN", "--split", "tests"], ["`tests`", "train, validation"]),
     (["evaluate", "RUN", "other.csv"], ["other.csv"]),
     (["evaluate", "RUN", "holes.csv"], ["holes.csv:3", "`sentence2` is empty"]),
-    (["evaluate", "RUN", "tabs.csv"], ["tabs.csv", "no labels"]),
+    (["evaluate", "RUN", "tabs.csv"], ["tabs.csv", "no column `label`", "dongu predict"]),
     (["evaluate", "RUN", "strange.csv"], ["strange.csv:3", "`maybe`", "no, yes"]),
     (["train", "pairs.jsonl", "--out", "RUN"], ["holds a finished run", "nothing was touched"]),
     (["train", "pairs.jsonl", "--out", "missing/../RUN"], ["holds a finished run", "nothing was touched"]),

@@ -264,12 +264,11 @@ class SavedModel:
             if config.text_columns is None or config.label_column is None:
                 columns = choose_columns(source.splits[name], config.text_columns, config.label_column)
                 config = config.model_copy(update={"text_columns": columns.texts, "label_column": columns.label})
-            texts, label = config.text_columns or (), config.label_column or ""
-            _check_columns(source.splits[name], texts, "--text-columns names others")
-            hint = "--label-column names another; rows without labels are for `dongu predict`"
-            _check_columns(source.splits[name], [label], hint)
+            _check_columns(source.splits[name], config.text_columns or (), "--text-columns names others")
             rows = read_rows(source.splits[name], config, self.label_names)
             if rows.targets is None:
+                hint = "--label-column names another; rows without labels are for `dongu predict`"
+                _check_columns(source.splits[name], [config.label_column or ""], hint)
                 raise DataError("there are no labels", where=rows.origin, hint="use `dongu predict`")
             shown = name if len(source.splits) > 1 else source.name  # the one table of a file is no train split
             examples[shown] = rows
