@@ -30,6 +30,7 @@ LOOP: Any = SimpleNamespace(
     is_sharded=False,
     given=Own(),
     own={},
+    keeps_all=False,
     model=torch.nn.Linear(2, 1),
     optimizer=torch.optim.AdamW(torch.nn.Linear(2, 1).parameters()),
 )

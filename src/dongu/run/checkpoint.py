@@ -32,7 +32,14 @@ from dongu.run.manifest import FORMAT, MANIFEST, check_file, entry_of, manifest_
 from dongu.run.plan import Plan
 from dongu.run.sharded import Together, part_names, parts_in, stored_tensors, write_parts
 from dongu.run.tensor_file import Stored, TensorFile, write_tensors
-from dongu.run.tensors import optimizer_numbers, own_tensors, put_together, referenced_tensors
+from dongu.run.tensors import (
+    optimizer_numbers,
+    own_tensors,
+    put_together,
+    referenced_tensors,
+    settings_of,
+    take_settings,
+)
 
 _Count = Annotated[int, Field(ge=0)]
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
@@ -55,7 +62,8 @@ class RunState:
     micro_batch_size: Annotated[int, Field(ge=1)] | None = None  # once memory ran out, what was left of it
     log: LogMark = field(default_factory=LogMark)  # of metrics.jsonl: what stands after it is done again
     identity: dict[str, Any] = field(default_factory=dict)  # what the bytes of the result depend on
-    optimizer: dict[str, Any] | None = None  # what an optimizer of the user's own knows beside tensors
+    optimizer: dict[str, Any] | None = None  # what an optimizer knows beside tensors, unless it is as the run made it
+    settings: dict[str, Any] | None = None  # of model and optimizer, where they were changed since the run was set up
     own: dict[str, Any] | None = None  # state of the user's own, by its names
 
     def as_json(self) -> dict[str, Any]:
@@ -75,7 +83,7 @@ class RunState:
 
 
 _STATE = TypeAdapter(RunState)
-OPTIONAL = {"optimizer", "own"}
+OPTIONAL = {"optimizer", "settings", "own"}
 
 
 @dataclass(frozen=True)
@@ -126,11 +134,16 @@ class Checkpoint:
         return CheckpointError("has the moments of another model", where=str(self.path / "moments.safetensors"))
 
     def restore(self, loop: Loop) -> RunState:
-        """Put the loop where the checkpoint was taken. All is compared before anything is changed.
+        """Put the loop where the checkpoint was taken. All is compared before a tensor is changed.
 
         Raises:
             CheckpointError: it does not belong to this model.
         """
+        if self.state.settings is not None:
+            try:
+                take_settings(loop, self.state.settings)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise self._of_another_model() from error
         weights, _ = referenced_tensors(loop)
         if self.weights.shapes() != {name: (each.shape, each.dtype) for name, each in weights.items()}:
             raise CheckpointError("has the weights of another model", where=str(self.path / "weights.safetensors"))
@@ -139,7 +152,7 @@ class Checkpoint:
         self._check_own(loop)
         entries: dict[int, dict[str, Any]] = {}
         parameters = [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
-        is_own, groups = loop.given.optimizer is not None, loop.optimizer.state_dict()["param_groups"]
+        is_own, groups = loop.has_own_optimizer, loop.optimizer.state_dict()["param_groups"]
         for key, found in self.moments.shapes().items():
             index, _, name = key.partition(".")
             if not index.isdecimal() or int(index) >= len(parameters):
@@ -148,10 +161,11 @@ class Checkpoint:
             if not is_own and found != (like.shape, like.dtype):
                 raise self._of_another_model()
             entries.setdefault(int(index), {})[name] = None  # known to fit, and not read yet
-        if is_own:
-            groups = self._own_optimizer(entries, groups)
-        elif any(set(entry) != MOMENTS for entry in entries.values()) or bool(entries) != bool(self.state.step):
+        wrong = any(set(entry) != MOMENTS for entry in entries.values()) or bool(entries) != bool(self.state.step)
+        if not is_own and wrong:
             raise self._of_another_model()
+        if is_own or self.state.optimizer is not None:
+            groups = self._own_optimizer(entries, groups)
         with torch.no_grad():
             for name, tensor in weights.items():
                 own_part(tensor).copy_(own_part(self.weights[name]))
@@ -162,6 +176,11 @@ class Checkpoint:
         for name, thing in loop.own.items():
             thing.load_state_dict(put_together((self.state.own or {})[name], self.own))
         loop.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        for place, entry in entries.items() if is_own else ():
+            held = loop.optimizer.state[parameters[place]]
+            for name, value in entry.items():
+                if isinstance(value, Tensor):  # PyTorch has given it the type of the parameter
+                    held[name] = value.to(held[name].device)
         loop.train_updates.micro_batch_size = self.state.micro_batch_size or loop.train_updates.micro_batch_size
         loop.go_to(self.state.step)
         return self.state
@@ -199,12 +218,14 @@ class Checkpoints:
         keep: how many to keep, besides the best one's.
         plan: which steps have one. One that a signal made is removed when it is no longer the newest, so that a run
             that was stopped ends with the files of one that was not.
+        loop: as it was set up: what is still so needs no place in a checkpoint.
     """
 
-    def __init__(self, folder: Path, keep: int, plan: Plan) -> None:
+    def __init__(self, folder: Path, keep: int, plan: Plan, loop: Loop | None = None) -> None:
         self.folder = folder
         self.keep = keep
         self.plan = plan
+        self.begun = None if loop is None else settings_of(loop)
 
     def save(self, loop: Loop, state: RunState) -> None:
         """Write one, read it back, and only then remove those that are too old.
@@ -214,6 +235,10 @@ class Checkpoints:
             StorageError: it could not be made durable; the older ones are untouched.
         """
         target = self.folder / f"step-{state.step:08}"
+        if self.begun is not None:
+            loop.keeps_all |= (now := settings_of(loop)) != self.begun
+            state.settings = now if loop.keeps_all else None
+            state.optimizer = optimizer_numbers(loop) if loop.has_own_optimizer or state.settings else None
         if loop.is_sharded:
             write_parts(target, loop, lambda stage: _write_beside(stage, loop, state), f"after step {state.step}")
             if loop.accelerator.is_main_process:
@@ -304,7 +329,6 @@ class Checkpoints:
 def _write_beside(stage: Path, loop: Loop, state: RunState) -> dict[str, dict[str, Any]]:
     """The files of a checkpoint beside weights and optimizer state, and their entries."""
     entries = {}
-    state.optimizer = optimizer_numbers(loop)
     if loop.own:
         state.own, tensors = own_tensors(loop)
         entries[OWN] = write_tensors(stage / OWN, tensors)

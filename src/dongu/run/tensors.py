@@ -18,13 +18,18 @@ def referenced_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]
     """Trainable weights by name, each shared one once, and the optimizer's state as `PARAMETER.NAME`, not copied.
 
     Frozen weights are those of `--model`, whose digest is part of the run's identity; with parts of the user's own,
-    which may thaw them on the way, all are taken. They are on their device, and sharded where the model is.
+    which may thaw them on the way, and once some were frozen or thawed, all are taken. They are on their device, and
+    sharded where the model is.
     """
     model = loop.model
-    kept, every = set(model.state_dict()), bool(loop.given.names or loop.own)
+    kept, every = set(model.state_dict()), bool(loop.given.names or loop.own or loop.keeps_all)
     learning = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad or every}
     named = {**learning, **dict(model.named_buffers())}
     weights = {name: tensor for name, tensor in named.items() if name in kept}
+    for key, entry in loop.optimizer.state_dict()["state"].items():
+        if not isinstance(entry, Mapping):
+            hint = f"keep it in a parameter group, or in loop.own[{key!r}]"
+            raise UsageError(f"keeps `{key}` in its state, which belongs to no parameter", where="optimizer", hint=hint)
     moments = {
         f"{index}.{name}": value
         for index, entry in loop.optimizer.state_dict()["state"].items()
@@ -34,19 +39,52 @@ def referenced_tensors(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Tensor]
     return weights, moments
 
 
-def optimizer_numbers(loop: Loop) -> dict[str, Any] | None:
-    """What an optimizer of the user's own knows beside tensors; None for the run's own, which knows nothing more.
+def settings_of(loop: Loop) -> dict[str, Any]:
+    """What may be changed between two updates and is in no tensor, as JSON has it.
+
+    These are the parameters that are frozen, the modules that are in eval mode while others train, the parameters of
+    each group of the optimizer by their names, and the numbers of the groups that no schedule sets.
+    """
+    names = {id(parameter): name for name, parameter in loop.model.named_parameters()}
+    modes = loop.modes()
+    return {
+        "frozen": [name for name, parameter in loop.model.named_parameters() if not parameter.requires_grad],
+        "eval": [name for name, module in loop.model.named_modules() if not modes.get(module, True)],
+        "groups": [[names.get(id(each)) for each in group["params"]] for group in loop.optimizer.param_groups],
+        "numbers": [
+            {name: repr(value) for name, value in group.items() if name not in ("params", "lr", "initial_lr")}
+            for group in loop.optimizer.param_groups
+        ],
+    }
+
+
+def take_settings(loop: Loop, settings: Mapping[str, Any]) -> None:
+    """The reverse of `settings_of`; the numbers of the groups are with those of the optimizer.
+
+    Raises:
+        KeyError, TypeError, AttributeError: they are of another model.
+    """
+    parameters = dict(loop.model.named_parameters())
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name not in settings["frozen"])
+    for name, module in loop.model.named_modules():
+        module.training = name not in settings["eval"]
+    loop.keeps_all = True
+    for group in settings["groups"][len(loop.optimizer.param_groups) :]:
+        loop.optimizer.add_param_group({"params": [parameters[name] for name in group]})
+
+
+def optimizer_numbers(loop: Loop) -> dict[str, Any]:
+    """What an optimizer knows beside tensors.
 
     Raises:
         UsageError: it is nothing that JSON holds.
     """
-    if loop.given.optimizer is None:
-        return None
     known = loop.optimizer.state_dict()
     groups = [{name: value for name, value in group.items() if name != "params"} for group in known["param_groups"]]
     numbers = {
         str(index): {name: value for name, value in entry.items() if not isinstance(value, Tensor)}
-        for index, entry in known["state"].items()
+        for index, entry in sorted(known["state"].items(), key=lambda item: str(item[0]))  # whatever came first
     }
     content, tensors = taken_apart({"groups": groups, "state": numbers}, "optimizer")
     if tensors:

@@ -1,0 +1,108 @@
+"""The promises with parts of one's own: a run that was cut off ends in the same bytes, and what cannot hold is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dongu
+
+
+@pytest.fixture
+def splits(make_rows: Callable[..., list[dict[str, str]]]) -> dict[str, list[dict[str, Any]]]:
+    return {name: make_rows(count, seed=count) for name, count in {"train": 22, "validation": 12}.items()}
+
+
+class Counting(torch.optim.Optimizer):
+    """SGD whose state has a count, a mask and sums in double precision."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # noqa: ARG002 - as PyTorch's
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state |= {"updates": torch.zeros((), dtype=torch.int64), "sum": torch.zeros_like(p).double()}
+                state["updates"] += 1
+                state["sum"] += p.grad
+                state["mask"] = state["sum"] > 0
+                p.sub_(group["lr"] * p.grad)
+
+
+def with_sgd(loop: Any) -> None:
+    loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.1, momentum=0.9)
+
+
+def frozen(loop: Any) -> None:
+    loop.model.bert.requires_grad_(False)
+
+
+def head_alone(loop: Any) -> None:
+    frozen(loop)
+    loop.optimizer = torch.optim.AdamW(loop.model.classifier.parameters(), lr=1e-3)
+
+
+def thaw(loop: Any) -> None:
+    loop.model.bert.requires_grad_(True)
+
+
+def freeze_words(loop: Any) -> None:
+    loop.model.bert.embeddings.requires_grad_(False)
+
+
+def another_decay(loop: Any) -> None:
+    loop.optimizer.param_groups[0]["weight_decay"] = 0.5
+
+
+def without_dropout(loop: Any) -> None:
+    loop.model.bert.eval()
+
+
+def add_group(loop: Any) -> None:
+    thaw(loop)
+    loop.optimizer.add_param_group({"params": [*loop.model.bert.parameters()], "lr": 1e-4})
+
+
+# Options, and what is done to the loop between its third update and its fourth.
+CHANGED: dict[str, tuple[dict[str, Any], Callable[[Any], None] | None]] = {
+    "an optimizer that setup assigns": ({"setup": with_sgd}, None),
+    "an optimizer whose state is of other types": ({"optimizer": lambda named: Counting(named.values())}, None),
+    "weights that are thawed on the way": ({"setup": frozen}, thaw),
+    "weights that are frozen on the way": ({}, freeze_words),
+    "another weight decay on the way": ({}, another_decay),
+    "a part in eval mode from there on": ({}, without_dropout),
+    "a group of parameters from there on": ({"setup": head_alone}, add_group),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHANGED)
+def test_a_run_that_is_changed_on_the_way_goes_on_to_the_same_bytes(
+    case: str, splits: Any, tiny_model: Callable[..., str], tmp_path: Path
+) -> None:
+    options, change = CHANGED[case]
+
+    def script(out: Path, stop_at: int = 0) -> None:
+        loop = dongu.Loop(splits, model=tiny_model("bert", 0.1), text_columns="text", epochs=2, save_steps=2, **options)
+        with loop.run(out) as run:
+            for step in run:
+                if step.number == 3 and change is not None:
+                    change(loop)
+                if step.number == stop_at:
+                    raise RuntimeError
+
+    script(tmp_path / "whole")
+    with pytest.raises(RuntimeError):
+        script(tmp_path / "cut", stop_at=5)
+    script(tmp_path / "cut")
+    for file in ("metrics.jsonl", "results.json", "model/model.safetensors"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+    for saved in sorted((tmp_path / "whole" / "checkpoints" / "step-00000006").iterdir()):
+        again = tmp_path / "cut" / "checkpoints" / "step-00000006" / saved.name
+        assert again.read_bytes() == saved.read_bytes(), saved
