@@ -6,23 +6,31 @@ the engine passes by. What a look finds is bound anew or refused, and never igno
 
 from __future__ import annotations
 
+import copy
+import inspect
+import operator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.hooks import RemovableHandle
 
 from dongu import launch
 from dongu.config import RunConfig, check_metric, option_flag
-from dongu.data.collate import Collator, MicroBatches
+from dongu.data.collate import Batch, Collator, MicroBatches
+from dongu.engine.dropout import seed_draws
 from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
 from dongu.model.load import check_vocabulary, model_columns
-from dongu.own import Own, takes_config
+from dongu.model.loss import Loss, logits_of
+from dongu.own import Own, promises, takes_config
+from dongu.plain_parts import why_not_these, why_rows
 
-CHECKED_ROWS = 8  # that both engines compute, and a model that is put in another's place
+_ROUNDING, _ROUNDING_IN_HALF = 1e-3, 0.05  # of the largest loss of a row: what is further apart is another loss
+CHECKED_ROWS = 8  # that both engines compute, a model that is put in another's place, and a loss of the user's own
 CHECKED_TOKENS = 8192  # of these rows, padding included; where they are long, fewer rows are computed, two at least
 
 
@@ -34,7 +42,8 @@ def marks_of(loop: Any) -> tuple[int, ...]:
     """
     updates = loop.train_updates
     return (
-        *map(id, (loop.model, loop.engine, loop.optimizer, loop.lr_scheduler, updates, loop.splits["train"])),
+        *map(id, (loop.model, loop.engine, loop.loss, loop.optimizer, loop.lr_scheduler)),
+        *map(id, (updates, loop.splits["train"])),
         *(updates.version, len(getattr(loop.optimizer, "param_groups", ())), loop.total_steps, loop.config.workers),
         0 if loop.is_sharded else RemovableHandle.next_id,  # all that PyTorch has handed out; FSDP sets some each time
     )
@@ -81,11 +90,15 @@ def check_updates(loop: Any) -> None:
 def check_optimizer(loop: Any) -> None:
     """
     Raises:
-        UsageError: it is no optimizer, or does not have all that is trainable.
+        UsageError: it is no optimizer, does not have all that is trainable, or asks for the loss itself.
     """
     if not isinstance(loop.optimizer, torch.optim.Optimizer):
         hint = "assign loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.1), say"
         raise UsageError(f"a {type(loop.optimizer).__name__} is no optimizer", where="loop.optimizer", hint=hint)
+    closure = inspect.signature(type(loop.optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        what = f"a {type(loop.optimizer).__name__} computes the loss several times in a step, and the loop once"
+        raise UsageError(what, where="loop.optimizer", hint="give an optimizer whose step() takes no closure")
     known = {id(parameter) for group in loop.optimizer.param_groups for parameter in group["params"]}
     missing = [name for name, p in loop.model.named_parameters() if p.requires_grad and id(p) not in known]
     if missing:
@@ -96,6 +109,134 @@ def check_optimizer(loop: Any) -> None:
             hint="freeze them, give them to loop.optimizer.add_param_group, or assign"
             f" loop.optimizer = torch.optim.AdamW(loop.model.parameters(), lr={loop.config.learning_rate:g})",
         )
+
+
+def assignable(loop: Any) -> dict[str, Any]:
+    """What may be put in another's place; None where it is the run's own, which is made anew at times."""
+    schedule, collate = loop.lr_scheduler, loop.collate
+    return {
+        "model": loop.model,
+        "optimizer": loop.optimizer,
+        "lr_scheduler": None if schedule is loop._own_scheduler else schedule,
+        "order": vars(loop.train_updates).get("order"),
+        "collate": None if isinstance(collate, Collator) else collate,
+    }
+
+
+def promises_of(loop: Any) -> dict[str, str]:
+    """What holds of a run, each `yes` or the reason why not."""
+    config = loop.config
+    plain = loop.fallback or ("--engine plain" if config.engine == "plain" else None)
+    found = promises(loop.given, plain, config.precision, config.base_precision)
+    if found["split"] == "yes" and (mixing := why_mixed(loop)):
+        found["split"] = f"no: {mixing}"
+    if assigned := [f"loop.{name}" for name, part in assignable(loop).items() if part is not loop._made[name]]:
+        found["replay"] = found["eject"] = f"no: {', '.join(assigned)} came from no file"
+    if found["eject"] == "yes":
+        if refused := why_not_these(loop.data, config, soft=bool(loop.loss.shares)):
+            found["eject"] = f"no: {refused[0]}"
+        elif why := why_rows(loop.data, config):
+            found["eject"] = f"yes, with --rows FOLDER: {why}"
+    return found | ({"shard": loop.not_sharded or "yes"} if config.shard else {})
+
+
+def why_mixed(loop: Any) -> str | None:
+    """Which module of the model computes a row otherwise beside others, or after another pass; None if none does."""
+    modes = loop.modes()
+    for name, module in loop.model.named_modules():
+        if modes.get(module, module.training):
+            if isinstance(module, _BatchNorm):
+                return f"`{name}` takes means over the rows of a forward pass"
+            if type(module).__name__ in ("_SpectralNorm", "SpectralNorm"):
+                return f"`{name}` moves at each forward pass"
+    return None
+
+
+def check_loss(loop: Any) -> None:
+    """
+    Asked about a few rows in eval mode, once; `loop.own` is put back.
+
+    Raises:
+        UsageError: a model of the user's own does not answer as a classifier, or what their loss gives has no gradient,
+            depends on the other rows without saying so, or on parameters that neither model nor `loop.own` holds.
+    """
+    loss, model = loop.loss, loop.model
+    if not isinstance(loss, Loss):
+        hint = "give it to a new Loop: dongu.Loop(…, loss=…)"
+        raise UsageError(f"a {type(loss).__name__} is no loss of a run", where="loop.loss", hint=hint)
+    given, known = loop.given, (loss, model)
+    if (given.loss is None and given.model is None) or all(map(operator.is_, known, loop._asked)):
+        return
+    rows = loop.train_updates.rows(loop.number)[:CHECKED_ROWS]
+    state = {name: copy.deepcopy(thing.state_dict()) for name, thing in loop.own.items()}
+    with kept_modes(loop.engine), loop.accelerator.no_sync(loop.engine):
+        loop.engine.eval()
+        if given.model is not None:
+            answer, wanted = logits_of(loop.engine(**_batch_of(loop, rows).inputs)), (len(rows), len(loop.data.outputs))
+            if answer.shape != wanted:
+                what = f"a {type(model).__name__} answers with logits of shape {tuple(answer.shape)}, not {wanted}"
+                raise UsageError(what, where="model", hint="one row each, and as many columns as there are labels")
+        summed, whole = _asked(loop, rows, 0)
+        if given.loss is not None and not loss.is_coupled:
+            draws = not whole.equal(_asked(loop, rows, 1)[1])  # then other rows are others by chance
+            halves = torch.cat([_asked(loop, half, 0)[1] for half in np.array_split(rows, 2) if len(half)])
+            bound = _ROUNDING if loop.config.precision == "fp32" else _ROUNDING_IN_HALF
+            if not draws and not bool((halves - whole).abs().max() <= bound * whole.abs().max()):
+                hint = "let the loss of a row depend on that row alone, or say @dongu.coupled: then an update is whole"
+                raise UsageError("gives a row another number beside other rows", where="loss", hint=hint)
+    for name, saved in state.items():
+        loop.own[name].load_state_dict(saved)
+    if not summed.requires_grad:
+        raise UsageError("has no gradient", where="loss", hint="compute it outside of torch.no_grad(), of the logits")
+    check_leaves(loop, summed)
+    loop._asked = known
+
+
+def _batch_of(loop: Any, rows: np.ndarray) -> Batch:
+    return loop._on_device(loop.train_updates.micro_batch(rows, epoch=0, position=0))  # type: ignore[no-any-return]
+
+
+def _asked(loop: Any, rows: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
+    """The loss of these rows, summed and of each, with these draws."""
+    seed_draws(loop.accelerator.device, seed)
+    return loop.loss.of(loop.engine, _batch_of(loop, rows))  # type: ignore[no-any-return]
+
+
+def check_state(loop: Any) -> None:
+    """
+    Raises:
+        UsageError: there is something in `loop.own` that no checkpoint can hold.
+    """
+    for name, thing in loop.own.items():
+        if not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
+            what, hint = f"a {type(thing).__name__} has no state_dict", "numbers go there as dongu.Array(numbers)"
+            raise UsageError(what, where=f"loop.own[{name!r}]", hint=hint)
+
+
+def check_leaves(loop: Any, loss: Tensor) -> None:
+    """
+    Raises:
+        UsageError: a loss depends on parameters that nobody trains or that no checkpoint holds.
+    """
+    trained = {id(parameter) for group in loop.optimizer.param_groups for parameter in group["params"]}
+    named = {id(parameter) for parameter in loop.model.parameters()}
+    states = (thing.state_dict().values() for thing in loop.own.values() if isinstance(thing, nn.Module))
+    held = {tensor.data_ptr() for state in states for tensor in state}
+    seen, ahead = set(), [loss.grad_fn]
+    while ahead:
+        if (node := ahead.pop()) is None or node in seen:
+            continue
+        seen.add(node)
+        ahead += [following for following, _ in node.next_functions]
+        leaf: Any = getattr(node, "variable", None)
+        is_beside = isinstance(leaf, nn.Parameter) and id(leaf) not in named
+        if is_beside and (id(leaf) not in trained or leaf.data_ptr() not in held):
+            raise UsageError(
+                f"depends on a parameter of shape {tuple(leaf.shape)} that loop.model does not have",
+                where="loss",
+                hint="make it part of the model; or in setup give it to loop.optimizer.add_param_group, and its module"
+                " to loop.own; or freeze it (requires_grad_(False))",
+            )
 
 
 def check_schedule(loop: Any) -> None:

@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from dongu.config import NUMBERS
-from dongu.consistency import check_optimizer, check_rows, marks_of
+from dongu.consistency import assignable, check_optimizer, check_rows, marks_of
 from dongu.data.batches import EvalBatches, dropout_seed
 from dongu.data.collate import Batch, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
@@ -66,6 +66,7 @@ class Loop(Parts):
         self._with_gradient = 0  # parameters, in the last update
         if self.given.setup is not None:
             called(self.given.setup, "setup", loop=self)
+        self._made = assignable(self)
 
     def __repr__(self) -> str:
         return f"<Loop {self.config.model} on {self.data.name}: step {self.number} of {self.total_steps}>"
@@ -204,11 +205,14 @@ class Loop(Parts):
 
         That is how one looks at a model; then the modes are those of the update before, or of a loop just made.
         """
-        if self.model.training:
-            self._modes = [module.training for module in self._modules]
-        else:
-            for module, training in zip(self._modules, self._modes, strict=True):
-                module.training = training
+        for module, training in self.modes().items():
+            module.training = training
+        self._modes = [module.training for module in self._modules]
+
+    def modes(self) -> dict[nn.Module, bool]:
+        """Whether each module is in training mode in the next update."""
+        modes = [module.training for module in self._modules] if self.model.training else self._modes
+        return dict(zip(self._modules, modes, strict=True))
 
     def go_to(self, number: int) -> None:
         """Continue after update `number`, as if the loop had come there; weights and moments are the caller's.

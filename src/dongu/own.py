@@ -58,6 +58,7 @@ class Own:
     eval_model: Any = None  # (loop) → the module that is evaluated and kept
     file: Path | None = None
     digest: str = ""
+    handed: tuple[str, ...] = ()  # the names of those that came from no file
 
     @property
     def names(self) -> list[str]:
@@ -97,7 +98,8 @@ def take_own(options: dict[str, Any], file: str | Path | None) -> Own:
     digest = hashlib.sha256(read_regular(Path(file), follow=True)) if file is not None else hashlib.sha256()
     for name in (name for name in PARTS if name in given):
         digest.update(f"{name}\n{_source_of(given[name])}\n".encode())
-    return Own(**own, file=None if file is None else Path(file), digest=digest.hexdigest() if own else "")
+    place, handed = None if file is None else Path(file), tuple(name for name in PARTS if name in given)
+    return Own(**own, file=place, digest=digest.hexdigest() if own else "", handed=handed)
 
 
 def check_columns_read(own: Own, columns: Any) -> None:
@@ -206,6 +208,8 @@ def called(function: Any, name: str, **offered: Any) -> Any:
 def arguments(function: Any, name: str, **offered: Any) -> tuple[list[Any], dict[str, Any]]:
     """What a part takes of the arguments that it is offered: by their places, and by their names.
 
+    One that has a default, and a name that is not offered, is the part's own: `lambda step, warmup=10: …`.
+
     Raises:
         UsageError: it takes more.
     """
@@ -213,22 +217,30 @@ def arguments(function: Any, name: str, **offered: Any) -> tuple[list[Any], dict
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):  # of a function in C: all that there are
         return [*offered.values()], {}
-    if parameters and parameters.keys() <= offered.keys():
-        return [], {key: offered[key] for key in parameters}
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    places = [each for each in parameters.values() if each.kind in kinds]
-    if sum(each.default is inspect.Parameter.empty for each in places) > len(offered):
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    wanted = {
+        key: each
+        for key, each in parameters.items()
+        if each.kind not in variadic and (key in offered or each.default is inspect.Parameter.empty)
+    }
+    if wanted and wanted.keys() <= offered.keys():
+        return [], {key: offered[key] for key in wanted}
+    places = [each for each in wanted.values() if each.kind is not inspect.Parameter.KEYWORD_ONLY]
+    if len(places) > len(offered):
         raise UsageError(f"takes {len(places)} arguments", where=name, hint=f"it is {SIGNATURES[name]}")
+    for key, other in zip(wanted, offered, strict=False):
+        if key in offered and key != other:
+            raise UsageError(f"has `{key}` where `{other}` is", where=name, hint=f"it is {SIGNATURES[name]}")
     all_of_them = any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters.values())
     return [*offered.values()][: len(offered) if all_of_them else len(places)], {}
 
 
 def takes_config(optimizer: Any) -> bool:
     """Whether an optimizer of one's own is made with the options in sight."""
-    try:
-        return len(inspect.signature(optimizer).parameters) > 1
-    except (TypeError, ValueError):
+    if isinstance(optimizer, torch.optim.Optimizer):
         return False
+    places, named = arguments(optimizer, "optimizer", parameters=False, config=True)
+    return True in (*places, *named.values())
 
 
 def coupled(loss: Any) -> Any:
@@ -270,7 +282,7 @@ def promises(own: Own, plain: str | None, precision: str, base_precision: str = 
     eject = why_no_script(own, precision, base_precision)
     return {
         "split": f"no: {COUPLED}" if getattr(own.loss, "coupled", False) else "yes",
-        "replay": "yes" if own.file or not own.names else f"no: {', '.join(own.names)} came from no file",
+        "replay": f"no: {', '.join(own.handed)} came from no file" if own.handed else "yes",
         "padding_free": f"no: {plain}" if plain else "yes",
         "eject": f"no: {eject}" if eject else "yes",
     }
@@ -282,16 +294,13 @@ def why_no_script(own: Own, precision: str, base_precision: str = "fp32") -> str
         return f"a plain script holds all weights in fp32, and the run those that LoRA leaves in {base_precision}"
     if not own.names:
         return None
-    content = b"" if own.file is None else read_regular(own.file, follow=True)
-    if own.file is None or hashlib.sha256(content).hexdigest() != own.digest:
-        return f"{', '.join(own.names)} came from no file"
+    if own.file is None or own.handed:
+        return f"{', '.join(own.handed)} came from no file"
     if own.loss is not None and precision == "bf16":
         return "a plain script computes a loss of its own in fp32, and the run computes the model in bf16"
-    if own.optimizer is not None:
-        places, named = arguments(own.optimizer, "optimizer", parameters=False, config=True)
-        if True in (*places, *named.values()):
-            return "a plain script has no config, which optimizer takes"
-    return why_not_plain(content.decode(), own.names)
+    if own.optimizer is not None and takes_config(own.optimizer):
+        return "a plain script has no config, which optimizer takes"
+    return why_not_plain(read_regular(own.file, follow=True).decode(), own.names)
 
 
 def _is_option(name: str, value: Any) -> bool:

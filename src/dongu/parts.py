@@ -23,13 +23,16 @@ from dongu.consistency import (
     are_same,
     check_alone,
     check_engine,
+    check_loss,
     check_model,
     check_optimizer,
     check_own,
     check_schedule,
+    check_state,
     check_updates,
     is_flat,
     modules_and_weights,
+    promises_of,
     sample_of,
 )
 from dongu.data.batches import TrainUpdates
@@ -62,8 +65,7 @@ from dongu.model.optimizer import make_optimizer
 from dongu.model.place import pin_model, resolve_model
 from dongu.model.recipe import begin_head, fit_recipe
 from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
-from dongu.own import Own, called, module_of, promises, take_own
-from dongu.plain_parts import why_not_these, why_rows
+from dongu.own import Own, called, module_of, take_own
 
 
 class Parts:
@@ -118,6 +120,8 @@ class Parts:
         self._modes: list[bool] = []  # that they trained in
         self._know_model()
         self.optimizer: torch.optim.Optimizer = self._make_optimizer()
+        self._usual_optimizer = None if self.given.optimizer else self.optimizer
+        self.keeps_all = False  # whether checkpoints hold frozen weights too, which were not always so
         # A sharded optimizer has no flag that keeps it from stepping: its numbers are waited for.
         self._pending = Pending(torch.device("cpu") if self.is_sharded else self.accelerator.device)
         self._know_optimizer()
@@ -125,6 +129,7 @@ class Parts:
         self._planned: tuple[Any, ...]
         self._make_schedule()
         self.own: dict[str, Any] = {}  # state of the user's own, which checkpoints hold
+        self._asked: tuple[Any, ...] = (None, None)  # loss and model that were found to keep the contract
 
     @property
     def collate(self) -> Any:
@@ -147,14 +152,12 @@ class Parts:
     @property
     def promises(self) -> dict[str, str]:
         """What holds of this run, each `yes` or the reason why not."""
-        why = self.fallback or ("--engine plain" if self.config.engine == "plain" else None)
-        found = promises(self.given, why, self.config.precision, self.config.base_precision)
-        if found["eject"] == "yes":
-            if refused := why_not_these(self.data, self.config, soft=bool(self.loss.shares)):
-                found["eject"] = f"no: {refused[0]}"
-            elif why := why_rows(self.data, self.config):
-                found["eject"] = f"yes, with --rows FOLDER: {why}"
-        return found | ({"shard": self.not_sharded or "yes"} if self.config.shard else {})
+        return promises_of(self)
+
+    @property
+    def has_own_optimizer(self) -> bool:
+        """Whether another optimizer than the run's own updates the weights."""
+        return self.optimizer is not self._usual_optimizer
 
     def _make_model(self, config: RunConfig) -> RunConfig:
         """Model and tokenizer: loaded by their names, or as they were given."""
@@ -262,6 +265,8 @@ class Parts:
         self._pending.clear()  # an interrupted update may have set it
         check_updates(self)
         self._look_at_engine()
+        check_state(self)
+        check_loss(self)
         check_optimizer(self)
         self._look_at_schedule()
 

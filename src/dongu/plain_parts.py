@@ -153,7 +153,8 @@ def _metrics(statements: Sequence[ast.stmt]) -> list[str]:
 
 def _beyond(function: ast.FunctionDef, offered: Mapping[str, set[str] | None]) -> Iterator[str]:
     """What a function uses of its arguments beyond the attributes that are offered; of a split its length is too."""
-    names = [argument.arg for argument in function.args.args]
+    own = function.args.args[len(function.args.args) - len(function.args.defaults) :]  # with defaults
+    names = [argument.arg for argument in function.args.args if argument not in own or argument.arg in offered]
     keys = names if function.name == "order" and {*names} <= offered.keys() else [*offered]  # by name, or by place
     pairs = zip(names, (offered[key] for key in keys), strict=False)
     known = {name: attributes for name, attributes in pairs if attributes is not None}

@@ -87,7 +87,7 @@ class Run:
         self.folder = RunFolder(Path(numbered(path or loop.config.out or f"runs/{loop.data.name}")))
         self.state = RunState()
         self._plan = Plan(loop.total_steps, loop.config.eval_steps or loop.steps_per_epoch, loop.config.save_steps)
-        self._checkpoints = Checkpoints(self.folder.checkpoints, loop.config.keep, self._plan)
+        self._checkpoints = Checkpoints(self.folder.checkpoints, loop.config.keep, self._plan, loop)
         self._main = loop.accelerator.is_main_process
         self._console = console if self._main and console is not None else Console(enabled=False)
         self._allow, self._explain, self._changed, self._data_is_said = allow, explain, changed, data_is_said
@@ -102,6 +102,7 @@ class Run:
         if self.loop.number:
             what = f"the loop has made {self.loop.number:,} updates already"
             raise UsageError(what, where="loop.run", hint="give a new Loop: a run records each of its steps")
+        self.loop._look()  # what does not belong together, or holds, is said before anything is written
         with ExitStack() as held, ExitStack() as at_work:
             held.enter_context(among_processes())
             check_calibration(self.loop)
@@ -112,10 +113,8 @@ class Run:
             progress = self._console.progress(self.loop.total_steps, self.state.step, self.loop.metrics.names)
             self._progress = at_work.enter_context(progress)
             if not self._console.enabled:  # of a search, say, which shows no table of each run
-                training = Waiting(
-                    f"training {self.folder.path.name}", self.loop.total_steps, "steps", at=lambda: self.state.step
-                )
-                at_work.enter_context(training)
+                name, steps = f"training {self.folder.path.name}", self.loop.total_steps
+                at_work.enter_context(Waiting(name, steps, "steps", at=lambda: self.state.step))
             if self._main:
                 self._checkpoints.retire(self.state)  # a kill may have come before it
             self._journal.phase("setup", time.perf_counter() - self._started, self.state.step)

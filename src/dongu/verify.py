@@ -23,7 +23,6 @@ from dongu.judge.abstention import fit_threshold
 from dongu.judge.calibration import Calibration
 from dongu.judge.intervals import constant_answer, verdict
 from dongu.loop import Loop
-from dongu.own import COUPLED
 from dongu.run.checkpoint import OWN, Checkpoint, RunState, own_checkpoints
 from dongu.run.folder import RunFolder, dump_json
 from dongu.run.identity import differences, identity
@@ -229,8 +228,8 @@ def _results(folder: RunFolder, loop: Loop) -> str:
 
 def _accumulation(loop: Loop) -> str:
     """The gradient of the run's first and of its last, short update, whole and in pieces, without dropout."""
-    if loop.loss.is_coupled:
-        raise _Skipped(COUPLED)
+    if (split := loop.promises["split"]) != "yes":
+        raise _Skipped(split.removeprefix("no: "))
     if loop.is_sharded:
         raise _Skipped("it computes in double precision, on one process: start verify without torchrun")
     model = loop.model

@@ -62,10 +62,78 @@ def unmade(loop: Any) -> None:
     loop.optimizer = torch.optim.SGD
 
 
+def weighed(model: Any, batch: Any) -> Tensor:
+    weights: Tensor = batch.columns["weight"]
+    return per_row(model, batch) * weights / weights.mean()
+
+
+def without_gradient(model: Any, batch: Any) -> Tensor:
+    with torch.no_grad():
+        return per_row(model, batch)
+
+
+class Tempered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, model: Any, batch: Any) -> Tensor:
+        return per_row(model, batch) * self.scale
+
+
+class Plain(nn.Module):
+    """A bag of words; `wide` gives it columns beyond the labels, `mixes` a batch norm."""
+
+    def __init__(self, labels: int, wide: int = 0, kind: Any = None, mixes: bool = False) -> None:
+        super().__init__()
+        self.words, self.kind = nn.Embedding(100, 8), kind
+        self.norm = nn.BatchNorm1d(8) if mixes else nn.Identity()
+        self.head = nn.Linear(8, labels + wide)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        mean = (self.words(input_ids) * attention_mask[..., None]).sum(1) / attention_mask.sum(1, keepdim=True)
+        logits = self.head(self.norm(mean))
+        return logits if self.kind is None else self.kind(logits)
+
+
+class Hidden(Plain):
+    """With layers in a list, which PyTorch does not see."""
+
+    def __init__(self, labels: int) -> None:
+        super().__init__(labels)
+        self.more = [nn.Linear(labels, labels)]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        return self.more[0](super().forward(input_ids, attention_mask))
+
+
+def with_a_number(loop: Any) -> None:
+    loop.own["count"] = 3
+
+
+def with_a_function(loop: Any) -> None:
+    loop.loss = per_row
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a loss that is a mean": ({"loss": mean}, r"gives a tensor of shape \(\) for 8 rows"),
     "a loss that is no tensor": ({"loss": lambda model, batch: 1.0}, "gives a <class 'float'> for 8 rows"),
     "a coupled loss that would be split": ({"loss": coupled_mean, "micro_batch_size": 4}, "cannot be split"),
+    "a loss that weighs a row by the others": ({"loss": weighed, "columns": ["weight"]}, "beside other rows"),
+    "a loss without a gradient": ({"loss": without_gradient}, "has no gradient"),
+    "a loss whose parameters nobody trains": (
+        {"loss": Tempered()},
+        r"a parameter of shape \(\) that loop.model does not",
+    ),
+    "a loss that is assigned": ({"setup": with_a_function}, "a function is no loss of a run"),
+    "layers that are no part of the model": ({"model": Hidden}, r"a parameter of shape \(2, 2\)"),
+    "logits for other labels": ({"model": lambda labels: Plain(labels, wide=3)}, r"shape \(8, 5\), not \(8, 2\)"),
+    "an answer without logits": (
+        {"model": lambda labels: Plain(labels, kind=lambda x: (x,))},
+        "a tuple without logits",
+    ),
+    "state that is a number": ({"setup": with_a_number}, "a int has no state_dict"),
+    "an optimizer that asks for the loss": ({"optimizer": lambda named: torch.optim.LBFGS(named.values())}, "closure"),
     "an optimizer without the head": ({"optimizer": half}, "does not have `classifier.weight`"),
     "no optimizer": ({"optimizer": lambda parameters: None}, "gave a NoneType"),
     "a schedule of another optimizer": ({"setup": frozen}, "it drives another optimizer"),
@@ -110,6 +178,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an update of no arguments": ({"update": lambda: None}, "update=: takes other arguments"),
     "a model that is evaluated and is none": ({"eval_model": lambda loop: 3}, "eval_model: gave a int"),
     "an optimizer's class in its place": ({"setup": unmade}, "loop.optimizer: a type is no optimizer"),
+    "a function that mixes the names up": ({"order": lambda rows, seed: np.arange(22)}, "has `seed` where `epoch` is"),
     "a function of too many arguments": ({"lr_scheduler": lambda a, b, c: 1.0}, "takes 3 arguments"),
 }
 
@@ -119,12 +188,53 @@ def test_a_breach_is_an_error_that_names_it(case: str, splits: Any, tiny_model: 
     options, said = REFUSED[case]
 
     def trained() -> None:
-        loop = dongu.Loop(splits, **{"model": tiny_model(), "text_columns": "text", **options})
+        told = {"model": tiny_model(), "tokenizer": tiny_model(), "text_columns": "text"}
+        loop = dongu.Loop(splits, **{**told, **options})
         list(loop)
         loop.evaluate()
 
     with pytest.raises((UsageError, dongu.DonguError), match=said):
         trained()
+
+
+def test_a_loss_with_parameters_that_are_given_to_the_optimizer(splits: Any, tiny_model: Callable[..., str]) -> None:
+    loss = Tempered()
+
+    def setup(loop: Any) -> None:
+        loop.optimizer.add_param_group({"params": [*loss.parameters()], "lr": 0.1})
+        loop.own["loss"] = loss
+
+    list(dongu.Loop(splits, model=tiny_model(), text_columns="text", loss=loss, setup=setup, epochs=1))
+    assert loss.scale.item() != 1
+
+
+def test_what_does_not_hold_is_no_promise(
+    splits: Any, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    """Each `no` was a `yes`, while a run with such parts was another one when it was split, resumed or ejected."""
+    told: Any = {"model": tiny_model(), "tokenizer": tiny_model(), "max_steps": 1}
+    (tmp_path / "mine.py").write_text("def lr_scheduler(step, total_steps):\n    return 1.0\n")
+    both = dongu.Loop(splits, text_columns="text", parts=tmp_path / "mine.py", loss=per_row, **told)
+    assert both.promises["replay"] == "no: loss came from no file"
+
+    assigned = dongu.Loop(data_folder(train=40, validation=0, test=0), **told)
+    assert assigned.promises["replay"] == assigned.promises["eject"] == "yes"
+    assigned.optimizer = torch.optim.SGD(assigned.model.parameters(), lr=0.1)
+    assert assigned.promises["replay"] == assigned.promises["eject"] == "no: loop.optimizer came from no file"
+
+    for mixes in (False, True):
+        told["model"] = lambda labels, mixes=mixes: Plain(labels, mixes=mixes)
+        loop = dongu.Loop(splits, text_columns="text", **told)
+        assert loop.promises["split"] == ("no: `norm` takes means over the rows of a forward pass" if mixes else "yes")
+
+    def watched(loop: Any) -> None:
+        loop.model.bert.encoder.register_forward_hook(lambda *_: None)
+
+    told |= {"model": tiny_model(), "out": str(tmp_path / "run")}
+    with pytest.warns(UserWarning, match="the plain engine computes from here on"):
+        dongu.train(splits, text_columns="text", setup=watched, quiet=True, **told)
+    written = json.loads((tmp_path / "run" / "run.json").read_text())["promises"]
+    assert written["padding_free"].startswith("no: somebody watches")
 
 
 @pytest.mark.parametrize(
@@ -134,6 +244,8 @@ def test_a_breach_is_an_error_that_names_it(case: str, splits: Any, tiny_model: 
         lambda seed, epoch: np.roll(np.arange(22), epoch + seed - 42),
         lambda split, epoch, seed: np.roll(np.arange(len(split)), epoch),
         lambda rows, number: np.roll(np.arange(len(rows)), number),
+        lambda epoch, by=1: np.roll(np.arange(22), by * epoch),
+        lambda rows, number, by=1: np.roll(np.arange(len(rows)), by * number),
     ],
 )
 def test_an_order_names_what_it_wants(order: Any, splits: Any, tiny_model: Callable[..., str]) -> None:
@@ -198,9 +310,9 @@ def test_columns_come_in_the_order_of_the_rows(splits: Any, tiny_model: Callable
     seen: list[tuple[int, float, float]] = []
 
     def noted(model: Any, batch: Any) -> Tensor:
-        seen.extend(
-            zip(batch.rows.tolist(), batch.columns["age"].tolist(), batch.columns["weight"].tolist(), strict=True)
-        )
+        columns = (batch.columns[name].tolist() for name in ("age", "weight"))
+        if model.training:  # before the first update it is asked about a few rows in eval mode
+            seen.extend(zip(batch.rows.tolist(), *columns, strict=True))
         return per_row(model, batch)
 
     list(dongu.Loop(splits, model=tiny_model(), text_columns="text", columns=["age", "weight"], loss=noted, epochs=1))

@@ -124,16 +124,17 @@ class TrainUpdates(Dataset[MicroBatches]):
         epoch = index // self.steps_per_epoch
         position = sum(len(share) for share in shares[: self.process])
         micro_batches = [
-            self._micro_batch(own[start : start + self.micro_batch_size], epoch, position + start)
+            self.micro_batch(own[start : start + self.micro_batch_size], epoch, position + start)
             for start in range(0, len(own), self.micro_batch_size)
         ]
         # Every process takes part in every update: DDP waits for all, and FSDP at each pass.
         passes = math.ceil(len(shares[0]) / self.micro_batch_size) if self.as_many_passes else 1
         while len(micro_batches) < passes:
-            micro_batches.append(self._micro_batch(rows[:1], epoch, position, examples=0))
+            micro_batches.append(self.micro_batch(rows[:1], epoch, position, examples=0))
         return MicroBatches(micro_batches, rows, weight)
 
-    def _micro_batch(self, rows: np.ndarray, epoch: int, position: int, examples: int | None = None) -> MicroBatch:
+    def micro_batch(self, rows: np.ndarray, epoch: int, position: int, examples: int | None = None) -> MicroBatch:
+        """These rows as a forward pass takes them; the arguments are those of a `MicroBatch`."""
         pieces = self.split.drawn(rows, self.seed, epoch)
         return replace(make_micro_batch(self.split.pieces, self.collate, pieces, position, examples), rows=rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,8 +107,16 @@ class OwnLoss(Loss):
 
 
 def logits_of(answer: Any) -> Tensor:
-    """The logits in what a model's forward gives: itself, where it is a tensor."""
-    return answer if isinstance(answer, Tensor) else answer.logits
+    """The logits in what a model's forward gives: itself, where it is a tensor.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = answer.get("logits") if isinstance(answer, Mapping) else getattr(answer, "logits", answer)
+    if isinstance(found, Tensor):
+        return found
+    hint = "its forward gives the logits, or something with .logits"
+    raise UsageError(f"answers with a {type(answer).__name__} without logits", where="model", hint=hint)
 
 
 def row_losses(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
