@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import operator
+import warnings
 from typing import Any
 
 import numpy as np
@@ -268,6 +269,31 @@ def check_rows(loop: Any, update: MicroBatches) -> None:
             where=f"workers={loop.config.workers}",
             hint="what an order depends on does not reach data workers: assign the order anew, or give workers=0",
         )
+
+
+def check_rates(loop: Any) -> None:
+    """
+    Raises:
+        UsageError: somebody else than the loop has stepped the run's own schedule.
+    """
+    schedule, groups = loop.lr_scheduler, loop.optimizer.param_groups
+    if schedule is loop._own_scheduler and schedule.last_epoch != loop.number:
+        hint = "leave lr_scheduler.step() out: the loop does so after each update"
+        raise UsageError(f"was stepped {schedule.last_epoch:,} times", where=f"update {loop.number + 1:,}", hint=hint)
+    if [float(group["lr"]) for group in groups] != [float(rate) for rate in schedule.get_last_lr()]:
+        what = "the learning rate that was set is that of one update: then loop.lr_scheduler sets it anew"
+        warnings.warn(f"{what}; assign another schedule, or set it in each update", stacklevel=4)
+
+
+def check_recorded(made: int, recorded: int) -> None:
+    """
+    Raises:
+        UsageError: a loop has made updates that its run did not see.
+    """
+    if made != recorded:
+        what = f"the loop has made {made:,} updates, and the run has recorded {recorded:,}"
+        hint = "iterate over the run: `for step in run`; statements of your own within an update are the part `update`"
+        raise UsageError(what, where="loop.run", hint=hint)
 
 
 def is_flat(loop: Any) -> bool:

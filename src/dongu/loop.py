@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from dongu.config import NUMBERS
-from dongu.consistency import assignable, check_optimizer, check_rows, marks_of
+from dongu.consistency import assignable, check_optimizer, check_rates, check_rows, marks_of
 from dongu.data.batches import EvalBatches, dropout_seed
 from dongu.data.collate import Batch, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
@@ -94,6 +94,7 @@ class Loop(Parts):
             marks, first = marks_of(self), self.number
             for made, batches in enumerate(self.train_dataloader, 1):
                 check_rows(self, batches)
+                check_rates(self)
                 self._keep_modes()
                 self.optimizer.zero_grad()  # of what an interrupted update, or you, have left
                 update = Update(self, batches)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dongu.best import check_calibration, judge, save_best
+from dongu.consistency import check_recorded
 from dongu.doctor.checkup import refuse_findings
 from dongu.doctor.overview import describe_data
 from dongu.doctor.words import before_a_run
@@ -106,7 +107,8 @@ class Run:
         with ExitStack() as held, ExitStack() as at_work:
             held.enter_context(among_processes())
             check_calibration(self.loop)
-            self._steps: Any = self._begin(held) if self._is_new() else self._go_on(held)
+            is_new = self._begins or not (self.folder.path / "run.json").exists()
+            self._steps: Any = self._begin(held) if is_new else self._go_on(held)
             self._signals = at_work.enter_context(StopSignals())
             journal = Journal(self.folder, enabled=self._main, step=self.state.step, mark=self.state.log)
             self._journal = at_work.enter_context(journal)
@@ -123,9 +125,6 @@ class Run:
             wait_for_first()  # it has rehearsed an update, started trackers, and said so
             self._held, self._at_work = held.pop_all(), at_work.pop_all()  # from here on `__exit__` lets go of them
         return self
-
-    def _is_new(self) -> bool:
-        return self._begins or not (self.folder.path / "run.json").exists()
 
     def _begin(self, held: ExitStack) -> Any:
         """An empty folder, and what is said before the first step."""
@@ -229,6 +228,7 @@ class Run:
             return
         try:
             for step in self._steps:
+                check_recorded(step.number - 1, self.state.step)
                 self._recorder.add(step)
                 self.state.step = step.number
                 self._note_memory()
@@ -331,6 +331,7 @@ class Run:
                 raise self._stopped() from None
             if error is not None:
                 raise error  # what is left here shall see it: it may be that another process has ended
+            check_recorded(self.loop.number, self.state.step)
             if self._is_under_way:
                 self._finish()
         if self._is_under_way:

@@ -371,7 +371,8 @@ def test_the_rate_is_what_was_used(make: Make) -> None:
     def change(loop: dongu.Loop) -> None:
         loop.optimizer.param_groups[0]["lr"] = 1e-4
 
-    rates = [step.learning_rate for step in in_the_middle(change, make(), 2)]
+    with pytest.warns(UserWarning, match="is that of one update"):
+        rates = [step.learning_rate for step in in_the_middle(change, make(), 2)]
     assert rates == pytest.approx([0.01, 0.01 * 5 / 6, 1e-4, 0.005, 0.01 * 2 / 6, 0.01 / 6])
 
 

@@ -107,6 +107,11 @@ class Hidden(Plain):
         return self.more[0](super().forward(input_ids, attention_mask))
 
 
+def stepping_twice(loop: Any, update: Any) -> None:
+    update.backward().step()
+    loop.lr_scheduler.step()
+
+
 def with_a_number(loop: Any) -> None:
     loop.own["count"] = 3
 
@@ -132,6 +137,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"model": lambda labels: Plain(labels, kind=lambda x: (x,))},
         "a tuple without logits",
     ),
+    "a schedule that is stepped twice": ({"update": stepping_twice}, "was stepped 2 times"),
     "state that is a number": ({"setup": with_a_number}, "a int has no state_dict"),
     "an optimizer that asks for the loss": ({"optimizer": lambda named: torch.optim.LBFGS(named.values())}, "closure"),
     "an optimizer without the head": ({"optimizer": half}, "does not have `classifier.weight`"),
@@ -369,6 +375,18 @@ def test_several_validation_splits(splits: Any, tiny_model: Callable[..., str], 
     assert recorded[-1]["step"] == run.state.step
     assert sum(line["event"] == "evaluation" for line in lines) == 2, "validation was evaluated where it was due"
     assert "validation:hard" in run.result.results
+
+
+def test_updates_that_a_run_does_not_see_are_an_error(
+    splits: Any, tiny_model: Callable[..., str], tmp_path: Path
+) -> None:
+    """The loop in the block of a run ended without a result, and said nothing."""
+    loop = dongu.Loop(splits, model=tiny_model(), text_columns="text", max_steps=3)
+    with pytest.raises(UsageError, match="has made 3 updates, and the run has recorded 0"), loop.run(tmp_path / "run"):
+        list(loop)
+    loop = dongu.Loop(splits, model=tiny_model(), text_columns="text", max_steps=3)
+    with pytest.raises(UsageError, match="for step in run"), loop.run(tmp_path / "other") as run:
+        [next(iter(loop)) for _ in run]
 
 
 def test_a_run_begins_with_its_loop(splits: Any, tiny_model: Callable[..., str], tmp_path: Path) -> None:
