@@ -31,9 +31,10 @@ FAMILIES = ("bert", "roberta", "distilbert", "electra", "albert", "deberta-v2", 
 # `make test-exhaustive`: every kill, signal and fault of docs/reliability.md; without it a third to a sixth of them.
 EXHAUSTIVE = os.environ.get("DONGU_EXHAUSTIVE") == "1"
 DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "qwen2", "qwen3")  # their tokenizer has no padding token
-# Folders of tests in which what a model computes is not in question: one layer, in three quarters of a run's time,
-# proves as much as two, of which the one that is not the last goes another way.
-OF_OTHERS = ("data", "doctor", "faults", "judge", "page")
+# Folders and modules in which what a model computes is in question: the layer that is not the last goes another way.
+# Elsewhere one layer, in three quarters of a run's time, proves as much as two.
+OF_MODELS = "eject engine export loop model test_accumulation test_checkpoint_memory test_effort test_golden"
+OF_MODELS += " test_observers test_parity test_processes test_resume test_same_command test_train"
 END = "<|endoftext|>"  # closes a text for a decoder, and so pads
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -121,7 +122,7 @@ def quick_runs() -> Iterator[None]:
 
     So a run says the same on every processor. For all of the session: runs that a module shares are quick too.
     """
-    import dongu.training  # noqa: F401 - what is imported by now is frozen below
+    import dongu.training  # noqa: F401 - what is imported by now is passed over by `little_to_collect`
     from dongu.run.need import Need
 
     with pytest.MonkeyPatch.context() as patch:
@@ -134,10 +135,28 @@ def quick_runs() -> Iterator[None]:
         patch.setattr("dongu.run.effort.PROBE_SECONDS", 0.0)
         patch.setattr("dongu.run.effort.PROBE_SIZES", {"cpu": 64})
         patch.setattr("dongu.run.effort.forward_flops", lambda model, inputs: 1)
-        gc.collect()
-        gc.freeze()  # a sweep collects after each run, and would look at PyTorch and all tests each time
         yield
         gc.unfreeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Nothing of what is loaded meanwhile is garbage, which the collector would see again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect(quick_runs: None) -> None:
+    """A loop has the garbage collected before it loads its model: not through all tests and libraries each time.
+
+    For each module anew, since what it is the first to import stays as well.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +192,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, floa
 @pytest.fixture(scope="module")
 def tiny_model(request: pytest.FixtureRequest, tiny_models: Callable[[str, float, int], str]) -> Callable[..., str]:
     """`tiny_model(family, dropout=0.0)`: the folder of a random model of few layers with a word-level tokenizer."""
-    layers = 1 if request.path.parent.name in OF_OTHERS else 2
+    layers = 2 if {request.path.parent.name, request.path.stem} & {*OF_MODELS.split()} else 1
     return lambda family="bert", dropout=0.0: tiny_models(family, dropout, layers)
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 import urllib.request
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,12 +32,15 @@ from browser import CHROMIUM, browsing
 from dongu.cli.main import run as command
 from dongu.errors import UsageError
 from dongu.model.safety import GRAPH
+from dongu.run.signals import end_at_once
 from dongu.serve.app import make_app
 from dongu.serve.batcher import Batcher, QueueFullError
 from dongu.serve.forms import Limits
 from dongu.serve.guard import HEADERS
 from dongu.serve.server import is_local, open_socket, read_keys
 from dongu.use.classifier import Classifier
+from drivers import HANGS
+from forked import fork
 from serve_load import hostile_request
 
 TEXTS = ["word0 film", "word1 not a film at all", "word0"]
@@ -389,32 +394,58 @@ def said_by(process: subprocess.Popen[str]) -> tuple[str, str]:
     return out, "".join(line for line in said.splitlines(keepends=True) if not line.startswith("loading PyTorch"))
 
 
+def served_here(run: Path, output: Path, *arguments: str) -> tuple[int, str]:
+    """The id and the address of such a process that is a fork of this one, which has imported all of it already."""
+
+    def serve() -> int:
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, "utf-8", closefd=False) for number in (1, 2))
+        warnings.simplefilter("ignore")  # which are errors in a test
+        end_at_once()  # as `python -m dongu` begins
+        return command(["serve", str(run), "--port", "0", "--device", "cpu", "--threads", "1", *arguments])
+
+    with output.open("wb") as file:
+        process = fork(serve, file.fileno())
+    until(lambda: output.read_text().endswith("\n"))
+    said = output.read_text().splitlines()[-1]
+    assert said.startswith(f"{run} at http://127.0.0.1:"), said
+    return process, said.split()[-1]
+
+
 @pytest.mark.crash
-def test_a_signal_ends_it_when_all_is_answered(runs: Callable[..., Path]) -> None:
+def test_a_signal_ends_it_when_all_is_answered(runs: Callable[..., Path], tmp_path: Path) -> None:
     def ask(address: str) -> tuple[int, int]:
         body = json.dumps({"texts": TEXTS * 80}).encode()
         request = urllib.request.Request(f"{address}/predict", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, len(json.load(answer)["predictions"])
 
-    with served(runs(), "--queue", "100000") as (process, address), ThreadPoolExecutor(8) as pool:
-        assert ask(address) == (200, 240)
-        asked = [pool.submit(ask, address) for _ in range(8)]
-        until(lambda: b"dongu_pending_texts 0" not in urllib.request.urlopen(f"{address}/metrics").read())
-        until(
-            lambda: (
-                b'path="/predict",status="200"} 1\n' in urllib.request.urlopen(f"{address}/metrics").read()
-                or any(each.done() for each in asked)
-            )
-        )
-        process.send_signal(signal.SIGTERM)
-        out, said = said_by(process)
-        taken = [each for each in asked if each.exception() is None]
-        assert (process.returncode, out, said) == (0, "", "")
-        assert taken
-        assert {each.result() for each in taken} == {(200, 240)}
-        for each in asked:  # those that came when nobody listened any more were never taken
-            assert each in taken or "refused" in str(each.exception()) or "reset" in str(each.exception())
+    def metrics() -> bytes:
+        with urllib.request.urlopen(f"{address}/metrics") as answer:
+            content: bytes = answer.read()
+        return content
+
+    output = tmp_path / "output"
+    process, address = served_here(runs(), output, "--queue", "100000")
+    said = output.read_text()
+    ended = os.pidfd_open(process)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert ask(address) == (200, 240)
+            asked = [pool.submit(ask, address) for _ in range(8)]
+            until(lambda: b"dongu_pending_texts 0" not in metrics())
+            until(lambda: b'path="/predict",status="200"} 1\n' in metrics() or any(each.done() for each in asked))
+            os.kill(process, signal.SIGTERM)
+            assert select.select([ended], [], [], HANGS)[0]
+            taken = [each for each in asked if each.exception() is None]
+    finally:
+        signal.pidfd_send_signal(ended, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        os.close(ended)
+    assert (code, output.read_text()) == (0, said), "it ends as it should, and has nothing to say"
+    assert taken
+    assert {each.result() for each in taken} == {(200, 240)}
+    for each in asked:  # those that came when nobody listened any more were never taken
+        assert each in taken or "refused" in str(each.exception()) or "reset" in str(each.exception())
 
 
 @pytest.mark.exhaustive
