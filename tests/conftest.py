@@ -31,10 +31,10 @@ FAMILIES = ("bert", "roberta", "distilbert", "electra", "albert", "deberta-v2", 
 # `make test-exhaustive`: every kill, signal and fault of docs/reliability.md; without it a third to a sixth of them.
 EXHAUSTIVE = os.environ.get("DONGU_EXHAUSTIVE") == "1"
 DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "qwen2", "qwen3")  # their tokenizer has no padding token
-# Folders and modules in which what a model computes is in question: the layer that is not the last goes another way.
-# Elsewhere one layer, in three quarters of a run's time, proves as much as two.
-OF_MODELS = "eject engine export loop model test_accumulation test_checkpoint_memory test_effort test_golden"
-OF_MODELS += " test_observers test_parity test_processes test_resume test_same_command test_train"
+# Folders and modules in which what a model computes is not in question: one layer, in three quarters of a run's time,
+# proves as much as two, of which the one that is not the last goes another way.
+OF_OTHERS = "data doctor faults judge page test_asked test_json test_naming test_ordinal test_said test_screen"
+OF_OTHERS += " test_tune test_verify"
 END = "<|endoftext|>"  # closes a text for a decoder, and so pads
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -192,7 +192,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, floa
 @pytest.fixture(scope="module")
 def tiny_model(request: pytest.FixtureRequest, tiny_models: Callable[[str, float, int], str]) -> Callable[..., str]:
     """`tiny_model(family, dropout=0.0)`: the folder of a random model of few layers with a word-level tokenizer."""
-    layers = 2 if {request.path.parent.name, request.path.stem} & {*OF_MODELS.split()} else 1
+    layers = 1 if {request.path.parent.name, request.path.stem} & {*OF_OTHERS.split()} else 2
     return lambda family="bert", dropout=0.0: tiny_models(family, dropout, layers)
 
 
