@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import dongu
-from conftest import cut_off_in_step
+from conftest import EXHAUSTIVE, cut_off_in_step
 from dongu.cli.main import run as run_command
 from dongu.config import READING, RunConfig
 from dongu.errors import CheckpointError, UsageError
@@ -120,9 +120,9 @@ def test_every_option_is_harmless_or_looked_at() -> None:
 def test_an_option_that_changes_the_result_is_refused_by_name(
     stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of one run, which each of them leaves as it is."""
+    """Of one run, which each of them leaves as it is; a third of them unless all are asked for."""
     before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
-    for name, value in CHANGES.items():
+    for name, value in [*CHANGES.items()][:: 1 if EXHAUSTIVE else 3]:
         flag = "--" + name.replace("_", "-")
         assert run_command(["resume", str(stopped), flag, *value.split()]) == 2, flag
         error = capsys.readouterr().err
