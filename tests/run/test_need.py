@@ -74,7 +74,8 @@ def measured_peak(loop: Any) -> int:
         loop.optimizer.state.clear()
         gc.collect()
     nodes: list[Any] = list(profiled.profiler.kineto_results.experimental_event_tree())
-    events, updates = [], []
+    events: list[tuple[int, int, int]] = []
+    updates: list[tuple[int, int]] = []
     while nodes:
         node = nodes.pop()
         nodes += node.children
