@@ -41,7 +41,7 @@ metrics = {"one": lambda evaluation: 1.0}
 
 
 def same_bytes(one: Path, other: Path, *more: Path) -> bool:
-    return all((one / name).read_bytes() == (other / name).read_bytes() for name in (*FILES, *more))
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in (*FILES, *map(str, more)))
 
 
 def test_it_starts_goes_on_and_ends(
