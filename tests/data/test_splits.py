@@ -136,6 +136,17 @@ def test_the_newest_rows_are_test_then_validation(write: Callable[[int], Any]) -
     assert max(dates[1]) < min(dates[2])
 
 
+@pytest.mark.parametrize("time", ["", " 13:05", "T13:05:30+01:00"])
+def test_dates_with_dots_have_the_day_first(time: str) -> None:
+    days = [(i % 28 + 1, i % 12 + 1, 2024 + i % 3) for i in range(100)]
+    plain, dotted = (
+        [{"text": f"text {i}", "label": i % 2, "date": form.format(*day) + time} for i, day in enumerate(days)]
+        for form in ("{2}-{1:02}-{0:02}", "{0:02}.{1:02}.{2}")
+    )
+    told: dict[str, Any] = {"validation": 0.2, "test": 0.2, "time_column": "date"}
+    assert [*map(list, ids(read(dotted, **told)).values())] == [*map(list, ids(read(plain, **told)).values())]
+
+
 def test_rows_of_one_time_stay_together() -> None:
     times = np.array([1.0, 1, 1, 1, 1, 1, 2, 2, 2, 3])
     assert newest(times, 0.1, where="").sum() == 1
@@ -145,7 +156,13 @@ def test_rows_of_one_time_stay_together() -> None:
         newest(np.zeros(5), 0.2, where="here")
 
 
-@pytest.mark.parametrize("bad", ["03/04/2026", "2026-03-04T10:00Z", "7", None, "nan"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *("03/04/2026", "2026-03-04T10:00Z", "7", None, "nan"),
+        *("04.03.26", "4.3.2026", "03.14.2026", "04.03.20261", "04.03.2026T10:00Z", "2026.03.04"),
+    ],
+)
 def test_a_time_that_cannot_be_ordered_is_refused_with_its_row(bad: Any) -> None:
     rows = [{"text": f"text {i}", "label": i % 2, "date": "2026-03-04"} for i in range(20)]
     rows[7]["date"] = bad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dongu.data.examples import Examples
 
 CUT_SPLITS = ("train", "validation", "test")
+_DOTTED = re.compile(r"^([0-9]{2})\.([0-9]{2})\.([0-9]{4})(?![0-9])")
 GROUP_COLUMNS = {  # that a split by rows may part, in lower case
     "user", "user_id", "userid", "author", "author_id", "customer", "customer_id", "patient", "patient_id", "speaker",
     "speaker_id", "subject_id", "session_id", "conversation_id", "thread_id", "document_id", "doc_id", "group",
@@ -168,15 +170,24 @@ def _times(table: Table, column: str) -> np.ndarray:
     return found
 
 
+def _date_of(text: str) -> datetime:
+    """A date as ISO 8601 has it, or with dots, where the day stands first; with a time behind it or without.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return datetime.fromisoformat(re.sub(_DOTTED, r"\3-\2-\1", text.strip()))
+
+
 def _seconds(text: str) -> float:
-    time = datetime.fromisoformat(text.strip())
+    time = _date_of(text)
     return time.replace(tzinfo=time.tzinfo or UTC).timestamp()
 
 
 def _zone_of(cell: Any) -> bool:
     """Whether a date says its time zone."""
     try:
-        return datetime.fromisoformat(str(cell).strip()).tzinfo is not None
+        return _date_of(str(cell)).tzinfo is not None
     except ValueError:
         return False
 
@@ -193,7 +204,7 @@ def _no_time(table: Table, column: str, row: int) -> DataError:
     cell = table.columns[column_of_name(table, column)][row]
     said = f"`{shortened(str(cell))}`" if isinstance(cell, str) else kind_of(cell)
     what = f"`{column}` is {said}: it cannot be ordered with the other rows"
-    hint = "write numbers, or dates as 2026-11-28 or 2026-11-28T23:10 (all with a time zone or none)"
+    hint = "write numbers, or dates as 2026-11-28, 28.11.2026 or 2026-11-28T23:10 (all with a time zone or none)"
     return DataError(what, where=table.where(row), hint=hint)
 
 
