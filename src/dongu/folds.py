@@ -20,8 +20,9 @@ from dongu.judge.metrics import NAMED, MetricSet
 from dongu.judge.words import table
 from dongu.own import take_own
 from dongu.run.console import Console
-from dongu.run.folder import FOLDS, RunFolder
+from dongu.run.folder import RunFolder
 from dongu.run.predictions import label_of, read_answers
+from dongu.run.several import FOLDS
 from dongu.sweep import spread_of, train_runs
 from dongu.text import counted
 from dongu.use.answer_file import write_answers

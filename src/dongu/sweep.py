@@ -18,10 +18,10 @@ from dongu.own import take_own
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder, dump_json
 from dongu.run.identity import HARMLESS
+from dongu.run.several import SEEDS
 from dongu.soup import FOLDER, check_soup, make_soup
 from dongu.training import resume, train
 
-SUMMARY = "seeds.json"
 GIVEN_ONCE = {"data", "out", "strict"}  # that a run that goes on has already
 
 
@@ -52,12 +52,12 @@ def train_seeds(
     runs = {f"seed-{seed}": make_config({**options, "seed": seed}) for seed in range(first.seed, first.seed + count)}
     if soup:
         check_soup(source, [*runs.values()])
-    out, summary = train_runs(source, "seed", runs, options, console, parts=parts, summary=SUMMARY, summarize=summarize)
+    out, summary = train_runs(source, "seed", runs, options, console, parts=parts, summary=SEEDS, summarize=summarize)
     if soup:
         folders = {name: RunFolder(out / name) for name in runs}
-        written = RunFolder(out).read_json(SUMMARY)
+        written = RunFolder(out).read_json(SEEDS)
         summary = {**written, "soup": make_soup(out, folders, source, summary["metric"])}
-        write_file(out / SUMMARY, (dump_json(summary, indent=2) + "\n").encode(), within=out)
+        write_file(out / SEEDS, (dump_json(summary, indent=2) + "\n").encode(), within=out)
     return out, summary
 
 

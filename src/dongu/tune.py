@@ -27,13 +27,14 @@ from dongu.page.tuned import write_page
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder, dump_json
 from dongu.run.identity import HARMLESS
+from dongu.run.several import SEARCH
 from dongu.running import Run
 from dongu.space import Dimension, read_space
 from dongu.sweep import train_seeds
 from dongu.text import counted, decimals
 from dongu.waiting import Waiting
 
-STUDY, SEARCH, PAGE = "study.db", "tune.json", "tune.html"
+STUDY, PAGE = "study.db", "tune.html"
 WAIT_SECONDS = 60  # for another process that writes to the study
 FREE_TRIALS = 5  # drawn at random before what is known counts, and before a trial is pruned
 

@@ -366,7 +366,8 @@ def test_seeds_are_told_to_name_one(
     (parent / "seeds.json").write_text("{}", encoding="utf-8")
     said = refused(capsys, runs["low"], parent)
     assert "holds a run a seed" in said
-    assert f"give one of them: {parent}/seed-42" in said
+    assert f"give one of them: {parent}/seed-42; " in said
+    assert "two such folders compare" in said
 
 
 def test_data_that_are_gone_or_others_cost_the_texts_alone(

@@ -193,6 +193,41 @@ LINES: list[tuple[list[str], list[str]]] = [
 ]
 
 
+FOLDERS: dict[str, tuple[list[str], list[str]]] = {  # what lies in a folder, and what is said of it
+    "seeds": (
+        ["seeds.json", "seed-9/run.json", "seed-10/run.json"],
+        ["holds a run a seed, and is none itself", "give one of them: FOLDER/seed-10, FOLDER/seed-9; `dongu runs"],
+    ),
+    "folds": (
+        ["folds.json", *(f"fold-{k}/run.json" for k in range(1, 6))],
+        ["holds a run a fold", "FOLDER/fold-1, FOLDER/fold-2, FOLDER/fold-3 and 2 more; `dongu runs FOLDER`"],
+    ),
+    "a search": (
+        ["tune.json", "trial-0000/run.json", "default/seed-43/run.json", "winner/seed-43/run.json"],
+        ["holds the runs of a search", "give one of them: FOLDER/winner/seed-43, FOLDER/def", "its page is tune.html"],
+    ),
+    "runs": (["a/run.json", "b/seed-1/run.json"], ["holds several runs", "FOLDER/a, FOLDER/b/seed-1; `dongu runs"]),
+    "nothing": ([], ["is not a run: it has no run.json", "give the folder that `dongu train` wrote"]),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_folder_that_is_no_run_is_told_by_what_it_holds(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, said = FOLDERS[kind]
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("{}", encoding="utf-8")
+    commands = ["report", "resume", "verify", "eject"] + ([] if kind == "folds" else ["evaluate", "export"])
+    for command in (*([name, str(tmp_path)] for name in commands), ["compare", str(tmp_path), "other"]):
+        assert run_command(command) == 2
+        told = capsys.readouterr().err
+        assert [part for part in said if part.replace("FOLDER", str(tmp_path)) not in told] == [], told
+    assert run_command(["report", str(tmp_path / "none")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("arguments", "said"), LINES, ids=lambda value: " ".join(value)[:60] if value else "nothing")
 def test_a_bad_command_line(
     tmp_path: Path,

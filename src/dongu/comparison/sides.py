@@ -14,8 +14,9 @@ from dongu.config import NUMBERS, RunConfig
 from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.metrics import NAMED
-from dongu.run.folder import SEEDS, RunFolder
+from dongu.run.folder import RunFolder
 from dongu.run.predictions import RESTORE, read_answers
+from dongu.run.several import SEEDS
 
 PLACES = ("data", "out")  # options that say where things lie, and nothing of what they are
 COMPARED_SPLITS = ("test", "validation")  # the first that all runs have metrics of is compared
@@ -91,10 +92,6 @@ def read_run(path: Path) -> Side:
         InputError: the folder is no run, the run has not ended, or its results are damaged.
     """
     folder = RunFolder(path)
-    if holds_seeds(path):
-        inside = sorted(str(run.parent) for run in path.glob("seed-*/results.json"))
-        hint = f"give one of them: {', '.join(inside) or 'none'}; or compare it with another folder of --seeds"
-        raise UsageError("holds a run a seed", where=str(path), hint=hint)
     record = folder.read_record()
     if not folder.is_finished:
         raise UsageError("the run has not ended", where=str(path), hint=f"go on with it: dongu resume {path}")

@@ -25,6 +25,7 @@ from dongu.judge.paired import paired_differences
 from dongu.model.graph import HINT, OnnxModel
 from dongu.model.safety import GRAPH, GRAPH_INT8, VOCABULARY_LIMIT
 from dongu.use.classifier import Classifier, load
+from dongu.use.saved import folds_in
 from dongu.waiting import Waiting
 
 COMPARED_ROWS = 1000  # of validation at most: a minute or two for a base model
@@ -58,7 +59,8 @@ def export(
     refuse_if_taken(target)
     classifier = load(model, device="cpu", engine="plain", precision="fp32", **columns)
     if classifier.saved.others:
-        raise UsageError("a graph is of one model, and these are several", where=str(model), hint="name one of them")
+        hint = f"name one of them: {', '.join(map(str, folds_in(Path(model))))}"
+        raise UsageError("a graph is of one model, and these are several", where=str(model), hint=hint)
     if (long := classifier.config.long) in ("head+tail", "windows"):
         hint = "its model card says in Python how a row is read: RUN/model/README.md"
         raise UsageError(f"a graph reads a row at once, and the run has --long {long}", where=str(model), hint=hint)

@@ -28,18 +28,17 @@ from dongu.files import (
 )
 from dongu.hub import join_commits, split_commit
 from dongu.run.manifest import MANIFEST, check_file, entry_of, entry_of_file, manifest_bytes, read_manifest
+from dongu.run.several import told_of_several
 
 if TYPE_CHECKING:  # a folder is looked at before torch is loaded
     from dongu.loop import Loop
 
 LOCK = ".lock"
-SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.json
 RESOLVED = {"text_columns", "label_column", "task"}  # options that have a value in every run.json
 PARTS_COPY = "parts.py"  # what the run's own parts were read from; a copy, which is never run by itself
 FINDINGS = "findings.json"  # what the data doctor said; the last file before run.json, with which a run begins
 DROPPED = "dropped.jsonl"  # the rows that --bad-rows left out; written before run.json too
 TRACKING, TENSORBOARD = "tracking.json", "tensorboard"  # what trackers call the run; TensorBoard's files
-FOLDS = "folds.json"  # what the runs of a cross-validation came to, in the folder that holds them
 CALIBRATION = "calibration.json"  # in the model's folder: a calibrated model comes with it or not at all
 
 
@@ -343,14 +342,8 @@ class RunFolder:
         try:
             content = json.loads(read_regular(path).decode())
         except (FileNotFoundError, NotADirectoryError):
-            found = (run for option in ("seed", "fold") for run in self.path.glob(f"{option}-*/run.json"))
-            if runs := sorted(str(run.parent) for run in found):
-                what, hint = (
-                    "holds several runs, and is none itself",
-                    f"give one of them: {', '.join(runs)}",
-                )
-            else:
-                what, hint = f"is not a run: it has no {name}", "give the folder that `dongu train` wrote"
+            there = "give the folder that `dongu train` wrote" if self.path.exists() else "there is no such folder"
+            what, hint = told_of_several(self.path) or (f"is not a run: it has no {name}", there)
             raise InputError(what, where=str(self.path), hint=hint) from None
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error

@@ -19,7 +19,8 @@ from dongu.errors import DataError, InputError, ModelError, UsageError, install_
 from dongu.judge.metrics import NAMED, MetricSet
 from dongu.model.place import PACKAGED, find_model, pin_model
 from dongu.model.safety import GRAPH, check_folder, read_object
-from dongu.run.folder import FOLDS, RunFolder
+from dongu.run.folder import RunFolder
+from dongu.run.several import FOLDS
 from dongu.text import is_blank
 
 EXAMPLES = ('["a text", "another"]', '[("a text", "what it is compared with")]')  # of what can be asked

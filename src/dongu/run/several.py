@@ -1,0 +1,27 @@
+"""Folders of several runs, for whoever gives one where a run is wanted: what each is, and what to give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.json
+FOLDS = "folds.json"  # what the runs of a cross-validation came to, in the folder that holds them
+SEARCH = "tune.json"  # the same of a search
+SHOWN = 3  # runs
+FITTING = {
+    SEEDS: ("holds a run a seed", "; the command that began them goes on with them, and two such folders compare"),
+    FOLDS: ("holds a run a fold", "; predict, evaluate and serve take the folder as one model"),
+    SEARCH: ("holds the runs of a search", "; its page is tune.html, and the command that began it goes on with it"),
+}
+
+
+def told_of_several(folder: Path) -> tuple[str, str] | None:
+    """What a folder with runs in it is, and what to give in its place; None where there is none in it."""
+    runs = [run.parent for pattern in ("*/run.json", "*/*/run.json") for run in folder.glob(pattern)]
+    found = [str(run) for run in sorted(runs, key=lambda run: ("winner" not in run.parts, run))]  # of a search
+    if not found:
+        return None
+    what, more = next((FITTING[name] for name in FITTING if (folder / name).is_file()), ("holds several runs", ""))
+    rest = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    hint = f"give one of them: {', '.join(found[:SHOWN])}{rest}; `dongu runs {folder}` lists them, the best first"
+    return f"{what}, and is none itself", hint + more
