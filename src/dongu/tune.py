@@ -261,14 +261,15 @@ class _Search:
         loop = Loop(data, parts=self.parts, **given)
         self.metric = loop.metrics.main
         sign = self.sign = -1 if self.metric in LOWER_IS_BETTER else 1
+        told = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values  # before it was cut off
         with Run(loop, folder.path) as run:
             for _ in run:
                 if not run.due:
                     continue
                 value = sign * run.evaluate()[self.metric]
-                # A resumed trial has told of some already; Optuna keeps the first of two.
-                step = run.state.step // max(1, loop.config.eval_steps or loop.steps_per_epoch)
-                if not math.isnan(value):
+                # Which evaluation it is: the last one may come sooner than the others.
+                step = math.ceil(run.state.step / (loop.config.eval_steps or loop.steps_per_epoch))
+                if not math.isnan(value) and step not in told:
                     trial.report(value, step)
                 if run.state.step < loop.total_steps and trial.should_prune():
                     break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import traceback
@@ -139,6 +140,31 @@ def test_of_an_error_the_smallest_wins(
     assert won[0]["trial"] == int(np.argmin(results))
     assert won[0]["score"] == -min(results)
     assert f"best so far {min(results):.4f}" in said.getvalue()
+
+
+def test_each_evaluation_of_a_trial_is_told_once(
+    tiny_model: Callable[..., str],
+    shared_data_folder: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """Also the last one, within an epoch, and where a trial that was cut off begins anew."""
+    monkeypatch.setattr("dongu.tune._final", lambda search, best, seeds: {})
+    monkeypatch.setattr("dongu.tune.write_page", lambda path, content: None)
+    source = read_source(shared_data_folder(train=48, validation=24, test=20))
+    given = {"model": tiny_model(), "max_steps": 8, "device": "cpu", "out": str(tmp_path)}
+
+    def searched() -> list[dict[str, Any]]:
+        content = tune(source, given, Console(stream=io.StringIO()), trials=1, space=["batch_size=8,4"])[1]
+        return list(content["trials"])
+
+    with cut_off_in_step(7):
+        searched()
+    shutil.rmtree(tmp_path / "trial-0000")
+    [trial] = searched()
+    assert len(trial["evaluations"]) == 2, "after the epoch of 6 updates, and after 8"
+    assert [str(each.message) for each in recwarn if "already reported" in str(each.message)] == []
 
 
 def test_the_command(
