@@ -183,6 +183,14 @@ def test_where_the_encoder_tells_nothing_there_is_nothing_to_begin_with(tiny_mod
     assert np.exp(logits - np.logaddexp(*logits))[1] == pytest.approx(0.75, abs=1e-3), "the frequency of the class"
 
 
+def test_several_labels_begin_with_their_frequencies(tiny_model: Callable[..., str]) -> None:
+    """Rare ones would be answered with 0.5 for most of a run of few rows, where nothing tells them."""
+    rows = [{"text": "the same words", "labels": ["a"] if i % 4 else ["a", "b"]} for i in range(40)]
+    loop = dongu.Loop({"train": rows, "validation": rows[:8]}, model=tiny_model("bert"), threads=1)
+    assert settings(loop) == {"recipe": "auto", "epochs": 3.0, **FOR_FEW_ROWS}
+    assert 1 / (1 + np.exp(-loop.evaluate("validation").logits[0][1])) == pytest.approx(0.25, abs=1e-2)
+
+
 @pytest.fixture
 def run_of_few(make_loop: Callable[..., dongu.Loop], data_folder: Callable[..., str], tiny_model: Any) -> Any:
     def train(out: Path, **options: Any) -> Any:

@@ -61,6 +61,7 @@ def begin_head(
     Returns:
         The model, which may have one more layer, the config that says so, and the probes by `pooling`. The config is
         the original's where the frozen encoder tells nothing about the targets: then there is nothing to begin with.
+        Of several labels a row it tells how rare each is, which a head at random needs hundreds of updates to learn.
     """
     if config.head == "random" or model.new_head is None or split.targets is None:
         return model, config, {}
@@ -84,7 +85,7 @@ def begin_head(
         found["mean"] = mean = look_at(other)
         if isinstance(mean, Probe) and mean.tells_something and mean.is_better_than(chosen):
             model, config, chosen = other, config.model_copy(update={"pooling": "mean"}), mean
-    tells_something = isinstance(chosen, Probe) and chosen.tells_something
+    tells_something = isinstance(chosen, Probe) and (chosen.tells_something or task == "multi-label")
     if config.recipe == "auto" and "head" not in given and not tells_something:
         usual = {name: RunConfig.model_fields[name].default for name in FOR_FEW_ROWS if name not in given}
         return model, config.model_copy(update={**usual, "recipe": "original"}), found
