@@ -166,7 +166,8 @@ def test_runs_that_cannot_be_compared(
     low, other = runs["low"], copied("high")
     assert "one run alone" in refused(capsys, low)
     assert "is given twice" in refused(capsys, low, runs["high"], low.parent / "." / "low")
-    assert "it has no run.json" in refused(capsys, low, tmp_path)
+    assert "it has no run.json" in refused(capsys, low, tmp_path / "nothing")
+    assert "holds several runs, and is none itself" in refused(capsys, low, tmp_path)
     assert "has no metrics of train" in refused(capsys, low, other, "--split", "train")
 
     change(other / "run.json", lambda record: record["data"]["test"].update(texts="0"))
@@ -311,7 +312,7 @@ def test_recipes_that_cannot_be_compared(
     recipes: dict[str, Path], runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    assert "or compare it with another folder of --seeds" in refused(capsys, recipes["slow"], runs["low"])
+    assert "and two such folders compare" in refused(capsys, recipes["slow"], runs["low"])
     assert "is given twice" in refused(capsys, recipes["slow"], recipes["slow"])
     single = Path(shutil.copytree(recipes["fast"], tmp_path / "single"))
     change(single / "seeds.json", lambda summary: summary.update(seeds=[42]))
@@ -379,6 +380,7 @@ def test_data_that_are_gone_or_others_cost_the_texts_alone(
     elsewhere = Path(shutil.copytree(data, tmp_path / "data"))
     change(low / "run.json", lambda record: record["options"].update(data=str(elsewhere)))
     assert compared(capsys, low, high)["pairs"] == whole["pairs"]
+    change(high / "run.json", lambda record: record["options"].update(data=str(elsewhere)))
     rows = (elsewhere / "test.jsonl").read_text(encoding="utf-8").splitlines()
     (elsewhere / "test.jsonl").write_text("\n".join(rows[::-1]) + "\n", encoding="utf-8")
     for reason in ("holds other rows now", "no such file or folder"):

@@ -86,6 +86,9 @@ def test_a_run_on_prepared_rows_is_the_run_on_the_rows(
     assert written(tmp_path / "a") == written(tmp_path / "b")
     results = json.loads((tmp_path / "b" / "results.json").read_bytes())
     assert "not kept" in results["no_bag_of_words"]
+    compared = dongu.compare(tmp_path / "b", tmp_path / "a")
+    assert (compared.rows, "train" in compared.differs) == (11, False)
+    assert compared.no_texts == "", "the rows of the other run have them"
     pages = [(tmp_path / out / "report.html").read_text(encoding="utf-8") for out in ("a", "b")]
     assert ["word1" in page for page in pages] == [True, False]
 
@@ -100,6 +103,11 @@ def test_columns_that_rows_were_prepared_with_may_go_unread(tiny_model: Callable
     assert run(["train", "--config", str(tmp_path / "a" / "run.json"), "--out", str(tmp_path / "b")]) == 0
     assert written(tmp_path / "a") == written(tmp_path / "b")
     assert run([*command[:-1], str(tmp_path / "c"), "--columns", "age"]) == 2
+    assert run(["train", str(rows), *command[2:-1], str(tmp_path / "d")]) == 0
+    assert dongu.compare(tmp_path / "a", tmp_path / "d").rows == 4
+    before = json.loads((shards / "prepared.json").read_bytes()) | {"told": {}}
+    edited(shards, lambda content: content.update(before))
+    assert run([*command[:-1], str(tmp_path / "e")]) == 0, "a folder of before"
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(

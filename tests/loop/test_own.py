@@ -361,6 +361,15 @@ def test_columns_that_nothing_reads_are_refused(
         assert not out.exists()
 
 
+def test_a_run_that_reads_columns_is_compared_with_one_that_does_not(
+    splits: Any, tiny_model: Callable[..., str], tmp_path: Path
+) -> None:
+    told: Any = {"model": tiny_model(), "text_columns": "text", "max_steps": 2, "quiet": True}
+    for out, own in (("plain", {}), ("own", {"columns": ["weight"], "loss": per_row})):
+        dongu.train(splits, out=str(tmp_path / out), **told, **own)
+    assert dongu.compare(tmp_path / "plain", tmp_path / "own").rows == 12
+
+
 def test_several_validation_splits(splits: Any, tiny_model: Callable[..., str], tmp_path: Path) -> None:
     loop = dongu.Loop(splits, model=tiny_model(), text_columns="text", epochs=2)
     with loop.run(tmp_path / "run") as run:

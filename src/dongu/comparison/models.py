@@ -9,7 +9,7 @@ from typing import Any
 
 from dongu.comparison.sides import FinishedRun, Side
 from dongu.config import make_config
-from dongu.data.examples import digest_of, read_examples
+from dongu.data.examples import read_examples, told_by
 from dongu.data.sources import read_source
 from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
@@ -53,7 +53,7 @@ def answer_rows_of(run: FinishedRun, model: Path, split: str) -> Side:
         raise UsageError(what, where=saved.name, hint="models of the same labels can be compared")
     data = read_examples(read_source(config.data, config), config).in_order_of(names)
     rows = data.splits.get(split)
-    if rows is None or digest_of(rows) != run.fingerprint(split):
+    if rows is None or told_by(rows) != run.fingerprint(split):
         raise InputError(f"holds other rows than {run.path} had", where=config.data, hint="compare two runs")
     from dongu.use.classifier import Classifier
 

@@ -24,7 +24,7 @@ from dongu.comparison.sides import (
     shared_metrics,
 )
 from dongu.config import NUMBERS, make_config
-from dongu.data.examples import digest_of, read_examples
+from dongu.data.examples import read_examples, told_by
 from dongu.data.sources import read_source
 from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
@@ -255,21 +255,31 @@ def _most_telling(first: Evaluation, second: Evaluation, kinds: Mapping[str, np.
 
 
 def _texts(runs: Sequence[FinishedRun], split: str, rows: set[int]) -> tuple[dict[int, tuple[str, ...]], str]:
-    """The beginning of some rows' texts, from the data of the first run; or why there are none."""
+    """The beginning of some rows' texts, from the data of the first run that has them; or why there are none."""
     if not rows:
         return {}, ""
-    options = runs[0].record["options"]
+    reasons = []
+    for run in runs:
+        texts, why = _texts_of(run, split, rows)
+        if texts:
+            return texts, ""
+        reasons.append(why)
+    return {}, reasons[0]
+
+
+def _texts_of(run: FinishedRun, split: str, rows: set[int]) -> tuple[dict[int, tuple[str, ...]], str]:
+    options = run.record["options"]
     if options.get("data") is None:
         return {}, "the data were in memory"
     try:
         config = make_config(options)
-        data = read_examples(read_source(config.data, config), config).in_order_of(runs[0].record["label_names"])
+        data = read_examples(read_source(config.data, config), config).in_order_of(run.record["label_names"])
         examples = data.splits.get(split)
     except InputError as error:
         return {}, " ".join(str(error).splitlines())
     if not data.has_texts:
         return {}, f"{config.data} has no texts"
-    if examples is None or digest_of(examples) != runs[0].fingerprint(split):
+    if examples is None or told_by(examples) != run.fingerprint(split):
         return {}, f"{config.data} holds other rows now"
     return {row: tuple(excerpt(column[row]) for column in examples.texts) for row in rows}, ""
 

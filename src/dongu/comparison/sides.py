@@ -36,13 +36,14 @@ class FinishedRun:
         return [name for name, entry in self.results.items() if isinstance(entry, Mapping)]
 
     def fingerprint(self, split: str) -> Any:
-        """The digest of the split's texts, truth and row numbers.
+        """The digest of the split's texts, truth and row numbers, as `told_by` gives it.
 
         Raises:
             InputError: run.json has none.
         """
         try:
-            return self.record["data"][split]["texts"]
+            known = self.record["data"][split]
+            return known.get("compared", known["texts"])
         except (KeyError, TypeError) as error:
             what, hint = f"has no digest of {split}", "a run of this version has one: train it again"
             raise InputError(what, where=str(RunFolder(self.path).record), hint=hint) from error

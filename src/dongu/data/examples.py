@@ -65,6 +65,7 @@ class Examples:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     digest: str | None = None  # of rows that are prepared, and not read through
+    told: str | None = None  # and what `told_by` gave of them while they had texts
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -394,3 +395,11 @@ def digest_of(examples: Examples) -> str:
     for name, numbers in examples.columns.items():
         digest.update(name.encode() + numbers.tobytes())
     return digest.hexdigest()
+
+
+def told_by(examples: Examples) -> str | None:
+    """The digest of texts, targets and row numbers alone, which says of runs whether they can be compared.
+
+    None for rows that were prepared without it.
+    """
+    return examples.told if examples.digest is not None else digest_of(replace(examples, columns={}))

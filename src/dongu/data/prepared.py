@@ -97,10 +97,11 @@ class Manifest(_Strict):
     dropped: tuple[tuple[str, str], ...]
     said: tuple[str, ...]
     splits: dict[Annotated[str, Field(pattern=r"^\w[\w:.-]{0,99}$")], Shard]
+    told: dict[str, _Digest] = {}  # of each split, by `told_by`; a folder may have been written without
 
     def content(self) -> str:
         """The file, but for its own digest."""
-        return self.model_copy(update={"sha256": ""}).model_dump_json()
+        return self.model_copy(update={"sha256": ""}).model_dump_json(exclude=None if self.told else {"told"})
 
 
 class Offsets:
@@ -196,6 +197,7 @@ class Files:
             origin=self._shard.origin,
             columns={name: self[f"column-{place}"] for place, name in enumerate(self._shard.columns)},
             digest=self._shard.digest(),
+            told=self._manifest.told.get(self._name),
         )
 
     def _check(self, block: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dongu.config import RunConfig
-from dongu.data.examples import Examples, TextData
+from dongu.data.examples import Examples, TextData, told_by
 from dongu.data.prepared import DECIDED, Files, Manifest, Shard, digest_of_block
 from dongu.data.sources import PREPARED
 from dongu.data.tokens import Tokens, check_known, digest_of_tokenizer, pack_tokens, summary_of, tokens_of
@@ -99,6 +99,7 @@ def _described(data: TextData, tokenizer: Any, config: RunConfig, block_rows: in
         dropped=tuple((row.where, row.what) for row in data.dropped),
         said=data.said,
         splits={},
+        told={name: str(told_by(examples)) for name, examples in data.splits.items()},
     )
 
 

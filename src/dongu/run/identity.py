@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dongu.config import RunConfig, option_flag
-from dongu.data.examples import digest_of
+from dongu.data.examples import Examples, digest_of, told_by
 from dongu.engine.device import describe_device, describe_processor
 from dongu.engine.shard import whole
 from dongu.errors import CheckpointError, UsageError
@@ -58,6 +58,7 @@ def identity(loop: Loop) -> dict[str, Any]:
                 "rows": len(examples),
                 "texts": digest_of(examples),
                 "tokens": loop.splits[name].pieces.tokens.digest(),
+                **_compared(examples),
             }
             for name, examples in loop.data.splits.items()
         },
@@ -68,6 +69,12 @@ def identity(loop: Loop) -> dict[str, Any]:
         "weights": _digest_of_weights(loop.model, computed=_probed_names(loop)),
         **loop.given.identity(),
     }
+
+
+def _compared(examples: Examples) -> dict[str, str]:
+    """What comparisons tell rows by, where the digest of all that is read has more in it, or no texts."""
+    told = told_by(examples) if examples.columns or examples.digest else None
+    return {"compared": told} if told else {}
 
 
 def _is_identity(was: Mapping[str, Any]) -> bool:
