@@ -283,8 +283,7 @@ def _kept_rows(source: Source, columns: Columns, config: RunConfig) -> _Kept:
             leave_out(name, [malformed(cell, form) for cell in tables[name].columns[columns.label]])
         _check_share(dropped, whole, config.bad_rows)
     before = sum(map(len, tables.values()))
-    drop = config.unlabelled == "drop"
-    tables |= {name: as_read(tables[name], columns.label, form, drop=drop) for name in labelled}
+    tables |= {name: as_read(tables[name], columns.label, form, drop=config.unlabelled == "drop") for name in labelled}
     return _Kept(tables, form, hidden, without_text, tuple(dropped), before - sum(map(len, tables.values())))
 
 
@@ -388,8 +387,7 @@ def digest_of(examples: Examples) -> str:
         digest.update(b", " if number else b"[")
         for part in json_of(column):
             digest.update(part)
-    digest.update(b"]")
-    digest.update(np.ascontiguousarray(examples.ids, dtype=np.int64).tobytes())
+    digest.update(b"]" + np.ascontiguousarray(examples.ids, dtype=np.int64).tobytes())
     if examples.targets is not None:
         digest.update(examples.targets.tobytes())
     for name, numbers in examples.columns.items():
@@ -398,8 +396,5 @@ def digest_of(examples: Examples) -> str:
 
 
 def told_by(examples: Examples) -> str | None:
-    """The digest of texts, targets and row numbers alone, which says of runs whether they can be compared.
-
-    None for rows that were prepared without it.
-    """
+    """The digest of texts, targets and row numbers alone, which runs are compared by; None of rows prepared without."""
     return examples.told if examples.digest is not None else digest_of(replace(examples, columns={}))
