@@ -43,7 +43,7 @@ STOREYS = [
     ["dongu.evaluate", "dongu.doctor"],
     ["dongu.plain_parts"],
     ["dongu.own"],
-    ["dongu.consistency", "dongu.parts", "dongu.update", "dongu.loop"],
+    ["dongu.consistency", "dongu.contract", "dongu.parts", "dongu.update", "dongu.loop"],
     ["dongu.run"],
     ["dongu.comparison", "dongu.eject", "dongu.export", "dongu.use", "dongu.teach"],
     ["dongu.page", "dongu.serve"],

@@ -6,9 +6,7 @@ the engine passes by. What a look finds is bound anew or refused, and never igno
 
 from __future__ import annotations
 
-import copy
 import inspect
-import operator
 import warnings
 from typing import Any
 
@@ -21,16 +19,13 @@ from torch.utils.hooks import RemovableHandle
 
 from dongu import launch
 from dongu.config import RunConfig, check_metric, option_flag
-from dongu.data.collate import Batch, Collator, MicroBatches
-from dongu.engine.dropout import seed_draws
+from dongu.data.collate import Collator, MicroBatches
 from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
 from dongu.model.load import check_vocabulary, model_columns
-from dongu.model.loss import Loss, logits_of
 from dongu.own import Own, promises, takes_config
 from dongu.plain_parts import why_not_these, why_rows
 
-_ROUNDING, _ROUNDING_IN_HALF = 1e-3, 0.05  # of the largest loss of a row: what is further apart is another loss
 CHECKED_ROWS = 8  # that both engines compute, a model that is put in another's place, and a loss of the user's own
 CHECKED_TOKENS = 8192  # of these rows, padding included; where they are long, fewer rows are computed, two at least
 
@@ -151,93 +146,6 @@ def why_mixed(loop: Any) -> str | None:
             if type(module).__name__ in ("_SpectralNorm", "SpectralNorm"):
                 return f"`{name}` moves at each forward pass"
     return None
-
-
-def check_loss(loop: Any) -> None:
-    """
-    Asked about a few rows in eval mode, once; `loop.own` is put back.
-
-    Raises:
-        UsageError: a model of the user's own does not answer as a classifier, or what their loss gives has no gradient,
-            depends on the other rows without saying so, or on parameters that neither model nor `loop.own` holds.
-    """
-    loss, model = loop.loss, loop.model
-    if not isinstance(loss, Loss):
-        hint = "give it to a new Loop: dongu.Loop(…, loss=…)"
-        raise UsageError(f"a {type(loss).__name__} is no loss of a run", where="loop.loss", hint=hint)
-    given, known = loop.given, (loss, model)
-    if (given.loss is None and given.model is None) or all(map(operator.is_, known, loop._asked)):
-        return
-    rows = loop.train_updates.rows(loop.number)[:CHECKED_ROWS]
-    state = {name: copy.deepcopy(thing.state_dict()) for name, thing in loop.own.items()}
-    with kept_modes(loop.engine), loop.accelerator.no_sync(loop.engine):
-        loop.engine.eval()
-        if given.model is not None:
-            answer, wanted = logits_of(loop.engine(**_batch_of(loop, rows).inputs)), (len(rows), len(loop.data.outputs))
-            if answer.shape != wanted:
-                what = f"a {type(model).__name__} answers with logits of shape {tuple(answer.shape)}, not {wanted}"
-                raise UsageError(what, where="model", hint="one row each, and as many columns as there are labels")
-        summed, whole = _asked(loop, rows, 0)
-        if given.loss is not None and not loss.is_coupled:
-            draws = not whole.equal(_asked(loop, rows, 1)[1])  # then other rows are others by chance
-            halves = torch.cat([_asked(loop, half, 0)[1] for half in np.array_split(rows, 2) if len(half)])
-            bound = _ROUNDING if loop.config.precision == "fp32" else _ROUNDING_IN_HALF
-            if not draws and not bool((halves - whole).abs().max() <= bound * whole.abs().max()):
-                hint = "let the loss of a row depend on that row alone, or say @dongu.coupled: then an update is whole"
-                raise UsageError("gives a row another number beside other rows", where="loss", hint=hint)
-    for name, saved in state.items():
-        loop.own[name].load_state_dict(saved)
-    if not summed.requires_grad:
-        raise UsageError("has no gradient", where="loss", hint="compute it outside of torch.no_grad(), of the logits")
-    check_leaves(loop, summed)
-    loop._asked = known
-
-
-def _batch_of(loop: Any, rows: np.ndarray) -> Batch:
-    return loop._on_device(loop.train_updates.micro_batch(rows, epoch=0, position=0))  # type: ignore[no-any-return]
-
-
-def _asked(loop: Any, rows: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
-    """The loss of these rows, summed and of each, with these draws."""
-    seed_draws(loop.accelerator.device, seed)
-    return loop.loss.of(loop.engine, _batch_of(loop, rows))  # type: ignore[no-any-return]
-
-
-def check_state(loop: Any) -> None:
-    """
-    Raises:
-        UsageError: there is something in `loop.own` that no checkpoint can hold.
-    """
-    for name, thing in loop.own.items():
-        if not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
-            what, hint = f"a {type(thing).__name__} has no state_dict", "numbers go there as dongu.Array(numbers)"
-            raise UsageError(what, where=f"loop.own[{name!r}]", hint=hint)
-
-
-def check_leaves(loop: Any, loss: Tensor) -> None:
-    """
-    Raises:
-        UsageError: a loss depends on parameters that nobody trains or that no checkpoint holds.
-    """
-    trained = {id(parameter) for group in loop.optimizer.param_groups for parameter in group["params"]}
-    named = {id(parameter) for parameter in loop.model.parameters()}
-    states = (thing.state_dict().values() for thing in loop.own.values() if isinstance(thing, nn.Module))
-    held = {tensor.data_ptr() for state in states for tensor in state}
-    seen, ahead = set(), [loss.grad_fn]
-    while ahead:
-        if (node := ahead.pop()) is None or node in seen:
-            continue
-        seen.add(node)
-        ahead += [following for following, _ in node.next_functions]
-        leaf: Any = getattr(node, "variable", None)
-        is_beside = isinstance(leaf, nn.Parameter) and id(leaf) not in named
-        if is_beside and (id(leaf) not in trained or leaf.data_ptr() not in held):
-            raise UsageError(
-                f"depends on a parameter of shape {tuple(leaf.shape)} that loop.model does not have",
-                where="loss",
-                hint="make it part of the model; or in setup give it to loop.optimizer.add_param_group, and its module"
-                " to loop.own; or freeze it (requires_grad_(False))",
-            )
 
 
 def check_schedule(loop: Any) -> None:

@@ -22,7 +22,7 @@ from dongu.data.batches import EvalBatches, dropout_seed
 from dongu.data.collate import Batch, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
 from dongu.data.tokenized import NumericColumns
-from dongu.engine.dropout import seed_draws
+from dongu.engine.dropout import seed_draws, seed_python
 from dongu.engine.gradients import total_norm
 from dongu.engine.shard import clip, over_processes, own_part
 from dongu.errors import NonFiniteError, UsageError
@@ -38,6 +38,8 @@ from dongu.update import Step, Update
 
 if TYPE_CHECKING:
     import dongu
+
+_BEFORE = -1  # the position of what an update draws before its first pass
 
 
 class Loop(Parts):
@@ -97,6 +99,7 @@ class Loop(Parts):
                 check_rates(self)
                 self._keep_modes()
                 self.optimizer.zero_grad()  # of what an interrupted update, or you, have left
+                self._seed(_BEFORE)
                 update = Update(self, batches)
                 yield update
                 _ = update.made  # or it is an error
@@ -151,12 +154,17 @@ class Loop(Parts):
 
     @contextlib.contextmanager
     def _as_planned(self, batches: MicroBatches, micro_batch: MicroBatch, again: int) -> Iterator[None]:
-        """Dropout is a function of (seed, step, position): nothing that happens between steps can move it."""
-        seed = dropout_seed(self.config.seed, self.number + 1, micro_batch.position, again)
-        seed_draws(self.accelerator.device, seed)
+        self._seed(micro_batch.position, again)
         last = micro_batch is batches.micro_batches[-1]
         with contextlib.nullcontext() if last else self.accelerator.no_sync(self.engine):
             yield
+
+    def _seed(self, position: int, again: int = 0) -> None:
+        """What is drawn is a function of (seed, step, position): nothing that happens between steps can move it."""
+        seed = dropout_seed(self.config.seed, self.number + 1, position, again)
+        seed_draws(self.accelerator.device, seed)
+        if self.given.names:
+            seed_python(seed)
 
     def _on_device(self, micro_batch: MicroBatch) -> Batch:
         device, columns = self.accelerator.device, self.train_updates.split.columns

@@ -7,7 +7,6 @@ names what to do.
 from __future__ import annotations
 
 import gc
-import inspect
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -23,23 +22,21 @@ from dongu.consistency import (
     are_same,
     check_alone,
     check_engine,
-    check_loss,
     check_model,
     check_optimizer,
     check_own,
     check_schedule,
-    check_state,
     check_updates,
     is_flat,
     modules_and_weights,
     promises_of,
     sample_of,
 )
+from dongu.contract import check_loss, check_state, order_of, share_of
 from dongu.data.batches import TrainUpdates
 from dongu.data.collate import Collator
 from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
-from dongu.data.tokenized import Split
 from dongu.data.weights import resolve_weights
 from dongu.engine.device import make_accelerator
 from dongu.engine.families import why_not
@@ -58,7 +55,15 @@ from dongu.model.base import hold_base
 from dongu.model.finite import check_finite
 from dongu.model.head import declared_labels, name_outputs
 from dongu.model.layers import choose_learning
-from dongu.model.load import check_vocabulary, load_model, load_tokenizer, model_columns, position_count, usual_length
+from dongu.model.load import (
+    check_vocabulary,
+    forward_parameters,
+    load_model,
+    load_tokenizer,
+    model_columns,
+    position_count,
+    usual_length,
+)
 from dongu.model.loss import make_loss
 from dongu.model.mean_layer import give_mean_layer
 from dongu.model.optimizer import make_optimizer
@@ -227,12 +232,12 @@ class Parts:
             processes=self.accelerator.num_processes,
         )
         if own.order is not None:
-            updates.drawn_rows = len(_ordered(own.order, split, config.seed, 0))
-            updates.order = partial(_ordered, own.order, split, config.seed)  # type: ignore[method-assign]
+            updates.order = partial(order_of, own.order, split, config.seed)  # type: ignore[method-assign]
+            updates.drawn_rows = len(updates.order(0))
         return updates
 
     def _usual_collator(self) -> Collator:
-        accepted = inspect.signature(self.model.forward).parameters
+        accepted = forward_parameters(self.model)
         numeric = tuple(name for name in self.config.columns or () if name in accepted)
         return replace(Collator.of(self.tokenizer, model_columns(self.model)), numeric=numeric)
 
@@ -250,7 +255,7 @@ class Parts:
         """The run's schedule, over the optimizer and the steps that there are now."""
         own, steps = self.given.lr_scheduler, self.total_steps
         self.warmup_steps = 0 if own else warmup_steps(self.config, steps)
-        made: Any = LambdaLR(self.optimizer, partial(_share, own, steps)) if own else None
+        made: Any = LambdaLR(self.optimizer, partial(share_of, own, steps)) if own else None
         self.lr_scheduler = self._own_scheduler = made or make_scheduler(self.optimizer, self.config, steps)
         self._course = Course(self.lr_scheduler, 0)
         self._planned = (self.optimizer, len(self.optimizer.param_groups), self.total_steps)
@@ -389,11 +394,3 @@ class Parts:
                 "threads": torch.get_num_threads(),
             }
         )
-
-
-def _ordered(order: Any, split: Split, seed: int, epoch: int) -> Any:
-    return called(order, "order", split=split, epoch=epoch, seed=seed)
-
-
-def _share(schedule: Any, steps: int, step: int) -> float:
-    return float(called(schedule, "lr_scheduler", step=step, total_steps=steps))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -384,6 +385,59 @@ def test_several_validation_splits(splits: Any, tiny_model: Callable[..., str], 
     assert recorded[-1]["step"] == run.state.step
     assert sum(line["event"] == "evaluation" for line in lines) == 2, "validation was evaluated where it was due"
     assert "validation:hard" in run.result.results
+
+
+def mixed(model: Any, batch: Any) -> Tensor:
+    return per_row(model, batch) * float(np.random.beta(0.4, 0.4)) * random.random()
+
+
+def noisy(loop: Any, update: Any) -> None:
+    update.record(torch=torch.randn(()).item(), numpy=np.random.rand(), python=random.random())
+    update.backward().step()
+
+
+def masked(split: Any, rows: Any) -> dict[str, Tensor]:
+    longest = int(split.tokens.lengths[rows].max())
+    inputs = torch.full((len(rows), longest), 5) + torch.randint(9, (len(rows), longest)) + np.random.randint(9)
+    labels = torch.from_numpy(split.targets[rows])
+    return {"input_ids": inputs + random.randrange(9), "attention_mask": torch.ones_like(inputs), "labels": labels}
+
+
+@pytest.mark.parametrize("parts", [{"loss": mixed}, {"update": noisy}, {"collate": masked}])
+def test_what_parts_draw_is_a_function_of_seed_and_step(
+    parts: Any, splits: Any, tiny_model: Callable[..., str]
+) -> None:
+    """By Python, NumPy and PyTorch: else a run that goes on draws other numbers."""
+
+    def steps(begin: int) -> list[Any]:
+        np.random.seed(begin)
+        random.seed(begin)
+        torch.manual_seed(begin)
+        loop = dongu.Loop(splits, model=tiny_model(), text_columns="text", learning_rate=1e-30, engine="plain", **parts)
+        loop.go_to(begin)
+        return [(step.number, step.recorded, step.loss) for step in loop]
+
+    whole = steps(0)
+    assert whole[4:] == steps(4)
+    assert len({loss for _, _, loss in whole}) == len(whole)
+
+
+def test_a_model_that_takes_whatever_there_is(splits: Any, tiny_model: Callable[..., str]) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self, labels: int) -> None:
+            super().__init__()
+            self.inner = Plain(labels)
+
+        def forward(self, **inputs: Any) -> Any:
+            assert inputs.pop("token_type_ids").shape == inputs["input_ids"].shape
+            return self.inner(**inputs)
+
+    def compiled(labels: int) -> Any:
+        return torch.compile(Plain(labels), backend="eager")
+
+    for model in (Wrapped, compiled):
+        loop = dongu.Loop(splits, model=model, tokenizer=tiny_model(), text_columns="text", max_steps=1)
+        assert len(list(loop)) == 1
 
 
 def test_updates_that_a_run_does_not_see_are_an_error(

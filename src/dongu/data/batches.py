@@ -7,11 +7,13 @@ many processes, however it is split. So a run can go on from any update, and not
 from __future__ import annotations
 
 import math
+import random
 import zlib
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from dongu.data.collate import Collator, MicroBatch, MicroBatches, make_micro_batch
@@ -35,6 +37,15 @@ def dropout_seed(seed: int, step: int, position: int, again: int = 0) -> int:
         again: backward passes of the same update that came before.
     """
     return zlib.crc32(f"{seed}/{step}/{position}{f'/{again}' if again else ''}".encode())
+
+
+def _seed_collate(collate: Any, seed: int, index: int) -> None:
+    """What a collate of the user's own draws is a function of (seed, index), also in data workers."""
+    if not isinstance(collate, Collator):
+        number = dropout_seed(seed, index + 1, 0)
+        random.seed(number)
+        np.random.seed(number)
+        torch.default_generator.manual_seed(number)
 
 
 class TrainUpdates(Dataset[MicroBatches]):
@@ -117,6 +128,7 @@ class TrainUpdates(Dataset[MicroBatches]):
         return epoch_order(len(self.split), self.seed, epoch)
 
     def __getitem__(self, index: int) -> MicroBatches:
+        _seed_collate(self.collate, self.seed, index)
         rows = self.rows(index)
         shares = np.array_split(rows, self.processes)
         own = shares[self.process]
@@ -171,5 +183,6 @@ class EvalBatches(Dataset[MicroBatch]):
         return len(self._starts)
 
     def __getitem__(self, index: int) -> MicroBatch:
+        _seed_collate(self.collate, 0, index)
         start, *more = self._starts[index : index + 2]
         return make_micro_batch(self.pieces, self.collate, self._order[start : more[0] if more else None], start)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +61,12 @@ def seed_draws(device: torch.device, seed: int) -> None:
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
+
+
+def seed_python(seed: int) -> None:
+    """Python's own generator and NumPy's shared one, which parts of the user's own may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)
 
 
 def draw(count: int, like: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -286,9 +286,17 @@ def _own_memory(model: Any) -> Any:
 
 
 def model_columns(model: Any) -> tuple[str, ...]:
-    """The inputs that the model's forward takes, of those that a tokenizer makes."""
-    accepted = inspect.signature(model.forward).parameters
-    return tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in accepted)
+    """The inputs that the model's forward takes, of those that a tokenizer makes: all where it takes whatever comes."""
+    accepted, inputs = forward_parameters(model), ("input_ids", "attention_mask", "token_type_ids")
+    takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in accepted.values())
+    if takes_all and "input_ids" not in accepted:
+        return inputs
+    return tuple(name for name in inputs if name in accepted)
+
+
+def forward_parameters(model: Any) -> Mapping[str, inspect.Parameter]:
+    """What the model's forward takes; of one that torch.compile made, what it was made of does."""
+    return inspect.signature(getattr(model, "_orig_mod", model).forward).parameters
 
 
 def usual_length(model: Any, tokenizer: Any) -> int:
