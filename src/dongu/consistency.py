@@ -260,11 +260,14 @@ def check_own(own: Own, config: RunConfig) -> None:
         UsageError: an option has no meaning beside a part of the user's own.
     """
     check_metric(config.metric, own.metrics)
+    for name in {*(config.columns or ())} & {"input_ids", "attention_mask", "token_type_ids", "lengths", "labels"}:
+        what, hint = "a model's own input has this name", "give the column another name"
+        raise UsageError(what, where=f"--columns {name}", hint=hint)
     meant = {
         "loss": ("class_weights", "label_smoothing"),
         "optimizer": ("weight_decay", "layer_decay", *(() if takes_config(own.optimizer) else ("learning_rate",))),
         "lr_scheduler": ("lr_scheduler", "warmup"),
-        "model": ("freeze", "lora"),
+        "model": ("freeze", "lora", "pooling", "head", "layer_decay"),
         "order": ("group_by_length",),
     }
     for part, options in meant.items():

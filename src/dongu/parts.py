@@ -234,6 +234,7 @@ class Parts:
         if own.order is not None:
             updates.order = partial(order_of, own.order, split, config.seed)  # type: ignore[method-assign]
             updates.drawn_rows = len(updates.order(0))
+            updates.rows(0)  # or it is an error
         return updates
 
     def _usual_collator(self) -> Collator:

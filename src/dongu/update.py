@@ -165,11 +165,15 @@ class Update:
         if self._losses is None or self._made is not None:
             what = "has no gradient yet" if self._losses is None else "was made already"
             raise UsageError(what, where=f"update {self.number}", hint="update.backward(), then update.step(), once")
+        rates = [float(group["lr"]) for group in loop.optimizer.param_groups]
+        if wrong := [rate for rate in rates if not 0 <= rate < math.inf]:
+            hint = "the share that lr_scheduler gives is a number from 0 on"
+            raise UsageError(f"has the learning rate {wrong[0]}", where=f"update {self.number}", hint=hint)
         self._arrival.send(torch.cat([grad_norm.reshape(1), self._losses]))
         step = Step(
             number=self.number,
             epoch=self.number / loop.steps_per_epoch,
-            learning_rate=max(float(group["lr"]) for group in loop.optimizer.param_groups),
+            learning_rate=max(rates),
             examples=batches.examples,
             tokens=sum(micro_batch.tokens for micro_batch in batches.micro_batches),
             padded_tokens=sum(micro_batch.padded_tokens for micro_batch in batches.micro_batches),

@@ -115,6 +115,9 @@ class TrainUpdates(Dataset[MicroBatches]):
             what = f"epoch {epoch} has {rows.dtype} of shape {rows.shape}, not {self.epoch_rows:,} positions of rows"
         elif len(rows) and not 0 <= rows.min() <= rows.max() < len(self.split):
             what = f"epoch {epoch} has rows {rows.min()} to {rows.max()}, of {len(self.split):,}"
+        elif "order" in vars(self) and not np.array_equal(rows, self.order(epoch)):
+            hint = "draw by seed and epoch: np.random.default_rng([seed, epoch]).permutation(rows)"
+            raise UsageError("gives other rows each time that it is asked", where="order", hint=hint)
         else:
             return rows
         raise UsageError(what, where="order", hint="each epoch has as many rows as the first, from 0")
