@@ -200,7 +200,7 @@ class Loop(Parts):
     @contextlib.contextmanager
     def as_one(self) -> Iterator[None]:
         """Weights, schedule and count move inside the block: all of them or none, whatever interrupts."""
-        number, self._has_stepped = self.number, False
+        number = self.number
         with interrupts_wait():
             try:
                 yield
@@ -208,6 +208,8 @@ class Loop(Parts):
                 if self._has_stepped:
                     self._be_at(number + 1)
                 raise
+            finally:
+                self._has_stepped = False
 
     def _keep_modes(self) -> None:
         """Each module trains in the mode that it is in, unless somebody has put the whole model in eval mode.

@@ -315,7 +315,7 @@ class Parts:
 
     def _know_optimizer(self) -> None:
         """Have the optimizer say when it has stepped, before any other hook of it, and not step where it shall not."""
-        self._known_optimizer = self.optimizer
+        self._known_optimizer, self._has_stepped = self.optimizer, False
         hook = self.optimizer.register_step_post_hook(lambda *_: setattr(self, "_has_stepped", True))
         hooks: Any = self.optimizer._optimizer_step_post_hooks
         hooks.move_to_end(hook.id, last=False)

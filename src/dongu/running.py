@@ -44,7 +44,7 @@ from dongu.run.taken import check_free, numbered, remove_run
 from dongu.run.trackers import Trackers
 from dongu.teach.explain import explained
 from dongu.teach.language import Language
-from dongu.update import Step
+from dongu.update import Step, recordable
 from dongu.waiting import Waiting
 
 
@@ -283,7 +283,7 @@ class Run:
     def record(self, **numbers: float) -> None:
         """Numbers of your own at this step, in `metrics.jsonl` and the trackers."""
         self._recorder.catch_up(behind=0)
-        self._journal.record(self.state.step, numbers)
+        self._journal.record(self.state.step, recordable(numbers))
         self._trackers.record(self.state.step, numbers)
 
     def _record_step(self, step: Step) -> None:

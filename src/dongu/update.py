@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
@@ -84,6 +84,17 @@ class Step:
         return self.arrival.numbers
 
 
+def recordable(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Numbers of the user's own as they are logged.
+
+    Raises:
+        UsageError: a name is one of the log's own.
+    """
+    for name in {"event", "step"} & numbers.keys():
+        raise UsageError(f"each line of the log has `{name}`", where="record", hint="give the number another name")
+    return {name: float(value) for name, value in numbers.items()}
+
+
 class Update:
     """One optimizer update that is yet to be made: `backward()`, perhaps statements of your own, then `step()`.
 
@@ -128,8 +139,12 @@ class Update:
         return self._close(step)
 
     def record(self, **numbers: float) -> None:
-        """Numbers of your own beside those of the step, in `metrics.jsonl` and the trackers."""
-        self._recorded.update({name: float(value) for name, value in numbers.items()})
+        """Numbers of your own beside those of the step, in `metrics.jsonl` and the trackers.
+
+        Raises:
+            UsageError: a name is one of the log's own.
+        """
+        self._recorded |= recordable(numbers)
 
     @contextlib.contextmanager
     def moved(self, parameter: Tensor, by: Tensor) -> Iterator[None]:
@@ -165,6 +180,9 @@ class Update:
         if self._losses is None or self._made is not None:
             what = "has no gradient yet" if self._losses is None else "was made already"
             raise UsageError(what, where=f"update {self.number}", hint="update.backward(), then update.step(), once")
+        if loop._has_stepped:
+            hint = "leave loop.optimizer.step() out: update.step() calls it"
+            raise UsageError("has stepped by itself", where=f"loop.optimizer, update {self.number}", hint=hint)
         rates = [float(group["lr"]) for group in loop.optimizer.param_groups]
         if wrong := [rate for rate in rates if not 0 <= rate < math.inf]:
             hint = "the share that lr_scheduler gives is a number from 0 on"

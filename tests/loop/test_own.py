@@ -121,6 +121,29 @@ def with_a_function(loop: Any) -> None:
     loop.loss = per_row
 
 
+def stepping_by_itself(loop: Any, update: Any) -> None:
+    update.backward()
+    loop.optimizer.step()
+    update.step()
+
+
+def by_mask(model: Any, batch: Any) -> Tensor:
+    mask: Tensor = batch.inputs["attention_mask"]
+    return per_row(model, batch) * mask.sum(1)
+
+
+def unlabelled(split: Any, rows: Any) -> dict[str, Tensor]:
+    longest = int(split.tokens.lengths[rows].max())
+    return {name: torch.ones(len(rows), longest, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+
+
+def by_rows(other: Callable[[Any], Any]) -> Callable[..., dict[str, Tensor]]:
+    def collate(split: Any, rows: Any) -> dict[str, Tensor]:
+        return {**unlabelled(split, other(rows)), "labels": torch.from_numpy(split.targets[other(rows)])}
+
+    return collate
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a loss that is a mean": ({"loss": mean}, r"gives a tensor of shape \(\) for 8 rows"),
     "a loss that is no tensor": ({"loss": lambda model, batch: 1.0}, "gives a <class 'float'> for 8 rows"),
@@ -154,6 +177,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a head of a model of one's own": ({"model": Plain, "head": "probe"}, "--head: the model is your own"),
     "layers of a model of one's own": ({"model": Plain, "layer_decay": 0.9}, "--layer-decay: the model is your own"),
     "a column that is an input": ({"columns": ["age", "labels"], "loss": per_row}, "--columns labels: a model's own"),
+    "an optimizer that steps by itself": ({"update": stepping_by_itself}, "loop.optimizer, update 1: has stepped by"),
+    "a collate that sorts rows": ({"collate": by_rows(np.sort)}, "collate: gives the rows in another order"),
+    "a collate that drops rows": ({"collate": by_rows(lambda rows: rows[:7])}, "collate: gives 7 labels for 8 rows"),
+    "a collate without labels": ({"collate": unlabelled}, "collate: gives 0 labels for 8 rows"),
+    "a loss that reads the mask": ({"loss": by_mask}, r"loss, step 1: KeyError: 'attention_mask'\n.*engine=\"plain\""),
+    "a loss that reads the encoder": (
+        {"loss": lambda model, batch: model.bert(**batch.inputs).pooler_output.sum(-1)},
+        r"AttributeError: .*\n.*engine=\"plain\"",
+    ),
+    "a number that has the name of the step": (
+        {"update": lambda loop, update: update.record(step=1)},
+        "record: each line of the log has `step`",
+    ),
     "state that is a number": ({"setup": with_a_number}, "a int has no state_dict"),
     "an optimizer that asks for the loss": ({"optimizer": lambda named: torch.optim.LBFGS(named.values())}, "closure"),
     "an optimizer without the head": ({"optimizer": half}, "does not have `classifier.weight`"),
@@ -393,6 +429,8 @@ def test_several_validation_splits(splits: Any, tiny_model: Callable[..., str], 
             if run.due:
                 hard = run.evaluate("validation:hard")["accuracy"]
                 run.record(norm=loop.model.classifier.weight.norm().item())
+        with pytest.raises(UsageError, match="each line of the log has `event`"):
+            run.record(event=1)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     recorded = [line for line in lines if line["event"] == "record"]
     assert [line["validation:hard/accuracy"] for line in recorded[-2:-1]] == [hard]

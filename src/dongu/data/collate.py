@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dongu.data.tokenized import Split
+from dongu.errors import UsageError
 
 FLAT = ("input_ids", "token_type_ids", "lengths")  # what the padding-free form takes from the host
 
@@ -147,15 +148,36 @@ class Batch:
 
 
 def make_micro_batch(
-    split: Split, collate: Collator, rows: np.ndarray, position: int, examples: int | None = None
+    split: Split, collate: Any, rows: np.ndarray, position: int, examples: int | None = None
 ) -> MicroBatch:
-    """Gather, pad and count the rows."""
+    """Gather, pad and count the rows.
+
+    Raises:
+        UsageError: what a collate of the user's own gives has other rows, or the same in another order.
+    """
+    tensors = collate(split, rows)
+    if not isinstance(collate, Collator) and split.targets is not None:
+        _check_labels(tensors, split.targets[rows])
     lengths = split.tokens.offsets[rows + 1] - split.tokens.offsets[rows]
     return MicroBatch(
-        tensors=collate(split, rows),
+        tensors=tensors,
         rows=rows,
         position=position,
         examples=len(rows) if examples is None else examples,
         tokens=int(lengths.sum()),
         padded_tokens=int(lengths.max()) * len(rows),
     )
+
+
+def _check_labels(tensors: dict[str, Tensor], targets: np.ndarray) -> None:
+    labels = tensors["labels"].cpu().numpy() if "labels" in tensors else np.empty(0)
+    if len(labels) != len(targets):
+        what = f"gives {len(labels)} labels for {len(targets)} rows"
+    elif labels.shape == targets.shape and np.array_equal(np.sort(labels, 0), np.sort(targets, 0)):
+        if np.array_equal(labels, targets):
+            return
+        what = "gives the rows in another order"
+    else:
+        return  # labels of the user's own making
+    hint = "one row of each tensor and one label for each of `rows`, in their order: split.targets[rows]"
+    raise UsageError(what, where="collate", hint=hint)

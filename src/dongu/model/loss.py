@@ -18,6 +18,7 @@ from dongu.data.shares import share_column
 from dongu.data.weights import row_weights
 from dongu.errors import UsageError
 from dongu.model.scale import UNSCALED, Scale
+from dongu.text import one_line
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,16 @@ class OwnLoss(Loss):
     def of(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """
         Raises:
-            UsageError: it gives something else than one number a row.
+            UsageError: it gives something else than one number a row, or reads what there is with padding alone.
         """
-        losses, rows = self.function(model, batch), len(batch.labels)
+        try:
+            losses, rows = self.function(model, batch), len(batch.labels)
+        except (AttributeError, KeyError, TypeError) as error:
+            if "lengths" not in batch.inputs:
+                raise
+            hint = 'rows come without padding: engine="plain" gives inputs and the model as transformers has them'
+            what = f"{type(error).__name__}: {one_line(str(error))}"
+            raise UsageError(what, where=f"loss, step {batch.step}", hint=hint) from error
         if isinstance(losses, Tensor) and losses.shape == () and self.is_coupled:
             losses = losses.expand(rows)
         if not isinstance(losses, Tensor) or losses.shape != (rows,):
