@@ -481,8 +481,7 @@ def test_trainer_has_these_defaults() -> None:
 # --- the run folder
 
 UNLESS = {  # keys that this run has no reason to have
-    "parts",
-    "parts_file",
+    *("parts", "parts_file", "optimizer", "settings", "own"),
     *("scale", "changes", "threshold", "the rest", "validation`, `test`, …"),
     *("temperature", "before", "after"),  # of so few rows none is advised
     *("abstain_below", "abstained"),
