@@ -308,9 +308,8 @@ def small_loop() -> Any:
     """Weights, a buffer and moments: all of a loop that a checkpoint looks at."""
     torch.manual_seed(3)
     model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
-    return SimpleNamespace(
-        is_sharded=False, model=model, given=Own(), own={}, optimizer=torch.optim.AdamW(model.parameters())
-    )
+    optimizer = torch.optim.AdamW(model.parameters())
+    return SimpleNamespace(is_sharded=False, model=model, given=Own(), own={}, keeps_all=False, optimizer=optimizer)
 
 
 def model_files(version: int) -> dict[str, bytes]:

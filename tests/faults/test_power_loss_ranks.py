@@ -147,7 +147,7 @@ def loop_of(rank: int) -> Any:
     torch.manual_seed(3)
     model = torch.nn.Linear(3, 2)
     model.register_buffer("positions", torch.arange(4))
-    loop = SimpleNamespace(is_sharded=True, model=model, given=Own(), own={})
+    loop = SimpleNamespace(is_sharded=True, model=model, given=Own(), own={}, keeps_all=False)
     loop.optimizer = torch.optim.AdamW(model.parameters())
     loop.accelerator = SimpleNamespace(is_main_process=rank == 0, process_index=rank, num_processes=len(RANKS))
     return loop
