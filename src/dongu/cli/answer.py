@@ -208,10 +208,13 @@ def _predict(parsed: argparse.Namespace) -> None:
         given = dict(zip(saved.text_columns or ("text",), texts, strict=True))
     if parsed.out is not None:
         check_cells(parsed.out, _rows_of(given))
-    with loading():
-        from dongu.use.classifier import Classifier
+    from dongu.use.few_texts import answers_without_torch
 
-    answers = Classifier(saved).answers(texts)
+    if (answers := answers_without_torch(saved, texts)) is None:
+        with loading():
+            from dongu.use.classifier import Classifier
+
+        answers = Classifier(saved).answers(texts)
     if launch.rank() > 0:
         next(answers, None)  # its part of all rows
         return

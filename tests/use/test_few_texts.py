@@ -1,0 +1,318 @@
+"""A few texts are answered without PyTorch as with it, and all that is not known exactly is left to PyTorch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+import dongu
+from conftest import WORDS
+from dongu.data.tokens import tokenize
+from dongu.model.load import load_tokenizer
+from dongu.use import few_texts
+from dongu.use.classifier import Classifier
+from dongu.use.few_texts import answers_without_torch
+from dongu.use.numpy_encoder import gelu
+from dongu.use.saved import SavedModel
+from dongu.use.tokenizer_file import saved_tokenizer
+from word_tokenizer import word_tokenizer
+
+SENTENCES = [*WORDS, "élan café naïve", "Good FILM, was it?", "not-bad film 👍"]
+TEXTS = ["word0 film", "Élan, café 👍  GOOD\tfilm", ".", "電影 word1 \u200d was not bad?", " ".join(WORDS)]
+PAIRS = [TEXTS, [*reversed(TEXTS)]]
+
+
+def trained(model: Any, trainer: Any, splits: Any) -> Any:
+    """The model of a tokenizer that has read the sentences, as tokenizer.json has it."""
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = splits
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(SENTENCES, trainer(special_tokens=special, show_progress=False))
+    return json.loads(tokenizer.to_str())["model"]
+
+
+def own_tokenizer(family: str) -> Any:
+    """A tokenizer of the class that transformers has for the family."""
+    if family in ("bert", "electra", "distilbert"):
+        tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, ".", ",", "?", "elan", "cafe", "電", "##s"]
+        kind = transformers.DistilBertTokenizer if family == "distilbert" else transformers.BertTokenizer
+        return kind(vocab={token: i for i, token in enumerate(tokens)}, model_max_length=64)
+    if family == "roberta":
+        splits = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = splits.alphabet()
+        made = trained(models.BPE(), partial(trainers.BpeTrainer, vocab_size=320, initial_alphabet=alphabet), splits)
+        merges = [tuple(pair) for pair in made["merges"]]
+        return transformers.RobertaTokenizer(vocab=made["vocab"], merges=merges, model_max_length=64)
+    made = trained(
+        models.Unigram(),
+        partial(trainers.UnigramTrainer, vocab_size=120, unk_token="<unk>"),
+        pre_tokenizers.Metaspace(),
+    )
+    vocabulary = [tuple(token) for token in made["vocab"]]
+    kind = transformers.CamembertTokenizer if family == "camembert" else transformers.XLMRobertaTokenizer
+    return kind(vocab=vocabulary, model_max_length=64)
+
+
+def plain_tokenizer(family: str) -> Any:
+    """One that transformers takes as it is."""
+    inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if family in ("bert", "electra") else [])]
+    return word_tokenizer(WORDS, 64, "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", model_input_names=inputs)
+
+
+@pytest.fixture(scope="session")
+def make_classifier(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`make_classifier(family="bert", labels=3, tokenizer=own_tokenizer, **config)`: a random one's folder."""
+
+    def make(family: str = "bert", labels: int = 3, tokenizer: Any = own_tokenizer, **options: Any) -> Path:
+        folder, made = tmp_path_factory.mktemp(family), tokenizer(family)
+        sizes = {
+            "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+            "layer_norm_eps": 0.01,
+        }  # fmt: skip
+        if family == "distilbert":
+            sizes = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
+        if family == "electra":
+            sizes["embedding_size"] = 8
+        names = {i: f"label{i}" for i in range(labels)}
+        config = AutoConfig.for_model(
+            family, **sizes, max_position_embeddings=80, vocab_size=len(made), pad_token_id=made.pad_token_id,
+            id2label=names, label2id={name: i for i, name in names.items()}, **options,
+        )  # fmt: skip
+        torch.manual_seed(3)
+        model = AutoModelForSequenceClassification.from_config(config)
+        for parameter in model.parameters():  # biases and norms too, which begin as nothing
+            torch.nn.init.normal_(parameter, std=0.4)
+        model.save_pretrained(folder)
+        made.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def check_same(saved: SavedModel, texts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """The answers are those of PyTorch, up to rounding."""
+    light = answers_without_torch(saved, texts)
+    assert light is not None
+    found, wanted = list(light), list(Classifier(saved).answers(texts))
+    assert len(found) == len(wanted) == len(texts[0])
+    for one, other in zip(found, wanted, strict=True):
+        assert one.keys() == other.keys()
+        if "probabilities" in one:
+            assert one["prediction"] == other["prediction"]
+            assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+        else:
+            assert one["prediction"] == pytest.approx(other["prediction"], abs=1e-5)
+    return found
+
+
+FAMILIES = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tokenizer", [own_tokenizer, plain_tokenizer])
+def test_every_family_answers_as_with_torch(family: str, tokenizer: Any, make_classifier: Callable[..., Path]) -> None:
+    saved = SavedModel.open(make_classifier(family, tokenizer=tokenizer))
+    answers = check_same(saved, [TEXTS])
+    if tokenizer is own_tokenizer or family in ("bert", "electra", "distilbert"):
+        check_same(saved, PAIRS)
+    assert len({answer["probabilities"]["label0"] for answer in answers}) == len(TEXTS)
+    assert max(max(answer["probabilities"].values()) for answer in answers) < 0.999999
+
+
+def test_every_task_answers_as_with_torch(make_classifier: Callable[..., Path]) -> None:
+    several = make_classifier(problem_type="multi_label_classification", threshold=0.7)
+    answers = check_same(SavedModel.open(several), [TEXTS])
+    given = {name for answer in answers for name in answer["prediction"]}
+    likely = {name for answer in answers for name, sure in answer["probabilities"].items() if sure > 0.5}
+    assert given < likely, "the model's own threshold decides"
+    check_same(SavedModel.open(make_classifier(labels=1, problem_type="regression")), PAIRS)
+    folder = make_classifier()
+    sure = sorted(max(answer["probabilities"].values()) for answer in check_same(SavedModel.open(folder), [TEXTS]))
+    unsure = check_same(SavedModel.open(folder, abstain_below=(sure[1] + sure[2]) / 2), [TEXTS])
+    assert [answer["prediction"] for answer in unsure].count(None) == 2
+
+
+@pytest.mark.parametrize("long", ["head", "tail", "head+tail", "windows"])
+def test_long_texts_are_cut_as_with_torch(long: str, make_classifier: Callable[..., Path]) -> None:
+    folder = make_classifier()
+    shorter = check_same(SavedModel.open(folder, max_length=16, long=long), [TEXTS])
+    assert shorter[-1] != check_same(SavedModel.open(folder), [TEXTS])[-1]
+    if long in ("head", "tail"):
+        check_same(SavedModel.open(folder, max_length=16, long=long), PAIRS)
+
+
+def test_activations(make_classifier: Callable[..., Path]) -> None:
+    check_same(SavedModel.open(make_classifier(hidden_act="relu")), [TEXTS])
+    check_same(SavedModel.open(make_classifier("distilbert", activation="relu")), [TEXTS])
+
+
+def test_gelu_is_exact_to_the_digits_of_fp32() -> None:
+    x = torch.linspace(-9, 9, 20001)
+    exact = torch.nn.functional.gelu(x.double()).numpy()
+    assert np.abs(gelu(x.numpy()) - exact).max() < 2e-6
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_are_those_of_transformers(family: str, make_classifier: Callable[..., Path]) -> None:
+    folder = make_classifier(family)
+    rows = [*TEXTS, " a", "a ", "A\u0301A\u00a0a", "\x07bell\ufffd", "ﬁlm Ⅳ", "▁word", "##s", "a" * 300, "<S> [sep]"]
+    light = saved_tokenizer(folder)
+    assert light is not None
+    usual = load_tokenizer(str(folder))
+    for texts in ([rows], [rows, [*reversed(rows)]]):
+        for long in ("head", "tail"):
+            tokens = tokenize(light, texts, 12, long=long, cache=False)
+            wanted = tokenize(usual, texts, 12, long=long, cache=False)
+            assert tokens.same_as(wanted)
+
+
+def in_json(name: str, **changes: Any) -> Callable[[Path], None]:
+    """Change some keys of a file of JSON; to None: remove them."""
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / name).read_text("utf-8")) | changes
+        (folder / name).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+    return change
+
+
+def in_tokenizer(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    def changed(folder: Path) -> None:
+        content = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+        change(content)
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+
+    return changed
+
+
+def in_weights(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def changed(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    return changed
+
+
+HEAD = "classifier.weight"
+UNKNOWN: dict[str, Callable[[Path], Any]] = {
+    "another activation": in_json("config.json", hidden_act="silu"),
+    "a decoder": in_json("config.json", is_decoder=True),
+    "relative positions": in_json("config.json", position_embedding_type="relative_key"),
+    "another type": in_json("config.json", model_type="ernie"),
+    "another width": in_json("config.json", intermediate_size=64),
+    "a layer less": in_json("config.json", num_hidden_layers=1),
+    "no width": in_json("config.json", hidden_size=None),
+    "a threshold that is none": in_json("config.json", problem_type="multi_label_classification", threshold="x"),
+    "a strange tensor": in_weights(lambda tensors: tensors.update(more=torch.ones(1))),
+    "a missing tensor": in_weights(lambda tensors: tensors.pop(HEAD)),
+    "another shape": in_weights(lambda tensors: tensors.update({HEAD: torch.ones(4, 16)})),
+    "a tensor in bf16": in_weights(lambda tensors: tensors.update({HEAD: tensors[HEAD].bfloat16()})),
+    "no finite answer": in_weights(lambda tensors: tensors.update({HEAD: tensors[HEAD] * torch.nan})),
+    "another file of weights": lambda folder: save_file({"x": torch.ones(1)}, folder / "other.safetensors"),
+    "an unknown setting": in_json("tokenizer_config.json", split_special_tokens=True),
+    "another class": in_json("tokenizer_config.json", tokenizer_class="AlbertTokenizer"),
+    "no class": in_json("tokenizer_config.json", tokenizer_class=None),
+    "a setting that the file denies": in_json("tokenizer_config.json", do_lower_case=False),
+    "padding on the left": in_json("tokenizer_config.json", padding_side="left"),
+    "a token more": in_json("tokenizer_config.json", extra_special_tokens=["film"]),
+    "a token by another name": in_json("tokenizer_config.json", mask_token="[MORE]"),
+    "no token for padding": in_json("tokenizer_config.json", pad_token=None),
+    "tokens of an older version": lambda folder: (folder / "special_tokens_map.json").write_text("{}"),
+    "another normalizer": in_tokenizer(lambda content: content["normalizer"].update(clean_text=False)),
+    "another template": in_tokenizer(lambda content: content["post_processor"]["single"].pop()),
+    "other pieces": in_tokenizer(lambda content: content["model"].update(max_input_chars_per_word=4)),
+    "a token in any letters": in_tokenizer(lambda content: content["added_tokens"][0].update(normalized=True)),
+    "rows that are padded": in_tokenizer(
+        lambda content: content.update(
+            truncation={"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+        )
+    ),
+    "no tokenizer": in_tokenizer(lambda content: content.pop("model")),
+}
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_what_is_not_known_is_left_to_torch(what: str, make_classifier: Callable[..., Path]) -> None:
+    folder = make_classifier()
+    assert answers_without_torch(SavedModel.open(folder), [TEXTS]) is not None
+    UNKNOWN[what](folder)
+    assert answers_without_torch(SavedModel.open(folder), [TEXTS]) is None
+
+
+def test_what_is_asked_otherwise_is_left_to_torch(
+    make_classifier: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_classifier()
+    saved = SavedModel.open(folder)
+    assert answers_without_torch(saved, [TEXTS]) is not None
+    for name, value in {"device": "cuda", "engine": "plain", "precision": "bf16"}.items():
+        other = replace(saved, config=saved.config.model_copy(update={name: value}))
+        assert answers_without_torch(other, [TEXTS]) is None
+    assert answers_without_torch(replace(saved, others=(folder,)), [TEXTS]) is None
+    assert answers_without_torch(replace(saved, graph="onnx/model.onnx"), [TEXTS]) is None
+    for text in ("a [SEP] b", "[MASK]"):
+        assert answers_without_torch(saved, [["a", text]]) is None, "transformers cuts it out"
+    assert answers_without_torch(saved, [["a"] * 257]) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(few_texts, "AT_MOST_PRODUCTS", 20_000)
+        assert answers_without_torch(saved, [["a"]]) is not None
+        assert answers_without_torch(saved, [["a"] * 99]) is None
+    for name, value in {"ACCELERATE_MIXED_PRECISION": "bf16", "WORLD_SIZE": "2"}.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert answers_without_torch(saved, [["a"]]) is None
+
+
+def test_the_command_needs_no_torch(make_classifier: Callable[..., Path], tmp_path: Path) -> None:
+    """Texts, pairs, standard input and a file of rows, in a process that could not import it."""
+    folder, pair = str(make_classifier()), str(make_classifier("roberta"))
+    rows = [{"text": text} for text in TEXTS]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    calls = [
+        ["predict", folder, *TEXTS, "--json"],
+        ["predict", folder, "-", "--json"],
+        ["predict", folder, "--data", "rows.jsonl", "--json"],
+        ["predict", pair, *PAIRS[0][:2], "--text-columns", "a", "b", "--json"],
+        ["predict", folder, TEXTS[0]],
+    ]
+    program = (
+        "import sys\nsys.modules['torch'] = None\nfrom dongu.cli.main import run\n"
+        f"codes = [run(call) for call in {calls}]\n"
+        "print(*codes, *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input="\n".join(TEXTS).encode(), capture_output=True, check=True, cwd=tmp_path
+    )
+    *codes, loaded = done.stderr.decode().split(maxsplit=len(calls))
+    assert codes == ["0"] * len(calls), done.stderr
+    assert not {"accelerate", "datasets", "pandas", "pyarrow", "scipy", "sklearn", "transformers"} & {*loaded.split()}
+    *lines, last = done.stdout.decode().splitlines()
+    answers = [json.loads(line) for line in lines]
+    wanted = dongu.load(folder).predict(TEXTS) * 3 + dongu.load(pair, text_columns=["a", "b"]).predict([PAIRS[0][:2]])
+    for answer, other in zip(answers, wanted, strict=True):
+        assert answer["prediction"] == other["prediction"]
+        assert answer["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+    assert last.endswith(TEXTS[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"lora": 2}, {"task": "regression", "max_length": 12}])
+def test_a_run_answers_as_with_torch(options: dict[str, Any], tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    rows = [{"text": f"word{i % 2} word{i} film", "label": str(i % 3)} for i in range(24)]
+    data = {"train": rows, "validation": rows[:8]}
+    run = dongu.train(data, model=tiny_model(), out=str(tmp_path / "run"), max_steps=3, threads=1, **options).path
+    check_same(SavedModel.open(run), [TEXTS])
