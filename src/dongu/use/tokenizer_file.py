@@ -20,10 +20,9 @@ SPECIAL_TOKENS = (*BERT_SPECIAL_TOKENS, "bos_token", "eos_token")
 # Of tokenizer_config.json: what is read here, and what changes no token.
 KNOWN_SETTINGS = frozenset((
     *SPECIAL_TOKENS, "add_prefix_space", "backend", "clean_up_tokenization_spaces", "do_basic_tokenize",
-    "do_lower_case",
-    "errors", "extra_special_tokens", "is_local", "local_files_only", "max_length", "model_input_names",
-    "model_max_length", "never_split", "pad_to_multiple_of", "pad_token_type_id", "padding_side", "stride",
-    "strip_accents", "tokenize_chinese_chars", "tokenizer_class", "trim_offsets", "truncation_side",
+    "do_lower_case", "errors", "extra_special_tokens", "is_local", "local_files_only", "max_length",
+    "model_input_names", "model_max_length", "never_split", "pad_to_multiple_of", "pad_token_type_id", "padding_side",
+    "stride", "strip_accents", "tokenize_chinese_chars", "tokenizer_class", "trim_offsets", "truncation_side",
     "truncation_strategy",
 ))  # fmt: skip
 OLDER_FILES = ("added_tokens.json", "special_tokens_map.json")  # which say more of the tokens
