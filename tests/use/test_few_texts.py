@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -313,13 +314,15 @@ def test_the_command_needs_no_torch(make_classifier: Callable[..., Path], tmp_pa
     program = (
         "import sys\nsys.modules['torch'] = None\nfrom dongu.cli.main import run\n"
         f"codes = [run(call) for call in {calls}]\n"
+        "import os\ncodes.append(os.environ.get('OPENBLAS_NUM_THREADS'))\n"
         "print(*codes, *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], input="\n".join(TEXTS).encode(), capture_output=True, check=True, cwd=tmp_path
     )
-    *codes, loaded = done.stderr.decode().split(maxsplit=len(calls))
+    *codes, threads, loaded = done.stderr.decode().split(maxsplit=len(calls) + 1)
     assert codes == ["0"] * len(calls), done.stderr
+    assert threads == str(os.environ.get("OPENBLAS_NUM_THREADS")), "PyTorch may read it after NumPy"
     assert not {"accelerate", "datasets", "pandas", "pyarrow", "scipy", "sklearn", "transformers"} & {*loaded.split()}
     *lines, last = done.stdout.decode().splitlines()
     answers = [json.loads(line) for line in lines]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from dongu.use.saved import SavedModel
 
 ANSWER_FILES = (".jsonl", ".csv", ".tsv")
+THREADS = "OPENBLAS_NUM_THREADS"  # which NumPy reads when it is imported
 
 
 def add_evaluate(parser: Parser) -> None:
@@ -189,6 +192,7 @@ def _predict(parsed: argparse.Namespace) -> None:
     if parsed.glue is not None:
         _submit(parsed)
         return
+    _import_numpy()
     from dongu.data.sources import read_source
     from dongu.use.answer_file import beside, check_cells, json_of_row, write_answers
 
@@ -230,6 +234,15 @@ def _predict(parsed: argparse.Namespace) -> None:
         return
     write_answers(parsed.out, rows)
     _say(f"{len(texts[0]):,} predictions in {parsed.out}")
+
+
+def _import_numpy() -> None:
+    """With one thread, unless this variable says how many: for the products of a few texts others only spin."""
+    given = THREADS in os.environ
+    os.environ.setdefault(THREADS, "1")
+    import_module("numpy")
+    if not given:
+        del os.environ[THREADS]  # PyTorch may read it too
 
 
 def _one_split(splits: Mapping[str, Any], parsed: argparse.Namespace) -> Any:
