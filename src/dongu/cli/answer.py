@@ -214,7 +214,8 @@ def _predict(parsed: argparse.Namespace) -> None:
         check_cells(parsed.out, _rows_of(given))
     from dongu.use.few_texts import answers_without_torch
 
-    if (answers := answers_without_torch(saved, texts)) is None:
+    # A file's answers have the same bits from one process, from several and in Python.
+    if (answers := answers_without_torch(saved, texts) if parsed.data is None else None) is None:
         with loading():
             from dongu.use.classifier import Classifier
 
