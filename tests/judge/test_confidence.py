@@ -1,4 +1,4 @@
-"""Intervals hold what they say, also where nothing varies; a baseline is what a constant answer reaches."""
+"""Intervals hold what they say, also where nothing varies; a baseline is what answers reach that read nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dongu.config import Task
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import baseline, constant_answer, verdict
 from dongu.judge.metrics import INFLUENCES, MetricSet, metric_value
-from dongu.judge.words import Yardstick
+from dongu.judge.words import Yardstick, table
 from dongu.model.loss import row_losses
 
 TWO, THREE = ("no", "yes"), ("a", "b", "c")
@@ -187,13 +187,50 @@ def test_the_baseline_says_the_most_frequent_class_of_train() -> None:
         "f1": pytest.approx(0.4),
     }
     assert often_no is not None
-    assert baseline(metrics, often_no, validation) | {"loss": 0} == {"loss": 0, "accuracy": 0.75, "f1": 0}
+    assert baseline(metrics, often_no, validation) | {"loss": 0} == {"loss": 0, "accuracy": 0.75, "f1": 0.4}
     three = MetricSet.of("single-label", THREE)
     absent = constant_answer(three, np.array([2, 2]))
     assert absent == [0, 0, 1]
     assert baseline(three, absent, np.array([0, 1])) == {"loss": math.inf, "accuracy": 0, "macro_f1": 0}
     assert baseline(three, absent, np.array([2]))["loss"] == 0
     assert constant_answer(three, None) is None
+
+
+@pytest.mark.parametrize("shares", [(1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1), (0.1, 0.1, 0.8)])
+def test_the_baseline_of_macro_f1_is_what_guesses_reach(shares: tuple[float, ...]) -> None:
+    """And a model that guesses is not said to be better, as it was than one that gives one class alone."""
+    random, rows = np.random.default_rng(0), 600
+    metrics = MetricSet.of("single-label", THREE)
+    targets = random.choice(3, rows, p=shares)
+    constant = constant_answer(metrics, targets)
+    assert constant is not None
+    guesses = np.eye(3)[random.choice(3, (200, rows), p=constant)]
+    reached = [metrics.compute(guess, targets)["macro_f1"] for guess in guesses]
+    found = baseline(metrics, constant, targets)["macro_f1"]
+    assert found == pytest.approx(np.mean(reached), abs=0.005)
+    alone = metrics.compute(np.tile(constant, (rows, 1)), targets)["macro_f1"]
+    assert alone < found
+    yardstick, said = Yardstick.of(metrics, constant), []
+    for guess in guesses[:40]:
+        entry = verdict(evaluation_of(metrics, guess, targets), metrics, constant, 0)["macro_f1"]
+        said.append(yardstick.standing(entry))
+        assert said[-1].endswith(" than guessing by class frequencies")
+    assert sum(words.startswith("better") for words in said) <= 3
+
+
+def test_the_baseline_of_macro_f1_may_be_one_class() -> None:
+    metrics, targets = MetricSet.of("single-label", THREE), np.array([0] * 9 + [1])
+    assert baseline(metrics, [0.5, 0.25, 0.25], targets)["macro_f1"] == pytest.approx(18 / 19 / 2)
+
+
+def test_the_baseline_of_f1_is_always_the_positive_class() -> None:
+    metrics, targets = MetricSet.of("single-label", TWO, None, "f1"), np.array([0, 0, 0, 1])
+    yardstick = Yardstick.of(metrics, [0.75, 0.25])
+    entry = {"value": 0.39, "low": 0.3, "high": 0.5, "baseline": baseline(metrics, [0.75, 0.25], targets)["f1"]}
+    assert entry["baseline"] == pytest.approx(0.4)
+    assert yardstick.standing(entry) == "not better than always answering “yes”"
+    [line] = [line for line in table({"test": {"f1": entry}}, "single-label") if "f1" in line]
+    assert line.endswith("0.4000 positive class")
 
 
 def test_the_baseline_of_numbers_is_the_mean_of_train() -> None:

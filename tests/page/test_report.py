@@ -118,9 +118,7 @@ def test_the_page_of_a_run_says_it_all(runs: dict[str, Path]) -> None:
     numbers = [format_number(entry[key], 3) for key in ("value", "low", "high", "baseline")]
     assert "macro F1 on test" in page.text
     assert f"On 9 rows of test, 95% interval {numbers[1]} to {numbers[2]}." in page.text
-    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    majority = record["label_names"][int(np.argmax(record["constant_answer"]))]
-    assert f"etter than always answering “{majority}” ({numbers[3]})." in page.text
+    assert f"etter than guessing by class frequencies ({numbers[3]})." in page.text
     for title in (
         *("Loss", "Validation", "Learning rate", "Gradient norm", "Confusion matrix of test", "Reliability"),
         *("Map of the training rows", "Length of the training rows", "Padding in each step", "Labels of train"),

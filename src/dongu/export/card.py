@@ -15,7 +15,7 @@ from dongu.data.sources import hub_parts
 from dongu.data.tokens import WINDOW_OVERLAP
 from dongu.hub import split_revision
 from dongu.judge.abstention import LEVEL
-from dongu.judge.intervals import CONSTANT_ANSWERS, constant_answer
+from dongu.judge.intervals import constant_answer
 from dongu.judge.words import abstaining, bag_of_words, over_bag_of_words
 from dongu.loop import Loop
 from dongu.model.place import HUB_NAMES, find_model
@@ -55,7 +55,6 @@ def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
             base=base_model(loop)[0],
             version=version,
             task=loop.metrics.task,
-            constant=CONSTANT_ANSWERS[loop.metrics.task],
             config=loop.config,
             data=loop.data,
             data_set=_data_set(loop)[0],

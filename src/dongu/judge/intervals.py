@@ -52,6 +52,7 @@ CONSTANT_ANSWERS: dict[Task, str] = {  # the name of the baseline, beside each m
     "regression": "train mean",
     "ordinal": "train mean, rounded",
 }
+CLASS_BASELINES = {"loss": "class frequencies", "f1": "positive class", "macro_f1": "guessing"}  # of these metrics
 HEAVY_TAILS = 6.0  # the kurtosis of errors from which on intervals of their squares are too narrow
 RARE = 1e-6  # the least share of a label, and the least lack of it, that a constant answer says: its loss is finite
 SLOW_SECONDS = 0.05  # of one call of an own metric, above which there are fewer resamples of it
@@ -246,7 +247,7 @@ def constant_answer(metrics: MetricSet, train_targets: np.ndarray | None) -> lis
 
 
 def baseline(metrics: MetricSet, constant: Sequence[float], targets: np.ndarray) -> dict[str, float]:
-    """The metrics of always giving the constant answer; as a class it is the most frequent one.
+    """The metrics of always giving the constant answer; as a class it is the most frequent one, for F1 see `guessed`.
 
     Labels are given by their shares, from the share on that is best on train. The loss of classes' shares is infinite
     where a class occurs that train lacks, and a correlation with a constant is NaN.
@@ -271,9 +272,27 @@ def baseline(metrics: MetricSet, constant: Sequence[float], targets: np.ndarray)
     for name in metrics.names:
         if name in metrics.own:
             values[name] = _value(metrics.own[name], answer)
+        elif metrics.task == "single-label" and name in CLASS_BASELINES:
+            values[name] = guessed(name, constant, targets)
         else:  # by rounding, the mean of so many equal numbers may be another
             values[name] = math.nan if name in CORRELATIONS else metric_value(answer, name)
     return values
+
+
+def guessed(name: str, shares: Sequence[float], targets: np.ndarray) -> float:
+    """F1, or macro F1, of the best answers that know nothing of the text, where `targets` (rows,) is the truth.
+
+    For F1 of the positive class that is this class, always. For macro F1 it is a class drawn for each row by its share
+    in train, with the counts that are expected; or the most frequent class, where the rows have other shares.
+    """
+    classes, rows = np.arange(len(shares)), np.bincount(targets, minlength=len(shares))
+    answers = [classes == 1] if name == "f1" else [np.array(shares), classes == np.argmax(shares)]  # shares of the rows
+    found = []
+    for answer in answers:
+        counted = rows + len(targets) * answer  # of each class: how often it occurs and is given
+        each = ratio(2 * rows * answer, counted)
+        found.append(float(each[1] if name == "f1" else each.sum() / np.count_nonzero(counted)))
+    return max(found)
 
 
 def _own_missed(metric: OwnMetric, evaluation: Evaluation) -> tuple[float, float]:

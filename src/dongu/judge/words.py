@@ -9,7 +9,7 @@ from typing import Any
 
 from dongu.config import ABSTAIN_BELOW, LOWER_IS_BETTER, NUMBERS, Task
 from dongu.judge.calibration import ADVISED_ROWS, FAR
-from dongu.judge.intervals import CONSTANT_ANSWERS
+from dongu.judge.intervals import CLASS_BASELINES, CONSTANT_ANSWERS
 from dongu.judge.metrics import CORRELATIONS, MetricSet
 from dongu.text import counted, decimals, fields, interval_ends, percent, wrapped
 
@@ -71,7 +71,10 @@ class Yardstick:
             return f"always answering the mean{', rounded' if self.task == 'ordinal' else ''}", baseline
         if self.task == "multi-label" or self.metric == "loss":
             return "answering with the label frequencies of train", baseline
-        return f"always answering “{self.label_names[self.constant.index(max(self.constant))]}”", baseline
+        if self.metric == "macro_f1":
+            return "guessing by class frequencies", baseline
+        answer = 1 if self.metric == "f1" else self.constant.index(max(self.constant))
+        return f"always answering “{self.label_names[answer]}”", baseline
 
     def standing(self, entry: Mapping[str, float]) -> str:
         """`better than always answering ...`, if the interval leaves no doubt; nothing without a baseline."""
@@ -195,7 +198,7 @@ def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:
 
 
 def _beside(name: str, entry: Mapping[str, float], task: Task) -> str:
-    what = "class frequencies" if task == "single-label" and name == "loss" else CONSTANT_ANSWERS[task]
+    what = CLASS_BASELINES.get(name, CONSTANT_ANSWERS[task]) if task == "single-label" else CONSTANT_ANSWERS[task]
     for key, words in (("baseline", what), ("chance", "by chance")):
         if math.isfinite(entry.get(key, math.nan)):
             return f"{decimals(entry[key])} {words}"
