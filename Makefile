@@ -80,9 +80,11 @@ $(VENV)/usable: pyproject.toml constraints.txt
 	$(PIP_INSTALL) -e ".[offline]"
 	@touch $@
 
-$(VENV)/installed: $(VENV)/usable
+# Not after the former, where neither is there: pip would look at everything twice.
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) -e ".[offline,dev,docs]"
-	@touch $@
+	@touch $(VENV)/usable $@
 
 clean:
 	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache
