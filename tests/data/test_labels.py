@@ -58,6 +58,7 @@ def looked_at(train: list[dict[str, Any]], **options: Any) -> Checkup:
 ABC = ("0", "1", "2")
 POSITIONS, IDS = "0 and 1 in a list: the labels by position", "numbers in a list: the labels by their ids"
 TEXTS, COMMAS = "lists written as text", "several labels a cell, with `,` between them"
+BARS, OFF = COMMAS.replace(",` b", "|` b"), "; --task single-label takes each cell as one name"
 READ: list[tuple[list[Any], dict[str, Any], str, tuple[str, ...], list[Any], str]] = [
     ([[1, 0, 1], [0, 0, 0]], {}, "multi-label", ABC, [[1, 0, 1], [0, 0, 0]], POSITIONS),
     ([[1.0, 0.0], [0.0, 1.0]], {}, "multi-label", ABC[:2], [[1, 0], [0, 1]], POSITIONS),
@@ -68,11 +69,33 @@ READ: list[tuple[list[Any], dict[str, Any], str, tuple[str, ...], list[Any], str
     (["['b', 'a']", "[]", '["a"]'], {}, "multi-label", ("a", "b"), [[1, 1], [0, 0], [1, 0]], TEXTS),
     (["('b', 'a')", "('a',)"], {"task": "multi-label"}, "multi-label", ("a", "b"), [[1, 1], [1, 0]], TEXTS),
     ([r'["\u00e7\ud83d\ude00"]', "['a\\'b']"], {}, "multi-label", ("a'b", "ç😀"), [[0, 1], [1, 0]], TEXTS),
-    (["b,a", "a", "b", ""], {}, "multi-label", ("a", "b"), [[1, 1], [1, 0], [0, 1], [0, 0]], COMMAS),
-    (["joy", "anger, fear", "joy, fear", "fear"], {}, "multi-label", ("anger", "fear", "joy"), [[0, 0, 1]], COMMAS),
+    (
+        ["b,a", "a", "b", ""],
+        {},
+        "multi-label",
+        ("a", "b"),
+        [[1, 1], [1, 0], [0, 1], [0, 0]],
+        f"{COMMAS} in 1 of 4 rows{OFF}",
+    ),
+    (
+        ["joy", "anger, fear", "joy, fear", "fear"],
+        {},
+        "multi-label",
+        ("anger", "fear", "joy"),
+        [[0, 0, 1]],
+        f"{COMMAS} in 2 of 4 rows{OFF}",
+    ),
     (["b,a", "a,c"], {"label_separator": ","}, "multi-label", ("a", "b", "c"), [[1, 1, 0], [1, 0, 1]], COMMAS),
-    (["1,2", "2,3,1", "3", "1"], {}, "multi-label", ("1", "2", "3"), [[1, 1, 0], [1, 1, 1]], COMMAS),
-    (["b|a,c", "a,c"], {}, "multi-label", ("a,c", "b"), [[1, 1], [1, 0]], ""),
+    (
+        ["1,2", "2,3,1", "3", "1"],
+        {},
+        "multi-label",
+        ("1", "2", "3"),
+        [[1, 1, 0], [1, 1, 1]],
+        f"{COMMAS} in 2 of 4 rows{OFF}",
+    ),
+    (["b|a,c", "a,c"], {}, "multi-label", ("a,c", "b"), [[1, 1], [1, 0]], f"{BARS} in 1 of 2 rows{OFF}"),
+    (["b|a,c", "a,c"], {"task": "multi-label"}, "multi-label", ("a,c", "b"), [[1, 1], [1, 0]], BARS),
     (["Sport, Play", "Home"], {}, "single-label", ("Home", "Sport, Play"), [1, 0], ""),
     (["a", "b", "a,b"], {"task": "single-label"}, "single-label", ("a", "a,b", "b"), [0, 2, 1], ""),
     (["['a']", "['b']"], {"task": "single-label"}, "single-label", ("['a']", "['b']"), [0, 1], ""),

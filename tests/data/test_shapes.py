@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import lzma
+import re
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -466,6 +467,8 @@ SHAPES: list[Shape] = [
     Shape("BigQuery's shards", "shards", BIGQUERY, data="out-*.csv.gz", said="2 files"),
     # JSON
     Shape("jsonl", "json", {"a.jsonl": JSONL}),
+    Shape("jsonl called ndjson", "json", {"a.ndjson": JSONL}),
+    Shape("a folder of ndjson in gzip", "folder", {"train.ndjson.gz": gzip.compress(JSONL.encode())}, data="."),
     Shape("a json array", "json", {"a.json": json.dumps(rows_of(ROWS), indent=1)}),
     Shape("json lines in a .json", "json", {"a.json": JSONL}),
     Shape("`{\"data\": [...]}`", "field", {"a.json": json.dumps({"n": 1, "data": rows_of(ROWS)})}, said="field `data`"),
@@ -751,6 +754,25 @@ def test_a_sheet_without_rows_and_a_title_above_the_header_are_said(tmp_path: Pa
     with pytest.raises(DataError, match="which column is the label") as caught:
         read_examples(read_source(tmp_path / "a.xlsx"), make_config({}))
     assert "the first row names one, `A title`" in caught.value.hint
+
+
+def test_a_formula_without_a_stored_value_is_told_from_an_empty_cell(tmp_path: Path) -> None:
+    """Programs that write workbooks do not compute. What Excel has stored is read; that may be an empty text."""
+    columns = {"text": ["x", "y", "z"], "label": ["a", '=IF(1,"b","c")', '=IF(1,"","c")']}
+    workbook(tmp_path / "a.xlsx", x=columns)
+    with pytest.raises(DataError, match="`label` is a formula without a stored value") as caught:
+        read_examples(read_source(tmp_path / "a.xlsx"), make_config({}))
+    assert caught.value.where == f"{tmp_path / 'a.xlsx'}:3"
+    assert "open the file in Excel or LibreOffice and save it once" in caught.value.what
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as old, zipfile.ZipFile(tmp_path / "b.xlsx", "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith("sheet1.xml"):
+                for cell, value in ((b"B3", b"<v>b</v>"), (b"B4", b"<v></v>")):
+                    before, at, after = content.partition(b'r="' + cell + b'"')
+                    content = before + at + b' t="str"' + re.sub(rb"<v ?/>|<v></v>", value, after, count=1)
+            new.writestr(name, content)
+    assert read_source(tmp_path / "b.xlsx").splits["train"].columns["label"] == ["a", "b", None]
 
 
 def test_quotes_that_look_like_those_of_csv_are_a_finding(tmp_path: Path) -> None:

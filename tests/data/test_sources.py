@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
 import subprocess
 import sys
+import zipfile
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dongu.config import make_config
 from dongu.data import json_rows, sources
 from dongu.data.readers import read_file
 from dongu.data.sources import read_source
@@ -140,6 +145,32 @@ BROKEN: list[tuple[str, str | bytes, int | None, str, str]] = [
     ("a.json", '{"a": [{"b": 1}]} x', 1, "text follows the object", "one object a line"),
 ]
 
+PAGE, LFS = (
+    "\ufeff\n<!DOCTYPE html>\n<html></html>",
+    "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n",
+)
+OBJECTS = [{"text": f"x, {i}", "label": i % 2} for i in range(3)]
+MISNAMED = [  # name, content, a part of what, the hint or a part of it
+    ("a.csv", PAGE, "a web page", "browser"),
+    ("a.jsonl", PAGE.encode("utf-16"), "a web page", "browser"),
+    ("a.json", "<?xml version='1.0'?>\n<a/>", "is XML", "csv"),
+    ("a.csv", LFS, "Git LFS", "git lfs pull"),
+    ("a.csv", json.dumps(OBJECTS), "JSON, not csv", "rename it to end in .json"),
+    ("a.csv", json.dumps(OBJECTS, indent=1), "JSON, not csv", "rename it to end in .json"),
+    ("a.csv", json.dumps(OBJECTS[0], indent=1), "JSON, not csv", "rename it to end in .json"),
+    ("a.tsv", "".join(json.dumps(row) + "\n" for row in OBJECTS), "JSON, not tsv", "rename it to end in .jsonl"),
+    ("a.json", GOOD, "cells with `,` between", "rename it to end in .csv"),
+    ("a.jsonl", '"text";"label"\n"a";"b"\n', "cells with `;` between", "rename it to end in .csv"),
+    ("a.ndjson", GOOD.replace(",", "\t"), "cells with tabs between", "rename it to end in .tsv"),
+    ("a.csv", gzip.compress(GOOD.encode()), "a gzip archive", "rename it to a.csv.gz"),
+    ("a.csv", bz2.compress(GOOD.encode()), "a bzip2 archive", "rename it to a.csv.bz2"),
+    ("a.csv", lzma.compress(GOOD.encode()), "an xz archive", "rename it to a.csv.xz"),
+    ("a.csv", b"\x28\xb5\x2f\xfd\x04\0", "a Zstandard archive", "rename it to a.csv.zst"),
+    ("a.csv", b"%PDF-1.4\n", "a PDF", "the table"),
+    ("a.csv", b"SQLite format 3\0", "an SQLite database", "as csv"),
+    ("a.jsonl", b"ARROW1\0\0\xff", "an Arrow file", "rename it to end in .arrow"),
+]
+
 
 def ids(cases: list[Any]) -> list[str]:
     return [f"{case[0]}-{number}" for number, case in enumerate(cases)]
@@ -161,7 +192,8 @@ def test_of_an_array_only_a_part_is_in_memory(
     monkeypatch.setattr(json_rows, "_decode", note)
     table = read_file(path)
     assert table.columns == {name: [row[name] for row in rows] for name in ("text", "label")}
-    assert table.lines == [1 if indent is None else 2 + 4 * i for i in range(5000)]
+    assert table.lines == (None if indent is None else [2 + 4 * i for i in range(5000)])
+    assert table.where(2) == (f"{path}, row 3" if indent is None else f"{path}:10")
     assert max(sizes) < 3 * json_rows.WINDOW_CHARACTERS < path.stat().st_size / 2
     assert len(sizes) < 1.1 * len(rows)
 
@@ -173,6 +205,73 @@ def test_broken_file(tmp_path: Path, name: str, content: str | bytes, line: int 
     assert error.where == (f"{path}" if line is None else f"{path}:{line}")
     assert what in error.what
     assert hint in error.hint
+
+
+@pytest.mark.parametrize(("name", "content", "what", "hint"), MISNAMED, ids=ids(MISNAMED))
+def test_a_misnamed_file_is_told_by_its_content(
+    tmp_path: Path, name: str, content: str | bytes, what: str, hint: str
+) -> None:
+    error = failure(path := write(tmp_path, name, content))
+    assert error.where == str(path)
+    assert what in error.what
+    assert hint in error.hint
+
+
+def test_a_zip_archive_is_told_from_a_workbook(tmp_path: Path) -> None:
+    for member, what in (("xl/workbook.xml", "an Excel workbook"), ("train.csv", "a zip archive")):
+        with zipfile.ZipFile(tmp_path / "a.csv", "w") as archive:
+            archive.writestr("x" * 100, "x")
+            archive.writestr(member, "x" * (1 << 17))
+        assert what in failure(tmp_path / "a.csv").what
+
+
+def test_what_only_looks_like_another_kind_is_read(tmp_path: Path) -> None:
+    """The first row of a file without a header, a name with a brace, lines that are left out."""
+    named = make_config({"header": "text,label"})
+    row = '{"a": 1}\tx\n'
+    assert read_file(write(tmp_path, "a.tsv", row * 2), named).columns["text"] == ['{"a": 1}'] * 2
+    assert list(read_file(write(tmp_path, "b.csv", "{text},label\na,b\n")).columns) == ["{text}", "label"]
+    dropping = make_config({"bad_rows": "drop=70%"})
+    lines = write(tmp_path, "c.jsonl", 'a, b\nc, d\n{"text": "x"}\n')
+    assert read_file(lines, dropping).columns == {"text": ["x"]}
+
+
+ONE_LINE = [  # the elements of an array on one line, the row of the error
+    ('{"a": 1}, 4', 2),
+    ('{"a": 1}, {"a": 1}, {"a": NaN}', 3),
+    ('{"a": 1}, {"a": 1, "a": 2}', 2),
+    ('{"a": 1}, {"a": 1} {"a": 1}', 2),
+    ('{"a": 1}, {"a": "', 2),
+]
+
+
+@pytest.mark.parametrize(("elements", "row"), ONE_LINE)
+def test_the_row_is_named_where_all_are_on_one_line(tmp_path: Path, elements: str, row: int) -> None:
+    path = write(tmp_path, "a.json", f"\n[{elements}]\n")
+    assert failure(path).where == f"{path}, row {row}"
+    path = write(tmp_path, "b.json", f"[{elements},\n3]\n")
+    assert failure(path).where == f"{path}:1"
+
+
+def test_a_row_behind_one_that_was_left_out_is_not_named_by_another_number(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.json", '[{"a": 1}, 4, {"a": 2}]')
+    table = read_file(path, make_config({"bad_rows": "drop=50%"}))
+    assert [bad.where for bad in table.bad] == [f"{path}, row 2"]
+    assert table.where(1) == f"{path}:1"
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv", "folder", "owner/name"])
+def test_a_link_to_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As DATA, and in a folder, where the split would be missing in silence."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner").mkdir()
+    (tmp_path / name).symlink_to("nowhere.csv")
+    if name == "test.csv":
+        write(tmp_path, "train.csv", GOOD)
+    for data in [name, *([str(tmp_path)] if name.endswith(".csv") else [])]:
+        error = failure(data)
+        assert error.where.endswith(name)
+        assert "nothing is where it points to: nowhere.csv" in error.what
 
 
 NUMBER = Number("1.50")
@@ -218,6 +317,7 @@ READ: list[tuple[str, str, dict[str, list[Any]], list[int]]] = [
     ("a.jsonl", f'{{"a": {"9" * 5000}}}', {"a": [Number("9" * 5000)]}, [1]),
     ("a.jsonl", '{"text": "one row", "labels": [1, 0]}', {"text": ["one row"], "labels": [["1", "0"]]}, [1]),
     ("a.json", '{"a": "x"}\n{"a": "y"}\n', {"a": ["x", "y"]}, [1, 2]),
+    ("a.NDJSON", '{"a": "x"}\n{"a": "y"}\n', {"a": ["x", "y"]}, [1, 2]),
     ("a.json", '\n[\n {"a":\n "x"}, {"a": "y"},\n\n {"a": "z"}\n]\n', {"a": ["x", "y", "z"]}, [3, 4, 6]),
 ]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from io import BufferedReader
+from itertools import repeat
 from typing import Any
 
 from dongu.config import RunConfig
@@ -14,9 +17,15 @@ from dongu.data.table import Cell, Other, Table, as_cell, check_names, data_erro
 from dongu.errors import DonguError, install_hint
 from dongu.text import is_blank, listed, shortened
 
+UNSTORED = "a formula without a stored value (open the file in Excel or LibreOffice and save it once)"
+_FORMULA = re.compile(rb"</(\w+:)?f>")
+_READ_BYTES, _MARK_BYTES = 1 << 20, 32
+
 
 def read_sheet(file: BufferedReader, origin: str, config: RunConfig) -> Table:
     """Cells keep their kinds: a number is a number, and what Excel shows as an error is neither text nor label.
+
+    Nor is a formula whose value the program that wrote the file did not compute.
 
     Raises:
         DataError: openpyxl is not installed, the workbook is damaged or too large, or there is no such sheet.
@@ -24,23 +33,34 @@ def read_sheet(file: BufferedReader, origin: str, config: RunConfig) -> Table:
     if find_spec("openpyxl") is None:
         raise data_error(origin, "to read .xlsx, openpyxl is needed", f"{install_hint('excel')}, or save it as csv")
     try:
-        size = sum(info.file_size for info in zipfile.ZipFile(file).infolist())  # no more is ever read of each
+        archive = zipfile.ZipFile(file)
+        size = sum(info.file_size for info in archive.infolist())  # no more is ever read of each
         if size > (limit := bound_of(file, config.max_expansion)):
             what = f"the workbook holds {size:,} bytes, and at most {limit:,} are likely"
             raise data_error(origin, what, "if that is right: --max-expansion N allows N times its size")
-        return _table(file, origin, config)
+        return _table(file, origin, config, with_formulas=_has_formulas(archive))
     except DonguError:
         raise
     except Exception as error:  # of openpyxl, zipfile and the XML parser, which share no other base
         raise data_error(origin, f"the workbook cannot be read ({reason_of(error)})", "save it again") from error
 
 
-def _table(file: BufferedReader, origin: str, config: RunConfig) -> Table:
-    import openpyxl
+def _has_formulas(archive: zipfile.ZipFile) -> bool:
+    """Whether any sheet has one; told by the end of its mark, which may lie in two parts of the sheet."""
+    for name in archive.namelist():
+        if name.startswith("xl/worksheets/"):
+            with archive.open(name) as sheet:
+                end = b""
+                while part := sheet.read(_READ_BYTES):
+                    if _FORMULA.search(end + part):
+                        return True
+                    end = part[-_MARK_BYTES:]
+    return False
 
+
+def _table(file: BufferedReader, origin: str, config: RunConfig, *, with_formulas: bool) -> Table:
     name = config.sheet
-    file.seek(0)
-    book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    book = _opened(file, values=True)
     names = [sheet.title for sheet in book.worksheets]
     if not names or (name is not None and name not in names):
         what = f"there is no sheet {name!r}" if names else "there is no sheet of cells"
@@ -49,6 +69,9 @@ def _table(file: BufferedReader, origin: str, config: RunConfig) -> Table:
     sheet: Any = book[name or names[0]]
     sheet.reset_dimensions()  # which a file may claim as it likes
     lines = enumerate(sheet.iter_rows(), 1)
+    formulas = _rows_of_formulas(file, sheet.title) if with_formulas else repeat(())
+    if not config.header:
+        next(formulas, ())
     titles: list[Any] = [*(config.header or ())] or [cell.value for cell in next(lines, (1, ()))[1]]
     kept = [place for place, title in enumerate(titles) if title is not None and not is_blank(str(title))]
     if not kept:
@@ -56,8 +79,8 @@ def _table(file: BufferedReader, origin: str, config: RunConfig) -> Table:
     columns = [str(titles[place]) for place in kept]
     check_names(columns, f"{origin}:1")
     rows, empty, unnamed = Rows(columns), [], False
-    for line, cells in lines:
-        row = [_cell(cells[place]) if place < len(cells) else None for place in kept]
+    for (line, cells), written in zip(lines, formulas, strict=False):
+        row = [_cell(cells[place], written[place : place + 1]) if place < len(cells) else None for place in kept]
         unnamed = unnamed or any(cell.value is not None for place, cell in enumerate(cells) if place not in kept)
         if all(cell is None for cell in row):
             empty.append(line)  # those at the end are no rows
@@ -72,7 +95,25 @@ def _table(file: BufferedReader, origin: str, config: RunConfig) -> Table:
     return rows.table(origin, said=[said, f"not used, for want of a name: some columns{title}" if unnamed else ""])
 
 
-def _cell(cell: Any) -> Cell:
+def _opened(file: BufferedReader, *, values: bool) -> Any:
+    """The workbook, whose formulas are the values that were stored with them, or themselves."""
+    import openpyxl
+
+    file.seek(0)
+    return openpyxl.load_workbook(file, read_only=True, data_only=values)
+
+
+def _rows_of_formulas(file: BufferedReader, title: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of a sheet as they are written, from the same file: each reader of a zip goes to its own place."""
+    sheet: Any = _opened(file, values=False)[title]
+    sheet.reset_dimensions()
+    yield from sheet.iter_rows()
+
+
+def _cell(cell: Any, written: Sequence[Any]) -> Cell:
+    """A cell by its value, and as it is `written`, where the sheet may have formulas."""
     if cell.data_type == "e":
         return Other.of(cell.value, "an error of Excel")
+    if cell.value is None and cell.data_type == "n" and written and written[0].data_type == "f":  # "str": an empty text
+        return Other.of(str(written[0].value), UNSTORED)
     return as_cell(cell.value)

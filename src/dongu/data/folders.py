@@ -19,7 +19,7 @@ from typing import Any
 from dongu.config import RunConfig
 from dongu.data.cells import Rows, join_tables
 from dongu.data.encoding import decode_utf8, in_utf8
-from dongu.data.readers import FILE_KINDS, read_file, stem_of
+from dongu.data.readers import FILE_KINDS, read_file, refuse_broken_link, stem_of
 from dongu.data.table import Places, Table, data_error
 from dongu.errors import DataError
 from dongu.files import JSON_LIMIT, read_regular
@@ -107,7 +107,11 @@ def _groups(paths: Iterable[Path]) -> dict[str, Group]:
     """
     groups: dict[str, Group] = {}
     shards: dict[str, dict[int, Path]] = {}
-    paths = [path for path in paths if not path.name.startswith(".") and path.is_file()]
+    paths = [path for path in paths if not path.name.startswith(".")]
+    for path in paths:
+        if stem_of(path.name) is not None:
+            refuse_broken_link(path)  # it may have been a split
+    paths = [path for path in paths if path.is_file()]
     rows = {(stem_of(path.name) or "").lower() for path in paths if path.suffix.lower() != ".txt"}
     for path in paths:
         stem = stem_of(path.name)

@@ -88,12 +88,12 @@ def form_of(
     if names is not None:
         return _form_for_names(words, task or "single-label", names)
     if several and any(SEPARATOR in word for word in words):
-        return Form("multi-label")
+        return Form("multi-label", said=_said_of_mark(SEPARATOR, () if task else cells))
     if task != "multi-label" and (numbers := _form_of_numbers(words, task)):
         return numbers
     marks = [mark for mark in MARKS if several and len(words) < LOOKED_AT and _recur(words, mark)]
     if sure := [mark for mark in marks if _recur(words, mark, surely=True)]:
-        return Form("multi-label", sure[0], said=_said_of_mark(sure[0]))
+        return Form("multi-label", sure[0], said=_said_of_mark(sure[0], () if task else cells))
     if task is None and any("," in word for word in words) and all(map(_DIGITS.fullmatch, words)):
         row = next(row for row, cell in enumerate(cells) if is_word(cell) and "," in cell)
         hint = "write it with a point and without a mark between thousands; several labels: --label-separator ,"
@@ -116,8 +116,13 @@ def _words(cells: Iterable[Cell]) -> list[str] | None:
     return list(found)
 
 
-def _said_of_mark(mark: str) -> str:
-    return "" if mark == SEPARATOR else f"several labels a cell, with `{mark}` between them"
+def _said_of_mark(mark: str, cells: Sequence[Cell] = ()) -> str:
+    """`cells` are those in which it was found, where nobody named it: one of them may have it by mistake."""
+    said = f"several labels a cell, with `{mark}` between them"
+    if not cells:
+        return said
+    found = sum(mark in cell for cell in cells if is_word(cell))
+    return f"{said} in {found:,} of {counted(len(cells), 'row')}; --task single-label takes each cell as one name"
 
 
 def _form_for_names(words: Sequence[str], task: Task, names: Sequence[str]) -> Form:

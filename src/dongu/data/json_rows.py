@@ -28,10 +28,24 @@ def read_json_lines(lines: Iterable[str], origin: str, tool: str | None = None, 
     return _table(_json_lines(lines, origin, bad), origin, tool, bad)
 
 
-def read_json_array(pieces: Iterator[str], origin: str, tool: str | None = None, *, drop: bool = False) -> Table:
-    """The objects of one array; the text comes in pieces of any length."""
+def read_json_array(
+    pieces: Iterator[str], origin: str, tool: str | None = None, *, drop: bool = False, by_row: bool = False
+) -> Table:
+    """The objects of one array; the text comes in pieces of any length.
+
+    Args:
+        pieces: of the text.
+        origin: of the rows, for messages.
+        tool: `--format`.
+        drop: leave elements out that are no objects: `Table.bad` has them.
+        by_row: tell the place of an element by its number and not by its line, which is the same for all.
+    """
     bad: list[BadRow] | None = [] if drop else None
-    return _table(_json_array(_Window(pieces, origin, bad), origin), origin, tool, bad)
+    window = _Window(pieces, origin, bad, by_row=by_row)
+    table = _table(_json_array(window, origin), origin, tool, bad, by_row=by_row)
+    if by_row and len(table) < window.rows:  # some were left out: the number of a row here is not its number there
+        return replace(table, lines=[1] * len(table))
+    return table
 
 
 def read_json_object(
@@ -50,9 +64,11 @@ def read_json_object(
     return replace(table, said=(*found, *table.said))
 
 
-def _table(rows: Iterator[tuple[int, Any]], origin: str, tool: str | None, bad: list[BadRow] | None) -> Table:
+def _table(
+    rows: Iterator[tuple[int, Any]], origin: str, tool: str | None, bad: list[BadRow] | None, *, by_row: bool = False
+) -> Table:
     rows, converter = convert(rows, origin, tool)
-    table = converter.finished(table_of_objects(rows, origin, lines=True, bad=bad))
+    table = converter.finished(table_of_objects(rows, origin, lines=not by_row, bad=bad))
     if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
         hint = "write one object a row; a split is a file of its own (train.jsonl, validation.jsonl)"
         raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
@@ -87,10 +103,11 @@ def _json_lines(lines: Iterable[str], origin: str, bad: list[BadRow] | None) -> 
 
 
 def _json_array(window: _Window, origin: str) -> Iterator[tuple[int, Any]]:
-    """The elements one by one, with the line at which each begins; nothing follows the last one."""
+    """The elements one by one, with the line at which each begins, or its number; nothing follows the last one."""
     line = 1
-    for line, value in _elements(window, origin):
-        yield line, value
+    for number, value in _elements(window, origin):
+        line = window.line()
+        yield number, value
     if window.next():
         what = "text follows the end of the array"
         raise data_error(f"{origin}:{line}", what, "write [object, object, …]; was the file cut off?")
@@ -102,17 +119,19 @@ def _elements(window: _Window, origin: str) -> Iterator[tuple[int, Any]]:
     while mark == ",":
         window.next()
         line = window.line()
+        window.rows += 1
         try:
             value = window.value()
         except DataError as error:
             if not window.skip(error):
                 raise
         else:
-            yield line, value
+            yield window.rows if window.by_row else line, value
         mark = window.take()
     if mark != "]":
         what = "a comma or the closing ] is missing after this object"
-        raise data_error(f"{origin}:{line}", what, "write [object, object, …]; was the file cut off?")
+        where = f"{origin}, row {window.rows}" if window.by_row else f"{origin}:{line}"
+        raise data_error(where, what, "write [object, object, …]; was the file cut off?")
 
 
 def _fields(window: _Window, origin: str) -> Iterator[str]:
@@ -221,8 +240,9 @@ def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
 class _Window:
     """A place in a text that is read as the place moves on: what lies behind is forgotten."""
 
-    def __init__(self, pieces: Iterator[str], origin: str, bad: list[BadRow] | None) -> None:
+    def __init__(self, pieces: Iterator[str], origin: str, bad: list[BadRow] | None, *, by_row: bool = False) -> None:
         self._pieces, self._origin, self._bad = pieces, origin, bad
+        self.by_row, self.rows = by_row, 0  # whether places are told by the number of the row; the rows so far
         self._text, self._place = "", 0
         self._first_line, self._first_column = 1, 0  # of the text at hand, in the file
         self._line, self._counted = 1, 0  # the line of a place in the text up to which line ends were counted
@@ -302,9 +322,10 @@ class _Window:
         return True
 
     def _error(self, error: Exception) -> DataError:
-        return _error(
+        found = _error(
             error, self._origin, self._text, self._place, first_line=self._first_line, first_column=self._first_column
         )
+        return data_error(f"{self._origin}, row {self.rows}", found.what, found.hint) if self.by_row else found
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

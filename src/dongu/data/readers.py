@@ -27,16 +27,17 @@ from dongu.data.encoding import PIECE_BYTES, decode_utf8, in_utf8, pieces_of_lin
 from dongu.data.excel import read_sheet
 from dongu.data.fasttext import read_fasttext
 from dongu.data.json_rows import read_json_array, read_json_lines, read_json_object
+from dongu.data.misnamed import refuse_binary, refuse_misnamed
 from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, reason_of
 from dongu.waiting import Waiting
 
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".arrow", ".feather", ".xlsx", ".txt")
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".xlsx", ".txt")
 BATCH_ROWS = 1 << 12  # of parquet, made into cells together
 FIRST_LINE_BYTES = 1 << 20  # of a .json, that are looked at for an object
 READ_BYTES = 1 << 20  # of a column of parquet, read together
 FILE_KINDS = (
-    "a file is .csv, .tsv, .json, .jsonl, .parquet, .arrow, .feather, .xlsx or fastText's .txt, perhaps in .gz, .bz2,"
-    " .xz, .zst or .zip"
+    "a file is .csv, .tsv, .json, .jsonl, .ndjson, .parquet, .arrow, .feather, .xlsx or fastText's .txt, perhaps in"
+    " .gz, .bz2, .xz, .zst or .zip"
 )
 AS_FOUND = make_config({})  # how a file is read where nobody says it
 
@@ -58,6 +59,7 @@ def read_file(path: Path, config: RunConfig = AS_FOUND) -> Table:
         DataError: the file is missing, unreadable, of another kind, empty, or not well formed.
     """
     origin = str(path)
+    refuse_broken_link(path)
     if path_kind(path) is None:
         raise data_error(origin, "no such file or folder", closest_name(path) or "check the path")
     if path_kind(path) == "folder":
@@ -116,15 +118,18 @@ def read_open(file: BufferedReader, name: str, origin: str, config: RunConfig) -
         return read_sheet(file, origin, config)
     if suffix in (".arrow", ".feather"):
         return table_of_arrow(_ipc_batches(file, origin), origin)
-    _refuse_other_formats(file, origin)
+    refuse_binary(file, origin)
     file, encoding = in_utf8(file, origin, config.encoding)
+    refuse_misnamed(file, suffix, origin, config)
     drop = config.bad_rows is not None
     if suffix in (".csv", ".tsv"):
         table = read_delimited(file, origin, config, "," if suffix == ".csv" else "\t")
         if config.format in (None, "label-studio-min"):
             table = with_choices(table)
     elif suffix == ".json" and _starts_an_array(file) and config.field is None:
-        table = read_json_array(decode_utf8(pieces_of_lines(file), origin), origin, config.format, drop=drop)
+        by_row = _is_one_line(file)
+        text = decode_utf8(pieces_of_lines(file), origin)
+        table = read_json_array(text, origin, config.format, drop=drop, by_row=by_row)
     elif suffix == ".json" and (config.field or _is_one_object(file)):
         text = decode_utf8(pieces_of_lines(file), origin)
         table = read_json_object(text, origin, config.field, config.format, drop=drop)
@@ -146,6 +151,16 @@ def path_kind(path: Path) -> str | None:
         return None
 
 
+def refuse_broken_link(path: Path) -> None:
+    """
+    Raises:
+        DataError: it is a symbolic link that leads to nothing.
+    """
+    if os.path.islink(path) and path_kind(path) is None:  # noqa: PTH114 - Path's own fails on a name that is too long
+        what = f"this is a link, and nothing is where it points to: {os.readlink(path)}"  # noqa: PTH115
+        raise data_error(str(path), what, "correct the link, or give the file itself")
+
+
 def closest_name(path: Path) -> str:
     try:
         close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], 1)
@@ -154,31 +169,7 @@ def closest_name(path: Path) -> str:
     return f"did you mean {path.parent / close[0]}?" if close else ""
 
 
-# --- text
-
-
-_OTHER_FORMATS = {
-    b"\x1f\x8b": ("a gzip archive", "rename it to end in .gz, or unpack it with gunzip"),
-    b"PK\x03\x04": ("a zip archive or an Excel workbook", "rename it to end in .zip, or .xlsx"),
-    b"\xd0\xcf\x11\xe0": ("an Excel workbook", "save it as .xlsx, or the sheet as CSV UTF-8"),
-}
-
-
-def _refuse_other_formats(file: BufferedReader, origin: str) -> None:
-    head = file.peek(4)
-    for magic, (kind, hint) in _OTHER_FORMATS.items():
-        if head.startswith(magic):
-            raise data_error(origin, f"the file is {kind}, not text", hint)
-    if head.startswith(b"PAR1") and _is_parquet(file):
-        raise data_error(origin, "the file is parquet, not text", "rename it to end in .parquet")
-
-
-def _is_parquet(file: BufferedReader) -> bool:
-    """Whether it ends as it begins; the first four letters alone could name a column."""
-    file.seek(-4, 2)
-    end = file.read()
-    file.seek(0)
-    return end == b"PAR1"
+# --- JSON
 
 
 def _starts_an_array(file: BufferedReader) -> bool:
@@ -188,6 +179,16 @@ def _starts_an_array(file: BufferedReader) -> bool:
         first = block.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n")
     file.seek(0)
     return first.startswith(b"[")
+
+
+def _is_one_line(file: BufferedReader) -> bool:
+    """Whether no line that is not blank follows the first one."""
+    lines, ended = 0, True
+    while lines < 2 and (piece := file.readline(PIECE_BYTES)):
+        lines += ended and bool(piece.strip())
+        ended = piece.endswith(b"\n")
+    file.seek(0)
+    return lines == 1
 
 
 def _is_one_object(file: BufferedReader) -> bool:

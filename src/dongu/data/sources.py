@@ -23,6 +23,7 @@ from dongu.data.readers import (
     path_kind,
     pieces_of_batches,
     read_file,
+    refuse_broken_link,
     stem_of,
     table_of_arrow,
 )
@@ -137,6 +138,7 @@ def _read_name(name: str, config: RunConfig) -> Source:
     with contextlib.suppress(RuntimeError):  # the home of `~nobody`: reported as a missing path
         path = path.expanduser()
     kind = path_kind(path) if name.strip() else None
+    refuse_broken_link(path)
     if name == STANDARD_INPUT and kind is None:
         return Source("data", {"train": read_standard_input(config)})
     if kind is None and "://" in name and is_fsspec(name.partition("://")[0]):

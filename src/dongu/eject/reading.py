@@ -38,7 +38,7 @@ ROOM = 97  # characters that a line of a script has between `source = load_datas
 EVERY_CELL_A_TEXT = ("usecols=[*COLUMNS]", "converters=COLUMNS", "na_filter=False")
 LOADERS = {  # what load_dataset calls a file, by the file's ending
     **dict.fromkeys((".csv", ".tsv"), "csv"),
-    **dict.fromkeys((".json", ".jsonl"), "json"),
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), "json"),
     **dict.fromkeys((".arrow", ".feather"), "arrow"),
     ".parquet": "parquet",
     ".txt": "text",

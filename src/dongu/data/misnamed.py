@@ -1,0 +1,113 @@
+"""Files whose content is of another kind than their ending says: what they are, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from io import BufferedReader
+from itertools import islice
+from pathlib import PurePath
+
+from dongu.config import RunConfig
+from dongu.data.encoding import PIECE_BYTES
+from dongu.data.table import data_error
+
+_UNPACK = "rename it to NAME{0}, or unpack it with {1}"
+_BINARY = [  # what a file begins with, what it is, and what to do
+    (rb"\x1f\x8b", "a gzip archive", _UNPACK.format(".gz", "gunzip")),
+    (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "a bzip2 archive", _UNPACK.format(".bz2", "bunzip2")),
+    (rb"\xfd7zXZ\0", "an xz archive", _UNPACK.format(".xz", "unxz")),
+    (rb"\x28\xb5\x2f\xfd", "a Zstandard archive", _UNPACK.format(".zst", "unzstd")),
+    (rb"PK\x03\x04", "a zip archive", "rename it to end in .zip, or unpack it with unzip"),
+    (rb"\xd0\xcf\x11\xe0", "an Excel workbook", "save it as .xlsx, or the sheet as CSV UTF-8"),
+    (rb"ARROW1\0\0", "an Arrow file", "rename it to end in .arrow"),
+    (rb"PAR1", "parquet", "rename it to end in .parquet"),
+    (rb"%PDF-", "a PDF", "give the table that it was made from, as csv or JSON"),
+    (rb"SQLite format 3\0", "an SQLite database", "write the rows of a table of it as csv"),
+]
+_TEXTS = [
+    (
+        r"<!doctype html|<html",
+        "a web page (HTML)",
+        "it may say why there is no file: open it in a browser, fetch again",
+    ),
+    (r"<\?xml", "XML", "write its rows as csv or JSON Lines"),
+    (r"version https://git-lfs", "a pointer of Git LFS", "`git lfs pull` fetches the file that it stands for"),
+]
+_JSON = re.compile(r"(?P<array>\[\s*)?\{\s*\"(?:[^\"\\]|\\.)*\"\s*:")
+_MARKS = ",;\t|"
+_LOOKED_AT = 20  # lines of what may be csv
+
+
+def refuse_binary(file: BufferedReader, origin: str) -> None:
+    """Of a file that has to be text, at its beginning.
+
+    Raises:
+        DataError: it is an archive, a workbook, or another kind of file that is known.
+    """
+    head = file.peek(16)
+    found = next((kind for kind in _BINARY if re.match(kind[0], head)), None)
+    if found is None or (found[1] == "parquet" and not _ends_as_parquet(file)):
+        return
+    _, kind, hint = found
+    if head.startswith(b"PK") and _is_workbook(file):
+        kind, hint = "an Excel workbook", "rename it to end in .xlsx"
+    raise data_error(origin, f"the file is {kind}, not text", hint.replace("NAME", PurePath(origin).name))
+
+
+def refuse_misnamed(file: BufferedReader, suffix: str, origin: str, config: RunConfig) -> None:
+    """Of a text file in UTF-8, at its beginning.
+
+    Raises:
+        DataError: it is a web page, or JSON in the place of csv, or csv in the place of JSON.
+    """
+    head = file.read(PIECE_BYTES).decode(errors="replace").removeprefix("\ufeff")
+    file.seek(0)
+    begin = head.lstrip()
+    for pattern, kind, hint in _TEXTS:
+        if re.match(pattern, begin, re.IGNORECASE):
+            raise data_error(origin, f"the file is {kind}, not rows", hint)
+    if suffix in (".csv", ".tsv") and config.header is None and (found := _JSON.match(begin)):
+        ending = ".json" if found["array"] or not _is_json(begin.partition("\n")[0]) else ".jsonl"
+        raise data_error(origin, f"the file is JSON, not {suffix[1:]}", f"rename it to end in {ending}")
+    if suffix in (".json", ".jsonl", ".ndjson") and (mark := _mark_of(begin)):
+        name, ending = ("tabs", ".tsv") if mark == "\t" else (f"`{mark}`", ".csv")
+        what = f"the file is no JSON: its lines are cells with {name} between them"
+        raise data_error(origin, what, f"rename it to end in {ending}")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _mark_of(text: str) -> str:
+    """What stands between the cells of lines of which none begins as JSON does; nothing where nothing does."""
+    lines = [line for line in islice(text.split("\n"), _LOOKED_AT) if line.strip()]
+    if len(lines) < 2 or any(line.lstrip()[0] in "{[]}" for line in lines) or _is_json(lines[0]):
+        return ""
+    return next((mark for mark in _MARKS if mark in lines[0]), "")
+
+
+def _ends_as_parquet(file: BufferedReader) -> bool:
+    """Whether it ends as it begins; the first four letters alone could name a column."""
+    file.seek(-4, 2)
+    end = file.read()
+    file.seek(0)
+    return end == b"PAR1"
+
+
+def _is_workbook(file: BufferedReader) -> bool:
+    """Whether a zip archive is a workbook of Excel; of one that is cut off its beginning says so too."""
+    head = file.read(PIECE_BYTES)
+    file.seek(0)
+    try:
+        names = zipfile.ZipFile(file).namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        names = ["xl/"] if b"xl/" in head else []
+    file.seek(0)
+    return any(name.startswith("xl/") for name in names)
