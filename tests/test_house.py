@@ -170,6 +170,7 @@ READS_DATA = {
     "dongu.data.readers",
     "dongu.data.download",
     "dongu.data.archives",
+    "dongu.data.excel",
     "dongu.eject.reading",
 }  # files that the user names
 READS_THE_SYSTEM = {"dongu.engine.device", "dongu.model.safety"}  # /proc, transformers
