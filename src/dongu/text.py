@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ LINE_LIMIT = 2000  # characters of a line of an error: a whole file in one cell 
 SHOWN_CHARACTERS = 72
 WIDTH = 80  # columns of a terminal that nobody has made wider
 NAMES = 11  # columns of the names in `fields`
+# The soft hyphen, spaces and joiners without width. A joiner behind a picture makes another picture of it: it stays.
+_UNSEEN = re.compile("[\u00ad\u200b\u200c\u2060\ufeff]|(?<![\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d")
 
 
 def printable(text: str) -> str:
@@ -55,6 +58,14 @@ def plain(text: str) -> str:
     if text.isprintable() and "  " not in text and text == text.strip():
         return text
     return " ".join(text.split())
+
+
+def visible(text: str) -> str:
+    """What `plain` leaves of a text, without characters that nobody sees and most tokenizers drop.
+
+    Rows are held out by `plain`, as they always were: a draw comes again only by the same rule.
+    """
+    return plain(text if text.isascii() else _UNSEEN.sub("", text))
 
 
 def excerpt(text: str, limit: int = SHOWN_CHARACTERS) -> str:

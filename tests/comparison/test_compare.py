@@ -338,6 +338,16 @@ def test_the_interval_of_recipes_holds_the_truth() -> None:
         assert 0.93 < held / 600 < 0.98
 
 
+def test_the_interval_of_recipes_stays_within_the_metric() -> None:
+    sides = []
+    for values in ((0.1, 0.9), (0.95, 0.3)):
+        results = [{"test": {"accuracy": {"value": value}}} for value in values]
+        sides.append(Side(Path(), tuple(FinishedRun(Path(), {}, result) for result in results), (42, 43)))
+    one, two = sides
+    found = seed_difference(one, two, "test", "accuracy", None)
+    assert (found.low, found.high) == (-1.0, 1.0)
+
+
 def test_rows_count_once_in_the_interval_of_recipes() -> None:
     """Three seeds, and rows that each recipe answers in its own way: equal recipes are told apart in about 5%."""
     chance, shown = np.random.default_rng(6), 0

@@ -68,6 +68,8 @@ READ: list[tuple[list[Any], dict[str, Any], str, tuple[str, ...], list[Any], str
     ([[2.0], [10], [2, 10]], {}, "multi-label", ("2", "10"), [[1, 0], [0, 1], [1, 1]], IDS),
     (["['b', 'a']", "[]", '["a"]'], {}, "multi-label", ("a", "b"), [[1, 1], [0, 0], [1, 0]], TEXTS),
     (["('b', 'a')", "('a',)"], {"task": "multi-label"}, "multi-label", ("a", "b"), [[1, 1], [1, 0]], TEXTS),
+    (["{'b', 'a'}", "set()", '{"a"}'], {}, "multi-label", ("a", "b"), [[1, 1], [0, 0], [1, 0]], TEXTS),
+    (["{b}", "{a}"], {}, "single-label", ("{a}", "{b}"), [1, 0], ""),
     ([r'["\u00e7\ud83d\ude00"]', "['a\\'b']"], {}, "multi-label", ("a'b", "ç😀"), [[0, 1], [1, 0]], TEXTS),
     (
         ["b,a", "a", "b", ""],
@@ -100,6 +102,7 @@ READ: list[tuple[list[Any], dict[str, Any], str, tuple[str, ...], list[Any], str
     (["a", "b", "a,b"], {"task": "single-label"}, "single-label", ("a", "a,b", "b"), [0, 2, 1], ""),
     (["['a']", "['b']"], {"task": "single-label"}, "single-label", ("['a']", "['b']"), [0, 1], ""),
     ([0.0, 10.0, 2.0], {}, "single-label", ("0", "2", "10"), [0, 2, 1], "0.0 is the class 0"),
+    ([10**16, 10**16 - 1], {}, "single-label", ("9999999999999999", "10000000000000000"), [1, 0], ""),
     ([10, 2.0, 2], {}, "single-label", ("2", "10"), [1, 0, 0], "2.0 is the class 2"),
     ([2.5, 10, 2.25], {"task": "single-label"}, "single-label", ("2.25", "2.5", "10"), [1, 2, 0], ""),
     (["3,5", "4", "-0,25"], {}, "regression", ("label",), [3.5, 4, -0.25], "decimal commas: 3,5 is 3.5"),

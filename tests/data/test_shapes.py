@@ -453,6 +453,10 @@ SHAPES: list[Shape] = [
     Shape("IMDB's folders", "classes", IMDB, read={"train": CLASSES, "test": CLASSES}, said="each a class: neg, pos"),
     Shape("20 Newsgroups' folders", "classes", NEWS, LATIN, NEWS_READ, said="a class: alt.atheism, sci.space"),
     Shape(
+        "a file for each class", "classes", {"pos.txt": "a\nb\r\n\n", "neg.txt": "c\nd", "README.txt": "x", ".x": "x"},
+        read={"text": [*"cdab"], "label": ["neg", "neg", "pos", "pos"]}, said="a row a line, each a class: neg, pos",
+    ),
+    Shape(
         "files whose names end in a split", "folder",
         {"reviews_train.csv": CSV, "reviews_dev.csv": HALF, "reviews_test.jsonl": JSONL}, read=THREE,
         said="reviews_test.jsonl: test, by the end of the name",
@@ -1000,6 +1004,9 @@ REFUSED: list[tuple[Mapping[str, str | bytes], str, str]] = [
     ({"pos/1.csv": "x", "neg/1.csv": "x"}, "no train split; there is neg, pos", "folders by class hold files of text"),
     ({"pos/1.txt": "x", "neg/1.doc": "x", "README.md": "x"}, "no train split", "two classes; there is neg/1.doc"),
     ({"a.xlsx": "x"}, "workbook cannot be read", "save it again"),
+    ({"pos.txt": "x\n", "neg.txt": "y\n", "a.md": "x"}, "no train split", "a row a line) are read where nothing else"),
+    ({"pos.txt": "__label__a x\n", "neg.txt": "__label__b y\n"}, "lines of fastText", "name it train.txt"),
+    ({"pos.txt": b"PK\x03\x04", "neg.txt": "y\n"}, "a zip archive, not text", "unpack"),
     ({"a.csv": "# of a tool\ntext,label\nx,y\n"}, "2 cells, and the header has 1 column", "no header, remove it"),
 ]
 

@@ -22,6 +22,7 @@ from dongu import Loop
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples
+from dongu.data.holdout import first_copies
 from dongu.data.order import grouped_order, padding_share
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table
@@ -31,6 +32,7 @@ from dongu.doctor.finding import Finding
 from dongu.doctor.lengths import load_plain_tokenizer, measure
 from dongu.doctor.words import _before_a_command
 from dongu.errors import ModelError
+from dongu.text import visible
 
 Row = tuple[str, str]
 SUBJECTS = ("film", "cook", "train", "song", "storm", "goat", "lamp", "king")
@@ -92,7 +94,7 @@ def test_rows_of_train_in_another_split(looked_at: Callable[..., Checkup]) -> No
     assert places(found) == ["d/train.csv:42 d/validation.csv:10"]
     assert "accuracy by up to 11 points" in found.effect
     found = only(checkup, "test rows of 10 .* from train")
-    assert found.what.endswith("train: 2 up to case and space, 1 with another label in train")
+    assert found.what.endswith("train: 2 up to case, space and what is not seen, 1 with another label in train")
     assert places(found) == ["d/train.csv:42 d/test.csv:2", "d/train.csv:43 d/test.csv:3"]
     assert "up to 10 points" in found.effect
     assert only(checkup, "from validation").what.startswith("9 test rows of 10 (90.0%)")
@@ -210,6 +212,37 @@ def test_the_answer_does_not_hang_on_the_hashes_of_a_process(tmp_path: Path) -> 
     }
     assert len(said) == 1
     assert "conflicting labels" in said.pop()
+
+
+UNSEEN = "\u00ad\u200b\u200c\u200d\u2060\ufeff"
+
+
+@pytest.mark.parametrize("mark", UNSEEN, ids=ascii)
+def test_what_nobody_sees_hides_no_copy(looked_at: Callable[..., Checkup], mark: str) -> None:
+    """Nor a near one; held out they may stand on both sides, by the rule that old runs have."""
+    words = "one two three four five six seven eight nine ten"
+    near = words.replace("six", "6").replace("o", f"o{mark}")
+    train = [*ENOUGH, ("a good film", "no"), (words, "no")]
+    checkup = looked_at(train=train, validation=[*FRESH, (f"a go{mark}od{mark} film", "no"), (near, "no")])
+    assert only(checkup, "leak").what.endswith("from train: 1 up to case, space and what is not seen")
+    assert only(checkup, "near duplicate").what.startswith("1 validation row of 10")
+    assert len({*first_copies([["a good film", f"a go{mark}od film"]]).tolist()}) == 2
+
+
+def test_a_joiner_of_emoji_is_seen() -> None:
+    """A woman and a rocket are no astronaut; in Persian a joiner is a way of spelling."""
+    for joined in ("👩\u200d🚀", "🏳️\u200d🌈", "👩🏽\u200d🚀", "❤️\u200d🔥"):
+        assert visible(joined) != visible(joined.replace("\u200d", ""))
+    assert visible("می\u200cخواهم") == visible("میخواهم")
+
+
+@pytest.mark.parametrize(("numbers", "found"), [((2**53, 2**53 + 1), 0), ((2**53 + 1, f"{2**53 + 1}.00"), 1)])
+def test_large_numbers_are_compared_by_all_digits(
+    looked_at: Callable[..., Checkup], numbers: tuple[Any, Any], found: int
+) -> None:
+    rows = [(text, (*numbers, "third", "fourth")[i % 4]) for i, (text, _) in enumerate(ENOUGH)]
+    checkup = looked_at(train=rows, validation=rows[:4], label_column="label")
+    assert sum("look alike" in finding.what for finding in checkup.findings) == found
 
 
 # --- classes

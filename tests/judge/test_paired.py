@@ -192,6 +192,20 @@ def test_few_rows_that_all_say_the_same_show_nothing() -> None:
         assert not difference.shown(difference.p)
 
 
+def test_no_difference_is_larger_than_the_metric_can_be() -> None:
+    """Three rows that the second run alone has right: accuracy is 100 points apart, and no interval says 130."""
+    targets = np.arange(3) % 2
+    found = paired_differences(classes(targets, 1 - targets), classes(targets, targets), ["accuracy"], 0)["accuracy"]
+    assert (found.value, found.high) == (1.0, 1.0)
+    back = paired_differences(classes(targets, targets), classes(targets, 1 - targets), ["accuracy"], 0)["accuracy"]
+    assert (back.value, back.low) == (-1.0, -1.0)
+    turned = numbers(np.arange(3.0), np.array([0.0, 1.0, 2.1])), numbers(np.arange(3.0), np.array([2.0, 1.1, 0.0]))
+    assert -2 <= paired_differences(*turned, ["pearson"], 0)["pearson"].low < -1.9
+    wide = MetricDifference(0.9, math.nan, 1.3).within(1.0)
+    assert math.isnan(wide.low)
+    assert wide.high == 1.0
+
+
 def test_a_constant_answer_has_no_correlation() -> None:
     targets = np.arange(20.0)
     found = paired_differences(numbers(targets, np.ones(20)), numbers(targets, targets), ["pearson", "spearman"], 0)

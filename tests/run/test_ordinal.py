@@ -90,12 +90,19 @@ def test_the_commands_take_it(finished: Path, tmp_path: Path, capsys: pytest.Cap
         (["1", "2.5", "3"], "`2.5` is no whole number"),
         (["good", "bad", "good"], "`good` is not a number"),
         (["1", "1", "1"], "one label only"),
+        (["1", "20260101", "20260102"], "`20260101` is no step of a scale: the largest is 16,777,216"),
     ],
 )
 def test_what_is_no_scale(labels: list[str], said: str) -> None:
     rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)]
     with pytest.raises(DataError, match=said):
         read_examples(read_source({"train": rows, "validation": rows}), make_config({"task": "ordinal"}))
+
+
+def test_steps_of_many_digits_are_told_apart() -> None:
+    rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["1234567", "1234568", "1000000"])]
+    data = read_examples(read_source({"train": rows, "validation": rows}), make_config({"task": "ordinal"}))
+    assert data.label_names == ("1000000", "1234567", "1234568")
 
 
 def test_a_class_that_train_lacks() -> None:

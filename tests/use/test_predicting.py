@@ -111,6 +111,28 @@ def test_everything_else_is_refused(pair: bool, texts: Any, said: str, classifie
     assert caught.value.hint or "differ in length" in said or "other keys" in said or "null" in said
 
 
+@pytest.mark.parametrize("pair", [False, True])
+def test_a_file_of_texts_is_answered_a_line_each(
+    pair: bool, classifier: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As lines of standard input are. Of fastText's lines the texts are read, and a blank line is named."""
+    model, file = classifier(pair=pair), tmp_path / "lines.txt"
+    texts, end = ["word1 word2", "word0 word4"], "\ta film" if pair else ""
+    file.write_bytes("".join(f"{text}{end}\r\n" for text in texts).encode("utf-16"))
+    capsys.readouterr()
+    assert command(["predict", str(model.saved.name), "--data", str(file), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    known = model.predict([(text, "a film") for text in texts] if pair else texts)
+    assert [row["probabilities"] for row in rows] == [answer["probabilities"] for answer in known]
+    file.write_text(f"word1{end}\n\nword2{end}\n", encoding="utf-8")
+    assert command(["predict", str(model.saved.name), "--data", str(file)]) == 2
+    assert f"{file}:2: is empty" in capsys.readouterr().err
+    if not pair:
+        file.write_text(f"__label__x {texts[0]}\n", encoding="utf-8")
+        assert command(["predict", str(model.saved.name), "--data", str(file), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["text"] == texts[0]
+
+
 ROW = (
     '"doc": {"id": 7, "n": [1.50, true]}, "tags": ["a"], "seen": true, "n": 1.50, "m": 12345678901234567.89, "x": null'
 )

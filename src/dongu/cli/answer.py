@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from dongu.cli.parser import (
     refuse_existing,
     whole_number,
 )
-from dongu.config import ABSTAIN_BELOW, make_config
+from dongu.config import ABSTAIN_BELOW, RunConfig, make_config
 from dongu.errors import DataError, InputError, UsageError
 from dongu.text import counted, is_blank, printable, wrapped
 from dongu.waiting import idle, loading
@@ -153,7 +153,11 @@ def add_predict(parser: Parser) -> None:
     )
     add_model(parser)
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
-    parser.add_argument("--data", metavar="DATA", help="rows: a file, or anything that `dongu train` reads")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="rows: a file, or anything that `dongu train` reads, or a .txt of texts, one a line",
+    )
     parser.add_argument("--split", default=None, help="the split of --data, where it has several")
     parser.add_argument("--out", metavar="FILE", type=Path, help="file to write: .jsonl, .csv or .tsv")
     parser.add_argument(
@@ -203,12 +207,17 @@ def _predict(parsed: argparse.Namespace) -> None:
         raise UsageError("give either TEXT or --data, not both")
     saved = open_model(parsed)
     texts: Sequence[Sequence[str]]
-    if parsed.data is not None:
+    lines = None if parsed.data is None else _lines_of(Path(parsed.data), saved.reading(reading_of(parsed)))
+    if parsed.data is not None and lines is None:
         table = _one_split(read_source(parsed.data, saved.reading(reading_of(parsed))).splits, parsed)
         texts, given = saved.texts_of(table), table.columns
     else:
         pair = len(saved.text_columns) == 2
-        texts = saved.columns_of(list(_typed(parsed.texts, pair=pair) if parsed.texts else _piped(pair=pair)))
+        if lines is not None:
+            read = _rows_of_lines(lines, parsed.data, pair=pair)
+        else:
+            read = _typed(parsed.texts, pair=pair) if parsed.texts else _piped(pair=pair)
+        texts = saved.columns_of(list(read))
         given = dict(zip(saved.text_columns or ("text",), texts, strict=True))
     if parsed.out is not None:
         check_cells(parsed.out, _rows_of(given))
@@ -292,6 +301,20 @@ def _typed(texts: Sequence[str], *, pair: bool) -> Iterator[tuple[str, ...]]:
     yield from (tuple(texts[i : i + 1 + pair]) for i in range(0, len(texts), 1 + pair))
 
 
+def _lines_of(path: Path, config: RunConfig) -> list[str] | None:
+    """The lines of a .txt of texts alone; None where --data is anything else, a file of fastText too."""
+    from dongu.data.fasttext import MARK
+    from dongu.data.readers import lines_of_text
+
+    if path.suffix.lower() != ".txt" or not path.is_file():
+        return None
+    try:
+        lines = lines_of_text(path, config)
+    except OSError:  # reading it as rows says what is wrong
+        return None
+    return None if lines[0].startswith(MARK) else lines
+
+
 def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
     if sys.stdin.isatty():
         print("texts, one a line; Ctrl-D ends", file=sys.stderr)
@@ -301,14 +324,18 @@ def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
     except UnicodeDecodeError as error:
         raise InputError(f"is not UTF-8 ({error})", where="standard input") from error
     # Not splitlines(): it would also cut a text at U+2028 and its like.
-    for number, raw in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
-        line = raw.removesuffix("\r")
+    lines = text.removesuffix("\n").split("\n") if text else []
+    yield from _rows_of_lines((line.removesuffix("\r") for line in lines), "standard input", pair=pair)
+
+
+def _rows_of_lines(lines: Iterable[str], where: str, *, pair: bool) -> Iterator[tuple[str, ...]]:
+    for number, line in enumerate(lines, start=1):
         texts = tuple(line.split("\t")) if pair else (line,)
         if len(texts) != 1 + pair or any(map(is_blank, texts)):
             form = "two texts with a tab between them" if pair else "a text"
             what = "is empty" if is_blank(line) else f"is not {form}"
-            hint = f"each line is {form}; a file of rows goes to --data"
-            raise InputError(what, where=f"standard input:{number}", hint=hint)
+            hint = f"each line is {form}; a file of rows (.csv, .jsonl, …) goes to --data"
+            raise InputError(what, where=f"{where}:{number}", hint=hint)
         yield texts
 
 

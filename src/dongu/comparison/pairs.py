@@ -30,7 +30,7 @@ from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.classes import NORMAL_95
 from dongu.judge.metrics import influence
-from dongu.judge.paired import MetricDifference, holm, paired_differences
+from dongu.judge.paired import SPANS, MetricDifference, holm, paired_differences
 from dongu.judge.resample import TAIL
 from dongu.run.predictions import label_of
 from dongu.text import Readable, excerpt
@@ -210,7 +210,8 @@ def seed_difference(
     if by_rows is not None:
         reach = math.hypot(reach, NORMAL_95 * _error_of_rows(*by_rows, paired))
     by_seed = dict(zip(first.seeds or (), (two - one).tolist(), strict=True)) if paired else None
-    return MetricDifference(value, value - reach, value + reach, by_seed=by_seed)
+    found = MetricDifference(value, value - reach, value + reach, by_seed=by_seed)
+    return found.within(SPANS.get(name, math.inf))
 
 
 def _error_of_rows(first: np.ndarray, second: np.ndarray, paired: bool) -> float:

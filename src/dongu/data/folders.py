@@ -9,20 +9,29 @@ import contextlib
 import filecmp
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from io import BufferedReader, BytesIO
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
 from dongu.config import RunConfig
-from dongu.data.cells import Rows, join_tables
-from dongu.data.encoding import decode_utf8, in_utf8
+from dongu.data.by_class import (
+    SHOWN_NAMES,
+    class_files,
+    class_folders,
+    entries_of,
+    is_hidden,
+    is_text,
+    not_classes,
+    read_class_files,
+    read_class_folders,
+)
+from dongu.data.cells import join_tables
 from dongu.data.readers import FILE_KINDS, read_file, refuse_broken_link, stem_of
-from dongu.data.table import Places, Table, data_error
+from dongu.data.table import Table, data_error
 from dongu.errors import DataError
-from dongu.files import JSON_LIMIT, read_regular
+from dongu.files import read_regular
 from dongu.text import counted
 
 SPLIT_NAMES = {
@@ -32,7 +41,6 @@ SPLIT_NAMES = {
     "validation_mismatched": ("validation_mismatched",),
     "test_mismatched": ("test_mismatched",),
 }
-UNLABELLED = ("unsup", "unsupervised", "unlabelled", "unlabeled")  # folders that are no class
 _OWN_NAME = re.compile(r"((validation|test):)?[a-z0-9][a-z0-9_-]*", re.ASCII | re.IGNORECASE)
 _NOT_SPLITS = (  # of results.json
     *("best_step", "steps", "metric", "threshold", "calibrated", "temperature", "per_class"),
@@ -40,8 +48,6 @@ _NOT_SPLITS = (  # of results.json
 )
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})", re.ASCII)
 _END = re.compile(rf"(?P<name>.+)[-_. ](?P<split>{'|'.join(chain(*SPLIT_NAMES.values()))})")
-_SHOWN = 10  # names in a message
-_OF_SYSTEMS = ("thumbs.db", "desktop.ini")  # files that Windows leaves behind
 
 Group = list[Path]
 Found = tuple[dict[str, Table], tuple[str, ...]]  # the splits, and the files that are none
@@ -58,7 +64,7 @@ def read_folder(path: Path, config: RunConfig, name: str = "") -> Found:
     Raises:
         DataError: there is no train split, or whatever is wrong with a file.
     """
-    entries = _entries(path)
+    entries = entries_of(path)
     names = {entry.name for entry in entries}
     if {"dataset_dict.json", "state.json"} & names:  # what `save_to_disk` of `datasets` writes
         return _read_saved(path, config)
@@ -68,12 +74,14 @@ def read_folder(path: Path, config: RunConfig, name: str = "") -> Found:
         raise data_error(str(path), f"there is no configuration {name!r}", "README.md declares none: leave it out")
     folders = {entry.name: entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
     for folder in (path, *(folders.values() if len(folders) == 1 else [path / "data"])):
-        if (groups := _groups(_entries(folder) if folder.is_dir() else [])) and any(map(is_train, groups)):
+        if (groups := _groups(entries_of(folder) if folder.is_dir() else [])) and any(map(is_train, groups)):
             return _read_groups(groups, path, config, names)
     if any(map(is_train, folders)):
         return _read_split_folders(folders, path, config)
-    if len(classes := _classes(path)) > 1:
-        return {"train": _read_classes(path, classes, config)}, _not_classes(entries, classes)
+    if len(classes := class_folders(path)) > 1:
+        return {"train": read_class_folders(path, classes, config)}, not_classes(entries, classes)
+    if len(files := class_files(entries)) > 1:
+        return {"train": read_class_files(path, files, config)}, not_classes(entries, [file.name for file in files])
     raise _no_train(path, [entry.name for entry in entries])
 
 
@@ -83,13 +91,6 @@ def read_files(paths: Sequence[Path], pattern: str, config: RunConfig) -> Found:
     if any(map(is_train, groups)):
         return _read_groups(groups, Path(pattern), config, {path.name for path in paths})
     return {"train": _read_group(paths, Path(pattern), config)}, ()
-
-
-def _entries(path: Path) -> list[Path]:
-    try:
-        return sorted(path.iterdir())
-    except OSError as error:
-        raise data_error(str(path), f"cannot be read ({error.strerror})", "check the permissions") from error
 
 
 def is_train(stem: str) -> bool:
@@ -160,8 +161,8 @@ def choose_splits(stems: Mapping[Any, str], where: str, present: Iterable[Any], 
 
 def _listed(names: Iterable[Any]) -> str:
     names = [str(name) for name in names]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more or "nothing"
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more or "nothing"
 
 
 def is_own_name(name: Any) -> bool:
@@ -232,68 +233,22 @@ def _read_split_folders(folders: Mapping[str, Path], path: Path, config: RunConf
     chosen = choose_splits({name: name.lower() for name in folders}, str(path), folders, "")
     splits, not_read = {}, [name for name in folders if name not in chosen.values()]
     for split, name in chosen.items():
-        entries = _entries(folders[name])
+        entries = entries_of(folders[name])
         if {"state.json"} & {entry.name for entry in entries}:
             splits[split] = _read_saved_split(folders[name], config)
         elif files := [entry for entry in entries if _holds_rows(entry)]:
             splits[split] = _read_group(files, folders[name], config)
-        elif classes := _classes(folders[name]):
-            splits[split] = _read_classes(folders[name], classes, config)
-            not_read += [f"{name}/{other}" for other in _not_classes(entries, classes)]
+        elif classes := class_folders(folders[name]):
+            splits[split] = read_class_folders(folders[name], classes, config)
+            not_read += [f"{name}/{other}" for other in not_classes(entries, classes)]
         else:
             raise _no_train(folders[name], [entry.name for entry in entries])
     return splits, tuple(not_read)
 
 
-def _classes(path: Path) -> dict[str, Group]:
-    """Folder → its texts, of the folders that are classes: they hold files of text and nothing else."""
-    classes = {}
-    for folder in _entries(path):
-        if folder.name.startswith(".") or folder.name.lower() in UNLABELLED or not folder.is_dir():
-            continue
-        files = [entry for entry in _entries(folder) if not _is_hidden(entry)]
-        if files and all(_is_text(file) for file in files):
-            classes[folder.name] = files
-    return classes
-
-
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.lower() in _OF_SYSTEMS
-
-
 def _holds_rows(path: Path) -> bool:
     """Whether it is a file of rows, by its name; of IMDB's folders each has a .txt that holds none."""
     return stem_of(path.name) is not None and path.suffix.lower() != ".txt" and path.is_file()
-
-
-def _not_classes(entries: Iterable[Path], classes: Collection[str]) -> tuple[str, ...]:
-    """The other entries of a folder; of one that has a name for texts without a label, this is said."""
-    others = [entry.name for entry in entries if entry.name not in classes]
-    return tuple(f"{name} (unlabelled by its name)" if name.lower() in UNLABELLED else name for name in others)
-
-
-def _is_text(path: Path) -> bool:
-    return path.is_file() and (path.suffix.lower() in (".txt", ".text", "") or path.suffix[1:].isdigit())
-
-
-def _read_classes(path: Path, classes: Mapping[str, Group], config: RunConfig) -> Table:
-    """A row for each file: its text, the name of its folder as the label, and its name."""
-    rows, places = Rows(["text", "label", "file"]), []
-    for name, files in classes.items():
-        for file in files:
-            rows.add([_text_of(file, config), name, f"{name}/{file.name}"], 1)
-            places.append(str(file))
-    said = f"{counted(len(classes), 'folder')} of texts, each a class: {_listed(classes)}"
-    return rows.table(Places(str(path), range(len(places)), places), said=[said])
-
-
-def _text_of(path: Path, config: RunConfig) -> str:
-    try:
-        content = read_regular(path, JSON_LIMIT, follow=True)
-    except OSError as error:
-        raise data_error(str(path), f"cannot be read ({error.strerror})", "a class has files of text alone") from error
-    file, _ = in_utf8(BufferedReader(BytesIO(content)), str(path), config.encoding)
-    return "".join(decode_utf8(file, str(path)))
 
 
 def _no_train(path: Path, present: Sequence[str]) -> DataError:
@@ -304,8 +259,10 @@ def _no_train(path: Path, present: Sequence[str]) -> DataError:
         hint = "brat marks spans, and a class of each text is wanted: a folder for each class (pos/*.txt), or a csv"
     elif folders := [path / name for name in present if (path / name).is_dir() and not name.startswith(".")]:
         hint = "folders by class hold files of text (.txt) and nothing else, in at least two classes"
-        others = (file for folder in folders for file in _entries(folder) if not (_is_text(file) or _is_hidden(file)))
+        others = (file for folder in folders for file in entries_of(folder) if not (is_text(file) or is_hidden(file)))
         hint += f"; there is {other.relative_to(path)}" if (other := next(others, None)) else ""
+    elif any(name.lower().endswith(".txt") for name in present):
+        hint += "; files of text by class (pos.txt, neg.txt, a row a line) are read where nothing else is there"
     return data_error(str(path), f"there is no train split; there is {_listed(present)}", hint)
 
 

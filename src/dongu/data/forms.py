@@ -12,7 +12,16 @@ from dataclasses import dataclass, replace
 from dongu.config import NUMBERS, Task
 from dongu.data.cells import column_of, take_rows
 from dongu.data.flags import hides_flags, positions_of
-from dongu.data.labels import HIDDEN_LABEL, HIDDEN_NUMBER, SEPARATOR, label_fault, list_fault, number_of, two_ways
+from dongu.data.labels import (
+    HIDDEN_LABEL,
+    HIDDEN_NUMBER,
+    SEPARATOR,
+    exact_number,
+    label_fault,
+    list_fault,
+    number_of,
+    two_ways,
+)
 from dongu.data.table import BAD_ROWS_ADVICE, Cell, Number, Table, data_error, is_flag, is_word
 from dongu.errors import DataError, UsageError
 from dongu.text import counted, is_blank, shortened
@@ -20,7 +29,10 @@ from dongu.text import counted, is_blank, shortened
 LOOKED_AT = 1 << 16  # different cells: what more of them hold, the first ones hold too
 MARKS = (",", ";")  # that may stand between the labels of a cell, although nobody said so
 _ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|[Tt]rue|[Ff]alse)"""
-_LIST = re.compile(rf"(?:\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*(?:,\s*)?)?\]|\(\s*(?:{_ITEM}\s*,\s*)+(?:{_ITEM}\s*)?\))")
+_LIST = re.compile(
+    rf"(?:\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*(?:,\s*)?)?\]|\(\s*(?:{_ITEM}\s*,\s*)+(?:{_ITEM}\s*)?\)"
+    rf"|\{{\s*{_ITEM}\s*(?:,\s*{_ITEM}\s*)*\}}|set\(\))"  # a set of Python
+)
 _WHOLE = re.compile(r"([+-]?(?:0|[1-9][0-9]*))(?:\.0+)?")
 _DECIMAL = re.compile(r"\s*[+-]?[0-9]+(?:,[0-9]+)?\s*")
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*")
@@ -141,7 +153,7 @@ def _form_of_numbers(words: Sequence[str], task: Task | None) -> Form | None:
         whole = all(map(_WHOLE.fullmatch, words))
         floats = next((word for word in words if "." in word), "") if whole else ""
         notes = [f"{floats} is the class {floats.partition('.')[0]}"] if floats else []
-        if whole and task is None and _are_a_scale([int(number) for number in numbers if number is not None]):
+        if whole and task is None and _are_a_scale([int(exact_number(word) or 0) for word in words]):
             notes.append("whole numbers are classes; if their order counts, as that of stars: --task ordinal")
         return Form("single-label", whole=whole, said="; ".join(notes))
     if task == "single-label":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -18,6 +19,9 @@ from dongu.text import shortened
 HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
 HIDDEN_NUMBER = "-1.0"  # the same of STS-B, whose labels are numbers
 OTHER = "other"  # the class that rare ones are joined to
+LARGEST_STEP = 1 << 24  # of a scale, whose steps are float32 to the model
+_INTEGER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?", re.ASCII)
+_MOST_DIGITS = 400  # of a finite number, and of what Python makes an int of
 SEPARATOR = "|"  # between the labels of a row, where a cell is one text and nothing else is said
 
 
@@ -55,7 +59,7 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
     else:
         distinct = sorted({*_read_labels(table, column)})
     if all(number_of(name) is not None for name in distinct):
-        distinct.sort(key=lambda name: (float(name), name))  # 2 before 10; 01 and 1 stay two names
+        distinct.sort(key=lambda name: (exact_number(name) or 0, name))  # 2 before 10; 01 and 1 stay two names
     for reserved in (HIDDEN_LABEL, "-100"):
         if reserved in distinct:
             rows = label_rows(table, column, task)
@@ -87,11 +91,14 @@ def _name_scale(table: Table, column: str) -> tuple[str, ...]:
         if number not in known and number != int(number):
             hint = "--task ordinal wants whole numbers, such as stars from 1 to 5; --task regression takes any"
             raise DataError(f"the label `{number:g}` is no whole number", where=table.where(row), hint=hint)
+        if abs(number) > LARGEST_STEP:
+            what = f"the label `{number:.0f}` is no step of a scale: the largest is {LARGEST_STEP:,}"
+            raise DataError(what, where=table.where(row), hint="--task single-label takes each number as a class")
         known[number] = None
     if len(known) < 2:
-        what = f"train has one label only (`{next(iter(known)):g}`)"
+        what = f"train has one label only (`{next(iter(known)):.0f}`)"
         raise DataError(what, where=table.origin, hint="a scale needs two; is --label-column right?")
-    return tuple(f"{number:g}" for number in sorted(known))
+    return tuple(f"{number:.0f}" for number in sorted(known))
 
 
 def with_names(table: Table, column: str, names: Sequence[str], *, strict: bool = True) -> Table:
@@ -269,6 +276,15 @@ def number_of(label: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def exact_number(label: str) -> int | float | None:
+    """The same, a whole number with all its digits: of two above 2^53 a float may be one."""
+    value = number_of(label)
+    if value is None or not value.is_integer():
+        return value
+    found = _INTEGER.fullmatch(label.strip())
+    return int(found[1]) if found and len(found[1]) <= _MOST_DIGITS else int(value)
 
 
 def _first_few(names: Sequence[str]) -> str:

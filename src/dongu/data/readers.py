@@ -29,6 +29,7 @@ from dongu.data.fasttext import read_fasttext
 from dongu.data.json_rows import read_json_array, read_json_lines, read_json_object
 from dongu.data.misnamed import refuse_binary, refuse_misnamed
 from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, reason_of
+from dongu.text import is_blank
 from dongu.waiting import Waiting
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".xlsx", ".txt")
@@ -138,6 +139,22 @@ def read_open(file: BufferedReader, name: str, origin: str, config: RunConfig) -
     else:
         table = read_json_lines(text_lines(file, origin), origin, config.format, drop=drop)
     return replace(table, said=(encoding, *table.said)) if encoding else table
+
+
+def lines_of_text(path: Path, config: RunConfig = AS_FOUND) -> list[str]:
+    """The lines of a file of text, without those at its end that are blank.
+
+    Raises:
+        DataError: it is no text, or none is in it.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as opened:
+        refuse_binary(opened, str(path))
+        file, _ = in_utf8(opened, str(path), config.encoding)
+        lines = [line.rstrip("\r\n") for line in text_lines(file, str(path))]
+    while is_blank(lines[-1]):
+        lines.pop()
+    return lines
 
 
 def path_kind(path: Path) -> str | None:

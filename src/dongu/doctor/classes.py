@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from dongu.config import NUMBERS
 from dongu.data.examples import Examples, TextData
 from dongu.data.holdout import MANY_CLASSES
+from dongu.data.labels import exact_number
 from dongu.data.weights import label_counts
 from dongu.doctor.cells import many_classes_advice, read_alike
 from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
@@ -108,11 +108,7 @@ def _missing(train: Examples, names: Sequence[str], counts: np.ndarray) -> Itera
 def _plain(name: str) -> str:
     """A label without case, spaces, hyphens, accents' ways of writing and what has no width; `01` and `1.0` are 1."""
     name = _NO_WIDTH.sub("", name)
-    try:
-        number = math.nan if "_" in name else float(name)
-    except ValueError:
-        number = math.nan
-    if math.isfinite(number):
+    if (number := exact_number(name)) is not None:
         return repr(number)
     return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip(" .")
 

@@ -16,7 +16,7 @@ from dongu.config import NUMBERS
 from dongu.data.examples import Examples, TextData
 from dongu.data.labels import SEPARATOR
 from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
-from dongu.text import counted, percent, plain
+from dongu.text import counted, percent, visible
 
 MANY_DUPLICATES = 0.01  # of a split's rows, from which they change the result
 SPREAD = 0.1  # of the range of the numbers, from which the numbers of two duplicates are in conflict
@@ -26,7 +26,8 @@ SPREAD = 0.1  # of the range of the numbers, from which the numbers of two dupli
 class Hashed:
     """The rows of a split as numbers, (rows,) int64 each, which are equal where the texts are.
 
-    `exact` compares every letter, `near` ignores case and space, `either_way` also the order of a pair.
+    `exact` compares every letter, `near` ignores case, space and what is not seen, `either_way` also
+    the order of a pair.
     `sides`, (texts a row, rows), is `near` of each text of a pair for itself; (0, rows) where there are no pairs.
     `answers`, (rows,), are the targets, and a number a set where a row has several labels; None where they are hidden.
     """
@@ -44,7 +45,7 @@ class Hashed:
         pair = len(examples.texts) == 2
         hashes = np.empty((5 if pair else 3, len(examples)), dtype=np.int64)
         for row, texts in enumerate(zip(*examples.texts, strict=True)):
-            words = tuple(map(plain, texts))
+            words = tuple(map(visible, texts))
             sides = map(hash, words) if pair else ()
             hashes[:, row] = hash(texts), hash(words), hash(tuple(sorted(words))), *sides
         answers = examples.targets
@@ -81,7 +82,11 @@ def _leak(data: TextData, hashed: Mapping[str, Hashed], seen_name: str, new_name
         return
     share = len(found) / len(new.exact)
     exact, near = (int(np.isin(b[found], a).sum()) for a, b in ((seen.exact, new.exact), (seen.near, new.near)))
-    counts = {"exact": exact, "up to case and space": near - exact, "with the pair reversed": len(found) - near}
+    counts = {
+        "exact": exact,
+        "up to case, space and what is not seen": near - exact,
+        "with the pair reversed": len(found) - near,
+    }
     ways = [f"{count:,} {way}" for way, count in counts.items() if count]
     differ = 0
     if seen.answers is not None and new.answers is not None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dongu.data.examples import Examples, TextData
 from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
-from dongu.text import counted, percent, plain
+from dongu.text import counted, percent, visible
 
 ALIKE_SHARE = 0.6  # of the shingles of two rows that both have: of ten words, one may be another
 LEAST_WORDS = 8  # of a row that is looked at: of shorter ones, many are alike by chance
@@ -95,7 +95,7 @@ def near_rows(
         if compared < NEAREST_ROWS and row not in found:
             compared += 1
             theirs = [_shingle_set(column[other]) for column in seen]
-            if sorted(plain(c[row]) for c in new) == sorted(plain(c[other]) for c in seen):
+            if sorted(visible(c[row]) for c in new) == sorted(visible(c[other]) for c in seen):
                 compared = NEAREST_ROWS  # a duplicate, which is said elsewhere
             elif _are_alike(own, theirs) or _are_alike(own, theirs[::-1]):
                 found[row] = other
@@ -150,9 +150,9 @@ def _shingles(texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, n
 
 def _words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """The hashes of the words of some texts, (words,) uint64, and the text of each, (words,): at most `MOST_WORDS`."""
-    codes = np.frombuffer("\n".join(plain(text) for text in texts).encode("utf-32-le"), np.uint32)
+    codes = np.frombuffer("\n".join(map(visible, texts)).encode("utf-32-le"), np.uint32)
     kinds = _kinds()[codes]  # 0 between words, 1 in a word, 2 a word by itself
-    line = np.concatenate([[0], np.cumsum(codes == 10)])[: len(codes)]  # `plain` leaves no other line break
+    line = np.concatenate([[0], np.cumsum(codes == 10)])[: len(codes)]  # `visible` leaves no other line break
     before = np.concatenate([[np.uint8(0)], kinds[:-1]])
     starts = np.flatnonzero((kinds == 2) | ((kinds == 1) & (before != 1)))
     after = np.concatenate([kinds[1:], [np.uint8(0)]])
@@ -187,7 +187,7 @@ def _are_alike(one: Sequence[set[object]], other: Sequence[set[object]]) -> bool
 
 def _shingle_set(text: str) -> set[object]:
     """The shingles of one text, exactly."""
-    codes = plain(text)
+    codes = visible(text)
     kinds = _kinds()[np.frombuffer(codes.encode("utf-32-le"), np.uint32)].tolist()
     spaced = "".join(
         f" {letter} " if kind == 2 else letter if kind else " " for letter, kind in zip(codes, kinds, strict=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,10 @@ from dongu.judge.resample import RESAMPLES, Statistic, chunks, kinds_of, middle,
 
 DEALS = 10_000  # of the two answers to each row
 DEALT_ROWS = 2_000  # beyond which rows are dealt in so many groups, each as one
+SPANS = {  # how far two values of a metric can be apart, of those that have a least and a largest one
+    **dict.fromkeys(("accuracy", "f1", "macro_f1", "micro_f1", "average_precision"), 1.0),
+    **dict.fromkeys(("matthews_correlation", "pearson", "spearman", "quadratic_kappa"), 2.0),
+}
 P_LIMIT = 0.05  # what a p value must be below to show a difference
 
 
@@ -36,6 +40,10 @@ class MetricDifference:
     high: float
     p: float = math.nan
     by_seed: dict[int, float] | None = None
+
+    def within(self, span: float) -> MetricDifference:
+        """The same where no difference is larger than `span`: of few rows an interval may reach beyond."""
+        return replace(self, low=max(self.low, -span), high=min(self.high, span))  # NaN stays NaN
 
     def shown(self, p: float | None) -> bool:
         """Whether it is shown, given the p value of two runs as it is corrected for other comparisons."""
@@ -78,7 +86,7 @@ def paired_differences(
         if name in dealt:
             p = (1 + int((np.abs(dealt[name]) >= abs(value) - EQUAL_WITHIN).sum())) / (1 + len(dealt[name]))
         found[name] = _by_test(value, *middle(sample, len(first)), p)
-    return found
+    return {name: difference.within(SPANS.get(name, math.inf)) for name, difference in found.items()}
 
 
 def _by_test(value: float, low: float, high: float, p: float) -> MetricDifference:

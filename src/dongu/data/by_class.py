@@ -1,0 +1,106 @@
+"""Texts by class: a folder for each class with a text a file, or a file for each class with a text a line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from io import BufferedReader, BytesIO
+from pathlib import Path
+
+from dongu.config import RunConfig
+from dongu.data.cells import Rows
+from dongu.data.encoding import decode_utf8, in_utf8
+from dongu.data.fasttext import MARK
+from dongu.data.holdout import MANY_CLASSES
+from dongu.data.readers import lines_of_text
+from dongu.data.table import Places, Table, data_error
+from dongu.files import JSON_LIMIT, read_regular
+from dongu.text import counted, listed
+
+UNLABELLED = ("unsup", "unsupervised", "unlabelled", "unlabeled")  # names of what is no class
+SHOWN_NAMES = 10  # names in a message
+_ABOUT = ("readme", "license", "licence")  # files that say something of the others
+_OF_SYSTEMS = ("thumbs.db", "desktop.ini")  # files that Windows leaves behind
+
+
+def entries_of(path: Path) -> list[Path]:
+    try:
+        return sorted(path.iterdir())
+    except OSError as error:
+        raise data_error(str(path), f"cannot be read ({error.strerror})", "check the permissions") from error
+
+
+def class_folders(path: Path) -> dict[str, list[Path]]:
+    """Folder → its texts, of the folders that are classes: they hold files of text and nothing else."""
+    classes = {}
+    for folder in entries_of(path):
+        if folder.name.startswith(".") or folder.name.lower() in UNLABELLED or not folder.is_dir():
+            continue
+        files = [entry for entry in entries_of(folder) if not is_hidden(entry)]
+        if files and all(is_text(file) for file in files):
+            classes[folder.name] = files
+    return classes
+
+
+def class_files(entries: Sequence[Path]) -> list[Path]:
+    """The files of text that are a class each, a row a line; none where a folder holds more than such files."""
+    files = [entry for entry in entries if not is_hidden(entry) and entry.stem.lower() not in _ABOUT]
+    if len(files) > MANY_CLASSES or not all(file.suffix.lower() == ".txt" and file.is_file() for file in files):
+        return []
+    return [file for file in files if file.stem.lower() not in UNLABELLED]
+
+
+def read_class_files(path: Path, files: Sequence[Path], config: RunConfig) -> Table:
+    """A row for each line of each file: the line, and the name of the file as the label.
+
+    Raises:
+        DataError: a file is none of text, or one of fastText.
+    """
+    rows, starts, count = Rows(["text", "label"]), [], 0
+    for file in files:
+        starts.append(count)
+        try:
+            lines = lines_of_text(file, config)
+        except OSError as error:
+            raise data_error(str(file), f"cannot be read ({error.strerror})", "check the permissions") from error
+        if lines[0].startswith(MARK):
+            raise data_error(str(file), "holds lines of fastText, and there is no train split", "name it train.txt")
+        for number, line in enumerate(lines, 1):
+            rows.add([line, file.stem], number)
+        count += len(lines)
+    names = listed([file.stem for file in files], SHOWN_NAMES)
+    said = f"{counted(len(files), 'file')} of texts, a row a line, each a class: {names}"
+    return rows.table(Places(str(path), starts, [*map(str, files)]), said=[said])
+
+
+def is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in _OF_SYSTEMS
+
+
+def not_classes(entries: Iterable[Path], classes: Collection[str]) -> tuple[str, ...]:
+    """The other entries of a folder; of one that has a name for texts without a label, this is said."""
+    others = [entry.name for entry in entries if entry.name not in classes]
+    return tuple(f"{name} (unlabelled by its name)" if name.lower() in UNLABELLED else name for name in others)
+
+
+def is_text(path: Path) -> bool:
+    return path.is_file() and (path.suffix.lower() in (".txt", ".text", "") or path.suffix[1:].isdigit())
+
+
+def read_class_folders(path: Path, classes: Mapping[str, list[Path]], config: RunConfig) -> Table:
+    """A row for each file: its text, the name of its folder as the label, and its name."""
+    rows, places = Rows(["text", "label", "file"]), []
+    for name, files in classes.items():
+        for file in files:
+            rows.add([_text_of(file, config), name, f"{name}/{file.name}"], 1)
+            places.append(str(file))
+    said = f"{counted(len(classes), 'folder')} of texts, each a class: {listed([*classes], SHOWN_NAMES)}"
+    return rows.table(Places(str(path), range(len(places)), places), said=[said])
+
+
+def _text_of(path: Path, config: RunConfig) -> str:
+    try:
+        content = read_regular(path, JSON_LIMIT, follow=True)
+    except OSError as error:
+        raise data_error(str(path), f"cannot be read ({error.strerror})", "a class has files of text alone") from error
+    file, _ = in_utf8(BufferedReader(BytesIO(content)), str(path), config.encoding)
+    return "".join(decode_utf8(file, str(path)))
