@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dongu.baseline import measure_bag_of_words, why_left_out
 from dongu.config import ABSTAIN_BELOW, NUMBERS
 from dongu.consistency import CHECKED_ROWS
 from dongu.data.batches import EvalBatches
-from dongu.errors import ModelError, NonFiniteError, no_panic
+from dongu.errors import CheckpointError, ModelError, NonFiniteError, no_panic
 from dongu.evaluate import eval_mode, with_weights
 from dongu.export.card import base_model, write_card
 from dongu.files import disk, replace_folder, write_file
@@ -30,11 +31,13 @@ from dongu.loop import Loop
 from dongu.model.head import check_head, divide_head
 from dongu.model.load import load_saved, quiet_transformers
 from dongu.model.lora import adapter_config, adapter_tensors, added_weights, plain_weights, take_adapter
+from dongu.model.safety import check_folder
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import CALIBRATION, RunFolder, dump_json
 from dongu.run.identity import software_versions
 from dongu.run.journal import Journal
 from dongu.run.predictions import prediction_lines
+from dongu.run.tensor_file import Stored, TensorFile
 
 WEIGHTS = "model.safetensors"
 ADAPTER, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"  # a folder in the model's, as peft reads it
@@ -196,14 +199,35 @@ def read_best(loop: Loop, folder: RunFolder) -> None:
     if loop.given.model is None:
         if loop.config.base_precision == "4bit":  # or else all weights would be unpacked
             take_adapter(loop.model, load_file(folder.model / ADAPTER / ADAPTER_WEIGHTS))
-        saved = load_saved(folder.model) if loop.accelerator.is_main_process or not loop.is_sharded else None
+        saved = saved_weights(loop, folder.model) if loop.accelerator.is_main_process or not loop.is_sharded else ({},)
         wait_for_first()  # of a large model it takes a while
-        loop.take_over(saved)
+        loop.take_over(*saved)
         return
     with no_panic():
         missing, unknown = load_weights(loop.model, str(folder.model / WEIGHTS), strict=False)
     if unknown or set(missing) - shared_names(loop.model):
         raise ModelError("has other weights than the model", where=str(folder.model))
+
+
+def saved_weights(loop: Loop, folder: Path) -> tuple[Mapping[str, Tensor], float | None]:
+    """The weights of a saved model as transformers would load them, and its threshold, if the task has one.
+
+    A file that has the names and shapes of the loop's model needs no second model, which takes as long as the first
+    did, and as much memory. Where the two differ (LoRA, one weight under two names, names that transformers changes),
+    transformers finds out which is which, or says what is missing.
+
+    Raises:
+        ModelError: the folder is no saved classifier.
+    """
+    check_folder(folder)
+    if loop.data.task != "multi-label" and (folder / WEIGHTS).is_file():
+        with suppress(CheckpointError):  # of what is no file of weights, or another: transformers says so
+            weights = Stored([TensorFile(folder / WEIGHTS)])
+            shapes = {name: shape for name, (shape, _) in weights.shapes().items()}
+            if shapes == {name: tensor.shape for name, tensor in loop.model.state_dict().items()}:
+                return weights, None
+    model = load_saved(folder)
+    return model.state_dict(), getattr(model.config, "threshold", None)
 
 
 def shared_names(model: Any) -> set[str]:

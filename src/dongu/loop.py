@@ -7,7 +7,7 @@ calls nobody back: recording, progress, evaluating and stopping are statements o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -283,16 +283,16 @@ class Loop(Parts):
         own = self.given.eval_model
         return None if own is None else called(own, "eval_model", loop=self)
 
-    def take_over(self, saved: Any) -> None:
+    def take_over(self, weights: Mapping[str, Tensor], threshold: float | None = None) -> None:
         """The weights of a saved model, and what came with them: a threshold, or answers in the unit of the labels.
 
-        Where the model is sharded, the first process alone has the saved one, and hands its weights out.
+        Where the model is sharded, the first process alone has them, and hands them out.
         """
-        load_plain_weights(self.model, {} if saved is None else saved.state_dict())
+        load_plain_weights(self.model, weights)
         if self.data.task in NUMBERS and self.loss.scale != UNSCALED:
             self.loss = replace(self.loss, scale=UNSCALED)
             # In fp32: such answers need more digits than bf16 has.
             self.engine = self.accelerator.unwrap_model(self.engine, keep_fp32_wrapper=False)
         if self.data.task == "multi-label":
-            found = [None if saved is None else saved.config.threshold]
+            found = [threshold]
             self.model.config.threshold = (broadcast_object_list(found) if self.is_sharded else found)[0]

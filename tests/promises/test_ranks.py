@@ -195,7 +195,8 @@ def test_a_process_that_is_killed(ranks: Ranks) -> None:
 
 
 SLOW = """\
-import os, time
+import time
+from dongu import launch
 from dongu.run.checkpoint import Checkpoints
 
 save = Checkpoints.save
@@ -207,7 +208,9 @@ def slow(self, loop, state):
 Checkpoints.save = slow
 
 def update(loop, update):
-    time.sleep(18 if loop.number == 3 and not loop.accelerator.is_main_process else 0)
+    if loop.number == 3:
+        launch.PATIENCE_SECONDS = 3.0
+        time.sleep(0 if loop.accelerator.is_main_process else 9)
     update.backward()
     update.step()
 """
@@ -263,7 +266,7 @@ def sleeps(home, name, call=1, ranks=(0,)):
     def slowly(*given, **options):
         calls.append(name)
         if rank() in ranks and len(calls) == call:
-            time.sleep(3)
+            time.sleep(2.5)
             print("slept in", name)
         return inner(*given, **options)
 
@@ -275,7 +278,7 @@ sleeps(dongu.running, "remove_run")
 sleeps(dongu.running, "memory_need")
 sleeps(dongu.running, "write_report")
 sleeps(Checkpoints, "retire", call=2)
-sleeps(dongu.best, "load_saved")
+sleeps(dongu.best, "saved_weights")
 metrics = {"one": lambda evaluation: 1.0}
 """
 
@@ -290,7 +293,7 @@ def test_what_the_first_process_does_alone_may_take_longer_than_the_timeout(rank
     codes, said = ranks.both(train, train)
     assert codes == [0, 0], said
     slept = [re.findall("^slept in (.*)$", each, re.MULTILINE) for each in said]
-    alone = ["remove_run", "memory_need", "write_report", "retire", "load_saved"]
+    alone = ["remove_run", "memory_need", "write_report", "retire", "saved_weights"]
     assert slept == [["pack_tokens", *alone], ["pack_tokens"]]
 
 

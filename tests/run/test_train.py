@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import dongu
 from dongu import files
+from dongu.best import save_best, saved_weights
 from dongu.cli.main import run
 from dongu.data.readers import read_file
-from dongu.errors import NonFiniteError
+from dongu.errors import ModelError, NonFiniteError
 from dongu.evaluate import eval_mode
+from dongu.model.load import load_saved
 from dongu.run import predictions
+from dongu.run.folder import RunFolder
 from dongu.use import classifier as predict
 
 FILES = {
@@ -109,6 +113,30 @@ def test_the_saved_model_is_plain_hugging_face(finished: dongu.RunResult) -> Non
     for text, answer in zip(texts, answers, strict=True):
         ours = pipeline("text-classification", model=folder, top_k=None, device="cpu")([text])[0]
         assert {item["label"]: item["score"] for item in ours} == pytest.approx(answer["probabilities"], abs=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "modernbert", "qwen3"])
+def test_the_saved_weights_are_read_as_transformers_would(
+    family: str, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    """By their names, without a second model; where these do not fit, transformers says what is missing."""
+    loop, folder = dongu.Loop(data_folder(), model=tiny_model(family), device="cpu"), RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    save_best(loop, folder)
+    loaded = load_saved(folder.model).state_dict()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dongu.best.load_saved", None)
+        weights, threshold = saved_weights(loop, folder.model)
+    assert threshold is None
+    assert weights.keys() == loaded.keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in loaded.items())
+    file = folder.model / "model.safetensors"
+    save_file(dict([*weights.items()][1:]), file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="lacks weights"):
+        saved_weights(loop, folder.model)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ModelError):
+        saved_weights(loop, folder.model)
 
 
 def test_the_plain_engine_answers_with_the_bits_of_the_model(
