@@ -123,7 +123,7 @@ class Parts:
         self.engine.train()
         self._modules: list[nn.Module] = []
         self._modes: list[bool] = []  # that they trained in
-        self._know_model()
+        self._know_model(modules_and_weights(self.model))
         self.optimizer: torch.optim.Optimizer = self._make_optimizer()
         self._usual_optimizer = None if self.given.optimizer else self.optimizer
         self.keeps_all = False  # whether checkpoints hold frozen weights too, which were not always so
@@ -283,11 +283,12 @@ class Parts:
             check_model(self)
             if isinstance(self.collate, Collator):
                 self.collate = replace(self.collate, columns=model_columns(self.model) or self.collate.columns)
+        made_of = modules_and_weights(self.model)
         is_wrong = (
             is_packed
             and not self.is_sharded
             and (
-                not are_same(self._computed, modules_and_weights(self.model))
+                not are_same(self._computed, made_of)
                 or not is_flat(self)
                 or why_not(self.model, self.tokenizer.padding_side) is not None
             )
@@ -296,20 +297,20 @@ class Parts:
             check_alone(self)
             self.accelerator.free_memory()  # it keeps what it has prepared
             engine, reason = self._choose_engine()
-            self.engine = self._prepare(engine)
+            self.engine, made_of = self._prepare(engine), modules_and_weights(self.model)
             if reason is not None:
                 self.fallback, self.not_recorded = reason, None
                 warnings.warn(f"the plain engine computes from here on: {reason}", stacklevel=5)
-        self._know_model()
+        self._know_model(made_of)
         check_engine(self)
-        computing = self.accelerator.unwrap_model(self.engine)
+        computing = self.engine  # nothing is around one that has graphs: there is one process
         if isinstance(computing, PaddingFree) and computing.graphs is not None and has_hooks(self.model.parameters()):
             computing.graphs, self.not_recorded = None, HOOKED
 
-    def _know_model(self) -> None:
+    def _know_model(self, made_of: list[nn.Module | nn.Parameter]) -> None:
         """Remember what the engine computes. A module that is new is in training mode, unless it says otherwise."""
         modes = dict(zip(self._modules, self._modes, strict=True))
-        self._computed = modules_and_weights(self.model)
+        self._computed = made_of
         self._modules = list(self.engine.modules())
         self._modes = [modes.get(module, True) for module in self._modules]
 

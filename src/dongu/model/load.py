@@ -61,7 +61,7 @@ def load_tokenizer(path: str, *, graph: bool = False) -> Any:
     with _loading(path):
         folder = _checked_folder(path, graph=graph)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, use_fast=True, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError("has no fast tokenizer", where=f"--model {path}", hint="it needs a tokenizer.json")
     if tokenizer.pad_token_id is None:
