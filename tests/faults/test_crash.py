@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,28 +118,41 @@ def report(name: str, counts: Mapping[str, Any]) -> None:
         file.write_text(json.dumps({**known, name: counts}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-@pytest.fixture
-def make_recipe(
+@pytest.fixture(scope="module")
+def undisturbed(
     tiny_model: Callable[..., str],
-    data_folder: Callable[..., str],
+    shared_data_folder: Callable[..., str],
     make_rows: Callable[..., list[dict[str, str]]],
     server: Callable[[], Driver],
-    tmp_path: Path,
-) -> Callable[..., Recipe]:
-    """`make_recipe(**changed_options)`, with the undisturbed run made."""
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[tuple[tuple[str, str], ...]], Recipe]:
+    """The recipe of some changed options, whose undisturbed run all tests share."""
 
-    def make(options: Mapping[str, str] = OPTIONS) -> Recipe:
-        data = Path(data_folder(train=61, validation=13, test=7))
-        if options.get("--task") == "regression":
-            draw = random.Random(5)
-            for name, rows in (("train", 61), ("validation", 13), ("test", 7)):
+    @functools.cache
+    def make(options: tuple[tuple[str, str], ...]) -> Recipe:
+        folder, sizes = tmp_path_factory.mktemp("recipe"), {"train": 61, "validation": 13, "test": 7}
+        data = Path(shared_data_folder(**sizes))
+        if ("--task", "regression") in options:
+            data, draw = folder / "data", random.Random(5)
+            data.mkdir()
+            for name, rows in sizes.items():
                 lines = [{**row, "label": draw.uniform(0, 5)} for row in make_rows(rows, pair=True, seed=rows)]
                 (data / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        flags = [part for item in {**OPTIONS, **options}.items() for part in item if part]
+        flags = [part for item in (OPTIONS | dict(options)).items() for part in item if part]
         train = ["train", str(data), "--model", tiny_model(dropout=0.2), *flags]
-        answer = server().ask(arguments=[*train, "--out", str(tmp_path / "undisturbed")])
+        answer = server().ask(arguments=[*train, "--out", str(folder / "undisturbed")])
         assert answer["code"] == 0, answer["output"]
-        return Recipe(tmp_path, train, content(tmp_path / "undisturbed"), answer["seconds"])
+        return Recipe(folder, train, content(folder / "undisturbed"), answer["seconds"])
+
+    return make
+
+
+@pytest.fixture
+def make_recipe(undisturbed: Callable[[tuple[tuple[str, str], ...]], Recipe], tmp_path: Path) -> Callable[..., Recipe]:
+    """`make_recipe(**changed_options)`, with the undisturbed run made, and a folder for others."""
+
+    def make(options: Mapping[str, str] = OPTIONS) -> Recipe:
+        return replace(undisturbed(tuple(sorted(options.items() - OPTIONS.items()))), folder=tmp_path)
 
     return make
 
@@ -501,27 +515,36 @@ def test_a_worker_killed_at_any_time_is_an_error_and_costs_no_byte(
     assert killed.total() >= (8 if EXHAUSTIVE else 2)
 
 
+@pytest.fixture(scope="module")
+def undisturbed_two(
+    tiny_model: Callable[..., str],
+    shared_data_folder: Callable[..., str],
+    server: Callable[[], Driver],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[float], Recipe]:
+    """The recipe of two processes with this much dropout."""
+
+    @functools.cache
+    def make(dropout: float) -> Recipe:
+        folder, flags = tmp_path_factory.mktemp("two"), [part for item in OPTIONS.items() for part in item]
+        data, pool = shared_data_folder(train=61, validation=13, test=7), Pool(server, 2)
+        train = ["train", data, "--model", tiny_model(dropout=dropout), *flags]
+        answers = pool.ranks([*train, "--out", str(folder / "undisturbed")])
+        assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
+        return Recipe(folder, train, content(folder / "undisturbed"), answers[0]["seconds"])
+
+    return make
+
+
 @pytest.fixture(params=[0.2])
 def two_processes(
     request: pytest.FixtureRequest,
-    tiny_model: Callable[..., str],
-    data_folder: Callable[..., str],
+    undisturbed_two: Callable[[float], Recipe],
     make_pool: Callable[..., Pool],
     tmp_path: Path,
 ) -> tuple[Recipe, Pool]:
-    """A recipe for two processes, with this much dropout, and a pair of drivers."""
-    pool = make_pool(2)
-    flags = [part for item in OPTIONS.items() for part in item]
-    train = [
-        "train",
-        data_folder(train=61, validation=13, test=7),
-        "--model",
-        tiny_model(dropout=request.param),
-        *flags,
-    ]
-    answers = pool.ranks([*train, "--out", str(tmp_path / "undisturbed")])
-    assert [answer["code"] for answer in answers] == [0, 0], answers[0]["output"]
-    return Recipe(tmp_path, train, content(tmp_path / "undisturbed"), answers[0]["seconds"]), pool
+    """The same with a folder of its own, and a pair of drivers."""
+    return replace(undisturbed_two(request.param), folder=tmp_path), make_pool(2)
 
 
 def test_two_processes_end_together_at_a_step_boundary(two_processes: tuple[Recipe, Pool]) -> None:
