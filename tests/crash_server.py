@@ -101,6 +101,8 @@ def break_worker(batches: Any, kind: str, index: int) -> None:
 def child(request: dict[str, Any], pipe: int) -> int:
     """One command; its exit code."""
     os.environ.update(request.get("environment", {}))
+    if "torchrun" in request:
+        return agent(request["torchrun"], request["arguments"])
 
     class Announced(StopSignals):  # from when the run's own handlers are in place until they no longer are
         def __enter__(self) -> Self:
@@ -136,12 +138,29 @@ def child(request: dict[str, Any], pipe: int) -> int:
     return code
 
 
+def agent(options: list[str], arguments: list[str]) -> int:
+    """torchrun's agent, whose processes are forks of it: nothing is imported anew, when they are restarted neither."""
+    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.run import config_from_args, parse_args
+
+    def work() -> None:
+        end_at_once()
+        if code := dongu.cli.main.run(arguments):
+            sys.exit(code)
+
+    config, _, _ = config_from_args(parse_args([*options, "-m", "dongu"]))  # type: ignore[no-untyped-call]
+    config.start_method = "fork"
+    elastic_launch(config, work)()
+    return 0
+
+
 class Life:
     """A child from its fork to its end.
 
     Request:
         arguments: of the `dongu` command.
         environment: variables to set.
+        torchrun: its options; then the command is that of each process that it starts.
         fault: of a data worker; see `break_worker`.
         start: when to begin, on the monotonic clock.
         phase, occurrence, delay: signals are sent so many seconds after the n-th time that the child comes to this

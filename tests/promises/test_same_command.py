@@ -17,7 +17,7 @@ import dongu
 from conftest import cut_off_in_step
 from dongu.cli.main import run as run_command
 from dongu.errors import UsageError
-from drivers import HANGS, Pool, forked
+from drivers import HANGS, Driver, Pool, forked
 
 FILES = ("metrics.jsonl", "dynamics.bin", "model/model.safetensors", "results.json")
 # Ends the process of rank 0 in step 5, once.
@@ -96,16 +96,6 @@ def test_in_python_and_with_the_commit_of_its_model(tmp_path: Path, tiny_model: 
     assert as_begun({**named, "model": "owner/other"})["model"] == "owner/other"
 
 
-def torchrun(port: int, *arguments: str, killed: Path) -> subprocess.Popen[str]:
-    agent = ["--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3", "--rdzv-backend", "c10d"]
-    agent += ["--rdzv-id", "job", "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
-    environment |= {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "KILLED": str(killed)}
-    command = [sys.executable, "-m", "torch.distributed.run", *agent, "-m", "dongu", *arguments]
-    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, text=True, env=environment, **out)  # type: ignore[call-overload,no-any-return]
-
-
 @pytest.mark.crash
 def test_torchrun_restarts_a_killed_worker(
     tiny_model: Callable[..., str],
@@ -114,7 +104,8 @@ def test_torchrun_restarts_a_killed_worker(
     tmp_path: Path,
 ) -> None:
     """Two agents, as on two machines, and a sharded model; rank 0 is killed in step 5, and all ends in the same bytes:
-    torchrun gives the same command again.
+    torchrun gives the same command again. One agent is started as on a command line; the processes of the other are
+    forks, which import nothing anew.
     """
     killer, killed = tmp_path / "killer.py", tmp_path / "killed"
     killer.write_text(KILLER, encoding="utf-8")
@@ -125,12 +116,27 @@ def test_torchrun_restarts_a_killed_worker(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     run, whole = tmp_path / "run", tmp_path / "whole"
-    agents = [torchrun(port, *train, str(run), killed=killed) for _ in range(2)]
-    said = [agent.communicate(timeout=HANGS)[0] for agent in agents]
-    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(said)
+    agent = ["--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3", "--rdzv-backend", "c10d"]
+    agent += ["--rdzv-id", "job", "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1"]
+    agent += ["--rdzv-conf", f"last_call_timeout={HANGS}"]  # one comes seconds after the other
+    more = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "KILLED": str(killed)}
+    environment = {**os.environ, **more, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "torch.distributed.run", *agent, "-m", "dongu", *train, str(run)]
+    pool = make_pool()
+
+    def agent_of(driver: Driver, forks: bool) -> tuple[int, str]:
+        if forks:
+            answer = driver.ask(torchrun=agent, arguments=[*train, str(run)], environment=more)
+            return answer["code"], answer["output"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=HANGS)
+        return done.returncode, done.stdout + done.stderr
+
+    ends = pool.map(agent_of, [False, True])
+    said = "".join(output for _, output in ends)
+    assert [code for code, _ in ends] == [0, 0], said
     assert killed.exists()
-    assert "going on after step 4 of 8" in "".join(said)
-    forked(make_pool(), *train, str(whole))
+    assert "going on after step 4 of 8" in said
+    forked(pool, *train, str(whole))
     checkpoints = [path.relative_to(whole) for path in (whole / "checkpoints").glob("*/*.safetensors")]
     assert {path.name for path in checkpoints} == {
         f"{kind}-0000{i}-of-00002.safetensors" for kind in ("weights", "moments") for i in (1, 2)
