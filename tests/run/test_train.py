@@ -130,12 +130,11 @@ def test_the_saved_weights_are_read_as_transformers_would(
     assert threshold is None
     assert weights.keys() == loaded.keys()
     assert all(torch.equal(weights[name], tensor) for name, tensor in loaded.items())
-    file = folder.model / "model.safetensors"
-    save_file(dict([*weights.items()][1:]), file, metadata={"format": "pt"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dongu.run.tensor_file._DTYPES", {})  # a kind of number that our own reader does not know
+        assert saved_weights(loop, folder.model)[0].keys() == loaded.keys()
+    save_file(dict([*weights.items()][1:]), folder.model / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="lacks weights"):
-        saved_weights(loop, folder.model)
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ModelError):
         saved_weights(loop, folder.model)
 
 
