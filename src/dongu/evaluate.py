@@ -87,7 +87,7 @@ def evaluate(
     """
     split = batches.split
     logits = scale.undo(predict_logits(model, batches, accelerator, workers=workers))  # (rows, labels)
-    threshold = model_threshold(accelerator.unwrap_model(model))
+    threshold = model_threshold(model)
     if split.targets is None:
         return Evaluation(split.name, split.ids, logits, None, None, {}, threshold, metrics.task, metrics.scale)
     losses = row_losses(metrics.task, torch.from_numpy(logits), torch.from_numpy(split.targets)).numpy()
@@ -135,8 +135,9 @@ def difference_alone(model: Any, collate: Any, split: Any, device: torch.device,
 
 def model_threshold(model: Any) -> float:
     """The probability from which on a model of several labels a row gives one, as its config.json has it."""
-    several = model.config.problem_type == PROBLEM_TYPES["multi-label"]
-    return float(getattr(model.config, "threshold", DEFAULT_THRESHOLD)) if several else DEFAULT_THRESHOLD
+    config = (model if hasattr(model, "config") else model.module).config  # of DDP
+    several = config.problem_type == PROBLEM_TYPES["multi-label"]
+    return float(getattr(config, "threshold", DEFAULT_THRESHOLD)) if several else DEFAULT_THRESHOLD
 
 
 @among_processes()

@@ -208,13 +208,13 @@ def idle() -> Waiting:
 
 
 @contextmanager
-def loading() -> Iterator[None]:
-    """While PyTorch and transformers are imported: a tenth sooner without the garbage collector, which would look
+def loading(what: str = "PyTorch and transformers") -> Iterator[None]:
+    """While these are imported: a tenth sooner without the garbage collector, which would look
     through their 400,000 objects again and again. They stay to the end, so it passes them over afterwards too."""
     collects = gc.isenabled()
     gc.disable()
     try:
-        with Waiting("loading PyTorch and transformers"):
+        with Waiting(f"loading {what}"):
             yield
     finally:
         if not gc.get_freeze_count():  # whatever is garbage at a later time shall be collected

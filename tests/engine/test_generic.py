@@ -167,6 +167,7 @@ def test_attention_that_has_a_mask_of_its_own_falls_back(
     tiny_model: Callable[..., str], make_rows: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = {"train": make_rows(9), "validation": make_rows(4)}
+    generic.register_attention()
     monkeypatch.setitem(AttentionMaskInterface._global_mapping, generic.NAME, lambda **_: torch.zeros(1, 1, 9, 9))
     loop = Loop(data, model=tiny_model("qwen3"), device="cpu")
     assert loop.fallback == "it cannot be computed so here (its attention mask is its own)"

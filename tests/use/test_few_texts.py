@@ -1,4 +1,5 @@
-"""A few texts are answered without PyTorch as with it, and all that is not known exactly is left to PyTorch."""
+"""A few texts are answered without PyTorch as with it, and files without transformers to the bit; all that is not known
+exactly is left to the two."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,12 +25,16 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import dongu
 from conftest import WORDS
+from dongu.cli.main import run
 from dongu.data.tokens import tokenize
+from dongu.engine.packed import PaddingFree
 from dongu.model.load import load_tokenizer
 from dongu.use import few_texts
+from dongu.use.bare import BarePaddingFree, load_bare
 from dongu.use.classifier import Classifier
 from dongu.use.few_texts import answers_without_torch
-from dongu.use.numpy_encoder import gelu
+from dongu.use.known import KnownModel
+from dongu.use.numpy_encoder import NumpyEncoder, gelu
 from dongu.use.saved import SavedModel
 from dongu.use.tokenizer_file import saved_tokenizer
 from word_tokenizer import word_tokenizer
@@ -108,11 +114,20 @@ def make_classifier(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     return make
 
 
+def known(saved: SavedModel, texts: Sequence[Sequence[str]]) -> KnownModel:
+    found = KnownModel.of(saved, texts)
+    assert found is not None
+    return found
+
+
 def check_same(saved: SavedModel, texts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """The answers are those of PyTorch, up to rounding."""
-    light = answers_without_torch(saved, texts)
+    """The answers are those of PyTorch, up to rounding; without transformers they have its bits."""
+    light, usual, bare = answers_without_torch(saved, texts), Classifier(saved), Classifier(saved, known(saved, texts))
     assert light is not None
-    found, wanted = list(light), list(Classifier(saved).answers(texts))
+    assert isinstance(bare.model, BarePaddingFree)
+    assert np.array_equal(bare.logits(bare.split(texts)), usual.logits(usual.split(texts)))
+    found, wanted = list(light), list(usual.answers(texts))
+    assert list(bare.answers(texts)) == wanted
     assert len(found) == len(wanted) == len(texts[0])
     for one, other in zip(found, wanted, strict=True):
         assert one.keys() == other.keys()
@@ -169,7 +184,8 @@ def test_positions_limit_the_tokens(family: str, make_classifier: Callable[..., 
 
 
 def test_activations(make_classifier: Callable[..., Path]) -> None:
-    check_same(SavedModel.open(make_classifier(hidden_act="relu")), [TEXTS])
+    for name in ("relu", "tanh"):
+        check_same(SavedModel.open(make_classifier(hidden_act=name)), [TEXTS])
     check_same(SavedModel.open(make_classifier("distilbert", activation="relu")), [TEXTS])
 
 
@@ -223,6 +239,8 @@ def in_weights(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None
 
 HEAD = "classifier.weight"
 UNKNOWN: dict[str, Callable[[Path], Any]] = {
+    "layers that compute again": in_json("config.json", gradient_checkpointing=True),
+    "tokens in chunks": in_json("config.json", chunk_size_feed_forward=4),
     "another activation": in_json("config.json", hidden_act="silu"),
     "a decoder": in_json("config.json", is_decoder=True),
     "relative positions": in_json("config.json", position_embedding_type="relative_key"),
@@ -265,7 +283,22 @@ def test_what_is_not_known_is_left_to_torch(what: str, make_classifier: Callable
     folder = shutil.copytree(make_classifier(), tmp_path / "copy")
     assert answers_without_torch(SavedModel.open(folder), [TEXTS]) is not None
     UNKNOWN[what](folder)
-    assert answers_without_torch(SavedModel.open(folder), [TEXTS]) is None
+    saved = SavedModel.open(folder)
+    assert answers_without_torch(saved, [TEXTS]) is None
+    if what != "a threshold that is none":  # of which transformers says the same
+        found = KnownModel.of(saved, [TEXTS])
+        assert found is None or load_bare(found) is None
+
+
+def test_what_numpy_answers_otherwise_goes_the_usual_way(
+    make_classifier: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = SavedModel.open(make_classifier())
+    found, own = known(saved, [TEXTS]), NumpyEncoder.logits
+    monkeypatch.setattr(NumpyEncoder, "logits", lambda *given: own(*given) * np.float32(1.0001))
+    usual = Classifier(saved, found)
+    assert type(usual.model) is PaddingFree
+    assert usual.model.classifier.config.model_type == "bert"
 
 
 def test_a_tokenizer_without_a_template_is_left_to_torch(make_classifier: Callable[..., Path], tmp_path: Path) -> None:
@@ -284,10 +317,13 @@ def test_what_is_asked_otherwise_is_left_to_torch(
     for name, value in {"device": "cuda", "engine": "plain", "precision": "bf16"}.items():
         other = replace(saved, config=saved.config.model_copy(update={name: value}))
         assert answers_without_torch(other, [TEXTS]) is None
-    assert answers_without_torch(replace(saved, others=(folder,)), [TEXTS]) is None
-    assert answers_without_torch(replace(saved, graph="onnx/model.onnx"), [TEXTS]) is None
+        assert KnownModel.of(other, [TEXTS]) is None
+    for other in (replace(saved, others=(folder,)), replace(saved, graph="onnx/model.onnx")):
+        assert answers_without_torch(other, [TEXTS]) is None
+        assert KnownModel.of(other, [TEXTS]) is None
     for text in ("a [SEP] b", "[MASK]"):
         assert answers_without_torch(saved, [["a", text]]) is None, "transformers cuts it out"
+        assert KnownModel.of(saved, [["a"], ["b", text]]) is None
     assert answers_without_torch(saved, [["a"] * 257]) is None
     with monkeypatch.context() as patch:
         patch.setattr(few_texts, "AT_MOST_PRODUCTS", 20_000)
@@ -328,6 +364,28 @@ def test_the_command_needs_no_torch(make_classifier: Callable[..., Path], tmp_pa
         assert answer["prediction"] == other["prediction"]
         assert answer["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)
     assert last.endswith(TEXTS[0])
+
+
+def test_commands_with_files_need_no_transformers(
+    make_classifier: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor SymPy, which takes long too."""
+    rows = "".join(f"{text.replace(',', '')},label{i % 3}\n" for i, text in enumerate(TEXTS * 3))
+    (tmp_path / "rows.csv").write_text(f"text,label\n{rows}", "utf-8")
+    folder, file = str(make_classifier("electra")), str(tmp_path / "rows.csv")
+    calls = [["evaluate", folder, file, "--json"], ["predict", folder, "--data", file, "--json"]]
+    program = (
+        f"import sys\nfrom dongu.cli.main import run\ncodes = [run(call) for call in {calls}]\n"
+        "print(*codes, *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    *_, said = done.stderr.splitlines()
+    assert said.startswith("0 0 ")
+    assert "torch" in said.split()
+    assert not {"transformers", "sympy", "datasets", "pandas", "sklearn"} & {*said.split()}
+    with mock.patch.object(KnownModel, "of", return_value=None):
+        assert [run(call) for call in calls] == [0, 0]
+    assert capsys.readouterr().out == done.stdout
 
 
 @pytest.mark.parametrize("options", [{}, {"lora": 2}, {"task": "regression", "max_length": 12}])

@@ -26,7 +26,7 @@ from dongu.cli.parser import (
 from dongu.config import ABSTAIN_BELOW, RunConfig, make_config
 from dongu.errors import DataError, InputError, UsageError
 from dongu.text import counted, is_blank, printable, wrapped
-from dongu.waiting import idle, loading
+from dongu.waiting import idle
 
 if TYPE_CHECKING:
     from dongu.use.saved import SavedModel
@@ -68,11 +68,9 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     from dongu.judge.intervals import verdict
     from dongu.judge.words import Yardstick, coverage_table, judged, said_of
     from dongu.run.console import Console
+    from dongu.use.known import open_classifier
 
-    with loading():
-        from dongu.use.classifier import Classifier
-
-    classifier = Classifier(saved)
+    classifier = open_classifier(saved, [column for split in examples.values() for column in split.texts])
     evaluations = classifier.evaluate(examples)
     if not classifier.accelerator.is_main_process:
         return
@@ -222,13 +220,11 @@ def _predict(parsed: argparse.Namespace) -> None:
     if parsed.out is not None:
         check_cells(parsed.out, _rows_of(given))
     from dongu.use.few_texts import answers_without_torch
+    from dongu.use.known import open_classifier
 
     # A file's answers have the same bits from one process, from several and in Python.
     if (answers := answers_without_torch(saved, texts) if parsed.data is None else None) is None:
-        with loading():
-            from dongu.use.classifier import Classifier
-
-        answers = Classifier(saved).answers(texts)
+        answers = open_classifier(saved, texts).answers(texts)
     if launch.rank() > 0:
         next(answers, None)  # its part of all rows
         return

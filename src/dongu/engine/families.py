@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
+from dongu.engine.bare import BareClassifier
 from dongu.engine.encoders import (
     DebertaEncoder,
     ModernBertEncoder,
@@ -21,6 +21,7 @@ from dongu.engine.encoders import (
 )
 from dongu.engine.generic import GenericEncoder, Reads, own_head
 from dongu.engine.recompute import recomputes
+from dongu.model.safety import classifiers
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ GENERIC: dict[Reads, tuple[str, ...]] = {
 MIXES_BESIDE = frozenset((
     "convbert", "fnet", "jamba", "minimax", "mobilebert", "qwen3_5", "qwen3_5_text", "qwen3_next", "zamba", "zamba2",
 ))  # fmt: skip
-CLASSES = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+CLASSES = classifiers()
 
 FAMILIES = {
     "bert": Family(
@@ -150,7 +151,8 @@ def why_not(model: Any, padding_side: str = "right") -> str | None:
     if config.model_type not in FAMILIES:
         return f"`{config.model_type}` has no padding-free form here: {_why_no_form(model)}"
     family = FAMILIES[config.model_type]
-    if type(model).__name__ != family.name or not type(model).__module__.startswith("transformers.models."):
+    own = type(model).__name__ == family.name and type(model).__module__.startswith("transformers.models.")
+    if not own and not isinstance(model, BareClassifier):
         return f"it is a {type(model).__name__}, not transformers' {family.name}"
     if padding_side != "right":
         return "its tokenizer pads on the left, where positions and the first token depend on the padding"

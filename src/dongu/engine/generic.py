@@ -17,19 +17,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import cache
 from threading import RLock
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 from dongu.engine.attention import attend, attend_beyond
 from dongu.engine.encoders import in_autocast, positions_after
 from dongu.engine.layout import Layout
 from dongu.engine.recompute import recomputes, surrounded
 from dongu.errors import DonguError, ModelError
+
+if TYPE_CHECKING:
+    from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 NAME = "dongu_rows"  # of the attention, in transformers' registry
 Reads = Literal["first", "last", "all"]  # the tokens of a row that a head reads
@@ -82,6 +84,7 @@ class GenericEncoder:
     """
 
     def __init__(self, base: Any, reads: Reads) -> None:
+        register_attention()
         self.base, self.reads = base, reads
         self.configs = {id(part.config): part.config for part in base.modules() if hasattr(part, "config")}.values()
         self.accepted = inspect.signature(base.forward).parameters
@@ -229,6 +232,8 @@ class Read(nn.Module):
 
     def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPoolingAndCrossAttentions:
         """Whatever is asked."""
+        from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
+
         return BaseModelOutputWithPoolingAndCrossAttentions(last_hidden_state=self.hidden, pooler_output=self.pooled)
 
 
@@ -321,5 +326,10 @@ def attend_rows(
     return context.view(1, len(q), heads, -1), None
 
 
-AttentionInterface.register(NAME, attend_rows)
-AttentionMaskInterface.register(NAME, band_of_rows)
+@cache
+def register_attention() -> None:
+    """Have transformers know this attention. It is not imported at the head: BERT's kind can do without."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(NAME, attend_rows)
+    AttentionMaskInterface.register(NAME, band_of_rows)

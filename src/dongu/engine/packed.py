@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dongu.engine.families import FAMILIES, why_not
 from dongu.engine.generic import GenericEncoder
@@ -29,6 +28,9 @@ from dongu.engine.modes import kept_modes
 from dongu.engine.products import fast_products, has_fast_products
 from dongu.engine.recompute import recomputes, surrounded
 from dongu.errors import DonguError, ModelError
+
+if TYPE_CHECKING:
+    from transformers.modeling_outputs import SequenceClassifierOutput
 
 FILLERS_A_ROW = 64  # on CUDA; with more of them, rows of fillers would be the longest that attention has
 TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of this, a wrong layout far above
@@ -83,13 +85,19 @@ class PaddingFree(nn.Module):
         Returns:
             `logits` (batch, labels), in the order of the rows, on the model's device.
         """
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
+        return SequenceClassifierOutput(logits=self.logits(input_ids, lengths, token_type_ids))
+
+    def logits(self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """The same, without transformers around it."""
         device = self.classifier.device
         if device.type == "cuda":
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             numbers, shape, layout = self._as_one_tensor(input_ids.cpu(), types.cpu(), lengths.cpu())  # DDP moves all
             if self.graphs is not None and self.classifier.training and torch.is_grad_enabled():
-                return SequenceClassifierOutput(logits=self.graphs(numbers, shape))
-            return SequenceClassifierOutput(logits=self._compute(numbers.to(device, non_blocking=True), shape, layout))
+                return self.graphs(numbers, shape)
+            return self._compute(numbers.to(device, non_blocking=True), shape, layout)
         # Few different sizes: oneDNN compiles its products for each.
         rounded = torch.is_autocast_enabled("cpu") or has_fast_products()
         layout = Layout.of(lengths.tolist(), self._heads, rounded).to(device)
@@ -97,7 +105,7 @@ class PaddingFree(nn.Module):
         type_ids = None if token_type_ids is None else F.pad(token_type_ids.to(device), (0, 1))[layout.source]
         with surrounded(lambda: fast_products(device)):
             pooled = self.encoder(ids, type_ids, layout)  # (batch, hidden), in order of length
-        return SequenceClassifierOutput(logits=self.head(self.classifier, pooled)[layout.unsort])
+        return self.head(self.classifier, pooled)[layout.unsort]  # type: ignore[no-any-return]
 
     def _as_one_tensor(self, input_ids: Tensor, types: Tensor, lengths: Tensor) -> tuple[Tensor, Shape, Layout]:
         """What a GPU needs to know of a micro-batch: (numbers,) int64 to send in one piece, and its shape.

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
 
 from dongu.config import Task
 from dongu.errors import ModelError, UsageError
@@ -45,6 +44,8 @@ def name_outputs(model: Any, names: Sequence[str], task: Task, pad_token_id: int
     Raises:
         UsageError: it has another number of labels.
     """
+    from transformers import PreTrainedConfig, PreTrainedModel  # seconds, which a saved model may do without
+
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     config = getattr(model, "config", None)
     if not isinstance(config, PreTrainedConfig):

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from dongu.model.head import head_of
-from dongu.model.lora import plain_weights
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class Scale:
 
     def undone(self, model: Any) -> dict[str, Tensor]:
         """The weights of the same model with a head that answers in the unit of the labels, as they are saved."""
+        from dongu.model.lora import plain_weights  # which imports transformers
+
         weights = plain_weights(model)
         if (head := head_of(model)) is not None:
             name = head[0]

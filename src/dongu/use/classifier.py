@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from dongu.config import RunConfig
 from dongu.data.batches import EvalBatches
 from dongu.data.collate import Collator
 from dongu.data.examples import Examples
@@ -17,11 +18,12 @@ from dongu.engine.device import make_accelerator
 from dongu.engine.packed import without_padding
 from dongu.evaluate import evaluate, model_threshold, predict_logits
 from dongu.judge.answers import Evaluation
-from dongu.model.load import load_classifier, load_graph, model_columns, usual_length
 from dongu.options import LoadOptions
 from dongu.run.predictions import answer_rows
 from dongu.text import listed
+from dongu.use.bare import COLLATE, load_bare
 from dongu.use.ensemble import Ensemble
+from dongu.use.known import KnownModel, unless_wrong
 from dongu.use.saved import SavedModel
 
 ANSWERED_ROWS = 1 << 12  # rows whose probabilities are computed together
@@ -32,14 +34,30 @@ class Classifier:
 
     Args:
         saved: the model, whose files have been looked at.
+        known: the same, if nothing of it is unknown; then it is computed without transformers, with the same bits.
 
     Raises:
         ModelError: the model cannot be loaded.
     """
 
-    def __init__(self, saved: SavedModel) -> None:
+    def __init__(self, saved: SavedModel, known: KnownModel | None = None) -> None:
         self.saved, self.metrics = saved, saved.metrics
         self.accelerator = make_accelerator(saved.config)  # which sets the threads
+        self.model: Any
+        self.tokenizer: Any
+        self.config: RunConfig
+        self.collate: Collator
+        on_cpu = self.accelerator.device.type == "cpu"
+        if known is not None and on_cpu and (bare := unless_wrong(load_bare, known)) is not None:
+            self.model, self.tokenizer, self.config, self.collate = bare, known.tokenizer, known.config, COLLATE
+        else:
+            self._load()
+
+    def _load(self) -> None:
+        """The usual way, by transformers."""
+        from dongu.model.load import load_classifier, load_graph, model_columns, usual_length
+
+        saved = self.saved
         if saved.graph is None:
             self.model, self.tokenizer = load_classifier(saved.path)
             columns = model_columns(self.model)
@@ -103,7 +121,7 @@ class Classifier:
         """The probability from which on a label is given."""
         if self.metrics.task == "single-label":
             return self.saved.abstain_below
-        return model_threshold(self.accelerator.unwrap_model(self.model))
+        return model_threshold(self.model)
 
     def logits(self, split: Split) -> np.ndarray:
         """What the model says of tokenized rows, (rows, labels) fp32."""

@@ -31,7 +31,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
     return answer
 
 
-ACTIVATIONS = {"gelu": gelu, "relu": relu}
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"gelu": gelu, "relu": relu, "tanh": np.tanh}
 BERT_LAYER = (
     "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
     "attention.output.LayerNorm", "intermediate.dense", "output.dense", "output.LayerNorm",
@@ -44,7 +44,10 @@ DISTILBERT_NAMES = {
     "dim": "hidden_size", "hidden_dim": "intermediate_size", "n_layers": "num_hidden_layers",
     "n_heads": "num_attention_heads", "activation": "hidden_act",
 }  # fmt: skip
-OTHER_FORWARD = ("is_decoder", "add_cross_attention", "pruned_heads")  # of config.json
+OTHER_FORWARD = (
+    "is_decoder", "add_cross_attention", "is_encoder_decoder", "pruned_heads", "chunk_size_feed_forward",
+    "gradient_checkpointing",
+)  # of config.json  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class BertKind:
 
     base: str
     dense: str
-    activation: Callable[[np.ndarray], np.ndarray]
+    activation: str
     out: str
     counted: bool = False
     typed: bool = True  # whether a token says which text of a pair it is of
@@ -64,15 +67,15 @@ class BertKind:
     parts: tuple[str, ...] = BERT_LAYER
 
 
-LIKE_ROBERTA = BertKind("roberta", "classifier.dense", np.tanh, "classifier.out_proj", counted=True)
+LIKE_ROBERTA = BertKind("roberta", "classifier.dense", "tanh", "classifier.out_proj", counted=True)
 BERT_KINDS = {
-    "bert": BertKind("bert", "bert.pooler.dense", np.tanh, "classifier"),
+    "bert": BertKind("bert", "bert.pooler.dense", "tanh", "classifier"),
     "camembert": LIKE_ROBERTA,
     "distilbert": BertKind(
-        "distilbert", "pre_classifier", relu, "classifier",
+        "distilbert", "pre_classifier", "relu", "classifier",
         typed=False, layer="transformer.layer", parts=DISTILBERT_LAYER,
     ),
-    "electra": BertKind("electra", "classifier.dense", gelu, "classifier.out_proj"),
+    "electra": BertKind("electra", "classifier.dense", "gelu", "classifier.out_proj"),
     "roberta": LIKE_ROBERTA,
     "xlm-roberta": LIKE_ROBERTA,
 }  # fmt: skip
@@ -148,19 +151,24 @@ class NumpyEncoder:
             modules |= zip(names, shapes, strict=True)
         return modules | {self.kind.dense: square, self.kind.out: (self.labels, hidden)}
 
-    def fits(self, file: Any) -> bool:
-        """Whether a file, as `safe_open` gives it, has the tensors of this classifier in fp32, and no others."""
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all tensors, in the order of the layers."""
         tables = [("word", "vocab_size"), ("position", "max_position_embeddings"), ("token_type", "type_vocab_size")]
         width = self._modules[f"{self._embeddings}.LayerNorm"]
-        wanted = {
+        wanted: dict[str, tuple[int, ...]] = {
             f"{self._embeddings}.{name}_embeddings.weight": (self.config[key], *width)
             for name, key in tables[: 2 + self.kind.typed]
         }
         for name, shape in self._modules.items():
             wanted |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+        return wanted
+
+    def fits(self, file: Any) -> bool:
+        """Whether a file, as `safe_open` gives it, has the tensors of this classifier in fp32, and no others."""
         found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         return {name: (tensor.get_dtype(), *tensor.get_shape()) for name, tensor in found.items()} == {
-            name: ("F32", *shape) for name, shape in wanted.items()
+            name: ("F32", *shape) for name, shape in self.shapes.items()
         }
 
     def logits(self, file: Any, tokens: Tokens) -> np.ndarray:
@@ -180,8 +188,8 @@ class NumpyEncoder:
         bounds = tokens.offsets.tolist()
         for names in self._layers():
             hidden = self._through(hidden, bounds, [module(name) for name in names])
-        first = hidden[bounds[:-1]]
-        return _linear(self.kind.activation(_linear(first, module(self.kind.dense))), module(self.kind.out))
+        first, activation = hidden[bounds[:-1]], ACTIVATIONS[self.kind.activation]
+        return _linear(activation(_linear(first, module(self.kind.dense))), module(self.kind.out))
 
     def _embedded(self, file: Any, tokens: Tokens) -> np.ndarray:
         """(tokens, width); of the words those that occur are read."""
