@@ -46,20 +46,15 @@ class BareClassifier(Part):
     """The modules that tensors belong to by their names, called as transformers calls them.
 
     Args:
-        config: in BERT's words, with `num_labels`.
+        config: a `BareConfig` in BERT's words, with `num_labels`.
         tensors: all of them, in the order of the layers; they are kept, and not copied.
         base: the name of the part below the head.
         activations: of the parts, by their names, where it is not `config.hidden_act`.
-        padding_idx: of the positions that are counted from it on.
+        padding_idx: of the positions that are counted from it on, or None.
     """
 
     def __init__(
-        self,
-        config: BareConfig,
-        tensors: Mapping[str, Tensor],
-        base: str,
-        activations: Mapping[str, str],
-        padding_idx: int | None,
+        self, config: Any, tensors: Mapping[str, Tensor], base: str, activations: Mapping[str, str], padding_idx: Any
     ) -> None:
         super().__init__(config.hidden_act)
         self.config, self.base = config, base
@@ -80,7 +75,7 @@ class BareClassifier(Part):
             parent.add_module(last, Part(activations.get(path, self.config.hidden_act)))
         return getattr(parent, last)
 
-    def _layer(self, name: str, weight: Tensor, bias: Tensor | None, padding_idx: int | None) -> Any:
+    def _layer(self, name: str, weight: Tensor, bias: Tensor | None, padding_idx: Any) -> Any:
         if bias is None:
             rows, width = weight.shape
             return nn.Embedding(rows, width, padding_idx if name == POSITIONS else None, _weight=weight)

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,6 @@ from dongu.engine.encoders import in_autocast, positions_after
 from dongu.engine.layout import Layout
 from dongu.engine.recompute import recomputes, surrounded
 from dongu.errors import DonguError, ModelError
-
-if TYPE_CHECKING:
-    from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 
 NAME = "dongu_rows"  # of the attention, in transformers' registry
 Reads = Literal["first", "last", "all"]  # the tokens of a row that a head reads
@@ -230,7 +227,7 @@ class Read(nn.Module):
         super().__init__()
         self.hidden, self.pooled = hidden, pooled  # (batch, read, hidden), (batch, hidden)
 
-    def forward(self, *_: Any, **__: Any) -> BaseModelOutputWithPoolingAndCrossAttentions:
+    def forward(self, *_: Any, **__: Any) -> Any:
         """Whatever is asked."""
         from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +28,6 @@ from dongu.engine.modes import kept_modes
 from dongu.engine.products import fast_products, has_fast_products
 from dongu.engine.recompute import recomputes, surrounded
 from dongu.errors import DonguError, ModelError
-
-if TYPE_CHECKING:
-    from transformers.modeling_outputs import SequenceClassifierOutput
 
 FILLERS_A_ROW = 64  # on CUDA; with more of them, rows of fillers would be the longest that attention has
 TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of this, a wrong layout far above
@@ -72,9 +69,7 @@ class PaddingFree(nn.Module):
         """The classifier's own."""
         return self.classifier.config
 
-    def forward(
-        self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None = None
-    ) -> SequenceClassifierOutput:
+    def forward(self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None = None) -> Any:
         """Logits of each row.
 
         Args:

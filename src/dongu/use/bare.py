@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from torch import Tensor
 
 from dongu.data.collate import Collator
 from dongu.engine.bare import BareClassifier, BareConfig
@@ -17,11 +14,9 @@ COLLATE = Collator(("input_ids", "token_type_ids"), 0, 0, "right", flat=True)  #
 
 
 class BarePaddingFree(PaddingFree):
-    """Gives the logits as they are."""
+    """Gives the logits, (batch, labels), with nothing around them."""
 
-    def forward(self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None = None) -> Any:
-        """(batch, labels)."""
-        return self.logits(input_ids, lengths, token_type_ids)
+    forward = PaddingFree.logits
 
 
 def load_bare(known: KnownModel) -> PaddingFree | None:

@@ -31,7 +31,7 @@ def answers_without_torch(saved: SavedModel, texts: Sequence[Sequence[str]]) -> 
     elsewhere = processes() > 1 or any(name.startswith(OF_ACCELERATE) for name in os.environ)
     if elsewhere or len(texts[0]) > AT_MOST_ROWS or (known := KnownModel.of(saved, texts)) is None:
         return None
-    return unless_wrong(_answers, saved, known, texts)
+    return unless_wrong(_answers, saved, known, texts)  # type: ignore[no-any-return]
 
 
 def _answers(saved: SavedModel, known: KnownModel, texts: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]] | None:

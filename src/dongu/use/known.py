@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import safe_open
@@ -23,15 +23,12 @@ from dongu.waiting import loading
 if TYPE_CHECKING:
     from dongu.use.classifier import Classifier
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
-
-def unless_wrong(function: Callable[_P, _T | None], *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
+def unless_wrong(function: Callable[..., Any], *args: Any) -> Any:
     """What it gives; None where it fails: whatever is wrong with the files, the usual way has the words for it."""
     try:
         with no_panic():
-            return function(*args, **kwargs)
+            return function(*args)
     except Exception:  # noqa: BLE001
         return None
 
@@ -51,7 +48,7 @@ class KnownModel:
 
         That is in its files, in a text that names a token, and where something else was asked for than fp32 on the CPU.
         """
-        return unless_wrong(KnownModel._of, saved, columns)
+        return unless_wrong(KnownModel._of, saved, columns)  # type: ignore[no-any-return]
 
     @staticmethod
     def _of(saved: SavedModel, columns: Iterable[Sequence[str]]) -> KnownModel | None:
