@@ -44,6 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "auto": {},
     "auto, model's own pooling": {"pooling": "model"},
     "auto, head at random": {"head": "random", "pooling": "model"},
+    "auto, without dropout": {"dropout": 0.0},
     "auto, 13 epochs": {"epochs": 13.0},
     "auto, head always a regression": {"head": "probe"},
     "auto, head always a regression, rate 2e-4": {"head": "probe", "learning_rate": 2e-4},

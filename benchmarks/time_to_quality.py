@@ -5,6 +5,7 @@
     python benchmarks/time_to_quality.py --data DATA_FOLDER --systems plain trainer --updates 60
     python benchmarks/time_to_quality.py --data DATA_FOLDER --trials --tasks mrpc --seeds 42   # other settings
     python benchmarks/time_to_quality.py --table                # only the tables of the cells that are done
+    python benchmarks/time_to_quality.py --draw                 # and the plot of them (pip install matplotlib)
 
 A cell is one system, one task, one seed in a process of its own with one thread. Its seconds are the processor's for
 that process, from the files to the last update, without imports and without evaluating, so that other work on the
@@ -34,6 +35,7 @@ from quality import ROOT, SEEDS, TASKS
 
 OUT = ROOT / "benchmarks" / "out" / "time_to_quality"
 RECORD = ROOT / "benchmarks" / "time_to_quality.json"
+PLOT = ROOT / "docs" / "time-to-quality.svg"
 POINTS, POINTS_OF_TRIALS = 8, 4  # of a curve
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the plain loop's time
 BEGIN, END = "<!-- time to quality: begin -->", "<!-- time to quality: end -->"
@@ -42,7 +44,7 @@ SYSTEMS = {
     "plain": "plain loop of the original",
     "trainer": "Trainer, fused AdamW + length groups",
     "dongu": "`dongu`",
-    "quick": "`dongu --freeze 3 --learning-rate 2e-4 --warmup 0.1 --epochs 2`",
+    "quick": "`dongu --recipe quick`",
     "frozen": "frozen features",
 }
 TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -55,7 +57,7 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "dongu": {},
-    "quick": {"freeze": 3, "epochs": 2.0, "learning_rate": 2e-4, "warmup": 0.1},
+    "quick": {"recipe": "quick"},
     **{name: {"recipe": "original", **options} for name, (_, options) in TRIALS.items()},
 }
 
@@ -129,7 +131,7 @@ def run_cell(system: str, task: str, seed: int, data: Path, updates: int | None)
         model.train()
         return found
 
-    watch = Watch(score, updates, POINTS_OF_TRIALS if system in TRIALS else POINTS)
+    watch = Watch(score, updates, POINTS_OF_TRIALS if system in (*TRIALS, "quick") else POINTS)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DONGU_CACHE"] = folder  # of tokens, which the others have none of
         try:
@@ -295,6 +297,30 @@ def curves(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def draw(record: dict[str, Any]) -> None:
+    """The score on test against the share of the plain loop's seconds: curves, and ends where only those are known."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams.update({"svg.hashsalt": "dongu", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
+    figure, axes = plt.subplots(1, len(TASKS), figsize=(10, 3.2), layout="constrained")
+    for axis, task in zip(axes, TASKS, strict=True):
+        whole = seconds_of(cells_of(record, "plain", task))
+        for (system, words), mark in zip(SYSTEMS.items(), "osD^v", strict=True):
+            if cells := cells_of(record, system, task):
+                curve = mean_curve(cells)
+                end = [[seconds_of(cells), end_of(record, system, task)[0]]]
+                x, y = (curve if len(curve) else np.array(end)).T
+                axis.plot(x / whole, 100 * y, f"{mark}-", markersize=4, label=words.replace("`", ""))
+        axis.axhline(100 * end_of(record, "plain", task)[0], color="gray", linestyle=":")
+        axis.set(title=task, xlim=(0, 1.05), xlabel="processor seconds, over the plain loop's")
+    axes[0].set_ylabel("test: accuracy, stsb Pearson's r (%)")
+    axes[0].legend(fontsize=7)
+    figure.savefig(PLOT, metadata={"Date": None})
+
+
 def trials(record: dict[str, Any]) -> str:
     """Other settings on validation, beside the plain loop of the original."""
     lines = ["| task | setting | s | validation | the plain loop's |", "| --- | --- | --: | --: | --: |"]
@@ -343,18 +369,21 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--updates", type=int)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--draw", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
     if given.cell:
         system, task, seed = given.cell
         run_cell(system, task, int(seed), given.data, given.updates)
         return
-    if not given.table:
+    if not (given.table or given.draw):
         cells = itertools.product(given.seeds, given.tasks, TRIALS if given.trials else given.systems)
         more = () if given.updates is None else ("--updates", str(given.updates))
         quality.start_cells(__file__, given.data, cells, given.jobs, *more)
     record = update_record()
     put_between(quality.DOCUMENT, BEGIN, "\n\n".join([table(record), curves(record), trials(record)]), END)
+    if given.draw:
+        draw(record)
 
 
 if __name__ == "__main__":

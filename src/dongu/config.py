@@ -154,8 +154,8 @@ class RunConfig(BaseModel):
     sheet: str | None = Field(None, min_length=1, description="sheet of an Excel workbook (default: the first)")
     download: bool = Field(False, description="let DATA be an https:// address, which is fetched")
     task: Task | None = Field(None, description="what the label is (default: inferred and shown)")
-    recipe: Literal["auto", "original"] = Field(
-        "auto", description="settings that are not given: the original's, or with auto what suits few rows"
+    recipe: Literal["auto", "original", "quick"] = Field(
+        "auto", description="settings not given: the original's, with auto what suits few rows, with quick less epochs"
     )
     validation: Portion | None = Field(
         None, description="share of the rows to hold out as validation, of data without one (default: 0.1)"
@@ -187,6 +187,7 @@ class RunConfig(BaseModel):
     layer_decay: Annotated[Real, Field(gt=0, le=1)] = Field(
         1.0, description="learning rate of a layer, as a share of that of the layer above it; the head has it whole"
     )
+    dropout: Annotated[Real, Field(ge=0, lt=1)] | None = Field(None, description="dropout (default: the model's own)")
     freeze: Count | None = Field(None, description="lowest layers that stay as they are, and the embeddings with them")
     lora: Count | None = Field(
         None, description="rank of LoRA: thin matrices beside the encoder's layers learn, and the head (default: all)"
@@ -223,8 +224,7 @@ class RunConfig(BaseModel):
         "packed", description="how a batch is computed: without padding where the model allows it, or its own forward"
     )
     gradient_checkpointing: bool = Field(
-        False,
-        description="keep of each layer its input alone, and compute it again in backward: less memory, more time",
+        False, description="keep of each layer its input alone, and compute it twice: less memory, more time"
     )
     base_precision: Literal["fp32", "bf16", "4bit"] = Field(
         "fp32", description="how the weights that --lora leaves as they are lie in memory; 4bit is saved as bf16"
@@ -234,8 +234,7 @@ class RunConfig(BaseModel):
         False, description="under torchrun: each process holds its part of weights, gradients and optimizer state only"
     )
     timeout: Count | None = Field(
-        None,
-        description="seconds to wait for another process in a step (default: as PyTorch, 1800, on GPUs 600)",
+        None, description="seconds to wait for another process in a step (default: PyTorch's: 1800, on GPUs 600)"
     )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="where to compute: auto, cpu, cuda, cuda:N or mps"

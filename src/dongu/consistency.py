@@ -267,7 +267,7 @@ def check_own(own: Own, config: RunConfig) -> None:
         "loss": ("class_weights", "label_smoothing"),
         "optimizer": ("weight_decay", "layer_decay", *(() if takes_config(own.optimizer) else ("learning_rate",))),
         "lr_scheduler": ("lr_scheduler", "warmup"),
-        "model": ("freeze", "lora", "pooling", "head", "layer_decay"),
+        "model": ("dropout", "freeze", "lora", "pooling", "head", "layer_decay"),
         "order": ("group_by_length",),
     }
     for part, options in meant.items():

@@ -43,7 +43,7 @@ class FitOptions(TypedDict, total=False):
     )
     sheet: str | None
     download: bool
-    recipe: Literal["auto", "original"]
+    recipe: Literal["auto", "original", "quick"]
     validation: float | None
     test: float | None
     group_column: str | None
@@ -57,6 +57,7 @@ class FitOptions(TypedDict, total=False):
     lr: float  # the same
     weight_decay: float
     layer_decay: float
+    dropout: float | None
     freeze: int | None
     lora: int | None
     pooling: Literal["model", "mean"]

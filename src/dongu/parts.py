@@ -68,7 +68,7 @@ from dongu.model.loss import make_loss
 from dongu.model.mean_layer import give_mean_layer
 from dongu.model.optimizer import make_optimizer
 from dongu.model.place import pin_model, resolve_model
-from dongu.model.recipe import begin_head, fit_recipe
+from dongu.model.recipe import begin_head, fit_recipe, quick_recipe
 from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
 from dongu.own import Own, called, module_of, take_own
 
@@ -168,7 +168,10 @@ class Parts:
         """Model and tokenizer: loaded by their names, or as they were given."""
         own, name = self.given, config.tokenizer
         if own.model is None:
-            config = config.model_copy(update={"model": pin_model(config.model)})
+            rows = len(self.data.splits["train"])
+            config = quick_recipe(
+                config.model_copy(update={"model": pin_model(config.model)}), self._options_given, rows
+            )
             path = resolve_model(config.model)
             self.tokenizer = own.tokenizer or load_tokenizer(resolve_model(name) if name else path)
             self.model = load_model(
@@ -177,9 +180,9 @@ class Parts:
                 task=self.data.task,
                 pad_token_id=self.tokenizer.pad_token_id,
                 seed=config.seed,
+                dropout=config.dropout,
                 dtype=torch.float32 if config.base_precision == "fp32" else "auto",
             )
-            rows = len(self.data.splits["train"])
             config = fit_recipe(config, self._options_given, rows, self.model, has_own_parts=bool(own.names))
             if config.pooling == "mean":
                 give_mean_layer(self.model)

@@ -12,18 +12,20 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression, Ridge
-from transformers import pipeline
+from transformers import MambaConfig, pipeline
 
 import dongu
-from conftest import cut_off_in_step, run_script
+from conftest import FAMILIES, cut_off_in_step, run_script
 from dongu.cli.main import run as run_command
 from dongu.eject.script import eject
-from dongu.errors import ModelError
+from dongu.errors import ModelError, UsageError
 from dongu.evaluate import eval_mode
+from dongu.model.dropout import set_dropout
 from dongu.model.head import head_of
 from dongu.model.mean_layer import LAYERS_AND_POOLER, give_mean_layer
 from dongu.model.probe import RIDGES, Probe, probe
-from dongu.model.recipe import FOR_FEW_ROWS
+from dongu.model.recipe import FOR_FEW_ROWS, QUICK
+from dongu.run.derived import describe
 
 Rows = list[dict[str, Any]]
 
@@ -67,6 +69,49 @@ def test_the_original_is_the_original(make_loop: Callable[..., dongu.Loop], monk
     assert settings(make_loop()) == ORIGINAL
     monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 3 * 6 + 1)
     assert settings(make_loop())["recipe"] == "auto"
+
+
+def test_a_quick_run_has_few_epochs_and_no_dropout(
+    make_loop: Callable[..., dongu.Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings(make_loop(recipe="quick"))["recipe"] == "auto", "of so few rows there are few updates anyway"
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 3 * 6)
+    loop = make_loop(recipe="quick")
+    assert settings(loop) == {**ORIGINAL, "recipe": "quick", "epochs": QUICK["epochs"]}
+    assert loop.config.dropout == 0
+    assert f"{QUICK['epochs']:g} epochs, dropout 0" in dict(describe(loop))["recipe"]
+    own = make_loop(recipe="quick", epochs=1, dropout=0.2).config
+    assert (own.epochs, own.dropout, own.recipe) == (1, 0.2, "quick")
+    assert make_loop().config.dropout is None
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt2", "qwen3"])
+def test_dropout_is_everywhere_what_is_given(
+    family: str, tiny_model: Callable[..., str], make_rows: Callable[..., Rows], tmp_path: Path
+) -> None:
+    data = {"train": make_rows(8), "validation": make_rows(4)}
+    loops = [dongu.Loop(data, model=tiny_model(family, 0.1), dropout=p, threads=1) for p in (0.0, 0.9)]
+    inputs = dict(loops[0].tokenizer(["the film was good", "bad"], padding=True, return_tensors="pt"))
+
+    def answer(loop: dongu.Loop, seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return loop.model.train()(**inputs).logits.detach()
+
+    none, much = ([answer(loop, seed) for seed in (1, 2)] for loop in loops)
+    assert torch.equal(*none)
+    assert not torch.allclose(*much)
+    if family != "qwen3":  # whose attention alone has dropout
+        assert {module.p for module in loops[1].model.modules() if isinstance(module, torch.nn.Dropout)} == {0.9}
+    loops[1].model.save_pretrained(tmp_path)
+    assert 0.9 in json.loads((tmp_path / "config.json").read_text()).values()
+
+
+def test_dropout_that_nothing_has_is_refused(make_loop: Callable[..., dongu.Loop]) -> None:
+    with pytest.raises(ModelError, match=r"--dropout 0\.1: `mamba` has no dropout"):
+        set_dropout(MambaConfig(), 0.1)
+    own = make_loop(recipe="original")
+    with pytest.raises(UsageError, match=r"--dropout: the model is your own"):
+        dongu.Loop(own.data, model=own.model, tokenizer=own.tokenizer, dropout=0.1)
 
 
 def test_a_head_that_is_there_goes_on(
@@ -272,6 +317,7 @@ def two_labels(row: dict[str, Any]) -> dict[str, Any]:
         ("bert", number, {"max_grad_norm": 1.0}),
         ("roberta", two_labels, {"pooling": "mean"}),
         ("gpt2", None, {}),
+        ("gpt2", None, {"dropout": 0.3}),
     ],
 )
 def test_the_script_begins_as_the_run_did(

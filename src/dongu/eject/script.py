@@ -30,6 +30,7 @@ from dongu.errors import DataError, ModelError, UsageError
 from dongu.files import read_regular
 from dongu.hub import split_commit
 from dongu.loop import Loop
+from dongu.model.dropout import dropouts
 from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
 from dongu.model.layers import layer_depths
 from dongu.model.load import quiet_transformers, reads_last_token
@@ -202,7 +203,8 @@ def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
         "lora_alpha": ALPHA,
         "encoder": f"{model.base_model_prefix}.",
         "transposed": any(isinstance(module, Conv1D) for module in model.modules()),
-        "has_dropout": any("drop" in key and isinstance(p, float) and p > 0 for key, p in base.to_dict().items()),
+        "has_dropout": any(dropouts(model.config).values()),
+        "dropouts": literals(dropouts(base), before="settings |= dict.fromkeys(, DROPOUT)"),
         "problem_type": PROBLEM_TYPES[loop.data.task],
         "numbers": loop.data.task in NUMBERS,
         "several": loop.data.task == "multi-label",

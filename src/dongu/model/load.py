@@ -27,6 +27,7 @@ from dongu.config import ABSTAIN_BELOW, DEFAULT_THRESHOLD, Task
 from dongu.data.tokens import token_limit
 from dongu.errors import ModelError, no_panic
 from dongu.hub import asked, commit_of, split_revision
+from dongu.model.dropout import set_dropout
 from dongu.model.graph import OnnxModel
 from dongu.model.head import NO_HEAD, PROBLEM_TYPES, NewHead, declared_labels, draw_head, head_of, why_other
 from dongu.model.place import hub_error
@@ -82,12 +83,14 @@ def load_model(
     task: Task,
     pad_token_id: int,
     seed: int,
+    dropout: float | None = None,
     dtype: torch.dtype | Literal["auto"] = torch.float32,
 ) -> Any:
     """`AutoModelForSequenceClassification` in fp32 with a head for these labels; with "auto" as it was saved.
 
     A classifier of the same labels and task keeps its head, and with it the order of its labels: `config.id2label` has
     it. Every other head is a new one, which `seed` alone decides; then `model.new_head` says why, and else it is None.
+    A `dropout` takes the place of every probability of dropout in the config, and is saved with it.
 
     Raises:
         ModelError: the model cannot be loaded safely, or knows no sequence classification.
@@ -110,6 +113,8 @@ def load_model(
         if task == "multi-label" and (other or not hasattr(config, "threshold")):
             config.threshold = DEFAULT_THRESHOLD  # of the probability from which on a label is given
         _check_trains(config, path)
+        if dropout is not None:
+            set_dropout(config, dropout)
         if reads_last_token(config):
             decoder = config.get_text_config()  # of a model of pictures too, its part for texts
             decoder.pad_token_id = pad_token_id  # whatever it was: by this one the head finds the last token
@@ -210,16 +215,10 @@ def reads_last_token(config: Any) -> bool:
 
 
 def _check_trains(config: Any, path: str) -> None:
-    """
-    Raises:
-        ModelError: transformers' own forward refuses the rows of an ordinary batch.
-    """
+    """Refuse what transformers' own forward refuses of the rows of an ordinary batch: a ModelError."""
     if config.model_type == "reformer":
-        raise ModelError(
-            "a `reformer` trains on rows of one length alone, the product of its `axial_pos_shape`",
-            where=f"--model {path}",
-            hint="longformer and big_bird take long rows of any length",
-        )
+        what = "a `reformer` trains on rows of one length alone, the product of its `axial_pos_shape`"
+        raise ModelError(what, where=f"--model {path}", hint="longformer and big_bird take long rows of any length")
 
 
 def _check_encoder_is_whole(model: Any, found: Any, path: str) -> None:

@@ -1,6 +1,6 @@
-"""The settings that suit how much there is to learn from: the original's, or those for few rows.
+"""The settings that are not given: the original's, those that suit few rows, or those that are soon done.
 
-`benchmarks/recipes.py` measures both; its tables are in docs/results.md.
+`benchmarks/recipes.py` and `benchmarks/time_to_quality.py` measure them; their tables are in docs/results.md.
 """
 
 from __future__ import annotations
@@ -22,6 +22,20 @@ from dongu.model.scale import Scale
 
 ENOUGH_UPDATES = 1_000  # of three epochs in batches of 8, from which on the original's settings are used
 FOR_FEW_ROWS: dict[str, Any] = {"learning_rate": 1e-4, "warmup": 0.1, "head": "probe"}
+# Without dropout a small encoder learns sooner, and so few epochs do not overfit thousands of rows.
+QUICK: dict[str, Any] = {"dropout": 0.0, "epochs": 1.75}
+
+
+def quick_recipe(config: RunConfig, given: Collection[str], rows: int) -> RunConfig:
+    """The options with those of `--recipe quick`, where so many training rows are enough for it; else as for `auto`.
+
+    `given` are the names of options that stay as they are.
+    """
+    if config.recipe != "quick":
+        return config
+    if _are_few(rows):
+        return config.model_copy(update={"recipe": "auto"})
+    return config.model_copy(update={name: value for name, value in QUICK.items() if name not in given})
 
 
 def fit_recipe(config: RunConfig, given: Collection[str], rows: int, model: Any, *, has_own_parts: bool) -> RunConfig:
@@ -37,11 +51,16 @@ def fit_recipe(config: RunConfig, given: Collection[str], rows: int, model: Any,
     Returns:
         The config; its `recipe` is `original` where nothing is derived.
     """
-    epochs, batch_size = (RunConfig.model_fields[name].default for name in ("epochs", "batch_size"))
-    are_few = epochs * math.ceil(rows / batch_size) < ENOUGH_UPDATES
-    if config.recipe == "original" or not are_few or model.new_head is None or has_own_parts:
+    if config.recipe != "auto":
+        return config
+    if not _are_few(rows) or model.new_head is None or has_own_parts:
         return config.model_copy(update={"recipe": "original"})
     return config.model_copy(update={name: value for name, value in FOR_FEW_ROWS.items() if name not in given})
+
+
+def _are_few(rows: int) -> bool:
+    epochs, batch_size = (RunConfig.model_fields[name].default for name in ("epochs", "batch_size"))
+    return bool(epochs * math.ceil(rows / batch_size) < ENOUGH_UPDATES)
 
 
 def begin_head(
