@@ -80,8 +80,9 @@ def test_a_quick_run_has_few_epochs_and_no_dropout(
     assert settings(loop) == {**ORIGINAL, "recipe": "quick", "epochs": QUICK["epochs"]}
     assert loop.config.dropout == 0
     assert f"{QUICK['epochs']:g} epochs, dropout 0" in dict(describe(loop))["recipe"]
-    own = make_loop(recipe="quick", epochs=1, dropout=0.2).config
-    assert (own.epochs, own.dropout, own.recipe) == (1, 0.2, "quick")
+    own = make_loop(recipe="quick", epochs=1, dropout=0.2)
+    assert (own.config.epochs, own.config.dropout, own.config.recipe) == (1, 0.2, "quick")
+    assert dict(describe(own))["model"].endswith("; dropout 0.2")
     assert make_loop().config.dropout is None
 
 
@@ -292,13 +293,15 @@ def test_a_run_from_before_recipes_is_the_original(run_of_few: Callable[..., Any
 
 
 def test_what_is_saved_loads_without_dongu(run_of_few: Callable[..., Any], tmp_path: Path) -> None:
-    result = run_of_few(tmp_path / "run", epochs=1, pooling="mean")
+    result = run_of_few(tmp_path / "run", epochs=1, pooling="mean", dropout=0.05)
     answers = pipeline("text-classification", model=str(tmp_path / "run/model"), top_k=None)(["word1 word1 good"])
     [ours] = dongu.load(result.path).predict(["word1 word1 good"])
     for answer in answers[0]:
         assert answer["score"] == pytest.approx(ours["probabilities"][answer["label"]], abs=1e-5)
     assert json.loads((tmp_path / "run/model/config.json").read_text())["num_hidden_layers"] == 3
-    assert "one layer more" in (tmp_path / "run/model/README.md").read_text()
+    card = (tmp_path / "run/model/README.md").read_text()
+    assert "one layer more" in card
+    assert "Its dropout is 0.05" in card
 
 
 def number(row: dict[str, Any]) -> dict[str, Any]:

@@ -36,9 +36,10 @@ def describe(loop: Loop, need: Need | None = None) -> list[tuple[str, str]]:
         optimizer = f"{type(loop.optimizer).__name__}, your own ({schedule})"
     class_name = type(loop.model).__name__.removeprefix("FSDP")  # which sharding puts before it
     usual = "; a new head" if loop.model.new_head == NO_HEAD else ""
+    dropout = f"; dropout {config.dropout:g}" if config.dropout is not None else ""
     return [
         ("loss", _describe_loss(loop)),
-        ("model", f"{config.model}: {class_name}, {_millions(parameters)} parameters{usual}"),
+        ("model", f"{config.model}: {class_name}, {_millions(parameters)} parameters{usual}{dropout}"),
         *_describe_recipe(loop),
         *_describe_head(loop),
         *_describe_freeze(loop, parameters, learning),
