@@ -275,6 +275,9 @@ def check_own(own: Own, config: RunConfig) -> None:
             if getattr(config, name) != RunConfig.model_fields[name].default:
                 what = f"the {part} is your own, and does not know it"
                 raise UsageError(what, where=option_flag(name), hint=f"leave it out, or heed it in your {part}")
+    if config.recipe == "quick" and own.model is not None:
+        what, hint = "the model is your own, with dropout of its own", "give the epochs that you want"
+        raise UsageError(what, where="--recipe quick", hint=hint)
     unsharded = [part for part in ("model", "optimizer", "setup", "update", "eval_model") if getattr(own, part)]
     if config.shard and unsharded:
         what = f"the {unsharded[0]} is your own, and has not been tried with parts of weights"

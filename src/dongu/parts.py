@@ -169,9 +169,8 @@ class Parts:
         own, name = self.given, config.tokenizer
         if own.model is None:
             rows = len(self.data.splits["train"])
-            config = quick_recipe(
-                config.model_copy(update={"model": pin_model(config.model)}), self._options_given, rows
-            )
+            config = quick_recipe(config, self._options_given, rows)
+            config = config.model_copy(update={"model": pin_model(config.model)})
             path = resolve_model(config.model)
             self.tokenizer = own.tokenizer or load_tokenizer(resolve_model(name) if name else path)
             self.model = load_model(

@@ -113,6 +113,8 @@ def test_dropout_that_nothing_has_is_refused(make_loop: Callable[..., dongu.Loop
     own = make_loop(recipe="original")
     with pytest.raises(UsageError, match=r"--dropout: the model is your own"):
         dongu.Loop(own.data, model=own.model, tokenizer=own.tokenizer, dropout=0.1)
+    with pytest.raises(UsageError, match=r"--recipe quick: the model is your own"):
+        dongu.Loop(own.data, model=own.model, tokenizer=own.tokenizer, recipe="quick")
 
 
 def test_a_head_that_is_there_goes_on(
