@@ -2,7 +2,7 @@
 
     python benchmarks/time_to_quality.py --data DATA_FOLDER     # days of a core for all; cells that are done are kept
     python benchmarks/time_to_quality.py --data DATA_FOLDER --tasks mrpc --systems plain quick --seeds 42
-    python benchmarks/time_to_quality.py --data DATA_FOLDER --systems plain trainer --updates 60
+    python benchmarks/time_to_quality.py --data DATA_FOLDER --systems plain trainer quick --updates 40 --seeds 0
     python benchmarks/time_to_quality.py --data DATA_FOLDER --trials --tasks mrpc --seeds 42   # other settings
     python benchmarks/time_to_quality.py --table                # only the tables of the cells that are done
     python benchmarks/time_to_quality.py --draw                 # and the plot of them (pip install matplotlib)
@@ -10,8 +10,9 @@
 A cell is one system, one task, one seed in a process of its own with one thread. Its seconds are the processor's for
 that process, from the files to the last update, without imports and without evaluating, so that other work on the
 machine counts little; its curve is the score at shares of the run. With `--updates` a cell ends after so many, and the
-seconds of the whole run are those of its updates at this rate: the score is not known then. Trials are judged on
-validation, everything else on test. benchmarks/time_to_quality.json keeps the cells, the tables go to docs/results.md.
+seconds of the whole run are those of its updates at this rate; the score is not known then. Where a system has such
+cells, made beside those of the others, the seconds of its curves are theirs. Trials are judged on validation,
+everything else on test. benchmarks/time_to_quality.json keeps the cells, the tables go to docs/results.md.
 """
 
 from __future__ import annotations
@@ -275,7 +276,7 @@ def table(record: dict[str, Any]) -> str:
             after = seconds if system == "plain" else reached(points, target)
             peers = [seconds_of(cells_of(record, peer, task)) for peer in ("plain", "trainer")]
             times = [f"{after:,.0f}", *(f"{after / each:.2f}" for each in peers)] if after else ["not reached", "", ""]
-            whole = f"{seconds:,.0f}{'' if cells[0]['updates'] is None else ' *'}"
+            whole = f"{seconds:,.0f}{' *' if any(cell['updates'] for cell in cells) else ''}"
             known = [f"{100 * score:.2f}", str(seeds), *times] if seeds else [""] * 5
             words = [task, SYSTEMS[system], whole, *known]
             lines.append(f"| {' | '.join(words)} |")
@@ -337,25 +338,28 @@ def end_of(record: dict[str, Any], system: str, task: str) -> tuple[float, int]:
     knows it, and for the plain loop where it has more of them there."""
     curve = mean_curve(cells := cells_of(record, system, task))
     seeds, points, _ = quality.summary(quality.read_record(), f"{system}-{task}", "test", TASKS[task][0])
-    if not len(curve) or (system == "plain" and seeds > len(cells)):
+    known = sum(bool(cell["curve"]) for cell in cells)
+    if not len(curve) or (system == "plain" and seeds > known):
         return points / 100, seeds
-    return float(curve[-1, 1]), len(cells)
+    return float(curve[-1, 1]), known
 
 
 def seconds_of(cells: list[dict[str, Any]]) -> float:
-    """Of a whole run, the mean over the seeds; NaN where there are none."""
-    return float(np.mean([cell["seconds"] for cell in cells])) if cells else float("nan")
+    """Of a whole run, the mean over the cells that were timed beside the other systems, or else over all."""
+    timed = [cell["seconds"] for cell in cells if cell["updates"]] or [cell["seconds"] for cell in cells]
+    return float(np.mean(timed)) if timed else float("nan")
 
 
 def cells_of(record: dict[str, Any], system: str, task: str) -> list[dict[str, Any]]:
-    """Of all seeds; those that know their curve, where there are any."""
-    found = [cell for name, cell in record.items() if name.rpartition("-")[0] == f"{system}-{task}"]
-    return [cell for cell in found if cell["curve"]] or found
+    """Of all seeds."""
+    return [cell for name, cell in record.items() if name.rpartition("-")[0] == f"{system}-{task}"]
 
 
 def mean_curve(cells: list[dict[str, Any]]) -> np.ndarray:
-    """(points, 2): seconds and score, the mean over the seeds."""
-    return np.mean([cell["curve"] for cell in cells], axis=0) if cells and cells[0]["curve"] else np.empty((0, 2))
+    """(points, 2): seconds and score, the mean over the seeds; it ends with the seconds of a whole run."""
+    known = [cell["curve"] for cell in cells if cell["curve"]]
+    curve: np.ndarray = np.mean(known, axis=0) if known else np.empty((0, 2))
+    return curve * [seconds_of(cells) / curve[-1, 0], 1] if len(curve) else curve
 
 
 def main() -> None:

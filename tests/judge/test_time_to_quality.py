@@ -28,3 +28,13 @@ def test_a_part_of_a_run_tells_the_whole(monkeypatch: pytest.MonkeyPatch) -> Non
         watch.look(None, 3, 101)
     assert watch.seconds == 5 + 2 * 100
     assert watch.curve == []
+
+
+def test_the_seconds_are_those_that_were_taken_side_by_side() -> None:
+    """The curves of two seeds, made while the machine was busy, and a part of a run, timed beside the others."""
+    curves = [[[30.0, 0.5], [100.0, 0.8]], [[50.0, 0.7], [100.0, 0.9]]]
+    cells = [{"seconds": 100.0, "updates": None, "curve": curve} for curve in curves]
+    assert time_to_quality.mean_curve(cells) == pytest.approx(np.array([[40, 0.6], [100, 0.85]]))
+    cells.append({"seconds": 50.0, "updates": 40, "curve": []})
+    assert time_to_quality.seconds_of(cells) == 50
+    assert time_to_quality.mean_curve(cells) == pytest.approx(np.array([[20, 0.6], [50, 0.85]]))
