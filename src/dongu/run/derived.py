@@ -89,7 +89,8 @@ def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
         rows = len(loop.splits["train"])
         said.append(f"settings for few rows ({rows:,}), not the textbook's (--recipe original)")
     if config.recipe == "quick":
-        said.append(f"{config.epochs:g} epochs, dropout {config.dropout:g}: sooner done than the textbook's settings")
+        epochs = "" if config.max_steps else f"{config.epochs:g} epochs, "
+        said.append(f"{epochs}dropout {config.dropout:g}: sooner done than the textbook's settings (--recipe auto)")
     if config.pooling == "mean":
         said.append("one more layer, which begins as the mean over the tokens (--pooling)")
     if isinstance(reason := loop.probed.get(config.pooling), str):
