@@ -97,7 +97,7 @@ READ: list[tuple[list[Any], dict[str, Any], str, tuple[str, ...], list[Any], str
         f"{COMMAS} in 2 of 4 rows{OFF}",
     ),
     (["b|a,c", "a,c"], {}, "multi-label", ("a,c", "b"), [[1, 1], [1, 0]], f"{BARS} in 1 of 2 rows{OFF}"),
-    (["b|a,c", "a,c"], {"task": "multi-label"}, "multi-label", ("a,c", "b"), [[1, 1], [1, 0]], BARS),
+    (["b|a,c", "a,c"], {"task": "multi-label"}, "multi-label", ("a,c", "b"), [[1, 1], [1, 0]], ""),
     (["Sport, Play", "Home"], {}, "single-label", ("Home", "Sport, Play"), [1, 0], ""),
     (["a", "b", "a,b"], {"task": "single-label"}, "single-label", ("a", "a,b", "b"), [0, 2, 1], ""),
     (["['a']", "['b']"], {"task": "single-label"}, "single-label", ("['a']", "['b']"), [0, 1], ""),

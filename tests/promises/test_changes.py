@@ -62,6 +62,7 @@ CHANGES = {
     "learning_rate": "2e-3",
     "weight_decay": "0.1",
     "layer_decay": "0.8",
+    "dropout": "0.3",
     "lr_scheduler": "cosine",
     "warmup": "2",
     "max_grad_norm": "0.5",

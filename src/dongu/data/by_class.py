@@ -10,9 +10,8 @@ from dongu.config import RunConfig
 from dongu.data.cells import Rows
 from dongu.data.encoding import decode_utf8, in_utf8
 from dongu.data.fasttext import MARK
-from dongu.data.holdout import MANY_CLASSES
 from dongu.data.readers import lines_of_text
-from dongu.data.table import Places, Table, data_error
+from dongu.data.table import MANY_CLASSES, Places, Table, data_error
 from dongu.files import JSON_LIMIT, read_regular
 from dongu.text import counted, listed
 

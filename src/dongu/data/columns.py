@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from dongu.data.cells import PagedColumn, column_of, take_rows
-from dongu.data.holdout import MANY_CLASSES
 from dongu.data.names import (
     LABELS,
     OFTEN_LABELS,
@@ -21,7 +20,7 @@ from dongu.data.names import (
     pair_of,
     to_read,
 )
-from dongu.data.table import Cell, Table, advice_on, inner_names, is_flag, is_word, kind_of
+from dongu.data.table import MANY_CLASSES, Cell, Table, advice_on, inner_names, is_flag, is_word, kind_of
 from dongu.errors import DataError
 from dongu.text import is_blank
 

@@ -131,9 +131,9 @@ def _words(cells: Iterable[Cell]) -> list[str] | None:
 def _said_of_mark(mark: str, cells: Sequence[Cell] = ()) -> str:
     """`cells` are those in which it was found, where nobody named it: one of them may have it by mistake."""
     said = f"several labels a cell, with `{mark}` between them"
-    if not cells:
-        return said
     found = sum(mark in cell for cell in cells if is_word(cell))
+    if not cells or 2 * found > len(cells):
+        return "" if mark == SEPARATOR else said  # where most have it, it is no mistake
     return f"{said} in {found:,} of {counted(len(cells), 'row')}; --task single-label takes each cell as one name"
 
 

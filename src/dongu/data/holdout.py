@@ -7,11 +7,11 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 
 from dongu.config import NUMBERS, Task
+from dongu.data.table import MANY_CLASSES
 from dongu.errors import DataError
 from dongu.text import plain, shortened
 
 HOLDOUT_FRACTION = 0.1
-MANY_CLASSES = 100  # above which a label column is rather a name, a date or a number of something
 SALTS = {"validation": 0x5EED, "test": 0x7E57, "fold": 0xF01D}  # so that each draw is one of its own
 ALONE = -1  # the group of a row that names none, and is one by itself
 

@@ -12,6 +12,8 @@ from typing import Any, NoReturn, TypeAlias, TypeGuard
 from dongu.errors import DataError
 from dongu.text import is_blank
 
+MANY_CLASSES = 100  # above which a label column is rather a name, a date or a number of something
+
 
 class Number(str):
     """A JSON or parquet number, kept as it is written (`1.50` stays `1.50`)."""

@@ -15,11 +15,10 @@ from dongu.data.cells import take_rows
 from dongu.data.columns import EMPTY_ADVICE, MISSING_TEXTS, Columns, named_parts, text_fault
 from dongu.data.flags import hides_flags, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking
-from dongu.data.holdout import MANY_CLASSES
 from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_fault, label_rows
 from dongu.data.shares import soft_splits
 from dongu.data.sources import Source
-from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Cell, Table, is_flag, is_word
+from dongu.data.table import BAD_ROWS_ADVICE, MANY_CLASSES, BadRow, Cell, Table, is_flag, is_word
 from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
 from dongu.text import counted, is_blank, listed
 from dongu.waiting import Waiting

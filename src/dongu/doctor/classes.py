@@ -10,8 +10,8 @@ import numpy as np
 
 from dongu.config import NUMBERS
 from dongu.data.examples import Examples, TextData
-from dongu.data.holdout import MANY_CLASSES
 from dongu.data.labels import exact_number
+from dongu.data.table import MANY_CLASSES
 from dongu.data.weights import label_counts
 from dongu.doctor.cells import many_classes_advice, read_alike
 from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
