@@ -96,7 +96,8 @@ def test_dropout_is_everywhere_what_is_given(
 
     def answer(loop: dongu.Loop, seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return loop.model.train()(**inputs).logits.detach()
+        logits: torch.Tensor = loop.model.train()(**inputs).logits
+        return logits.detach()
 
     assert torch.equal(answer(loops[0], 1), answer(loops[0], 2))
     assert not torch.allclose(answer(loops[1], 1), answer(loops[1], 2))
