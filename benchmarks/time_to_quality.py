@@ -37,7 +37,7 @@ from quality import ROOT, SEEDS, TASKS
 OUT = ROOT / "benchmarks" / "out" / "time_to_quality"
 RECORD = ROOT / "benchmarks" / "time_to_quality.json"
 PLOT = ROOT / "docs" / "time-to-quality.svg"
-POINTS, POINTS_OF_TRIALS = 8, 4  # of a curve
+POINTS, FEW_POINTS = 8, 3  # of a curve, and of a trial's or that of a short run
 SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)  # of the plain loop's time
 BEGIN, END = "<!-- time to quality: begin -->", "<!-- time to quality: end -->"
 
@@ -51,6 +51,14 @@ SYSTEMS = {
 TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
     "all-1e-4": ("all layers, 1.5 epochs at 1e-4", {"epochs": 1.5, "learning_rate": 1e-4, "warmup": 0.1}),
     "all-2e-4": ("all layers, 1.5 epochs at 2e-4", {"epochs": 1.5, "learning_rate": 2e-4, "warmup": 0.1}),
+    "none-1e-4": (
+        "without dropout, all layers, 1.5 epochs at 1e-4",
+        {"dropout": 0.0, "epochs": 1.5, "learning_rate": 1e-4, "warmup": 0.1},
+    ),
+    "four": (
+        "without dropout, the upper 4 layers, 2 epochs",
+        {"dropout": 0.0, "freeze": 2, "epochs": 2.0},
+    ),
     "upper": (
         "the upper 3 layers, 1 epoch at 2e-4",
         {"freeze": 3, "epochs": 1.0, "learning_rate": 2e-4, "warmup": 0.1},
@@ -132,7 +140,7 @@ def run_cell(system: str, task: str, seed: int, data: Path, updates: int | None)
         model.train()
         return found
 
-    watch = Watch(score, updates, POINTS_OF_TRIALS if system in (*TRIALS, "quick") else POINTS)
+    watch = Watch(score, updates, FEW_POINTS if system in (*TRIALS, "quick") else POINTS)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DONGU_CACHE"] = folder  # of tokens, which the others have none of
         try:
