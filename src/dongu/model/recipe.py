@@ -22,7 +22,7 @@ from dongu.model.scale import Scale
 
 ENOUGH_UPDATES = 1_000  # of three epochs in batches of 8, from which on the original's settings are used
 FOR_FEW_ROWS: dict[str, Any] = {"learning_rate": 1e-4, "warmup": 0.1, "head": "probe"}
-# Without dropout a small encoder learns sooner, and so few epochs do not overfit thousands of rows.
+# Without dropout a small encoder learns sooner, and so few epochs hardly overfit thousands of rows.
 QUICK: dict[str, Any] = {"dropout": 0.0, "epochs": 1.5}
 
 
