@@ -33,8 +33,8 @@ EXHAUSTIVE = os.environ.get("DONGU_EXHAUSTIVE") == "1"
 DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "qwen2", "qwen3")  # their tokenizer has no padding token
 # Folders and modules in which what a model computes is not in question: one layer, in three quarters of a run's time,
 # proves as much as two, of which the one that is not the last goes another way.
-OF_OTHERS = "data doctor faults judge page serve test_asked test_ensemble test_json test_naming test_ordinal test_said"
-OF_OTHERS += " test_screen test_seeds test_tune test_verify"
+OF_OTHERS = "data doctor faults judge page serve test_asked test_ensemble test_json test_naming test_ordinal test_ranks"
+OF_OTHERS += " test_said test_screen test_seeds test_tune test_verify"
 END = "<|endoftext|>"  # closes a text for a decoder, and so pads
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -122,7 +122,10 @@ def quick_runs() -> Iterator[None]:
 
     So a run says the same on every processor. For all of the session: runs that a module shares are quick too.
     """
-    import dongu.training  # noqa: F401 - what is imported by now is passed over by `little_to_collect`
+    from dongu.waiting import loading
+
+    with loading():  # it has the collector pass over what is there, once in a process: not in the middle of a test
+        import dongu.training  # noqa: F401 - what is imported by now is passed over by `little_to_collect`
     from dongu.run.need import Need
 
     with pytest.MonkeyPatch.context() as patch:

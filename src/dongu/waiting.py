@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ContextDecorator, contextmanager, suppress
 from contextvars import ContextVar
+from functools import cache
 from typing import Self, TextIO
 
 from dongu.text import WIDTH, clock, printable
@@ -217,7 +218,12 @@ def loading(what: str = "PyTorch and transformers") -> Iterator[None]:
         with Waiting(f"loading {what}"):
             yield
     finally:
-        if not gc.get_freeze_count():  # whatever is garbage at a later time shall be collected
-            gc.freeze()
+        _pass_over()
         if collects:
             gc.enable()
+
+
+@cache
+def _pass_over() -> None:
+    """Once in a process: whatever is garbage at a later time shall be collected."""
+    gc.freeze()

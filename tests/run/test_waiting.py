@@ -141,6 +141,7 @@ def test_to_say_something_loads_no_torch() -> None:
 
 def test_the_garbage_collector_rests_while_libraries_load_and_passes_them_over_then() -> None:
     gc.unfreeze()
+    waiting._pass_over.cache_clear()
     try:
         with loading():
             assert not gc.isenabled()
