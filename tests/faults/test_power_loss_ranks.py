@@ -42,6 +42,7 @@ from test_power_loss import (
 
 import dongu.run.checkpoint
 import dongu.run.sharded
+from conftest import EXHAUSTIVE
 from dongu.errors import StorageError
 from dongu.files import disk
 from dongu.own import Own
@@ -244,7 +245,7 @@ def test_a_broken_protocol_is_caught(name: str, in_memory: Path, monkeypatch: py
     story = Story()
     ends, _ = run_and_lose_power(in_memory / "run", 0, 1, story, **BROKEN[name])
     assert ends == [None, None]
-    verdict = judge(story, in_memory / "after")
+    verdict = judge(story, in_memory / "after", until_broken=not EXHAUSTIVE)
     report(f"two processes, {name}", verdict)
     assert verdict.corrupt + verdict.lost > 0
 
