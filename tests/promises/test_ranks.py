@@ -195,22 +195,28 @@ def test_a_process_that_is_killed(ranks: Ranks) -> None:
 
 
 SLOW = """\
+import os
 import time
+from pathlib import Path
 from dongu import launch
 from dongu.run.checkpoint import Checkpoints
 
+first = Path(__file__).with_suffix(".first")
 save = Checkpoints.save
 
 def slow(self, loop, state):
-    time.sleep(4 if state.step == 2 else 0)
+    time.sleep(2.5 if state.step == 2 else 0)
     save(self, loop, state)
 
 Checkpoints.save = slow
 
 def update(loop, update):
+    if loop.number == 2 and loop.accelerator.is_main_process:
+        first.write_text(str(os.getpid()))
     if loop.number == 3:
-        launch.PATIENCE_SECONDS = 3.0
-        time.sleep(0 if loop.accelerator.is_main_process else 9)
+        launch.PATIENCE_SECONDS = 1.0
+        while not loop.accelerator.is_main_process and Path("/proc", first.read_text()).exists():
+            time.sleep(0.05)
     update.backward()
     update.step()
 """
@@ -218,7 +224,7 @@ def update(loop, update):
 
 @pytest.mark.crash
 def test_a_process_that_hangs_is_named(ranks: Ranks, tmp_path: Path) -> None:
-    """And none runs into the timeout while the first one saves for longer."""
+    """It hangs until the first one has ended; and none runs into the timeout while that saves for longer."""
     parts = tmp_path / "slow.py"
     parts.write_text(SLOW, encoding="utf-8")
     train = ranks.train("--timeout", "2", "--parts", str(parts))
