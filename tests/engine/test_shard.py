@@ -236,7 +236,7 @@ def test_no_process_holds_more_than_its_rows_while_it_saves_and_reads(
     assert 2 * few < whole
     parts.write_text(MEASURING, encoding="utf-8")
     train = ["train", data_folder(train=25, validation=13, test=0), "--model", str(folder), "--shard", "--threads", "1"]
-    train += ["--max-steps", "4", "--save-steps", "2", "--keep", "9", "--parts", str(parts), "--resume", "--out"]
+    train += ["--max-steps", "2", "--save-steps", "1", "--keep", "9", "--parts", str(parts), "--resume", "--out"]
     pool, peaks = make_pool(), []
     for run in ("run", "cut"):
         answers = pool.ranks([*train, str(tmp_path / run)])
@@ -247,7 +247,7 @@ def test_no_process_holds_more_than_its_rows_while_it_saves_and_reads(
                 found[name] = max(int(number), found.get(name, 0))
             peaks.append(found)
         if run == "run":
-            cut_off_after(tmp_path / "run", 2, tmp_path / "cut")
+            cut_off_after(tmp_path / "run", 1, tmp_path / "cut")
     for rank, found in enumerate(peaks[:2]):
         assert found["save"] < few
         assert rank == 0 or max(found["save_best"], found["read_best"]) < few

@@ -31,7 +31,7 @@ class Watched(execute.ExecutePreprocessor):  # type: ignore[misc, name-defined]
 def test_a_run_in_a_notebook(
     tiny_models: Callable[[str, float, int], str], make_rows: Callable[..., list[dict[str, str]]], tmp_path: Path
 ) -> None:
-    data = {"train": make_rows(400), "validation": make_rows(30, seed=1), "test": make_rows(20, seed=2)}
+    data = {"train": make_rows(160), "validation": make_rows(30, seed=1), "test": make_rows(20, seed=2)}
     (tmp_path / "data.json").write_text(json.dumps(data), encoding="utf-8")
     options = {"model": tiny_models("bert", 0.1, 2), "epochs": 3, "device": "cpu"}
     cells = [
@@ -54,7 +54,7 @@ def test_a_run_in_a_notebook(
     assert not [line for line in lines if "\r" in line]
     [bar] = [output for output in trained if output.output_type == "display_data"]
     *_, shown, last = watched.drawn
-    assert re.search(r"^\d+/150 █.* loss .* examples/s .* left$", shown)
+    assert re.search(r"^\d+/60 █.* loss .* examples/s .* left$", shown)
     assert (last, bar.data["text/plain"]) == ("", "")  # the table has said it all
     table = trained[-1].data["text/html"]
     assert table.startswith("<table><caption>run</caption>")
