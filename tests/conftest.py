@@ -33,9 +33,9 @@ EXHAUSTIVE = os.environ.get("DONGU_EXHAUSTIVE") == "1"
 DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "qwen2", "qwen3")  # their tokenizer has no padding token
 # Folders and modules in which what a model computes is not in question: one layer, in three quarters of a run's time,
 # proves as much as two, of which the one that is not the last goes another way.
-OF_OTHERS = "data doctor faults judge page serve test_asked test_ensemble test_estimator test_files test_journal"
-OF_OTHERS += " test_json test_naming test_ordinal test_ranks test_retention test_said test_screen test_seeds"
-OF_OTHERS += " test_trackers test_train test_tune test_verify"
+OF_OTHERS = "data doctor faults judge page serve test_asked test_ensemble test_estimator test_files test_folds"
+OF_OTHERS += " test_journal test_json test_naming test_ordinal test_ranks test_retention test_said test_screen"
+OF_OTHERS += " test_seeds test_trackers test_train test_tune test_verify"
 END = "<|endoftext|>"  # closes a text for a decoder, and so pads
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
