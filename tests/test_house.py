@@ -41,7 +41,7 @@ STOREYS = [
     ["dongu.model", "dongu.engine"],
     ["dongu.judge"],
     ["dongu.evaluate", "dongu.doctor"],
-    ["dongu.plain_parts"],
+    ["dongu.plain_parts", "dongu.part_sources"],
     ["dongu.own"],
     ["dongu.consistency", "dongu.contract", "dongu.parts", "dongu.update", "dongu.loop"],
     ["dongu.run"],

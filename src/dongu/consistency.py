@@ -39,8 +39,8 @@ def marks_of(loop: Any) -> tuple[int, ...]:
     updates = loop.train_updates
     return (
         *map(id, (loop.model, loop.engine, loop.loss, loop.optimizer, loop.lr_scheduler)),
-        *map(id, (updates, loop.splits["train"])),
-        *(updates.version, len(getattr(loop.optimizer, "param_groups", ())), loop.total_steps, loop.config.workers),
+        *map(id, (updates, loop.splits["train"], loop.config, loop.tokenizer, loop.data)),
+        *(updates.version, len(getattr(loop.optimizer, "param_groups", ())), loop.total_steps),
         0 if loop.is_sharded else RemovableHandle.next_id,  # all that PyTorch has handed out; FSDP sets some each time
     )
 
@@ -60,6 +60,7 @@ def check_updates(loop: Any) -> None:
     Raises:
         UsageError: `loop.train_updates` or `loop.splits` are no longer those that the run was planned with.
     """
+    check_fixed(loop)
     updates, config = loop.train_updates, loop.config
     for is_other, what in (
         (
@@ -117,6 +118,30 @@ def assignable(loop: Any) -> dict[str, Any]:
         "order": vars(loop.train_updates).get("order"),
         "collate": None if isinstance(collate, Collator) else collate,
     }
+
+
+def fixed(loop: Any) -> dict[str, Any]:
+    """What a loop was made by. Of the options the engine may be chosen anew, and the data workers may be others."""
+    config = loop.config
+    if isinstance(config, RunConfig):
+        config = config.model_copy(update={"engine": "plain", "workers": 0})
+    return {"config": config, "tokenizer": loop.tokenizer, "data": loop.data}
+
+
+def check_fixed(loop: Any) -> None:
+    """
+    Raises:
+        UsageError: something was put in the place of what the loop was made by.
+    """
+    for name, now in fixed(loop).items():
+        if (was := loop._fixed[name]) is now or (name == "config" and was == now):
+            continue
+        options = [
+            key for key in RunConfig.model_fields if name == "config" and getattr(was, key) != getattr(now, key, 0)
+        ]
+        what = f"is another in {', '.join(options[:3])}" if options else "is another"
+        hint = "give what shall be another to a new Loop: rows, tokens and schedule were made by the first"
+        raise UsageError(what, where=f"loop.{name}", hint=hint)
 
 
 def promises_of(loop: Any) -> dict[str, str]:

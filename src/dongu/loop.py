@@ -17,12 +17,12 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from dongu.config import NUMBERS
-from dongu.consistency import assignable, check_optimizer, check_rates, check_rows, marks_of
+from dongu.consistency import assignable, check_optimizer, check_rates, check_rows, fixed, marks_of
 from dongu.data.batches import EvalBatches, dropout_seed
 from dongu.data.collate import Batch, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
 from dongu.data.tokenized import NumericColumns
-from dongu.engine.dropout import seed_draws, seed_python
+from dongu.engine.dropout import seed_draws, seed_python, seeded
 from dongu.engine.gradients import total_norm
 from dongu.engine.shard import clip, over_processes, own_part
 from dongu.errors import NonFiniteError, UsageError
@@ -66,6 +66,7 @@ class Loop(Parts):
         super().__init__(data, parts=parts, **options)
         self._pending.undo = lambda number: None if self.number == number else self._be_at(number)
         self._with_gradient = 0  # parameters, in the last update
+        self._fixed = fixed(self)
         if self.given.setup is not None:
             called(self.given.setup, "setup", loop=self)
         self._made = assignable(self)
@@ -262,7 +263,8 @@ class Loop(Parts):
         batches = EvalBatches(self.splits[split], self.collate, self.config.eval_batch_size)
         validation, workers = split == "validation", self.config.workers
         try:
-            with with_weights(self.model, model or self.evaluated_model()), merged(self.model):
+            draws = seeded(self.accelerator.device, dropout_seed(self.config.seed, 0, 0))  # the same in each evaluation
+            with draws, with_weights(self.model, model or self.evaluated_model()), merged(self.model):
                 evaluation = evaluate(
                     self.engine,
                     batches,

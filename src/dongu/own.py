@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dongu.config import option_flag
 from dongu.errors import UsageError
 from dongu.files import read_regular
+from dongu.part_sources import imported_files, importing_beside, source_of_part
 from dongu.plain_parts import why_not_plain
 from dongu.text import one_line
 
@@ -42,7 +43,8 @@ READERS = ("model", "loss", "order", "collate", "setup", "update", "eval_model")
 class Own:
     """What takes the place of a run's own parts; None is the run's own.
 
-    `file` is where they were read from. `digest` is the SHA-256 of that file, or of the source of what was handed in.
+    `file` is where they were read from, `beside` what it imports of its folder, with SHA-256 by place there. `digest`
+    is the SHA-256 of the file, or of the source of what was handed in.
     """
 
     model: Any = None  # a module, or a function (number of labels, config) → module
@@ -58,6 +60,7 @@ class Own:
     eval_model: Any = None  # (loop) → the module that is evaluated and kept
     file: Path | None = None
     digest: str = ""
+    beside: Mapping[str, str] = field(default_factory=dict)
     handed: tuple[str, ...] = ()  # the names of those that came from no file
 
     @property
@@ -68,7 +71,8 @@ class Own:
 
     def identity(self) -> dict[str, Any]:
         """What tells them from others, for `run.json`; nothing where there are none."""
-        return {"parts": {"names": self.names, "sha256": self.digest}} if self.names else {}
+        beside = {"imports": dict(self.beside)} if self.beside else {}
+        return {"parts": {"names": self.names, "sha256": self.digest, **beside}} if self.names else {}
 
 
 def take_own(options: dict[str, Any], file: str | Path | None) -> Own:
@@ -97,9 +101,11 @@ def take_own(options: dict[str, Any], file: str | Path | None) -> Own:
         _check_part(part, name, where)
     digest = hashlib.sha256(read_regular(Path(file), follow=True)) if file is not None else hashlib.sha256()
     for name in (name for name in PARTS if name in given):
-        digest.update(f"{name}\n{_source_of(given[name])}\n".encode())
+        digest.update(f"{name}\n{source_of_part(given[name])}\n".encode())
     place, handed = None if file is None else Path(file), tuple(name for name in PARTS if name in given)
-    return Own(**own, file=place, digest=digest.hexdigest() if own else "", handed=handed)
+    folder, files = (place or Path()).resolve().parent, imported_files(place) if place and own else {}
+    beside = {path.relative_to(folder).as_posix(): found for path, found in files.items()}
+    return Own(**own, file=place, digest=digest.hexdigest() if own else "", beside=beside, handed=handed)
 
 
 def check_columns_read(own: Own, columns: Any) -> None:
@@ -180,7 +186,8 @@ def read_parts(path: Path) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # data classes and pickled functions look their module up
     try:
-        spec.loader.exec_module(module)
+        with importing_beside(path):
+            spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's statements raise
         del sys.modules[name]
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -253,18 +260,32 @@ def coupled(loss: Any) -> Any:
 
 
 class Array:
-    """Numbers of your own that checkpoints hold: `loop.own["hard"] = dongu.Array(np.zeros(rows))`, then `.value`."""
+    """Numbers of your own that checkpoints hold: `loop.own["hard"] = dongu.Array(np.zeros(rows))`, then `.value`.
+
+    `.value` may be another array on the way, of another shape or kind of numbers.
+
+    Raises:
+        UsageError: they are no numbers.
+    """
 
     def __init__(self, value: Any) -> None:
         self.value = np.array(value)
+        self.state_dict()  # or it is an error
 
     def state_dict(self) -> dict[str, Tensor]:
         """The numbers as a tensor."""
-        return {"value": torch.from_numpy(self.value.copy())}
+        try:
+            return {"value": torch.from_numpy(np.array(self.value))}
+        except TypeError as error:
+            what, hint = f"holds {np.asarray(self.value).dtype}, which no checkpoint does", "give it numbers"
+            raise UsageError(what, where="dongu.Array", hint=hint) from error
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Those of a checkpoint, in the same array."""
-        self.value[...] = state["value"].numpy()
+        """Those of a checkpoint: in the same array, unless it had another shape or other numbers by then."""
+        saved = state["value"].numpy()
+        if not isinstance(self.value, np.ndarray) or (self.value.shape, self.value.dtype) != (saved.shape, saved.dtype):
+            self.value = np.empty_like(saved)
+        self.value[...] = saved
 
 
 COUPLED = "its rows depend on each other, as the loss says"
@@ -300,6 +321,8 @@ def why_no_script(own: Own, precision: str, base_precision: str = "fp32") -> str
         return "a plain script computes a loss of its own in fp32, and the run computes the model in bf16"
     if own.optimizer is not None and takes_config(own.optimizer):
         return "a plain script has no config, which optimizer takes"
+    if own.beside:
+        return f"a plain script is one file, and that of the parts imports {', '.join(own.beside)}"
     return why_not_plain(read_regular(own.file, follow=True).decode(), own.names)
 
 
@@ -310,17 +333,6 @@ def _is_option(name: str, value: Any) -> bool:
 def _names(value: Any) -> str:
     """A plain value as it can be compared: a name without its commit, or several."""
     return str(value).partition("@")[0] if isinstance(value, str) else ", ".join(map(str, value))
-
-
-def _source_of(part: Any) -> str:
-    """What tells one part from another: its source where Python has it, else its name."""
-    if isinstance(part, Mapping):
-        return "\n".join(f"{name}: {_source_of(value)}" for name, value in part.items())
-    thing = part if inspect.isfunction(part) or inspect.isclass(part) or inspect.ismethod(part) else type(part)
-    try:
-        return inspect.getsource(thing)
-    except (OSError, TypeError):
-        return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing)}"
 
 
 def module_of(model: Any, labels: int, config: Any) -> nn.Module:

@@ -22,6 +22,7 @@ from dongu.consistency import (
     are_same,
     check_alone,
     check_engine,
+    check_fixed,
     check_model,
     check_optimizer,
     check_own,
@@ -251,8 +252,7 @@ class Parts:
         if isinstance(own, torch.optim.Optimizer):
             return own
         parameters = dict(self.model.named_parameters())
-        made: torch.optim.Optimizer = called(own, "optimizer", parameters=parameters, config=self.config)
-        return made
+        return called(own, "optimizer", parameters=parameters, config=self.config)  # type: ignore[no-any-return]
 
     def _make_schedule(self) -> None:
         """The run's schedule, over the optimizer and the steps that there are now."""
@@ -280,6 +280,7 @@ class Parts:
 
     def _look_at_engine(self) -> None:
         """What computes is `loop.model` as it is now, and passes by nobody's hook."""
+        check_fixed(self)
         is_packed, is_other = self.config.engine == "packed", self.model is not self._computed[0]
         if is_other:
             check_model(self)
@@ -312,8 +313,7 @@ class Parts:
     def _know_model(self, made_of: list[nn.Module | nn.Parameter]) -> None:
         """Remember what the engine computes. A module that is new is in training mode, unless it says otherwise."""
         modes = dict(zip(self._modules, self._modes, strict=True))
-        self._computed = made_of
-        self._modules = list(self.engine.modules())
+        self._computed, self._modules = made_of, list(self.engine.modules())
         self._modes = [modes.get(module, True) for module in self._modules]
 
     def _know_optimizer(self) -> None:

@@ -121,7 +121,8 @@ class Run:
                 self._checkpoints.retire(self.state)  # a kill may have come before it
             self._journal.phase("setup", time.perf_counter() - self._started, self.state.step)
             self._saved, self._effort = (self.state.step, self.state.evaluated_step), Effort()
-            self._recorder = Recorder(self._record_step, self._trackers.step, progress.step, self._effort.add)
+            observers = (self._record_step, self._trackers.step, progress.step, self._effort.add)
+            self._recorder = Recorder(self._checkpoints.attributes.look, *observers)
             wait_for_first()  # it has rehearsed an update, started trackers, and said so
             self._held, self._at_work = held.pop_all(), at_work.pop_all()  # from here on `__exit__` lets go of them
         return self
@@ -174,9 +175,8 @@ class Run:
         compare_facts(
             loop.accelerator, {"the newest checkpoint": "none" if checkpoint is None else checkpoint.path.name}
         )
-        was, where = (
-            (record, folder.path / "run.json") if checkpoint is None else (checkpoint.state.identity, checkpoint.path)
-        )
+        was = record if checkpoint is None else checkpoint.state.identity
+        where = folder.path / "run.json" if checkpoint is None else checkpoint.path
         now = identity(loop)  # it reads all rows
         found = list(differences(was, now, loop, str(where)))
         refuse(found, self._allow, str(folder.path))

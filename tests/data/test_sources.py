@@ -169,6 +169,21 @@ MISNAMED = [  # name, content, a part of what, the hint or a part of it
     ("a.csv", b"%PDF-1.4\n", "a PDF", "the table"),
     ("a.csv", b"SQLite format 3\0", "an SQLite database", "as csv"),
     ("a.jsonl", b"ARROW1\0\0\xff", "an Arrow file", "rename it to end in .arrow"),
+    ("a.parquet", GOOD, "is text: cells with `,` between them, not parquet", "rename it to end in .csv"),
+    ("a.xlsx", GOOD.replace(",", "\t"), "cells with tabs between them, not xlsx", "rename it to end in .tsv"),
+    ("a.XLSX", b"\xd0\xcf\x11\xe0\xa1\xb1", "of the older kind, or one with a password, not xlsx", "save it as .xlsx"),
+    ("a.xlsx", PAGE, "a web page", "browser"),
+    ("a.parquet", LFS, "Git LFS", "git lfs pull"),
+    ("a.parquet", json.dumps(OBJECTS), "JSON, not parquet", "rename it to end in .json"),
+    ("a.feather", "one\ntwo\n", "is text, not feather", "rename it to end in that of its kind, .csv say"),
+    ("a.arrow", b"%PDF-1.4\n", "a PDF, not arrow", "the table"),
+    ("a.csv.gz", GOOD, "cells with `,` between them, not gz", "rename it to a.csv"),
+    ("a.csv.zip", GOOD, "not zip", "rename it to a.csv"),
+    ("a.jsonl.zst", PAGE, "a web page", "browser"),
+    ("a.gz", GOOD, "not gz", "rename it to end in .csv"),
+    ("a.csv.gz", bz2.compress(GOOD.encode()), "a bzip2 archive, not gz", "rename it to a.csv.bz2"),
+    ("a.csv.bz2", lzma.compress(GOOD.encode()), "an xz archive, not bz2", "rename it to a.csv.xz"),
+    ("a.csv.xz", gzip.compress(GOOD.encode()), "a gzip archive, not xz", "rename it to a.csv.gz"),
 ]
 
 

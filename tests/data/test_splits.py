@@ -136,6 +136,36 @@ def test_the_newest_rows_are_test_then_validation(write: Callable[[int], Any]) -
     assert max(dates[1]) < min(dates[2])
 
 
+CLOSE: dict[
+    str, Callable[[int], Any]
+] = {  # times that a float, a text or a microsecond takes for one, or in another order
+    "nanoseconds": lambda i: 1_764_371_400_123_456_000 + i,
+    "nanoseconds as text": lambda i: f"{1_764_371_400_123_456_000 + i}",
+    "a fraction": lambda i: f"1764371400.{i:018}",
+    "parts of a microsecond": lambda i: f"2026-11-28T23:10:00.123456{i:03}+02:00",
+    "other zones": lambda i: f"2026-11-28T{12 + i % 12:02}:{i:02}:00+{i % 12:02}:00",
+}
+
+
+@pytest.mark.parametrize("kind", CLOSE)
+def test_times_are_compared_exactly(kind: str) -> None:
+    places = random.Random(2).sample(range(60), 60)
+    rows = [{"text": f"text {i}", "label": i % 2, "date": CLOSE[kind](place)} for i, place in enumerate(places)]
+    found = ids(read(rows, validation=0.1, test=0.3, time_column="date"))
+    assert sorted(places[i] for i in found["test"]) == [*range(42, 60)]
+    assert sorted(places[i] for i in found["validation"]) == [*range(36, 42)]
+
+
+def test_one_time_is_one_however_it_is_written() -> None:
+    ways = ["2026-11-28T12:00+02:00", "2026-11-28T10:00Z", "2026-11-28T05:00:00.000000000-05:00"]
+    rows = [{"text": f"text {i}", "label": i % 2, "date": ways[i % 3]} for i in range(30)]
+    with pytest.raises(DataError, match="all rows have the same time"):
+        read(rows, time_column="date")
+    numbers = [{**row, "date": ("1", "1.0", "1e0")[i % 3]} for i, row in enumerate(rows)]
+    with pytest.raises(DataError, match="all rows have the same time"):
+        read(numbers, time_column="date")
+
+
 @pytest.mark.parametrize("time", ["", " 13:05", "T13:05:30+01:00"])
 def test_dates_with_dots_have_the_day_first(time: str) -> None:
     days = [(i % 28 + 1, i % 12 + 1, 2024 + i % 3) for i in range(100)]

@@ -711,10 +711,10 @@ def test_parts_that_no_script_takes(
     assert f"--parts {EXAMPLES / 'focal.py'}" in missing
     Path("mine.py").write_text((EXAMPLES / "focal.py").read_text(encoding="utf-8") + "\n", encoding="utf-8")
     assert run_command(["eject", "focal", "--parts", "mine.py"]) == 2
-    assert "parts are others than those given (sha256 " in capsys.readouterr().err
+    assert "the parts of your own are loss (mine.py, sha256 " in capsys.readouterr().err
     dongu.train(data, out="none", **options)
     assert run_command(["eject", "none", "--parts", "mine.py"]) == 2
-    assert "parts are others than those given (none, and sha256 " in capsys.readouterr().err
+    assert ", and were none" in capsys.readouterr().err
 
 
 def test_what_no_script_can_repeat(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import io
 import json
@@ -514,6 +515,15 @@ REFUSED: dict[str, tuple[Callable[[dongu.Loop], Any], str]] = {
         "loop.optimizer does not have `bert",
     ),
     "a model of other labels": (lambda loop: setattr(loop, "model", nn.Linear(2, 2)), "no classifier of 2 labels"),
+    "another option": (
+        lambda loop: setattr(loop, "config", loop.config.model_copy(update={"learning_rate": 1.0, "max_steps": 9})),
+        r"loop.config: is another in max_steps, learning_rate",
+    ),
+    "no options": (lambda loop: setattr(loop, "config", {}), r"loop.config: is another in data, model, tokenizer"),
+    "another tokenizer": (
+        lambda loop: setattr(loop, "tokenizer", copy.deepcopy(loop.tokenizer)), "loop.tokenizer: is another"
+    ),
+    "other data": (lambda loop: setattr(loop, "data", copy.copy(loop.data)), "loop.data: is another"),
     "another's engine": (lambda loop: setattr(loop, "engine", nn.Linear(2, 2)), "does not compute loop.model"),
 }  # fmt: skip
 
@@ -529,6 +539,20 @@ def test_what_cannot_be_honoured_is_refused_by_name(what: str, after: int, make:
         in_the_middle(change, loop, after)
     assert loop.number == after
     assert len(str(caught.value).splitlines()) == 2
+    if what in ("another option", "no options", "another tokenizer", "other data"):
+        with pytest.raises(UsageError, match=message):
+            loop.evaluate()
+
+
+def test_an_option_that_setup_assigns_is_refused_and_data_workers_may_change(make: Make) -> None:
+    def setup(loop: dongu.Loop) -> None:
+        loop.config = loop.config.model_copy(update={"epochs": 9.0})
+
+    with pytest.raises(UsageError, match=r"loop.config: is another in epochs"):
+        list(make(setup=setup))
+    loop = make()
+    loop.config = loop.config.model_copy(update={"workers": 1})
+    list(loop)
 
 
 @pytest.mark.found("replaced-parts")

@@ -475,6 +475,113 @@ def test_what_parts_draw_is_a_function_of_seed_and_step(
     assert len({loss for _, _, loss in whole}) == len(whole)
 
 
+def test_a_metric_that_draws_gives_the_same_again_and_moves_no_other_draw(
+    splits: Any, tiny_model: Callable[..., str], tmp_path: Path
+) -> None:
+    """A bootstrap, say: else a run that goes on logs other numbers, and processes differ about the best model."""
+
+    def drawn(evaluation: Any) -> float:
+        places = np.random.randint(len(evaluation), size=50)
+        return float(evaluation.losses[places].mean()) + random.random() + torch.rand(()).item()
+
+    def draws() -> list[float]:
+        return [random.random(), np.random.rand(), torch.rand(()).item()]
+
+    def seed() -> None:
+        random.seed(1)
+        np.random.seed(1)
+        torch.manual_seed(1)
+
+    def logged(out: str, seed: int = 42) -> list[str]:
+        told: Any = {"model": tiny_model(), "text_columns": "text", "metrics": {"drawn": drawn}, "seed": seed}
+        dongu.train(splits, out=str(tmp_path / out), max_steps=4, eval_steps=2, learning_rate=1e-30, quiet=True, **told)
+        lines = (tmp_path / out / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line)["drawn"] for line in lines if '"evaluation"' in line]
+
+    first = logged("first")
+    random.random()  # what happened to be drawn before
+    assert logged("again") == first
+    assert first[0] == first[1], "the same rows are drawn at each evaluation of the same answers"
+    assert logged("other", seed=43) != first
+
+    loop = dongu.Loop(splits, model=tiny_model(), text_columns="text", metrics={"drawn": drawn})
+    seed()
+    wanted = draws()
+    seed()
+    loop.evaluate()
+    assert draws() == wanted
+
+
+def grow(loop: Any, update: Any) -> None:
+    rows = loop.own["rows"]
+    rows.value = np.append(rows.value, update.rows)
+    loop.own["mean"].value = rows.value.mean()
+    update.record(rows=len(rows.value), mean=float(loop.own["mean"].value))
+    update.backward().step()
+
+
+def test_numbers_that_grow_go_on_as_they_were(splits: Any, tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    """And those that become others than they began as: a fraction came back as a whole number, one value as several."""
+
+    def setup(loop: Any) -> None:
+        loop.own |= {"rows": dongu.Array(np.zeros(0, np.int64)), "mean": dongu.Array(0)}
+
+    def script(out: Path, stop_at: int = 0) -> bytes:
+        told: Any = {"model": tiny_model(), "text_columns": "text", "max_steps": 5, "save_steps": 2}
+        loop = dongu.Loop(splits, setup=setup, update=grow, **told)
+        with loop.run(out) as run:
+            for step in run:
+                if step.number == stop_at:
+                    raise RuntimeError
+        return (out / "checkpoints/step-00000004/own.safetensors").read_bytes() + (out / "metrics.jsonl").read_bytes()
+
+    whole = script(tmp_path / "whole")
+    with pytest.raises(RuntimeError):
+        script(tmp_path / "cut", stop_at=3)
+    assert script(tmp_path / "cut") == whole
+
+
+class Bank(nn.Module):
+    """A buffer that grows, which PyTorch does not load into one that is smaller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+
+
+def test_state_that_cannot_come_back_or_be_held_is_named(
+    splits: Any, tiny_model: Callable[..., str], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="holds <U1, which no checkpoint does"):
+        dongu.Array(["a"])
+
+    def script(setup: Any, update: Any, stop_at: int = 0) -> None:
+        told: Any = {"model": tiny_model(), "text_columns": "text", "max_steps": 4, "save_steps": 1}
+        loop = dongu.Loop(splits, setup=setup, update=update, **told)
+        with loop.run(tmp_path / setup.__name__) as run:
+            for step in run:
+                if step.number == stop_at:
+                    raise RuntimeError
+
+    def bank(loop: Any) -> None:
+        loop.own["bank"] = Bank()
+
+    def growing(loop: Any, update: Any) -> None:
+        loop.own["bank"].seen = torch.zeros(1 + update.number)
+        update.backward().step()
+
+    with pytest.raises(RuntimeError):
+        script(bank, growing, stop_at=2)
+    with pytest.raises(UsageError, match=r"loop.own\['bank'\]: does not take its state back \(.*size mismatch"):
+        script(bank, growing)
+
+    def imaginary(loop: Any) -> None:
+        loop.own["phase"] = dongu.Array(np.zeros(2, np.complex128))
+
+    with pytest.raises(UsageError, match=r"has a torch.complex128, which no checkpoint holds"):
+        script(imaginary, lambda loop, update: update.backward().step())
+
+
 def test_a_model_that_takes_whatever_there_is(splits: Any, tiny_model: Callable[..., str]) -> None:
     class Wrapped(nn.Module):
         def __init__(self, labels: int) -> None:

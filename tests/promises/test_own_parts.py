@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import dongu
+from dongu.errors import UsageError
 
 
 @pytest.fixture
@@ -34,6 +36,30 @@ class Counting(torch.optim.Optimizer):
                 state["sum"] += p.grad
                 state["mask"] = state["sum"] > 0
                 p.sub_(group["lr"] * p.grad)
+
+
+class InAttributes(torch.optim.SGD):
+    """What it knows lies in attributes, and in keys of its own of `state_dict`."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.updates, self.hidden = 0, 1.0
+        self.norms: list[float] = []
+        self.weights = [p for group in self.param_groups for p in group["params"]]
+
+    def step(self, closure: Any = None) -> Any:
+        self.updates += 1
+        self.norms.append(float(self.weights[0].grad.norm()))
+        self.__dict__["_hidden"] = self.hidden = self.hidden * 0.5
+        self.param_groups[0]["lr"] *= self.hidden / self.updates + self.norms[0] / (1 + self.norms[-1])
+        return super().step(closure)
+
+    def state_dict(self) -> Any:
+        return {**super().state_dict(), "hidden": self.hidden}
+
+    def load_state_dict(self, state: Any) -> None:
+        super().load_state_dict(state)
+        self.hidden = state["hidden"]
 
 
 def with_sgd(loop: Any) -> None:
@@ -74,6 +100,7 @@ def add_group(loop: Any) -> None:
 CHANGED: dict[str, tuple[dict[str, Any], Callable[[Any], None] | None]] = {
     "an optimizer that setup assigns": ({"setup": with_sgd}, None),
     "an optimizer whose state is of other types": ({"optimizer": lambda named: Counting(named.values())}, None),
+    "an optimizer that counts in attributes": ({"optimizer": lambda named: InAttributes(named.values())}, None),
     "weights that are thawed on the way": ({"setup": frozen}, thaw),
     "weights that are frozen on the way": ({}, freeze_words),
     "another weight decay on the way": ({}, another_decay),
@@ -106,3 +133,48 @@ def test_a_run_that_is_changed_on_the_way_goes_on_to_the_same_bytes(
     for saved in sorted((tmp_path / "whole" / "checkpoints" / "step-00000006").iterdir()):
         again = tmp_path / "cut" / "checkpoints" / "step-00000006" / saved.name
         assert again.read_bytes() == saved.read_bytes(), saved
+
+
+class Lost(torch.optim.SGD):
+    """Its average lies in an attribute, or in that of another optimizer within it."""
+
+    def __init__(self, parameters: Any, kind: str) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.average: Any = torch.zeros(()) if kind != "inner" else None
+        self.draws = np.random.default_rng(1)
+        self.inner = torch.optim.Adam(self.param_groups[0]["params"])
+        self.kind = kind
+
+    def step(self, closure: Any = None) -> Any:
+        if self.kind == "draws":
+            self.draws.random()
+        elif self.kind == "inner":
+            return self.inner.step()
+        elif self.kind == "in place":
+            self.average.add_(1)
+        else:
+            self.average = self.average + 1
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("kind", ["in place", "replaced", "inner", "draws"])
+def test_what_an_optimizer_keeps_where_no_checkpoint_looks_is_named_at_once(
+    kind: str, splits: Any, tiny_model: Callable[..., str], tmp_path: Path
+) -> None:
+    """A run that went on had lost it, in silence."""
+
+    def script(out: str, setup: Any = None) -> None:
+        told: Any = {"model": tiny_model(), "text_columns": "text", "max_steps": 3}
+        optimizer = lambda named: Lost(named.values(), kind)  # noqa: E731
+        dongu.train(splits, out=str(tmp_path / out), optimizer=optimizer, setup=setup, quiet=True, **told)
+
+    what = {"inner": "Adam, which", "draws": "Generator, which"}.get(kind, "tensor in `optimizer.attributes.average`")
+    with pytest.raises(UsageError, match=what):
+        script("run")
+    assert not (tmp_path / "run" / "checkpoints").exists() or not [*(tmp_path / "run" / "checkpoints").iterdir()]
+
+    def held(loop: Any) -> None:
+        loop.own["inner"] = loop.optimizer.inner
+
+    if kind == "inner":
+        script("held", setup=held)

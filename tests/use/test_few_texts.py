@@ -33,7 +33,7 @@ from dongu.use import few_texts
 from dongu.use.bare import BarePaddingFree, load_bare
 from dongu.use.classifier import Classifier
 from dongu.use.few_texts import answers_without_torch
-from dongu.use.known import KnownModel
+from dongu.use.known import KnownModel, open_classifier
 from dongu.use.numpy_encoder import NumpyEncoder, gelu
 from dongu.use.saved import SavedModel
 from dongu.use.tokenizer_file import saved_tokenizer
@@ -299,6 +299,23 @@ def test_what_numpy_answers_otherwise_goes_the_usual_way(
     usual = Classifier(saved, found)
     assert type(usual.model) is PaddingFree
     assert usual.model.classifier.config.model_type == "bert"
+
+
+@pytest.mark.parametrize(
+    ("device", "has_gpu", "way"), [("auto", True, "usual"), ("auto", False, "bare"), ("cpu", True, "bare")]
+)
+def test_on_a_gpu_a_file_is_answered_the_usual_way(
+    device: str, has_gpu: bool, way: str, make_classifier: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form without transformers computes on the CPU alone, and `auto` takes a GPU where there is one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    asked: list[str] = []
+    monkeypatch.setattr(Classifier, "_load", lambda self: asked.append(self.accelerator.device.type))
+    saved = SavedModel.open(make_classifier(), device=device)
+    classifier = open_classifier(saved, [TEXTS])
+    assert asked == (["cuda"] if way == "usual" else [])
+    assert hasattr(classifier, "model") == (way == "bare")
 
 
 def test_a_tokenizer_without_a_template_is_left_to_torch(make_classifier: Callable[..., Path], tmp_path: Path) -> None:

@@ -337,6 +337,8 @@ def _rows_of_lines(lines: Iterable[str], where: str, *, pair: bool) -> Iterator[
 
 def _answer_line(row: dict[str, Any], texts: Sequence[str]) -> str:
     text = " | ".join(texts).replace("\n", " ")  # a line an answer
+    if "number" in row:  # which a class of a scale is the nearest to
+        return f"{row['prediction']}\t{row['number']:.4f}\t{text}"
     if "probabilities" not in row:
         return f"{row['prediction']:.4f}\t{text}"
     if row["prediction"] is None:  # it abstains; how sure it would have been

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import PurePath
 
 from dongu.config import RunConfig
+from dongu.data.archives import ARCHIVES
 from dongu.data.encoding import PIECE_BYTES
 from dongu.data.table import data_error
 
@@ -35,13 +36,23 @@ _TEXTS = [
     (r"<\?xml", "XML", "write its rows as csv or JSON Lines"),
     (r"version https://git-lfs", "a pointer of Git LFS", "`git lfs pull` fetches the file that it stands for"),
 ]
+_BEGINS = {  # what a file of these endings begins with; Arrow's format for streams begins with a length
+    ".parquet": rb"PAR1",
+    ".xlsx": rb"PK",
+    ".gz": rb"\x1f\x8b",
+    ".bz2": rb"BZh",
+    ".xz": rb"\xfd7zXZ\0",
+    ".zst": rb"[\x50-\x5f]\x2a\x4d\x18|\x28\xb5\x2f\xfd",  # the first of a frame that is skipped
+    ".zip": rb"PK",
+    **dict.fromkeys((".arrow", ".feather"), rb"ARROW1|FEA1|\xff\xff\xff\xff"),
+}
 _JSON = re.compile(r"(?P<array>\[\s*)?\{\s*\"(?:[^\"\\]|\\.)*\"\s*:")
 _MARKS = ",;\t|"
 _LOOKED_AT = 20  # lines of what may be csv
 
 
-def refuse_binary(file: BufferedReader, origin: str) -> None:
-    """Of a file that has to be text, at its beginning.
+def refuse_binary(file: BufferedReader, origin: str, wanted: str = "text") -> None:
+    """Of a file that has to be text, or what else is wanted, at its beginning.
 
     Raises:
         DataError: it is an archive, a workbook, or another kind of file that is known.
@@ -53,7 +64,32 @@ def refuse_binary(file: BufferedReader, origin: str) -> None:
     _, kind, hint = found
     if head.startswith(b"PK") and _is_workbook(file):
         kind, hint = "an Excel workbook", "rename it to end in .xlsx"
-    raise data_error(origin, f"the file is {kind}, not text", hint.replace("NAME", PurePath(origin).name))
+    elif wanted == "xlsx" and kind == "an Excel workbook":
+        kind = f"{kind} of the older kind, or one with a password"
+    name = PurePath(origin).name.removesuffix("" if wanted == "text" else f".{wanted}")
+    raise data_error(origin, f"the file is {kind}, not {wanted}", hint.replace("NAME", name))
+
+
+def refuse_unlike(file: BufferedReader, suffix: str, origin: str) -> None:
+    """Of a file that has to be an archive, a table of parquet or Arrow, or a workbook, at its beginning.
+
+    Raises:
+        DataError: it is text, or another kind of file that is known.
+    """
+    if re.match(_BEGINS[suffix], file.peek(16)):
+        return
+    refuse_binary(file, origin, suffix[1:])
+    head = file.peek(PIECE_BYTES)[:PIECE_BYTES]
+    begin = head.decode(errors="replace").removeprefix("\ufeff").lstrip()
+    if "\0" in begin or "\ufffd" in begin[:-3]:  # the last character may be cut off
+        return
+    _refuse_no_rows(begin, origin)
+    ending, kind = _ending_of(begin)
+    name = PurePath(origin)
+    hint = f"rename it to end in {ending or 'that of its kind, .csv say'}"
+    if suffix in ARCHIVES and PurePath(name.stem).suffix:
+        hint = f"rename it to {name.stem}"
+    raise data_error(origin, f"the file is {kind}, not {suffix[1:]}", hint)
 
 
 def refuse_misnamed(file: BufferedReader, suffix: str, origin: str, config: RunConfig) -> None:
@@ -65,16 +101,29 @@ def refuse_misnamed(file: BufferedReader, suffix: str, origin: str, config: RunC
     head = file.read(PIECE_BYTES).decode(errors="replace").removeprefix("\ufeff")
     file.seek(0)
     begin = head.lstrip()
+    _refuse_no_rows(begin, origin)
+    ending, kind = _ending_of(begin)
+    if suffix in (".csv", ".tsv") and config.header is None and ending.startswith(".json"):
+        raise data_error(origin, f"the file is {kind}, not {suffix[1:]}", f"rename it to end in {ending}")
+    if suffix in (".json", ".jsonl", ".ndjson") and ending in (".csv", ".tsv"):
+        what = f"the file is no JSON: its lines are {kind.removeprefix('text: ')}"
+        raise data_error(origin, what, f"rename it to end in {ending}")
+
+
+def _refuse_no_rows(begin: str, origin: str) -> None:
     for pattern, kind, hint in _TEXTS:
         if re.match(pattern, begin, re.IGNORECASE):
             raise data_error(origin, f"the file is {kind}, not rows", hint)
-    if suffix in (".csv", ".tsv") and config.header is None and (found := _JSON.match(begin)):
-        ending = ".json" if found["array"] or not _is_json(begin.partition("\n")[0]) else ".jsonl"
-        raise data_error(origin, f"the file is JSON, not {suffix[1:]}", f"rename it to end in {ending}")
-    if suffix in (".json", ".jsonl", ".ndjson") and (mark := _mark_of(begin)):
+
+
+def _ending_of(begin: str) -> tuple[str, str]:
+    """The ending that a text should have, by its beginning, and what it is; no ending where that is not known."""
+    if found := _JSON.match(begin):
+        return ".json" if found["array"] or not _is_json(begin.partition("\n")[0]) else ".jsonl", "JSON"
+    if mark := _mark_of(begin):
         name, ending = ("tabs", ".tsv") if mark == "\t" else (f"`{mark}`", ".csv")
-        what = f"the file is no JSON: its lines are cells with {name} between them"
-        raise data_error(origin, what, f"rename it to end in {ending}")
+        return ending, f"text: cells with {name} between them"
+    return "", "text"
 
 
 def _is_json(text: str) -> bool:

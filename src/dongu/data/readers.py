@@ -27,7 +27,7 @@ from dongu.data.encoding import PIECE_BYTES, decode_utf8, in_utf8, pieces_of_lin
 from dongu.data.excel import read_sheet
 from dongu.data.fasttext import read_fasttext
 from dongu.data.json_rows import read_json_array, read_json_lines, read_json_object
-from dongu.data.misnamed import refuse_binary, refuse_misnamed
+from dongu.data.misnamed import refuse_binary, refuse_misnamed, refuse_unlike
 from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, reason_of
 from dongu.text import is_blank
 from dongu.waiting import Waiting
@@ -108,11 +108,14 @@ def read_open(file: BufferedReader, name: str, origin: str, config: RunConfig) -
     if not file.peek(1):
         raise data_error(origin, "the file is empty (0 bytes)", "write or fetch it again")
     if is_archive(name):
+        refuse_unlike(file, PurePath(name).suffix.lower(), origin)
         file, name, member = unpacked(file, name, origin, config.max_expansion)
         _check_suffix(name, origin)
         table = read_open(file, name, origin, config)
         return replace(table, said=(member, *table.said)) if member else table
     suffix = _check_suffix(name, origin)
+    if suffix in (".parquet", ".xlsx", ".arrow", ".feather"):
+        refuse_unlike(file, suffix, origin)
     if suffix == ".parquet":
         return table_of_arrow(_parquet_batches(file), origin)
     if suffix == ".xlsx":

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 CUT_SPLITS = ("train", "validation", "test")
 _DOTTED = re.compile(r"^([0-9]{2})\.([0-9]{2})\.([0-9]{4})(?![0-9])")
+_BEYOND = re.compile(r"[.,][0-9]{6}([0-9]+)")  # the microseconds of a time
 GROUP_COLUMNS = {  # that a split by rows may part, in lower case
     "user", "user_id", "userid", "author", "author_id", "customer", "customer_id", "patient", "patient_id", "speaker",
     "speaker_id", "subject_id", "session_id", "conversation_id", "thread_id", "document_id", "doc_id", "group",
@@ -150,49 +152,63 @@ def group_codes(cells: Sequence[Cell], codes: dict[str, int]) -> np.ndarray:
 
 
 def _times(table: Table, column: str) -> np.ndarray:
-    """Numbers that are in the order of a column's dates or numbers, (rows,).
+    """Whole numbers that are in the order of a column's dates or numbers, (rows,); the same for those that are equal.
 
     Raises:
         DataError: a cell is neither, or they are of several kinds.
     """
     cells = table.columns[column_of_name(table, column)]
-    form = next((read for read in (float, _seconds) if _reads(read, cells[0])), None)
+    form = next((read for read in (_exact, _date_of) if _reads(read, cells[0])), None)
     if form is None:
         raise _no_time(table, column, 0)
-    found = np.empty(len(cells))
+    found: list[Any] = []
     aware = _zone_of(cells[0])
     for row, cell in enumerate(cells):
-        if not _reads(form, cell) or (form is _seconds and _zone_of(cell) != aware):
+        if not _reads(form, cell) or (form is _date_of and _zone_of(cell) != aware):
             raise _no_time(table, column, row)
-        found[row] = form(str(cell))
-    if not np.isfinite(found).all():
-        raise _no_time(table, column, int(np.flatnonzero(~np.isfinite(found))[0]))
-    return found
+        found.append(form(str(cell)))
+    places = {time: place for place, time in enumerate(sorted({*found}))}
+    return np.array([places[time] for time in found])
 
 
-def _date_of(text: str) -> datetime:
+def _exact(text: str) -> Decimal:
+    """A number with all its digits: of two nanoseconds of our days a float may be one.
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    try:
+        number = Decimal(text.strip())
+    except ArithmeticError as error:
+        raise ValueError(text) from error
+    if not number.is_finite():
+        raise ValueError(text)
+    return number
+
+
+def _date_of(text: str) -> tuple[datetime, Decimal]:
     """A date as ISO 8601 has it, or with dots, where the day stands first; with a time behind it or without.
+
+    Behind it stands what its seconds have beyond the microseconds that Python knows.
 
     Raises:
         ValueError: it is none.
     """
-    return datetime.fromisoformat(re.sub(_DOTTED, r"\3-\2-\1", text.strip()))
-
-
-def _seconds(text: str) -> float:
-    time = _date_of(text)
-    return time.replace(tzinfo=time.tzinfo or UTC).timestamp()
+    text = re.sub(_DOTTED, r"\3-\2-\1", text.strip())
+    time = datetime.fromisoformat(text)
+    beyond = _BEYOND.search(text)
+    return time.replace(tzinfo=time.tzinfo or UTC), Decimal(f"0.{beyond[1]}" if beyond else 0)
 
 
 def _zone_of(cell: Any) -> bool:
     """Whether a date says its time zone."""
     try:
-        return _date_of(str(cell)).tzinfo is not None
+        return datetime.fromisoformat(re.sub(_DOTTED, r"\3-\2-\1", str(cell).strip())).tzinfo is not None
     except ValueError:
         return False
 
 
-def _reads(read: Callable[[str], float], cell: Any) -> bool:
+def _reads(read: Callable[[str], Any], cell: Any) -> bool:
     try:
         read(str(cell))
     except (ValueError, OverflowError):

@@ -42,7 +42,7 @@ from dongu.model.scale import UNSCALED
 from dongu.own import arguments, why_no_script
 from dongu.plain_parts import copied, needs_future, why_not_these
 from dongu.run.folder import RunFolder
-from dongu.run.identity import differences, identity
+from dongu.run.identity import differences, identity, other_parts
 from dongu.text import one_line
 
 OWN_SOURCE = "    ..."  # stands for the file of parts until the script has its length
@@ -102,10 +102,8 @@ def _own_source(loop: Loop, record: Mapping[str, Any], where: str) -> str:
         UsageError: it is another than the run's, or a plain script cannot take it.
     """
     given = loop.given.identity().get("parts")
-    if record.get("parts") != given:
-        was, now = (f"sha256 {parts['sha256'][:12]}" if parts else "none" for parts in (record.get("parts"), given))
-        hint = "give the file as it was when the run began"
-        raise UsageError(f"the run's own parts are others than those given ({was}, and {now})", where=where, hint=hint)
+    if other := [*other_parts(record.get("parts"), given, loop.given.file)]:
+        raise UsageError("; ".join(other), where=where, hint="give the file as it was when the run began")
     if why := why_no_script(loop.given, record["options"]["precision"], loop.config.base_precision):
         hint = "what the run saved is a plain model: RUN/model needs no dongu"
         raise UsageError(f"cannot be one plain script: {why}", where=where, hint=hint)

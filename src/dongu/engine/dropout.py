@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -67,6 +69,20 @@ def seed_python(seed: int) -> None:
     """Python's own generator and NumPy's shared one, which parts of the user's own may draw from."""
     random.seed(seed)
     np.random.seed(seed)
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Inside the block all draws are a function of the seed; after it the generators are where they were."""
+    python, shared = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            seed_draws(device, seed)
+            seed_python(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(shared)
 
 
 def draw(count: int, like: Tensor) -> Tensor:

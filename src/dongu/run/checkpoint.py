@@ -33,11 +33,13 @@ from dongu.run.plan import Plan
 from dongu.run.sharded import Together, part_names, parts_in, stored_tensors, write_parts
 from dongu.run.tensor_file import Stored, TensorFile, write_tensors
 from dongu.run.tensors import (
+    Attributes,
     optimizer_numbers,
     own_tensors,
     put_together,
     referenced_tensors,
     settings_of,
+    take_own_state,
     take_settings,
 )
 
@@ -173,9 +175,10 @@ class Checkpoint:
             index, _, name = key.partition(".")
             moment, device = self.moments[key], parameters[int(index)].device
             entries[int(index)][name] = moment if is_own or name == "step" else moment.to(device)
-        for name, thing in loop.own.items():
-            thing.load_state_dict(put_together((self.state.own or {})[name], self.own))
-        loop.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        take_own_state(loop, self.state.own or {}, self.own)
+        beside = put_together(self.state.optimizer, {}) if self.state.optimizer else {}
+        loop.optimizer.load_state_dict({"state": entries, "param_groups": groups, **beside.get("more", {})})
+        vars(loop.optimizer).update(beside.get("attributes", {}))
         for place, entry in entries.items() if is_own else ():
             held = loop.optimizer.state[parameters[place]]
             for name, value in entry.items():
@@ -226,6 +229,7 @@ class Checkpoints:
         self.keep = keep
         self.plan = plan
         self.begun = None if loop is None else settings_of(loop)
+        self.attributes = Attributes(loop)
 
     def save(self, loop: Loop, state: RunState) -> None:
         """Write one, read it back, and only then remove those that are too old.
@@ -238,7 +242,8 @@ class Checkpoints:
         if self.begun is not None:
             loop.keeps_all |= (now := settings_of(loop)) != self.begun
             state.settings = now if loop.keeps_all else None
-            state.optimizer = optimizer_numbers(loop) if loop.has_own_optimizer or state.settings else None
+            is_other = loop.has_own_optimizer or state.settings
+            state.optimizer = optimizer_numbers(loop, self.attributes.changed()) if is_other else None
         if loop.is_sharded:
             write_parts(target, loop, lambda stage: _write_beside(stage, loop, state), f"after step {state.step}")
             if loop.accelerator.is_main_process:

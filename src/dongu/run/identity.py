@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
         elif new["tokens"] != old["tokens"]:
             yield Difference("data", f"the tokenizer makes other tokens of {split}")
     if (parts := was.get("parts")) != now.get("parts"):
-        yield Difference("parts", f"the parts of your own are {_parts(now.get('parts'))}, and were {_parts(parts)}")
+        yield from (Difference("parts", text) for text in other_parts(parts, now.get("parts"), loop.given.file))
     same_seed = was["options"].get("seed") == now["options"]["seed"]  # another one makes another head
     if same_seed and was.get("weights", now["weights"]) != now["weights"]:
         yield Difference("model", f"the weights of --model {loop.config.model} are others than those of the start")
@@ -184,8 +185,26 @@ def _digest_of_weights(model: Any, computed: Collection[str]) -> str:
     return digest.hexdigest()
 
 
-def _parts(parts: Any) -> str:
-    return f"{', '.join(parts['names'])} (sha256 {parts['sha256'][:12]})" if isinstance(parts, dict) else "none"
+def other_parts(was: Any, now: Any, file: Path | None) -> Iterator[str]:
+    """What is not as it was about the parts of the user's own, a line each; `file` is where they come from now."""
+    if _parts(was) != _parts(now):
+        yield f"the parts of your own are {_parts(now, file)}, and were {_parts(was)}"
+    old, new = (parts.get("imports", {}) if isinstance(parts, dict) else {} for parts in (was, now))
+    for name in sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+        how = (
+            "import, was not there"
+            if name not in old
+            else "import, has changed"
+            if name in new
+            else "imported, is gone"
+        )
+        yield f"{name}, which the parts of your own {how}"
+
+
+def _parts(parts: Any, file: Path | None = None) -> str:
+    if not isinstance(parts, dict):
+        return "none"
+    return f"{', '.join(parts['names'])} ({f'{file}, ' if file else ''}sha256 {parts['sha256'][:12]})"
 
 
 def _shown(value: Any) -> str:

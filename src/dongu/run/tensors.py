@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from dongu.errors import UsageError
 from dongu.loop import Loop
+from dongu.run.tensor_file import DTYPES
+from dongu.text import one_line
 
+_OF_TORCH = {"defaults", "state", "param_groups", "step", "_opt_called", "_zero_grad_profile_name"}
+_OF_TORCH |= {"_warned_capturable_if_run_uncaptured"}
 HOLDS = "it may hold tensors, numbers, strings, and lists and dicts of them"
 
 
@@ -74,8 +80,74 @@ def take_settings(loop: Loop, settings: Mapping[str, Any]) -> None:
         loop.optimizer.add_param_group({"params": [parameters[name] for name in group]})
 
 
-def optimizer_numbers(loop: Loop) -> dict[str, Any]:
-    """What an optimizer knows beside tensors.
+class Attributes:
+    """What the optimizer of a loop keeps in attributes, where neither its state nor its groups have it.
+
+    Args:
+        loop: before its first update; None where there are no updates to come.
+    """
+
+    def __init__(self, loop: Loop | None) -> None:
+        self._loop, self._known, self._is_looked_at = loop, loop and loop.optimizer, False
+        self._alive: list[Any] = []  # so that nothing new gets the identity of what was
+        self._marks = {name: self._mark(value) for name, value in self._all().items()}
+
+    def look(self, _step: Any) -> None:
+        """After the first update, see that a checkpoint can hold them: not only when the first is written.
+
+        Raises:
+            UsageError: one that has changed holds something else than plain values.
+        """
+        if not self._is_looked_at and self._loop is not None and self._loop.has_own_optimizer:
+            optimizer_numbers(self._loop, self.changed())
+        self._is_looked_at = True
+
+    def changed(self) -> dict[str, Any]:
+        """Those that are not as they were, but for what `loop.own` holds."""
+        if self._loop is not None and self._loop.optimizer is not self._known:  # one that was assigned meanwhile
+            self._known, self._marks = self._loop.optimizer, {}
+        held = {id(thing) for thing in self._loop.own.values()} if self._loop else set()
+        return {
+            name: value
+            for name, value in self._all().items()
+            if id(value) not in held and self._mark(value) != self._marks.get(name)
+        }
+
+    def _all(self) -> dict[str, Any]:
+        return (
+            {}
+            if self._known is None
+            else {
+                name: value
+                for name, value in vars(self._known).items()
+                if name not in _OF_TORCH
+                and not name.startswith("_optimizer_")
+                and not (callable(value) or isinstance(value, nn.Module))
+            }
+        )
+
+    def _mark(self, value: Any) -> Any:
+        """Something that is equal as long as a value does not change; the weights themselves are none of it."""
+        if isinstance(value, Mapping):
+            return [(str(key) if isinstance(key, str | int) else "", self._mark(item)) for key, item in value.items()]
+        if isinstance(value, list | tuple | set | deque):
+            return [*map(self._mark, value)]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, torch.Generator):
+            return value.get_state().tolist()
+        if isinstance(value, np.random.Generator):
+            return self._mark(value.bit_generator.state)
+        if isinstance(value, np.ndarray):
+            return hash(value.tobytes())
+        if hasattr(value, "state_dict"):
+            return self._mark(value.state_dict())
+        self._alive.append(value)
+        return (id(value), value._version if isinstance(value, Tensor) and not value.requires_grad else 0)
+
+
+def optimizer_numbers(loop: Loop, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What an optimizer knows beside tensors: with its `attributes`, and what its `state_dict` has `more`.
 
     Raises:
         UsageError: it is nothing that JSON holds.
@@ -86,9 +158,12 @@ def optimizer_numbers(loop: Loop) -> dict[str, Any]:
         str(index): {name: value for name, value in entry.items() if not isinstance(value, Tensor)}
         for index, entry in sorted(known["state"].items(), key=lambda item: str(item[0]))  # whatever came first
     }
-    content, tensors = taken_apart({"groups": groups, "state": numbers}, "optimizer")
+    more = {name: value for name, value in known.items() if name not in ("state", "param_groups")}
+    beside = {name: values for name, values in (("attributes", attributes), ("more", more)) if values}
+    content, tensors = taken_apart({"groups": groups, "state": numbers, **beside}, "optimizer")
     if tensors:
-        raise UsageError(f"has a tensor in `{next(iter(tensors))}`", where="optimizer", hint="give it as a number")
+        hint = "give it as a number, or keep it in self.state[parameter], which checkpoints hold"
+        raise UsageError(f"has a tensor in `{next(iter(tensors))}`", where="optimizer", hint=hint)
     return content  # type: ignore[no-any-return]
 
 
@@ -98,7 +173,7 @@ def taken_apart(value: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
     Raises:
         UsageError: there is something in it that is neither.
     """
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and value.dtype in DTYPES and value.layout == torch.strided:
         return {"tensor": name}, {name: value.detach()}
     if isinstance(value, np.generic):
         value = value.item()
@@ -113,7 +188,8 @@ def taken_apart(value: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
         return {type(value).__name__ if type(value) in (list, tuple) else "list": [p for _, p, _ in items]}, _joined(
             items
         )
-    raise UsageError(f"has a {type(value).__name__}, which no checkpoint holds", where=name, hint=HOLDS)
+    kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+    raise UsageError(f"has a {kind}, which no checkpoint holds", where=name, hint=HOLDS)
 
 
 def put_together(content: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -140,6 +216,22 @@ def own_tensors(loop: Loop) -> tuple[dict[str, Any], dict[str, Tensor]]:
     parts = {name: taken_apart(thing.state_dict(), name) for name, thing in loop.own.items()}
     tensors = {key: tensor for _, found in parts.values() for key, tensor in found.items()}
     return {name: content for name, (content, _) in parts.items()}, tensors
+
+
+def take_own_state(loop: Loop, contents: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """The reverse of `own_tensors`.
+
+    Raises:
+        UsageError: something does not take its state back.
+    """
+    for name, thing in loop.own.items():
+        state = put_together(contents[name], tensors)
+        try:
+            thing.load_state_dict(state)
+        except Exception as error:  # of the user's own class
+            what = f"does not take its state back ({one_line(str(error))})"
+            hint = "let its load_state_dict make it what it was when it was saved"
+            raise UsageError(what, where=f"loop.own[{name!r}]", hint=hint) from error
 
 
 def _joined(items: list[tuple[Any, Any, dict[str, Tensor]]]) -> dict[str, Tensor]:
