@@ -70,7 +70,8 @@ def read_space(texts: Sequence[str], options: Mapping[str, Any]) -> dict[str, Di
         name = ALIASES.get(name, name)
         if name not in RunConfig.model_fields:
             raise UsageError("there is no such option", where=where, hint=did_you_mean(name))
-        if not texts and (name in given or (name == "epochs" and "max_steps" in given)):
+        fixed = name in given or (name == "epochs" and ("max_steps" in given or options.get("recipe") == "quick"))
+        if not texts and fixed:
             continue
         if name in NOT_SEARCHED or name in given or name in space:
             what = "cannot be searched" if name in NOT_SEARCHED else "is given twice"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -14,10 +14,10 @@ from dongu.data.sources import Source
 from dongu.doctor.overview import describe_data
 from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover, write_file
-from dongu.own import take_own
+from dongu.own import Own, take_own
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder, dump_json
-from dongu.run.identity import HARMLESS
+from dongu.run.identity import HARMLESS, other_parts
 from dongu.run.several import SEEDS
 from dongu.soup import FOLDER, check_soup, make_soup
 from dongu.training import resume, train
@@ -88,7 +88,9 @@ def train_runs(
     out = Path(first.out or f"runs/{source.name}")
     folders = {name: RunFolder(out / name) for name in runs}
     done = {name: folder for name, folder in folders.items() if folder.record.exists() and folder.is_finished}
-    _refuse_other_use(out, first, option, summary)
+    own_parts = take_own(dict(options), parts)
+    shared = shared_by(first, {option}, own_parts)
+    _refuse_other_use(out, shared, own_parts.file, option, summary)
     for name, folder in folders.items():
         _refuse_other_rows(folder, source, runs[name])
     main = launch.rank() == 0
@@ -96,7 +98,7 @@ def train_runs(
 
     def summed() -> dict[str, Any]:
         finished = {name: done[name] for name in runs if name in done}
-        content = {"options": _recipe(first, option), **summarize(finished, first)}
+        content = {"options": shared, **summarize(finished, first)}
         write_file(out / summary, (dump_json(content, indent=2) + "\n").encode(), within=out)
         return content
 
@@ -187,18 +189,21 @@ def spread_of(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _refuse_other_use(out: Path, config: RunConfig, option: str, summary: str) -> None:
+def _refuse_other_use(out: Path, now: Mapping[str, Any], file: Path | None, option: str, summary: str) -> None:
     if not (out / summary).exists():
         if not out.is_dir() or not all(
             path.name.startswith(f"{option}-") or is_leftover(path) for path in out.iterdir()
         ):
             RunFolder(out).refuse_if_taken()
         return  # nothing yet, or the first run was killed
-    was, now = RunFolder(out).read_json(summary).get("options"), _recipe(config, option)
+    was = RunFolder(out).read_json(summary).get("options")
     if not isinstance(was, dict):
         raise UsageError("holds no options", where=str(out / summary), hint="choose another --out")
-    if other := [name for name in now if was.get(name) != now[name]]:
-        differences = "; ".join(f"{option_flag(name)} is {now[name]}, and was {was.get(name)}" for name in other)
+    if other := [name for name in {**now, **was} if was.get(name) != now.get(name)]:
+        texts = [
+            f"{option_flag(name)} is {now.get(name)}, and was {was.get(name)}" for name in other if name != "parts"
+        ]
+        differences = "; ".join([*texts, *other_parts(was.get("parts"), now.get("parts"), file)])
         raise UsageError(
             f"holds runs with other options: {differences}",
             where=f"--out {out}",
@@ -222,9 +227,13 @@ def _refuse_other_rows(folder: RunFolder, source: Source, config: RunConfig) -> 
         )
 
 
-def _recipe(config: RunConfig, option: str) -> dict[str, Any]:
-    """What the runs of a folder have in common, as JSON has it."""
-    return config.model_dump(mode="json", exclude={*HARMLESS, option})
+def shared_by(config: RunConfig, but: Collection[str], own: Own) -> dict[str, Any]:
+    """What the runs of a folder have in common but for these options, as JSON has it.
+
+    A recipe is among it, for what it derives is not: that is known with the rows.
+    """
+    recipe = {} if config.recipe == RunConfig.model_fields["recipe"].default else {"recipe": config.recipe}
+    return {**config.model_dump(mode="json", exclude={*HARMLESS, *but}), **recipe, **own.identity()}
 
 
 def _number(value: float | None) -> str:

@@ -22,15 +22,14 @@ from dongu.data.sources import Source
 from dongu.errors import InputError, LockedError, NonFiniteError, StoppedError, UsageError
 from dongu.files import make_folder, write_file
 from dongu.loop import Loop
-from dongu.own import check_columns_read, take_own
+from dongu.own import Own, check_columns_read, take_own
 from dongu.page.tuned import write_page
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder, dump_json
-from dongu.run.identity import HARMLESS
 from dongu.run.several import SEARCH
 from dongu.running import Run
 from dongu.space import Dimension, read_space
-from dongu.sweep import train_seeds
+from dongu.sweep import shared_by, train_seeds
 from dongu.text import counted, decimals
 from dongu.waiting import Waiting
 
@@ -74,11 +73,12 @@ def tune(
     check_columns_read(own, options.get("columns"))
     dimensions = read_space(space, options)
     out = Path(options.pop("out", None) or f"runs/{source.name}-tune")
-    study = _open(out, options, dimensions)
-    search = _Search(study, source, options, dimensions, out, console, parts)
+    shared = _identity(options, dimensions, own)
+    study = _open(out, options, dimensions, shared)
+    search = _Search(study, source, options, dimensions, out, console, parts, shared)
     while (trial := search.next(trials, began + 60 * minutes)) is not None:
         search.run(trial)
-    content: dict[str, Any] = {**search.record(), "trials": search.table()}
+    content: dict[str, Any] = {**search.shared, "trials": search.table()}
     done = [row for row in content["trials"] if row["state"] == "complete"]
     if not done:
         raise UsageError("no trial came to an end", where=str(out), hint="give more --minutes, or a smaller --space")
@@ -96,7 +96,7 @@ def tune(
 
 
 @Waiting("opening the study")
-def _open(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension]) -> Any:
+def _open(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension], now: Mapping[str, Any]) -> Any:
     """The study in the folder, begun or gone on with.
 
     Raises:
@@ -105,7 +105,6 @@ def _open(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension])
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    now = _identity(options, space)
     if not (out / SEARCH).exists():
         try:
             RunFolder(out).refuse_if_taken()
@@ -160,9 +159,9 @@ def _study(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension]
     return study
 
 
-def _identity(options: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any]:
+def _identity(options: Mapping[str, Any], space: Mapping[str, Dimension], own: Own) -> dict[str, Any]:
     """What the trials of a folder have in common, as JSON has it."""
-    shared = make_config(options).model_dump(mode="json", exclude={*HARMLESS, *space})
+    shared = shared_by(make_config(options), space, own)
     ranges: dict[str, list[Any]] = {
         name: [*each.choices] if each.choices else [each.low, each.high, each.log] for name, each in space.items()
     }
@@ -181,13 +180,11 @@ class _Search:
         out: Path,
         console: Console,
         parts: Path | None,
+        shared: Mapping[str, Any],
     ) -> None:
         self.study, self.source, self.options, self.space = study, source, options, space
-        self.out, self.console, self.parts = out, console, parts
+        self.out, self.console, self.parts, self.shared = out, console, parts, shared
         self.metric, self.sign = "", 1
-
-    def record(self) -> dict[str, Any]:
-        return _identity(self.options, self.space)
 
     def folder(self, number: int) -> RunFolder:
         return RunFolder(self.out / f"trial-{number:04}")

@@ -84,6 +84,11 @@ def test_a_quick_run_has_few_epochs_and_no_dropout(
     assert (own.config.epochs, own.config.dropout, own.config.recipe) == (1, 0.2, "quick")
     assert dict(describe(own))["model"].endswith("; dropout 0.2")
     assert make_loop().config.dropout is None
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 1_000)
+    written = {name: getattr(loop.config, name) for name in ("recipe", "epochs", "dropout", *FOR_FEW_ROWS)}
+    few = make_loop(**written)  # as a run of few rows has them from the run.json of a quick one
+    assert few.config.recipe == "original", "nothing suits few rows"
+    assert (few.config.epochs, few.config.dropout) == (QUICK["epochs"], 0)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "gpt2", "qwen3"])

@@ -47,6 +47,7 @@ def test_a_space_is_read() -> None:
 def test_what_is_fixed_is_not_in_the_usual_space() -> None:
     assert [*read_space([], {"epochs": 2.0, "learning_rate": None})] == ["learning_rate", "batch_size"]
     assert [*read_space([], {"max_steps": 5})] == ["learning_rate", "batch_size"], "epochs would change nothing"
+    assert [*read_space([], {"recipe": "quick"})] == ["learning_rate", "batch_size"], "its epochs are its own"
 
 
 @pytest.mark.parametrize(

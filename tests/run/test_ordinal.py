@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,8 @@ def test_the_commands_take_it(finished: Path, tmp_path: Path, capsys: pytest.Cap
     data = str(finished.parent / "validation.jsonl")
     assert run(["predict", str(finished), "--data", data, "--out", str(answers)]) == 0
     assert answers.read_text(encoding="utf-8").splitlines()[0] == "id,text,stars,prediction,number"
+    assert run(["predict", str(finished), "good\ngood"]) == 0
+    assert re.fullmatch(r"[1-5]\t-?[0-9]\.[0-9]{4}\tgood good\n", capsys.readouterr().out)
     assert run(["report", str(finished)]) == 0
     assert run(["compare", str(finished), str(finished)]) in (0, 2)
     capsys.readouterr()

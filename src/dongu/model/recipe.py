@@ -55,7 +55,9 @@ def fit_recipe(config: RunConfig, given: Collection[str], rows: int, model: Any,
         return config
     if not _are_few(rows) or model.new_head is None or has_own_parts:
         return config.model_copy(update={"recipe": "original"})
-    return config.model_copy(update={name: value for name, value in FOR_FEW_ROWS.items() if name not in given})
+    fitted = config.model_copy(update={name: value for name, value in FOR_FEW_ROWS.items() if name not in given})
+    is_usual = all(getattr(fitted, name) == RunConfig.model_fields[name].default for name in FOR_FEW_ROWS)
+    return fitted.model_copy(update={"recipe": "original"}) if is_usual else fitted
 
 
 def _are_few(rows: int) -> bool:
