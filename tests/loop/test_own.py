@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +26,7 @@ from transformers import (
 import dongu
 from dongu.cli.main import run as run_command
 from dongu.errors import StorageError, UsageError
+from dongu.judge.intervals import verdict
 from dongu.run.folder import RunFolder
 
 Rows = Callable[..., list[dict[str, str]]]
@@ -508,8 +510,10 @@ def test_a_metric_that_draws_gives_the_same_again_and_moves_no_other_draw(
     seed()
     wanted = draws()
     seed()
-    loop.evaluate()
+    evaluation = loop.evaluate()
+    told = verdict(evaluation, loop.metrics, None, 42)
     assert draws() == wanted
+    assert verdict(evaluation, loop.metrics, None, 42) == told, "as a run that went on has it, and verify"
 
 
 def grow(loop: Any, update: Any) -> None:
@@ -696,6 +700,7 @@ def test_a_run_folders_own_copy_is_never_run(
     said = capsys.readouterr().out
     assert "loss       your own\n" in said
     assert f"parts      loss from {parts}" in said.replace("\n           ", " ")
+    assert re.search(rf"next +dongu train --config {run}/run.json .* --parts {parts}\n", said)
     assert trace.read_text() == "run"
     (run / "parts.py").write_text(PARTS.format(trace=trace) + "\n# another one\n")
     for reading in (

@@ -45,10 +45,11 @@ def _to_try(result: RunResult) -> Iterator[tuple[str, str]]:
     from dongu.judge.words import LEARNT
     from dongu.run.folder import RunFolder
 
-    options = RunFolder(result.path).read_record()["options"]
+    record = RunFolder(result.path).read_record()
+    options, parts = record["options"], f" --parts {file}" if (file := record.get("parts_file")) else ""
     longer = f"--epochs {3 * options['epochs']:g}"
     if options["max_steps"]:
         longer = f"--max-steps {10 * options['max_steps']}"
     changes = {LEARNT: "--model OTHER"}.get(result.advice, longer)
-    yield f"dongu train --config {result.path}/run.json --out {result.path}-{{n}} {changes}", ""
+    yield f"dongu train --config {result.path}/run.json --out {result.path}-{{n}} {changes}{parts}", ""
     yield f"{result.path}/report.html", "its hardest rows"

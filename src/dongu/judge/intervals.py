@@ -9,6 +9,7 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -71,7 +72,7 @@ def verdict(
     targets = evaluation.targets
     if targets is None or evaluation.losses is None:
         return {}
-    with Waiting(f"intervals on {evaluation.split}"):
+    with Waiting(f"intervals on {evaluation.split}"), _same_draws(metrics, seed):
         entries = {
             name: {"value": evaluation.metrics[name], "low": low, "high": high}
             for name, (low, high) in _intervals(evaluation, metrics, seed).items()
@@ -84,6 +85,17 @@ def verdict(
         if metrics.task == "single-label":
             entries["calibration_error"] = _calibration_entry(evaluation, seed)
     return entries
+
+
+def _same_draws(metrics: MetricSet, seed: int) -> AbstractContextManager[None]:
+    """Inside the block what own metrics draw is a function of the seed, whatever was drawn before."""
+    if not metrics.own:
+        return nullcontext()
+    import torch  # as a run with metrics of its own has
+
+    from dongu.engine.dropout import seeded
+
+    return seeded(torch.device("cuda" if torch.cuda.is_available() else "cpu"), seed)
 
 
 def _intervals(evaluation: Evaluation, metrics: MetricSet, seed: int) -> dict[str, tuple[float, float]]:
