@@ -34,8 +34,8 @@ DECODERS = ("gpt2", "gpt_neox", "opt", "llama", "qwen2", "qwen3")  # their token
 # Folders and modules in which what a model computes is not in question: one layer, in three quarters of a run's time,
 # proves as much as two, of which the one that is not the last goes another way.
 OF_OTHERS = "data doctor faults judge page serve test_asked test_ensemble test_estimator test_files test_folds"
-OF_OTHERS += " test_journal test_json test_naming test_ordinal test_ranks test_retention test_said test_screen"
-OF_OTHERS += " test_seeds test_trackers test_train test_tune test_verify"
+OF_OTHERS += " test_journal test_json test_naming test_ordinal test_ranks test_retention test_said test_same_command"
+OF_OTHERS += " test_screen test_seeds test_trackers test_train test_tune test_verify"
 END = "<|endoftext|>"  # closes a text for a decoder, and so pads
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
