@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 from torch.utils.hooks import RemovableHandle
 
 from dongu import launch
@@ -23,9 +24,11 @@ from dongu.data.collate import Collator, MicroBatches
 from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
 from dongu.model.load import check_vocabulary, model_columns
+from dongu.model.loss import Loss
 from dongu.own import Own, promises, takes_config
 from dongu.plain_parts import why_not_these, why_rows
 
+_OWN_HOOKS = ("dongu.parts", "dongu.model.optimizer")  # whose hooks of an optimizer a replay heeds
 CHECKED_ROWS = 8  # that both engines compute, a model that is put in another's place, and a loss of the user's own
 CHECKED_TOKENS = 8192  # of these rows, padding included; where they are long, fewer rows are computed, two at least
 
@@ -171,6 +174,26 @@ def why_mixed(loop: Any) -> str | None:
             if type(module).__name__ in ("_SpectralNorm", "SpectralNorm"):
                 return f"`{name}` moves at each forward pass"
     return None
+
+
+def why_not_replayed(loop: Any) -> str | None:
+    """What keeps a whole update from being replayed on a GPU (`engine/replays.py`); None where all of it is usual."""
+    optimizer, step = loop.optimizer, vars(loop.optimizer).get("step")
+    hooks = [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]
+    reasons = {
+        "the update is your own": loop.given.update is not None,
+        "the loss is your own": type(loop.loss) is not Loss,
+        "labels are shares": bool(loop.loss.shares),
+        "the schedule is your own": loop.lr_scheduler is not loop._own_scheduler,
+        "the optimizer is another than fused AdamW": type(optimizer) is not torch.optim.AdamW
+        or not all(group["fused"] and not torch.is_tensor(group["lr"]) for group in optimizer.param_groups)
+        or not (step is None or getattr(step, "__wrapped__", None) is torch.optim.AdamW.step),  # around it, a schedule
+        "somebody watches the optimizer": any(hook.__module__ not in _OWN_HOOKS for hook in hooks)
+        or bool(_global_optimizer_pre_hooks or _global_optimizer_post_hooks),
+        "somebody watches the engine": bool(loop.engine._forward_hooks or loop.engine._forward_pre_hooks)
+        or bool(loop.engine._backward_hooks or loop.engine._backward_pre_hooks),
+    }
+    return loop.not_replayed or next((reason for reason, holds in reasons.items() if holds), None) or why_mixed(loop)
 
 
 def check_schedule(loop: Any) -> None:

@@ -7,6 +7,7 @@ calls nobody back: recording, progress, evaluating and stopping are statements o
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,23 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from dongu.config import NUMBERS
-from dongu.consistency import assignable, check_optimizer, check_rates, check_rows, fixed, marks_of
+from dongu.consistency import (
+    are_same,
+    assignable,
+    check_optimizer,
+    check_rates,
+    check_rows,
+    fixed,
+    marks_of,
+    why_not_replayed,
+)
 from dongu.data.batches import EvalBatches, dropout_seed
 from dongu.data.collate import Batch, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
 from dongu.data.tokenized import NumericColumns
 from dongu.engine.dropout import seed_draws, seed_python, seeded
 from dongu.engine.gradients import total_norm
+from dongu.engine.replays import Replays, recorded_parts
 from dongu.engine.shard import clip, over_processes, own_part
 from dongu.errors import NonFiniteError, UsageError
 from dongu.evaluate import evaluate, with_weights
@@ -67,6 +78,8 @@ class Loop(Parts):
         self._pending.undo = lambda number: None if self.number == number else self._be_at(number)
         self._with_gradient = 0  # parameters, in the last update
         self._fixed = fixed(self)
+        self.replays: Replays | None = None  # that make a GPU's updates
+        self.not_replayed: str | None = None  # why they do not, found while it trains
         if self.given.setup is not None:
             called(self.given.setup, "setup", loop=self)
         self._made = assignable(self)
@@ -77,8 +90,7 @@ class Loop(Parts):
     def __iter__(self) -> Iterator[Step]:
         for update in self.updates():
             if self.given.update is None:
-                update.backward()
-                update.step()
+                update.make()  # backward(), step()
             else:  # statements of your own
                 self.given.update(self, update)
             yield update.made
@@ -94,12 +106,14 @@ class Loop(Parts):
         """
         while self.number < self.total_steps:
             self._look()
+            self._look_at_replays()
             marks, first = marks_of(self), self.number
             for made, batches in enumerate(self.train_dataloader, 1):
                 check_rows(self, batches)
                 check_rates(self)
                 self._keep_modes()
-                self.optimizer.zero_grad()  # of what an interrupted update, or you, have left
+                if self._has_gradient():  # which an interrupted update, or you, have left
+                    self.optimizer.zero_grad()
                 self._seed(_BEFORE)
                 update = Update(self, batches)
                 yield update
@@ -142,10 +156,13 @@ class Loop(Parts):
             again: passes of this update before this one, for other dropout.
         """
         losses = torch.zeros(1 + batches.examples, device=self.accelerator.device)
+        weight = torch.full(
+            (), batches.weight, device=losses.device
+        )  # CUDA would multiply by 1 / a number of the host's
         for micro_batch in batches.micro_batches:
             with self._as_planned(batches, micro_batch, again):  # its dropout; processes add up at the last one
                 loss, of_rows = self.loss.of(self.engine, self._on_device(micro_batch))  # forward
-                loss = loss * (micro_batch.examples > 0) / batches.weight  # a stand-in row counts nothing
+                loss = loss * (micro_batch.examples > 0) / weight  # a stand-in row counts nothing
                 (loss * self.accelerator.num_processes).backward()  # DDP averages; the sum is wanted
             losses[0] += loss.detach() * self.loss.unit
             if micro_batch.examples:
@@ -212,13 +229,29 @@ class Loop(Parts):
             finally:
                 self._has_stepped = False
 
+    def _look_at_replays(self) -> None:
+        """Updates are made by replay where that is the same: see `dongu.engine.replays`."""
+        if getattr(self.engine, "graphs", None) is None or why_not_replayed(self):
+            self.replays = None
+        elif self.replays is None or not are_same(self.replays.parts, recorded_parts(self)):
+            self.replays = Replays(self)
+
+    def _has_gradient(self) -> bool:
+        return any(p.grad is not None for group in self.optimizer.param_groups for p in group["params"])
+
+    def go_without_replays(self, reason: str) -> None:
+        """Have Python launch what follows, as far as forward and backward of the model are not replayed."""
+        self.replays, self.not_replayed = None, reason
+        warnings.warn(f"updates are not replayed from here on: {reason}", stacklevel=4)
+
     def _keep_modes(self) -> None:
         """Each module trains in the mode that it is in, unless somebody has put the whole model in eval mode.
 
         That is how one looks at a model; then the modes are those of the update before, or of a loop just made.
         """
-        for module, training in self.modes().items():
-            module.training = training
+        if not self.model.training:
+            for module, training in self.modes().items():
+                module.training = training
         self._modes = [module.training for module in self._modules]
 
     def modes(self) -> dict[nn.Module, bool]:

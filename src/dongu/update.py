@@ -15,7 +15,16 @@ from torch import Tensor
 
 from dongu.data.collate import MicroBatches
 from dongu.engine.arrival import Arrival
+from dongu.engine.replays import (
+    TOLERANCE_OF_UPDATE,
+    TOLERANCE_OF_UPDATE_IN_HALF,
+    Replays,
+    Sample,
+    UnreplayedError,
+    check_numbers,
+)
 from dongu.errors import NonFiniteError, UsageError
+from dongu.interrupts import interrupts_wait
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,6 +147,23 @@ class Update:
         loop.optimizer.zero_grad()
         return self._close(step)
 
+    def make(self) -> Step:
+        """`backward()`, then `step()`; on a GPU both by replay, where nothing of them is your own.
+
+        Raises:
+            NonFiniteError, UsageError: see `step`.
+        """
+        replays = self._loop.replays
+        if replays is not None and not self._passes:
+            try:
+                if not replays.is_checked:
+                    self._check(replays)
+                return self._replay(replays)
+            except UnreplayedError as error:
+                self._loop.go_without_replays(str(error))
+                self._loop.optimizer.zero_grad()
+        return self.backward().step()
+
     def record(self, **numbers: float) -> None:
         """Numbers of your own beside those of the step, in `metrics.jsonl` and the trackers.
 
@@ -176,9 +202,19 @@ class Update:
         Raises:
             NonFiniteError, UsageError: see `step`.
         """
+        if self._losses is None:
+            what = "has no gradient yet"
+            raise UsageError(what, where=f"update {self.number}", hint="update.backward(), then update.step()")
+        step = self._described()
+        self._arrival.send(torch.cat([grad_norm.reshape(1), self._losses]))
+        self._loop._pending.flag(self._losses[0] + grad_norm)
+        self._loop._pending.add(step)
+        return step
+
+    def _described(self) -> Step:
         loop, batches = self._loop, self._batches
-        if self._losses is None or self._made is not None:
-            what = "has no gradient yet" if self._losses is None else "was made already"
+        if self._made is not None:
+            what = "was made already"
             raise UsageError(what, where=f"update {self.number}", hint="update.backward(), then update.step(), once")
         if loop._has_stepped:
             hint = "leave loop.optimizer.step() out: update.step() calls it"
@@ -187,8 +223,7 @@ class Update:
         if wrong := [rate for rate in rates if not 0 <= rate < math.inf]:
             hint = "the share that lr_scheduler gives is a number from 0 on"
             raise UsageError(f"has the learning rate {wrong[0]}", where=f"update {self.number}", hint=hint)
-        self._arrival.send(torch.cat([grad_norm.reshape(1), self._losses]))
-        step = Step(
+        return Step(
             number=self.number,
             epoch=self.number / loop.steps_per_epoch,
             learning_rate=max(rates),
@@ -200,8 +235,50 @@ class Update:
             arrival=self._arrival,
             recorded=self._recorded,
         )
-        loop._pending.add(step, self._losses[0] + grad_norm)
-        return step
+
+    def _replay(self, replays: Replays) -> Step:
+        """`backward()` and `step()`, as they are recorded."""
+        loop = self._loop
+        losses = self._in_memory(replays.gradients)
+        recorded = replays.record_step()
+        step = self._described()
+        with loop.as_one():
+            replays.step(recorded)
+            loop._has_stepped = True  # which no hook of the optimizer says
+            self._arrival.send(replays.numbers[: 1 + len(losses)])
+            loop._pending.add(step)
+            loop.lr_scheduler.step()
+            loop.number += 1
+        return self._close(step)
+
+    def _check(self, replays: Replays) -> None:
+        """Make the update by replay, compare it with one that Python launches, and leave nothing of both.
+
+        Raises:
+            UnreplayedError: they differ by more than rounding, or it cannot be recorded.
+            UsageError: there is no memory for a single row.
+        """
+        try:
+            reason = self._compared(replays)
+        except torch.OutOfMemoryError as error:
+            raise UnreplayedError("there is no memory to compare it") from error
+        if reason is not None:
+            raise UnreplayedError(f"made by replay, {reason}")
+        replays.is_checked = True
+
+    def _compared(self, replays: Replays) -> str | None:
+        loop = self._loop
+        losses = self._in_memory(loop.gradients)
+        wanted = torch.cat([loop.clip_gradients().reshape(1), losses])
+        sample = Sample(loop.optimizer, (wanted[0] + wanted[1]).isfinite().logical_not().float())
+        loop.optimizer.zero_grad()
+        losses = self._in_memory(replays.gradients)
+        recorded = replays.record_step()
+        tolerance = TOLERANCE_OF_UPDATE if loop.config.precision == "fp32" else TOLERANCE_OF_UPDATE_IN_HALF
+        with interrupts_wait(), replays.undone():
+            replays.step(recorded)
+            got = replays.numbers[: len(wanted)]
+            return check_numbers(got, wanted, tolerance) or sample.why_not(loop.optimizer, tolerance)
 
     def _close(self, step: Step) -> Step:
         self._made = step
@@ -223,7 +300,8 @@ class Update:
             largest = max(len(micro_batch.rows) for micro_batch in self._batches.micro_batches)
             try:
                 losses = gradients(self._batches, again=self._passes)
-                return loop.accelerator.reduce(losses, "sum")  # type: ignore[no-any-return]
+                alone = loop.accelerator.num_processes == 1
+                return losses if alone else loop.accelerator.reduce(losses, "sum")
             except torch.OutOfMemoryError as error:
                 # Other processes already wait for this one's part, and a first pass would be lost.
                 fixed = loop.accelerator.num_processes > 1 or self._passes > 0 or loop.loss.is_coupled

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 import dongu
 import encoders
+from dongu.engine import graphs, replays
 from dongu.engine.attention import attend
 from dongu.engine.layout import Layout
 from dongu.engine.packed import PaddingFree, flatten
@@ -124,15 +126,90 @@ def test_a_hundred_steps_are_those_of_the_plain_engine(
         assert packed.grad_norm == pytest.approx(plain.grad_norm, rel=1e-4)
 
 
-def test_a_replay_is_what_python_asks_for(tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:
-    """With dropout, to the bit: the draws of a step depend on nothing else."""
-    data, weights = data_folder(train=48), []
-    for replayed in (True, False):
-        loop = make_loop(tiny_model(dropout=0.1), data)
+REPLAYED_OPTIONS: dict[str, dict[str, Any]] = {
+    "the defaults": {},
+    "a short last update, accumulated": {"batch_size": 20, "micro_batch_size": 8},
+    "clipping and decay": {"max_grad_norm": 0.3, "weight_decay": 0.2, "warmup": 2},
+    "decay by layer": {"layer_decay": 0.7},
+    "class weights": {"class_weights": "balanced", "label_smoothing": 0.1},
+}
+
+
+@pytest.mark.parametrize("options", REPLAYED_OPTIONS.values(), ids=REPLAYED_OPTIONS.keys())
+def test_a_replay_is_what_python_asks_for(
+    options: dict[str, Any], tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    """With dropout, to the bit: whole updates, forward and backward alone, and nothing replayed."""
+    data, found = data_folder(train=48), []
+    for way in ("updates", "forward and backward", "nothing"):
+        loop = make_loop(tiny_model(dropout=0.1), data, **options)
         assert loop.not_recorded is None
-        if not replayed:
+        if way == "nothing":
             loop.accelerator.unwrap_model(loop.engine).graphs = None
+        if way != "updates":
+            loop.not_replayed = "for comparison"
+        losses = [loss for step in loop for loss in (step.loss, step.grad_norm, *step.row_losses)]
+        assert (loop.replays is not None) == (way == "updates"), loop.not_replayed
+        moments = [tensor for state in loop.optimizer.state_dict()["state"].values() for tensor in state.values()]
+        tensors = [*loop.model.parameters(), *moments]
+        found.append((losses, torch.cat([tensor.detach().flatten() for tensor in tensors])))
+    for losses, numbers in found[1:]:
+        assert losses == found[0][0]
+        assert torch.equal(numbers, found[0][1])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_recorded_may_change(
+    precision: str, tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    data, weights = data_folder(train=48), []
+    for reason in (None, "for comparison"):
+        loop = make_loop(tiny_model(dropout=0.1), data, precision=precision)
+        loop.not_replayed = reason
+        for step in loop:
+            if step.number == 3:
+                loop.optimizer.param_groups[0]["weight_decay"] = 0.5
+            if step.number == 6:
+                loop.optimizer.load_state_dict(loop.optimizer.state_dict())
+            if step.number == 9:
+                loop.model.bert.embeddings.requires_grad_(False)
+            if step.number == 12:
+                loop.model.bert.embeddings.requires_grad_(True)
+                next(loop.updates()).backward().step()
+        assert (loop.replays is None) == (reason is not None), loop.not_replayed
+        weights.append(torch.cat([p.detach().flatten() for p in loop.model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def at_twice_the_rate(*tensors: Any, lr: Tensor, **options: Any) -> None:
+    adamw(*tensors, lr=2 * lr, **options)
+
+
+def test_no_run_is_lost_to_a_wrong_recording(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, weights = data_folder(train=48), []
+    for is_wrong in (False, True):
+        loop = make_loop(tiny_model(dropout=0.1), data)
+        if is_wrong:
+            monkeypatch.setattr(replays, "adamw", at_twice_the_rate)
+            with pytest.warns(UserWarning, match="updates are not replayed from here on: made by replay, what it does"):
+                next(iter(loop))
         list(loop)
+        assert (loop.replays is None) == is_wrong
+        weights.append(torch.cat([p.detach().flatten() for p in loop.model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_memory_of_many_shapes_is_bounded(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, weights = data_folder(train=48), []
+    for most in (graphs.MOST, 1):
+        monkeypatch.setattr(graphs, "MOST", most)
+        loop = make_loop(tiny_model(dropout=0.1), data, batch_size=7)
+        list(loop)
+        assert loop.replays is not None
         weights.append(torch.cat([p.detach().flatten() for p in loop.model.parameters()]))
     assert torch.equal(*weights)
 
@@ -146,6 +223,7 @@ def test_no_step_waits_for_the_gpu(
     loop = make_loop(tiny_model(dropout=0.1), data, precision=precision, max_grad_norm=1.0, batch_size=48, epochs=20)
     try:
         for step in loop:
+            assert loop.replays is not None
             if step.number == 2:  # all updates have the same shape, which is recorded
                 torch.cuda.set_sync_debug_mode("error")
     finally:
@@ -187,6 +265,7 @@ def test_an_update_that_is_not_finite_is_not_made(
     loop = make_loop(tiny_model(), data_folder(train=48))
     steps = iter(loop)
     assert [next(steps).number for _ in range(3)] == [1, 2, 3]
+    assert loop.replays is not None
     good = [p.detach().clone() for p in loop.model.parameters()]
     bias = loop.model.classifier.bias
     with torch.no_grad():

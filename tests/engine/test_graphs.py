@@ -22,18 +22,19 @@ class Recomputed(Graphs):
     """Each replay computes what the graph would."""
 
     out_of_memory = 0  # how often from here on
-    recorded = 0
+    records = 0
 
     def _record(self, numbers: Tensor, shape: tuple[int, ...]) -> Recording:
         if self.out_of_memory:
             self.out_of_memory -= 1
             self._discard()
             raise torch.OutOfMemoryError("CUDA out of memory")
-        self.recorded += 1
+        self.records += 1
         given = numbers.clone()
-        if not self.used_parameters:
-            self._find_used_parameters(given, shape)
-        logits = self._compute(given, shape).detach()
+        with torch.random.fork_rng([]):
+            if not self.used_parameters:
+                self._find_used_parameters(given, shape)
+            logits = self._compute(given, shape).detach()
         grad_logits = torch.zeros_like(logits)
 
         def forward() -> None:
@@ -42,7 +43,8 @@ class Recomputed(Graphs):
             logits.copy_(self.last.detach())
 
         def backward() -> None:
-            self._backward(self.last, grad_logits)
+            torch._foreach_zero_(self.static_gradients)
+            self.backward(self.last, grad_logits)
 
         graphs: Any = [SimpleNamespace(replay=replay) for replay in (forward, backward)]
         return Recording(given, logits, grad_logits, *graphs)
@@ -89,7 +91,20 @@ def test_gradients_add_up(make: Callable[[nn.Module], Recomputed], batches: list
         got = add_up(model, graphs, *batches)
         assert got.keys() == wanted.keys() == {"words.weight", "head.weight", "head.bias"}
         assert all(torch.allclose(got[name], wanted[name]) for name in wanted)
-    assert graphs.recorded == len({len(batch) for batch in batches})
+    assert graphs.records == len({len(batch) for batch in batches})
+
+
+def test_few_recordings_are_kept(make: Callable[[nn.Module], Recomputed], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were used last."""
+    monkeypatch.setattr("dongu.engine.graphs.MOST", 2)
+    model = Model()
+    graphs = make(model)
+    for batch in ([1], [1, 2], [3], [1, 2, 3], [4]):
+        got = add_up(model, graphs, batch)
+        wanted = add_up(model, model, batch)
+        assert all(torch.allclose(got[name], wanted[name]) for name in wanted)
+    assert [*graphs._recordings] == [(3,), (1,)]
+    assert graphs.records == 3
 
 
 def test_what_learns_may_change(make: Callable[[nn.Module], Recomputed]) -> None:
@@ -103,7 +118,7 @@ def test_what_learns_may_change(make: Callable[[nn.Module], Recomputed]) -> None
     wanted = add_up(model, model, [1, 2])
     got = add_up(model, graphs, [1, 2])
     assert all(torch.allclose(got[name], wanted[name]) for name in wanted)
-    assert graphs.recorded == 3
+    assert graphs.records == 3
 
 
 def test_two_forwards_before_a_backward(make: Callable[[nn.Module], Recomputed]) -> None:
@@ -138,7 +153,7 @@ def test_fillers_that_are_rows(family: str, tiny_model: Callable[..., str], monk
     results = []
     for compute in (
         lambda: packed(ids, lengths, types).logits,
-        lambda: packed._compute(*packed._as_one_tensor(ids, types, lengths)),
+        lambda: packed._compute(*packed.as_one_tensor(ids, types, lengths)),
     ):
         model.zero_grad()
         logits = compute()
@@ -149,7 +164,7 @@ def test_fillers_that_are_rows(family: str, tiny_model: Callable[..., str], monk
     whole = float(torch.stack([gradient.norm() for gradient in wanted_gradients.values()]).norm())
     for name, gradient in wanted_gradients.items():
         assert float((got_gradients[name] - gradient).norm()) <= 1e-5 * max(float(gradient.norm()), 1e-3 * whole), name
-    numbers, shape, layout = packed._as_one_tensor(ids, types, lengths)
+    numbers, shape, layout = packed.as_one_tensor(ids, types, lengths)
     assert shape[0] % 8 == 0
     assert len(numbers) == 5 * shape[0] + 2 * len(layout.unsort) + 1
     assert int(layout.position_ids[layout.row >= 0].max()) >= max(RAGGED) - 1

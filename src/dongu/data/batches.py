@@ -133,7 +133,7 @@ class TrainUpdates(Dataset[MicroBatches]):
     def __getitem__(self, index: int) -> MicroBatches:
         _seed_collate(self.collate, self.seed, index)
         rows = self.rows(index)
-        shares = np.array_split(rows, self.processes)
+        shares = np.array_split(rows, self.processes) if self.processes > 1 else [rows]
         own = shares[self.process]
         weight = float(len(rows) if self.row_weights is None else self.row_weights[rows].sum())
         epoch = index // self.steps_per_epoch

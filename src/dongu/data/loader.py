@@ -21,11 +21,13 @@ class BatchLoader(DataLoader[Any]):
     """A DataLoader whose workers, when they die, fail or hang, end the iteration with a `WorkerError`."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is all that a loop needs
+        if self.num_workers == 0:  # what PyTorch does besides takes as long as a batch
+            for index in self.sampler:
+                item = self.dataset[index]
+                yield item.pin_memory() if self.pin_memory else item
+            return
         former = signal.getsignal(signal.SIGCHLD) or signal.SIG_DFL  # None: it was not set from Python
         iterator = super().__iter__()
-        if self.num_workers == 0:
-            yield from iterator
-            return
         workers = iterator._workers  # type: ignore[attr-defined]
         if in_main_thread := threading.current_thread() is threading.main_thread():
             # PyTorch's handler raises where it comes when a worker dies: in the middle of an update, or of a save.

@@ -24,11 +24,12 @@ class Arrival:
 
     def send(self, numbers: Tensor) -> None:
         """Start to copy the numbers, (count,) fp32, to the host."""
-        self._numbers = numbers.detach()
         if self._on_gpu:
             room = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
-            self._numbers = room.copy_(self._numbers, non_blocking=True)
+            self._numbers = room.copy_(numbers.detach(), non_blocking=True)
             self._sent = self._now()
+        else:
+            self._numbers = numbers.detach().clone()
 
     def close(self) -> None:
         """Mark the end of the work, for `seconds`."""

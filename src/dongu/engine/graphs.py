@@ -7,7 +7,7 @@ input, its logits and its gradients are static: the same memory at each replay.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 Shape = tuple[int, ...]
 
 HOOKED = "a parameter has a hook, which a replay does not call"
+MOST = 128  # recordings that are kept, those that were used last: each takes memory of the driver's
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,14 @@ class Graphs:
         self.used_parameters: list[nn.Parameter] = []  # the trainable ones that the logits depend on
         self.static_gradients: list[Tensor] = []  # of these
         self.grads_are_static = False  # whether a `grad` is one of the static gradients
+        self.are_zero = False  # whether all static gradients are
         self.replays = 0
         self._compute = compute
         self._parameters = parameters
         self._modules = modules
         self._dropouts = [module for module in modules if isinstance(module, nn.Dropout)]
         self._recorded_state: list[object] = []
-        self._recordings: dict[Shape, Recording] = {}
+        self._recordings: dict[Hashable, Any] = {}  # the one that was used last comes last
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()  # one for all: no two of them are in use at a time
         self._autograd_anchor = torch.zeros((), device=parameters[0].device, requires_grad=True)
@@ -71,38 +73,79 @@ class Graphs:
             for parameter in self.used_parameters:
                 parameter.grad = None if parameter.grad is None else parameter.grad.clone()
             self.grads_are_static = False
-        state: list[object] = [(each.data_ptr(), each.requires_grad) for each in self._parameters]
+        self.look()
+        recording = self.recorded(shape, lambda: self._record(numbers, shape))
+        recording.static_input.copy_(numbers, non_blocking=True)
+        self.replays += 1
+        return Replay.apply(self._autograd_anchor, self, recording)  # type: ignore[no-any-return, no-untyped-call]
+
+    def look(self) -> None:
+        """Forget all recordings where the model is another than they were made of."""
+        state: list[object] = [*map(Tensor.data_ptr, self._parameters)]
+        state += [parameter.requires_grad for parameter in self._parameters]
         state += [module.training for module in self._modules]
         state += [dropout.p for dropout in self._dropouts]
         if state != self._recorded_state:
             self._discard()
             self._recorded_state = state
-        if shape not in self._recordings:
-            recording = self._try_to_record(numbers, shape)
-            if recording is None:  # the memory of the other recordings may be enough
+
+    def recorded(self, name: Hashable, record: Callable[[], Any]) -> Any:
+        """The recording of this name, made now where there is none.
+
+        Raises:
+            torch.OutOfMemoryError: there is no memory even for this one alone.
+        """
+        recording = self._recordings.pop(name, None)
+        if recording is None:
+            try:
+                recording = record()
+            except torch.OutOfMemoryError:  # the memory of the other recordings may be enough
                 self._discard()
-                torch.cuda.empty_cache()
-                recording = self._record(numbers, shape)
-            self._recordings[shape] = recording
-        recording = self._recordings[shape]
-        recording.static_input.copy_(numbers, non_blocking=True)
-        self.replays += 1
-        return Replay.apply(self._autograd_anchor, self, recording)  # type: ignore[no-any-return, no-untyped-call]
+        if recording is None:
+            torch.cuda.empty_cache()
+            recording = record()
+        self._recordings[name] = recording
+        if len(self._recordings) > MOST:
+            del self._recordings[next(iter(self._recordings))]
+        return recording
+
+    def replayable(self, work: Callable[[], None], numbers: Tensor, shape: Shape) -> Callable[[], None]:
+        """What launches all of `work` at once; not one kernel of it has run yet.
+
+        Args:
+            work: must not wait for the device, and reads and writes static memory.
+            numbers: on the device, with their shape as for a call: of a first pass, where there has been none.
+        """
+        graph = torch.cuda.CUDAGraph()
+        with self._ready(numbers, shape), self._capture(graph):
+            work()
+
+        def replay(_: object = work) -> None:  # the memory that it refers to is kept
+            graph.replay()
+
+        return replay
 
     def _discard(self) -> None:
         self._recordings.clear()
-        self.used_parameters, self.static_gradients = [], []
+        self.used_parameters, self.static_gradients, self.are_zero = [], [], False
         self._pool = torch.cuda.graph_pool_handle()
 
-    def _try_to_record(self, numbers: Tensor, shape: Shape) -> Recording | None:
-        try:
-            return self._record(numbers, shape)
-        except torch.OutOfMemoryError:
-            return None
-
     def _record(self, numbers: Tensor, shape: Shape) -> Recording:
+        static_input = numbers.to(self._autograd_anchor.device)
+        forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with self._ready(static_input, shape):
+            with self._capture(forward):
+                logits = self.forward(static_input, shape)
+            grad_logits = torch.zeros_like(logits)
+            with self._capture(backward):
+                torch._foreach_zero_(self.static_gradients)
+                self.backward(logits, grad_logits)
+        return Recording(static_input, logits.detach(), grad_logits, forward, backward)
+
+    @contextlib.contextmanager
+    def _ready(self, static_input: Tensor, shape: Shape) -> Iterator[None]:
+        """Around what is captured: the device is at rest, and afterwards the generator is where it was."""
         device = self._autograd_anchor.device
-        static_input = numbers.to(device)
         rng_state = torch.cuda.get_rng_state(device)
         self._stream.wait_stream(torch.cuda.current_stream(device))
         try:
@@ -112,42 +155,41 @@ class Graphs:
                 with torch.cuda.stream(self._stream):
                     self._find_used_parameters(static_input, shape)
             torch.cuda.synchronize(device)
-            forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-            with self._capture(forward):
-                logits = self._forward(static_input, shape)
-            grad_logits = torch.zeros_like(logits)
-            with self._capture(backward):
-                self._backward(logits, grad_logits)
+            yield
         except torch.OutOfMemoryError:
             self._discard()
             raise
         finally:
             torch.cuda.set_rng_state(rng_state, device)
-        return Recording(static_input, logits.detach(), grad_logits, forward, backward)
 
     def _find_used_parameters(self, static_input: Tensor, shape: Shape) -> None:
         trainable = [parameter for parameter in self._parameters if parameter.requires_grad]
-        logits = self._forward(static_input, shape)
+        logits = self.forward(static_input, shape)
         found = torch.autograd.grad(logits, trainable, torch.zeros_like(logits), allow_unused=True)
         used = [p for p, gradient in zip(trainable, found, strict=True) if gradient is not None]
         self.static_gradients = [torch.zeros_like(parameter) for parameter in used]
         self.used_parameters = used  # last: while it is empty, an interrupted call is repeated
 
-    def _forward(self, static_input: Tensor, shape: Shape) -> Tensor:
+    def forward(self, static_input: Tensor, shape: Shape) -> Tensor:
+        """Logits, as they are recorded."""
         # A cached cast of a weight would be recorded as it is now, and every replay would read the old weight.
         kind, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
         with torch.autocast("cuda", dtype=dtype, enabled=kind, cache_enabled=False):
             return self._compute(static_input, shape)
 
-    def _backward(self, logits: Tensor, grad_logits: Tensor) -> None:
+    def backward(self, result: Tensor, gradient: Tensor | None = None) -> None:
         """Accumulates into the static gradients themselves, so that no second copy of all gradients exists."""
+        with self.gradients_in_place(), torch.autocast("cuda", enabled=False):
+            torch.autograd.backward(result, gradient, inputs=self.used_parameters)
+
+    @contextlib.contextmanager
+    def gradients_in_place(self) -> Iterator[None]:
+        """Inside the block the `grad` of each parameter that is used is the static one."""
         kept = [parameter.grad for parameter in self.used_parameters]
         try:
             for parameter, gradient in zip(self.used_parameters, self.static_gradients, strict=True):
                 parameter.grad = gradient
-            torch._foreach_zero_(self.static_gradients)
-            with torch.autocast("cuda", enabled=False):
-                torch.autograd.backward(logits, grad_logits, inputs=self.used_parameters)
+            yield
         finally:
             for parameter, former in zip(self.used_parameters, kept, strict=True):
                 parameter.grad = former
@@ -186,6 +228,7 @@ class Replay(torch.autograd.Function):
         if graphs.replays != ctx.replay:
             raise RuntimeError("another forward has come in between and has overwritten the activations of this one")
         recording.grad_logits.copy_(gradient)
+        graphs.are_zero = False
         recording.backward.replay()
         for parameter, new in zip(graphs.used_parameters, graphs.static_gradients, strict=True):
             if parameter.grad is None:

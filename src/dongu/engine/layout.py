@@ -59,8 +59,9 @@ class Layout:
         if fillers is None:
             fillers = 1 + -(len(row) + 1) % (size_step(len(row), "cpu") if rounded else 1)
             filler = len(row) + fillers - 1
-        source = np.pad(source, (0, fillers), constant_values=len(row))
-        row, position_ids = (np.pad(array, (0, fillers)) for array in (row, position_ids))
+        if fillers:
+            source = np.append(source, np.full(fillers, len(row)))
+            row, position_ids = (np.append(array, np.zeros(fillers, dtype=np.int64)) for array in (row, position_ids))
         tensors = map(torch.from_numpy, (source, row, position_ids, cu_seqlens, unsort))
         max_seqlen = min(-(-int(ordered[-1]) // FLASH_BLOCK) * FLASH_BLOCK, len(row))
         return Layout(heads, rounded, tuple(ordered.tolist()), max_seqlen, filler, *tensors)

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -89,7 +88,7 @@ class PaddingFree(nn.Module):
         device = self.classifier.device
         if device.type == "cuda":
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            numbers, shape, layout = self._as_one_tensor(input_ids.cpu(), types.cpu(), lengths.cpu())  # DDP moves all
+            numbers, shape, layout = self.as_one_tensor(input_ids.cpu(), types.cpu(), lengths.cpu())  # DDP moves all
             if self.graphs is not None and self.classifier.training and torch.is_grad_enabled():
                 return self.graphs(numbers, shape)
             return self._compute(numbers.to(device, non_blocking=True), shape, layout)
@@ -102,7 +101,7 @@ class PaddingFree(nn.Module):
             pooled = self.encoder(ids, type_ids, layout)  # (batch, hidden), in order of length
         return self.head(self.classifier, pooled)[layout.unsort]  # type: ignore[no-any-return]
 
-    def _as_one_tensor(self, input_ids: Tensor, types: Tensor, lengths: Tensor) -> tuple[Tensor, Shape, Layout]:
+    def as_one_tensor(self, input_ids: Tensor, types: Tensor, lengths: Tensor) -> tuple[Tensor, Shape, Layout]:
         """What a GPU needs to know of a micro-batch: (numbers,) int64 to send in one piece, and its shape.
 
         Fillers are short rows after the others, so that attention has no tokens besides those of rows.
@@ -110,17 +109,19 @@ class PaddingFree(nn.Module):
         step = size_step(len(input_ids), "cuda")
         filler_rows = -(-step // FILLERS_A_ROW)
         fillers = filler_rows + -(len(input_ids) + filler_rows) % step
-        filler_lengths = [len(part) for part in np.array_split(np.empty(fillers), filler_rows)]
+        length, longer = divmod(fillers, filler_rows)
+        filler_lengths = [length + 1] * longer + [length] * (filler_rows - longer)
         layout = Layout.of([*lengths.tolist(), *filler_lengths], self._heads, rounded=True, fillers=0)
         parts = (
-            F.pad(input_ids, (0, fillers), value=self._padding), F.pad(types, (0, fillers)), layout.source, layout.row,
+            input_ids, input_ids.new_full((fillers,), self._padding), types, types.new_zeros(fillers),
+            layout.source, layout.row,
             layout.position_ids % lengths.max(),  # a row of fillers may be longer than the model's positions
             layout.cu_seqlens, layout.unsort,
         )  # fmt: skip
         return torch.cat(parts).pin_memory(), (len(layout.row), len(lengths), filler_rows, layout.max_seqlen), layout
 
     def _compute(self, numbers: Tensor, shape: Shape, known: Layout | None = None) -> Tensor:
-        """(batch, labels) of what `_as_one_tensor` made, on its device; from its shape alone if not more is known."""
+        """(batch, labels) of what `as_one_tensor` made, on its device; from its shape alone if not more is known."""
         tokens, batch, filler_rows, max_seqlen = shape
         rows = batch + filler_rows
         input_ids, types, *tensors = torch.split(numbers, [tokens] * 5 + [rows + 1, rows])

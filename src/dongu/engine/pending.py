@@ -41,21 +41,23 @@ class Pending:
         if self._skip is not None:
             self._skip.zero_()
 
-    def add(self, step: Any, numbers: Tensor) -> None:
+    def add(self, step: Any) -> None:
         """A step whose update comes next.
 
         Args:
             step: it has a number, and `check()`.
-            numbers: (), finite if the update may be made.
 
         Raises:
-            NonFiniteError: they are not, and this is no GPU.
+            NonFiniteError: its numbers are not finite, and this is no GPU.
         """
         self._steps.append(step)
         if self._skip is None:
             self.settle()
-        else:
-            torch.maximum(self._skip, numbers.isfinite().logical_not(), out=self._skip)
+
+    def flag(self, number: Tensor) -> None:
+        """Have a GPU skip all updates from here on unless the number, (), is finite."""
+        if self._skip is not None:
+            torch.maximum(self._skip, number.isfinite().logical_not(), out=self._skip)
 
     def settle(self, behind: int = 0) -> None:
         """Wait for all steps but the last few. Where an update was not made, be where it had not been tried.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 
 from dongu.config import RunConfig
@@ -33,6 +34,26 @@ def skip_on_gpu(optimizer: torch.optim.Optimizer, device: torch.device) -> torch
     """
     if device.type != "cuda" or not getattr(optimizer, "_step_supports_amp_scaling", False):
         return None
+    return skip_flag(optimizer, device)
+
+
+def skip_flag(optimizer: torch.optim.Optimizer, device: torch.device) -> torch.Tensor:
+    """The flag; from here on AdamW's steps round their learning rates to fp32, as `engine/replays.py` reads them."""
+    if type(optimizer) is torch.optim.AdamW and not hasattr(optimizer, "found_inf"):
+        rates: list[Any] = []
+
+        def round_rates(optimizer: Any, *_: object) -> None:
+            rates[:] = [group["lr"] for group in optimizer.param_groups]
+            for group in optimizer.param_groups:
+                if not torch.is_tensor(group["lr"]):
+                    group["lr"] = float(np.float32(group["lr"]))
+
+        def restore_rates(optimizer: Any, *_: object) -> None:
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+
+        optimizer.register_step_pre_hook(round_rates)
+        optimizer.register_step_post_hook(restore_rates)
     optimizer.found_inf = torch.zeros((), device=device)  # type: ignore[attr-defined]
     return optimizer.found_inf  # type: ignore[attr-defined, no-any-return]
 

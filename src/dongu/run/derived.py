@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dongu.config import LORA_RATE, NUMBERS, RunConfig
+from dongu.consistency import why_not_replayed
 from dongu.data.order import epoch_order, padding_share
 from dongu.doctor.overview import SHOWN_LABELS
 from dongu.engine.device import describe_device, free_bytes
@@ -193,7 +194,11 @@ def _describe_engine(loop: Loop) -> str:
         return f"plain: {loop.fallback}"
     if loop.config.engine == "plain":
         return "plain: the model's own forward"
-    return "packed: real tokens only" + (f"; not replayed: {loop.not_recorded}" if loop.not_recorded else "")
+    if loop.not_recorded:
+        return f"packed: real tokens only; not replayed: {loop.not_recorded}"
+    on_gpu = getattr(loop.engine, "graphs", None) is not None
+    reason = why_not_replayed(loop) if on_gpu else None
+    return "packed: real tokens only" + (f"; the optimizer is not replayed: {reason}" if reason else "")
 
 
 def _describe_loss(loop: Loop) -> str:

@@ -16,7 +16,7 @@ from dongu.run.tensor_file import DTYPES
 from dongu.text import one_line
 
 _OF_TORCH = {"defaults", "state", "param_groups", "step", "_opt_called", "_zero_grad_profile_name"}
-_OF_TORCH |= {"_warned_capturable_if_run_uncaptured"}
+_OF_TORCH |= {"_warned_capturable_if_run_uncaptured", "found_inf"}
 HOLDS = "it may hold tensors, numbers, strings, and lists and dicts of them"
 
 

@@ -1,0 +1,275 @@
+"""An update on CUDA as replays: forward, loss and backward of each micro-batch; then norm, clipping and AdamW.
+
+Launched from Python, the loss, the norm and the optimizer take longer than a small encoder computes. Here they are
+recorded too: one replay a micro-batch, one an update. The schedule, the counts and the draws' seeds stay on the host;
+what it says to the device (token ids, labels, the update's weight, the learning rates) is copied before a replay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.adamw import AdamW, adamw
+
+from dongu.data.collate import MicroBatch, MicroBatches
+from dongu.engine.packed import UNCOMPUTED
+
+SAMPLED_NUMBERS = 1_000_000  # of the parameters that the first update is compared in
+TOLERANCE_OF_UPDATE = 1e-3  # of losses and gradient norm, in fp32; of moments ten times as much
+TOLERANCE_OF_UPDATE_IN_HALF = 2e-2  # in bf16
+# Of what parameters move: where a gradient is nothing but rounding (of a key's bias), the way AdamW goes is too.
+TOLERANCE_OF_MOVES = 0.2
+
+
+class UnreplayedError(Exception):
+    """An update cannot be made by replays, in a few words."""
+
+
+@dataclass(frozen=True)
+class _MicroBatchRecording:
+    """Static memory that each replay reads, and the gradients that it adds to."""
+
+    numbers: Tensor
+    labels: Tensor
+    gradients: list[Tensor]
+    replay: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class StepRecording:
+    """The optimizer's step, as long as its settings and the place of its numbers are these."""
+
+    settings: list[object]
+    gradients: list[Tensor]
+    rates: Tensor  # (groups,), fp32, as CUDA's AdamW reads them
+    replay: Callable[[], None]
+
+
+class Replays:
+    """The updates of a loop by replay.
+
+    Args:
+        loop: its engine is a `PaddingFree` with graphs, its optimizer fused AdamW; see `why_not_replayed`.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self.parts = recorded_parts(loop)
+        self.is_checked = False  # whether an update was compared with one that Python has launched
+        self.numbers = torch.zeros(2 + loop.config.batch_size, device=loop.accelerator.device)  # norm, then losses
+        self._loop = loop
+        self._graphs = loop.engine.graphs
+        self._weight = torch.ones((), device=loop.accelerator.device)
+        self._position = torch.zeros((), dtype=torch.int64, device=loop.accelerator.device)
+        self._step: StepRecording | None = None
+
+    def gradients(self, batches: MicroBatches, *, again: int = 0) -> Tensor:
+        """Forward and backward of an update, as `Loop.gradients` has it; the gradients are in static memory.
+
+        Raises:
+            UnreplayedError: a micro-batch cannot be recorded.
+            torch.OutOfMemoryError: there is no memory for that.
+        """
+        self._graphs.look()
+        for _ in range(2):
+            if self._add_up(batches, again):
+                return self.numbers[1 : 2 + batches.examples]
+        raise torch.OutOfMemoryError("the recordings of the micro-batches of an update take more memory than there is")
+
+    def _add_up(self, batches: MicroBatches, again: int) -> bool:
+        """Whether all went into the same static gradients: a recording may have taken the room of those before it."""
+        graphs, gradients = self._graphs, None
+        self.numbers.zero_()
+        self._weight.fill_(batches.weight)
+        for micro_batch in batches.micro_batches:
+            recording = self._recording(micro_batch)
+            if gradients is None:
+                gradients = graphs.static_gradients
+                if not graphs.are_zero:  # an update was interrupted, or others have used them
+                    torch._foreach_zero_(gradients)
+                graphs.are_zero = False
+            elif gradients is not graphs.static_gradients:
+                return False
+            self._position.fill_(micro_batch.position)
+            self._loop._seed(micro_batch.position, again)
+            recording.replay()
+        return True
+
+    def _recording(self, micro_batch: MicroBatch) -> _MicroBatchRecording:
+        """Of such a micro-batch, with its numbers and labels in the static memory."""
+        ids, labels = micro_batch.tensors["input_ids"], micro_batch.tensors["labels"]
+        types = micro_batch.tensors.get("token_type_ids")
+        types = torch.zeros_like(ids) if types is None else types
+        numbers, shape, _ = self._loop.engine.as_one_tensor(ids, types, micro_batch.tensors["lengths"])
+        name = ("micro-batch", shape, labels.shape, labels.dtype)
+        try:
+            recording = self._graphs.recorded(name, lambda: self._record(numbers, shape, labels))
+        except torch.OutOfMemoryError:
+            raise
+        except UNCOMPUTED as error:
+            raise UnreplayedError(_in_few_words(error)) from error
+        recording.numbers.copy_(numbers, non_blocking=True)
+        recording.labels.copy_(labels, non_blocking=True)
+        return recording  # type: ignore[no-any-return]
+
+    def _record(self, numbers: Tensor, shape: tuple[int, ...], labels: Tensor) -> _MicroBatchRecording:
+        loop, graphs, device = self._loop, self._graphs, self.numbers.device
+        static_numbers, static_labels = numbers.to(device, copy=True), labels.to(device, copy=True)
+        losses, rows = self.numbers[1:], torch.arange(1, 1 + len(labels), device=device)
+
+        def work() -> None:
+            logits = graphs.forward(static_numbers, shape)
+            with torch.autocast("cuda", enabled=False):
+                loss = loop.loss.summed(logits, static_labels) / self._weight
+                graphs.backward(loss)
+                losses[0] += loss.detach() * loop.loss.unit
+                losses.index_copy_(0, rows + self._position, loop.loss.of_rows(logits.detach(), static_labels))
+
+        with loop.accelerator.autocast():
+            replay = graphs.replayable(work, static_numbers, shape)
+        return _MicroBatchRecording(static_numbers, static_labels, graphs.static_gradients, replay)
+
+    def record_step(self) -> StepRecording:
+        """A recording of the optimizer's step, with its settings and its state as they are now.
+
+        Raises:
+            UnreplayedError: it cannot be recorded.
+        """
+        settings = self._settings()
+        known = self._step
+        if known is not None and known.gradients is self._graphs.static_gradients and known.settings == settings:
+            return known
+        try:
+            self._step = self._record_step()
+            return self._step
+        except UNCOMPUTED as error:
+            raise UnreplayedError(_in_few_words(error)) from error
+
+    def _settings(self) -> list[object]:
+        """All that a recording of the step depends on: where numbers lie, and whatever is a number of the host's."""
+        optimizer = self._loop.optimizer
+        state = [*map(Tensor.data_ptr, chain.from_iterable(map(dict.values, optimizer.state.values())))]
+        groups = [
+            [[*map(id, value)] if name == "params" else value for name, value in group.items() if name != "lr"]
+            for group in optimizer.param_groups
+        ]
+        return [state, groups, self._loop.config.max_grad_norm, id(optimizer.found_inf)]
+
+    def _record_step(self) -> StepRecording:
+        loop, graphs, optimizer = self._loop, self._graphs, self._loop.optimizer
+        rates = torch.zeros(len(optimizer.param_groups), device=self.numbers.device)
+        groups: list[Any] = []
+        with graphs.gradients_in_place():
+            for group in optimizer.param_groups:
+                if not group["fused"] or group["differentiable"]:
+                    raise UnreplayedError("the optimizer's step is not the fused one")
+                tensors: Any = ([], [], [], [], [], [])
+                optimizer._init_group(group, *tensors)  # begins its moments, where there are none
+                options = {name: group[name] for name in ("amsgrad", "weight_decay", "eps", "maximize")}
+                options |= {"beta1": group["betas"][0], "beta2": group["betas"][1], "fused": True}
+                groups.append((tensors, {**options, "found_inf": optimizer.found_inf}))
+
+        @torch.no_grad()
+        def work() -> None:
+            with graphs.gradients_in_place():
+                self.numbers[0].copy_(loop.clip_gradients())
+            loop._pending.flag(self.numbers[1] + self.numbers[0])
+            for rate, (tensors, options) in zip(rates, groups, strict=True):
+                adamw(*tensors, lr=rate, **options)
+            torch._foreach_zero_(graphs.static_gradients)
+
+        replay = graphs.replayable(work, self.numbers, ())
+        return StepRecording(self._settings(), graphs.static_gradients, rates, replay)
+
+    def step(self, recorded: StepRecording) -> None:
+        """Norm, clipping and the optimizer's step at the learning rates as they are now; zero the gradients."""
+        optimizer = self._loop.optimizer
+        rates = np.array([group["lr"] for group in optimizer.param_groups], dtype=np.float32)
+        recorded.rates.copy_(torch.from_numpy(rates).pin_memory(), non_blocking=True)
+        recorded.replay()
+        self._graphs.are_zero = True
+        optimizer._opt_called = True  # or a schedule warns of its first step
+
+    @contextlib.contextmanager
+    def undone(self) -> Iterator[None]:
+        """After the block, parameters and optimizer state are as before, to the bit; kept on the host meanwhile."""
+        optimizer = self._loop.optimizer
+        tensors: list[Tensor] = [optimizer.found_inf]
+        for parameter in self._graphs.used_parameters:
+            tensors += [parameter.detach(), *optimizer.state[parameter].values()]
+        kept = [tensor.to("cpu", copy=True) for tensor in tensors]
+        try:
+            yield
+        finally:
+            for tensor, before in zip(tensors, kept, strict=True):
+                tensor.copy_(before)
+
+
+def recorded_parts(loop: Any) -> list[object]:
+    """What recordings are made of; they hold as long as it is the same."""
+    return [getattr(loop.engine, "graphs", None), loop.engine, loop.loss, loop.optimizer]
+
+
+class Sample:
+    """Some numbers of each parameter that has a gradient, and what AdamW makes of them, launched by Python.
+
+    Args:
+        optimizer: AdamW, which is not touched.
+        skip: its flag, (), fp32: 1 where the update is not to be made.
+    """
+
+    def __init__(self, optimizer: Any, skip: Tensor) -> None:
+        groups = [[p for p in group["params"] if p.grad is not None] for group in optimizer.param_groups]
+        self._parameters = [parameter for group in groups for parameter in group]
+        self._few = max(1, SAMPLED_NUMBERS // max(1, len(self._parameters)))
+        self._before = [self._some(parameter) for parameter in self._parameters]
+        copies = {parameter: self._some(parameter) for parameter in self._parameters}
+        given = zip(optimizer.param_groups, groups, strict=True)
+        adamw = AdamW([{**group, "params": [copies[parameter] for parameter in some]} for group, some in given])
+        for group in adamw.param_groups:
+            group["lr"] = float(np.float32(group["lr"]))
+        adamw.found_inf = skip  # type: ignore[attr-defined]
+        for parameter, copy in copies.items():
+            copy.grad = self._some(parameter.grad)
+            if state := optimizer.state.get(parameter):
+                adamw.state[copy] = {name: self._some(tensor) for name, tensor in state.items()}
+        adamw.step()
+        self._after = [[copy, adamw.state[copy]["exp_avg"]] for copy in copies.values()]
+
+    def why_not(self, optimizer: Any, tolerance: float) -> str | None:
+        """What of parameters or moments, as they are now, differs by more than rounding; None where nothing does."""
+        moved = wrong = moments = differ = 0.0
+        for parameter, before, (after, moment) in zip(self._parameters, self._before, self._after, strict=True):
+            moved += _square(after - before) + 1e-12 * _square(before)
+            wrong += _square(self._some(parameter) - after)
+            moments += _square(moment)
+            differ += _square(self._some(optimizer.state[parameter]["exp_avg"]) - moment)
+        if not differ <= (10 * tolerance) ** 2 * moments:
+            return f"its moments differ by {(differ / (moments or 1)) ** 0.5:.1g} of their size"
+        if not wrong <= TOLERANCE_OF_MOVES**2 * moved:
+            return f"what it does to the weights differs by {(wrong / (moved or 1)) ** 0.5:.1g} of its size"
+        return None
+
+    def _some(self, tensor: Tensor) -> Tensor:
+        return tensor.detach().flatten()[: self._few].clone() if tensor.ndim else tensor.detach().clone()
+
+
+def check_numbers(got: Tensor, wanted: Tensor, tolerance: float) -> str | None:
+    """How norm and losses of two updates, (numbers,), differ by more than rounding; None where they do not."""
+    apart, size = _square(got.nan_to_num() - wanted.nan_to_num()), _square(wanted.nan_to_num())
+    same = bool((got.isfinite() == wanted.isfinite()).all()) and apart <= tolerance**2 * size
+    return None if same else f"its norm and losses differ by {(apart / (size or 1)) ** 0.5:.1g} of their size"
+
+
+def _square(tensor: Tensor) -> float:
+    return float(tensor.double().square().sum())
+
+
+def _in_few_words(error: Exception) -> str:
+    return f"it cannot be recorded ({(str(error) or type(error).__name__).splitlines()[0]})"
