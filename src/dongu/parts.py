@@ -218,7 +218,7 @@ class Parts:
     def _begin_head(self) -> None:
         """Let a new head begin as a regression, where that is wanted; see `dongu.model.recipe`."""
         model, split, collate = self.model.to(self.accelerator.device), self.splits["train"], self._usual_collator()
-        begun = begin_head(model, split, collate, self.loss.scale, self.data.task, self.config, self._options_given)
+        begun = begin_head(model, split, collate, self.loss.scale, self.data, self.config, self._options_given)
         self.model, self.config, self.probed = begun
 
     def _plan_updates(self) -> TrainUpdates:

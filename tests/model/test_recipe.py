@@ -236,6 +236,26 @@ def test_where_the_encoder_tells_nothing_there_is_nothing_to_begin_with(tiny_mod
     assert np.exp(logits - np.logaddexp(*logits))[1] == pytest.approx(0.75, abs=1e-3), "the frequency of the class"
 
 
+@pytest.mark.parametrize(("noise", "settings_of"), [(0, "few rows"), (6, "the original")])
+def test_what_is_told_of_pairs_has_to_be_much(
+    noise: int, settings_of: str, tiny_model: Callable[..., str], make_rows: Callable[..., Rows]
+) -> None:
+    """A quarter of the variance; of one text whatever is no chance is enough."""
+    rows = make_rows(120, pair=True)
+    for i, row in enumerate(rows):  # so many of twenty have the other class than their words
+        row["label"] = f"class{1 - i % 2}" if i % 20 < noise else f"class{i % 2}"
+    texts = [{"text": row["sentence1"], "label": row["label"]} for row in rows]
+    loops = [
+        dongu.Loop({"train": data, "validation": data[:8]}, model=tiny_model("bert"), threads=1)
+        for data in (rows, texts)
+    ]
+    told = [loop.probed[loop.config.pooling] for loop in loops]
+    assert all(isinstance(each, Probe) and each.tells_something for each in told)
+    few = {"recipe": "auto", "epochs": 3.0, **FOR_FEW_ROWS}
+    assert settings(loops[0]) == (few if settings_of == "few rows" else ORIGINAL)
+    assert settings(loops[1]) == few
+
+
 def test_several_labels_begin_with_their_frequencies(tiny_model: Callable[..., str]) -> None:
     """Rare ones would be answered with 0.5 for most of a run of few rows, where nothing tells them."""
     rows = [{"text": "the same words", "labels": ["a"] if i % 4 else ["a", "b"]} for i in range(40)]

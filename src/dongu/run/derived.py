@@ -102,7 +102,8 @@ def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
         said.append(f"the head begins as a regression on the frozen encoder (--head): {explained}")
     elif loop.probed:
         explains = f"a regression on the frozen encoder explains {told[config.pooling]} of rows left out"
-        said.append(f"the textbook's settings, although rows are few: {explains}, which may be chance")
+        why = "which may be chance" if len(loop.data.columns.texts) == 1 else "too little to begin with"
+        said.append(f"the textbook's settings, although rows are few: {explains}, {why}")
     if said:
         yield "recipe", "; ".join(said)
 
