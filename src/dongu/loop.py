@@ -156,9 +156,8 @@ class Loop(Parts):
             again: passes of this update before this one, for other dropout.
         """
         losses = torch.zeros(1 + batches.examples, device=self.accelerator.device)
-        weight = torch.full(
-            (), batches.weight, device=losses.device
-        )  # CUDA would multiply by 1 / a number of the host's
+        # On the device, since CUDA divides by a number of the host's otherwise, and a replay has none.
+        weight = torch.full((), batches.weight, device=losses.device)
         for micro_batch in batches.micro_batches:
             with self._as_planned(batches, micro_batch, again):  # its dropout; processes add up at the last one
                 loss, of_rows = self.loss.of(self.engine, self._on_device(micro_batch))  # forward
