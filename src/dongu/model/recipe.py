@@ -102,7 +102,7 @@ def begin_head(
         inputs = ({k: x.to(model.device) for k, x in collate(split, rows).items() if k != "labels"} for rows in rooms)
         return probe(classifier, inputs, columns)
 
-    chosen = look_at(model)
+    original, chosen = (model, config), look_at(model)
     found: dict[str, Probe | str] = {config.pooling: chosen}
     may_have_layer = config.recipe == "auto" and "pooling" not in given and config.lora is None
     if may_have_layer and isinstance(chosen, Probe) and why_no_mean_layer(model) is None:
@@ -117,6 +117,7 @@ def begin_head(
     )
     if config.recipe == "auto" and "head" not in given and not tells_enough:
         usual = {name: RunConfig.model_fields[name].default for name in FOR_FEW_ROWS if name not in given}
+        model, config = original
         return model, config.model_copy(update={**usual, "recipe": "original"}), found
     if isinstance(chosen, Probe):
         fit_head(model, chosen, targets, task)

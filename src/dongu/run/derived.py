@@ -101,7 +101,8 @@ def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
         explained = f"it explains {told[config.pooling]} of rows left out{without}"
         said.append(f"the head begins as a regression on the frozen encoder (--head): {explained}")
     elif loop.probed:
-        explains = f"a regression on the frozen encoder explains {told[config.pooling]} of rows left out"
+        most = percent(max(0.0, *(x.explained for x in loop.probed.values() if isinstance(x, Probe))))
+        explains = f"a regression on the frozen encoder explains {most} of rows left out"
         why = "which may be chance" if len(loop.data.columns.texts) == 1 else "too little to begin with"
         said.append(f"the textbook's settings, although rows are few: {explains}, {why}")
     if said:
