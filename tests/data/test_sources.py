@@ -431,9 +431,10 @@ def test_broken_parquet(tmp_path: Path) -> None:
     import pyarrow as pa
 
     good = parquet(tmp_path, "a.parquet", pa.table({"a": ["x"] * 50})).read_bytes()
-    for content in (good[:-9], good[9:], b"PAR1" * 10, b"text,label\n", good[:-8] + b"\xff" * 4 + b"PAR1"):
+    for content in (good[:-9], good[9:], b"PAR1" * 10, good[:-8] + b"\xff" * 4 + b"PAR1"):
         error = failure(write(tmp_path, "b.parquet", content))
         assert "damaged, or not of this kind" in error.what
+    assert "the file is text, not parquet" in failure(write(tmp_path, "b.parquet", b"text,label\n")).what
     assert "no rows" in failure(parquet(tmp_path, "c.parquet", pa.table({"a": pa.array([], pa.string())}))).what
     twice = pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], names=["a", "a"])
     assert "two columns" in failure(parquet(tmp_path, "d.parquet", twice)).what
