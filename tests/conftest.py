@@ -55,6 +55,17 @@ def checked(line: str) -> Any:
     return content
 
 
+def computed(metrics: Any, logits: Any, targets: Any, threshold: float = 0.5) -> dict[str, float]:
+    """Each metric of a `MetricSet`, but for the loss, of (rows, labels) logits against targets."""
+    import numpy as np
+
+    from dongu.judge.answers import Evaluation
+
+    rows = np.arange(len(targets))
+    answers = Evaluation("", rows, logits, targets, np.zeros(len(rows)), {}, threshold, metrics.task, metrics.scale)
+    return {name: value for name, value in metrics.values(answers).items() if name != "loss"}
+
+
 @contextmanager
 def cut_off_in_step(number: int) -> Iterator[None]:
     """Inside the block, a run ends abruptly in this step, as by a second Ctrl-C."""

@@ -144,8 +144,7 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
         results[name] = entries
         if (threshold := results.get(ABSTAIN_BELOW)) is not None:
             results["abstained"].append(abstained(evaluation, threshold))
-        table = loop.metrics.per_class(evaluation.logits, evaluation.targets, evaluation.threshold)
-        per_class += [{"split": name, **row} for row in table]
+        per_class += [{"split": name, **row} for row in loop.metrics.per_class(evaluation)]
     if per_class:
         results["per_class"] = per_class  # a table: each value of results that is an object is a split
     if main:
@@ -240,10 +239,8 @@ def shared_names(model: Any) -> set[str]:
 def check_calibration(loop: Loop) -> None:
     """
     Raises:
-        ModelError: --calibrate, and the model has no last layer to fold a temperature into.
+        ModelError: the model has no last layer to fold a temperature into.
     """
-    if not loop.config.calibrate:
-        return
     inputs = EvalBatches(loop.splits["validation"], loop.collate, CHECKED_ROWS)[0].to(loop.accelerator.device)
     inputs.pop("labels", None)
     with eval_mode(loop.engine):

@@ -65,26 +65,19 @@ def check_updates(loop: Any) -> None:
     """
     check_fixed(loop)
     updates, config = loop.train_updates, loop.config
-    for is_other, what in (
-        (
-            updates.split is not loop.splits["train"],
-            "loop.splits['train'] is not what loop.train_updates takes its rows from",
-        ),
-        (updates.seed != config.seed, f"loop.train_updates.seed is {updates.seed}, and that of dropout {config.seed}"),
-        (
-            updates.steps_per_epoch != loop.steps_per_epoch,
-            f"loop.train_updates.batch_size is {updates.batch_size}, and {loop.steps_per_epoch:,} updates an epoch were"
-            f" planned for {updates.epoch_rows:,} rows",
-        ),
-        (
-            updates.row_weights is not loop.row_weights,
-            "loop.train_updates.row_weights is what a loss is divided by, no more",
-        ),
-    ):
-        if is_other:
-            raise UsageError(
-                what, where=f"after update {loop.number}", hint="give the rows and the options to a new Loop"
-            )
+    what = ""
+    if updates.split is not loop.splits["train"]:
+        what = "loop.splits['train'] is not what loop.train_updates takes its rows from"
+    elif updates.seed != config.seed:
+        what = f"loop.train_updates.seed is {updates.seed}, and that of dropout {config.seed}"
+    elif updates.steps_per_epoch != loop.steps_per_epoch:
+        planned = f"{loop.steps_per_epoch:,} updates an epoch were planned for {updates.epoch_rows:,} rows"
+        what = f"loop.train_updates.batch_size is {updates.batch_size}, and {planned}"
+    elif updates.row_weights is not loop.row_weights:
+        what = "loop.train_updates.row_weights is what a loss is divided by, no more"
+    if what:
+        hint = "give the rows and the options to a new Loop"
+        raise UsageError(what, where=f"after update {loop.number}", hint=hint)
 
 
 def check_optimizer(loop: Any) -> None:
@@ -220,11 +213,9 @@ def check_rows(loop: Any, update: MicroBatches) -> None:
         UsageError: a data worker, which has a copy of the data set, draws other rows than the loop would now.
     """
     if loop.config.workers and not np.array_equal(update.rows, loop.train_updates.rows(loop.number)):
-        raise UsageError(
-            f"update {loop.number + 1:,} came with other rows than loop.train_updates.order gives now",
-            where=f"workers={loop.config.workers}",
-            hint="what an order depends on does not reach data workers: assign the order anew, or give workers=0",
-        )
+        what = f"update {loop.number + 1:,} came with other rows than loop.train_updates.order gives now"
+        hint = "what an order depends on does not reach data workers: assign the order anew, or give workers=0"
+        raise UsageError(what, where=f"workers={loop.config.workers}", hint=hint)
 
 
 def check_rates(loop: Any) -> None:
@@ -343,9 +334,7 @@ def check_alone(loop: Any) -> None:
     Raises:
         UsageError: several processes would have to change their engine, and each has its part in a sum of gradients.
     """
-    if loop.accelerator.num_processes > 1:
-        raise UsageError(
-            "the model was changed, or somebody watches it, after the loop was made",
-            where=f"{loop.accelerator.num_processes} processes",
-            hint="train on one process, or with engine='plain' where only hooks are wanted",
-        )
+    if (count := loop.accelerator.num_processes) > 1:
+        what = "the model was changed, or somebody watches it, after the loop was made"
+        hint = "train on one process, or with engine='plain' where only hooks are wanted"
+        raise UsageError(what, where=f"{count} processes", hint=hint)

@@ -121,7 +121,7 @@ def _rows(answers: Evaluation, fold_of: np.ndarray, names: tuple[str, ...]) -> I
         yield {name: "|".join(cell) if isinstance(cell, list) else cell for name, cell in {**cells, **sure}.items()}
 
 
-def summary_lines(summary: Mapping[str, Any], out: Path) -> Iterator[str]:
+def folds_lines(summary: Mapping[str, Any], out: Path) -> Iterator[str]:
     """The pooled metrics, and how far the folds lie apart, for a person."""
     if "pooled" not in summary:
         return

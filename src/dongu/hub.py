@@ -154,15 +154,11 @@ def refusal(error: Exception, name: str, kind: Kind) -> tuple[str, str] | None:
     if status == 401:
         return "the Hub does not take the token (401)", f"{_LOG_IN} to a valid one; a public {_noun(kind)} needs none"
     if status == 429:
-        return (
-            "the Hub takes no more requests for now (429)",
-            f"try again in some minutes; with a token the limit is higher: {_LOG_IN}",
-        )
+        hint = f"try again in some minutes; with a token the limit is higher: {_LOG_IN}"
+        return "the Hub takes no more requests for now (429)", hint
     if status >= 500:
-        return (
-            f"the Hub has failed ({status}, {_tries()})",
-            "try again later; https://status.huggingface.co says how it is",
-        )
+        hint = "try again later; https://status.huggingface.co says how it is"
+        return f"the Hub has failed ({status}, {_tries()})", hint
     if http is not None:
         settings = f"check what your token may do at {constants.ENDPOINT}/settings/tokens"
         return f"the Hub refuses ({status}: {http.server_message or reason})", settings if status == 403 else page
@@ -175,10 +171,8 @@ def refusal(error: Exception, name: str, kind: Kind) -> tuple[str, str] | None:
     if unreachable := _find(error, _httpx().TransportError):
         return f"the Hub is out of reach ({unreachable})", f"check the network: the Hub needs one, {local}"
     if _find(error, errors.HFValidationError):
-        return (
-            f"can be no name on the Hub ({reason})",
-            "give a folder, or a name of the Hub: owner/name, owner/name@revision",
-        )
+        hint = "give a folder, or a name of the Hub: owner/name, owner/name@revision"
+        return f"can be no name on the Hub ({reason})", hint
     return None
 
 
@@ -191,7 +185,6 @@ def _tries() -> str:
 
 
 def _was_cut(error: BaseException) -> bool:
-
     found = _find(error, _httpx().NetworkError, _httpx().RemoteProtocolError)
     return found is not None and not isinstance(found, _httpx().ConnectError)  # where nobody is, nobody will be
 

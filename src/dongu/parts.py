@@ -55,7 +55,7 @@ from dongu.launch import first_alone
 from dongu.model.base import hold_base
 from dongu.model.finite import check_finite
 from dongu.model.head import declared_labels, name_outputs
-from dongu.model.layers import choose_learning
+from dongu.model.layers import freeze_lowest
 from dongu.model.load import (
     check_vocabulary,
     forward_parameters,
@@ -65,6 +65,7 @@ from dongu.model.load import (
     position_count,
     usual_length,
 )
+from dongu.model.lora import add_lora
 from dongu.model.loss import make_loss
 from dongu.model.mean_layer import give_mean_layer
 from dongu.model.optimizer import make_optimizer
@@ -211,7 +212,10 @@ class Parts:
             self.model.config.ordinal_labels = [*self.data.label_names]
         check_vocabulary(self.model, self.tokenizer, config.model)
         check_finite(self.model.state_dict(), f"--model {config.model}")
-        choose_learning(self.model, config)
+        if config.lora is not None:
+            add_lora(self.model, config.lora, config.seed)
+        if config.freeze is not None:
+            freeze_lowest(self.model, config.freeze)
         if config.base_precision != "fp32":
             hold_base(self.model, config.base_precision)
 
@@ -287,14 +291,10 @@ class Parts:
             if isinstance(self.collate, Collator):
                 self.collate = replace(self.collate, columns=model_columns(self.model) or self.collate.columns)
         made_of = modules_and_weights(self.model)
-        is_wrong = (
-            is_packed
-            and not self.is_sharded
-            and (
-                not are_same(self._computed, made_of)
-                or not is_flat(self)
-                or why_not(self.model, self.tokenizer.padding_side) is not None
-            )
+        is_wrong = (is_packed and not self.is_sharded) and not (
+            are_same(self._computed, made_of)
+            and is_flat(self)
+            and why_not(self.model, self.tokenizer.padding_side) is None
         )
         if is_other or is_wrong:
             check_alone(self)

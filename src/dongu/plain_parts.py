@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from dongu.data.examples import TextData
 
 COPIED = ("loss", "optimizer", "lr_scheduler", "order", "metrics", "update")
-OFFERED: dict[
-    str, dict[str, set[str] | None]
-] = {  # the attributes that a script has of an argument; None: it is itself
+Attributes = dict[str, set[str] | None]  # that a script has of an argument; None: it is itself
+OFFERED: dict[str, Attributes] = {
     "order": {"split": {"targets"}, "epoch": None, "seed": None},
     "metrics": {"evaluation": {"logits", "targets"}},
     "update": {"loop": {"model", "optimizer", "lr_scheduler"}, "update": {"number", "rows", "backward", "step"}},
@@ -123,10 +122,8 @@ def _divided(source: str) -> tuple[list[ast.stmt], set[int], set[str]]:
         kept.append(node)
     used = {node.id for statement in kept for node in ast.walk(statement) if isinstance(node, ast.Name)}
     for node in [node for node in kept if isinstance(node, ast.Import | ast.ImportFrom)]:
-        if (
-            not used & {alias.asname or alias.name.partition(".")[0] for alias in node.names}
-            and node.names[0].name != "*"
-        ):
+        names = {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        if not used & names and "*" not in names:
             dropped |= _lines(node)
             kept.remove(node)
     return kept, dropped, of_dongu
@@ -179,6 +176,5 @@ def _is_one_pass(function: ast.FunctionDef) -> bool:
     calls = [ast.unparse(node) for node in function.body if isinstance(node, ast.Expr)]
     uses = [ast.unparse(node) for node in ast.walk(function) if isinstance(node, ast.Attribute)]
     made = (f"{name}.backward", f"{name}.step")
-    return [call for call in calls if call.removesuffix("()") in made] == [f"{each}()" for each in made] and all(
-        uses.count(each) == 1 for each in made
-    )
+    in_order = [call for call in calls if call.removesuffix("()") in made] == [f"{each}()" for each in made]
+    return in_order and all(uses.count(each) == 1 for each in made)

@@ -106,7 +106,8 @@ class Run:
         self.loop._look()  # what does not belong together, or holds, is said before anything is written
         with ExitStack() as held, ExitStack() as at_work:
             held.enter_context(among_processes())
-            check_calibration(self.loop)
+            if self.loop.config.calibrate:
+                check_calibration(self.loop)
             is_new = self._begins or not (self.folder.path / "run.json").exists()
             self._steps: Any = self._begin(held) if is_new else self._go_on(held)
             self._signals = at_work.enter_context(StopSignals())
@@ -167,16 +168,13 @@ class Run:
         check_shared(folder.path, loop.accelerator)
         checkpoint, damaged = self._checkpoints.newest(folder.metrics, loop)
         if checkpoint is None and logged_steps(folder.metrics) > self._plan.first_save:
-            raise CheckpointError(
-                "the checkpoints of the run are gone",
-                where=str(folder.checkpoints),
-                hint="nothing was changed; put them back, or start anew with another --out",
-            )
-        compare_facts(
-            loop.accelerator, {"the newest checkpoint": "none" if checkpoint is None else checkpoint.path.name}
-        )
-        was = record if checkpoint is None else checkpoint.state.identity
-        where = folder.path / "run.json" if checkpoint is None else checkpoint.path
+            hint = "nothing was changed; put them back, or start anew with another --out"
+            raise CheckpointError("the checkpoints of the run are gone", where=str(folder.checkpoints), hint=hint)
+        newest = "none" if checkpoint is None else checkpoint.path.name
+        compare_facts(loop.accelerator, {"the newest checkpoint": newest})
+        was, where = record, folder.path / "run.json"
+        if checkpoint is not None:
+            was, where = checkpoint.state.identity, checkpoint.path
         now = identity(loop)  # it reads all rows
         found = list(differences(was, now, loop, str(where)))
         refuse(found, self._allow, str(folder.path))
@@ -355,7 +353,7 @@ class Run:
         if self._main:
             folder.write_manifest(results)
             self._write_report(results)
-            folder.finish(results)  # the last of all: what is cut off before is done again
+            folder.write_json("results.json", results)  # the last of all: what is cut off before is done again
         self.result = RunResult.of(folder.path, results)
 
     def _say_results(self) -> None:

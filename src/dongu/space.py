@@ -82,9 +82,8 @@ def read_space(texts: Sequence[str], options: Mapping[str, Any]) -> dict[str, Di
         for value in ends:
             make_config({**options, name: int(value) if dimension.whole else value})
     if not space:
-        raise UsageError(
-            "all options of the usual space are fixed", where="--space", hint="--space weight_decay=0..0.1"
-        )
+        what = "all options of the usual space are fixed"
+        raise UsageError(what, where="--space", hint="--space weight_decay=0..0.1")
     return space
 
 

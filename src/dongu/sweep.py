@@ -20,6 +20,7 @@ from dongu.run.folder import RunFolder, dump_json
 from dongu.run.identity import HARMLESS, other_parts
 from dongu.run.several import SEEDS
 from dongu.soup import FOLDER, check_soup, make_soup
+from dongu.text import counted, decimals
 from dongu.training import resume, train
 
 GIVEN_ONCE = {"data", "out", "strict"}  # that a run that goes on has already
@@ -155,14 +156,16 @@ def summarize(folders: Mapping[str, RunFolder], _: RunConfig) -> dict[str, Any]:
     return summary
 
 
-def summary_table(summary: Mapping[str, Any]) -> Iterator[str]:
-    """One line a metric and split: mean, standard deviation, range."""
+def seeds_lines(summary: Mapping[str, Any], out: Path) -> Iterator[str]:
+    """One line a metric and split: mean, standard deviation, range; what became of the soup, and which run is best."""
+    yield f"{counted(len(summary['seeds']), 'seed')}: mean ± standard deviation, and range"
     for split in [name for name in summary if name in ("validation", "test", "validation_mismatched")]:
         for name, spread in summary[split].items():
-            mean, deviation, low, high = (_number(spread[key]) for key in ("mean", "std", "min", "max"))
+            mean, deviation, low, high = (decimals(spread[key]) for key in ("mean", "std", "min", "max"))
             yield f"{split:<11} {name:<21} {mean} ± {deviation}   {low} to {high}"
     if (soup := summary.get("soup")) is not None:
         yield from soup_lines(soup, summary["metric"])
+    yield f"best by {summary['metric']} on validation: {out / summary['best']}; all figures in {out}/{SEEDS}"
 
 
 def soup_lines(soup: Mapping[str, Any], metric: str) -> Iterator[str]:
@@ -171,8 +174,8 @@ def soup_lines(soup: Mapping[str, Any], metric: str) -> Iterator[str]:
         yield f"no mean of the weights: {soup['reason']}"
         return
     for split in [name for name in soup if isinstance(soup[name], Mapping)]:
-        yield f"{split:<11} {metric:<21} {_number(soup[split][metric]['value'])} by the mean of the weights"
-    best = f"the best run on validation has {_number(soup['best'])}"
+        yield f"{split:<11} {metric:<21} {decimals(soup[split][metric]['value'])} by the mean of the weights"
+    best = f"the best run on validation has {decimals(soup['best'])}"
     yield f"{best}: the mean is kept, in {FOLDER}/" if soup["kept"] else f"{best}: the mean is worse, and is not kept"
 
 
@@ -204,11 +207,8 @@ def _refuse_other_use(out: Path, now: Mapping[str, Any], file: Path | None, opti
             f"{option_flag(name)} is {now.get(name)}, and was {was.get(name)}" for name in other if name != "parts"
         ]
         differences = "; ".join([*texts, *other_parts(was.get("parts"), now.get("parts"), file)])
-        raise UsageError(
-            f"holds runs with other options: {differences}",
-            where=f"--out {out}",
-            hint="give the options that it was begun with, or choose another --out",
-        )
+        hint = "give the options that it was begun with, or choose another --out"
+        raise UsageError(f"holds runs with other options: {differences}", where=f"--out {out}", hint=hint)
 
 
 def _refuse_other_rows(folder: RunFolder, source: Source, config: RunConfig) -> None:
@@ -220,11 +220,8 @@ def _refuse_other_rows(folder: RunFolder, source: Source, config: RunConfig) -> 
     was = {name: entry["texts"] for name, entry in record["data"].items()}
     now = read_examples(source, config).in_order_of(record["label_names"]).splits
     if was != {name: digest_of(examples) for name, examples in now.items()}:
-        raise UsageError(
-            "was trained on other rows than DATA has now",
-            where=str(folder.path),
-            hint="put the data back as they were, or choose another --out",
-        )
+        hint = "put the data back as they were, or choose another --out"
+        raise UsageError("was trained on other rows than DATA has now", where=str(folder.path), hint=hint)
 
 
 def shared_by(config: RunConfig, but: Collection[str], own: Own) -> dict[str, Any]:
@@ -234,7 +231,3 @@ def shared_by(config: RunConfig, but: Collection[str], own: Own) -> dict[str, An
     """
     recipe = {} if config.recipe == RunConfig.model_fields["recipe"].default else {"recipe": config.recipe}
     return {**config.model_dump(mode="json", exclude={*HARMLESS, *but}), **recipe, **own.identity()}
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"

@@ -196,19 +196,12 @@ class _Search:
         with _turn(RunFolder(self.out / "locks" / "study")):  # else two would both begin the last
             known = self.study.get_trials(deepcopy=False)
             for frozen in known:
-                if frozen.state == optuna.trial.TrialState.RUNNING and not self._is_held(frozen.number):
+                if frozen.state == optuna.trial.TrialState.RUNNING and not self._claim(frozen.number).is_locked:
                     return optuna.trial.Trial(self.study, frozen._trial_id)
             begun = [frozen for frozen in known if frozen.state != optuna.trial.TrialState.WAITING]
             if len(begun) >= most or time.monotonic() >= deadline:
                 return None
             return self.study.ask()
-
-    def _is_held(self, number: int) -> bool:
-        try:
-            self._claim(number).refuse_if_locked()
-        except LockedError:
-            return True
-        return False
 
     def _claim(self, number: int) -> RunFolder:
         return RunFolder(self.out / "locks" / f"trial-{number:04}")
@@ -335,12 +328,8 @@ def _final(search: _Search, best: Mapping[str, Any], seeds: int) -> dict[str, An
         comparison = compare_folders([out / "default", out / "winner"])
         difference = comparison.pairs[0].differences.get(metric)
         if difference is not None:
-            content["gain"] = {
-                "split": comparison.split,
-                "value": difference.value,
-                "low": difference.low,
-                "high": difference.high,
-            }
+            ends = {"value": difference.value, "low": difference.low, "high": difference.high}
+            content["gain"] = {"split": comparison.split, **ends}
     return content
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import WORDS
+from conftest import WORDS, computed
 from dongu.cli.main import run
 from dongu.comparison.pairs import seed_difference
 from dongu.comparison.sides import FinishedRun, Side
@@ -145,7 +145,7 @@ def test_what_is_read_back_is_what_was_answered(task: Any, tmp_path: Path) -> No
     drawn = (random.random((30, 3)) < 0.5) if task == "multi-label" else random.normal(size=30)
     targets = drawn.astype(np.float32)
     losses = row_losses(task, torch.from_numpy(logits), torch.from_numpy(targets)).numpy()
-    values = {"loss": float(losses.mean()), **metrics.compute(logits, targets, 0.3)}
+    values = {"loss": float(losses.mean()), **computed(metrics, logits, targets, 0.3)}
     evaluation = Evaluation("test", np.arange(30), logits, targets, losses, values, 0.3, task)
     folder = RunFolder(tmp_path)
     folder.write_predictions("test", prediction_lines(evaluation, metrics))

@@ -29,7 +29,7 @@ import numpy as np
 import pytest
 
 import dongu
-from conftest import EXHAUSTIVE, REAL_DATA, ROOT, WORDS, real_data, run_script
+from conftest import EXHAUSTIVE, REAL_DATA, ROOT, WORDS, computed, real_data, run_script
 from dongu.cli.main import run as run_command
 from dongu.config import Task, make_config
 from dongu.data.examples import read_examples
@@ -877,7 +877,7 @@ def test_the_words_of_a_script_compute_the_houses_own_metrics() -> None:
         names = [f"{i}" for i in range(labels)]
         words = by_the_words("single-label", names, truth=classes, predicted=logits.argmax(-1))
         for name in ("accuracy", "macro_f1", "matthews_correlation", *(["f1"] if labels == 2 else [])):
-            assert words[name] == MetricSet.of("single-label", names, main=name).compute(logits, classes)[name], name
+            assert words[name] == computed(MetricSet.of("single-label", names, main=name), logits, classes)[name], name
 
         truth = (chance.random((rows, labels)) < 0.2).astype(np.float64)
         truth[0, 0] = 1
@@ -888,14 +888,14 @@ def test_the_words_of_a_script_compute_the_houses_own_metrics() -> None:
             assert threshold == metrics.best_threshold(logits, truth.astype(np.float32))
             given = {"given": sure >= threshold, "average_precision": average_precision}
             words = by_the_words("multi-label", names, truth=truth, **given)
-            assert metrics.compute(logits, truth, threshold) == words
+            assert computed(metrics, logits, truth, threshold) == words
 
         numbers = chance.normal(size=rows).round(1)
         answers = np.append(chance.normal(size=rows - 1).round(1), 5.0)[:, None].astype(np.float32)
         words = by_the_words("regression", ["score"], truth=numbers, answers=answers[:, 0].astype(np.float64))
         house: dict[str, float] = {}
         for name in ("pearson", "rmse", "r2"):
-            house |= MetricSet.of("regression", ["score"], main=name).compute(answers, numbers)
+            house |= computed(MetricSet.of("regression", ["score"], main=name), answers, numbers)
         assert house == words
 
 

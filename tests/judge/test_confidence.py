@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import computed
 from dongu.cli.main import run
 from dongu.config import Task
 from dongu.judge.answers import Evaluation
@@ -100,7 +101,7 @@ def test_intervals_are_those_of_resampled_rows() -> None:
         drawn: dict[str, list[float]] = {name: [] for name in evaluation.metrics}
         for _ in range(3000):
             rows = random.integers(0, 60, 60)
-            again = {"loss": losses[rows].mean(), **metrics.compute(evaluation.logits[rows], targets[rows])}
+            again = {"loss": losses[rows].mean(), **computed(metrics, evaluation.logits[rows], targets[rows])}
             for name in drawn:
                 drawn[name].append(again[name])
         for name, values in drawn.items():
@@ -205,10 +206,10 @@ def test_the_baseline_of_macro_f1_is_what_guesses_reach(shares: tuple[float, ...
     constant = constant_answer(metrics, targets)
     assert constant is not None
     guesses = np.eye(3)[random.choice(3, (200, rows), p=constant)]
-    reached = [metrics.compute(guess, targets)["macro_f1"] for guess in guesses]
+    reached = [computed(metrics, guess, targets)["macro_f1"] for guess in guesses]
     found = baseline(metrics, constant, targets)["macro_f1"]
     assert found == pytest.approx(np.mean(reached), abs=0.005)
-    alone = metrics.compute(np.tile(constant, (rows, 1)), targets)["macro_f1"]
+    alone = computed(metrics, np.tile(constant, (rows, 1)), targets)["macro_f1"]
     assert alone < found
     yardstick, said = Yardstick.of(metrics, constant), []
     for guess in guesses[:40]:

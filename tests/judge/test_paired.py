@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conftest import computed
 from dongu.comparison.words import letter, sentence
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import verdict
@@ -91,7 +92,7 @@ def test_a_bootstrap_of_cells_is_one_of_rows() -> None:
     drawn: dict[str, list[float]] = {name: [] for name in metrics.names}
     for _ in range(800):
         rows = random.integers(0, 300, 300)
-        low, high = (metrics.compute(np.eye(3)[given[rows]], targets[rows]) for given in (one, two))
+        low, high = (computed(metrics, np.eye(3)[given[rows]], targets[rows]) for given in (one, two))
         for name, values in drawn.items():
             values.append(high[name] - low[name])
     for name, values in drawn.items():

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import dongu
+from conftest import computed
 from dongu.cli.main import run
 from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples
@@ -170,14 +171,15 @@ def test_f1_and_average_precision_agree_with_scikit_learn() -> None:
     for seed in range(10):
         logits, truth = answers(60, 5, seed)
         sure = sigmoid(logits)
-        values = MetricSet.of("multi-label", list("abcde")).compute(logits, truth, 0.6)
+        values = computed(MetricSet.of("multi-label", list("abcde")), logits, truth, 0.6)
         given = sure >= 0.6
         assert values["micro_f1"] == pytest.approx(metrics.f1_score(truth, given, average="micro"), abs=1e-12)
         f1 = metrics.f1_score(truth, given, average=None, zero_division=0)
         assert values["macro_f1"] == pytest.approx(f1[given.any(0) | truth.any(0)].mean(), abs=1e-12)
         expected = [metrics.average_precision_score(truth[:, i], sure[:, i]) for i in range(4)]
         assert values["average_precision"] == pytest.approx(np.mean(expected), abs=1e-12)
-        table = MetricSet.of("multi-label", list("abcde")).per_class(logits, truth, 0.6)
+        evaluation = Evaluation("test", np.arange(60), logits, truth, None, {}, 0.6, "multi-label")
+        table = MetricSet.of("multi-label", list("abcde")).per_class(evaluation)
         assert [row["f1"] for row in table] == pytest.approx(f1.tolist(), abs=1e-12)
         assert [row["average_precision"] for row in table][:4] == pytest.approx(expected, abs=1e-12)
 
@@ -212,7 +214,7 @@ def test_intervals_hold_their_value_and_the_baseline_is_one_answer_to_all() -> N
     metrics = MetricSet.of("multi-label", list("abcde"))
     logits, truth = answers(80, 5, 0)
     losses = np.random.default_rng(1).exponential(size=80)
-    values = {"loss": float(losses.mean()), **metrics.compute(logits, truth, 0.6)}
+    values = {"loss": float(losses.mean()), **computed(metrics, logits, truth, 0.6)}
     evaluation = Evaluation("test", np.arange(80), logits, truth, losses, values, 0.6, "multi-label")
     constant = constant_answer(metrics, truth)
     assert constant == pytest.approx(truth.mean(0))
@@ -235,7 +237,7 @@ def test_an_interval_of_labels_that_are_all_right_is_no_point() -> None:
     metrics = MetricSet.of("multi-label", TOPICS)
     truth = (np.random.default_rng(0).random((40, len(TOPICS))) < 0.4).astype(np.float32)
     logits = np.where(truth > 0, 5.0, -5.0)
-    values = metrics.compute(logits, truth)
+    values = computed(metrics, logits, truth)
     assert set(values.values()) == {1.0}
     lows = []
     for rows in (10, 40):

@@ -13,6 +13,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 import dongu
+from conftest import computed
 from dongu.cli.main import run
 from dongu.config import make_config
 from dongu.data.examples import read_examples
@@ -132,5 +133,5 @@ def test_quadratic_kappa() -> None:
         assert quadratic_kappa_of(answers, truth)(weights[None])[0] == pytest.approx(1 - seen / dealt)
     assert np.isnan(quadratic_kappa_of(np.ones(3), np.ones(3))(np.ones((1, 3)))[0])
     metrics = MetricSet.of("ordinal", ("1", "2", "3", "5"))
-    values = metrics.compute(np.array([[1.2], [2.4], [9.0]]), np.array([1.0, 3.0, 5.0]))
+    values = computed(metrics, np.array([[1.2], [2.4], [9.0]]), np.array([1.0, 3.0, 5.0]))
     assert values == pytest.approx({"quadratic_kappa": 1 - 1 / 17, "accuracy": 2 / 3, "mae": 1 / 3})

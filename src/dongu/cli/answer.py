@@ -63,7 +63,9 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     if all(split.targets is None for split in examples.values()):
         where = next(iter(examples.values())).origin
         raise DataError("the labels are hidden", where=where, hint="`dongu predict` answers rows without labels")
-    share = _share(parsed.abstain, saved)
+    share = None
+    if parsed.abstain is not None:
+        share = make_config({"abstain": parsed.abstain, "task": saved.metrics.task}).abstain
     from dongu.judge.abstention import abstained, coverage, fit_threshold
     from dongu.judge.intervals import verdict
     from dongu.judge.words import Yardstick, coverage_table, judged, said_of
@@ -103,16 +105,6 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     if share is not None and said[ABSTAIN_BELOW] is not None:
         limit = f"--abstain-below {said[ABSTAIN_BELOW]:g}"
         console.line(f"to abstain so: dongu predict {parsed.model} {limit}, or dongu serve {parsed.model} {limit}")
-
-
-def _share(value: str | None, saved: SavedModel) -> float | None:
-    """
-    Raises:
-        UsageError: `--abstain` is no share, or there are no classes.
-    """
-    if value is None:
-        return None
-    return make_config({"abstain": value, "task": saved.metrics.task}).abstain
 
 
 def _flat(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dongu.errors import UsageError
 from dongu.teach.language import LANGUAGES
+from dongu.text import printable
 
 ALLOWED = "data, versions, hardware, or an option by its name (learning-rate)"
 
@@ -46,6 +48,11 @@ def print_json(schema: str, content: Mapping[str, Any], indent: int | None = Non
     print(dump_json({"schema": f"dongu.{schema}/1", **content}, indent), flush=True)
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(printable(line))
+
+
 def add_parts(parser: Any) -> None:
     parser.add_argument(
         "--parts",
@@ -74,17 +81,16 @@ def add_abstain_below(parser: argparse.ArgumentParser) -> None:
 
 
 def probability(value: str | None) -> float | None:
-    """
-    Raises:
-        UsageError: it is no number from 0 to 1.
-    """
-    try:
-        number = None if value is None else float(value)
-    except ValueError:
-        number = -1.0
-    if number is not None and not 0 <= number <= 1:
-        raise UsageError(f"must be a probability, from 0 to 1, got `{value}`", where="--abstain-below")
-    return number
+    if value is None:
+        return None
+    return real_number(value, "--abstain-below", "a probability, from 0 to 1", lambda number: 0 <= number <= 1)
+
+
+def real_number(value: str, where: str, what: str, fits: Callable[[float], bool]) -> float:
+    with suppress(ValueError):
+        if fits(number := float(value)):
+            return number
+    raise UsageError(f"must be {what}, got `{value}`", where=where)
 
 
 def whole_number(value: str | None, name: str, default: int) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dongu.cli.parser import Parser, add_json, define, print_json
-from dongu.text import printable
+from dongu.cli.parser import Parser, add_json, define, print_json, print_lines
 
 
 def add_runs(parser: Parser) -> None:
@@ -27,6 +26,5 @@ def _runs(parsed: argparse.Namespace) -> None:
     listing = list_runs(parsed.folder, parsed.metric)
     if parsed.json:
         print_json("runs", listing_json(listing))
-        return
-    for line in listing_lines(listing, parsed.metric):
-        print(printable(line))
+    else:
+        print_lines(listing_lines(listing, parsed.metric))

@@ -21,6 +21,12 @@ class JsonAnswer(BaseModel):
     name: Annotated[str, Field(alias="schema", description="`dongu.NAME/VERSION`")]
 
 
+class OpenAnswer(JsonAnswer):
+    """An object with more keys than those that have a name here."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class MetricEntry(BaseModel):
     """A metric: its `value`, the ends `low` and `high` of its 95% interval, and what it is compared with."""
 
@@ -36,10 +42,9 @@ class MetricEntry(BaseModel):
     kurtosis: MaybeNumber = None
 
 
-class Results(JsonAnswer):
+class Results(OpenAnswer):
     """`train` and `resume` of one run, `demo`: what `results.json` holds, under the name of each split its metrics."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, dict[str, MetricEntry]]
 
     path: Annotated[str, Field(description="the run folder")]
@@ -54,28 +59,23 @@ class Results(JsonAnswer):
     no_bag_of_words: Annotated[str, Field(description="why there is no such baseline")] = ""
 
 
-class Several(JsonAnswer):
+class Several(OpenAnswer):
     """`train --seeds` and `train --folds`: what `seeds.json` or `folds.json` holds, with the spread of each metric."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     path: Annotated[str, Field(description="the folder of the runs")]
     options: Annotated[dict[str, Any], Field(description="the options that they have in common")]
 
 
-class Search(JsonAnswer):
+class Search(OpenAnswer):
     """`tune`: what `tune.json` holds."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     path: Annotated[str, Field(description="the folder of the search")]
     trials: Annotated[list[dict[str, Any]], Field(description="a row a trial: state, score, options")]
 
 
-class Evaluated(JsonAnswer):
+class Evaluated(OpenAnswer):
     """`evaluate`: under the name of each split its metrics, one number a key: `accuracy`, `accuracy_low`, …"""
 
-    model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, dict[str, Any]]
 
 
@@ -90,10 +90,8 @@ class Predicted(BaseModel):
     probabilities: Annotated[dict[str, float], Field(description="of each label; of a number there are none")] = {}
 
 
-class Written(JsonAnswer):
+class Written(OpenAnswer):
     """`report`, `eject --out`, `export`: where the file or the folder is."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     path: Annotated[str, Field(description="what was written")]
 
@@ -126,10 +124,8 @@ class Listed(JsonAnswer):
     runs: Annotated[list[dict[str, Any]], Field(description="each: `path`, `state`, `metric`, `step`, splits, options")]
 
 
-class Inspected(JsonAnswer):
+class Inspected(OpenAnswer):
     """`inspect`: how the data are read, and what was found. The keys after `read_as` are there if rows can be used."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     rows: Annotated[dict[str, int], Field(description="of each split")]
     findings: Annotated[list[dict[str, Any]], Field(description="`severity`, `what`, `effect`, `advice`, `examples`")]

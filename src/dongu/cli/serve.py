@@ -19,6 +19,7 @@ from dongu.cli.parser import (
     define,
     print_json,
     probability,
+    real_number,
     whole_number,
 )
 from dongu.errors import UsageError, install_hint
@@ -68,7 +69,7 @@ def _serve(parsed: argparse.Namespace) -> None:
     limits = Limits(
         whole_number(parsed.max_texts, "max-texts", Limits.texts),
         whole_number(parsed.max_bytes, "max-bytes", Limits.bytes),
-        _seconds(parsed.timeout),
+        real_number(parsed.timeout, "--timeout", "seconds above 0", lambda number: 0 < number < math.inf),
         whole_number(parsed.queue, "queue", Limits.queue_texts),
     )
     if limits.queue_texts < limits.texts:
@@ -112,13 +113,3 @@ def _serve(parsed: argparse.Namespace) -> None:
             classifier = serving.classifier()
         announce()
         serve(classifier, listening, limits, keys, local=local)
-
-
-def _seconds(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise UsageError(f"must be seconds above 0, got `{value}`", where="--timeout")
-    return seconds

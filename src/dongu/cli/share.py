@@ -15,6 +15,7 @@ from dongu.cli.parser import (
     add_run_folder,
     define,
     print_json,
+    print_lines,
     refuse_existing,
 )
 from dongu.errors import UsageError, install_hint
@@ -110,21 +111,13 @@ def _export(parsed: argparse.Namespace) -> None:
     if parsed.json:
         print_json("export", {**asdict(made), "path": str(made.path)})
         return
-    for line in made.size_lines(saved.metrics.task):
-        print(printable(line))
-    for metric, *values in made.metric_rows():
-        print(f"validation  {metric:<20} {'  →  '.join(values)}")
-    for line in made.loss_lines():
-        print(printable(line))
-    print(printable(f"wrote {made.path}; its README.md shows how to use it"))
+    print_lines(made.size_lines(saved.metrics.task))
+    print_lines(f"validation  {metric:<20} {'  →  '.join(values)}" for metric, *values in made.metric_rows())
+    print_lines([*made.loss_lines(), f"wrote {made.path}; its README.md shows how to use it"])
 
 
 def add_push(parser: Parser) -> None:
-    define(
-        parser,
-        _push,
-        description="Uploads the model folder of a finished run, with its card, to the Hub.",
-    )
+    define(parser, _push, description="Uploads the model folder of a finished run, with its card, to the Hub.")
     add_run_folder(parser)
     parser.add_argument("name", metavar="OWNER/NAME", help="the repository to upload to; it is created if need be")
     parser.add_argument("--public", action="store_true", help="make a new repository public (default: private)")

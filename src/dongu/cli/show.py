@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from dongu.cli.options import add_option, add_reading, reading_of
-from dongu.cli.parser import Parser, add_json, add_parts, add_run_folder, define, print_json, refuse_existing
+from dongu.cli.parser import (
+    Parser,
+    add_json,
+    add_parts,
+    add_run_folder,
+    define,
+    print_json,
+    print_lines,
+    refuse_existing,
+)
 from dongu.config import RunConfig
-from dongu.text import printable
 
 INSPECTED = (
     "model", "tokenizer", "text_columns", "label_column", "label_separator", "columns", "unlabelled",
@@ -45,8 +53,7 @@ def _inspect(parsed: argparse.Namespace) -> None:
     if parsed.json:
         print_json("inspect", inspected(checkup), indent=2)
     else:
-        for line in checkup.lines():
-            print(printable(line))
+        print_lines(checkup.lines())
     refuse_findings(checkup.findings, parsed.data, strict=parsed.strict)
 
 
@@ -106,6 +113,5 @@ def _compare(parsed: argparse.Namespace) -> None:
     comparison = compare_folders(parsed.folders, parsed.split)
     if parsed.json:
         print_json("compare", as_json(comparison))
-        return
-    for line in comparison_lines(comparison):
-        print(printable(line))
+    else:
+        print_lines(comparison_lines(comparison))

@@ -16,7 +16,7 @@ from dongu.config import READING, RunConfig, check_metric, make_config
 from dongu.errors import UsageError
 from dongu.extras import require_extras
 from dongu.teach.language import language_of
-from dongu.text import counted, fields, printable
+from dongu.text import fields, printable
 from dongu.waiting import loading
 
 SOUP = "soup"  # in place of a number of checkpoints to keep
@@ -101,14 +101,13 @@ def _run(parsed: argparse.Namespace) -> None:
         options = as_begun(options)
         config = make_config(options)
     if parsed.push_to_hub is not None:
-        _check_push(parsed.push_to_hub, folds if count is None else count)
+        from dongu.export.hub import check_access
+
+        check_access(parsed.push_to_hub)
     if parsed.parts is None:  # else the model may be among them
         resolve_model(config.model)
-    if folds is not None:
-        _train_folds(options, config, folds, parts=parsed.parts, as_json=parsed.json)
-        return
-    if count is not None:
-        _train_seeds(options, config, count, parts=parsed.parts, soup=soup, as_json=parsed.json)
+    if (count or folds) is not None:
+        _train_several(options, config, parsed, seeds=count, folds=folds, soup=soup)
         return
     if config.out is not None and not parsed.resume:
         check_free(RunFolder(Path(config.out)), overwrite=parsed.overwrite)
@@ -156,62 +155,41 @@ def _check_together(parsed: argparse.Namespace, count: int | None, folds: int | 
         raise UsageError("--explain shows one run", where=where, hint="give one of the two")
     if parsed.allow and not parsed.resume:
         raise UsageError("nothing is compared", where="--allow", hint="it says what may differ from a run to --resume")
-
-
-def _check_push(name: str, count: int | None) -> None:
-    from dongu.export.hub import check_access
-
-    if count is not None:
+    if parsed.push_to_hub is not None and (count or folds) is not None:
         hint = "push the best of them afterwards: dongu push RUN OWNER/NAME"
         raise UsageError("several runs have several models", where="--push-to-hub", hint=hint)
-    check_access(name)
 
 
-def _train_seeds(
-    options: dict[str, Any], config: RunConfig, count: int, *, parts: Path | None, soup: bool, as_json: bool
+def _train_several(
+    options: dict[str, Any],
+    config: RunConfig,
+    parsed: argparse.Namespace,
+    *,
+    seeds: int | None,
+    folds: int | None,
+    soup: bool,
 ) -> None:
     from dongu.data.sources import read_source
     from dongu.model.place import pin_model
+    from dongu.run.console import Console
 
     source = read_source(options["data"], config)
-    if parts is None:
+    if parsed.parts is None:
         options["model"] = pin_model(config.model)  # one commit for all of them
-    from dongu.run.console import Console
-
     with loading():
-        from dongu.sweep import summary_table, train_seeds
+        from dongu.folds import folds_lines, train_folds
+        from dongu.sweep import seeds_lines, train_seeds
 
     main = launch.rank() == 0
-    console = Console(enabled=main, stream=sys.stderr if as_json else sys.stdout)
-    out, summary = train_seeds(source, count, options, console, parts=parts, soup=soup)
-    if not main:
-        return
-    if as_json:
-        print_json("seeds", {"path": str(out), **summary})
-        return
-    console.line(f"{counted(len(summary['seeds']), 'seed')}: mean ± standard deviation, and range")
-    for line in summary_table(summary):
-        console.line(line)
-    console.line(f"best by {summary['metric']} on validation: {out / summary['best']}; all figures in {out}/seeds.json")
-
-
-def _train_folds(options: dict[str, Any], config: RunConfig, count: int, *, parts: Path | None, as_json: bool) -> None:
-    from dongu.data.sources import read_source
-    from dongu.model.place import pin_model
-    from dongu.run.console import Console
-
-    with loading():
-        from dongu.folds import summary_lines, train_folds
-
-    if parts is None:
-        options["model"] = pin_model(config.model)  # one commit for all of them
-    main = launch.rank() == 0
-    console = Console(enabled=main, stream=sys.stderr if as_json else sys.stdout)
-    out, summary = train_folds(read_source(options["data"], config), count, options, console, parts=parts)
-    if main and as_json:
-        print_json("folds", {"path": str(out), **summary})
+    console = Console(enabled=main, stream=sys.stderr if parsed.json else sys.stdout)
+    if seeds is None:
+        out, summary = train_folds(source, folds or 0, options, console, parts=parsed.parts)
+    else:
+        out, summary = train_seeds(source, seeds, options, console, parts=parsed.parts, soup=soup)
+    if main and parsed.json:
+        print_json("folds" if seeds is None else "seeds", {"path": str(out), **summary})
     elif main:
-        for line in summary_lines(summary, out):
+        for line in (folds_lines if seeds is None else seeds_lines)(summary, out):
             console.line(line)
 
 

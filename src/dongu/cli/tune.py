@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
 from dongu.cli.options import add_option
-from dongu.cli.parser import add_json, add_parts, define, print_json, whole_number
+from dongu.cli.parser import add_json, add_parts, define, print_json, real_number, whole_number
 from dongu.cli.train import train_options
 from dongu.config import RunConfig, check_metric, make_config
-from dongu.errors import UsageError
 from dongu.extras import require_extras, require_optuna
 from dongu.space import DEFAULT_SPACE, read_space
 from dongu.waiting import loading
@@ -58,7 +56,8 @@ def add_tune(parser: argparse.ArgumentParser) -> None:
 def _run(parsed: argparse.Namespace) -> None:
     options = train_options(parsed, processes=1)
     trials, seeds = whole_number(parsed.trials, "trials", 20), whole_number(parsed.seeds, "seeds", 3)
-    minutes = _minutes(parsed.minutes)
+    given = "inf" if parsed.minutes is None else parsed.minutes
+    minutes = real_number(given, "--minutes", "a number above 0", lambda number: number > 0)
     read_space(parsed.space, options)
     config = make_config(options)
     require_extras(config)
@@ -77,27 +76,10 @@ def _run(parsed: argparse.Namespace) -> None:
         options["model"] = pin_model(config.model)  # one commit for all trials
     console = Console(stream=sys.stderr if parsed.json else sys.stdout)
     out, content = tune(
-        source,
-        options,
-        console,
-        trials=trials,
-        minutes=minutes,
-        space=parsed.space,
-        seeds=seeds,
-        parts=parsed.parts,
+        source, options, console, trials=trials, minutes=minutes, space=parsed.space, seeds=seeds, parts=parsed.parts
     )
     if parsed.json:
         print_json("tune", {"path": str(out), **content})
         return
     for line in gain_lines(content, out):
         console.line(line)
-
-
-def _minutes(text: str | None) -> float:
-    try:
-        minutes = math.inf if text is None else float(text)
-    except ValueError:
-        minutes = 0.0
-    if not minutes > 0:
-        raise UsageError(f"must be a number above 0, got `{text}`", where="--minutes")
-    return minutes

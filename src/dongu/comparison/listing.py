@@ -12,7 +12,7 @@ from typing import Any, Literal
 from dongu.comparison.sides import COMPARED_SPLITS, PLACES
 from dongu.comparison.words import aligned, option_shown
 from dongu.config import LOWER_IS_BETTER, RunConfig
-from dongu.errors import InputError, LockedError, StorageError, UsageError
+from dongu.errors import InputError, StorageError, UsageError
 from dongu.files import open_regular
 from dongu.judge.words import metric_name
 from dongu.run.folder import RunFolder
@@ -98,21 +98,11 @@ def _read(path: Path) -> ListedRun:
             step, state = results.get("steps"), "finished"
             splits = {name: entry for name in COMPARED_SPLITS if isinstance(entry := results.get(name), Mapping)}
         else:
-            state = "running" if _is_locked(folder) else "stopped"
+            state = "running" if folder.is_locked else "stopped"
             splits = {"validation": {name: {"value": value} for name, value in logged.items()}} if logged else {}
     except (InputError, StorageError, OSError) as error:
         return ListedRun(path, "damaged", problem=getattr(error, "what", str(error)))
     return ListedRun(path, state, record["metric"], step, splits, record["options"])
-
-
-def _is_locked(folder: RunFolder) -> bool:
-    try:
-        folder.refuse_if_locked()
-    except LockedError:
-        return True
-    except StorageError:  # a folder of somebody else, which nobody here may write to
-        return False
-    return False
 
 
 def _last_of_log(path: Path) -> tuple[int | None, dict[str, float]]:
@@ -151,16 +141,8 @@ def listing_lines(listing: Listing, metric: str | None = None) -> Iterator[str]:
     if not listing.runs:
         yield f"there is no run below {listing.folder}"
         return
-    rows = [
-        [
-            "run",
-            "state",
-            "step",
-            "metric",
-            *COMPARED_SPLITS[::-1],
-            *(name.replace("_", "-") for name in listing.differs),
-        ]
-    ]
+    options = [name.replace("_", "-") for name in listing.differs]
+    rows = [["run", "state", "step", "metric", *COMPARED_SPLITS[::-1], *options]]
     for run in listing.runs:
         name = metric or run.metric
         values = [_cell(run.splits.get(split, {}).get(name)) for split in COMPARED_SPLITS[::-1]]

@@ -20,7 +20,7 @@ from dongu.data.names import (
     pair_of,
     to_read,
 )
-from dongu.data.table import MANY_CLASSES, Cell, Table, advice_on, inner_names, is_flag, is_word, kind_of
+from dongu.data.table import MANY_CLASSES, Cell, Table, advice_on, inner_names, is_flag, is_word, kind_of, no_column
 from dongu.errors import DataError
 from dongu.text import is_blank
 
@@ -55,11 +55,7 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
             close = get_close_matches(name.strip().lower(), [item.strip().lower() for item in available], n=1)
             meant = [item for item in available if close and item.strip().lower() == close[0]]
             hint = f"did you mean `{meant[0]}`? " if meant else ""
-            raise DataError(
-                f"there is no column `{name}`",
-                where=table.origin,
-                hint=f"{hint}the columns are: {inner_names(table)}",
-            )
+            raise no_column(table, name, hint)
     if texts is not None:
         texts = _as_written(texts, available)
     if label is not None:
@@ -75,20 +71,13 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
         what = f"the first line may be a row: `{label}` is the name of the column of the labels, and a label in it"
         hint = f"without a header line, --header A,B,… names the columns; if it is one: --label-column {label}"
         raise DataError(what, where=table.origin, hint=hint)
-    if label is None:
-        raise DataError(
-            "which column is the label cannot be told",
-            where=table.origin,
-            hint=f"name it with --label-column (of 0 and 1, or of shares: a+b+c){_headless(table)}; the columns are: "
-            f"{inner_names(table)}{_as_read(table)}",
-        )
-    if texts is None:
-        raise DataError(
-            "which columns are the text cannot be told",
-            where=table.origin,
-            hint=f"name them with --text-columns A [B]{_headless(table)}; the columns are: "
-            f"{inner_names(table)}{_as_read(table)}",
-        )
+    if label is None or texts is None:
+        what, how = ("columns are the text", "them with --text-columns A [B]")
+        if label is None:
+            what, how = ("column is the label", "it with --label-column (of 0 and 1, or of shares: a+b+c)")
+        read_as = f"; read as: {'; '.join(table.said)}" if table.said else ""  # which may be why its columns are none
+        hint = f"name {how}{_headless(table)}; the columns are: {inner_names(table)}{read_as}"
+        raise DataError(f"which {what} cannot be told", where=table.origin, hint=hint)
     if read_twice := {*_all_parts(texts, available)} & {*_all_parts([label], available)}:
         raise DataError(f"the column `{min(read_twice)}` is both text and label", where=table.origin)
     return Columns(tuple(texts), label)
@@ -106,11 +95,6 @@ def _headless(table: Table) -> str:
         for name, column in table.columns.items()
     )
     return ", or if the first line is a row, all columns with --header A,B,…" if like_cells else ""
-
-
-def _as_read(table: Table) -> str:
-    """How the file was read, which may be why its columns are none."""
-    return f"; read as: {'; '.join(table.said)}" if table.said else ""
 
 
 def usual_texts(table: Table) -> tuple[str, ...]:
@@ -215,11 +199,7 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
     for name in names:
         parts = named_parts(name, table.columns)
         if parts is None:
-            raise DataError(
-                f"there is no column `{name}`",
-                where=table.origin,
-                hint=f"the columns are: {inner_names(table)}",
-            )
+            raise no_column(table, name)
         if len(parts) > 1:
             rows = _text_cells(table, name, parts)
             texts.append(column_of("\n".join(c for c in cells if is_word(c) and not is_blank(c)) for cells in rows))

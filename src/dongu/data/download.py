@@ -72,11 +72,8 @@ def read_address(address: str, config: RunConfig) -> tuple[str, Table]:
     require_protocol(address)
     bare, _, fragment = address.partition("#")
     if urlsplit(bare).scheme != "https":
-        raise data_error(
-            address,
-            "only https:// addresses and fsspec's are read",
-            "fetch the file first: curl -LO ADDRESS",
-        )
+        what = "only https:// addresses and fsspec's are read"
+        raise data_error(address, what, "fetch the file first: curl -LO ADDRESS")
     if not config.download:
         hint = "--download fetches it; or fetch the file first: curl -LO ADDRESS"
         raise data_error(address, "an address is not read unless that is asked for", hint)
@@ -87,11 +84,10 @@ def read_address(address: str, config: RunConfig) -> tuple[str, Table]:
     try:
         request = urllib.request.Request(bare, headers={"User-Agent": "dongu"})  # noqa: S310 - https alone
         with _opener().open(request, timeout=_TIMEOUT_SECONDS) as answer:
-            file = file_of(_digested(answer, digest))
+            file = file_of(digested(answer, digest))
     except (OSError, HTTPException, ValueError) as error:  # an OSError is what urllib raises
-        raise data_error(
-            address, f"cannot be fetched ({reason_of(error)})", "check the address and the network"
-        ) from error
+        what = f"cannot be fetched ({reason_of(error)})"
+        raise data_error(address, what, "check the address and the network") from error
     if (known := _DIGEST.fullmatch(fragment)) and known[1] != digest.hexdigest():
         raise data_error(bare, "has another content than it had", f"leave #{fragment} out to take the new one")
     return f"{bare}#sha256={digest.hexdigest()}", read_open(file, name, bare, config)
@@ -102,11 +98,15 @@ def address_file(address: str) -> str:
     return PurePath(unquote(urlsplit(address).path)).name
 
 
-def _digested(answer: Any, digest: Any) -> Iterator[bytes]:
-    size = 0
-    while part := answer.read(_READ_BYTES):
-        size += len(part)
-        if size > MOST_BYTES:
+def digested(file: Any, digest: Any, limit: int = MOST_BYTES) -> Iterator[bytes]:
+    """The parts of an open file, each of which its digest has taken in.
+
+    Raises:
+        ValueError: it is larger than `limit`.
+    """
+    while part := file.read(_READ_BYTES):
+        limit -= len(part)
+        if limit < 0:
             raise ValueError(f"it is larger than {MOST_BYTES:,} bytes: fetch it with another program")
         digest.update(part)
         yield part

@@ -89,9 +89,9 @@ def _table(file: BufferedReader, origin: str, config: RunConfig, *, with_formula
             rows.add([None] * len(kept), earlier)
         empty = []
         rows.add(row, line)
-    title = (
-        f"; the first row names one, `{shortened(columns[0])}`: remove what is no header" if len(columns) == 1 else ""
-    )
+    title = ""
+    if len(columns) == 1:
+        title = f"; the first row names one, `{shortened(columns[0])}`: remove what is no header"
     return rows.table(origin, said=[said, f"not used, for want of a name: some columns{title}" if unnamed else ""])
 
 

@@ -32,7 +32,7 @@ from dongu.data.readers import FILE_KINDS, read_file, refuse_broken_link, stem_o
 from dongu.data.table import Table, data_error
 from dongu.errors import DataError
 from dongu.files import read_regular
-from dongu.text import counted
+from dongu.text import counted, listed
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -160,9 +160,7 @@ def choose_splits(stems: Mapping[Any, str], where: str, present: Iterable[Any], 
 
 
 def _listed(names: Iterable[Any]) -> str:
-    names = [str(name) for name in names]
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more or "nothing"
+    return listed([str(name) for name in names], SHOWN_NAMES) or "nothing"
 
 
 def is_own_name(name: Any) -> bool:

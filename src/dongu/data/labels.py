@@ -12,9 +12,9 @@ import numpy as np
 from dongu.config import NUMBERS, Task
 from dongu.data.cells import column_of
 from dongu.data.flags import hides_flags
-from dongu.data.table import BAD_ROWS_ADVICE, BOOLEAN, Cell, Number, Table, advice_on, is_word, kind_of
+from dongu.data.table import BAD_ROWS_ADVICE, BOOLEAN, Cell, Number, Table, advice_on, is_word, kind_of, no_column
 from dongu.errors import DataError
-from dongu.text import shortened
+from dongu.text import listed, shortened
 
 HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
 HIDDEN_NUMBER = "-1.0"  # the same of STS-B, whose labels are numbers
@@ -150,11 +150,7 @@ def read_targets(
     if hidden_allowed and hides_labels(table, column):
         return None
     if column not in table.columns:
-        raise DataError(
-            f"there is no column `{column}`",
-            where=table.origin,
-            hint=f"the columns are: {', '.join(table.columns)}",
-        )
+        raise no_column(table, column)
     if task in NUMBERS:
         numbers = np.fromiter(_read_numbers(table, column), np.float32, len(table))
         if task == "ordinal" and (other := np.flatnonzero(~np.isin(numbers, [*map(float, names)]))).size:
@@ -178,8 +174,7 @@ def read_column(table: Table, name: str) -> np.ndarray:
         DataError: it is missing, or a cell is no finite number.
     """
     if name not in table.columns:
-        hint = f"the columns are: {', '.join(table.columns)}"
-        raise DataError(f"there is no column `{name}`", where=table.origin, hint=hint)
+        raise no_column(table, name)
     numbers = np.empty(len(table), np.float32)
     for row, cell in enumerate(table.columns[name]):
         value = float(cell) if isinstance(cell, bool) else number_of(cell) if is_word(cell) else None
@@ -225,11 +220,8 @@ def _read_numbers(table: Table, column: str) -> Iterator[float]:
 
 def _label_of(cell: Cell, name: str, table: Table, row: int) -> str:
     if fault := label_fault(cell):
-        raise DataError(
-            f"the label `{name}` is {fault}, not a name or a number",
-            where=table.where(row),
-            hint=advice_on(table, name, row),
-        )
+        what = f"the label `{name}` is {fault}, not a name or a number"
+        raise DataError(what, where=table.where(row), hint=advice_on(table, name, row))
     return str(cell).lower() if isinstance(cell, bool) else str(cell)
 
 
@@ -261,11 +253,8 @@ def _ids(table: Table, column: str, names: Sequence[str]) -> dict[str, int]:
 
 def _id_of(label: str, ids: Mapping[str, int], names: Sequence[str], table: Table, row: int) -> int:
     if label not in ids:
-        raise DataError(
-            f"the label `{shortened(label)}` does not occur in train",
-            where=table.where(row),
-            hint=f"train has: {_first_few(names)}; a run with --rare join=2 takes others as `{OTHER}`",
-        )
+        hint = f"train has: {_first_few(names)}; a run with --rare join=2 takes others as `{OTHER}`"
+        raise DataError(f"the label `{shortened(label)}` does not occur in train", where=table.where(row), hint=hint)
     return ids[label]
 
 
@@ -288,4 +277,4 @@ def exact_number(label: str) -> int | float | None:
 
 
 def _first_few(names: Sequence[str]) -> str:
-    return ", ".join(map(shortened, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return listed([shortened(name) for name in names], 10)

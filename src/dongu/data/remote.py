@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from dongu.config import RunConfig
-from dongu.data.download import MOST_BYTES
+from dongu.data.download import MOST_BYTES, digested
 from dongu.data.folders import Found, read_files, read_folder
 from dongu.data.pages import cache_folder
 from dongu.data.readers import read_file
@@ -23,7 +21,6 @@ from dongu.files import storage
 _PINNED = re.compile(r"(.*)#sha256=([0-9a-f]{64})", re.DOTALL)
 _PATTERN = re.compile(r"[*?\[]")
 _LOCAL = ("memory", "file", "local")  # which nothing is fetched for
-_READ_BYTES = 1 << 20
 
 
 def read_remote(address: str, config: RunConfig) -> tuple[str, Found]:
@@ -89,13 +86,11 @@ def _fetch(bare: str, folder: Path) -> tuple[str, str]:
                 raise ValueError(f"two files are called {name}, or one leads elsewhere")
             digest = hashlib.sha256()
             with system.open(file, "rb") as source:
-                parts = _parts(source, left)
                 with storage(cache_folder()):
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     target = (folder / name).open("wb")
                 with target:
-                    for part in parts:
-                        digest.update(part)
+                    for part in digested(source, digest, left):
                         left -= len(part)
                         with storage(cache_folder()):
                             target.write(part)
@@ -108,14 +103,6 @@ def _fetch(bare: str, folder: Path) -> tuple[str, str]:
     if not root and not is_pattern:
         return digests[0][1], "file"
     return hashlib.sha256(repr(digests).encode()).hexdigest(), "pattern" if is_pattern else "folder"
-
-
-def _parts(file: Any, limit: int) -> Iterator[bytes]:
-    while part := file.read(_READ_BYTES):
-        limit -= len(part)
-        if limit < 0:
-            raise ValueError(f"it is larger than {MOST_BYTES:,} bytes: fetch it with another program")
-        yield part
 
 
 def _moved(table: Table, old: str, new: str) -> Table:

@@ -17,7 +17,7 @@ from dongu.config import RunConfig, Task, option_flag
 from dongu.data.columns import named_parts
 from dongu.data.holdout import ALONE, HOLDOUT_FRACTION, SALTS, dealt, hold_out, newest, strata_of, units_of
 from dongu.data.readers import read_file
-from dongu.data.table import Cell, Table, is_word, kind_of
+from dongu.data.table import Cell, Table, is_word, kind_of, no_column
 from dongu.errors import DataError, UsageError
 from dongu.files import read_regular
 from dongu.text import is_blank, shortened
@@ -121,8 +121,7 @@ def column_of_name(table: Table, name: str) -> str:
     """
     if len(parts := named_parts(name, table.columns) or ()) == 1:
         return parts[0]
-    hint = f"the columns are: {', '.join(table.columns)}"
-    raise DataError(f"there is no column `{name}`", where=table.origin, hint=hint)
+    raise no_column(table, name)
 
 
 def groups_of(tables: Mapping[str, Table], asked: str | None) -> dict[str, dict[str, np.ndarray]]:
@@ -253,9 +252,8 @@ def _read_split_file(path: Path, ids: np.ndarray) -> np.ndarray:
     if len(part) < len(numbers):
         raise DataError(f"names row {Counter(numbers).most_common(1)[0][0]} twice", where=where, hint=hint)
     if missing := [row for row in ids.tolist() if row not in part]:
-        raise DataError(
-            f"lacks {len(missing):,} of the {len(ids):,} rows, row {missing[0]} first", where=where, hint=hint
-        )
+        what = f"lacks {len(missing):,} of the {len(ids):,} rows, row {missing[0]} first"
+        raise DataError(what, where=where, hint=hint)
     found = np.array([part[row] for row in ids.tolist()])
     if lacking := [name for i, name in enumerate(CUT_SPLITS[:2]) if not (found == i).any()]:
         raise DataError(f"has no row of {lacking[0]}", where=where, hint=hint)

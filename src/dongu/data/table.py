@@ -129,6 +129,13 @@ def data_error(where: str, what: str, hint: str = "") -> DataError:
     return DataError(what, where=where, hint=hint)
 
 
+def no_column(table: Table, name: str, before: str = "", behind: str = "") -> DataError:
+    """That a table lacks a column; the hint names those that it has, between what else there is to say."""
+    return data_error(
+        table.origin, f"there is no column `{name}`", f"{before}the columns are: {inner_names(table)}{behind}"
+    )
+
+
 def put_aside(bad: list[BadRow] | None, error: DataError) -> None:
     """Keep a row that cannot be read among the bad ones.
 

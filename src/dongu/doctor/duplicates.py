@@ -192,9 +192,7 @@ def _duplicates(rows: Hashed, name: str) -> Iterator[Finding]:
         f"each counts again in the {'loss' if name == 'train' else 'score'}",
         "remove them, unless they are as frequent where the model will be used",
         tuple(
-            example(
-                [rows.examples.where(int(row)) for row in (first[i], order[again[i]])], *_texts(rows, int(first[i]))
-            )
+            example(map(rows.examples.where, (int(first[i]), int(order[again[i]]))), *_texts(rows, int(first[i])))
             for i in shown
         ),
     )

@@ -148,11 +148,8 @@ def _fetch(name: str, *, here: bool) -> Path:
         with contextlib.suppress(LocalEntryNotFoundError):
             return Path(snapshot_download(repository, revision=revision, allow_patterns=FILES, local_files_only=True))
         if here:
-            what, hint = (
-                "is the usual model, and not on this machine",
-                "--model NAME says whose tokenizer counts",
-            )
-            raise ModelError(what, where=name, hint=hint)
+            what = "is the usual model, and not on this machine"
+            raise ModelError(what, where=name, hint="--model NAME says whose tokenizer counts")
         commit = ask_commit(name, "model")
         return Path(asked(lambda: snapshot_download(repository, revision=commit, allow_patterns=FILES)))
     except ModelError:

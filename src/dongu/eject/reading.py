@@ -27,6 +27,7 @@ from dongu.data.encoding import mark_of
 from dongu.data.examples import Examples, TextData
 from dongu.data.forms import Form
 from dongu.data.readers import AS_FOUND
+from dongu.data.sources import hub_parts
 from dongu.data.table import Places
 from dongu.eject.rules import NAME_RULES, NOT_SO, TEXT_RULES, LabelRule, RowsRead, TextRule, label_rules
 from dongu.errors import DataError
@@ -210,7 +211,7 @@ def find_reading(data: TextData, config: RunConfig = AS_FOUND) -> Reading:
     if data.hub_name is None:
         hub, paths = None, {name: _path(splits[name].origin) for name in own}
     else:
-        hub = _hub_name(data.hub_name)
+        hub = tuple(filter(None, hub_parts(data.hub_name)))
         paths = {name: splits[name].origin.removeprefix(f"{data.hub_name} ") for name in own}
     commit = split_commit(data.place or "")[1]
     files = {name: (*getattr(splits[name].origin, "names", ()), path)[0] for name, path in paths.items()}
@@ -278,12 +279,6 @@ def _label_names(data: TextData, part: Any) -> str | None:
             if [*rule(part, data.columns.label)] == [*data.label_names]:
                 return words
     return None
-
-
-def _hub_name(name: str) -> tuple[str, ...]:
-    """`glue:mrpc` as `load_dataset` wants it."""
-    repository, _, config = name.partition(":")
-    return ("nyu-mll/glue" if repository == "glue" else repository, *([config] if config else []))
 
 
 @contextlib.contextmanager

@@ -118,11 +118,8 @@ def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) ->
     differences = {name: float(np.abs(each.logits - truth).max()) for name, each in found.items()}
     largest = float(np.abs(truth).max())
     if not differences[GRAPH] <= GRAPH_TOLERANCE * largest:
-        raise ModelError(
-            f"the graph's logits are up to {differences[GRAPH]:.1e} from the model's, which reach {largest:.3g}",
-            where=f"{type(model).__name__} as ONNX",
-            hint=HINT,
-        )
+        what = f"the graph's logits are up to {differences[GRAPH]:.1e} from the model's, which reach {largest:.3g}"
+        raise ModelError(what, where=f"{type(model).__name__} as ONNX", hint=HINT)
     names, seed = ("loss", *classifier.metrics.names), classifier.config.seed
     with Waiting("measuring rows a second"):
         speeds = _speeds(classifier, models, split)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.config import DEFAULT_THRESHOLD, LOWER_IS_BETTER, NUMBERS, Task
+from dongu.config import LOWER_IS_BETTER, NUMBERS, Task
 from dongu.data.glue import glue_task
 from dongu.errors import UsageError
 from dongu.judge import ranking as multi_label
@@ -245,19 +245,9 @@ class MetricSet:
         Raises:
             UsageError: an own metric gives something else than a number.
         """
-        return {"loss": metric_value(evaluation, "loss"), **self._values(evaluation)}
-
-    def compute(
-        self, logits: np.ndarray, targets: np.ndarray, threshold: float = DEFAULT_THRESHOLD
-    ) -> dict[str, float]:
-        """Each metric of (rows, labels) logits against (rows,) or (rows, labels) targets."""
-        rows = np.arange(len(targets))
-        return self._values(Evaluation("", rows, logits, targets, None, {}, threshold, self.task, self.scale))
-
-    def _values(self, evaluation: Evaluation) -> dict[str, float]:
         return {
             name: self._own_value(name, evaluation) if name in self.own else metric_value(evaluation, name)
-            for name in self.names
+            for name in ("loss", *self.names)
         }
 
     def _own_value(self, name: str, evaluation: Evaluation) -> float:
@@ -268,15 +258,10 @@ class MetricSet:
             what = f"gives {type(value).__name__}, and not a number"
             raise UsageError(what, where=f"metrics[{name!r}]", hint="return a float, such as value.mean()") from error
 
-    def per_class(
-        self, logits: np.ndarray, targets: np.ndarray, threshold: float = DEFAULT_THRESHOLD
-    ) -> list[dict[str, Any]]:
+    def per_class(self, evaluation: Evaluation) -> list[dict[str, Any]]:
         """Rows, precision, recall and F1 of each class, and its average precision where a row has several."""
         if self.task in NUMBERS:
             return []
-        evaluation = Evaluation(
-            "", np.arange(len(targets)), logits, targets, None, {}, threshold, self.task, self.scale
-        )
         right, predicted, true = evaluation.counts
         table = [
             {
@@ -289,7 +274,7 @@ class MetricSet:
             for i, name in enumerate(self.label_names)
         ]
         if self.task == "multi-label":
-            for row, value in zip(table, evaluation.ranking.average_precision(np.ones(len(targets))), strict=True):
+            for row, value in zip(table, evaluation.ranking.average_precision(np.ones(len(evaluation))), strict=True):
                 row["average_precision"] = float(value)
         return table
 

@@ -18,18 +18,13 @@ def pearson(values: np.ndarray, targets: np.ndarray, weights: np.ndarray | None 
     return ratio((weights * x * y).sum(-1), np.sqrt(spread), nothing=np.nan)
 
 
-def spearman(values: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Correlation of the ranks; NaN where either is constant."""
-    return np.asarray(spearman_of(values, targets)(np.ones((1, len(values))))[0])
-
-
 def pearson_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
     """The linear correlation in samples of the rows."""
     return lambda weights: pearson(values, targets, weights)
 
 
 def spearman_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
-    """The correlation of the ranks in samples of the rows, in each of which the ranks are others."""
+    """The correlation of the ranks in samples of the rows, in each of which the ranks are others; NaN of a constant."""
     one, two = _ranks_of(values), _ranks_of(targets)
     return lambda weights: pearson(one(weights), two(weights), weights)
 

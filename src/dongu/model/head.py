@@ -82,10 +82,9 @@ def draw_head(model: Any, seed: int) -> None:
         ModelError: there is no such layer.
     """
     if (head := head_of(model)) is None:
-        what = (
-            f"has a head for other labels, and `{model.config.model_type}` has no last layer that could be drawn anew"
-        )
-        raise ModelError(what, where=f"--model {model.name_or_path}", hint="start from the model without its head")
+        lacks = f"`{model.config.model_type}` has no last layer that could be drawn anew"
+        what, hint = f"has a head for other labels, and {lacks}", "start from the model without its head"
+        raise ModelError(what, where=f"--model {model.name_or_path}", hint=hint)
     torch.manual_seed(seed)
     nn.init.normal_(head[1].weight, std=initial_std(model))
     if head[1].bias is not None:

@@ -7,9 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from dongu.config import RunConfig
 from dongu.errors import UsageError
-from dongu.model.lora import add_lora
 
 
 def layer_depths(model: Any, where: str = "--layer-decay") -> tuple[dict[str, int], int]:
@@ -31,18 +29,6 @@ def layer_depths(model: Any, where: str = "--layer-decay") -> tuple[dict[str, in
         for name, parameter in model.named_parameters()
     }
     return depths, len(layers)
-
-
-def choose_learning(model: Any, config: RunConfig) -> None:
-    """Let `--lora` and `--freeze` have of the model what they leave as it is.
-
-    Raises:
-        UsageError: see `add_lora` and `freeze_lowest`.
-    """
-    if config.lora is not None:
-        add_lora(model, config.lora, config.seed)
-    if config.freeze is not None:
-        freeze_lowest(model, config.freeze)
 
 
 def freeze_lowest(model: Any, count: int) -> None:
@@ -70,9 +56,6 @@ def _layers_of(model: Any, where: str) -> nn.ModuleList:
     }
     outer = [module for name, module in found.items() if not any(name.startswith(f"{other}.") for other in found)]
     if len(outer) != 1:
-        raise UsageError(
-            f"the layers of `{model.config.model_type}` cannot be told from each other",
-            where=where,
-            hint="train without it",
-        )
+        what = f"the layers of `{model.config.model_type}` cannot be told from each other"
+        raise UsageError(what, where=where, hint="train without it")
     return outer[0]

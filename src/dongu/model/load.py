@@ -42,6 +42,7 @@ from dongu.model.safety import (
     use_local_kernels,
 )
 from dongu.model.tokenizer_class import check_tokenizer_class
+from dongu.text import listed
 from dongu.waiting import Waiting
 
 HUB_FILES = [*SETTINGS_FILES, *VOCABULARY_FILES, "tokenizer.*.json", INDEX_FILE]  # all that is read but the weights
@@ -112,7 +113,9 @@ def load_model(
         config.__dict__.pop(ABSTAIN_BELOW, None)  # of another run: what is trained on from here has other probabilities
         if task == "multi-label" and (other or not hasattr(config, "threshold")):
             config.threshold = DEFAULT_THRESHOLD  # of the probability from which on a label is given
-        _check_trains(config, path)
+        if config.model_type == "reformer":
+            what = "a `reformer` trains on rows of one length alone, the product of its `axial_pos_shape`"
+            raise ModelError(what, where=f"--model {path}", hint="longformer and big_bird take long rows of any length")
         if dropout is not None:
             set_dropout(config, dropout)
         if reads_last_token(config):
@@ -200,7 +203,7 @@ def load_saved(folder: Path) -> Any:
         )
     if missing := sorted(found["missing_keys"]):
         hint = "is it a classifier? one is trained from it by: dongu train DATA --model MODEL"
-        raise ModelError(f"lacks weights ({_first_of(missing)})", where=f"--model {folder}", hint=hint)
+        raise ModelError(f"lacks weights ({listed(missing, 1)})", where=f"--model {folder}", hint=hint)
     return _own_memory(model)
 
 
@@ -214,13 +217,6 @@ def reads_last_token(config: Any) -> bool:
     )
 
 
-def _check_trains(config: Any, path: str) -> None:
-    """Refuse what transformers' own forward refuses of the rows of an ordinary batch: a ModelError."""
-    if config.model_type == "reformer":
-        what = "a `reformer` trains on rows of one length alone, the product of its `axial_pos_shape`"
-        raise ModelError(what, where=f"--model {path}", hint="longformer and big_bird take long rows of any length")
-
-
 def _check_encoder_is_whole(model: Any, found: Any, path: str) -> None:
     """A head may be new; an encoder that is new in part would train, badly, and nobody would be told."""
     prefix = f"{model.base_model_prefix}."
@@ -230,7 +226,7 @@ def _check_encoder_is_whole(model: Any, found: Any, path: str) -> None:
     )
     if broken:
         raise ModelError(
-            f"its weights do not fill the model that config.json describes ({_first_of(broken)})",
+            f"its weights do not fill the model that config.json describes ({listed(broken, 1)})",
             where=f"--model {path}",
             hint="are config.json and the weights of the same model?",
         )
@@ -250,9 +246,8 @@ def _check_size(config: Any, folder: Path, where: str) -> None:
         nonlocal modules
         modules += 1
         if modules > MOST_MODULES + held // MODULE_BYTES:
-            what = (
-                f"config.json describes a model of more than {modules - 1:,} parts, and its files have {held:,} bytes"
-            )
+            parts = f"more than {modules - 1:,} parts"
+            what = f"config.json describes a model of {parts}, and its files have {held:,} bytes"
             raise ModelError(what, where=where, hint=hint)
 
     counting = register_module_module_registration_hook(count)
@@ -266,10 +261,6 @@ def _check_size(config: Any, folder: Path, where: str) -> None:
     if weights > held + NEW_WEIGHTS:  # a byte a weight at least; the head may be new
         what = f"config.json describes a model of {weights:,} weights, and its files have {held:,} bytes"
         raise ModelError(what, where=where, hint=hint)
-
-
-def _first_of(keys: Sequence[str]) -> str:
-    return keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"
 
 
 def _own_memory(model: Any) -> Any:

@@ -41,22 +41,14 @@ def add_lora(model: Any, rank: int, seed: int) -> None:
         name: module for name, module in model.named_modules() if _is_linear(module) and not is_head(model, f"{name}.")
     }
     shared = [id(module.weight) for module in linear.values()]
+    kind, where, without = f"`{model.config.model_type}`", f"--lora {rank}", "train without it"
     if len({*shared}) < len(shared):
-        raise UsageError(
-            f"layers of `{model.config.model_type}` share a weight, which cannot take in what each of them learns",
-            where=f"--lora {rank}",
-            hint="train without it",
-        )
+        what = f"layers of {kind} share a weight, which cannot take in what each of them learns"
+        raise UsageError(what, where=where, hint=without)
     if not linear:
-        raise UsageError(
-            f"the encoder of `{model.config.model_type}` has no linear layers",
-            where=f"--lora {rank}",
-            hint="train without it",
-        )
+        raise UsageError(f"the encoder of {kind} has no linear layers", where=where, hint=without)
     if rank > (largest := max(min(module.weight.shape) for module in linear.values())):
-        raise UsageError(
-            f"the largest weight of `{model.config.model_type}` has rank {largest}", where=f"--lora {rank}"
-        )
+        raise UsageError(f"the largest weight of {kind} has rank {largest}", where=where)
     torch.manual_seed(seed)
     transposed = any(isinstance(module, Conv1D) for module in linear.values())  # GPT-2 has (in, out)
     # In a module without a config: for a mixture of experts peft would take the names of its linear layers for those of

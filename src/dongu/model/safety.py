@@ -119,11 +119,8 @@ def check_files(folder: Path, where: str) -> None:
     for name, path in files.items():
         _check_kind(name, path, where)
     if "adapter_config.json" in files:
-        raise ModelError(
-            "is an adapter of another model (adapter_config.json)",
-            where=where,
-            hint="merge it into its model first: `merge_and_unload` of peft, then save_pretrained",
-        )
+        hint = "merge it into its model first: `merge_and_unload` of peft, then save_pretrained"
+        raise ModelError("is an adapter of another model (adapter_config.json)", where=where, hint=hint)
     settings = {name: read_object(files[name], where) for name in FOLLOWED_FILES if name in files}
     for name, values in settings.items():
         _check_settings(name, values, where)
@@ -157,9 +154,8 @@ def shards(index: Path, where: str) -> list[str]:
     names = sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
     for name in names:
         if not WEIGHTS_NAME.fullmatch(name):
-            raise ModelError(
-                f"{index.name} sends `weight_map` to {shown(name)}", where=where, hint=_beside(".safetensors")
-            )
+            what = f"{index.name} sends `weight_map` to {shown(name)}"
+            raise ModelError(what, where=where, hint=_beside(".safetensors"))
     if not names:
         raise ModelError(f"{index.name} has no `weight_map`", where=where)
     return names
@@ -266,9 +262,8 @@ def _check_settings(name: str, values: Mapping[str, Any], where: str) -> None:
                 raise ModelError(f"{name} replaces the tokenizer's files (`{key}`)", where=where)
         others = values.get("fast_tokenizer_files") or []
         if not isinstance(others, list) or not all(_is_name(other, TOKENIZER_NAME) for other in others):
-            raise ModelError(
-                f"{name} sends `fast_tokenizer_files` to {shown(others)}", where=where, hint=_beside(".json")
-            )
+            what = f"{name} sends `fast_tokenizer_files` to {shown(others)}"
+            raise ModelError(what, where=where, hint=_beside(".json"))
 
 
 def _check_count(key: str, value: Any, where: str) -> None:
@@ -282,11 +277,8 @@ def _check_implementation(name: str, key: str, value: Any, where: str) -> None:
     known = (*LOCAL_ATTENTION, *OTHER_ATTENTION, *LOCAL_EXPERTS, *OTHER_EXPERTS, None)
     for choice in value.values() if isinstance(value, dict) else (value,):
         if choice not in known:
-            raise ModelError(
-                f"{name} wants an implementation that transformers does not have (`{key}`: {shown(choice)})",
-                where=where,
-                hint="take the key out: dongu runs no remote code",
-            )
+            what = f"{name} wants an implementation that transformers does not have (`{key}`: {shown(choice)})"
+            raise ModelError(what, where=where, hint="take the key out: dongu runs no remote code")
 
 
 def _check_model_type(config: Mapping[str, Any], where: str) -> None:
@@ -296,14 +288,11 @@ def _check_model_type(config: Mapping[str, Any], where: str) -> None:
         return
     if kind is None:
         raise ModelError("config.json has no `model_type`", where=where, hint='a BERT needs "model_type": "bert"')
-    close = get_close_matches(str(kind), known, n=1)
-    raise ModelError(
-        f"config.json has the `model_type` {shown(kind)}, of which transformers has no sequence classifier",
-        where=where,
-        hint=f"did you mean {close[0]!r}?"
-        if close
-        else "bert, roberta, distilbert and modernbert are some that have one",
-    )
+    what = f"config.json has the `model_type` {shown(kind)}, of which transformers has no sequence classifier"
+    hint = "bert, roberta, distilbert and modernbert are some that have one"
+    if close := get_close_matches(str(kind), known, n=1):
+        hint = f"did you mean {close[0]!r}?"
+    raise ModelError(what, where=where, hint=hint)
 
 
 def _check_header(name: str, path: Path, where: str) -> None:

@@ -25,11 +25,8 @@ def total_steps(config: RunConfig, steps_per_epoch: int) -> int:
     """
     steps = config.max_steps or math.ceil(config.epochs * steps_per_epoch)
     if config.eval_steps is not None and config.eval_steps > steps:
-        raise UsageError(
-            f"an evaluation every {config.eval_steps:,} steps, but the run has {steps:,}",
-            where="--eval-steps",
-            hint="give fewer, or leave it out: then each epoch ends with one",
-        )
+        what = f"an evaluation every {config.eval_steps:,} steps, but the run has {steps:,}"
+        raise UsageError(what, where="--eval-steps", hint="give fewer, or leave it out: then each epoch ends with one")
     return steps
 
 
@@ -41,11 +38,8 @@ def warmup_steps(config: RunConfig, steps: int) -> int:
     """
     count = math.ceil(config.warmup * steps) if config.warmup < 1 else int(config.warmup)
     if count > steps:
-        raise UsageError(
-            f"{count} steps of warm-up, but the run has {steps}",
-            where="--warmup",
-            hint="give fewer, or a fraction below 1",
-        )
+        what = f"{count} steps of warm-up, but the run has {steps}"
+        raise UsageError(what, where="--warmup", hint="give fewer, or a fraction below 1")
     return count
 
 

@@ -57,9 +57,7 @@ def _speed(trace: Trace) -> list[tuple[str, str]]:
     shown = [("examples a second", f"{rates.examples:,.1f}"), ("tokens a second", f"{rates.tokens:,.0f}")]
     if rates.model_flops is not None and rates.product_flops:
         share, probed = rates.model_flops / rates.product_flops, f"{rates.product_flops / 1e9:,.0f} GFLOP/s"
-        use = f"{share:.0%} of {probed}"
-        if share > 1:
-            use = f"more than {probed}: other load disturbed the probe"
+        use = f"{share:.0%} of {probed}" if share <= 1 else f"more than {probed}: other load disturbed the probe"
         shown.append(("of the machine", use))
     if memory is not None:
         shown.append(("peak memory", f"{memory / 1e6:,.0f} MB"))

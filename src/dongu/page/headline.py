@@ -98,12 +98,7 @@ def facts(trace: Trace) -> list[tuple[str, str]]:
         ("model", place(str(options.get("model")))),
         ("data", f"{place(str(options.get('data') or 'rows in memory'))}"),
         ("rows", splits),
-        (
-            "task",
-            f"{trace.task}, {counted(len(trace.record.label_names), 'label')}"
-            if trace.task not in NUMBERS
-            else trace.task,
-        ),
+        ("task", trace.task + ("" if trace.task in NUMBERS else f", {counted(len(record.label_names), 'label')}")),
         ("steps", steps),
     ]
     if trace.outcome:

@@ -60,12 +60,8 @@ def make_report(folder: RunFolder, data: TextData | None, results: Mapping[str, 
     """
     data = data if data is not None and data.has_texts else None
     trace = read_trace(folder, results)
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = _environment().get_template("report.html.jinja")
-    return page.render(
-        style=Markup(style),  # noqa: S704 - a file of this package
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+    return render(
+        "report.html.jinja",
         trace=trace,
         verdict=headline(trace, previous_run(folder, trace)),
         facts=facts(trace),
@@ -79,7 +75,17 @@ def make_report(folder: RunFolder, data: TextData | None, results: Mapping[str, 
         data_charts=data_charts(trace),
         time=time_shown(trace),
         origin=origin(trace),
-    ).encode("utf-8", "replace")  # a name on the disk may be no UTF-8
+    )
+
+
+def render(file: str, /, **content: Any) -> bytes:
+    """A template of this folder as a page, with the style sheet that its policy allows."""
+    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    content["style"] = Markup(style)  # noqa: S704 - a file of this package
+    content["policy"] = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    page = _environment().get_template(file).render(content)
+    return page.encode("utf-8", "replace")  # a name on the disk may be no UTF-8
 
 
 def read_data(folder: RunFolder) -> TextData | None:

@@ -175,11 +175,7 @@ def _read_metrics(path: Path) -> tuple[dict[str, np.ndarray], list[dict[str, flo
     with _reading(path):
         lines = read_lines(path)
         evaluations = [
-            {
-                name: math.nan if value is None else float(value)
-                for name, value in line.items()
-                if name not in ("event", "split")
-            }
+            _numbers({name: value for name, value in line.items() if name not in ("event", "split")})
             for line in lines
             if line["event"] == "evaluation" and line["split"] == "validation"
         ]
@@ -221,14 +217,13 @@ def _texts(record: Record) -> dict[str, str]:
 
 
 def _splits(results: Mapping[str, Any]) -> dict[str, Entries]:
-    return {
-        split: {
-            name: {key: math.nan if number is None else float(number) for key, number in entry.items()}
-            for name, entry in entries.items()
-        }
-        for split, entries in results.items()
-        if isinstance(entries, Mapping)
-    }
+    tables = {split: entries for split, entries in results.items() if isinstance(entries, Mapping)}
+    return {split: {name: _numbers(entry) for name, entry in entries.items()} for split, entries in tables.items()}
+
+
+def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+    """NaN for null."""
+    return {key: math.nan if number is None else float(number) for key, number in entry.items()}
 
 
 @contextlib.contextmanager
@@ -243,10 +238,8 @@ def _reading(path: Path) -> Iterator[None]:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        what = f"cannot be read ({reason})"
-        raise InputError(
-            what, where=str(path), hint="restore it from a copy, or remove it: the page does without"
-        ) from error
+        hint = "restore it from a copy, or remove it: the page does without"
+        raise InputError(f"cannot be read ({reason})", where=str(path), hint=hint) from error
 
 
 def _columns(lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, np.ndarray]:

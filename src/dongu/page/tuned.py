@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from dongu.config import LOWER_IS_BETTER
 from dongu.files import write_file
@@ -21,6 +17,7 @@ from dongu.page.draw.axis import Axis
 from dongu.page.draw.drawings import Interval
 from dongu.page.draw.plot import Plot
 from dongu.page.draw.svg import Chart, format_number
+from dongu.page.report import render
 from dongu.text import counted
 
 Shown = tuple[Chart, str]
@@ -36,14 +33,8 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         StorageError: the page could not be written.
     """
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("tuned.html.jinja").render(
-        style=Markup(style),  # noqa: S704 - a file of this package
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+    page = render(
+        "tuned.html.jinja",
         name=path.parent.name,
         metric=metric_name(content["metric"]),
         content=content,
@@ -53,7 +44,7 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
         number=lambda value: format_number(math.nan if value is None else float(value), 4),
         shown=lambda value: f"{value:.3g}" if isinstance(value, float) else str(value),
     )
-    write_file(path, page.encode("utf-8", "replace"), within=path.parent)
+    write_file(path, page, within=path.parent)
 
 
 def _verdict(content: Mapping[str, Any]) -> Shown:

@@ -196,11 +196,8 @@ class Checkpoint:
         known = set(self.state.own or ())
         if other := sorted(known ^ set(loop.own)):
             has, hint = ("the checkpoint has", "put") if other[0] in known else ("the checkpoint lacks", "leave out")
-            raise UsageError(
-                f"{has} the state `{other[0]}`",
-                where=str(self.path),
-                hint=f"{hint} loop.own[{other[0]!r}] at the start",
-            )
+            hint = f"{hint} loop.own[{other[0]!r}] at the start"
+            raise UsageError(f"{has} the state `{other[0]}`", where=str(self.path), hint=hint)
 
     def _own_optimizer(self, entries: dict[int, dict[str, Any]], groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Complete the entries with what is no tensor; the groups as they were."""

@@ -10,11 +10,10 @@ import os
 import platform
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dongu.errors import CheckpointError, DataError, InputError, LockedError, UsageError
+from dongu.errors import CheckpointError, DataError, InputError, LockedError, StorageError, UsageError
 from dongu.files import (
     is_leftover,
     make_folder,
@@ -42,21 +41,22 @@ TRACKING, TENSORBOARD = "tracking.json", "tensorboard"  # what trackers call the
 CALIBRATION = "calibration.json"  # in the model's folder: a calibrated model comes with it or not at all
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """Paths and whole-file writes of one run."""
 
-    path: Path
-
-    @property
-    def record(self) -> Path:
-        """What the run is made of; with it a run begins."""
-        return self.path / "run.json"
-
-    @property
-    def results(self) -> Path:
-        """What the run came to; with it a run is finished."""
-        return self.path / "results.json"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = path / "run.json"  # what the run is made of; with it a run begins
+        self.results = path / "results.json"  # what it came to; with it a run is finished
+        self.model = path / "model"  # the best one, as `from_pretrained` loads it
+        self.checkpoints = path / "checkpoints"  # one folder each
+        self.metrics = path / "metrics.jsonl"  # one line a step and one an evaluation; no times
+        self.timing = path / "timing.jsonl"  # the clock's side of `metrics.jsonl`
+        self.dynamics = path / "dynamics.bin"  # the loss of every training row at each of its uses
+        self.report = path / "report.html"  # the page that shows all of it
+        whole = (self.record, self.results, self.metrics, self.timing, self.dynamics, self.report)
+        self.files = (*whole, self.model, self.checkpoints)  # what a run writes under a name of its own here
+        self._parts = (self.model, path / "predictions", self.checkpoints, path / TENSORBOARD)  # that it writes to
 
     @property
     def is_finished(self) -> bool:
@@ -64,45 +64,15 @@ class RunFolder:
         return self.results.exists()
 
     @property
-    def model(self) -> Path:
-        """The best model, as `from_pretrained` loads it."""
-        return self.path / "model"
-
-    @property
-    def checkpoints(self) -> Path:
-        """One folder a checkpoint."""
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        """One line a step and one an evaluation; no times."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def timing(self) -> Path:
-        """The clock's side of `metrics.jsonl`."""
-        return self.path / "timing.jsonl"
-
-    @property
-    def dynamics(self) -> Path:
-        """The loss of every training row at each of its uses."""
-        return self.path / "dynamics.bin"
-
-    @property
-    def report(self) -> Path:
-        """The page that shows all of it."""
-        return self.path / "report.html"
-
-    @property
-    def _parts(self) -> tuple[Path, ...]:
-        """The folders in it that a run writes to."""
-        return self.model, self.path / "predictions", self.checkpoints, self.path / TENSORBOARD
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """What a run writes under a name of its own here."""
-        whole = (self.record, self.results, self.metrics, self.timing, self.dynamics, self.report)
-        return *whole, self.model, self.checkpoints
+    def is_locked(self) -> bool:
+        """Whether another process writes to the folder; not of one that nobody here may write to."""
+        try:
+            self.refuse_if_locked()
+        except LockedError:
+            return True
+        except StorageError:
+            return False
+        return False
 
     def refuse_if_taken(self) -> None:
         """
@@ -124,21 +94,16 @@ class RunFolder:
         Raises:
             UsageError: the folder holds something already.
         """
-        unused = (
-            {LOCK, FINDINGS, DROPPED, PARTS_COPY, TRACKING, TENSORBOARD} if (self.path / LOCK).exists() else set()
-        )  # without a lock they are the user's own
+        unused = {LOCK, FINDINGS, DROPPED, PARTS_COPY, TRACKING, TENSORBOARD}  # without a lock they are the user's own
+        unused = unused if (self.path / LOCK).exists() else set()
         if self.path.is_dir() and not all(path.name in unused or is_leftover(path) for path in self.path.iterdir()):
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
             if self.is_finished:
-                what, hint = (
-                    "holds a finished run",
-                    "choose another --out (x-{n} is numbered), or give --overwrite; nothing was touched",
-                )
+                what = "holds a finished run"
+                hint = "choose another --out (x-{n} is numbered), or give --overwrite; nothing was touched"
             elif self.record.exists():
-                what, hint = (
-                    "holds a run that has not ended",
-                    f"dongu resume {self.path} goes on with it; --overwrite begins anew",
-                )
+                what = "holds a run that has not ended"
+                hint = f"dongu resume {self.path} goes on with it; --overwrite begins anew"
             raise UsageError(what, where=f"--out {self.path}", hint=hint)
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("is a file", where=f"--out {self.path}", hint="choose another --out")
@@ -210,10 +175,6 @@ class RunFolder:
         entries = {path.relative_to(self.path).as_posix(): entry_of_file(path) for path in files}
         entries["results.json"] = entry_of(_file_bytes(results))
         write_file(self.path / MANIFEST, manifest_bytes(entries), within=self.path)
-
-    def finish(self, results: Mapping[str, Any]) -> None:
-        """The last file, with which a run is finished."""
-        self.write_json("results.json", results)
 
     def written(self) -> dict[str, dict[str, Any]]:
         """The sizes and digests of a finished run's files by their names, as they were written; none without a list.
@@ -347,9 +308,8 @@ class RunFolder:
             raise InputError(what, where=str(self.path), hint=hint) from None
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise InputError(
-                f"cannot be read ({reason})", where=str(path), hint="give the folder that `dongu train` wrote"
-            ) from error
+            hint = "give the folder that `dongu train` wrote"
+            raise InputError(f"cannot be read ({reason})", where=str(path), hint=hint) from error
         if not isinstance(content, dict):
             raise InputError("holds no JSON object", where=str(path))
         return content

@@ -63,7 +63,7 @@ def identity(loop: Loop) -> dict[str, Any]:
             }
             for name, examples in loop.data.splits.items()
         },
-        "versions": software_versions() | _quantizer(loop.config),
+        "versions": software_versions(quantized=loop.config.base_precision == "4bit"),
         "hardware": {"device": describe_device(loop.accelerator), "cpu": describe_processor()},
         "label_names": [*loop.data.label_names],
         "processes": loop.accelerator.num_processes,
@@ -136,13 +136,7 @@ def refuse(found: Collection[Difference], allowed: Collection[str], where: str) 
     Raises:
         UsageError: there are differences that change the result and are not allowed by name, or no such name.
     """
-    known = [
-        *(option_flag(name).removeprefix("--") for name in RunConfig.model_fields),
-        "versions",
-        "hardware",
-        "data",
-        "parts",
-    ]
+    known = [*(option_flag(name).removeprefix("--") for name in RunConfig.model_fields), *OTHERS]
     if unknown := [name for name in allowed if name not in known]:
         close = get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"names are {', '.join(OTHERS)}, and those of options"
@@ -157,13 +151,10 @@ def refuse(found: Collection[Difference], allowed: Collection[str], where: str) 
         )
 
 
-def software_versions() -> dict[str, str]:
+def software_versions(*, quantized: bool = False) -> dict[str, str]:
     """The packages whose version may change a result."""
-    return {"python": platform.python_version(), **{name: version(name) for name in RECORDED_VERSIONS}}
-
-
-def _quantizer(config: RunConfig) -> dict[str, str]:
-    return {"bitsandbytes": version("bitsandbytes")} if config.base_precision == "4bit" else {}
+    names = (*RECORDED_VERSIONS, "bitsandbytes") if quantized else RECORDED_VERSIONS
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def _probed_names(loop: Loop) -> set[str]:

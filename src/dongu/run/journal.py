@@ -62,26 +62,16 @@ class Journal:
     def step(self, step: Step) -> None:
         """One update: its numbers to one log, its seconds to another, the losses of its rows to the third."""
         self._write(self._metrics, step_line(step))
-        self._write(
-            self._timing,
-            {
-                "event": "step",
-                "step": step.number,
-                "seconds": step.seconds,
-                "tokens": step.tokens,
-                "padded_tokens": step.padded_tokens,
-            },
-        )
+        timed = {name: getattr(step, name) for name in ("seconds", "tokens", "padded_tokens")}
+        self._write(self._timing, {"event": "step", "step": step.number, **timed})
         if self._dynamics is not None:
             with storage(self._folder.path):
                 disk.append(self._dynamics, records(step))
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         """One evaluation."""
-        self._write(
-            self._metrics,
-            {"event": "evaluation", "step": step, "split": evaluation.split, **evaluation.metrics},
-        )
+        line = {"event": "evaluation", "step": step, "split": evaluation.split, **evaluation.metrics}
+        self._write(self._metrics, line)
 
     def record(self, step: int, numbers: Mapping[str, float]) -> None:
         """Numbers of the user's own."""

@@ -172,12 +172,8 @@ def rehearse(loop: Loop, rows: np.ndarray, *, recomputed: bool = False) -> Need:
                 parameter.register_post_accumulate_grad_hook(lambda each: setattr(each, "grad", None))
         loss.backward()  # type: ignore[no-untyped-call]
     if loop.is_sharded:
-        return replace(
-            _of_a_process(loop, model, count.peak - weights),
-            activations=activations,
-            rows=len(rows),
-            tokens=micro_batch.tokens,
-        )
+        need = _of_a_process(loop, model, count.peak - weights)
+        return replace(need, activations=activations, rows=len(rows), tokens=micro_batch.tokens)
     buckets = gradients if loop.accelerator.num_processes > 1 else 0  # in which DDP sends them
     state = 2 * gradients
     peak = max(count.peak, weights + gradients + step_bytes(loop, learning)) + state + buckets

@@ -93,10 +93,8 @@ def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], resul
     if len(answers) != rows:
         raise InputError(f"has {len(answers):,} rows, and run.json says {rows:,}", where=str(path), hint=RESTORE)
     for name, value in written.items():
-        found, tolerance = metric_value(answers, name), LOSS_TOLERANCE if name == "loss" else METRIC_TOLERANCE
-        if not (
-            math.isnan(found) if value is None else math.isclose(found, value, rel_tol=tolerance, abs_tol=tolerance)
-        ):
+        found, apart = metric_value(answers, name), LOSS_TOLERANCE if name == "loss" else METRIC_TOLERANCE
+        if not (math.isnan(found) if value is None else math.isclose(found, value, rel_tol=apart, abs_tol=apart)):
             what = f"does not belong to results.json: its {name} is {found:.6f}, and not {value}"
             raise InputError(what, where=str(path), hint=RESTORE)
     return answers

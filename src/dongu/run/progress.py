@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
 
-from dongu.text import WIDTH, clock
+from dongu.text import WIDTH, clock, decimals
 from dongu.waiting import Waiting, idle
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Progress:
 
     def evaluation(self, step: int, epoch: float, metrics: Mapping[str, float], *, best: bool) -> None:
         """Show one evaluation."""
-        values = "  ".join(f"{_number(metrics[name]):>{wide}}" for name, wide in self._metrics.items())
+        values = "  ".join(f"{decimals(metrics[name]):>{wide}}" for name, wide in self._metrics.items())
         self._row(step, epoch, values + ("  kept" if best else ""))
 
     def _is_tenth(self, number: int) -> bool:
@@ -84,7 +83,7 @@ class Progress:
             self.console.line(f"{'':>{self._wide}}  {'':>5}  {'train':>{_WIDTH}} │ validation")
             self.console.line(f"{'step':>{self._wide}}  epoch  {'loss':>{_WIDTH}} │ {names}")
             self._headed = True
-        mean = _number(sum(self._losses) / len(self._losses)) if self._losses else "–"
+        mean = decimals(sum(self._losses) / len(self._losses)) if self._losses else "–"
         self.console.line(f"{step:>{self._wide},}  {epoch:>5.2f}  {mean:>{_WIDTH}} │ {text}")
         self._losses.clear()
         self._shown = time.perf_counter()
@@ -100,10 +99,6 @@ class Progress:
         if self._bar is not None:
             self._bar.leave = False  # the table has said it all
             self._bar.close()
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "undefined"
 
 
 class _NotebookBar(tqdm):  # type: ignore[misc]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dongu.text import listed
+
 SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.json
 FOLDS = "folds.json"  # what the runs of a cross-validation came to, in the folder that holds them
 SEARCH = "tune.json"  # the same of a search
-SHOWN = 3  # runs
 FITTING = {
     SEEDS: ("holds a run a seed", "; the command that began them goes on with them, and two such folders compare"),
     FOLDS: ("holds a run a fold", "; predict, evaluate and serve take the folder as one model"),
@@ -22,6 +23,5 @@ def told_of_several(folder: Path) -> tuple[str, str] | None:
     if not found:
         return None
     what, more = next((FITTING[name] for name in FITTING if (folder / name).is_file()), ("holds several runs", ""))
-    rest = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    hint = f"give one of them: {', '.join(found[:SHOWN])}{rest}; `dongu runs {folder}` lists them, the best first"
+    hint = f"give one of them: {listed(found)}; `dongu runs {folder}` lists them, the best first"
     return f"{what}, and is none itself", hint + more

@@ -62,15 +62,8 @@ class Trackers:
 
     def step(self, step: Step) -> None:
         """One update."""
-        self._log(
-            {
-                "train/loss": step.loss,
-                "train/learning_rate": step.learning_rate,
-                "train/grad_norm": step.grad_norm,
-                "train/epoch": step.epoch,
-            },
-            step.number,
-        )
+        names = ("loss", "learning_rate", "grad_norm", "epoch")
+        self._log({f"train/{name}": getattr(step, name) for name in names}, step.number)
 
     def record(self, step: int, numbers: Mapping[str, float]) -> None:
         """Numbers of the user's own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import textwrap
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_lowercase
 from typing import Any
 
@@ -104,27 +104,14 @@ class Quiz:
 
 
 def _question(entry: dict[str, Any]) -> Question:
-    letters = list(entry["answers"])
-    return Question(
-        id=entry["id"],
-        lesson=entry["lesson"],
-        text=entry["text"],
-        answers=tuple(entry["answers"].values()),
-        right=letters.index(entry["right"]),
-        why=entry["why"],
-    )
+    letters, answers = zip(*entry["answers"].items(), strict=True)
+    return Question(**{**entry, "answers": answers, "right": letters.index(entry["right"])})
 
 
 def _shuffled(question: Question, draw: random.Random) -> Question:
     places = draw.sample(range(len(question.answers)), len(question.answers))
-    return Question(
-        question.id,
-        question.lesson,
-        question.text,
-        tuple(question.answers[place] for place in places),
-        places.index(question.right),
-        question.why,
-    )
+    answers = tuple(question.answers[place] for place in places)
+    return replace(question, answers=answers, right=places.index(question.right))
 
 
 def _wrapped(text: str, first: str = "") -> Iterator[str]:

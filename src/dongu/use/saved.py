@@ -14,7 +14,7 @@ from dongu.config import ABSTAIN_BELOW, NUMBERS, RunConfig, Task, make_config
 from dongu.data.columns import choose_columns, named_parts, read_texts, usual_texts
 from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
-from dongu.data.table import Table, as_cell, inner_names
+from dongu.data.table import Table, as_cell, no_column
 from dongu.errors import DataError, InputError, ModelError, UsageError, install_hint
 from dongu.judge.metrics import NAMED, MetricSet
 from dongu.model.place import PACKAGED, find_model, pin_model
@@ -288,8 +288,7 @@ def _check_columns(table: Table, names: Iterable[str], hint: str) -> None:
     """
     for name in names:
         if named_parts(name, table.columns) is None:
-            hint = f"the columns are: {inner_names(table)}; {hint}"
-            raise DataError(f"there is no column `{name}`", where=table.origin, hint=hint)
+            raise no_column(table, name, behind=f"; {hint}")
 
 
 def _table_of(rows: Any) -> Table | None:
