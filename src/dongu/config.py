@@ -35,13 +35,7 @@ ALIASES = {
 }
 
 Scheduler = Literal[
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
 ]
 Task = Literal["single-label", "multi-label", "regression", "ordinal"]
 NUMBERS: tuple[Task, ...] = ("regression", "ordinal")  # whose models answer a number

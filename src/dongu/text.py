@@ -127,12 +127,7 @@ def wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:
     """Lines of at most 80 columns, cut at spaces alone; the first begins with `first`, the others with `rest`."""
     rest = " " * len(first) if rest is None else rest
     return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=rest,
-        break_long_words=False,
-        break_on_hyphens=False,
+        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     ) or [first.rstrip()]
 
 

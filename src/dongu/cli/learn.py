@@ -44,9 +44,7 @@ def _quiz(parsed: argparse.Namespace) -> None:
 
 def add_demo(parser: Parser) -> None:
     define(
-        parser,
-        _demo,
-        description="Unpacks a paraphrase data set, fine-tunes the packaged MiniLM on it, and predicts.",
+        parser, _demo, description="Unpacks a paraphrase data set, fine-tunes the packaged MiniLM on it, and predicts."
     )
     parser.add_argument("--out", metavar="RUN", type=Path, default=None, help="run folder (default: runs/demo)")
     parser.add_argument("--seed", type=int, default=42, help="seed of the run; the data are always the same (42)")

@@ -16,9 +16,7 @@ from dongu.waiting import loading
 
 def add_resume(parser: Parser) -> None:
     define(
-        parser,
-        _run,
-        description="Go on from the newest valid checkpoint: the run ends in the bytes it would have had.",
+        parser, _run, description="Go on from the newest valid checkpoint: the run ends in the bytes it would have had."
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
     parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")

@@ -26,15 +26,7 @@ from dongu.data.columns import (
 from dongu.data.flags import flag_faults, join_flags
 from dongu.data.forms import Form, as_read, form_of, malformed
 from dongu.data.glue import glue_task
-from dongu.data.labels import (
-    class_names,
-    hides_labels,
-    name_labels,
-    read_column,
-    read_targets,
-    with_names,
-    with_other,
-)
+from dongu.data.labels import class_names, hides_labels, name_labels, read_column, read_targets, with_names, with_other
 from dongu.data.shares import SAID, share_columns, soft_splits, with_shares
 from dongu.data.sources import Source
 from dongu.data.splits import CUT_SPLITS, cut, groups_of, shares_of

@@ -28,13 +28,7 @@ DEALT_BLOCKS = 4  # to a process at a time: a page of texts, which is unpacked o
 
 
 def prepare(
-    data: TextData,
-    tokenizer: Any,
-    config: RunConfig,
-    out: Path,
-    *,
-    processes: int = 1,
-    block_rows: int = BLOCK_ROWS,
+    data: TextData, tokenizer: Any, config: RunConfig, out: Path, *, processes: int = 1, block_rows: int = BLOCK_ROWS
 ) -> Manifest:
     """Tokenize rows once, and write them into a new folder; all of it is there, or nothing.
 

@@ -61,9 +61,7 @@ def refuse_settings(config: RunConfig, environment: Mapping[str, str]) -> None:
         )
     for name, hint in refused:
         raise UsageError(
-            "the environment asks Accelerate for what dongu does not do",
-            where=f"{name}={wanted[name]}",
-            hint=hint,
+            "the environment asks Accelerate for what dongu does not do", where=f"{name}={wanted[name]}", hint=hint
         )
 
 

@@ -22,13 +22,8 @@ from dongu.extras import RECORDED_VERSIONS
 from dongu.files import disk, storage
 from dongu.launch import wait_for_first
 
-OWN_TO_A_PROCESS = {
-    "data",
-    "out",
-    "workers",
-    "device",
-    "threads",
-}  # options that may differ between processes: they do not change the result
+# Options that may differ between processes: they do not change the result.
+OWN_TO_A_PROCESS = {"data", "out", "workers", "device", "threads"}
 SEEN_SECONDS = 20.0  # in which a network file system shows what another machine has written
 _SHOWN = 3  # differences
 
@@ -80,9 +75,8 @@ def check_shared(folder: Path, accelerator: Any) -> None:
     if accelerator.num_processes == 1:
         return
     wait_for_first()  # it may have removed a run
-    name = [
-        f".seen-{uuid.uuid4().hex}.{os.getpid()}.tmp"
-    ]  # it ends as a leftover's name does, which is removed if the run is killed here
+    # It ends as a leftover's name does, which is removed if the run is killed here.
+    name = [f".seen-{uuid.uuid4().hex}.{os.getpid()}.tmp"]
     if accelerator.is_main_process:
         with storage(folder):
             disk.write(folder / name[0], b"")

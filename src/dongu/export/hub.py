@@ -39,12 +39,7 @@ def check_access(name: str) -> None:
 
 
 def push(
-    run: str | Path,
-    name: str,
-    *,
-    public: bool = False,
-    license_id: str | None = None,
-    languages: Sequence[str] = (),
+    run: str | Path, name: str, *, public: bool = False, license_id: str | None = None, languages: Sequence[str] = ()
 ) -> str:
     """Upload the best model with its card and tokenizer, and return its address.
 

@@ -49,10 +49,7 @@ def make_scheduler(optimizer: torch.optim.Optimizer, config: RunConfig, steps: i
     It is stepped once an optimizer update and never handed to Accelerate, which would step it once a process.
     """
     return get_scheduler(
-        config.lr_scheduler,
-        optimizer=optimizer,
-        num_warmup_steps=warmup_steps(config, steps),
-        num_training_steps=steps,
+        config.lr_scheduler, optimizer=optimizer, num_warmup_steps=warmup_steps(config, steps), num_training_steps=steps
     )
 
 

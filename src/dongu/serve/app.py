@@ -34,12 +34,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 def make_app(
-    classifier: Classifier,
-    limits: Limits,
-    *,
-    keys: Sequence[str] = (),
-    local: bool = False,
-    worker: int | None = None,
+    classifier: Classifier, limits: Limits, *, keys: Sequence[str] = (), local: bool = False, worker: int | None = None
 ) -> Guard:
     """The application, whose batches begin and end with its lifespan.
 
