@@ -109,11 +109,9 @@ def judge(loop: Loop, folder: RunFolder, state: RunState, journal: Journal) -> d
         NonFiniteError: there is no best model.
     """
     if state.best_step is None:
-        raise NonFiniteError(
-            f"{loop.metrics.main} was undefined at every evaluation, so no model is the best",
-            where=str(folder.path),
-            hint="does the model give one answer to every row? try another --learning-rate or --metric loss",
-        )
+        what = f"{loop.metrics.main} was undefined at every evaluation, so no model is the best"
+        hint = "does the model give one answer to every row? try another --learning-rate or --metric loss"
+        raise NonFiniteError(what, where=str(folder.path), hint=hint)
     began = time.perf_counter()
     main = loop.accelerator.is_main_process
     read_best(loop, folder)

@@ -282,10 +282,8 @@ def _typed(texts: Sequence[str], *, pair: bool) -> Iterator[tuple[str, ...]]:
         if Path(text).suffix in SUFFIXES and Path(text).is_file():
             raise UsageError(f"{text} is a file", hint=f"to predict for its rows: --data {text}")
     if pair and len(texts) % 2:
-        raise UsageError(
-            f"the model compares two texts, and {counted(len(texts), 'was', 'were')} given",
-            hint="give them two by two, each in quotes",
-        )
+        hint = "give them two by two, each in quotes"
+        raise UsageError(f"the model compares two texts, and {counted(len(texts), 'was', 'were')} given", hint=hint)
     yield from (tuple(texts[i : i + 1 + pair]) for i in range(0, len(texts), 1 + pair))
 
 

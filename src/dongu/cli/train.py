@@ -208,10 +208,8 @@ def train_options(parsed: argparse.Namespace, processes: int) -> dict[str, Any]:
     per_device, accumulation = parsed.per_device_train_batch_size, parsed.gradient_accumulation_steps
     if per_device is not None or accumulation is not None:
         if flags["batch_size"] is not None:
-            raise UsageError(
-                "--batch-size is the whole batch already",
-                hint="give either it, or --per_device_train_batch_size and --gradient_accumulation_steps",
-            )
+            hint = "give either it, or --per_device_train_batch_size and --gradient_accumulation_steps"
+            raise UsageError("--batch-size is the whole batch already", hint=hint)
         counts = [
             whole_number(per_device, "per_device_train_batch_size", 8),
             whole_number(accumulation, "gradient_accumulation_steps", 1),

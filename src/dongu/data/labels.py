@@ -69,11 +69,8 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
                 hint="give the class another name",
             )
     if len(distinct) < 2:
-        raise DataError(
-            f"train has one label only (`{shortened(distinct[0])}`)" if distinct else "no row of train has a label",
-            where=table.origin,
-            hint="a classifier needs two; is --label-column right?",
-        )
+        what = f"train has one label only (`{shortened(distinct[0])}`)" if distinct else "no row of train has a label"
+        raise DataError(what, where=table.origin, hint="a classifier needs two; is --label-column right?")
     return tuple(distinct)
 
 

@@ -40,11 +40,9 @@ class BatchLoader(DataLoader[Any]):
         except Exception as error:
             for worker in workers:
                 worker.kill()  # PyTorch would give each that hangs five more seconds
-            raise WorkerError(
-                f"a data worker failed: {(str(error).strip() or type(error).__name__).splitlines()[-1]}",
-                where=f"--workers {self.num_workers}",
-                hint="`dongu resume RUN --workers 0` goes on without workers",
-            ) from error
+            what = f"a data worker failed: {(str(error).strip() or type(error).__name__).splitlines()[-1]}"
+            hint = "`dongu resume RUN --workers 0` goes on without workers"
+            raise WorkerError(what, where=f"--workers {self.num_workers}", hint=hint) from error
 
 
 @contextlib.contextmanager

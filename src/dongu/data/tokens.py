@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -114,7 +115,8 @@ def tokenize(
     if (content := _read_cache(path, key)) is not None:
         return tokens_of(content, cached=True)
     content = pack_tokens(tokenizer, texts, max_length, long, key)
-    _write_cache(path, content)
+    with contextlib.suppress(StorageError):  # a cache that cannot be written costs seconds, not the run
+        write_file(path, content)  # type: ignore[arg-type]  # a view is written as bytes are, and need not be in memory
     return tokens_of(content)
 
 
@@ -133,11 +135,9 @@ def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
         known = np.concatenate([[0], np.cumsum(said)])[offsets - offsets[0]]  # before each row
         unknown += int((np.diff(known) == 0).sum())
     if unknown > len(tokens) / 2:
-        raise DataError(
-            f"{unknown:,} of {len(tokens):,} texts have no token that the tokenizer knows",
-            where=where,
-            hint="is --model made for the language of the data, and is --text-columns right?",
-        )
+        what = f"{unknown:,} of {len(tokens):,} texts have no token that the tokenizer knows"
+        hint = "is --model made for the language of the data, and is --text-columns right?"
+        raise DataError(what, where=where, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -300,10 +300,3 @@ def _read_cache(path: Path, key: str) -> memoryview | None:
     digest = hashlib.sha256(key.encode())
     digest.update(content[:-DIGEST_BYTES])
     return content if digest.digest() == content[-DIGEST_BYTES:] else None
-
-
-def _write_cache(path: Path, content: memoryview) -> None:
-    try:
-        write_file(path, content)  # type: ignore[arg-type]  # a view is written as bytes are, and need not be in memory
-    except StorageError:
-        return  # a cache that cannot be written costs seconds, not the run

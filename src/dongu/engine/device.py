@@ -82,11 +82,8 @@ def make_accelerator(config: RunConfig, *, has_own_model: bool = False) -> Accel
     kind, _, index = config.device.partition(":")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(kind, True):
-        raise UsageError(
-            f"this machine has no {kind} device that PyTorch {torch.__version__} can use",
-            where=f"--device {config.device}",
-            hint="leave --device out, or give cpu",
-        )
+        what = f"this machine has no {kind} device that PyTorch {torch.__version__} can use"
+        raise UsageError(what, where=f"--device {config.device}", hint="leave --device out, or give cpu")
     _forget_earlier_accelerator()
     if index:
         if int(index) >= torch.cuda.device_count():
@@ -105,11 +102,9 @@ def make_accelerator(config: RunConfig, *, has_own_model: bool = False) -> Accel
             meet()
         accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
     if accelerator.num_processes != (launched := processes()):
-        raise UsageError(
-            f"the launcher started {launched} processes, and they work as {accelerator.num_processes}",
-            where=f"--device {config.device}",
-            hint="start one process, or give --device cpu or cuda",
-        )
+        what = f"the launcher started {launched} processes, and they work as {accelerator.num_processes}"
+        hint = "start one process, or give --device cpu or cuda"
+        raise UsageError(what, where=f"--device {config.device}", hint=hint)
     return accelerator
 
 

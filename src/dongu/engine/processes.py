@@ -91,8 +91,5 @@ def check_shared(folder: Path, accelerator: Any) -> None:
         with storage(folder):
             disk.remove(folder / name[0])
     if blind:
-        raise UsageError(
-            f"is not one folder for all processes: rank {', '.join(blind)} does not see what rank 0 writes",
-            where=str(folder),
-            hint="put the run (--out) on a disk that all machines share",
-        )
+        what = f"is not one folder for all processes: rank {', '.join(blind)} does not see what rank 0 writes"
+        raise UsageError(what, where=str(folder), hint="put the run (--out) on a disk that all machines share")

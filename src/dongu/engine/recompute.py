@@ -60,11 +60,9 @@ def recompute_layers(model: Any) -> None:
     try:
         model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=recompute)
     except (AttributeError, ValueError) as error:
-        raise UsageError(
-            f"a {type(model).__name__} does not support gradient checkpointing",
-            where="--gradient-checkpointing",
-            hint="give a smaller --micro-batch-size instead: the updates are the same",
-        ) from error
+        what = f"a {type(model).__name__} does not support gradient checkpointing"
+        hint = "give a smaller --micro-batch-size instead: the updates are the same"
+        raise UsageError(what, where="--gradient-checkpointing", hint=hint) from error
 
 
 def recomputes(model: Any, *, otherwise: bool = False) -> bool:

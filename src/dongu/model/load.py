@@ -225,11 +225,8 @@ def _check_encoder_is_whole(model: Any, found: Any, path: str) -> None:
         key for key in (*found["missing_keys"], *mismatched) if key.startswith(prefix) and "pooler" not in key
     )
     if broken:
-        raise ModelError(
-            f"its weights do not fill the model that config.json describes ({listed(broken, 1)})",
-            where=f"--model {path}",
-            hint="are config.json and the weights of the same model?",
-        )
+        what = f"its weights do not fill the model that config.json describes ({listed(broken, 1)})"
+        raise ModelError(what, where=f"--model {path}", hint="are config.json and the weights of the same model?")
 
 
 def _check_size(config: Any, folder: Path, where: str) -> None:
@@ -316,11 +313,8 @@ def check_vocabulary(model: Any, tokenizer: Any, path: str) -> None:
     """
     rows = _vocabulary_size(model)
     if rows is not None and len(tokenizer) > rows:
-        raise ModelError(
-            f"the tokenizer has {len(tokenizer):,} ids, the model {rows:,}",
-            where=f"--model {path}",
-            hint="tokenizer and model do not belong together",
-        )
+        what = f"the tokenizer has {len(tokenizer):,} ids, the model {rows:,}"
+        raise ModelError(what, where=f"--model {path}", hint="tokenizer and model do not belong together")
 
 
 def _vocabulary_size(model: Any) -> int | None:

@@ -35,8 +35,5 @@ def _check(name: str, value: Any, where: str) -> None:
     if found is None or getattr(found, "__name__", "") == "PythonBackend":
         return  # transformers loads the plain fast tokenizer instead
     if not (isinstance(found, type) and issubclass(found, PreTrainedTokenizerFast)):
-        raise ModelError(
-            f"has no fast tokenizer: {name} has `tokenizer_class`: {shown(value)}",
-            where=where,
-            hint="it needs a tokenizer.json",
-        )
+        hint = "it needs a tokenizer.json"
+        raise ModelError(f"has no fast tokenizer: {name} has `tokenizer_class`: {shown(value)}", where=where, hint=hint)

@@ -280,11 +280,8 @@ class Checkpoints:
             except CheckpointError as error:
                 damaged.append(error)
         if damaged:
-            raise CheckpointError(
-                f"no checkpoint is valid: {damaged[0].what}",
-                where=damaged[0].where,
-                hint="nothing was changed; restore the folder from a copy, or start anew with another --out",
-            )
+            hint = "nothing was changed; restore the folder from a copy, or start anew with another --out"
+            raise CheckpointError(f"no checkpoint is valid: {damaged[0].what}", where=damaged[0].where, hint=hint)
         return None, []
 
     def retire(self, state: RunState) -> None:
@@ -321,11 +318,9 @@ class Checkpoints:
         held = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
         free = shutil.disk_usage(next(path for path in (run, *run.parents) if path.is_dir())).free
         if needed > held + free:
-            raise StorageError(
-                f"checkpoints and model will take {needed - held:,} bytes, and {free:,} are free",
-                where=str(self.folder.parent),
-                hint="free some space, choose another --out, or keep fewer checkpoints (--keep 1)",
-            )
+            what = f"checkpoints and model will take {needed - held:,} bytes, and {free:,} are free"
+            hint = "free some space, choose another --out, or keep fewer checkpoints (--keep 1)"
+            raise StorageError(what, where=str(self.folder.parent), hint=hint)
 
 
 def _write_beside(stage: Path, loop: Loop, state: RunState) -> dict[str, dict[str, Any]]:

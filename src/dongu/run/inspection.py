@@ -25,11 +25,9 @@ def check_validation(loop: Loop) -> None:
     if validation is None or validation.targets is None:
         raise InputError("validation has no labels", hint="a best model cannot be chosen without")
     if why := loop.metrics.why_undefined(validation.targets):
-        raise DataError(
-            f"validation {why}: {loop.metrics.main} is undefined, and no best model can be chosen",
-            where=validation.origin,
-            hint="give other rows for validation" + (", or --metric loss" if len(validation) else ""),
-        )
+        what = f"validation {why}: {loop.metrics.main} is undefined, and no best model can be chosen"
+        hint = "give other rows for validation" + (", or --metric loss" if len(validation) else "")
+        raise DataError(what, where=validation.origin, hint=hint)
 
 
 def inspection(loop: Loop, folder: RunFolder) -> str:

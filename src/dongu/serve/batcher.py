@@ -75,14 +75,9 @@ class Batcher:
         self.room = classifier.config.eval_batch_size * USUAL_TOKENS  # tokens of a batch
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
-        self._pending = 0  # texts that are not answered yet
+        self.pending = 0  # texts that wait or are computed now
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="dongu-serve", daemon=True)
-
-    @property
-    def pending(self) -> int:
-        """Texts that wait or are computed now."""
-        return self._pending
 
     @property
     def alive(self) -> bool:
@@ -108,17 +103,17 @@ class Batcher:
         """
         job = _Job(columns)
         with self._changed:
-            if self._stopping or self._pending + job.texts > self.queue_texts:
+            if self._stopping or self.pending + job.texts > self.queue_texts:
                 raise QueueFullError(self._seconds_to_wait())
-            self._pending += job.texts
+            self.pending += job.texts
             self._jobs.append(job)
             self._changed.notify()
         return job.answer
 
     def _seconds_to_wait(self) -> int:
         """How long the texts that are waiting take, at the speed so far."""
-        speed = self.work.texts / self.work.seconds if self.work.seconds else self._pending
-        return int(min(max(1, self._pending / max(speed, 1e-9)), LONGEST_ADVICE_SECONDS))
+        speed = self.work.texts / self.work.seconds if self.work.seconds else self.pending
+        return int(min(max(1, self.pending / max(speed, 1e-9)), LONGEST_ADVICE_SECONDS))
 
     def _next(self, *, wait: bool) -> _Job | None:
         """The next request that somebody still wants; None where there is none, or none will come."""
@@ -128,7 +123,7 @@ class Batcher:
                     job = self._jobs.popleft()
                     if job.answer.set_running_or_notify_cancel():
                         return job
-                    self._pending -= job.texts
+                    self.pending -= job.texts
                 if not wait or self._stopping:
                     return None
                 self._changed.wait()
@@ -185,7 +180,7 @@ class Batcher:
 
     def _done(self, job: _Job, answer: Answered | Exception) -> None:
         with self._changed:
-            self._pending -= job.texts
+            self.pending -= job.texts
         if isinstance(answer, Exception):
             job.answer.set_exception(answer)
         else:

@@ -74,8 +74,8 @@ class Lesson:
         yield from self._part("loss.backward()", "backward", self._backward(step, seen.gradients))
         yield from self._part("optimizer.step()", "step", self._step(step, seen))
         yield from self._part("lr_scheduler.step()", "schedule", self._schedule(step))
-        size = self._say("zeroed", bytes=_bytes(seen.gradients.size_bytes))
-        yield from self._part("optimizer.zero_grad()", "zero", self._wrapped(size))
+        zeroed = self._told("zeroed", bytes=_bytes(seen.gradients.size_bytes))
+        yield from self._part("optimizer.zero_grad()", "zero", zeroed)
         yield ""
 
     def in_short(self, step: Step, seen: Watch) -> Iterator[str]:
@@ -109,54 +109,45 @@ class Lesson:
         loop, first = self._loop, update.micro_batches[0]
         split = loop.splits["train"]
         own = sum(len(micro_batch.rows) for micro_batch in update.micro_batches)
-        yield from self._wrapped(
-            self._say(
-                "rows",
-                examples=step.examples,
-                rows=self._count(len(split)),
-                own=self._say("own", own=own) if own < step.examples else "",
-                id=split.ids[first.rows[0]],
-            )
+        yield from self._told(
+            "rows",
+            examples=step.examples,
+            rows=self._count(len(split)),
+            own=self._say("own", own=own) if own < step.examples else "",
+            id=split.ids[first.rows[0]],
         )
         start, end = split.tokens.offsets[first.rows[0]], split.tokens.offsets[first.rows[0] + 1]
         tokens = loop.tokenizer.convert_ids_to_tokens(split.tokens.input_ids[start:end].tolist())
         yield f"{_INDENT}{_INDENT}{excerpt(' '.join(tokens), LESSON_WIDTH - 2 * len(_INDENT))}"
-        yield from self._wrapped(
-            self._say(
-                "packed" if "lengths" in first.tensors else "plain",
-                batch=len(first.rows),
-                longest=first.padded_tokens // len(first.rows),
-                tokens=self._count(first.tokens),
-                padded=self._count(first.padded_tokens),
-                share=self._percent(1 - first.tokens / first.padded_tokens),
-            )
+        yield from self._told(
+            "packed" if "lengths" in first.tensors else "plain",
+            batch=len(first.rows),
+            longest=first.padded_tokens // len(first.rows),
+            tokens=self._count(first.tokens),
+            padded=self._count(first.padded_tokens),
+            share=self._percent(1 - first.tokens / first.padded_tokens),
         )
         if others := [_shape(each.tensors["input_ids"]) for each in update.micro_batches[1:]]:
             shapes = ", ".join(others[:SHOWN_ROWS]) + (", …" if len(others) > SHOWN_ROWS else "")
             size = max(len(each.rows) for each in update.micro_batches)
-            yield from self._wrapped(
-                self._say("micro", count=len(others) + 1, size=size, shapes=shapes, examples=step.examples)
-            )
+            yield from self._told("micro", count=len(others) + 1, size=size, shapes=shapes, examples=step.examples)
 
     def _forward(self, update: MicroBatches, logits: Tensor) -> Iterator[str]:
         loop, task = self._loop, self._loop.data.task
         dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in loop.model.modules())
-        yield from self._wrapped(
-            self._say(
-                "logits" + KINDS[task],
-                batch=logits.shape[0],
-                labels=logits.shape[1],
-                label=excerpt(loop.data.label_names[0], _SHOWN_CHARACTERS),
-                mode=self._words["dropout"] if dropout else "",
-                precision=self._words["bf16"] if loop.config.precision == "bf16" else "",
-            )
+        yield from self._told(
+            "logits" + KINDS[task],
+            batch=logits.shape[0],
+            labels=logits.shape[1],
+            label=excerpt(loop.data.label_names[0], _SHOWN_CHARACTERS),
+            mode=self._words["dropout"] if dropout else "",
+            precision=self._words["bf16"] if loop.config.precision == "bf16" else "",
         )
         first = update.micro_batches[0]
         labels = first.tensors["labels"]
         for row, numbers, label in list(zip(first.rows, logits, labels, strict=True))[:SHOWN_ROWS]:
             name = self._say("row", id=loop.splits["train"].ids[row])
-            line = f"{_INDENT}{_INDENT}{name:<10} {self._answer(numbers, label)}"
-            yield line
+            yield f"{_INDENT}{_INDENT}{name:<10} {self._answer(numbers, label)}"
 
     def _answer(self, logits: Tensor, label: Tensor) -> str:
         """The logits of a row, (labels,), and what they say of its label."""
@@ -179,21 +170,19 @@ class Lesson:
     def _loss(self, step: Step, update: MicroBatches, logits: Sequence[Tensor]) -> Iterator[str]:
         loop, task = self._loop, self._loop.data.task
         if isinstance(loop.config.class_weights, dict) or loop.config.label_smoothing or loop.loss.shares:
-            yield from self._wrapped(self._say("losses_weighed", examples=step.examples, loss=_loss(step.loss)))
+            yield from self._told("losses_weighed", examples=step.examples, loss=_loss(step.loss))
             return
         answers = torch.from_numpy(loop.loss.scale.undo(torch.cat(list(logits)).numpy()))  # (batch, labels)
         labels = torch.cat([micro_batch.tensors["labels"] for micro_batch in update.micro_batches])
         losses = row_losses(task, answers, labels).tolist()
         shown = ", ".join(f"{loss:.3g}" for loss in losses[:SHOWN_ROWS]) + (", …" if len(losses) > SHOWN_ROWS else "")
-        yield from self._wrapped(
-            self._say(
-                "losses" + KINDS[task],
-                losses=shown,
-                examples=step.examples,
-                loss=_loss(step.loss),
-                classes=answers.shape[1],
-                reference=_loss(self._ignorance()),
-            )
+        yield from self._told(
+            "losses" + KINDS[task],
+            losses=shown,
+            examples=step.examples,
+            loss=_loss(step.loss),
+            classes=answers.shape[1],
+            reference=_loss(self._ignorance()),
         )
 
     def _ignorance(self) -> float:
@@ -206,8 +195,8 @@ class Lesson:
     def _backward(self, step: Step, gradients: Gradients) -> Iterator[str]:
         limit = self._loop.config.max_grad_norm
         clipped = self._say("clipped", limit=f"{limit:g}") if limit is not None and step.grad_norm > limit else ""
-        yield from self._wrapped(
-            self._say("gradients", count=self._count(gradients.count), norm=f"{step.grad_norm:.4g}", clipped=clipped)
+        yield from self._told(
+            "gradients", count=self._count(gradients.count), norm=f"{step.grad_norm:.4g}", clipped=clipped
         )
         shares = gradients.shares
         most = max(*shares.values(), sys.float_info.min)
@@ -223,31 +212,30 @@ class Lesson:
     def _step(self, step: Step, seen: Watch) -> Iterator[str]:
         weight, moved = seen.weight, seen.moved
         if step.learning_rate == 0:
-            yield from self._wrapped(self._words["standstill"])
+            yield from self._told("standstill")
             return
-        yield from self._wrapped(
-            self._say(
-                "moved",
-                distance=f"{moved.distance:.3g}",
-                rate=f"{step.learning_rate:.4g}",
-                relative=self._percent(moved.relative),
-            )
+        yield from self._told(
+            "moved",
+            distance=f"{moved.distance:.3g}",
+            rate=f"{step.learning_rate:.4g}",
+            relative=self._percent(moved.relative),
         )
         index = ", ".join(map(str, weight.index))
-        yield from self._wrapped(self._say("weight", name=weight.name, index=index, gradient=f"{weight.gradient:.3g}"))
+        yield from self._told("weight", name=weight.name, index=index, gradient=f"{weight.gradient:.3g}")
         rate = f"{weight.rate:.4g}"
         decayed = f"{weight.before:.7f} × (1 − {rate} × {weight.decay:g})"
         yield f"{_INDENT}{_INDENT}{decayed} − {rate} × ({weight.direction:.4f}) = {weight.after:.7f}"
         if seen.gradients.silent > 0:
             silent = "silent" if weight.decay > 0 else "silent_and_still"
-            yield from self._wrapped(self._say(silent, share=self._percent(seen.gradients.silent)))
+            yield from self._told(silent, share=self._percent(seen.gradients.silent))
 
     def _schedule(self, step: Step) -> Iterator[str]:
         rate, following = step.learning_rate, max(self._loop.lr_scheduler.get_last_lr())
         name = self._loop.config.lr_scheduler
-        yield from self._wrapped(self._say("rate", name=name, rate=f"{rate:.6g}", next=f"{following:.6g}"))
+        yield from self._told("rate", name=name, rate=f"{rate:.6g}", next=f"{following:.6g}")
 
-    def _wrapped(self, text: str) -> Iterator[str]:
+    def _told(self, key: str, **named: Any) -> Iterator[str]:
+        text = self._say(key, **named)
         yield from textwrap.wrap(text, LESSON_WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
 
     def _say(self, key: str, *values: Any, **named: Any) -> str:
