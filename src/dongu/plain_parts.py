@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from dongu.data.examples import TextData
 
 COPIED = ("loss", "optimizer", "lr_scheduler", "order", "metrics", "update")
-Attributes = dict[str, set[str] | None]  # that a script has of an argument; None: it is itself
-OFFERED: dict[str, Attributes] = {
+# The attributes that a script has of an argument; None: it is itself.
+OFFERED: dict[str, dict[str, set[str] | None]] = {
     "order": {"split": {"targets"}, "epoch": None, "seed": None},
     "metrics": {"evaluation": {"logits", "targets"}},
     "update": {"loop": {"model", "optimizer", "lr_scheduler"}, "update": {"number", "rows", "backward", "step"}},
