@@ -281,9 +281,13 @@ PLACES = [
 ]
 
 
-def test_an_interrupted_update_is_made_or_not(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_update_is_made_or_not(
+    make: Make, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     whole, cut = make(micro_batch_size=5, epochs=6), make(micro_batch_size=5, epochs=6)
     list(whole)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's jobs in the background ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, former))
     for owner, name in PLACES:
         usual = getattr(owner, name)
 
