@@ -55,6 +55,10 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
         "without dropout, all layers, 1.5 epochs at 1e-4",
         {"dropout": 0.0, "epochs": 1.5, "learning_rate": 1e-4, "warmup": 0.1},
     ),
+    "sixteen": (
+        "without dropout, batches of 16, 1.75 epochs at 1e-4",
+        {"dropout": 0.0, "batch_size": 16, "epochs": 1.75, "learning_rate": 1e-4, "warmup": 0.1},
+    ),
     "four": (
         "without dropout, the upper 4 layers, 2 epochs",
         {"dropout": 0.0, "freeze": 2, "epochs": 2.0},
