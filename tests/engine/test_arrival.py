@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,6 +78,18 @@ def test_a_run_whose_numbers_come_late_writes_the_same(
     assert [line["step"] for line in map(json.loads, lines) if line["event"] == "step"] == list(range(1, 11))
 
 
+def spoil_an_update(loop: dongu.Loop, steps: Iterator[dongu.Step]) -> None:
+    """The next one is not finite, and a GPU says so one update later."""
+    bias = loop.model.classifier.bias
+    kept, bias.data[0] = bias.data.clone(), float("nan")
+    bad = next(steps)
+    bias.data.copy_(kept)
+    with pytest.raises(NonFiniteError, match="the loss is nan"):
+        _ = bad.loss
+    with pytest.raises(NonFiniteError, match="the update was not made"):
+        next(steps)
+
+
 def test_where_nobody_waits_an_update_that_is_not_finite_is_not_made_either(
     tiny_model: Callable[..., str], data_folder: Callable[..., str]
 ) -> None:
@@ -89,13 +101,8 @@ def test_where_nobody_waits_an_update_that_is_not_finite_is_not_made_either(
         next(steps)
     good = [parameter.detach().clone() for parameter in loop.model.parameters()]
     bias = loop.model.classifier.bias
-    kept, bias.data[0] = bias.data.clone(), float("nan")
-    bad = next(steps)
-    bias.data.copy_(kept)
-    with pytest.raises(NonFiniteError, match="the loss is nan"):
-        _ = bad.loss
-    with pytest.raises(NonFiniteError, match="the update was not made"):
-        next(steps)
+    kept = bias.detach().clone()
+    spoil_an_update(loop, steps)
     assert loop.number == 3
     assert all(torch.equal(now, before) for now, before in zip(loop.model.parameters(), good, strict=True))
     assert next(iter(loop)).number == 4

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_arrival import spoil_an_update
 from test_graphs import Recomputed
 from torch import Tensor
 from torch.optim.adamw import adamw
@@ -22,7 +23,6 @@ from dongu.engine.arrival import Arrival
 from dongu.engine.packed import PaddingFree
 from dongu.engine.pending import Pending
 from dongu.engine.replays import Replays, Sample
-from dongu.errors import NonFiniteError
 from dongu.model.optimizer import skip_flag
 from dongu.run.derived import _describe_engine
 from dongu.update import Update
@@ -169,14 +169,7 @@ def test_an_update_that_is_not_finite_is_not_made(make: Make) -> None:
     before: dict[str, Any] = {
         name: value.clone() if isinstance(value, Tensor) else value for name, value in state_of(loop).items()
     }
-    bias = loop.model.classifier.bias
-    kept, bias.data[0] = bias.data.clone(), float("nan")
-    bad = next(steps)
-    bias.data.copy_(kept)
-    with pytest.raises(NonFiniteError, match="the loss is nan"):
-        _ = bad.loss
-    with pytest.raises(NonFiniteError, match="the update was not made"):
-        next(steps)
+    spoil_an_update(loop, steps)
     before["groups"][0]["lr"] = loop.optimizer.param_groups[0]["lr"]
     assert loop.number == 3
     assert_same(state_of(loop), before)
