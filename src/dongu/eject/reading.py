@@ -29,7 +29,7 @@ from dongu.data.forms import Form
 from dongu.data.readers import AS_FOUND
 from dongu.data.sources import hub_parts
 from dongu.data.table import Places
-from dongu.eject.rules import NAME_RULES, NOT_SO, TEXT_RULES, LabelRule, RowsRead, TextRule, label_rules
+from dongu.eject.rules import NAME_RULES, NOT_SO, TEXT_RULES, RowsRead, label_rules, words_of
 from dongu.errors import DataError
 from dongu.files import write_lines
 from dongu.hub import split_commit
@@ -223,24 +223,13 @@ def find_reading(data: TextData, config: RunConfig = AS_FOUND) -> Reading:
         label_names = _label_names(data, parts["train"])
     used = {name: _take(whole[name if name in own else "train"], splits[name]) for name in splits}
     text_of, texts = _text_rule(data, used, splits)
-    label_of = next(
-        (
-            words
-            for words, answer in label_rules(data.task, data.form.separator).items()
-            if all(_same_targets(answer, data, used[name], splits[name]) for name in splits)
-        ),
-        None,
-    )
-    if label_of is None:
-        raise _unlike(data, "labels")
+    label_of = _label_rule(data, used, splits)
     numbers = splits["train"].columns
     for name, read in numbers.items():
-        try:
-            same = np.array_equal(np.array([*map(float, used["train"][name])], np.float32), read)
-        except NOT_SO:
-            same = False
-        if not same:
-            raise _unlike(data, f"numbers (`{name}`)")
+        with contextlib.suppress(*NOT_SO):
+            if np.array_equal(np.array([*map(float, used["train"][name])], np.float32), read):
+                continue
+        raise _unlike(data, f"numbers (`{name}`)")
     return Reading(hub, commit, paths, formats, texts, text_of, label_of, label_names, (*numbers,))
 
 
@@ -251,33 +240,37 @@ def _take(rows: RowsRead, examples: Examples) -> RowsRead:
 def _text_rule(data: TextData, used: Mapping[str, RowsRead], splits: Mapping[str, Examples]) -> tuple[str, list[Any]]:
     names = [*data.columns.texts]
     parts = [[*(named_parts(name, [*used["train"]]) or ())] for name in names]
-    for words, text in TEXT_RULES.items():
+    for rule in TEXT_RULES:
+        words = words_of(rule)
         columns = parts if "join(" in words else names
-        if all(_same_texts(text, columns, used[name], splits[name]) for name in splits):
-            return words, columns
+        with contextlib.suppress(*NOT_SO):
+            if all(
+                [*rule(used[name], column)] == [*read]
+                for name, examples in splits.items()
+                for column, read in zip(columns, examples.texts, strict=True)
+            ):
+                return words, columns
     raise _unlike(data, "texts")
 
 
-def _same_texts(text: TextRule, columns: Sequence[Any], rows: RowsRead, examples: Examples) -> bool:
-    try:
-        return all(text(rows, column) == [*read] for column, read in zip(columns, examples.texts, strict=True))
-    except NOT_SO:
-        return False
-
-
-def _same_targets(answer: LabelRule, data: TextData, rows: RowsRead, examples: Examples) -> bool:
-    targets = np.asarray(examples.targets)
-    try:
-        return np.array_equal(np.array(answer(rows, data.columns.label, data.label_names), targets.dtype), targets)
-    except NOT_SO:
-        return False
-
-
-def _label_names(data: TextData, part: Any) -> str | None:
-    for words, rule in NAME_RULES.items():
+def _label_rule(data: TextData, used: Mapping[str, RowsRead], splits: Mapping[str, Examples]) -> str:
+    label = data.columns.label
+    in_texts = any(isinstance(cell, str) for rows in used.values() for cell in rows.get(label, ()))
+    for words, rule in label_rules(data.task, data.form.separator, in_texts=in_texts):
         with contextlib.suppress(*NOT_SO):
-            if [*rule(part, data.columns.label)] == [*data.label_names]:
+            found = {name: rule(rows, label, data.label_names) for name, rows in used.items()}
+            ids = data.task != "single-label" or all(type(cell) is int for cells in found.values() for cell in cells)
+            targets = {name: np.asarray(examples.targets) for name, examples in splits.items()}
+            if ids and all(np.array_equal(np.array(found[name], of.dtype), of) for name, of in targets.items()):
                 return words
+    raise _unlike(data, "labels")
+
+
+def _label_names(data: TextData, train: Any) -> str | None:
+    for rule in NAME_RULES:
+        with contextlib.suppress(*NOT_SO):
+            if [*rule({"train": train}, data.columns.label)] == [*data.label_names]:
+                return words_of(rule)
     return None
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
@@ -43,8 +41,9 @@ from dongu.own import arguments, why_no_script
 from dongu.plain_parts import copied, needs_future, why_not_these
 from dongu.run.folder import RunFolder
 from dongu.run.identity import differences, identity, other_parts
-from dongu.text import one_line
+from dongu.text import one_line, template
 
+SCRIPT = Path(__file__).with_name("script.jinja")
 OWN_SOURCE = "    ..."  # stands for the file of parts until the script has its length
 MOST_LINES = 200
 
@@ -86,7 +85,7 @@ def eject(
         **_run_facts(loop, config, record),
         **_own_facts(loop),
     }
-    body = _environment().get_template("script.jinja").render(o=config, out=f"{folder.path.name}-plain", **facts)
+    body = template(SCRIPT, literal=literal, number=number).render(o=config, out=f"{folder.path.name}-plain", **facts)
     future = "from __future__ import annotations\n\n" if needs_future(own) else ""
     head = f'"""{head_of_script(record, facts, loop, folder, name)}\n"""\n\n{future}{imports_of(body)}\n\n'
     room = MOST_LINES - head.count("\n") + sum(text.count("\n") + 3 for text in facts["model_functions"])
@@ -349,16 +348,3 @@ def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict
         "metric_functions": [source_of(function) for function in functions],
         "judge": judge.__name__,
     }
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dongu.eject", "."),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - it is Python, and each value is a literal
-    )
-    environment.filters |= {"literal": literal, "number": number}
-    return environment
