@@ -33,10 +33,6 @@ class Tool:
     """Whether lists of labels are what the tool writes for single labels too."""
 
 
-def _is_accepted(row: Row) -> str:
-    return "" if row.get("answer", "accept") == "accept" else f"`answer` is {row['answer']}"
-
-
 def _label_studio(row: Row) -> Row | str:
     """Each control (`from_name`) becomes a column; what several people say of a text counts where they agree."""
     answers: list[Row] = []
@@ -73,8 +69,8 @@ def _doccano(row: Row) -> Row | str:
 
 
 def _prodigy(row: Row) -> Row | str:
-    if why := _is_accepted(row):
-        return why
+    if row.get("answer", "accept") != "accept":
+        return f"`answer` is {row['answer']}"
     return {**row, "label": row["accept"]} if isinstance(row.get("accept"), list) else row
 
 
@@ -182,7 +178,7 @@ class Converter:
         columns = dict(table.columns)
         for name, column in columns.items():
             if self.tool.one_label and name not in _NO_LABELS and _is_of_one_label(column):
-                columns[name] = column_of(_first(cell) for cell in column)
+                columns[name] = column_of(cell[0] if cell else None for cell in column)
                 said.append(f"each list of `{name}` has one label at most: single labels")
         return replace(table, columns=columns, said=(*said, *table.said))
 
@@ -205,10 +201,6 @@ def with_choices(table: Table) -> Table:
             said = f"each cell of `{name}` as a list, by the choices of Label Studio (--format plain)"
             table = replace(table, said=(*table.said, said))
     return replace(table, columns=columns)
-
-
-def _first(cell: Any) -> Any:
-    return cell[0] if cell else None
 
 
 def _is_of_one_label(column: Any) -> bool:

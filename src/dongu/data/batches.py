@@ -39,12 +39,17 @@ def dropout_seed(seed: int, step: int, position: int, again: int = 0) -> int:
     return zlib.crc32(f"{seed}/{step}/{position}{f'/{again}' if again else ''}".encode())
 
 
+def seed_python(seed: int) -> None:
+    """Python's own generator and NumPy's shared one, which parts of the user's own may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)
+
+
 def _seed_collate(collate: Any, seed: int, index: int) -> None:
     """What a collate of the user's own draws is a function of (seed, index), also in data workers."""
     if not isinstance(collate, Collator):
         number = dropout_seed(seed, index + 1, 0)
-        random.seed(number)
-        np.random.seed(number)
+        seed_python(number)
         torch.default_generator.manual_seed(number)
 
 

@@ -193,19 +193,16 @@ def _read_groups(groups: Mapping[str, Group], path: Path, config: RunConfig, pre
     for key, group in groups.items():
         if shown[key] in chosen.values():
             continue
-        table = _read_other(group, path, config) if is_own_name(stems[key]) and stem_of(key) is None else None
+        table = None
+        if is_own_name(stems[key]) and stem_of(key) is None:
+            with contextlib.suppress(DataError):
+                table = _read_group(group, path, config)
         # What has further columns is another file: the answers of `dongu predict`, say.
         if table is None or key in splits or splits["train"].columns.keys() != table.columns.keys():
             not_read.append(shown[key])
         else:
             splits[key] = table
     return splits, tuple(not_read)
-
-
-def _read_other(group: Group, path: Path, config: RunConfig) -> Table | None:
-    with contextlib.suppress(DataError):
-        return _read_group(group, path, config)
-    return None
 
 
 def _read_group(group: Sequence[Path], path: Path, config: RunConfig) -> Table:

@@ -33,6 +33,7 @@ _LIST = re.compile(
     rf"(?:\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*(?:,\s*)?)?\]|\(\s*(?:{_ITEM}\s*,\s*)+(?:{_ITEM}\s*)?\)"
     rf"|\{{\s*{_ITEM}\s*(?:,\s*{_ITEM}\s*)*\}}|set\(\))"  # a set of Python
 )
+_BRACKETED = re.compile(r"\s*[\[(].*[\])]\s*", re.DOTALL)
 _WHOLE = re.compile(r"([+-]?(?:0|[1-9][0-9]*))(?:\.0+)?")
 _DECIMAL = re.compile(r"\s*[+-]?[0-9]+(?:,[0-9]+)?\s*")
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*")
@@ -91,14 +92,16 @@ def form_of(
         return Form(task or "single-label")
     if separator is not None:
         return Form("multi-label", separator, said=_said_of_mark(separator))
-    if several and words and (any(map(_LIST.fullmatch, words)) or all(map(_is_bracketed, words))):
+    if several and words and (any(map(_LIST.fullmatch, words)) or all(map(_BRACKETED.fullmatch, words))):
         form = _form_of_lists(_with_lists(table, column, Form("multi-label", lists_in_texts=True)), column, names)
         said = "; ".join(filter(None, ["lists written as text", form.said]))
         return replace(form, lists_in_texts=True, said=said)
     if task == "ordinal":
         return Form("ordinal", whole=all(map(_WHOLE.fullmatch, words)))
+    if names is not None and task in NUMBERS:
+        return _form_of_numbers(words, task) or Form(task)
     if names is not None:
-        return _form_for_names(words, task or "single-label", names)
+        return Form(task or "single-label", whole=all(map(_WHOLE.fullmatch, names)))
     if several and any(SEPARATOR in word for word in words):
         return Form("multi-label", said=_said_of_mark(SEPARATOR, () if task else cells))
     if task != "multi-label" and (numbers := _form_of_numbers(words, task)):
@@ -135,12 +138,6 @@ def _said_of_mark(mark: str, cells: Sequence[Cell] = ()) -> str:
     if not cells or 2 * found > len(cells):
         return "" if mark == SEPARATOR else said  # where most have it, it is no mistake
     return f"{said} in {found:,} of {counted(len(cells), 'row')}; --task single-label takes each cell as one name"
-
-
-def _form_for_names(words: Sequence[str], task: Task, names: Sequence[str]) -> Form:
-    if task in NUMBERS:
-        return _form_of_numbers(words, task) or Form(task)
-    return Form(task, whole=all(map(_WHOLE.fullmatch, names)))
 
 
 def _form_of_numbers(words: Sequence[str], task: Task | None) -> Form | None:
@@ -225,10 +222,6 @@ def _no_labels(table: Table, row: int, cell: Sequence[Cell]) -> DataError:
     shown = shortened(f"[{', '.join(map(str, cell))}]")
     hint = "write 0 and 1 for each label, the names of those that a row has, or a share for each class, 1 together"
     return data_error(table.where(row), f"the list {shown} holds a number that is no label", hint)
-
-
-def _is_bracketed(word: str) -> bool:
-    return word.strip()[:1] in ("[", "(") and word.strip()[-1:] in ("]", ")")
 
 
 def list_of(text: str) -> list[Cell] | None:

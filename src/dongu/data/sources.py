@@ -104,14 +104,9 @@ def read_source(data: Any, config: RunConfig = AS_FOUND) -> Source:
 
 
 def _with_fields(source: Source, config: RunConfig) -> Source:
-    splits = {name: with_fields(table, _names_in(config)) for name, table in source.splits.items()}
-    return replace(source, splits=splits)
-
-
-def _names_in(config: RunConfig) -> list[str]:
-    """The columns that the options name."""
-    names = (*(config.text_columns or ()), config.label_column or "", *(config.columns or ()))
-    return [part for name in names for part in name.split("+")]
+    named = (*(config.text_columns or ()), config.label_column or "", *(config.columns or ()))
+    fields = [part for name in named for part in name.split("+")]
+    return replace(source, splits={name: with_fields(table, fields) for name, table in source.splits.items()})
 
 
 def _are_columns(data: dict[Any, Any]) -> bool:
@@ -282,7 +277,8 @@ def _from_memory(data: Any, origin: str, config: RunConfig) -> Table:
         return replace(table, label_names=names)
     if _is_a(data, "pandas", "DataFrame"):
         check_names(list(data.columns), origin)
-        return _table_of_rows(_records(data), origin, config)
+        parts = (data.iloc[start : start + BATCH_ROWS] for start in range(0, len(data), BATCH_ROWS))
+        return _table_of_rows((row for part in parts for row in part.to_dict("records")), origin, config)
     if isinstance(data, list | tuple):
         return _table_of_rows(data, origin, config)
     if isinstance(data, dict):
@@ -307,12 +303,6 @@ def _table_of_rows(rows: Iterable[Any], origin: str, config: RunConfig) -> Table
     bad: list[BadRow] | None = None if config.bad_rows is None else []
     table = table_of_objects(_memory_rows(rows, origin), origin, lines=False, bad=bad)
     return replace(table, bad=tuple(bad or ()))
-
-
-def _records(frame: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a pandas frame."""
-    for start in range(0, len(frame), BATCH_ROWS):
-        yield from frame.iloc[start : start + BATCH_ROWS].to_dict("records")
 
 
 def _is_a(data: Any, module: str, name: str) -> bool:

@@ -39,7 +39,8 @@ def run_demo(out: Path | None, seed: int, console: Console) -> RunResult:
         console.line(f"  {row['label']:<10}  {row['sentence1']}")
         console.line(f"  {'':<10}  {row['sentence2']}")
     console.line()
-    console.line(f"$ dongu train {data} {_as_flags()} --seed {seed} --out {run}")
+    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in RECIPE.items())
+    console.line(f"$ dongu train {data} {flags} --seed {seed} --out {run}")
     result = train(str(data), console=console, seed=seed, out=str(run), **RECIPE)
 
     ours = result.results["test"]["accuracy"]
@@ -77,7 +78,3 @@ def read_csv(split: str) -> bytes:
 
 def _numbered(number: int) -> Path:
     return Path("runs") / ("demo" if number == 1 else f"demo-{number}")
-
-
-def _as_flags() -> str:
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in RECIPE.items())

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dongu.data.batches import seed_python
+
 LEVELS = 2**16  # the probability of dropout is rounded to a multiple of 1 / LEVELS: a draw is 16 bits
 
 
@@ -31,7 +33,7 @@ class Dropout(torch.autograd.Function):
         ctx.save_for_backward(bits)
         ctx.dropped, ctx.dtype = dropped, hidden.dtype
         kept = keep(hidden, to_width_of(bits, hidden.dtype), dropped)
-        return at_least_fp32(kept).mul_(scale(dropped))
+        return kept.to(torch.promote_types(kept.dtype, torch.float32)).mul_(scale(dropped))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -63,12 +65,6 @@ def seed_draws(device: torch.device, seed: int) -> None:
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
-
-
-def seed_python(seed: int) -> None:
-    """Python's own generator and NumPy's shared one, which parts of the user's own may draw from."""
-    random.seed(seed)
-    np.random.seed(seed)
 
 
 @contextmanager
@@ -110,8 +106,3 @@ def keep(values: Tensor, draws: Tensor, dropped: int) -> Tensor:
     bits = values.view(draws.dtype)
     kept: Tensor = torch.ops.aten.threshold_backward(bits, draws.view(values.shape), dropped - LEVELS // 2 - 1)
     return kept.view(values.dtype)
-
-
-def at_least_fp32(tensor: Tensor) -> Tensor:
-    """The tensor, in fp32 if its precision is lower."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -26,10 +26,7 @@ class Pending:
         self._device = device
         self._steps: list[Any] = []
         self._skip: Tensor | None = None
-        self.undo: Callable[[int], None] = self._nothing  # be where the loop was after that update
-
-    def _nothing(self, number: int) -> None:
-        """Before there is a loop, no update is under way."""
+        self.undo: Callable[[int], None] = lambda _: None  # be where the loop was after that update, once there is one
 
     def bind(self, optimizer: torch.optim.Optimizer) -> None:
         """This optimizer makes the updates from here on."""

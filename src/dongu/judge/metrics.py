@@ -13,11 +13,12 @@ from dongu.config import LOWER_IS_BETTER, NUMBERS, Task
 from dongu.data.glue import glue_task
 from dongu.errors import UsageError
 from dongu.judge import ranking as multi_label
-from dongu.judge.answers import Evaluation
+from dongu.judge.answers import Evaluation, counts_of
 from dongu.judge.numeric import (
     kappa_influence,
     mae_influence,
     mae_of,
+    mean_of,
     pearson_influence,
     pearson_of,
     quadratic_kappa_of,
@@ -42,38 +43,22 @@ OwnMetric = Callable[[Evaluation], float]
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
     """Share of the rows that are right."""
-    return ratio(_diagonal(confusion).sum(-1), confusion.sum((-2, -1)))
-
-
-def class_f1(confusion: np.ndarray) -> np.ndarray:
-    """F1 of each class, (…, labels); 0 for a class that neither occurs nor is predicted."""
-    return ratio(2 * _diagonal(confusion), confusion.sum(-1) + confusion.sum(-2))
-
-
-def f1(confusion: np.ndarray) -> np.ndarray:
-    """F1 of the second class, the positive one of two."""
-    return np.asarray(class_f1(confusion)[..., 1])
-
-
-def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Mean F1 over the classes that occur or are predicted."""
-    present = (confusion.sum(-1) + confusion.sum(-2)) > 0
-    return ratio((class_f1(confusion) * present).sum(-1), present.sum(-1))
+    return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1)))
 
 
 def matthews_correlation(confusion: np.ndarray) -> np.ndarray:
     """Correlation between truth and prediction; 0 where either is constant."""
     confusion = confusion.astype(np.float64)  # the fourth power of a row count overflows an integer
     truth, predicted, rows = confusion.sum(-1), confusion.sum(-2), confusion.sum((-2, -1))
-    covariance = _diagonal(confusion).sum(-1) * rows - (truth * predicted).sum(-1)
+    covariance = np.trace(confusion, axis1=-2, axis2=-1) * rows - (truth * predicted).sum(-1)
     spread = (rows**2 - (truth**2).sum(-1)) * (rows**2 - (predicted**2).sum(-1))
     return ratio(covariance, np.sqrt(spread))
 
 
 CLASS_METRICS: dict[str, ConfusionMetric] = {
     "accuracy": accuracy,
-    "f1": f1,
-    "macro_f1": macro_f1,
+    "f1": lambda confusion: multi_label.label_f1(counts_of(confusion))[..., 1],  # of the second class, the positive one
+    "macro_f1": lambda confusion: multi_label.label_macro_f1(counts_of(confusion)),
     "matthews_correlation": matthews_correlation,
 }
 NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
@@ -111,8 +96,7 @@ def statistic(evaluation: Evaluation, name: str) -> Statistic:
     """A named metric, or the mean loss, of samples of the rows."""
     targets = np.asarray(evaluation.targets)
     if name == "loss":
-        losses = np.asarray(evaluation.losses)
-        return lambda weights: (weights * losses).sum(-1) / weights.sum(-1)
+        return mean_of(np.asarray(evaluation.losses))
     if evaluation.task == "multi-label":
         return lambda weights: SET_METRICS[name](evaluation.ranking, weights)
     if evaluation.task in NUMBERS:
@@ -300,8 +284,3 @@ class MetricSet:
         if old is None or np.isnan(old):
             return True
         return new < old if self.main in LOWER_IS_BETTER else new > old
-
-
-def _diagonal(confusion: np.ndarray) -> np.ndarray:
-    diagonal: np.ndarray = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return diagonal

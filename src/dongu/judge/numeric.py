@@ -90,16 +90,20 @@ def _standard(numbers: np.ndarray) -> np.ndarray:
     return np.asarray((numbers - numbers.mean()) / (numbers.std() or 1.0))
 
 
+def mean_of(numbers: np.ndarray) -> Statistic:
+    """The mean of numbers of the rows, (rows,), in samples of these."""
+    return lambda weights: (weights * numbers).sum(-1) / weights.sum(-1)
+
+
 def mae_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
     """The mean absolute error in samples of the rows."""
-    errors = np.abs(values - targets)
-    return lambda weights: (weights * errors).sum(-1) / weights.sum(-1)
+    return mean_of(np.abs(values - targets))
 
 
 def rmse_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
     """The root of the mean squared error in samples of the rows."""
-    squares = (values - targets) ** 2
-    return lambda weights: np.sqrt((weights * squares).sum(-1) / weights.sum(-1))
+    mean = mean_of((values - targets) ** 2)
+    return lambda weights: np.sqrt(mean(weights))
 
 
 def r2_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
@@ -115,8 +119,7 @@ def r2_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
 
 def share_equal(values: np.ndarray, targets: np.ndarray) -> Statistic:
     """The share of the rows that are right, in samples of them."""
-    same = values == targets
-    return lambda weights: (weights * same).sum(-1) / weights.sum(-1)
+    return mean_of(values == targets)
 
 
 def quadratic_kappa_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
@@ -127,11 +130,9 @@ def quadratic_kappa_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
     """
 
     def kappa(weights: np.ndarray) -> np.ndarray:
-        rows = weights.sum(-1)
-        means = [(weights * numbers).sum(-1) / rows for numbers in (values, targets)]
-        spreads = [(weights * numbers**2).sum(-1) / rows for numbers in (values, targets)]
-        apart = (weights * (values - targets) ** 2).sum(-1) / rows
-        return 1 - ratio(apart, spreads[0] + spreads[1] - 2 * means[0] * means[1], nothing=np.nan)
+        parts = (values, targets, values**2, targets**2, (values - targets) ** 2)
+        one, two, square, other, apart = (mean_of(part)(weights) for part in parts)
+        return 1 - ratio(apart, square + other - 2 * one * two, nothing=np.nan)
 
     return kappa
 

@@ -111,20 +111,16 @@ def over_bag_of_words(results: Mapping[str, Any], split: str, metric: str) -> st
     """How far the main metric is above a bag of words on the same rows, in a sentence; nothing where there is none."""
     rows = results.get("bag_of_words", ())
     row = next((row for row in rows if (row["split"], row["metric"]) == (split, metric)), None)
-    if row is None or not all(is_number(row[key]) for key in ("margin", "low", "high")):
+    numbers = [] if row is None else [row[key] for key in ("margin", "low", "high")]
+    if row is None or not all(number is not None and math.isfinite(number) for number in numbers):  # null for NaN
         return ""
     unit, times, digits = ("", 1, 4) if metric in LOWER_IS_BETTER else (" points", 100, 1)
-    margin, low, high = (times * row[key] for key in ("margin", "low", "high"))
+    margin, low, high = (times * number for number in numbers)
     apart, interval = f"{margin:+.{digits}f}{unit}", f"95% interval {low:.{digits}f} to {high:.{digits}f}"
     value = decimals(row["value"])
     if low > 0:
         return f"{apart} over a bag of words ({value}), {interval}."
     return f"{NOT_ABOVE} a bag of words ({value}): {apart}, {interval}."
-
-
-def is_number(value: float | None) -> bool:
-    """Whether it is one: JSON has null for NaN."""
-    return value is not None and math.isfinite(value)
 
 
 def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yardstick) -> Iterator[str]:

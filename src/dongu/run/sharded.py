@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,6 @@ def parts_in(names: Collection[str]) -> int:
     return max((int(found[3]) for found in map(PART.fullmatch, names) if found), default=0)
 
 
-def _own_tensors_of(loop: Loop) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """What this process writes, by kind: its rows of what is sharded, and on the first the rest; not copied."""
-    main = loop.accelerator.is_main_process
-    for kind, tensors in zip(TENSORS, referenced_tensors(loop), strict=True):
-        yield kind, {name: own_part(each) for name, each in tensors.items() if main or has_rows(each)}
-
-
 def stored_tensors(path: Path, names: Collection[str], loop: Loop | None) -> tuple[Stored, Stored]:
     """Weights and optimizer state of a checkpoint, as `referenced_tensors` names them; whole or in parts.
 
@@ -113,7 +106,10 @@ def write_parts(target: Path, loop: Loop, others: Callable[[Path], Mapping[str, 
     """
     together, error = Together(loop), None
     names, mine = part_names(together.processes), part_names(together.processes)[together.rank :: together.processes]
-    tensors = dict(_own_tensors_of(loop))
+    tensors = {  # what this process writes: its rows of what is sharded, and on the first the rest; not copied
+        kind: {name: own_part(each) for name, each in every.items() if together.main or has_rows(each)}
+        for kind, every in zip(TENSORS, referenced_tensors(loop), strict=True)
+    }
     for kind in tensors.values():
         error = error or met_by(partial(check_finite, kind, where))
     together.agree(error)

@@ -66,7 +66,8 @@ class Lesson:
         update = self._loop.train_updates[step.number - 1]
         logits = seen.logits[-len(update.micro_batches) :]  # those before may be of a try that ran out of memory
         yield ""
-        yield self._title(step)
+        title = self._say("title", number=step.number, total=self._count(self._loop.total_steps))
+        yield f"── {title} ".ljust(LESSON_WIDTH, "─")
         yield from self._part("for update in train_dataloader:", "data", self._data(step, update))
         yield from self._part("logits = model(**inputs).logits", "forward", self._forward(update, logits[0]))
         name = LOSSES[self._loop.data.task]
@@ -95,10 +96,6 @@ class Lesson:
         if left := self._loop.total_steps - step.number:
             yield from textwrap.wrap(self._say("end", count=self._count(left)), LESSON_WIDTH)
             yield ""
-
-    def _title(self, step: Step) -> str:
-        title = self._say("title", number=step.number, total=self._count(self._loop.total_steps))
-        return f"── {title} ".ljust(LESSON_WIDTH, "─")
 
     def _part(self, code: str, name: str, lines: Iterator[str]) -> Iterator[str]:
         yield ""
