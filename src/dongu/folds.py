@@ -16,7 +16,7 @@ from dongu.data.sources import Source
 from dongu.files import write_file
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import constant_answer, verdict
-from dongu.judge.metrics import NAMED, MetricSet
+from dongu.judge.metrics import MetricSet
 from dongu.judge.words import table
 from dongu.own import take_own
 from dongu.run.console import Console
@@ -72,7 +72,7 @@ def summarize_folds(out: Path, count: int, folders: Mapping[str, RunFolder], con
     if len(folders) < count:
         return summary
     answers, fold_of = _pooled(folders, results)
-    known = MetricSet.of(task, names, config.data, first["metric"] if first["metric"] in NAMED else None)
+    known = MetricSet.recorded(task, names, config.data, first["metric"])
     if answers.targets is None:
         return summary
     if task == "multi-label":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 Kind = Literal["model", "dataset"]
@@ -198,16 +198,13 @@ def _status(error: BaseException) -> tuple[int, Any]:
 
 
 def _find(error: BaseException, *kinds: type[BaseException]) -> BaseException | None:
-    return next((each for each in _causes(error) if isinstance(each, kinds)), None)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it came of."""
+    """The error of these kinds among this one and what it came of."""
+    cause: BaseException | None = error
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        yield error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
+    while cause is not None and id(cause) not in seen and not isinstance(cause, kinds):
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+    return cause if isinstance(cause, kinds) else None
 
 
 def _httpx() -> Any:

@@ -114,9 +114,14 @@ def source_of_part(part: Any, seen: set[int] | None = None) -> str:
     if id(part) in seen:
         return name
     seen.add(id(part))
-    beyond = {} if is_code else {key: value for key, value in _attributes(part).items() if _is_told(value)}
+    own = {
+        **getattr(part, "__dict__", {}),
+        **(getattr(part, "defaults", None) or {}),
+    }  # which it was made with
+    beyond = {} if is_code else {key: value for key, value in own.items() if _is_told(value)}
     try:
-        is_installed = bool(_INSTALLED & {*Path(inspect.getfile(thing)).parts}) or _is_standard(thing)
+        is_standard = str(thing.__module__).partition(".")[0] in (*sys.stdlib_module_names, "dongu")
+        is_installed = bool(_INSTALLED & {*Path(inspect.getfile(thing)).parts}) or is_standard
         source = name if is_installed else inspect.getsource(thing)
     except (OSError, TypeError):  # of a console, or written in C
         return f"{name}\n{told(beyond)}"
@@ -125,15 +130,6 @@ def source_of_part(part: Any, seen: set[int] | None = None) -> str:
         bases = dict(enumerate(part.__bases__)) if inspect.isclass(part) else {}
         beyond = bases | {key: value for each in functions for key, value in _named_by(each) if _is_told(value)}
     return "\n".join([source, *([] if is_code or is_installed else [told(thing)]), told(beyond)])
-
-
-def _is_standard(thing: Any) -> bool:
-    return str(thing.__module__).partition(".")[0] in (*sys.stdlib_module_names, "dongu")
-
-
-def _attributes(part: Any) -> dict[str, Any]:
-    """Those of an object, and what an optimizer was made with."""
-    return {**getattr(part, "__dict__", {}), **(getattr(part, "defaults", None) or {})}
 
 
 def _is_told(value: Any) -> bool:

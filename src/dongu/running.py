@@ -97,7 +97,7 @@ class Run:
         self._is_over = self._is_under_way = False
 
     def __enter__(self) -> Self:
-        if not self._begins and (self.folder.path / "results.json").exists():
+        if not self._begins and self.folder.is_finished:
             self._take_finished()
             return self
         if self.loop.number:

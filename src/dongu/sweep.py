@@ -13,10 +13,10 @@ from dongu.data.examples import TextData, digest_of, read_examples
 from dongu.data.sources import Source
 from dongu.doctor.overview import describe_data
 from dongu.errors import StoppedError, UsageError
-from dongu.files import is_leftover, write_file
+from dongu.files import is_leftover
 from dongu.own import Own, take_own
 from dongu.run.console import Console
-from dongu.run.folder import RunFolder, dump_json
+from dongu.run.folder import RunFolder
 from dongu.run.identity import HARMLESS, other_parts
 from dongu.run.several import SEEDS
 from dongu.soup import FOLDER, check_soup, make_soup
@@ -58,7 +58,7 @@ def train_seeds(
         folders = {name: RunFolder(out / name) for name in runs}
         written = RunFolder(out).read_json(SEEDS)
         summary = {**written, "soup": make_soup(out, folders, source, summary["metric"])}
-        write_file(out / SEEDS, (dump_json(summary, indent=2) + "\n").encode(), within=out)
+        RunFolder(out).write_json(SEEDS, summary)
     return out, summary
 
 
@@ -100,7 +100,7 @@ def train_runs(
     def summed() -> dict[str, Any]:
         finished = {name: done[name] for name in runs if name in done}
         content = {"options": shared, **summarize(finished, first)}
-        write_file(out / summary, (dump_json(content, indent=2) + "\n").encode(), within=out)
+        RunFolder(out).write_json(summary, content)
         return content
 
     content: dict[str, Any] = {}

@@ -121,7 +121,7 @@ def resume(
     console = console or console_for(quiet=quiet)
     folder = RunFolder(Path(path))
     folder.read_record()
-    if (folder.path / "results.json").exists():
+    if folder.is_finished:
         raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to go on with")
     folder.refuse_if_locked()
     with among_processes(), shown_on(console.shown):

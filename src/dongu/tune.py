@@ -20,12 +20,12 @@ from dongu.config import LOWER_IS_BETTER, make_config, option_flag
 from dongu.data.examples import read_examples
 from dongu.data.sources import Source
 from dongu.errors import InputError, LockedError, NonFiniteError, StoppedError, UsageError
-from dongu.files import make_folder, write_file
+from dongu.files import make_folder
 from dongu.loop import Loop
 from dongu.own import Own, check_columns_read, take_own
 from dongu.page.tuned import write_page
 from dongu.run.console import Console
-from dongu.run.folder import RunFolder, dump_json
+from dongu.run.folder import RunFolder
 from dongu.run.several import SEARCH
 from dongu.running import Run
 from dongu.space import Dimension, read_space
@@ -88,7 +88,7 @@ def tune(
                 console.line("other processes are still at their trials: the last of them trains the winner")
                 return out, content
             content |= _final(search, max(done, key=lambda row: row["score"]), seeds)
-            write_file(out / SEARCH, (dump_json(content, indent=2) + "\n").encode(), within=out)
+            RunFolder(out).write_json(SEARCH, content)
             write_page(out / PAGE, content)
     except LockedError:
         console.line("another process trains the winner")
@@ -109,7 +109,7 @@ def _open(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension],
         try:
             RunFolder(out).refuse_if_taken()
             make_folder(out)
-            write_file(out / SEARCH, (dump_json(now, indent=2) + "\n").encode(), within=out)
+            RunFolder(out).write_json(SEARCH, now)
         except UsageError:
             if not (out / SEARCH).exists():  # else another process has begun the search just now
                 raise

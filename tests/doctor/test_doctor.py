@@ -456,7 +456,7 @@ def test_lengths_before_and_after_tokenizing(
         for name, examples in loop.data.splits.items():
             tokens = loop.splits[name].tokens
             before = measure(tokenizer, examples, 16, limit, 42)
-            after = lengths_module.measured(tokens, loop.tokenizer.backend_tokenizer, examples, 16, limit, 42)
+            after = lengths_module.measure(loop.tokenizer.backend_tokenizer, examples, 16, limit, 42, tokens)
             assert before.rows.tolist() == after.rows.tolist()
             assert len(before.rows) == min(sampled_rows, len(examples))
             assert before.tokens.tolist() == after.tokens.tolist()

@@ -91,7 +91,7 @@ def test_an_evaluation_holds_one_merged_weight_at_a_time(
     assert len(made) >= len(lora.lora_layers(loop.model)) > 4
     assert most <= 2
     assert [p.data_ptr() for p in loop.model.parameters()] == pointers
-    assert not any("forward" in vars(layer) for layer in lora.lora_layers(loop.model))
+    assert not any("forward" in vars(layer) for layer in lora.lora_layers(loop.model).values())
 
 
 @pytest.mark.crash

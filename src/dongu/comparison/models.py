@@ -14,7 +14,7 @@ from dongu.data.sources import read_source
 from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import verdict
-from dongu.judge.metrics import NAMED, MetricSet
+from dongu.judge.metrics import MetricSet
 from dongu.use.saved import SavedModel
 
 
@@ -57,8 +57,7 @@ def answer_rows_of(run: FinishedRun, model: Path, split: str) -> Side:
         raise InputError(f"holds other rows than {run.path} had", where=config.data, hint="compare two runs")
     from dongu.use.classifier import Classifier
 
-    main = run.record["metric"] if run.record["metric"] in NAMED else None
-    metrics = MetricSet.of(task, own, config.data, main)
+    metrics = MetricSet.recorded(task, own, config.data, run.record["metric"])
     theirs = data.in_order_of(own).splits[split] if task != "regression" else rows
     [found] = Classifier(replace(saved, metrics=metrics)).evaluate({split: theirs}).values()
     if task != "regression":

@@ -39,6 +39,9 @@ DECIDED = (
     "label_names", "positive", "task", "validation", "test", "group_column", "time_column", "fold", "split_file",
     "max_length", "long", *READING,
 )  # fmt: skip
+ALIKE = (  # what the manifest says of the data in the same words
+    "name", "hub_name", "task", "label_names", "unused_columns", "held_out", "left_out", "without_text", "joined",
+)  # fmt: skip
 AGAIN = "copy it again, or prepare the data again: dongu prepare DATA --model MODEL --out SHARDS"
 
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -294,21 +297,13 @@ def open_prepared(folder: Path, place: str | None, config: RunConfig) -> TextDat
     files = {name: Files(folder, name, shard, manifest) for name, shard in manifest.splits.items()}
     said = f"prepared for the tokenizer of {manifest.model}; the texts are not kept, so what the data doctor, the bag"
     data = PreparedData(
-        name=manifest.name,
+        **{name: getattr(manifest, name) for name in ALIKE},
         place=place,
-        hub_name=manifest.hub_name,
         columns=Columns(manifest.texts, manifest.label),
-        task=manifest.task,
-        label_names=manifest.label_names,
         splits={name: each.examples() for name, each in files.items()},
-        unused_columns=manifest.unused_columns,
-        held_out=manifest.held_out,
         form=Form(manifest.task, manifest.separator, said=manifest.form),
-        left_out=manifest.left_out,
         unused_texts={},
         said=(*manifest.said, f"{said} of words and the report read in them is left out"),
-        without_text=manifest.without_text,
-        joined=manifest.joined,
         dropped=tuple(BadRow(where, what) for where, what in manifest.dropped),
         folder=folder,
         manifest=manifest,

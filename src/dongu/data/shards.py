@@ -16,7 +16,7 @@ import numpy as np
 
 from dongu.config import RunConfig
 from dongu.data.examples import Examples, TextData, told_by
-from dongu.data.prepared import DECIDED, Files, Manifest, Shard, digest_of_block
+from dongu.data.prepared import ALIKE, DECIDED, Files, Manifest, Shard, digest_of_block
 from dongu.data.sources import PREPARED
 from dongu.data.tokens import Tokens, check_known, digest_of_tokenizer, pack_tokens, summary_of, tokens_of
 from dongu.errors import DonguError, ModelError, UsageError, WorkerError
@@ -77,19 +77,11 @@ def _described(data: TextData, tokenizer: Any, config: RunConfig, block_rows: in
         vocabulary=len(tokenizer),
         block_rows=block_rows,
         options=options | {"label_separator": data.form.separator},
-        name=data.name,
-        hub_name=data.hub_name,
+        **{name: getattr(data, name) for name in ALIKE},
         texts=data.columns.texts,
         label=data.columns.label,
-        task=data.task,
-        label_names=data.label_names,
         form=data.form.said,
         separator=data.form.separator,
-        unused_columns=data.unused_columns,
-        held_out=data.held_out,
-        left_out=data.left_out,
-        without_text=data.without_text,
-        joined=data.joined,
         dropped=tuple((row.where, row.what) for row in data.dropped),
         said=data.said,
         splits={},

@@ -59,26 +59,26 @@ class Lengths:
         return padding_share(tokens, order, batch_size)
 
 
-def measure(tokenizer: Any, examples: Examples, max_length: int | None, model_limit: int, seed: int) -> Lengths:
-    """Tokenize the rows of a split, or a seeded sample of many, with a `tokenizers.Tokenizer`."""
-    rows = _sample(len(examples), seed)
-    return Lengths(rows, _count(tokenizer, examples, rows), max_length or model_limit, model_limit)
-
-
-def measured(
-    tokens: Tokens, tokenizer: Any, examples: Examples, max_length: int | None, model_limit: int, seed: int
+def measure(
+    tokenizer: Any,
+    examples: Examples,
+    max_length: int | None,
+    model_limit: int,
+    seed: int,
+    known: Tokens | None = None,
 ) -> Lengths:
-    """The same for a split that has been tokenized already: only rows that were cut are tokenized again."""
-    rows = _sample(len(examples), seed)
-    lengths, cut = tokens.lengths[rows], tokens.truncated[rows]
-    lengths[cut] = _count(tokenizer, examples, rows[cut])
+    """Tokenize the rows of a split, or a seeded sample of many, with a `tokenizers.Tokenizer`.
+
+    Of a split whose tokens are `known` only those that were cut.
+    """
+    rows = np.arange(len(examples))
+    if len(rows) > TOKENIZED_ROWS:
+        rows = np.sort(np.random.default_rng([seed, 0xD0C]).choice(len(rows), TOKENIZED_ROWS, replace=False))
+    lengths, asked = np.zeros(len(rows), np.int64), np.ones(len(rows), bool)
+    if known is not None:
+        lengths, asked = known.lengths[rows], known.truncated[rows]
+    lengths[asked] = _count(tokenizer, examples, rows[asked])
     return Lengths(rows, lengths, max_length or model_limit, model_limit)
-
-
-def _sample(rows: int, seed: int) -> np.ndarray:
-    if rows <= TOKENIZED_ROWS:
-        return np.arange(rows)
-    return np.sort(np.random.default_rng([seed, 0xD0C]).choice(rows, TOKENIZED_ROWS, replace=False))
 
 
 def _count(tokenizer: Any, examples: Examples, rows: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ from dongu.model.dropout import dropouts
 from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
 from dongu.model.layers import layer_depths
 from dongu.model.load import quiet_transformers, reads_last_token
-from dongu.model.lora import ALPHA, count_beyond
+from dongu.model.lora import ALPHA, count_beyond, lora_layers
 from dongu.model.mean_layer import LAYERS_AND_POOLER, add_mean_layer
 from dongu.model.place import PACKAGED, find_model
 from dongu.model.probe import PROBE_ROWS, Probe, fit_probe
@@ -267,7 +267,7 @@ def _lora_layers(model: Any) -> str:
         ModelError: no short one tells them from all others, or peft takes it otherwise.
     """
     names = {name for name, module in model.named_modules() if ".lora_" not in name and ".base_layer" not in name}
-    beside = {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    beside = lora_layers(model).keys()
     places = zip(*(name.split(".") for name in beside), strict=False)
     common = ".".join(parts[0] for parts in takewhile(lambda parts: len({*parts}) == 1, places))
     ends = {name.rpartition(".")[2] for name in beside}

@@ -307,22 +307,6 @@ def guessed(name: str, shares: Sequence[float], targets: np.ndarray) -> float:
     return max(found)
 
 
-def _own_missed(metric: OwnMetric, evaluation: Evaluation) -> tuple[float, float]:
-    """What an own metric would be if so many of the answers as the rows may well miss were wrong, and if right.
-
-    It is asked where all resamples agree, as where every row is right. The other answers are evenly spread.
-    """
-    truth, predicted = np.asarray(evaluation.targets), evaluation.predictions
-    wrong = 1 - predicted if evaluation.task == "multi-label" else (predicted + 1) % evaluation.logits.shape[1]
-    some = np.arange(0, len(truth), max(1, int(1 / missed_share(len(truth)))))
-    ends = []
-    for other in (wrong, predicted):
-        targets = truth.copy()
-        targets[some] = other[some]
-        ends.append(_value(metric, replace(evaluation, targets=targets)))
-    return ends[0], ends[1]
-
-
 def _value(metric: OwnMetric, evaluation: Evaluation) -> float:
     """An own metric of rows that may have none, as rows of one class alone: then it is NaN."""
     try:
@@ -332,12 +316,22 @@ def _value(metric: OwnMetric, evaluation: Evaluation) -> float:
 
 
 def _own_interval(metric: OwnMetric, evaluation: Evaluation, seed: int) -> tuple[float, float]:
-    """Of an own metric, whose rows are drawn with replacement, and fewer samples of them where it is slow."""
+    """Of an own metric, whose rows are drawn with replacement, and fewer samples of them where it is slow.
+
+    Where all samples agree, as where every row is right, the ends are what it would be if so many of the answers as the
+    rows may well miss were wrong, and if right. These answers are evenly spread.
+    """
     low, high = middle(_own_resampled(metric, evaluation, seed), len(evaluation))
-    if low == high and evaluation.task not in NUMBERS:
-        ends = _own_missed(metric, evaluation)
-        return min(ends), max(ends)
-    return low, high
+    if low != high or evaluation.task in NUMBERS:
+        return low, high
+    truth, predicted = np.asarray(evaluation.targets), evaluation.predictions
+    wrong = 1 - predicted if evaluation.task == "multi-label" else (predicted + 1) % evaluation.logits.shape[1]
+    some, ends = np.arange(0, len(truth), max(1, int(1 / missed_share(len(truth))))), []
+    for other in (wrong, predicted):
+        targets = truth.copy()
+        targets[some] = other[some]
+        ends.append(_value(metric, replace(evaluation, targets=targets)))
+    return min(ends), max(ends)
 
 
 def _own_resampled(metric: OwnMetric, evaluation: Evaluation, seed: int) -> np.ndarray:

@@ -211,6 +211,11 @@ class MetricSet:
             names = (main, *names)
         return MetricSet(task, tuple(label_names), names, main or default, own)
 
+    @staticmethod
+    def recorded(task: Task, label_names: Sequence[str], hub_name: str | None, main: str) -> MetricSet:
+        """The set of a run that is read back, without the functions of its own metrics, which are not here."""
+        return MetricSet.of(task, label_names, hub_name, main if main in NAMED else None)
+
     @property
     def scale(self) -> tuple[float, ...]:
         """The classes of an ordinal task as numbers; none of another."""

@@ -132,7 +132,7 @@ def hold_base(model: Any, precision: Literal["bf16", "4bit"]) -> None:
     Raises:
         UsageError: bitsandbytes does not work here.
     """
-    layers = [layer.get_base_layer() for layer in lora_layers(model)]
+    layers = [layer.get_base_layer() for layer in lora_layers(model).values()]
     linear = len(layers)
     with suppress(NotImplementedError, AttributeError):
         layers.append(model.get_input_embeddings())

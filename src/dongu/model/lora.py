@@ -71,7 +71,7 @@ def add_lora(model: Any, rank: int, seed: int) -> None:
 @contextmanager
 def merged(model: Any) -> Iterator[None]:
     """Inside the block the model computes what the saved one does, LoRA in the weights: of one layer at a time."""
-    layers = lora_layers(model)
+    layers = [*lora_layers(model).values()]
     if is_sharded(model):
         with _merged_in_place(layers):
             yield
@@ -134,8 +134,7 @@ def plain_weights(model: Any) -> dict[str, Tensor]:
             return gathered((_plain(n), tensor) for n, tensor in model.state_dict().items() if not _is_added(n))
     own = {name: tensor for name, tensor in model.state_dict().items() if not _is_added(name)}
     weights = {_plain(name): tensor for name, tensor in own.items() if not name.endswith(PACKED_NAMES)}
-    merged_ones = {f"{name}.weight": m for name, m in model.named_modules() if hasattr(m, "lora_A")}
-    return weights | {name: merged_weight(layer).cpu() for name, layer in merged_ones.items()}
+    return weights | {f"{name}.weight": merged_weight(layer).cpu() for name, layer in lora_layers(model).items()}
 
 
 def added_weights(model: Any) -> dict[str, Tensor]:
@@ -162,14 +161,14 @@ def adapter_config(model: Any, rank: int, base: str) -> dict[str, Any]:
     from peft import LoraConfig
 
     plain = {_plain(name) for name in model.state_dict() if not _is_added(name)}
-    layers = sorted(name for name, module in model.named_modules() if hasattr(module, "lora_A"))
+    layers = lora_layers(model)
     config = LoraConfig(
         r=rank,
         lora_alpha=ALPHA * rank,
         lora_dropout=0.0,
-        target_modules=layers,
+        target_modules=sorted(layers),
         modules_to_save=sorted({_whole_head(model, name, plain) for name in plain if is_head(model, name)}),
-        fan_in_fan_out=any(isinstance(module.get_base_layer(), Conv1D) for module in lora_layers(model)),
+        fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for layer in layers.values()),
         task_type="SEQ_CLS",
         base_model_name_or_path=base,
         inference_mode=True,
@@ -225,8 +224,8 @@ def take_adapter(model: Any, saved: Mapping[str, Tensor]) -> None:
 
 def _still_packed(model: Any, weights: Mapping[str, Tensor]) -> Iterator[str]:
     """Layers in 4 bits, by the beginning of their names, that give this weight to the bit; others become bf16."""
-    for name, layer in model.named_modules():
-        if hasattr(layer, "lora_A") and _is_packed(layer):
+    for name, layer in lora_layers(model).items():
+        if _is_packed(layer):
             if torch.equal(merged_weight(layer).to(weights[f"{name}.weight"]), weights[f"{name}.weight"]):
                 yield f"{name}."
             else:
@@ -237,7 +236,7 @@ def count_parameters(model: Any) -> tuple[int, int]:
     """Those of the model without LoRA, and those that learn, LoRA's among them."""
     named = list(model.named_parameters())
     own = sum(parameter.numel() for name, parameter in named if not _is_added(name) and not name.endswith(PACKED_NAMES))
-    own += sum(math.prod(layer.get_base_layer().shape) for layer in lora_layers(model) if _is_packed(layer))
+    own += sum(math.prod(base.shape) for base in _packed_bases(model))
     return own, sum(parameter.numel() for _, parameter in named if parameter.requires_grad)
 
 
@@ -260,16 +259,19 @@ def _is_linear(module: nn.Module) -> bool:
         return isinstance(module(module.weight.new_zeros(1, module.in_features)), Tensor)
 
 
-def lora_layers(model: Any) -> list[Any]:
-    """The layers beside which LoRA stands, as peft wraps them."""
-    return [module for module in model.modules() if hasattr(module, "lora_A")]
+def lora_layers(model: Any) -> dict[str, Any]:
+    """The layers beside which LoRA stands, as peft wraps them, by their names."""
+    return {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
 
 
 def saved_bytes(model: Any) -> int:
     """Of the weights of the model and LoRA's own, as they are saved."""
-    packed = [layer.get_base_layer() for layer in lora_layers(model) if _is_packed(layer)]
     size = sum(int(tensor.nbytes) for name, tensor in model.state_dict().items() if not name.endswith(PACKED_NAMES))
-    return size + sum(int(math.prod(base.shape) * base.saved_as.itemsize) for base in packed)
+    return size + sum(int(math.prod(base.shape) * base.saved_as.itemsize) for base in _packed_bases(model))
+
+
+def _packed_bases(model: Any) -> list[Any]:
+    return [layer.get_base_layer() for layer in lora_layers(model).values() if _is_packed(layer)]
 
 
 def _is_packed(layer: Any) -> bool:

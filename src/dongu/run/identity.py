@@ -78,11 +78,6 @@ def _compared(examples: Examples) -> dict[str, str]:
     return {"compared": told} if told else {}
 
 
-def _is_identity(was: Mapping[str, Any]) -> bool:
-    parts = ("options", "data", "versions", "hardware")
-    return all(isinstance(was.get(part), dict) for part in parts) and type(was.get("processes")) is int
-
-
 def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, where: str) -> Iterator[Difference]:
     """What is not as it was, a line each.
 
@@ -94,7 +89,8 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
     Raises:
         CheckpointError: `was` is no identity.
     """
-    if not _is_identity(was):
+    parts = ("options", "data", "versions", "hardware")
+    if not all(isinstance(was.get(part), dict) for part in parts) or type(was.get("processes")) is not int:
         raise CheckpointError("does not say what the result depends on", where=where)
     yield from option_differences(was["options"], now["options"])
     if (names := was.get("label_names", now["label_names"])) != now["label_names"]:

@@ -8,7 +8,7 @@ from dongu.config import READING, RunConfig, option_flag
 from dongu.data.names import LABELS, TEXTS, by_words, pair_of
 from dongu.doctor.checkup import examine
 from dongu.doctor.finding import Finding
-from dongu.doctor.lengths import measured
+from dongu.doctor.lengths import measure
 from dongu.errors import DataError, InputError
 from dongu.hub import split_commit
 from dongu.loop import Loop
@@ -62,7 +62,7 @@ def findings_of(loop: Loop) -> list[Finding]:
         return examine(loop.data, {})
     tokenizer, limit = loop.tokenizer.backend_tokenizer, usual_length(loop.model, loop.tokenizer)
     lengths = {
-        name: measured(loop.splits[name].tokens, tokenizer, examples, loop.config.max_length, limit, loop.config.seed)
+        name: measure(tokenizer, examples, loop.config.max_length, limit, loop.config.seed, loop.splits[name].tokens)
         for name, examples in loop.data.splits.items()
     }
     return examine(loop.data, {} if loop.config.long == "windows" else lengths)  # they leave nothing out

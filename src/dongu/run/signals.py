@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, Self
 
@@ -27,6 +27,17 @@ def end_at_once() -> None:
     for number in EXIT_CODES:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _: os._exit(EXIT_CODES[signal.Signals(number)]))
+
+
+@contextlib.contextmanager
+def handled(handler: Any, numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Inside the block these signals call `handler`; after it what they called before."""
+    former = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in former.items():
+            signal.signal(number, before)
 
 
 class StopSignals:

@@ -58,11 +58,8 @@ def make_app(
     _add_standing(app, batcher, requests, limits, worker)
     for file, kind in PAGE_FILES.items():
         app.get(f"/{file}", include_in_schema=False)(_file(file or "page.html", kind))
-    app.exception_handler(RequestValidationError)(_unlike_the_form)
-    app.exception_handler(HTTPException)(_refused)
-    app.exception_handler(QueueFullError)(_full)
-    app.exception_handler(DonguError)(_failed)
-    app.exception_handler(Exception)(_bug)
+    for kind in (RequestValidationError, HTTPException, QueueFullError, DonguError, Exception):
+        app.exception_handler(kind)(_refused)
     return Guard(app, limits, requests, keys, local=local)
 
 
@@ -171,28 +168,16 @@ def _file(name: str, kind: str) -> Callable[[], Any]:
     return answer
 
 
-async def _unlike_the_form(_: Request, error: Exception) -> Response:
-    """What is wrong, and where, without what was sent."""
-    problems = error.errors() if isinstance(error, RequestValidationError) else []
-    told = [f"{'.'.join(map(str, item['loc'][1:])) or 'the body'}: {item['msg']}" for item in problems[:3]]
-    return error_response(422, "; ".join(told), "GET /openapi.json says what a request looks like")
-
-
 async def _refused(_: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    return error_response(status, str(getattr(error, "detail", "")), "GET /openapi.json says what there is")
-
-
-async def _full(_: Request, error: Exception) -> Response:
-    seconds = error.retry_after_seconds if isinstance(error, QueueFullError) else 1
-    return error_response(429, str(error), f"try again in {seconds} s", seconds)
-
-
-async def _failed(_: Request, error: Exception) -> Response:
-    """An error of ours: of the request, or of the model."""
-    status = 422 if isinstance(error, InputError) else 500
-    return error_response(status, str(getattr(error, "what", error)), str(getattr(error, "hint", "")))
-
-
-async def _bug(_: Request, error: Exception) -> Response:
+    """What is wrong and what to do, without what was sent."""
+    if isinstance(error, RequestValidationError):
+        told = [f"{'.'.join(map(str, item['loc'][1:])) or 'the body'}: {item['msg']}" for item in error.errors()[:3]]
+        return error_response(422, "; ".join(told), "GET /openapi.json says what a request looks like")
+    if isinstance(error, HTTPException):
+        return error_response(error.status_code, str(error.detail), "GET /openapi.json says what there is")
+    if isinstance(error, QueueFullError):
+        seconds = error.retry_after_seconds
+        return error_response(429, str(error), f"try again in {seconds} s", seconds)
+    if isinstance(error, DonguError):  # of the request, or of the model
+        return error_response(422 if isinstance(error, InputError) else 500, error.what, error.hint)
     return error_response(500, f"internal error: {type(error).__name__}", "please report it")

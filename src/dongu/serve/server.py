@@ -15,7 +15,7 @@ import uvicorn
 
 from dongu.errors import UsageError
 from dongu.files import read_regular
-from dongu.run.signals import EXIT_CODES
+from dongu.run.signals import EXIT_CODES, handled
 from dongu.serve.forms import Limits
 
 if TYPE_CHECKING:  # the process that starts several workers needs no torch
@@ -32,16 +32,8 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Let a signal end it: all requests that were taken are answered first; a second Ctrl-C ends it at once."""
-        former = {
-            number: signal.signal(number, self.handle_exit)
-            for number in EXIT_CODES
-            if signal.getsignal(number) is not signal.SIG_IGN
-        }
-        try:
+        with handled(self.handle_exit, [each for each in EXIT_CODES if signal.getsignal(each) is not signal.SIG_IGN]):
             yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
 
 
 def open_socket(host: str, port: int) -> socket.socket:

@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from dongu.errors import WorkerError
-from dongu.run.signals import EXIT_CODES
+from dongu.run.signals import EXIT_CODES, handled
 from dongu.serve.forms import Limits
 from dongu.serve.server import serve
 from dongu.use.saved import SavedModel
@@ -70,18 +70,13 @@ def serve_by_workers(serving: Serving, listening: socket.socket, count: int, ann
 
     for worker in workers:
         worker.start()
-    former = {number: signal.signal(number, end) for number in EXIT_CODES}
-    try:
-        with listening:
-            threading.Thread(target=_announce, args=(ready, announce), daemon=True).start()
-            wait([worker.sentinel for worker in workers])  # until the first one ends
-            asked = stopping.is_set()
-            end()
-            for worker in workers:
-                worker.join()
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+    with handled(end, EXIT_CODES), listening:
+        threading.Thread(target=_announce, args=(ready, announce), daemon=True).start()
+        wait([worker.sentinel for worker in workers])  # until the first one ends
+        asked = stopping.is_set()
+        end()
+        for worker in workers:
+            worker.join()
     well = (0, -signal.SIGTERM) if asked else (0,)  # who had not begun yet ends by the signal
     failed = [f"{worker.name} with {worker.exitcode}" for worker in workers if worker.exitcode not in well]
     if not asked or failed:

@@ -124,7 +124,7 @@ class Lesson:
             padded=self._count(first.padded_tokens),
             share=self._percent(1 - first.tokens / first.padded_tokens),
         )
-        if others := [_shape(each.tensors["input_ids"]) for each in update.micro_batches[1:]]:
+        if others := [str(tuple(each.tensors["input_ids"].shape)) for each in update.micro_batches[1:]]:
             shapes = ", ".join(others[:SHOWN_ROWS]) + (", …" if len(others) > SHOWN_ROWS else "")
             size = max(len(each.rows) for each in update.micro_batches)
             yield from self._told("micro", count=len(others) + 1, size=size, shapes=shapes, examples=step.examples)
@@ -246,10 +246,6 @@ class Lesson:
         """Two digits that count, and none behind the point from ten on."""
         number = 100 * share
         return self._say("percent", f"{number:.0f}" if number >= 10 else f"{number:.2g}")
-
-
-def _shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
 
 
 def _loss(number: float) -> str:

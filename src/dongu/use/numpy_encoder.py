@@ -133,16 +133,7 @@ class NumpyEncoder:
         """The shape of the weight of each module that has a bias too."""
         hidden, inner = self.config["hidden_size"], self.config["intermediate_size"]
         square, norm = (hidden, hidden), (hidden,)
-        shapes: tuple[tuple[int, ...], ...] = (
-            square,
-            square,
-            square,
-            square,
-            norm,
-            (inner, hidden),
-            (hidden, inner),
-            norm,
-        )
+        shapes: tuple[tuple[int, ...], ...] = (*[square] * 4, norm, (inner, hidden), (hidden, inner), norm)
         width = self.config.get("embedding_size", hidden)  # ELECTRA's
         modules: dict[str, tuple[int, ...]] = {f"{self._embeddings}.LayerNorm": (width,)}
         if width != hidden:

@@ -16,7 +16,7 @@ from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table, as_cell, no_column
 from dongu.errors import DataError, InputError, ModelError, UsageError, install_hint
-from dongu.judge.metrics import NAMED, MetricSet
+from dongu.judge.metrics import MetricSet
 from dongu.model.place import PACKAGED, find_model, pin_model
 from dongu.model.safety import GRAPH, check_folder, read_object
 from dongu.run.folder import RunFolder
@@ -154,17 +154,16 @@ class SavedModel:
             raise InputError("the run has no model yet", where=str(run), hint="it is saved at the first evaluation")
         folder.check_written("model/")
         check_folder(folder.model)
-        if not read_object(folder.model / "config.json", f"--model {folder.model}").get("model_type"):
+        content = read_object(folder.model / "config.json", f"--model {folder.model}")
+        if not content.get("model_type"):
             hint = "in Python, make it and put the weights in: safetensors.torch.load_model(model, FILE)"
             raise ModelError("the model is a class of the user's own", where=str(folder.model), hint=hint)
         names = record["label_names"]
-        content = read_object(folder.model / "config.json", f"--model {folder.model}")
         wanted = 1 if options["task"] in NUMBERS else len(names)
         if (outputs := len(_names_of_outputs(content))) != wanted:
             what = f"the model has {outputs} outputs, and run.json names {len(names)} labels"
             raise ModelError(what, where=str(run), hint="restore both from a copy")
-        main = record["metric"] if record["metric"] in NAMED else None  # the functions of own metrics are not here
-        metrics = MetricSet.of(record["options"]["task"], names, config.data, main)
+        metrics = MetricSet.recorded(record["options"]["task"], names, config.data, record["metric"])
         abstains = _abstains_below(content, str(run))
         return SavedModel(str(run), folder.model, folder, config, metrics, record.get("constant_answer"), (), abstains)
 
