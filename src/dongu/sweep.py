@@ -9,7 +9,7 @@ from typing import Any
 
 from dongu import launch
 from dongu.config import LOWER_IS_BETTER, RunConfig, make_config, option_flag
-from dongu.data.examples import TextData, digest_of, read_examples
+from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import Source
 from dongu.doctor.overview import describe_data
 from dongu.errors import StoppedError, UsageError
@@ -112,32 +112,21 @@ def train_runs(
         console.line(f"{said}, {number} of {len(runs)}")
         own = {option: getattr(config, option), "strict": first.strict, "out": str(folder.path)}
         try:
-            _train_or_go_on(folder, read_examples(source, config), given, own, console, parts)  # its own rows held out
+            data = read_examples(source, config)  # its own rows held out
+            if folder.record.exists():
+                resume(folder.path, data, console=console, parts=parts, **given)
+            else:
+                console.fields(describe_data(data))
+                train(data, console=console, parts=parts, **{**given, **own})
             done[name] = folder
+        except StoppedError as error:
+            error.hint = "its state is saved; the same command goes on with it"
+            raise
         finally:
             if main and folder.path.exists():
                 content = summed()
         console.line()
     return out, content or (summed() if main else {})
-
-
-def _train_or_go_on(
-    folder: RunFolder,
-    data: TextData,
-    given: Mapping[str, Any],
-    own: Mapping[str, Any],
-    console: Console,
-    parts: Path | None,
-) -> None:
-    try:
-        if folder.record.exists():
-            resume(folder.path, data, console=console, parts=parts, **given)
-        else:
-            console.fields(describe_data(data))
-            train(data, console=console, parts=parts, **{**given, **own})
-    except StoppedError as error:
-        error.hint = "its state is saved; the same command goes on with it"
-        raise
 
 
 def summarize(folders: Mapping[str, RunFolder], _: RunConfig) -> dict[str, Any]:

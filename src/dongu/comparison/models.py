@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,9 @@ from dongu.config import make_config
 from dongu.data.examples import read_examples, told_by
 from dongu.data.sources import read_source
 from dongu.errors import InputError, UsageError
-from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import verdict
 from dongu.judge.metrics import MetricSet
 from dongu.use.saved import SavedModel
-
-
-@dataclass(frozen=True)
-class AnsweredRows(FinishedRun):
-    """A model that is compared as a run is: its answers are computed, and not read."""
-
-    evaluation: Evaluation
-
-    def answers(self, split: str) -> Evaluation:  # noqa: ARG002 - it has those of one
-        """What the model answered."""
-        return self.evaluation
 
 
 def answer_rows_of(run: FinishedRun, model: Path, split: str) -> Side:
@@ -64,4 +52,4 @@ def answer_rows_of(run: FinishedRun, model: Path, split: str) -> Side:
         found = replace(found, logits=found.logits[:, [own.index(name) for name in names]], targets=rows.targets)
     entries: Mapping[str, Any] = verdict(found, metrics, run.record.get("constant_answer"), config.seed)
     record = {**run.record, "options": {**options, "model": saved.name}}
-    return Side(model, (AnsweredRows(model, record, {"metric": metrics.main, split: entries}, found),))
+    return Side(model, (FinishedRun(model, record, {"metric": metrics.main, split: entries}, found),))

@@ -29,6 +29,7 @@ class FinishedRun:
     path: Path
     record: dict[str, Any]  # run.json
     results: dict[str, Any]  # results.json
+    computed: Evaluation | None = None  # what a model answered that is compared as a run is, on the one split compared
 
     @property
     def splits(self) -> list[str]:
@@ -50,6 +51,8 @@ class FinishedRun:
 
     def answers(self, split: str) -> Evaluation:
         """What the run answered; `read_answers` says what it refuses."""
+        if self.computed is not None:
+            return self.computed
         return read_answers(RunFolder(self.path), split, self.record, self.results)
 
 

@@ -39,7 +39,7 @@ DECIDED = (
     "label_names", "positive", "task", "validation", "test", "group_column", "time_column", "fold", "split_file",
     "max_length", "long", *READING,
 )  # fmt: skip
-ALIKE = (  # what the manifest says of the data in the same words
+IN_BOTH = (  # what the manifest says of the data in the same words
     "name", "hub_name", "task", "label_names", "unused_columns", "held_out", "left_out", "without_text", "joined",
 )  # fmt: skip
 AGAIN = "copy it again, or prepare the data again: dongu prepare DATA --model MODEL --out SHARDS"
@@ -297,7 +297,7 @@ def open_prepared(folder: Path, place: str | None, config: RunConfig) -> TextDat
     files = {name: Files(folder, name, shard, manifest) for name, shard in manifest.splits.items()}
     said = f"prepared for the tokenizer of {manifest.model}; the texts are not kept, so what the data doctor, the bag"
     data = PreparedData(
-        **{name: getattr(manifest, name) for name in ALIKE},
+        **{name: getattr(manifest, name) for name in IN_BOTH},
         place=place,
         columns=Columns(manifest.texts, manifest.label),
         splits={name: each.examples() for name, each in files.items()},

@@ -16,7 +16,7 @@ import numpy as np
 
 from dongu.config import RunConfig
 from dongu.data.examples import Examples, TextData, told_by
-from dongu.data.prepared import ALIKE, DECIDED, Files, Manifest, Shard, digest_of_block
+from dongu.data.prepared import DECIDED, IN_BOTH, Files, Manifest, Shard, digest_of_block
 from dongu.data.sources import PREPARED
 from dongu.data.tokens import Tokens, check_known, digest_of_tokenizer, pack_tokens, summary_of, tokens_of
 from dongu.errors import DonguError, ModelError, UsageError, WorkerError
@@ -77,7 +77,7 @@ def _described(data: TextData, tokenizer: Any, config: RunConfig, block_rows: in
         vocabulary=len(tokenizer),
         block_rows=block_rows,
         options=options | {"label_separator": data.form.separator},
-        **{name: getattr(data, name) for name in ALIKE},
+        **{name: getattr(data, name) for name in IN_BOTH},
         texts=data.columns.texts,
         label=data.columns.label,
         form=data.form.said,

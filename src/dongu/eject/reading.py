@@ -29,7 +29,7 @@ from dongu.data.forms import Form
 from dongu.data.readers import AS_FOUND
 from dongu.data.sources import hub_parts
 from dongu.data.table import Places
-from dongu.eject.rules import NAME_RULES, NOT_SO, TEXT_RULES, RowsRead, label_rules, words_of
+from dongu.eject.rules import NAME_RULES, NOT_SO, TEXT_RULES, RowsRead, label_rules, said_by
 from dongu.errors import DataError
 from dongu.files import write_lines
 from dongu.hub import split_commit
@@ -241,7 +241,7 @@ def _text_rule(data: TextData, used: Mapping[str, RowsRead], splits: Mapping[str
     names = [*data.columns.texts]
     parts = [[*(named_parts(name, [*used["train"]]) or ())] for name in names]
     for rule in TEXT_RULES:
-        words = words_of(rule)
+        words = said_by(rule)
         columns = parts if "join(" in words else names
         with contextlib.suppress(*NOT_SO):
             if all(
@@ -270,7 +270,7 @@ def _label_names(data: TextData, train: Any) -> str | None:
     for rule in NAME_RULES:
         with contextlib.suppress(*NOT_SO):
             if [*rule({"train": train}, data.columns.label)] == [*data.label_names]:
-                return words_of(rule)
+                return said_by(rule)
     return None
 
 

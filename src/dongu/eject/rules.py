@@ -28,7 +28,7 @@ _SOURCE = Path(__file__).read_text(encoding="utf-8")
 _BODIES = {node.lineno: node.body for node in ast.walk(ast.parse(_SOURCE)) if isinstance(node, ast.Lambda)}
 
 
-def words_of(rule: Callable[..., Any]) -> str:
+def said_by(rule: Callable[..., Any]) -> str:
     """A rule as a script says it, on one line."""
     return re.sub(r"\n *", "", str(ast.get_source_segment(_SOURCE, _BODIES[rule.__code__.co_firstlineno])))
 
@@ -94,7 +94,7 @@ NAME_RULES: tuple[NameRule, ...] = (
 
 def label_rules(task: Task, separator: str | None, *, in_texts: bool) -> list[tuple[str, LabelRule]]:
     """Those of the task, each with its words; where texts hold several labels, the mark between them comes first."""
-    rules = [(words_of(rule), rule) for rule in LABEL_RULES[task]]
+    rules = [(said_by(rule), rule) for rule in LABEL_RULES[task]]
     if task != "multi-label" or not in_texts:
         return rules
     mark = separator or SEPARATOR
@@ -105,5 +105,5 @@ def label_rules(task: Task, separator: str | None, *, in_texts: bool) -> list[tu
             [[float(name in map(str.strip, label.split(mark))) for name in LABELS] for label in rows[LABEL]]
         ),
     )
-    marked = [(words_of(rule).replace("(mark)", f"({shown})"), rule) for rule in by_mark]
+    marked = [(said_by(rule).replace("(mark)", f"({shown})"), rule) for rule in by_mark]
     return [*marked, *rules[1:]]  # the first is of lists: a text may happen to hold a name

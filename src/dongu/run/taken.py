@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dongu.config import RunConfig
 from dongu.errors import InputError, UsageError
-from dongu.files import is_leftover, storage
+from dongu.files import disk, is_leftover, storage
 from dongu.hub import split_commit
 from dongu.run.folder import DROPPED, FINDINGS, LOCK, PARTS_COPY, TENSORBOARD, TRACKING, RunFolder
 from dongu.run.manifest import MANIFEST
@@ -94,10 +93,7 @@ def remove_run(folder: RunFolder) -> None:
         found = {path for path in folder.path.iterdir() if _is_own(folder, path) and path.name != LOCK}
         ends = (folder.results, folder.record)
         for path in (ends[0], *sorted(found - {*ends}), ends[1]):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            disk.remove(path)
 
 
 def _is_own(folder: RunFolder, path: Path) -> bool:

@@ -212,7 +212,8 @@ class SavedModel:
         if (table := _table_of(texts)) is not None:
             return self.texts_of(table)
         wanted = len(self.text_columns)
-        if isinstance(texts, str) or (wanted == 2 and _is_pair(texts)):
+        is_pair = isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
+        if isinstance(texts, str) or (wanted == 2 and is_pair):
             texts = [texts]
         rows = [(text,) if isinstance(text, str) else text for text in _items_of(texts)]
         wanted = wanted or (2 if rows and isinstance(rows[0], list | tuple | np.ndarray) and len(rows[0]) == 2 else 1)
@@ -320,10 +321,6 @@ def _items_of(texts: Any) -> list[Any]:
         return list(texts)
     what = f"{type(texts).__name__} is not an ordered collection of texts"
     raise DataError(what, hint="give a text, a list of them, a frame, or a dict of columns")
-
-
-def _is_pair(texts: Any) -> bool:
-    return isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(text, str) for text in texts)
 
 
 def run_of(model: str | Path) -> Path | None:
