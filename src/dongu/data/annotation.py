@@ -178,7 +178,8 @@ class Converter:
         columns = dict(table.columns)
         for name, column in columns.items():
             if self.tool.one_label and name not in _NO_LABELS and _is_of_one_label(column):
-                columns[name] = column_of(cell[0] if cell else None for cell in column)
+                lists: Sequence[Any] = column
+                columns[name] = column_of(cell[0] if cell else None for cell in lists)
                 said.append(f"each list of `{name}` has one label at most: single labels")
         return replace(table, columns=columns, said=(*said, *table.said))
 

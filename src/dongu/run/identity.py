@@ -89,8 +89,8 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
     Raises:
         CheckpointError: `was` is no identity.
     """
-    parts = ("options", "data", "versions", "hardware")
-    if not all(isinstance(was.get(part), dict) for part in parts) or type(was.get("processes")) is not int:
+    known = ("options", "data", "versions", "hardware")
+    if not all(isinstance(was.get(name), dict) for name in known) or type(was.get("processes")) is not int:
         raise CheckpointError("does not say what the result depends on", where=where)
     yield from option_differences(was["options"], now["options"])
     if (names := was.get("label_names", now["label_names"])) != now["label_names"]:

@@ -58,8 +58,8 @@ def make_app(
     _add_standing(app, batcher, requests, limits, worker)
     for file, kind in PAGE_FILES.items():
         app.get(f"/{file}", include_in_schema=False)(_file(file or "page.html", kind))
-    for kind in (RequestValidationError, HTTPException, QueueFullError, DonguError, Exception):
-        app.exception_handler(kind)(_refused)
+    for error in (RequestValidationError, HTTPException, QueueFullError, DonguError, Exception):
+        app.exception_handler(error)(_refused)
     return Guard(app, limits, requests, keys, local=local)
 
 
