@@ -15,7 +15,9 @@ import pytest
 from dongu.cli.main import run
 from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples
+from dongu.data.labels import read_column
 from dongu.data.sources import read_source
+from dongu.data.table import Table
 from dongu.doctor.checkup import Checkup, check_up
 from dongu.doctor.overview import describe_columns, describe_rows
 from dongu.eject.reading import find_reading
@@ -131,6 +133,13 @@ def test_what_labels_are(
     assert f"({task}; {said})" in describe_columns(data) if said else f"({task})" in describe_columns(data)
 
 
+def test_a_number_beside_the_text_that_float32_does_not_hold() -> None:
+    table = Table("data", {"age": ["3.4e38", "-1e39"]})
+    with pytest.raises(DataError, match="the column `age` has `-1e39`, which is too large") as caught:
+        read_column(table, "age")
+    assert caught.value.where == "data, row 2"
+
+
 WRONG = bytes([0xFF, 0xFE])
 REFUSED: list[tuple[list[Any], dict[str, Any], int, str, str]] = [
     ([[0, 1], [0.9, 0.3]], {}, 2, r"the list \[0.9, 0.3\] holds a number that is no label", "a share for each class"),
@@ -146,6 +155,8 @@ REFUSED: list[tuple[list[Any], dict[str, Any], int, str, str]] = [
     (["7", "1,234,567"], {}, 2, "may be more than one number", "with a point"),
     (["1,5", "2.5"], {}, 1, "may be more than one number", "with a point"),
     (["1.5", "2,5"], {"task": "regression"}, 2, "`2,5` is not a number", "with a point"),
+    ([0.5, 1e39], {}, 2, r"`1e\+39` is too large: numbers end at 3.4e38", "--bad-rows"),
+    (["0.5", "-4e38"], {}, 2, "`-4e38` is too large", "--bad-rows"),
     ([datetime.date(2020, 1, 2)], {}, 1, "the label `label` is a value of the type date", ""),
     ([np.datetime64("2020-01-02")], {}, 1, "the label `label` is a value of the type datetime64", ""),
     (["a", "b", 1j], {}, 3, "the label `label` is a value of the type complex", ""),

@@ -19,6 +19,7 @@ from dongu.data.labels import (
     exact_number,
     label_fault,
     list_fault,
+    number_fault,
     number_of,
     two_ways,
 )
@@ -343,7 +344,8 @@ def malformed(cell: Cell, form: Form) -> str:
     if fault := label_fault(cell):
         return f"the label is {fault}, not a name or a number"
     word = str(_point_for_comma(cell) if form.decimal_comma else cell)
-    return f"the label `{shortened(word)}` is not a number" if form.task in NUMBERS and number_of(word) is None else ""
+    fault = number_fault(word) if form.task in NUMBERS else ""
+    return fault and f"the label `{shortened(word)}` {fault}"
 
 
 def lacking(cell: Cell, task: Task) -> str:

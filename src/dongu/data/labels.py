@@ -20,6 +20,7 @@ HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
 HIDDEN_NUMBER = "-1.0"  # the same of STS-B, whose labels are numbers
 OTHER = "other"  # the class that rare ones are joined to
 LARGEST_STEP = 1 << 24  # of a scale, whose steps are float32 to the model
+_LARGEST_NUMBER = float(np.finfo(np.float32).max)  # of those that are learnt or read, which are float32 to the model
 _INTEGER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?", re.ASCII)
 _MOST_DIGITS = 400  # of a finite number, and of what Python makes an int of
 SEPARATOR = "|"  # between the labels of a row, where a cell is one text and nothing else is said
@@ -142,7 +143,7 @@ def read_targets(
         Class ids (int64) or numbers (float32), (rows,), or 1 for each label of a row (float32), (rows, labels).
 
     Raises:
-        DataError: a label is empty, is no number in a regression, or is a class that train does not have.
+        DataError: a label is empty, is no number of a float32 in a regression, or is a class that train does not have.
     """
     if hidden_allowed and hides_labels(table, column):
         return None
@@ -168,18 +169,18 @@ def read_column(table: Table, name: str) -> np.ndarray:
     """A numeric column beside the text, (rows,) float32.
 
     Raises:
-        DataError: it is missing, or a cell is no finite number.
+        DataError: it is missing, or a cell is no number that is finite as float32.
     """
     if name not in table.columns:
         raise no_column(table, name)
     numbers = np.empty(len(table), np.float32)
     for row, cell in enumerate(table.columns[name]):
-        value = float(cell) if isinstance(cell, bool) else number_of(cell) if is_word(cell) else None
-        if value is None:
+        word = str(float(cell)) if isinstance(cell, bool) else cell
+        if fault := number_fault(word) if is_word(word) else "is not a number":
             found = f"`{shortened(cell)}`" if isinstance(cell, str) else kind_of(cell)
             hint = "fill it in, or leave the column out of --columns"
-            raise DataError(f"the column `{name}` has {found}, which is no number", where=table.where(row), hint=hint)
-        numbers[row] = value
+            raise DataError(f"the column `{name}` has {found}, which {fault}", where=table.where(row), hint=hint)
+        numbers[row] = float(word)
     return numbers
 
 
@@ -208,11 +209,10 @@ def _read_sets(table: Table, name: str) -> list[list[str]]:
 
 def _read_numbers(table: Table, column: str) -> Iterator[float]:
     for row, label in enumerate(_read_labels(table, column)):
-        value = number_of(label)
-        if value is None:
+        if fault := number_fault(label):
             hint = "write it with a point and without a mark between thousands" if "," in label else BAD_ROWS_ADVICE
-            raise DataError(f"the label `{shortened(label)}` is not a number", where=table.where(row), hint=hint)
-        yield value
+            raise DataError(f"the label `{shortened(label)}` {fault}", where=table.where(row), hint=hint)
+        yield float(label)
 
 
 def _label_of(cell: Cell, name: str, table: Table, row: int) -> str:
@@ -262,6 +262,14 @@ def number_of(label: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def number_fault(label: str) -> str:
+    """Why a word is no number that can be learnt or read; nothing where it is one."""
+    value = number_of(label)
+    if value is None:
+        return "is not a number"
+    return "" if abs(value) <= _LARGEST_NUMBER else "is too large: numbers end at 3.4e38 (float32)"
 
 
 def exact_number(label: str) -> int | float | None:
