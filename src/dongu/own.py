@@ -188,7 +188,7 @@ def read_parts(path: Path) -> dict[str, Any]:
     try:
         with importing_beside(path):
             spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's statements raise
+    except (Exception, SystemExit) as error:  # whatever the user's statements raise: a script may end in `sys.exit()`
         del sys.modules[name]
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [1])[-1]

@@ -27,6 +27,7 @@ import dongu
 from dongu.cli.main import run as run_command
 from dongu.errors import StorageError, UsageError
 from dongu.judge.intervals import verdict
+from dongu.own import take_own
 from dongu.run.folder import RunFolder
 
 Rows = Callable[..., list[dict[str, str]]]
@@ -207,7 +208,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "weights of classes": ({"loss": per_row, "class_weights": "balanced"}, "--class-weights"),
     "a metric that is none": ({"metric": "kappa"}, "--metric"),
     "a column that is not there": ({"columns": ["height"]}, "there is no column `height`"),
-    "a column of texts": ({"columns": ["text"]}, "which is no number"),
+    "a column of texts": ({"columns": ["text"]}, "which is not a number"),
     "an update that is not made": ({"update": lambda loop, update: update.backward()}, "update 1.* was not made"),
     "an update without a gradient": ({"update": lambda loop, update: update.step()}, "has no gradient yet"),
     "an optimizer's class": ({"optimizer": torch.optim.SGD}, "optimizer=: the class SGD is no function"),
@@ -725,6 +726,15 @@ def test_a_run_folders_own_copy_is_never_run(
     assert "the parts of your own are loss" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("code", ["", "0", "3"])
+def test_a_file_of_parts_that_ends_the_process_is_an_error(tmp_path: Path, code: str) -> None:
+    """As a script does that was not written to be imported: nothing was trained, and 0 would say that all was."""
+    (tmp_path / "mine.py").write_text(f"import sys\n\nsys.exit({code})\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="SystemExit") as caught:
+        take_own({}, tmp_path / "mine.py")
+    assert caught.value.where == f"{tmp_path / 'mine.py'}:3"
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -763,4 +773,4 @@ def test_inspect_reads_the_columns_of_a_file(
     with (tmp_path / "rows.csv").open("a") as file:
         file.write("word,l1,old\n")
     assert run_command(command) == 2
-    assert "the column `age` has `old`, which is no number" in capsys.readouterr().out
+    assert "the column `age` has `old`, which is not a number" in capsys.readouterr().out
