@@ -180,7 +180,7 @@ def read_column(table: Table, name: str) -> np.ndarray:
             found = f"`{shortened(cell)}`" if isinstance(cell, str) else kind_of(cell)
             hint = "fill it in, or leave the column out of --columns"
             raise DataError(f"the column `{name}` has {found}, which {fault}", where=table.where(row), hint=hint)
-        numbers[row] = float(word)
+        numbers[row] = float(str(word))
     return numbers
 
 
