@@ -24,7 +24,7 @@ from dongu.model.dropout import set_dropout
 from dongu.model.head import head_of
 from dongu.model.mean_layer import LAYERS_AND_POOLER, give_mean_layer
 from dongu.model.probe import RIDGES, Probe, probe
-from dongu.model.recipe import FOR_FEW_ROWS, QUICK
+from dongu.model.recipe import FOR_FEW_ROWS, QUICK, QUICK_OF_MANY
 from dongu.run.derived import describe
 
 Rows = list[dict[str, Any]]
@@ -80,6 +80,18 @@ def test_a_quick_run_has_few_epochs_and_no_dropout(
     assert settings(loop) == {**ORIGINAL, "recipe": "quick", "epochs": QUICK["epochs"]}
     assert loop.config.dropout == 0
     assert f"{QUICK['epochs']:g} epochs, dropout 0" in dict(describe(loop))["recipe"]
+    assert loop.config.batch_size == 8
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_LARGER_UPDATES", 1.75 * 3)  # 41 rows are 3 batches of 16
+    many = make_loop(recipe="quick")
+    assert settings(many) == {
+        **ORIGINAL,
+        "recipe": "quick",
+        **{k: v for k, v in QUICK_OF_MANY.items() if k in ORIGINAL},
+    }
+    assert (many.config.dropout, many.config.batch_size, many.total_steps) == (0, 16, 6)
+    assert make_loop(recipe="quick", batch_size=8, warmup=0).config.warmup == 0
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_LARGER_UPDATES", 1.75 * 3 + 0.01)
+    assert settings(make_loop(recipe="quick")) == settings(loop)
     own = make_loop(recipe="quick", epochs=1, dropout=0.2)
     assert (own.config.epochs, own.config.dropout, own.config.recipe) == (1, 0.2, "quick")
     assert dict(describe(own))["model"].endswith("; dropout 0.2")
