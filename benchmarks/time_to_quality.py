@@ -46,6 +46,7 @@ SYSTEMS = {
     "trainer": "Trainer, fused AdamW + length groups",
     "dongu": "`dongu`",
     "quick": "`dongu --recipe quick`",
+    "eight": "the same, as for fewer rows",
     "frozen": "frozen features",
 }
 TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -59,9 +60,22 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
         "without dropout, batches of 16, 1.75 epochs at 1e-4",
         {"dropout": 0.0, "batch_size": 16, "epochs": 1.75, "learning_rate": 1e-4, "warmup": 0.1},
     ),
+    "all": ("all layers, 1.5 epochs at 5e-5", {"epochs": 1.5}),
     "four": (
         "without dropout, the upper 4 layers, 2 epochs",
         {"dropout": 0.0, "freeze": 2, "epochs": 2.0},
+    ),
+    "four-longer": (
+        "without dropout, the upper 4 layers, 2.25 epochs",
+        {"dropout": 0.0, "freeze": 2, "epochs": 2.25},
+    ),
+    "four-sixteen": (
+        "without dropout, the upper 4 layers, batches of 16, 2.5 epochs at 1e-4",
+        {"dropout": 0.0, "freeze": 2, "batch_size": 16, "epochs": 2.5, "learning_rate": 1e-4, "warmup": 0.1},
+    ),
+    "three": (
+        "without dropout, the upper 3 layers, 2.75 epochs",
+        {"dropout": 0.0, "freeze": 3, "epochs": 2.75},
     ),
     "upper": (
         "the upper 3 layers, 1 epoch at 2e-4",
@@ -71,6 +85,7 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "dongu": {},
     "quick": {"recipe": "quick"},
+    "eight": {"recipe": "original", "dropout": 0.0, "epochs": 1.5},  # which is quick on MRPC
     **{name: {"recipe": "original", **options} for name, (_, options) in TRIALS.items()},
 }
 
@@ -144,7 +159,7 @@ def run_cell(system: str, task: str, seed: int, data: Path, updates: int | None)
         model.train()
         return found
 
-    watch = Watch(score, updates, FEW_POINTS if system in (*TRIALS, "quick") else POINTS)
+    watch = Watch(score, updates, FEW_POINTS if system in (*TRIALS, "quick", "eight") else POINTS)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DONGU_CACHE"] = folder  # of tokens, which the others have none of
         try:
@@ -281,15 +296,16 @@ def table(record: dict[str, Any]) -> str:
     ]
     for task, system in itertools.product(TASKS, SYSTEMS):
         if cells := cells_of(record, system, task):
-            target = end_of(record, "plain", task)[0]
-            score, seeds = end_of(record, system, task)
+            target = end_of(record, "plain", task)[1]
+            seeds, score, deviation = end_of(record, system, task)
             seconds, curve = seconds_of(cells), mean_curve(cells)
             points = curve if len(curve) else np.array([[seconds, score]])
             after = seconds if system == "plain" else reached(points, target)
             peers = [seconds_of(cells_of(record, peer, task)) for peer in ("plain", "trainer")]
             times = [f"{after:,.0f}", *(f"{after / each:.2f}" for each in peers)] if after else ["not reached", "", ""]
             whole = f"{seconds:,.0f}{' *' if any(cell['updates'] for cell in cells) else ''}"
-            known = [f"{100 * score:.2f}", str(seeds), *times] if seeds else [""] * 5
+            spread = f" ± {100 * deviation:.2f}" if seeds > 1 else ""
+            known = [f"{100 * score:.2f}{spread}", str(seeds), *times] if seeds else [""] * 5
             words = [task, SYSTEMS[system], whole, *known]
             lines.append(f"| {' | '.join(words)} |")
     return "\n".join(lines)
@@ -321,13 +337,13 @@ def draw(record: dict[str, Any]) -> None:
     figure, axes = plt.subplots(1, len(TASKS), figsize=(10, 3.2), layout="constrained")
     for axis, task in zip(axes, TASKS, strict=True):
         whole = seconds_of(cells_of(record, "plain", task))
-        for (system, words), mark in zip(SYSTEMS.items(), "osD^v", strict=True):
+        for (system, words), mark in zip(SYSTEMS.items(), "osD^>v", strict=True):
             if cells := cells_of(record, system, task):
                 curve = mean_curve(cells)
-                end = [[seconds_of(cells), end_of(record, system, task)[0]]]
+                end = [[seconds_of(cells), end_of(record, system, task)[1]]]
                 x, y = (curve if len(curve) else np.array(end)).T
                 axis.plot(x / whole, 100 * y, f"{mark}-", markersize=4, label=words.replace("`", ""))
-        axis.axhline(100 * end_of(record, "plain", task)[0], color="gray", linestyle=":")
+        axis.axhline(100 * end_of(record, "plain", task)[1], color="gray", linestyle=":")
         axis.set(title=task, xlim=(0, 1.05), xlabel="processor seconds, over the plain loop's")
     axes[0].set_ylabel("test: accuracy, stsb Pearson's r (%)")
     axes[-1].legend(fontsize=7, loc="lower right")  # where all systems are
@@ -335,25 +351,37 @@ def draw(record: dict[str, Any]) -> None:
 
 
 def trials(record: dict[str, Any]) -> str:
-    """Other settings on validation, beside the plain loop of the original."""
-    lines = ["| task | setting | s | validation | the plain loop's |", "| --- | --- | --: | --: | --: |"]
+    """Other settings on validation, beside the plain loop of the original, and what they reached on test."""
+    lines = [
+        "| task | setting | seeds | s | validation | the plain loop's | test |",
+        "| --- | --- | --: | --: | --: | --: | --: |",
+    ]
     for task, (name, (setting, _)) in itertools.product(TASKS, TRIALS.items()):
         if cells := cells_of(record, name, task):
             plain = quality.summary(quality.read_record(), f"plain-{task}", "validation", TASKS[task][0])[1]
-            score = f"{100 * mean_curve(cells)[-1, 1]:.2f}"
-            lines.append(f"| {task} | {setting} | {seconds_of(cells):,.0f} | {score} | {plain:.2f} |")
+            points = [100 * float(mean_curve(cells)[-1, 1]), plain]
+            points += (
+                [100 * float(np.mean([cell["test"] for cell in cells]))] if all("test" in x for x in cells) else []
+            )
+            scores = " | ".join([f"{x:.2f}" for x in points] + ["" for _ in range(3 - len(points))])
+            lines.append(f"| {task} | {setting} | {len(cells)} | {seconds_of(cells):,.0f} | {scores} |")
     return "\n".join(lines)
 
 
-def end_of(record: dict[str, Any], system: str, task: str) -> tuple[float, int]:
-    """The score on test when a run ends, the mean over the seeds, and how many; from quality.json where no cell here
-    knows it, and for the plain loop where it has more of them there."""
-    curve = mean_curve(cells := cells_of(record, system, task))
-    seeds, points, _ = quality.summary(quality.read_record(), f"{system}-{task}", "test", TASKS[task][0])
-    known = sum(bool(cell["curve"]) for cell in cells)
-    if not len(curve) or (system == "plain" and seeds > known):
-        return points / 100, seeds
-    return float(curve[-1, 1]), known
+def end_of(record: dict[str, Any], system: str, task: str) -> tuple[int, float, float]:
+    """How many seeds, and of their scores on test at the end of a run the mean and the deviation; from quality.json
+    where no cell here knows a seed, or where only a summary is left of three."""
+    earlier, name, metric = quality.read_record(), f"{system}-{task}", TASKS[task][0]
+    known = {f"{name}-{seed}": earlier["cells"].get(f"{name}-{seed}") for seed in SEEDS}
+    ends = {key: cell["test"][metric] for key, cell in known.items() if cell}
+    ends |= {key: cell["curve"][-1][1] for key, cell in record.items() if key.startswith(f"{name}-") and cell["curve"]}
+    summary = earlier["summaries"].get(name, {"seeds": 0})
+    if summary["seeds"] > len(ends.keys() & known.keys()):
+        mean, deviation = (points / 100 for points in summary["test"][metric])
+        ends |= zip(known, (mean - deviation, mean, mean + deviation), strict=True)  # as good as what they sum up
+    scores = np.array(list(ends.values()))
+    deviation = float(scores.std(ddof=1)) if len(scores) > 1 else 0.0
+    return len(scores), float(scores.mean()) if len(scores) else float("nan"), deviation
 
 
 def seconds_of(cells: list[dict[str, Any]]) -> float:
