@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dongu.config import option_flag
 from dongu.errors import UsageError
 from dongu.files import read_regular
-from dongu.part_sources import imported_files, importing_beside, source_of_part
+from dongu.part_sources import PARTS_MODULE, imported_files, importing_beside, source_of_part
 from dongu.plain_parts import why_not_plain
 from dongu.text import one_line
 
@@ -179,7 +179,7 @@ def read_parts(path: Path) -> dict[str, Any]:
         digest = hashlib.sha256(read_regular(path, follow=True)).hexdigest()
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror or error})", where=where) from error
-    name = f"dongu_parts_{digest[:16]}"
+    name = f"{PARTS_MODULE}{digest[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError("is no Python file", where=where, hint="give one whose name ends in .py")
@@ -191,8 +191,10 @@ def read_parts(path: Path) -> dict[str, Any]:
     except (Exception, SystemExit) as error:  # whatever the user's statements raise: a script may end in `sys.exit()`
         del sys.modules[name]
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = error.lineno if isinstance(error, SyntaxError) else (lines or [1])[-1]
-        raise UsageError(f"{type(error).__name__}: {one_line(str(error))}", where=f"{path}:{line}") from error
+        place = f"{path}:{(lines or [1])[-1]}"
+        if isinstance(error, SyntaxError):  # which may be of a file that this one imports
+            place = f"{error.filename or path}:{error.lineno}"
+        raise UsageError(f"{type(error).__name__}: {one_line(str(error))}", where=place) from error
     found = {part: getattr(module, part) for part in PARTS if getattr(module, part, None) is not None}
     if not found:
         raise UsageError("has no part of a run", where=where, hint=f"a part is called {', '.join(PARTS)}")

@@ -9,16 +9,20 @@ import functools
 import hashlib
 import inspect
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
+from dongu.errors import UsageError
 from dongu.files import read_regular
+from dongu.text import one_line
 
 _INSTALLED = {"site-packages", "dist-packages"}  # folders whose packages have versions, which a run records
 _MARK = "__dongu_sha256__"  # of a module beside a file of parts: its file as it was imported
+PARTS_MODULE = "dongu_parts_"  # how the name of a module begins that is a file of parts
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -40,6 +44,18 @@ def imported_files(file: Path) -> dict[Path, str]:
                     found[module] = hashlib.sha256(read_regular(module, follow=True)).hexdigest()
                     ahead.append(module)
     return {path: found[path] for path in sorted(found)}
+
+
+def raised_by_own(error: BaseException) -> UsageError | None:
+    """What a file of parts, or a module beside it, has raised, or what it called, with its line there; else None."""
+    places = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).startswith(PARTS_MODULE) or _MARK in frame.f_globals
+    ]
+    hint = "it comes from a part of your own; --debug shows the traceback"
+    said = ": ".join(filter(None, (type(error).__name__, one_line(str(error)))))
+    return UsageError(said, where=places[-1], hint=hint) if places else None
 
 
 def _places(path: Path, roots: Sequence[Path]) -> Iterator[Path]:

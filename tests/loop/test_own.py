@@ -726,6 +726,35 @@ def test_a_run_folders_own_copy_is_never_run(
     assert "the parts of your own are loss" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("raise ValueError('a shape')", "mine.py:3: ValueError: a shape"),
+        ("sys.exit()", "mine.py:3: SystemExit"),
+        ("sys.exit(0)", "mine.py:3: SystemExit: 0"),
+        ("torch.zeros(2) @ torch.zeros(3)", "mine.py:3: RuntimeError: "),
+        ("helper.fail()", "helper.py:2: ZeroDivisionError: division by zero"),
+    ],
+)
+@pytest.mark.parametrize("head", ["def setup(loop):", "def loss(model, batch):"])
+def test_what_a_part_raises_is_told_with_its_line(
+    data_folder: Callable[..., str],
+    tiny_model: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    head: str,
+    statement: str,
+    said: str,
+) -> None:
+    """It is no error of dongu's; and a run that a part has ended with 0 would say that all was trained."""
+    (tmp_path / "helper.py").write_text("def fail():\n    1 / 0\n", encoding="utf-8")
+    (tmp_path / "mine.py").write_text(f"import sys, torch, helper\n{head}\n    {statement}\n", encoding="utf-8")
+    command = ["train", data_folder(), "--model", tiny_model(), "--parts", str(tmp_path / "mine.py")]
+    assert run_command([*command, "--out", str(tmp_path / "run"), "--max-steps", "1"]) == 2
+    assert f"dongu: error: {tmp_path}/{said}" in (error := capsys.readouterr().err)
+    assert len(error[error.index("dongu: error") :].splitlines()) <= 3
+
+
 @pytest.mark.parametrize("code", ["", "0", "3"])
 def test_a_file_of_parts_that_ends_the_process_is_an_error(tmp_path: Path, code: str) -> None:
     """As a script does that was not written to be imported: nothing was trained, and 0 would say that all was."""

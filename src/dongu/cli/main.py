@@ -67,7 +67,14 @@ def run(arguments: Sequence[str]) -> int:
             if launch.rank() == 0:
                 print(f"dongu: stopped by {received.name}{more}", file=sys.stderr)
             return EXIT_CODES[received]
-        except Exception as error:  # noqa: BLE001 - the last resort: a bug, said as one
+        except (Exception, SystemExit) as error:
+            from dongu.part_sources import raised_by_own  # which imports what a command that ends well may not need
+
+            if own := raised_by_own(error):
+                return _fail(own, own.exit_code, debug=debug)
+            if isinstance(error, SystemExit):  # after --help
+                raise
+            # The last resort: a bug, said as one.
             what = f"internal error: {type(error).__name__}: {error}"
             hint = "run it again with --debug for the traceback, and please report it"
             return _fail(DonguError(what, hint=hint), 70, debug=debug)
