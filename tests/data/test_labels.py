@@ -140,6 +140,22 @@ def test_a_number_beside_the_text_that_float32_does_not_hold() -> None:
     assert caught.value.where == "data, row 2"
 
 
+@pytest.mark.parametrize("word", ["n/a", "inf"])
+def test_a_word_among_numbers_is_named(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are classes then, almost all of one row, which nobody meant; as numbers the row can be left out."""
+    lines = [f"text number {i},{word if i == 7 else i / 8}" for i in range(40)]
+    (path := tmp_path / "rows.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    told = f"`{word}` is not a number, as the others are"
+    with pytest.raises(DataError, match=told) as caught:
+        read_examples(read_source(str(path)), make_config({}))
+    assert "--task regression --bad-rows drop=10%" in str(caught.value)
+    assert run(["inspect", str(path)]) == 2
+    assert f"{told}: correct it" in " ".join(capsys.readouterr().out.split())
+    config = make_config({"task": "regression", "bad_rows": "drop=10%"})
+    data = read_examples(read_source(str(path), config), config)
+    assert (data.task, sum(map(len, data.splits.values()))) == ("regression", 39)
+
+
 WRONG = bytes([0xFF, 0xFE])
 REFUSED: list[tuple[list[Any], dict[str, Any], int, str, str]] = [
     ([[0, 1], [0.9, 0.3]], {}, 2, r"the list \[0.9, 0.3\] holds a number that is no label", "a share for each class"),

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 
 from dongu.config import NUMBERS, Task
+from dongu.data.labels import words_among_numbers
 from dongu.data.table import MANY_CLASSES
 from dongu.errors import DataError
 from dongu.text import plain, shortened
@@ -56,7 +57,7 @@ def hold_out(
     strata = strata_of(targets, task)
     kinds, counts = np.unique(strata, return_counts=True)
     if strict and task == "single-label" and counts.min() < 2:
-        raise _of_one_row(names[int(kinds[counts < 2][0])], len(names), origin)
+        raise _of_one_row(names[int(kinds[counts < 2][0])], names, origin)
     random = np.random.default_rng([seed, salt])
     parts = [random.permutation(np.flatnonzero(strata == kind)) for kind in kinds]
     wanted = [min(max(1, round(len(part) * share)), len(part) - 1) for part in parts]  # of an outlier: none
@@ -66,12 +67,15 @@ def hold_out(
     return held
 
 
-def _of_one_row(name: str, count: int, origin: str) -> DataError:
-    """Of so many labels one that has a single row."""
+def _of_one_row(name: str, names: Sequence[str], origin: str) -> DataError:
+    """Of the labels one that has a single row."""
     what = f"the label `{shortened(name)}` has 1 row: it cannot be both learnt and held out"
     hint = "add rows of it, give a folder with a validation file, or --rare join=2"
-    if count > MANY_CLASSES:
-        what, hint = f"{what} ({count:,} labels in all)", "is --label-column right?"
+    if odd := words_among_numbers(names):
+        what = f"the label `{shortened(odd[0])}` is not a number, as the others are"
+        hint = "correct it, or leave such rows out: --task regression --bad-rows drop=10%"
+    elif len(names) > MANY_CLASSES:
+        what, hint = f"{what} ({len(names):,} labels in all)", "is --label-column right?"
     return DataError(what, where=origin, hint=hint)
 
 

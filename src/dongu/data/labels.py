@@ -272,6 +272,13 @@ def number_fault(label: str) -> str:
     return "" if abs(value) <= _LARGEST_NUMBER else "is too large: numbers end at 3.4e38 (float32)"
 
 
+def words_among_numbers(names: Sequence[str]) -> list[str]:
+    """The few labels that are no numbers where all others are, some with a fraction; of any others none."""
+    odd = [name for name in names if number_fault(name)]
+    numbers = [*map(number_of, {*names} - {*odd})]
+    return odd if 10 * len(odd) <= len(names) and any(x is not None and x % 1 for x in numbers) else []
+
+
 def exact_number(label: str) -> int | float | None:
     """The same, a whole number with all its digits: of two above 2^53 a float may be one."""
     value = number_of(label)

@@ -15,7 +15,7 @@ from dongu.data.cells import take_rows
 from dongu.data.columns import EMPTY_ADVICE, MISSING_TEXTS, Columns, named_parts, text_fault
 from dongu.data.flags import hides_flags, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking
-from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_fault, label_rows
+from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_fault, label_rows, words_among_numbers
 from dongu.data.shares import soft_splits
 from dongu.data.sources import Source
 from dongu.data.table import BAD_ROWS_ADVICE, MANY_CLASSES, BadRow, Cell, Table, is_flag, is_word
@@ -172,6 +172,9 @@ def _without_single(usable: Usable, labels: Sequence[str], column: str) -> Usabl
     advice = f"{_meant(single, others)} correct them, add rows, or --rare join=2".strip()
     if len(counts) > MANY_CLASSES or not others:
         advice = many_classes_advice(column)
+    if odd := words_among_numbers([*counts]):
+        they = f"{listed(_quoted(odd))} {'is not a number' if len(odd) == 1 else 'are not numbers'}, as the others are"
+        advice = f"{they}: correct it, or leave such rows out: --task regression --bad-rows drop=10%"
     finding = Finding(
         "error",
         f"{counted(len(bad), 'label')} with one row only: {listed(_quoted(single))}",
