@@ -12,7 +12,8 @@ that process, from the files to the last update, without imports and without eva
 machine counts little; its curve is the score at shares of the run. With `--updates` a cell ends after so many, and the
 seconds of the whole run are those of its updates at this rate; the score is not known then. Where a system has such
 cells, made beside those of the others, the seconds of its curves are theirs. Trials are judged on validation,
-everything else on test. benchmarks/time_to_quality.json keeps the cells, the tables go to docs/results.md.
+everything else on test; what trials reach there stands beside it. benchmarks/time_to_quality.json keeps the cells,
+the tables go to docs/results.md.
 """
 
 from __future__ import annotations
@@ -360,10 +361,9 @@ def trials(record: dict[str, Any]) -> str:
         if cells := cells_of(record, name, task):
             plain = quality.summary(quality.read_record(), f"plain-{task}", "validation", TASKS[task][0])[1]
             points = [100 * float(mean_curve(cells)[-1, 1]), plain]
-            points += (
-                [100 * float(np.mean([cell["test"] for cell in cells]))] if all("test" in x for x in cells) else []
-            )
-            scores = " | ".join([f"{x:.2f}" for x in points] + ["" for _ in range(3 - len(points))])
+            if all("test" in cell for cell in cells):
+                points.append(100 * float(np.mean([cell["test"] for cell in cells])))
+            scores = " | ".join([f"{each:.2f}" for each in points] + [""] * (3 - len(points)))
             lines.append(f"| {task} | {setting} | {len(cells)} | {seconds_of(cells):,.0f} | {scores} |")
     return "\n".join(lines)
 
