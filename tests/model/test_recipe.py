@@ -22,9 +22,10 @@ from dongu.errors import ModelError, UsageError
 from dongu.evaluate import eval_mode
 from dongu.model.dropout import set_dropout
 from dongu.model.head import head_of
+from dongu.model.layers import layer_depths
 from dongu.model.mean_layer import LAYERS_AND_POOLER, give_mean_layer
 from dongu.model.probe import RIDGES, Probe, probe
-from dongu.model.recipe import FOR_FEW_ROWS, QUICK, QUICK_OF_MANY
+from dongu.model.recipe import FOR_FEW_ROWS, QUICK
 from dongu.run.derived import describe
 
 Rows = list[dict[str, Any]]
@@ -74,24 +75,17 @@ def test_the_original_is_the_original(make_loop: Callable[..., dongu.Loop], monk
 def test_a_quick_run_has_few_epochs_and_no_dropout(
     make_loop: Callable[..., dongu.Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def quick_settings(loop: dongu.Loop) -> dict[str, Any]:
+        return {name: getattr(loop.config, name) for name in ("recipe", "freeze", *QUICK)}
+
     assert settings(make_loop(recipe="quick"))["recipe"] == "auto", "of so few rows there are few updates anyway"
     monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 3 * 6)
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_QUICK_UPDATES", 1.75 * 3)  # 41 rows are 3 batches of 16
     loop = make_loop(recipe="quick")
-    assert settings(loop) == {**ORIGINAL, "recipe": "quick", "epochs": QUICK["epochs"]}
-    assert loop.config.dropout == 0
-    assert f"{QUICK['epochs']:g} epochs, dropout 0" in dict(describe(loop))["recipe"]
-    assert loop.config.batch_size == 8
-    monkeypatch.setattr("dongu.model.recipe.ENOUGH_LARGER_UPDATES", 1.75 * 3)  # 41 rows are 3 batches of 16
-    many = make_loop(recipe="quick")
-    assert settings(many) == {
-        **ORIGINAL,
-        "recipe": "quick",
-        **{k: v for k, v in QUICK_OF_MANY.items() if k in ORIGINAL},
-    }
-    assert (many.config.dropout, many.config.batch_size, many.total_steps) == (0, 16, 6)
+    assert quick_settings(loop) == {"recipe": "quick", "freeze": None, **QUICK}
+    assert loop.total_steps == 6
+    assert "1.75 epochs, dropout 0" in dict(describe(loop))["recipe"]
     assert make_loop(recipe="quick", batch_size=8, warmup=0).config.warmup == 0
-    monkeypatch.setattr("dongu.model.recipe.ENOUGH_LARGER_UPDATES", 1.75 * 3 + 0.01)
-    assert settings(make_loop(recipe="quick")) == settings(loop)
     own = make_loop(recipe="quick", epochs=1, dropout=0.2)
     assert (own.config.epochs, own.config.dropout, own.config.recipe) == (1, 0.2, "quick")
     assert dict(describe(own))["model"].endswith("; dropout 0.2")
@@ -101,6 +95,26 @@ def test_a_quick_run_has_few_epochs_and_no_dropout(
     few = make_loop(**written)  # as a run of few rows has them from the run.json of a quick one
     assert few.config.recipe == "original", "nothing suits few rows"
     assert (few.config.epochs, few.config.dropout) == (QUICK["epochs"], 0)
+
+
+def test_of_fewer_rows_a_quick_run_trains_the_upper_layers_for_longer(
+    make_loop: Callable[..., dongu.Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(**options: Any) -> tuple[int | None, float, list[bool]]:
+        loop = make_loop(recipe="quick", **options)
+        depths, layers = layer_depths(loop.model) if "family" not in options else ({}, 0)
+        learn = [all(p.requires_grad for n, p in loop.model.named_parameters() if depths.get(n) == i) for i in range(4)]
+        return loop.config.freeze, loop.config.epochs, learn[: layers + 1]
+
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 3 * 6)
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_QUICK_UPDATES", 1.75 * 3 + 0.01)
+    assert made() == (None, 1.75, [True] * 3), "of two layers none is a third"
+    monkeypatch.setattr("dongu.model.recipe.layer_depths", lambda model: (layer_depths(model)[0], 3))
+    assert made() == (1, 2.25, [False, False, True])
+    assert made(epochs=1) == (1, 1, [False, False, True])
+    assert made(lora=4)[:2] == (None, 1.75)
+    monkeypatch.setattr("dongu.model.recipe.layer_depths", layer_depths)
+    assert made(family="albert")[:2] == (None, 1.75), "its layers are one"
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "gpt2", "qwen3"])
