@@ -53,6 +53,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "auto, head at random, rate 2e-4": {"head": "random", "pooling": "model", "learning_rate": 2e-4},
     "auto, rate 5e-5": {"learning_rate": 5e-5},
     "auto, rate 2e-4": {"learning_rate": 2e-4},
+    "quick": {"recipe": "quick"},  # of 2,700 rows or more; with fewer it is auto
+    "quick, all layers, textbook's batches": {"recipe": "original", "dropout": 0.0, "epochs": 1.5},
 }
 ENCODERS = {"minilm": "", "distilbert": ", random DistilBERT"}  # and what is put behind the name of a set
 TEST_ROWS, VALIDATION_ROWS = 400, 60

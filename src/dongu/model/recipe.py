@@ -25,6 +25,7 @@ from dongu.model.scale import Scale
 
 ENOUGH_UPDATES = 1_000  # of three epochs in batches of 8, from which on the original's settings are used
 FOR_FEW_ROWS: dict[str, Any] = {"learning_rate": 1e-4, "warmup": 0.1, "head": "probe"}
+RATE_FALLS_AFTER = 250  # updates, with the root of their number, to the original's rate at `ENOUGH_UPDATES`
 # Which of two texts in one row are alike no encoder tells much of before it is trained for it, and a head that begins
 # with the little it tells, in place of a random one, ended lower on STS-B and MRPC.
 PAIRS_TOLD = 0.25  # of the variance, from which on a head begins with what is told of pairs
@@ -42,7 +43,7 @@ def begin_recipe(config: RunConfig, given: Collection[str], rows: int) -> RunCon
 
     `given` are the names of options that stay as they are.
     """
-    if config.recipe == "quick" and _are_few(rows):
+    if config.recipe == "quick" and _usual_updates(rows) < ENOUGH_UPDATES:
         return config.model_copy(update={"recipe": "auto"})
     if config.recipe == "quick" and "dropout" not in given:
         return config.model_copy(update={"dropout": QUICK["dropout"]})
@@ -67,9 +68,11 @@ def fit_recipe(config: RunConfig, given: Collection[str], rows: int, model: Any,
         return config.model_copy(update={name: value for name, value in settings.items() if name not in given})
     if config.recipe != "auto":
         return config
-    if not _are_few(rows) or model.new_head is None or has_own_parts:
+    if (updates := _usual_updates(rows)) >= ENOUGH_UPDATES or model.new_head is None or has_own_parts:
         return config.model_copy(update={"recipe": "original"})
-    fitted = config.model_copy(update={name: value for name, value in FOR_FEW_ROWS.items() if name not in given})
+    rate = FOR_FEW_ROWS["learning_rate"] * min(1.0, math.sqrt(RATE_FALLS_AFTER / updates))
+    settings = {**FOR_FEW_ROWS, "learning_rate": float(f"{rate:.1e}")}
+    fitted = config.model_copy(update={name: value for name, value in settings.items() if name not in given})
     is_derived = fitted != config or fitted.head == "probe"
     return fitted if is_derived else config.model_copy(update={"recipe": "original"})
 
@@ -85,9 +88,10 @@ def _quick_settings(config: RunConfig, rows: int, model: Any) -> dict[str, Any]:
     return {**QUICK, "freeze": layers // 3, "epochs": EPOCHS_OF_UPPER_LAYERS} if layers >= 3 else QUICK
 
 
-def _are_few(rows: int) -> bool:
+def _usual_updates(rows: int) -> int:
+    """Those of the original's epochs and batches."""
     epochs, batch_size = (RunConfig.model_fields[name].default for name in ("epochs", "batch_size"))
-    return bool(epochs * math.ceil(rows / batch_size) < ENOUGH_UPDATES)
+    return int(epochs * math.ceil(rows / batch_size))
 
 
 def begin_head(
