@@ -58,6 +58,7 @@ def test_few_rows_have_settings_of_their_own(make_loop: Callable[..., dongu.Loop
     assert settings(make_loop(learning_rate=3e-4, epochs=2))["learning_rate"] == 3e-4
     assert settings(make_loop(learning_rate=3e-4, epochs=2))["epochs"] == 2
     assert settings(make_loop(head="random"))["head"] == "random"
+    assert settings(make_loop(**FOR_FEW_ROWS))["recipe"] == "auto", "the pooling is still derived"
     assert settings(make_loop(lora=4))["learning_rate"] == 5e-4, "ten times the usual one, as --lora implies"
 
 
@@ -118,8 +119,9 @@ def test_of_fewer_rows_a_quick_run_trains_the_upper_layers_for_longer(
     monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 3 * 6)
     monkeypatch.setattr("dongu.model.recipe.ENOUGH_QUICK_UPDATES", 1.75 * 3 + 0.01)
     assert made() == (None, 1.75, [True] * 3), "of two layers none is a third"
-    monkeypatch.setattr("dongu.model.recipe.layer_depths", lambda model: (layer_depths(model)[0], 3))
-    assert made() == (1, 2.25, [False, False, True])
+    for layers in (5, 3):  # of which the tiny model has two
+        monkeypatch.setattr("dongu.model.recipe.layer_depths", lambda _, layers=layers: ({}, layers))
+        assert made() == (1, 2.25, [False, False, True])
     assert made(epochs=1) == (1, 1, [False, False, True])
     assert made(lora=4)[:2] == (None, 1.75)
     monkeypatch.setattr("dongu.model.recipe.layer_depths", layer_depths)
