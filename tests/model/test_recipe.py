@@ -25,7 +25,7 @@ from dongu.model.head import head_of
 from dongu.model.layers import layer_depths
 from dongu.model.mean_layer import LAYERS_AND_POOLER, give_mean_layer
 from dongu.model.probe import RIDGES, Probe, probe
-from dongu.model.recipe import ENOUGH_UPDATES, FOR_FEW_ROWS, QUICK, RATE_FALLS_AFTER
+from dongu.model.recipe import FOR_FEW_ROWS, QUICK
 from dongu.run.derived import describe
 
 Rows = list[dict[str, Any]]
@@ -62,13 +62,12 @@ def test_few_rows_have_settings_of_their_own(make_loop: Callable[..., dongu.Loop
     assert settings(make_loop(lora=4))["learning_rate"] == 5e-4, "ten times the usual one, as --lora implies"
 
 
-def test_with_more_rows_the_rate_falls_to_the_original(
+def test_with_more_rows_a_class_the_rate_falls_to_the_original(
     make_loop: Callable[..., dongu.Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for updates, rate in {18: 1e-4, 10: 7.5e-5, 4.5: 5e-5}.items():  # 41 rows are 18 of them
-        monkeypatch.setattr("dongu.model.recipe.RATE_FALLS_AFTER", updates)
+    for rows, rate in {20.5: 1e-4, 12: 7.7e-5, 41 / 8: 5e-5, 3: 5e-5}.items():  # of each class there are 20.5
+        monkeypatch.setattr("dongu.model.recipe.RATE_FALLS_AFTER", rows)
         assert settings(make_loop()) == {"recipe": "auto", "epochs": 3.0, **FOR_FEW_ROWS, "learning_rate": rate}
-    assert (ORIGINAL["learning_rate"] / FOR_FEW_ROWS["learning_rate"]) ** 2 == RATE_FALLS_AFTER / ENOUGH_UPDATES
 
 
 def test_the_original_is_the_original(make_loop: Callable[..., dongu.Loop], monkeypatch: pytest.MonkeyPatch) -> None:
