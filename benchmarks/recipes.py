@@ -52,6 +52,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "auto, head always a regression, rate 2e-4": {"head": "probe", "learning_rate": 2e-4},
     "auto, head at random, rate 2e-4": {"head": "random", "pooling": "model", "learning_rate": 2e-4},
     "auto, rate 5e-5": {"learning_rate": 5e-5},
+    "auto, rate 1e-4": {"learning_rate": 1e-4},
     "auto, rate 2e-4": {"learning_rate": 2e-4},
     "quick": {"recipe": "quick"},  # of 2,700 rows or more; with fewer it is auto
     "quick, all layers, textbook's batches": {"recipe": "original", "dropout": 0.0, "epochs": 1.5},
