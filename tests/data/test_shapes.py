@@ -798,7 +798,10 @@ def test_quotes_that_look_like_those_of_csv_are_a_finding(tmp_path: Path) -> Non
             [(label, f"{label} {i}") for i in range(4) for label in ("p", "n")],
             "which column is the label cannot be told",
         ),
-        ([("3", "a long title that no column has", "a b c")] * 5, "which column is the label cannot be told"),
+        (
+            [("3", "a long title that no column has", f"a b c {i}") for i in range(5)],
+            "which column is the label cannot be told",
+        ),
     ],
 )
 def test_a_row_is_not_taken_for_a_header(cells: list[tuple[str, ...]], what: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dongu.text import counted, listed
 
 UNLABELLED = ("unsup", "unsupervised", "unlabelled", "unlabeled")  # names of what is no class
 SHOWN_NAMES = 10  # names in a message
-_ABOUT = ("readme", "license", "licence")  # files that say something of the others
+ABOUT = ("readme", "license", "licence")  # files that say something of the others
 _OF_SYSTEMS = ("thumbs.db", "desktop.ini")  # files that Windows leaves behind
 
 
@@ -29,20 +29,31 @@ def entries_of(path: Path) -> list[Path]:
 
 
 def class_folders(path: Path) -> dict[str, list[Path]]:
-    """Folder → its texts, of the folders that are classes: they hold files of text and nothing else."""
-    classes = {}
+    """Folder → its texts, of the folders that are classes: they hold files of text and nothing else.
+
+    Raises:
+        DataError: another folder beside them holds files of text too, which would be lost.
+    """
+    classes, others = {}, []
     for folder in entries_of(path):
         if folder.name.startswith(".") or folder.name.lower() in UNLABELLED or not folder.is_dir():
             continue
         files = [entry for entry in entries_of(folder) if not is_hidden(entry)]
         if files and all(is_text(file) for file in files):
             classes[folder.name] = files
+        else:
+            others.append(folder)
+    for folder in others if classes else ():
+        if any(folder.rglob("*.txt")):
+            odd = next(file for file in entries_of(folder) if not (is_hidden(file) or is_text(file)))
+            what = f"holds {odd.name} beside its texts, so it is no class, as {next(iter(classes))} is"
+            raise data_error(str(folder), what, "a folder by class holds files of text (.txt) alone: move others out")
     return classes
 
 
 def class_files(entries: Sequence[Path]) -> list[Path]:
     """The files of text that are a class each, a row a line; none where a folder holds more than such files."""
-    files = [entry for entry in entries if not is_hidden(entry) and entry.stem.lower() not in _ABOUT]
+    files = [entry for entry in entries if not is_hidden(entry) and entry.stem.lower() not in ABOUT]
     if len(files) > MANY_CLASSES or not all(file.suffix.lower() == ".txt" and file.is_file() for file in files):
         return []
     return [file for file in files if file.stem.lower() not in UNLABELLED]

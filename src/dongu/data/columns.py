@@ -68,7 +68,7 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
     if label is None and texts:
         label = _left_label(table, [name for name in available if name not in _all_parts(texts, available)])
     if asked is None and label is not None and _is_a_cell(label, table):
-        what = f"the first line may be a row: `{label}` is the name of the column of the labels, and a label in it"
+        what = f"the first line may be a row: `{label}` is the name of the column of the labels, and like a label in it"
         hint = f"without a header line, --header A,B,… names the columns; if it is one: --label-column {label}"
         raise DataError(what, where=table.origin, hint=hint)
     if label is None or texts is None:
@@ -84,8 +84,14 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
 
 
 def _is_a_cell(label: str, table: Table) -> bool:
-    """Whether the name of a column stands in it too, and is no usual one: a column `label` may have a class `label`."""
-    return by_words([label]).keys().isdisjoint(LABELS) and label in table.columns.get(label, ())
+    """Whether the name of a column stands in it too, and is no usual one: a column `label` may have a class `label`.
+
+    So does a number that names a column of numbers.
+    """
+    cells = table.columns.get(label, ())
+    if _NUMBER.fullmatch(label) and all(is_word(cell) and _NUMBER.fullmatch(cell) for cell in cells):
+        return True
+    return by_words([label]).keys().isdisjoint(LABELS) and label in cells
 
 
 def _headless(table: Table) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import BufferedReader
 from itertools import chain
@@ -14,11 +14,23 @@ from typing import Literal
 from dongu.config import RunConfig
 from dongu.data.cells import Rows
 from dongu.data.encoding import text_lines
-from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Table, check_names, data_error, put_aside, reason_of
+from dongu.data.table import (
+    BAD_ROWS_ADVICE,
+    REPEATED_ADVICE,
+    REPEATED_HEADER,
+    BadRow,
+    Table,
+    check_names,
+    data_error,
+    put_aside,
+    reason_of,
+)
 from dongu.errors import DataError
 from dongu.text import counted, is_blank
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+QUOTED_ROWS = 100  # that are looked at for quotes around all cells
+_QUOTED = re.compile(r"\s*(?P<mark>['\"`]).*(?P=mark)\s*", re.DOTALL)
 KEPT_QUOTES = 'quotes are kept as a part of the cells, though they look like those of csv: --quoting csv reads ""'
 DECLARED = re.compile(r"sep=([^\"\r\n])\r?\n?")  # the first line of a csv for Excel
 
@@ -60,10 +72,19 @@ def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: 
                 hint = f"{dialect.hint}{title}; or {BAD_ROWS_ADVICE}"
                 put_aside(bad, data_error(f"{origin}:{line}", what, hint))
                 continue
+            if row == header and len(header) > 1:
+                put_aside(bad, data_error(f"{origin}:{line}", REPEATED_HEADER, REPEATED_ADVICE))
+                continue
             table.add(row if len(kept) == len(row) else [row[place] for place in kept], line)
     nameless = [str(place + 1) for place in range(len(header)) if place not in kept]
     unnamed = f"not used, for want of a name: column {', '.join(nameless)}" if nameless else ""
-    return replace(table.table(origin, said=(said, unnamed, dialect.said)), bad=tuple(bad or ()))
+    made = table.table(origin, said=(said, unnamed))
+    in_quotes = [
+        name
+        for name, cells in made.columns.items()
+        if all(_QUOTED.fullmatch(str(cell)) for cell in cells[:QUOTED_ROWS])
+    ]
+    return replace(made, said=(*made.said, *filter(None, [dialect.said(in_quotes)])), bad=tuple(bad or ()))
 
 
 def _find(file: BufferedReader, origin: str, config: RunConfig, usual: str) -> tuple[str, str]:
@@ -140,10 +161,13 @@ class _Dialect:
         if not self._quoted:
             self.hint = f"no cell can hold {name} or a line break here; in double quotes it can: --quoting csv"
 
-    @property
-    def said(self) -> str:
-        """What is odd about the rows that were read."""
-        return KEPT_QUOTES if self._doubled and not self._bare and not self._asked else ""
+    def said(self, in_quotes: Sequence[str]) -> str:
+        """What is odd about the rows that were read, of which these columns have quotes around all cells."""
+        if self._asked or not (in_quotes or (self._doubled and not self._bare)):
+            return ""
+        if not self._quoted:
+            return KEPT_QUOTES
+        return f"quotes are kept around the cells of {', '.join(in_quotes)}: csv has double ones, and no space before"
 
     def rows(self, lines: Iterable[str], *, checked: bool = True) -> Iterator[tuple[int, list[str]]]:
         """Each row with the line at which it begins; an empty line is an empty list.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from io import BufferedReader
 from itertools import repeat
@@ -13,12 +14,25 @@ from typing import Any
 from dongu.config import RunConfig
 from dongu.data.archives import bound_of
 from dongu.data.cells import Rows
-from dongu.data.table import Cell, Other, Table, as_cell, check_names, data_error, reason_of
+from dongu.data.table import (
+    REPEATED_ADVICE,
+    REPEATED_HEADER,
+    BadRow,
+    Cell,
+    Other,
+    Table,
+    as_cell,
+    check_names,
+    data_error,
+    put_aside,
+    reason_of,
+)
 from dongu.errors import DonguError, install_hint
 from dongu.text import is_blank, listed, shortened
 
 UNSTORED = "a formula without a stored value (open the file in Excel or LibreOffice and save it once)"
 _FORMULA = re.compile(rb"</(\w+:)?f>")
+_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")  # a character that Excel writes by its number: _x000D_ is a CR
 _READ_BYTES, _MARK_BYTES = 1 << 20, 32
 
 
@@ -61,7 +75,8 @@ def _has_formulas(archive: zipfile.ZipFile) -> bool:
 def _table(file: BufferedReader, origin: str, config: RunConfig, *, with_formulas: bool) -> Table:
     name = config.sheet
     book = _opened(file, values=True)
-    names = [sheet.title for sheet in book.worksheets]
+    shown = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]  # what Excel itself opens with
+    names = [sheet.title for sheet in dict.fromkeys([*shown, *book.worksheets])]
     if not names or (name is not None and name not in names):
         what = f"there is no sheet {name!r}" if names else "there is no sheet of cells"
         raise data_error(origin, what, f"the sheets are: {listed(names)}")
@@ -75,10 +90,12 @@ def _table(file: BufferedReader, origin: str, config: RunConfig, *, with_formula
     titles: list[Any] = [*(config.header or ())] or [cell.value for cell in next(lines, (1, ()))[1]]
     kept = [place for place, title in enumerate(titles) if title is not None and not is_blank(str(title))]
     if not kept:
-        raise data_error(origin, "the first row is empty", "begin with the names of the columns")
+        hint = f"begin with the names of the columns{said and f'; read as: {said}'}"
+        raise data_error(origin, "the first row is empty", hint)
     columns = [str(titles[place]) for place in kept]
     check_names(columns, f"{origin}:1")
     rows, empty, unnamed = Rows(columns), [], False
+    bad: list[BadRow] | None = None if config.bad_rows is None else []
     for (line, cells), written in zip(lines, formulas, strict=False):
         row = [_cell(cells[place], written[place : place + 1]) if place < len(cells) else None for place in kept]
         unnamed = unnamed or any(cell.value is not None for place, cell in enumerate(cells) if place not in kept)
@@ -88,11 +105,15 @@ def _table(file: BufferedReader, origin: str, config: RunConfig, *, with_formula
         for earlier in empty:
             rows.add([None] * len(kept), earlier)
         empty = []
+        if row == columns and len(columns) > 1:
+            put_aside(bad, data_error(f"{origin}:{line}", REPEATED_HEADER, REPEATED_ADVICE))
+            continue
         rows.add(row, line)
     title = ""
     if len(columns) == 1:
         title = f"; the first row names one, `{shortened(columns[0])}`: remove what is no header"
-    return rows.table(origin, said=[said, f"not used, for want of a name: some columns{title}" if unnamed else ""])
+    nameless = f"not used, for want of a name: some columns{title}" if unnamed else ""
+    return replace(rows.table(origin, said=[said, nameless]), bad=tuple(bad or ()))
 
 
 def _opened(file: BufferedReader, *, values: bool) -> Any:
@@ -116,4 +137,6 @@ def _cell(cell: Any, written: Sequence[Any]) -> Cell:
         return Other.of(cell.value, "an error of Excel")
     if cell.value is None and cell.data_type == "n" and written and written[0].data_type == "f":  # "str": an empty text
         return Other.of(str(written[0].value), UNSTORED)
+    if isinstance(cell.value, str):
+        return as_cell(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), cell.value))
     return as_cell(cell.value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from typing import Any
 
 from dongu.config import RunConfig
 from dongu.data.by_class import (
+    ABOUT,
     SHOWN_NAMES,
     class_files,
     class_folders,
@@ -47,7 +49,9 @@ _NOT_SPLITS = (  # of results.json
     *("abstain_below", "abstained"),
 )
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})", re.ASCII)
-_END = re.compile(rf"(?P<name>.+)[-_. ](?P<split>{'|'.join(chain(*SPLIT_NAMES.values()))})")
+_ANY_SPLIT = "|".join(chain(*SPLIT_NAMES.values()))
+_END = re.compile(rf"(?P<name>.+)[-_. ](?P<split>{_ANY_SPLIT})")
+_SPLIT = re.compile(rf"(?:.*[-_. =])?(?P<split>{_ANY_SPLIT})(?:[-_. ].*)?")  # a name with that of a split in it
 
 Group = list[Path]
 Found = tuple[dict[str, Table], tuple[str, ...]]  # the splits, and the files that are none
@@ -75,12 +79,17 @@ def read_folder(path: Path, config: RunConfig, name: str = "") -> Found:
     folders = {entry.name: entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
     for folder in (path, *(folders.values() if len(folders) == 1 else [path / "data"])):
         if (groups := _groups(entries_of(folder) if folder.is_dir() else [])) and any(map(is_train, groups)):
-            return _read_groups(groups, path, config, names)
+            splits, not_read = _read_groups(groups, path, config, names)
+            read = {folder, *chain(*groups.values())}
+            return splits, (*not_read, *_beside({*entries, *entries_of(folder)} - read, path))
     if any(map(is_train, folders)):
-        return _read_split_folders(folders, path, config)
+        splits, not_read = _read_split_folders(folders, path, config)
+        return splits, (*not_read, *_beside({*entries} - {*folders.values()}, path))
     if len(classes := class_folders(path)) > 1:
+        _refuse_splits(classes, path)
         return {"train": read_class_folders(path, classes, config)}, not_classes(entries, classes)
     if len(files := class_files(entries)) > 1:
+        _refuse_splits([file.stem for file in files], path)
         return {"train": read_class_files(path, files, config)}, not_classes(entries, [file.name for file in files])
     raise _no_train(path, [entry.name for entry in entries])
 
@@ -90,7 +99,38 @@ def read_files(paths: Sequence[Path], pattern: str, config: RunConfig) -> Found:
     groups = _groups(paths)
     if any(map(is_train, groups)):
         return _read_groups(groups, Path(pattern), config, {path.name for path in paths})
+    named = {_split_of(path, os.path.commonpath([file.parent for file in paths])): path for path in paths}
+    if len(named) > 1:
+        what = f"the pattern takes {' and '.join(map(str, named.values()))}, which by their names are not one split"
+        raise data_error(pattern, what, "give the folder, or a pattern for train alone")
     return {"train": _read_group(paths, Path(pattern), config)}, ()
+
+
+def _beside(entries: Iterable[Path], path: Path) -> list[str]:
+    """The names, from the folder at `path` on, of what is not read; without what says something of the rows."""
+    shown = (entry for entry in entries if not is_hidden(entry) and entry.stem.lower() not in ABOUT)
+    return sorted(str(entry.relative_to(path)) for entry in shown)
+
+
+def _split_of(path: Path, folder: str) -> str:
+    """The split that the name of a file says, or of a folder around it and below `folder`; nothing where none does."""
+    names = [stem_of(path.name) or "", *reversed(path.parent.relative_to(folder).parts)]
+    return next((found["split"] for name in names if (found := _SPLIT.fullmatch(name.lower()))), "")
+
+
+def _refuse_splits(names: Iterable[str], path: Path) -> None:
+    """
+    Raises:
+        DataError: a class is called as a split is, or all have the name of a split in theirs.
+    """
+    found = [name for name in names if _SPLIT.fullmatch(name.lower())]
+    if found and (len(found) == len([*names]) or any(is_split(name) for name in found)):
+        what = f"{found[0]} would be a class, and has the name of a split; there is no train split"
+        raise data_error(str(path), what, "splits are train and test, each with all classes; or rename it")
+
+
+def is_split(stem: str) -> bool:
+    return any(stem.lower() in aliases for aliases in SPLIT_NAMES.values())
 
 
 def is_train(stem: str) -> bool:
@@ -233,6 +273,7 @@ def _read_split_folders(folders: Mapping[str, Path], path: Path, config: RunConf
             splits[split] = _read_saved_split(folders[name], config)
         elif files := [entry for entry in entries if _holds_rows(entry)]:
             splits[split] = _read_group(files, folders[name], config)
+            not_read += _beside({*entries} - {*files}, path)
         elif classes := class_folders(folders[name]):
             splits[split] = read_class_folders(folders[name], classes, config)
             not_read += [f"{name}/{other}" for other in not_classes(entries, classes)]

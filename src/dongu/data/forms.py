@@ -29,12 +29,13 @@ from dongu.text import counted, is_blank, shortened
 
 LOOKED_AT = 1 << 16  # different cells: what more of them hold, the first ones hold too
 MARKS = (",", ";")  # that may stand between the labels of a cell, although nobody said so
+RARE_MARKS = ("/", "&", "+")  # that are as often a part of a name: they are warned of, and never taken
 _ITEM = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|[Tt]rue|[Ff]alse)"""
 _LIST = re.compile(
     rf"(?:\[\s*(?:{_ITEM}\s*(?:,\s*{_ITEM}\s*)*(?:,\s*)?)?\]|\(\s*(?:{_ITEM}\s*,\s*)+(?:{_ITEM}\s*)?\)"
     rf"|\{{\s*{_ITEM}\s*(?:,\s*{_ITEM}\s*)*\}}|set\(\))"  # a set of Python
 )
-_BRACKETED = re.compile(r"\s*[\[(].*[\])]\s*", re.DOTALL)
+_BRACKETED = re.compile(r"\s*(?:[\[(].*[\])]|\{\s*['\"].*:.*\})\s*", re.DOTALL)  # or an object as text
 _WHOLE = re.compile(r"([+-]?(?:0|[1-9][0-9]*))(?:\.0+)?")
 _DECIMAL = re.compile(r"\s*[+-]?[0-9]+(?:,[0-9]+)?\s*")
 _THOUSANDS = re.compile(r"\s*[+-]?[1-9][0-9]{0,2},[0-9]{3}\s*")
@@ -108,13 +109,14 @@ def form_of(
     if task != "multi-label" and (numbers := _form_of_numbers(words, task)):
         return numbers
     marks = [mark for mark in MARKS if several and len(words) < LOOKED_AT and _recur(words, mark)]
+    doubtful = [*marks, *(mark for mark in RARE_MARKS if several and _recur(words, mark, surely=True))]
     if sure := [mark for mark in marks if _recur(words, mark, surely=True)]:
         return Form("multi-label", sure[0], said=_said_of_mark(sure[0], () if task else cells))
     if task is None and any("," in word for word in words) and all(map(_DIGITS.fullmatch, words)):
         row = next(row for row, cell in enumerate(cells) if is_word(cell) and "," in cell)
         hint = "write it with a point and without a mark between thousands; several labels: --label-separator ,"
         raise data_error(table.where(row), f"the label `{cells[row]}` may be more than one number", hint)
-    return Form(task or "single-label", doubtful="".join(marks[:1]))
+    return Form(task or "single-label", doubtful="".join(doubtful[:1]))
 
 
 def _words(cells: Iterable[Cell]) -> list[str] | None:
@@ -172,10 +174,11 @@ def _recur(words: Sequence[str], mark: str, *, surely: bool = False) -> bool:
     """Whether what a mark parts in a cell stands in other cells too: as it would between labels, and not in names.
 
     Surely so where half of the parts stand alone somewhere, one of each cell among them, or where they are few and make
-    up many cells.
+    up many cells. A cell with an empty part or the same one twice tells nothing, unless most are so.
     """
-    cells = [[part.strip() for part in word.split(mark)] for word in words if mark in word]
-    if not cells or not all(all(parts) and len({*parts}) == len(parts) for parts in cells):
+    found = [[part.strip() for part in word.split(mark)] for word in words if mark in word]
+    cells = [parts for parts in found if all(parts) and len({*parts}) == len(parts)]
+    if 2 * len(cells) <= len(found):
         return False
     alone = {word.strip() for word in words if mark not in word}
     counts = Counter(part for parts in cells for part in parts)
@@ -264,16 +267,19 @@ def _with_lists(table: Table, column: str, form: Form) -> Table:
             raise two_ways(table, column, row, kind, first_kind)
         if not is_word(cell):
             cells.append([cell] if isinstance(cell, bool) else cell)
-        elif is_blank(cell):
-            cells.append([])
-        elif not form.lists_in_texts:
-            cells.append([part.strip() for part in cell.split(form.separator or SEPARATOR)])
-        elif (items := list_of(cell)) is not None:
+        elif (items := _labels_of(cell, form)) is not None:
             cells.append(items)
         else:
             hint = 'write it as the others, such as ["a", "b"]; --task single-label takes each text as a name'
             raise data_error(table.where(row), f"the label `{shortened(cell)}` is no list, as others are", hint)
     return replace(table, columns={**table.columns, column: column_of(cells)})
+
+
+def _labels_of(cell: str, form: Form) -> list[Cell] | None:
+    """The labels that a text holds; None where it is no list, and has to be."""
+    if is_blank(cell):
+        return []
+    return list_of(cell) if form.lists_in_texts else [p.strip() for p in cell.split(form.separator or SEPARATOR)]
 
 
 # --- the column as it is read
@@ -336,6 +342,10 @@ def malformed(cell: Cell, form: Form) -> str:
     """What is wrong with the label of a cell, as it is read; empty where nothing is, or where there is no label."""
     if lacking(cell, form.task):
         return ""
+    if form.task == "multi-label" and is_word(cell):
+        if (items := _labels_of(cell, form)) is None:
+            return f"the label `{shortened(cell)}` is no list, as others are"
+        cell = items
     if isinstance(cell, list) and form.positions:
         wrong = len(cell) != form.positions or not (hides_flags(cell) or all(map(is_flag, cell)))
         return f"the list is not of {form.positions} numbers 0 and 1" if wrong else ""

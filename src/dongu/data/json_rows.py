@@ -143,6 +143,7 @@ def _fields(window: _Window, origin: str) -> Iterator[str]:
             what, hint = "a comma or the closing } is missing in the object", "correct it; was the file cut off?"
             raise data_error(f"{origin}:{window.line()}", what, hint)
         if not seen and window.next() == "}":
+            window.take()
             break
         window.next()
         line, name = window.line(), window.value()
@@ -231,7 +232,7 @@ def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
     if columns and all(isinstance(column, dict) for column in columns):
         if any(column.keys() != columns[0].keys() for column in columns):
             return None
-        columns = [[*column.values()] for column in columns]
+        columns = [[column[key] for key in columns[0]] for column in columns]  # each may have its own order
     if not columns or not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
         return None
     return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]

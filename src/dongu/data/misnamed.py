@@ -26,6 +26,7 @@ _BINARY = [  # what a file begins with, what it is, and what to do
     (rb"PAR1", "parquet", "rename it to end in .parquet"),
     (rb"%PDF-", "a PDF", "give the table that it was made from, as csv or JSON"),
     (rb"SQLite format 3\0", "an SQLite database", "write the rows of a table of it as csv"),
+    (rb"(?s).{257}ustar", "a tar archive", "unpack it with tar -xf, and give the folder or one of its files"),
 ]
 _TEXTS = [
     (
@@ -57,7 +58,7 @@ def refuse_binary(file: BufferedReader, origin: str, wanted: str = "text") -> No
     Raises:
         DataError: it is an archive, a workbook, or another kind of file that is known.
     """
-    head = file.peek(16)
+    head = file.peek(512)
     found = next((kind for kind in _BINARY if re.match(kind[0], head)), None)
     if found is None or (found[1] == "parquet" and not _ends_as_parquet(file)):
         return

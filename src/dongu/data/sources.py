@@ -95,6 +95,10 @@ def read_source(data: Any, config: RunConfig = AS_FOUND) -> Source:
             return source
         return _with_fields(source, config)
     if isinstance(data, dict):  # arrays, series and tensors may be columns too
+        indexes = [cells.index for cells in data.values() if _is_a(cells, "pandas", "Series")]
+        if any(not index.equals(indexes[0]) for index in indexes):
+            what = "the columns are series of pandas with other indexes, so their rows do not belong together"
+            raise data_error("data", what, "pandas.DataFrame(data) joins them by their index")
         data = {name: cells.tolist() if hasattr(cells, "tolist") else cells for name, cells in data.items()}
     if isinstance(data, dict) and not _are_columns(data):
         source = Source("data", _read_splits(data, "data", config, own=True)[0])
@@ -270,11 +274,14 @@ def _from_memory(data: Any, origin: str, config: RunConfig) -> Table:
     if isinstance(data, str | Path):
         return read_file(Path(data), config)
     if _is_a(data, "datasets", "Dataset"):
+        if data.format["type"] == "custom":
+            hint = "dataset.map(...) writes its rows; without it: dataset.reset_format()"
+            raise data_error(origin, "the data set has a transform, which training would not apply", hint)
         return table_of_arrow(data.with_format("arrow").iter(BATCH_ROWS), origin)
     if _is_a(data, "datasets", "IterableDataset"):
         table = _table_of_rows(data, origin, config)
-        names = {name: kind.names for name, kind in (data.features or {}).items() if hasattr(kind, "names")}
-        return replace(table, label_names=names)
+        kinds = {name: getattr(kind, "feature", kind) for name, kind in (data.features or {}).items()}  # of lists too
+        return replace(table, label_names={name: kind.names for name, kind in kinds.items() if hasattr(kind, "names")})
     if _is_a(data, "pandas", "DataFrame"):
         check_names(list(data.columns), origin)
         parts = (data.iloc[start : start + BATCH_ROWS] for start in range(0, len(data), BATCH_ROWS))

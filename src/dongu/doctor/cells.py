@@ -14,7 +14,7 @@ from dongu.config import NUMBERS, RunConfig
 from dongu.data.cells import take_rows
 from dongu.data.columns import EMPTY_ADVICE, MISSING_TEXTS, Columns, named_parts, text_fault
 from dongu.data.flags import hides_flags, join_flags
-from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking
+from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking, malformed
 from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_fault, label_rows, words_among_numbers
 from dongu.data.shares import soft_splits
 from dongu.data.sources import Source
@@ -64,7 +64,7 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
     def name_fault(cells: Sequence[Cell]) -> str:
         if flags:
             return "" if hides_flags(cells) or all(map(is_flag, cells)) else "neither 0 nor 1"
-        return "" if form.task == "multi-label" and isinstance(cells[0], list) else label_fault(cells[0])
+        return malformed(cells[0], form) if form.task == "multi-label" else label_fault(cells[0])
 
     def gold_fault(cells: Sequence[Cell]) -> str:
         if len(cells) > 1:

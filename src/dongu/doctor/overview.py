@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from dongu.config import NUMBERS, RunConfig
+from dongu.data.by_class import SHOWN_NAMES
 from dongu.data.examples import Examples, TextData
 from dongu.data.labels import OTHER
 from dongu.data.weights import label_counts
@@ -37,7 +38,7 @@ def describe_rows(data: TextData) -> str:
     left_out += f"; left out: {counted(data.without_text, 'row')} without a text" if data.without_text else ""
     if data.dropped:
         left_out += f"; left out: {counted(len(data.dropped), 'row')} that cannot be read (--bad-rows)"
-    not_read = f"; not used: {', '.join(data.not_read)}" if data.not_read else ""
+    not_read = f"; not used: {listed(data.not_read, SHOWN_NAMES)}" if data.not_read else ""
     return f"{rows} rows{held_out}{left_out}{not_read}"
 
 
