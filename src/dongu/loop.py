@@ -78,6 +78,7 @@ class Loop(Parts):
         self._pending.undo = lambda number: None if self.number == number else self._be_at(number)
         self._with_gradient = 0  # parameters, in the last update
         self._fixed = fixed(self)
+        self.stop_signals: Any = None  # of the run; several processes tell each other with their losses
         self.replays: Replays | None = None  # that make a GPU's updates
         self.not_replayed: str | None = None  # why they do not, found while it trains
         if self.given.setup is not None:

@@ -39,7 +39,7 @@ from dongu.data.collate import Collator
 from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
 from dongu.data.weights import resolve_weights
-from dongu.engine.device import make_accelerator
+from dongu.engine.device import distributed, make_accelerator
 from dongu.engine.families import why_not
 from dongu.engine.graphs import HOOKED, has_hooks
 from dongu.engine.packed import PaddingFree, without_padding
@@ -367,7 +367,7 @@ class Parts:
     def _prepare(self, engine: Any) -> Any:
         """What computes, for several processes: each with all weights, or sharded, with its part of them."""
         if not self.is_sharded:
-            return self.accelerator.prepare_model(engine)
+            return distributed(self.accelerator, engine)
         self.outline = outline(self.model)  # of which `dongu.run.need` tells what a layer takes while it computes
         self.not_sharded = shard(engine, self.model, self.accelerator.device, self.config.precision)
         self.train_updates.as_many_passes = True

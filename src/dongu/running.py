@@ -110,7 +110,7 @@ class Run:
                 check_calibration(self.loop)
             is_new = self._begins or not (self.folder.path / "run.json").exists()
             self._steps: Any = self._begin(held) if is_new else self._go_on(held)
-            self._signals = at_work.enter_context(StopSignals())
+            self._signals = self.loop.stop_signals = at_work.enter_context(StopSignals())
             journal = Journal(self.folder, enabled=self._main, step=self.state.step, mark=self.state.log)
             self._journal = at_work.enter_context(journal)
             progress = self._console.progress(self.loop.total_steps, self.state.step, self.loop.metrics.names)
@@ -123,7 +123,9 @@ class Run:
             self._journal.phase("setup", time.perf_counter() - self._started, self.state.step)
             self._saved, self._effort = (self.state.step, self.state.evaluated_step), Effort()
             observers = (self._record_step, self._trackers.step, progress.step, self._effort.add)
-            self._recorder = Recorder(self._checkpoints.attributes.look, *observers)
+            # What has arrived may differ between GPUs, and all have to learn of an error or a signal at the same step.
+            evenly = self.loop.accelerator.num_processes > 1 and self.loop.accelerator.device.type == "cuda"
+            self._recorder = Recorder(self._checkpoints.attributes.look, *observers, evenly=evenly)
             wait_for_first()  # it has rehearsed an update, started trackers, and said so
             self._held, self._at_work = held.pop_all(), at_work.pop_all()  # from here on `__exit__` lets go of them
         return self
@@ -220,8 +222,6 @@ class Run:
         if self._is_over:
             return
         self._is_under_way = True
-        # What has arrived may differ between GPUs, and all processes have to learn of an error at the same place.
-        all_as_one = self.loop.accelerator.num_processes == 1 or self.loop.accelerator.device.type != "cuda"
         if self._is_at_its_end():  # where a run that goes on stands, perhaps with its evaluation still to come
             return
         try:
@@ -231,14 +231,14 @@ class Run:
                 self.state.step = step.number
                 self._note_memory()
                 at_a_mark = self._plan.evaluates(step.number) or self._plan.saves(step.number)
-                self._recorder.catch_up(behind=1 if all_as_one and not at_a_mark else 0)
+                read = self._recorder.catch_up(behind=0 if at_a_mark else 1)  # the same step in all processes
                 yield step
-                if self._is_at_its_end():
+                if self._is_at_its_end(read):
                     return
         except WorkerError:
             if self._signals.received is None:
                 raise
-            self._is_at_its_end()  # a signal to all processes ended the workers too: the steps since need not be lost
+            raise Stop(self._signals.received) from None  # it ended the workers too: the steps since need not be lost
 
     @property
     def due(self) -> bool:
@@ -290,13 +290,15 @@ class Run:
             self._journal.record(step.number, step.recorded)
             self._trackers.record(step.number, step.recorded)
 
-    def _is_at_its_end(self) -> bool:
+    def _is_at_its_end(self, read: Step | None = None) -> bool:
         """At the boundary after a step: evaluate and save what is due; whether the run stops early here.
+
+        `read` is the last step whose numbers all processes have.
 
         Raises:
             Stop: a signal asks the run to end; its state is saved when the block is left.
         """
-        if self._signals.agreed(self.loop.accelerator):
+        if self._signals.agreed(self.loop.accelerator, read):
             raise Stop(self._signals.received or signal.SIGTERM)
         if self.due:
             self.evaluate()

@@ -43,7 +43,7 @@ class Step:
     padded_tokens: int  # what they are when each row is padded to the longest of its micro-batch
     ids: np.ndarray = field(compare=False)  # (examples,), the row number of each in the source
     rows: np.ndarray = field(compare=False)  # (examples,), its position in the training split
-    arrival: Arrival = field(compare=False, repr=False)  # of the norm, the loss, and the loss of each example
+    arrival: Arrival = field(compare=False, repr=False)  # of the norm, the loss, those of the examples, and a flag
     recorded: dict[str, float] = field(compare=False, default_factory=dict)  # by `update.record`
 
     def __repr__(self) -> str:
@@ -65,7 +65,12 @@ class Step:
     @property
     def row_losses(self) -> np.ndarray:
         """(examples,), the loss of each just before the update, with dropout."""
-        return self._numbers[2:]
+        return self._numbers[2 : 2 + self.examples]
+
+    @property
+    def is_asked_to_end(self) -> bool:
+        """Whether one of several processes had a signal before they added up their losses; the same on each."""
+        return bool(self._numbers[2 + self.examples :].any())
 
     @property
     def seconds(self) -> float:
@@ -116,7 +121,7 @@ class Update:
         self._loop = loop
         self._batches = batches
         self._arrival = Arrival(loop.accelerator.device)
-        self._losses: Tensor | None = None  # (1 + examples,), of the first backward pass
+        self._losses: Tensor | None = None  # (1 + examples,) or more, of the first backward pass
         self._recorded: dict[str, float] = {}
         self._passes = 0
         self._made: Step | None = None
@@ -280,6 +285,12 @@ class Update:
             got = replays.numbers[: len(wanted)]
             return check_numbers(got, wanted, tolerance) or sample.why_not(loop.optimizer, tolerance)
 
+    def _over_processes(self, losses: Tensor) -> Tensor:
+        """The sum, and behind it how many are asked to end: in one reduction, for which a GPU is not waited for."""
+        signals = self._loop.stop_signals
+        asked = losses.new_full((1,), float(signals is not None and signals.received is not None))
+        return self._loop.accelerator.reduce(torch.cat([losses, asked]), "sum")  # type: ignore[no-any-return]
+
     def _close(self, step: Step) -> Step:
         self._made = step
         self._arrival.close()
@@ -300,8 +311,7 @@ class Update:
             largest = max(len(micro_batch.rows) for micro_batch in self._batches.micro_batches)
             try:
                 losses = gradients(self._batches, again=self._passes)
-                alone = loop.accelerator.num_processes == 1
-                return losses if alone else loop.accelerator.reduce(losses, "sum")
+                return losses if loop.accelerator.num_processes == 1 else self._over_processes(losses)
             except torch.OutOfMemoryError as error:
                 # Other processes already wait for this one's part, and a first pass would be lost.
                 fixed = loop.accelerator.num_processes > 1 or self._passes > 0 or loop.loss.is_coupled

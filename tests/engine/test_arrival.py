@@ -41,10 +41,21 @@ def test_what_is_read_and_what_is_left(there: list[bool], waiting: int, taken: l
     recorder = Recorder(seen.append)
     for number, ready in enumerate(there):
         recorder.add(step(number, ready))
-    recorder.catch_up(behind=waiting)
+    last = recorder.catch_up(behind=waiting)
     assert [each.number for each in seen] == taken
+    assert last is (seen[-1] if seen else None)
     recorder.catch_up(behind=0)
     assert [each.number for each in seen] == list(range(len(there)))
+
+
+@pytest.mark.parametrize("there", [[True, True], [False, False], [True, False]])
+def test_gpus_of_one_run_read_the_same(there: list[bool]) -> None:
+    seen: list[Any] = []
+    recorder = Recorder(seen.append, evenly=True)
+    for number, ready in enumerate(there):
+        recorder.add(step(number, ready))
+    recorder.catch_up(behind=1)
+    assert [each.number for each in seen] == [0]
 
 
 @pytest.mark.crash

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from dongu.engine.attention import attend
 from dongu.engine.layout import Layout
 from dongu.engine.packed import PaddingFree, flatten
 from dongu.errors import NonFiniteError
+from drivers import HANGS
 from encoders import COVERED, micro_batch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
@@ -230,6 +233,32 @@ def test_no_step_waits_for_the_gpu(
         torch.cuda.set_sync_debug_mode("default")
     assert np.isfinite([step.loss, step.grad_norm, step.seconds]).all()
     assert step.number == 20
+
+
+UNWAITED = """\
+import torch
+
+def update(loop, update):
+    if update.number == 3:  # DDP has built its buckets anew
+        torch.cuda.set_sync_debug_mode("error")
+    update.backward()
+    update.step()
+    if update.number == loop.total_steps:
+        torch.cuda.set_sync_debug_mode("default")
+"""
+
+
+@pytest.mark.crash
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two CUDA GPUs")
+def test_no_step_of_several_gpus_waits(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    parts = tmp_path / "unwaited.py"
+    parts.write_text(UNWAITED, encoding="utf-8")
+    train = ["train", data_folder(train=48), "--model", tiny_model(dropout=0.1), "--parts", str(parts)]
+    command = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "dongu", *train, "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False, timeout=HANGS)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

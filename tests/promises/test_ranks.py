@@ -256,6 +256,68 @@ def test_who_has_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
         launch._store.cache_clear()
 
 
+COUNTED = """\
+import torch.distributed as distributed
+
+counted, before, all_reduce = [], [], distributed.all_reduce
+
+def counting(*given, **options):
+    counted.append(given)
+    return all_reduce(*given, **options)
+
+distributed.all_reduce = counting
+
+def update(loop, update):
+    before.append(len(counted))
+    update.backward()
+    update.step()
+    if update.number == loop.total_steps:
+        print("reductions", [after - each for each, after in zip(before, before[1:])])
+"""
+
+
+@pytest.mark.crash
+def test_a_step_has_one_reduction_besides_its_gradients(ranks: Ranks, tmp_path: Path) -> None:
+    parts = tmp_path / "counted.py"
+    parts.write_text(COUNTED, encoding="utf-8")
+    train = ranks.train("--save-steps", "9", "--eval-steps", "4", "--parts", str(parts))
+    codes, said = ranks.both(train, train)
+    assert codes == [0, 0], said
+    assert ["reductions [1, 1, 1]" in each for each in said] == [True, True], said
+
+
+SIGNALLED = """\
+import signal
+
+from dongu.engine.arrival import Arrival
+from dongu.launch import rank
+from dongu.run.recorder import Recorder
+
+def update(loop, update):
+    if update.number == 2 and rank() == 1:
+        signal.raise_signal(signal.SIGTERM)
+    update.backward()
+    update.step()
+"""
+AS_ON_GPUS = """
+made = Recorder.__init__
+Recorder.__init__ = lambda self, *observers, **_: made(self, *observers, evenly=True)
+Arrival.is_there = property(lambda _: rank() == 0)
+"""
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize(("more", "last"), [("", 2), (AS_ON_GPUS, 3)], ids=["as on CPUs", "as on GPUs"])
+def test_a_signal_to_one_process_travels_with_the_losses(more: str, last: int, ranks: Ranks, tmp_path: Path) -> None:
+    """GPUs are not waited for: their numbers are read a step later, by all alike, whatever has arrived where."""
+    parts = tmp_path / "signalled.py"
+    parts.write_text(SIGNALLED + more, encoding="utf-8")
+    train = ranks.train("--save-steps", "9", "--parts", str(parts))
+    codes, said = ranks.both(train, train)
+    assert codes == [143, 143], said
+    assert f"SIGTERM ended the run after step {last} of 4" in said[0]
+
+
 LONG = """\
 import os
 import time

@@ -108,6 +108,15 @@ def make_accelerator(config: RunConfig, *, has_own_model: bool = False) -> Accel
     return accelerator
 
 
+def distributed(accelerator: Accelerator, engine: Any) -> Any:
+    """The engine, under DDP where there are several processes: each with all weights."""
+    engine = accelerator.prepare_model(engine)
+    if accelerator.num_processes > 1:
+        # The loop moves what has to be moved. DDP would move flat rows too, and their layout would wait for them.
+        engine.device_ids = None
+    return engine
+
+
 def keep_freed_memory() -> None:
     """Have glibc keep large blocks instead of giving them back and faulting them in again at each step.
 

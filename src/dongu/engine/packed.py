@@ -88,7 +88,7 @@ class PaddingFree(nn.Module):
         device = self.classifier.device
         if device.type == "cuda":
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            numbers, shape, layout = self.as_one_tensor(input_ids.cpu(), types.cpu(), lengths.cpu())  # DDP moves all
+            numbers, shape, layout = self.as_one_tensor(input_ids.cpu(), types.cpu(), lengths.cpu())
             if self.graphs is not None and self.classifier.training and torch.is_grad_enabled():
                 return self.graphs(numbers, shape)
             return self._compute(numbers.to(device, non_blocking=True), shape, layout)

@@ -83,11 +83,17 @@ class StopSignals:
         finally:
             self._raises = False
 
-    def agreed(self, accelerator: Any) -> bool:
-        """Whether some process got a signal; the same answer on each, so that all end at the same step."""
+    def agreed(self, accelerator: Any, step: Any = None) -> bool:
+        """Whether some process got a signal; the same answer on each, so that all end at the same step.
+
+        Args:
+            step: what tells, if all have read it; without one they ask each other, and wait for the answer.
+        """
         received = self.received is not None
         if accelerator.num_processes == 1:
             return received
+        if step is not None:
+            return bool(step.is_asked_to_end)
         import torch
 
         flag = torch.tensor(float(received), device=accelerator.device)
