@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,10 +240,11 @@ def test_evaluate_and_predict_on_the_command_line(
     assert [line["text"] for line in typed] == texts
     assert [line["id"] for line in typed] == list(range(40))
 
-    piped = io.TextIOWrapper(io.BytesIO("\n".join(texts).encode()))
-    monkeypatch.setattr("sys.stdin", piped)
-    assert run(["predict", path, "--json"]) == 0
-    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == typed
+    for encoding in ("utf-8", "utf-8-sig"):  # as Windows pipes it
+        piped = io.TextIOWrapper(io.BytesIO("\n".join(texts).encode(encoding)))
+        monkeypatch.setattr("sys.stdin", piped)
+        assert run(["predict", path, "--json"]) == 0
+        assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == typed
 
     file = tmp_path / "new.csv"
     file.write_text("text,note\n" + "".join(f'"{text}",x\n' for text in texts), encoding="utf-8")
@@ -417,6 +419,11 @@ def test_what_a_newcomer_types(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a text\n\nanother\n")))
     assert run(["predict", str(finished.path)]) == 2
     assert "standard input:2: is empty" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", None)  # `<&-`
+    assert run(["predict", str(finished.path)]) == 0
+    assert (*capsys.readouterr(), sys.stdin) == ("", "", None)
+    assert run(["predict", str(finished.path), "a text", "--out", str(tmp_path)]) == 2
+    assert f"--out {tmp_path}: is a folder\n" in capsys.readouterr().err
 
 
 def test_a_title_joined_to_its_body(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
 import random
 import re
@@ -32,12 +33,13 @@ from browser import CHROMIUM, browsing
 from dongu.cli.main import run as command
 from dongu.errors import UsageError
 from dongu.model.safety import GRAPH
-from dongu.run.signals import end_at_once
+from dongu.run.signals import EXIT_CODES, end_at_once, handled
 from dongu.serve.app import make_app
 from dongu.serve.batcher import Batcher, QueueFullError
 from dongu.serve.forms import Limits
-from dongu.serve.guard import HEADERS
-from dongu.serve.server import is_local, open_socket, read_keys
+from dongu.serve.guard import HEADERS, is_local, told_once
+from dongu.serve.server import open_socket, read_keys
+from dongu.serve.workers import serve_by_workers
 from dongu.use.classifier import Classifier
 from drivers import HANGS
 from forked import fork
@@ -149,10 +151,13 @@ def test_what_is_refused(classifier: Classifier) -> None:
         assert refused(b"[" * 150)[0] == 422
         assert refused({"texts": "a"}, **{"content-type": "text/plain"})[0] == 422, "a form of another site sends that"
         assert refused({"texts": "a"}, host="evil.example")[0] == 421
-        for host in ("localhost:8000", "[::1]:80", "[::1]", "127.0.0.1"):
+        assert refused({"texts": "a"}, host="127.0.0.1.evil.example")[0] == 421
+        for host in ("localhost:8000", "[::1]:80", "[::1]", "127.0.0.1", "127.0.0.2:8000"):
             assert client.post("/predict", json={"texts": "a"}, headers={"host": host}).status_code == 200
-        assert client.get("/nothing").status_code == 404
-        assert client.get("/predict").status_code == 405
+        for answer, status in ((client.get("/nothing"), 404), (client.get("/predict"), 405)):
+            assert (answer.status_code, {*answer.json()}) == (status, {"error", "hint"})
+        assert client.get("/predict").headers["allow"] == "POST"
+        assert refused(b'{"texts": "\xff"}')[0] == 400
         chunks = (b" " * 150 for _ in range(9))  # of which no length is said
         assert client.post("/predict", content=chunks).status_code == 413
 
@@ -391,7 +396,7 @@ def served(run: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], 
 def said_by(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Output and errors until its end, without what a slow machine hears while it waits."""
     out, said = process.communicate(timeout=60)
-    return out, "".join(line for line in said.splitlines(keepends=True) if not line.startswith("loading PyTorch"))
+    return out, "".join(line for line in said.splitlines(keepends=True) if not line.startswith("loading "))
 
 
 def served_here(run: Path, output: Path, *arguments: str) -> tuple[int, str]:
@@ -479,6 +484,56 @@ def test_none_of_several_workers_is_left_when_one_dies(runs: Callable[..., Path]
         assert process.returncode == 8
         assert "a worker has ended (dongu-serve-" in said
         until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_to_all_processes_is_the_first_ones(times: int) -> None:
+    """As Ctrl-C in a terminal is; a worker that would hear it as well could only end as if by itself."""
+
+    def work(_: Any, listening: socket.socket, number: int, ready: Any) -> None:
+        for each in EXIT_CODES:  # as in a process that is no fork
+            signal.signal(each, signal.SIG_IGN if times == 2 and each == signal.SIGTERM else signal.SIG_DFL)
+        with contextlib.suppress(threading.BrokenBarrierError):  # told before it has come out of it
+            ready.wait()
+        time.sleep(HANGS)
+
+    def serve() -> int:
+        os.setpgid(0, 0)
+        forking = multiprocessing.get_context("fork")
+        with pytest.MonkeyPatch.context() as patch, open_socket("127.0.0.1", 0) as listening:
+            patch.setattr("dongu.serve.workers._work", work)
+            patch.setattr("dongu.serve.workers.multiprocessing.get_context", lambda _: forking)
+            serve_by_workers(Any, listening, 2, lambda: os.write(1, b"ready"))  # type: ignore[arg-type]
+        return 0
+
+    read, write = os.pipe()
+    process = fork(serve, write)
+    os.close(write)
+    with os.fdopen(read, "rb") as output:
+        assert output.read(5) == b"ready"
+        for _ in range(times):
+            os.killpg(process, signal.SIGINT)
+            time.sleep(0.2)
+        said = output.read()  # until no process is left
+    assert (os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), said) == (0, b"")
+
+
+def test_a_signal_that_was_ignored_stays_ignored() -> None:
+    with handled(signal.SIG_IGN, [signal.SIGHUP]), handled(signal.default_int_handler, EXIT_CODES):
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+
+
+def test_what_goes_wrong_outside_a_request_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """As where clients leave no file descriptor for the next: asyncio has two thousand tracebacks a second."""
+    tell = told_once()
+    for _ in range(3):
+        tell(None, {"message": "no accept()", "exception": OSError(24, "Too many open files")})  # type: ignore[arg-type]
+    tell(None, {"message": "no task", "exception": RuntimeError("a secret text")})  # type: ignore[arg-type]
+    assert [record.getMessage() for record in caplog.records] == [
+        "no accept(): Too many open files",
+        "no task: RuntimeError",
+    ]
 
 
 @pytest.mark.exhaustive

@@ -306,7 +306,7 @@ def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:
         print("texts, one a line; Ctrl-D ends", file=sys.stderr)
     try:
         with idle():
-            text = sys.stdin.buffer.read().decode("utf-8")
+            text = sys.stdin.buffer.read().decode("utf-8-sig")  # what Windows writes has a byte-order mark
     except UnicodeDecodeError as error:
         raise InputError(f"is not UTF-8 ({error})", where="standard input") from error
     # Not splitlines(): it would also cut a text at U+2028 and its like.

@@ -66,8 +66,10 @@ def standard_streams() -> Iterator[Output | None]:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
-    former = sys.stdout, sys.stderr
+    given, former = sys.stdin, (sys.stdout, sys.stderr)
     with contextlib.ExitStack() as stack:
+        if given is None:
+            sys.stdin = stack.enter_context(Path(os.devnull).open(encoding="utf-8"))
         output = _under(former[0], stack, needed=True)
         sys.stdout, sys.stderr = output, _under(former[1], stack, needed=False)
         raw = getattr(getattr(output, "buffer", None), "raw", None)
@@ -77,7 +79,7 @@ def standard_streams() -> Iterator[Output | None]:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(StorageError, ValueError):  # said already, or closed by somebody
                     stream.flush()
-            sys.stdout, sys.stderr = former
+            sys.stdin, (sys.stdout, sys.stderr) = given, former
 
 
 @contextlib.contextmanager

@@ -106,5 +106,7 @@ def refuse_existing(out: Path | None) -> None:
     Raises:
         UsageError: `--out` names a file that is there.
     """
+    if out is not None and out.is_dir():
+        raise UsageError("is a folder", where=f"--out {out}", hint="give the name of a file in it")
     if out is not None and out.exists():
         raise UsageError("the file exists", where=f"--out {out}", hint="remove it or choose another name")

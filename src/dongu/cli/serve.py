@@ -63,7 +63,8 @@ def _serve(parsed: argparse.Namespace) -> None:
         raise UsageError(f"{' and '.join(missing)} not installed", where="dongu serve", hint=install_hint("serve"))
     from dongu.model.safety import GRAPH, GRAPH_INT8
     from dongu.serve.forms import Limits
-    from dongu.serve.server import address_of, is_local, open_socket, read_keys, serve
+    from dongu.serve.guard import is_local
+    from dongu.serve.server import address_of, open_socket, read_keys, serve
     from dongu.use.saved import SavedModel
 
     limits = Limits(

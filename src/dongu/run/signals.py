@@ -31,8 +31,9 @@ def end_at_once() -> None:
 
 @contextlib.contextmanager
 def handled(handler: Any, numbers: Iterable[signal.Signals]) -> Iterator[None]:
-    """Inside the block these signals call `handler`; after it what they called before."""
-    former = {number: signal.signal(number, handler) for number in numbers}
+    """Inside the block these signals call `handler`; after it what they called before. Ignored ones stay ignored."""
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    former = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:

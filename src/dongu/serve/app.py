@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import HTTPException, RequestValidationError
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException  # of which FastAPI's is a kind, and a path that is not there is not
 
 from dongu import __version__
 from dongu.errors import DonguError, InputError
@@ -19,7 +20,7 @@ from dongu.files import read_regular
 from dongu.serve.batcher import Batcher, QueueFullError
 from dongu.serve.counters import Requests, escaped, head, of_worker, sample
 from dongu.serve.forms import About, Asked, Limits, PredictResponse, Refusal, predictions_of
-from dongu.serve.guard import Guard, error_response
+from dongu.serve.guard import Guard, error_response, told_once
 from dongu.use.classifier import Classifier
 
 PAGE_FILES = {"": "text/html", "page.css": "text/css", "page.js": "text/javascript", "page.svg": "image/svg+xml"}
@@ -65,6 +66,7 @@ def make_app(
 
 @asynccontextmanager
 async def _lifespan(batcher: Batcher, _: FastAPI) -> AsyncIterator[None]:
+    asyncio.get_running_loop().set_exception_handler(told_once())
     batcher.start()
     yield
     await asyncio.to_thread(batcher.stop)
@@ -174,7 +176,9 @@ async def _refused(_: Request, error: Exception) -> Response:
         told = [f"{'.'.join(map(str, item['loc'][1:])) or 'the body'}: {item['msg']}" for item in error.errors()[:3]]
         return error_response(422, "; ".join(told), "GET /openapi.json says what a request looks like")
     if isinstance(error, HTTPException):
-        return error_response(error.status_code, str(error.detail), "GET /openapi.json says what there is")
+        answer = error_response(error.status_code, str(error.detail), "GET /openapi.json says what there is")
+        answer.headers.update(error.headers or {})  # a 405 says what is allowed
+        return answer
     if isinstance(error, QueueFullError):
         seconds = error.retry_after_seconds
         return error_response(429, str(error), f"try again in {seconds} s", seconds)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
+import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -22,7 +24,6 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 GUARDED = ("/predict", "/model", "/metrics")  # which want a key where there are keys
 COUNTED = (*GUARDED, "/", "/health", "/ready", "/openapi.json")  # by their names; all others together
-LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
     " connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
@@ -38,6 +39,13 @@ def error_response(status: int, error: str, hint: str = "", retry_after_seconds:
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     return JSONResponse({"error": error, "hint": hint}, status, headers)
+
+
+def is_local(host: str) -> bool:
+    """Whether it is a name or an address that leads to this machine alone."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 class Guard:
@@ -82,8 +90,9 @@ class Guard:
         """Why the request is refused, if it is; and what gives its body again."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
-        if self.local and (host if host.endswith("]") else host.rpartition(":")[0] or host) not in LOCAL_NAMES:
-            return error_response(421, "this server is for its own machine alone", "ask http://127.0.0.1"), receive
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if self.local and not is_local(name.strip("[]")):
+            return error_response(421, "this server is for its own machine alone", "ask it as localhost"), receive
         if self._keys and scope["path"] in GUARDED and not self._is_known(headers):
             return error_response(401, "there is no valid key", "send the header Authorization: Bearer KEY"), receive
         length, limit = headers.get("content-length", "0"), self.limits.bytes
@@ -107,6 +116,23 @@ class Guard:
         digest = hashlib.sha256(given.strip().encode("latin-1")).digest()
         found = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, in the same time
         return scheme.lower() == "bearer" and any(found)
+
+
+def told_once() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """For an event loop: what goes wrong outside a request is a line in the log, where asyncio has a traceback.
+
+    Once, since connections that find no file descriptor would be thousands of lines a second.
+    """
+    told: set[str] = set()
+
+    def tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        line = f"{context['message']}: {getattr(error, 'strerror', None) or type(error).__name__}"
+        if line not in told:
+            told.add(line)
+            logging.getLogger("dongu").error("%s", line)
+
+    return tell
 
 
 async def _read(receive: Receive, limit: int) -> bytes | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import math
-import signal
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +30,7 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Let a signal end it: all requests that were taken are answered first; a second Ctrl-C ends it at once."""
-        with handled(self.handle_exit, [each for each in EXIT_CODES if signal.getsignal(each) is not signal.SIG_IGN]):
+        with handled(self.handle_exit, EXIT_CODES):
             yield
 
 
@@ -57,13 +55,6 @@ def open_socket(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError, OverflowError) as error:
         what = f"cannot be listened to ({getattr(error, 'strerror', None) or error})"
         raise UsageError(what, where=f"--host {host} --port {port}", hint="give another --port, or 0") from error
-
-
-def is_local(host: str) -> bool:
-    """Whether nobody but this machine can reach it there."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def read_keys(path: Path) -> list[str]:
@@ -117,6 +108,7 @@ def serve(
         log_level="warning",
         access_log=False,
         server_header=False,
+        ws="none",
         lifespan="on",
         timeout_graceful_shutdown=math.ceil(2 * limits.seconds) + 1,  # a body and its answer; then clients that hang
     )

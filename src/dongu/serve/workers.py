@@ -59,25 +59,31 @@ def serve_by_workers(serving: Serving, listening: socket.socket, count: int, ann
         context.Process(target=_work, args=(serving, listening, number, ready), name=f"dongu-serve-{number}")
         for number in range(count)
     ]
-    stopping = threading.Event()
+    told: list[signal.Signals] = []  # the workers, to end
 
-    def end(*_: Any) -> None:
-        stopping.set()
+    def end(number: int | None = None, _: Any = None) -> None:
+        told.append(signal.SIGKILL if told and number == signal.SIGINT else signal.SIGTERM)
         ready.abort()
         for worker in workers:
-            if worker.is_alive():
-                worker.terminate()
+            if worker.is_alive() and worker.pid is not None:
+                os.kill(worker.pid, told[-1])
 
-    for worker in workers:
-        worker.start()
     with handled(end, EXIT_CODES), listening:
+        # A Ctrl-C, which all processes of a terminal get, is this one's: one that loads would end with a traceback.
+        here_alone = EXIT_CODES.keys() - {signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, here_alone)
+        for worker in workers:
+            worker.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, here_alone)
+        if told:
+            end()  # those that were not there yet
         threading.Thread(target=_announce, args=(ready, announce), daemon=True).start()
         wait([worker.sentinel for worker in workers])  # until the first one ends
-        asked = stopping.is_set()
+        asked = bool(told)
         end()
         for worker in workers:
             worker.join()
-    well = (0, -signal.SIGTERM) if asked else (0,)  # who had not begun yet ends by the signal
+    well = (0, *(-number for number in told)) if asked else (0,)  # who had not begun yet ends by the signal
     failed = [f"{worker.name} with {worker.exitcode}" for worker in workers if worker.exitcode not in well]
     if not asked or failed:
         what = f"a worker has ended ({', '.join(failed) or 'by itself'})"
