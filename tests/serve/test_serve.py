@@ -599,8 +599,11 @@ def test_the_command_refuses(
 def test_who_can_reach_it() -> None:
     assert [is_local(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost")] == [True] * 4
     assert [is_local(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example.org")] == [False] * 4
-    with open_socket("127.0.0.1", 0) as one, pytest.raises(UsageError, match="cannot be listened to"):
-        open_socket("127.0.0.1", one.getsockname()[1])
+    with open_socket("127.0.0.1", 0) as one:
+        for host, hint in {"127.0.0.1": "another --port", "[::1]": "--host is", "192.0.2.1": "--host is"}.items():
+            with pytest.raises(UsageError, match="cannot be listened to") as refused:
+                open_socket(host, one.getsockname()[1])
+            assert hint in refused.value.hint, host
 
 
 def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_head() -> None:

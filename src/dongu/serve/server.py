@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import socket
 from collections.abc import Iterator, Sequence
@@ -54,7 +55,9 @@ def open_socket(host: str, port: int) -> socket.socket:
         return listening
     except (OSError, UnicodeError, OverflowError) as error:
         what = f"cannot be listened to ({getattr(error, 'strerror', None) or error})"
-        raise UsageError(what, where=f"--host {host} --port {port}", hint="give another --port, or 0") from error
+        of_port = isinstance(error, OverflowError) or getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
+        hint = "give another --port, or 0" if of_port else "--host is a name or an address of this machine, as ::1"
+        raise UsageError(what, where=f"--host {host} --port {port}", hint=hint) from error
 
 
 def read_keys(path: Path) -> list[str]:
