@@ -182,7 +182,9 @@ class RunConfig(BaseModel):
         1.0, description="learning rate of a layer, as a share of that of the layer above it; the head has it whole"
     )
     dropout: Annotated[Real, Field(ge=0, lt=1)] | None = Field(None, description="dropout (default: the model's own)")
-    freeze: Count | None = Field(None, description="lowest layers that stay as they are, and the embeddings with them")
+    freeze: Annotated[int, BeforeValidator(values.no_bool), Field(ge=0, lt=2**31)] | None = Field(
+        None, description="lowest layers that stay as they are, and the embeddings with them; with 0 all learn"
+    )
     lora: Count | None = Field(
         None, description="rank of LoRA: thin matrices beside the encoder's layers learn, and the head (default: all)"
     )

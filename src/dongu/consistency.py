@@ -293,6 +293,18 @@ def check_engine(loop: Any) -> None:
         raise UsageError(what, where="loop.collate", hint="give one that pads, as the collator of a tokenizer does")
 
 
+def without_meaning(own: Own) -> dict[str, str]:
+    """The options that a part of the user's own does not know, and which part that is."""
+    options = {
+        "loss": ("class_weights", "label_smoothing"),
+        "optimizer": ("weight_decay", "layer_decay", *(() if takes_config(own.optimizer) else ("learning_rate",))),
+        "lr_scheduler": ("lr_scheduler", "warmup"),
+        "model": ("dropout", "freeze", "lora", "pooling", "head", "layer_decay"),
+        "order": ("group_by_length",),
+    }
+    return {name: part for part, names in options.items() if getattr(own, part) is not None for name in names}
+
+
 def check_own(own: Own, config: RunConfig) -> None:
     """
     Raises:
@@ -302,18 +314,11 @@ def check_own(own: Own, config: RunConfig) -> None:
     for name in {*(config.columns or ())} & {"input_ids", "attention_mask", "token_type_ids", "lengths", "labels"}:
         what, hint = "a model's own input has this name", "give the column another name"
         raise UsageError(what, where=f"--columns {name}", hint=hint)
-    meant = {
-        "loss": ("class_weights", "label_smoothing"),
-        "optimizer": ("weight_decay", "layer_decay", *(() if takes_config(own.optimizer) else ("learning_rate",))),
-        "lr_scheduler": ("lr_scheduler", "warmup"),
-        "model": ("dropout", "freeze", "lora", "pooling", "head", "layer_decay"),
-        "order": ("group_by_length",),
-    }
-    for part, options in meant.items():
-        for name in options if getattr(own, part) is not None else ():
-            if getattr(config, name) != RunConfig.model_fields[name].default:
-                what = f"the {part} is your own, and does not know it"
-                raise UsageError(what, where=option_flag(name), hint=f"leave it out, or heed it in your {part}")
+    usual = RunConfig(lora=config.lora).learning_rate  # that --lora implies, where none is given
+    for name, part in without_meaning(own).items():
+        if getattr(config, name) != (usual if name == "learning_rate" else RunConfig.model_fields[name].default):
+            what = f"the {part} is your own, and does not know it"
+            raise UsageError(what, where=option_flag(name), hint=f"leave it out, or heed it in your {part}")
     if config.recipe == "quick" and own.model is not None:
         what, hint = "the model is your own, with dropout of its own", "give the epochs that you want"
         raise UsageError(what, where="--recipe quick", hint=hint)

@@ -32,6 +32,7 @@ from dongu.consistency import (
     modules_and_weights,
     promises_of,
     sample_of,
+    without_meaning,
 )
 from dongu.contract import check_loss, check_state, order_of, share_of
 from dongu.data.batches import TrainUpdates
@@ -90,7 +91,7 @@ class Parts:
         if isinstance(data, str | TextData):
             options["data"] = data if isinstance(data, str) else data.place
         config = make_config(options)
-        self._options_given = frozenset(config.model_fields_set)
+        self._options_given = config.model_fields_set | without_meaning(self.given).keys()  # no recipe sets them
         check_own(self.given, config)
         require_extras(config)
         if not isinstance(data, TextData):
@@ -170,9 +171,8 @@ class Parts:
         """Model and tokenizer: loaded by their names, or as they were given."""
         own, name = self.given, config.tokenizer
         if own.model is None:
-            rows = len(self.data.splits["train"])
-            config = begin_recipe(config, self._options_given, rows)
-            config = config.model_copy(update={"model": pin_model(config.model)})
+            rows, pinned = len(self.data.splits["train"]), {"model": pin_model(config.model)}
+            config = begin_recipe(config, self._options_given, rows).model_copy(update=pinned)
             path = resolve_model(config.model)
             self.tokenizer = own.tokenizer or load_tokenizer(resolve_model(name) if name else path)
             self.model = load_model(
@@ -196,7 +196,7 @@ class Parts:
             raise UsageError("a model of your own needs a tokenizer", where="tokenizer=", hint=hint)
         self.tokenizer = own.tokenizer or load_tokenizer(resolve_model(name))
         name_outputs(self.model, self.data.outputs, self.data.task, self.tokenizer.pad_token_id)
-        return config.model_copy(update={"model": type(self.model).__name__})
+        return config.model_copy(update={"model": type(self.model).__name__, "recipe": "original"})
 
     def _fit_model(self, config: RunConfig) -> None:
         """Have the model say what it reads and answers, and see that it can: or an error says what does not fit."""
@@ -214,7 +214,7 @@ class Parts:
         check_finite(self.model.state_dict(), f"--model {config.model}")
         if config.lora is not None:
             add_lora(self.model, config.lora, config.seed)
-        if config.freeze is not None:
+        if config.freeze:
             freeze_lowest(self.model, config.freeze)
         if config.base_precision != "fp32":
             hold_base(self.model, config.base_precision)

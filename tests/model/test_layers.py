@@ -19,6 +19,7 @@ from dongu.config import make_config
 from dongu.errors import UsageError
 from dongu.model.layers import layer_depths
 from dongu.model.optimizer import make_optimizer
+from dongu.run.derived import describe
 
 RATE, DECAY = 1e-3, 0.5
 TINY = {"vocab_size": 50, "pad_token_id": 0, "num_labels": 2}
@@ -157,3 +158,6 @@ def test_frozen_layers_stay_as_they_are(
     assert len(saved.state_dict()) == len(loop.model.state_dict()), "all of the model is saved"
     with pytest.raises(UsageError, match="has 2 layers"):
         dongu.Loop(data_folder(), model=tiny_model(), freeze=2)
+    whole = dongu.Loop(data_folder(), model=tiny_model(), freeze=0)
+    assert all(parameter.requires_grad for parameter in whole.model.parameters())
+    assert "freeze" not in dict(describe(whole))

@@ -85,13 +85,13 @@ def test_a_quick_run_has_few_epochs_and_no_dropout(
     make_loop: Callable[..., dongu.Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def quick_settings(loop: dongu.Loop) -> dict[str, Any]:
-        return {name: getattr(loop.config, name) for name in ("recipe", "freeze", *QUICK)}
+        return {name: getattr(loop.config, name) for name in ("recipe", *QUICK)}
 
     assert settings(make_loop(recipe="quick"))["recipe"] == "auto", "of so few rows there are few updates anyway"
     monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 3 * 6)
     monkeypatch.setattr("dongu.model.recipe.ENOUGH_QUICK_UPDATES", 1.75 * 3)  # 41 rows are 3 batches of 16
     loop = make_loop(recipe="quick")
-    assert quick_settings(loop) == {"recipe": "quick", "freeze": None, **QUICK}
+    assert quick_settings(loop) == {"recipe": "quick", **QUICK}
     assert loop.total_steps == 6
     assert "1.75 epochs, dropout 0" in dict(describe(loop))["recipe"]
     assert make_loop(recipe="quick", batch_size=8, warmup=0).config.warmup == 0
@@ -117,14 +117,37 @@ def test_of_fewer_rows_a_quick_run_trains_the_upper_layers_for_longer(
 
     monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 3 * 6)
     monkeypatch.setattr("dongu.model.recipe.ENOUGH_QUICK_UPDATES", 1.75 * 3 + 0.01)
-    assert made() == (None, 1.75, [True] * 3), "of two layers none is a third"
+    assert made() == (0, 1.75, [True] * 3), "of two layers none is a third"
     for layers in (5, 3):  # of which the tiny model has two
         monkeypatch.setattr("dongu.model.recipe.layer_depths", lambda _, layers=layers: ({}, layers))
         assert made() == (1, 2.25, [False, False, True])
     assert made(epochs=1) == (1, 1, [False, False, True])
-    assert made(lora=4)[:2] == (None, 1.75)
+    assert made(freeze=0) == (0, 1.75, [True] * 3), "as with more rows, and as the run.json of such a run has it"
+    assert made(lora=4)[:2] == (0, 1.75)
     monkeypatch.setattr("dongu.model.recipe.layer_depths", layer_depths)
-    assert made(family="albert")[:2] == (None, 1.75), "its layers are one"
+    assert made(family="albert")[:2] == (0, 1.75), "its layers are one"
+
+
+def test_a_recipe_sets_nothing_that_parts_of_ones_own_do_not_know(
+    make_loop: Callable[..., dongu.Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it called a recipe where it sets nothing, and the run is made again of what was recorded."""
+    own: dict[str, Any] = {
+        "optimizer": lambda parameters: torch.optim.SGD([*parameters.values()], lr=0.1),
+        "lr_scheduler": lambda step, total_steps: 1 - step / total_steps,
+    }
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 3 * 6)
+    loop = make_loop(recipe="quick", **own)
+    assert settings(loop) == {**ORIGINAL, "recipe": "quick", "epochs": QUICK["epochs"]}
+    written = loop.config.model_dump(exclude={"data", "model", "threads", "lr_scheduler"})
+    assert make_loop(**written, **own).config == loop.config
+    assert make_loop(lora=2, **own).config.learning_rate == 5e-4, "which --lora implies, and nobody has given"
+    with pytest.raises(UsageError, match="--learning-rate: the optimizer is your own"):
+        make_loop(lora=2, learning_rate=1e-3, **own)
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 1_000)
+    of_model = dongu.Loop(loop.data, model=loop.model, tokenizer=loop.tokenizer)
+    assert settings(of_model) == ORIGINAL
+    assert "recipe" not in dict(describe(of_model))
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "gpt2", "qwen3"])

@@ -33,7 +33,14 @@ RATE_FALLS_AFTER = 250
 PAIRS_TOLD = 0.25  # of the variance, from which on a head begins with what is told of pairs
 # Without dropout a small encoder learns sooner, and so few epochs hardly overfit thousands of rows. Larger batches at a
 # higher rate take less time a row, and ended as high or higher on SST-2 and STS-B.
-QUICK: dict[str, Any] = {"dropout": 0.0, "epochs": 1.75, "batch_size": 16, "learning_rate": 1e-4, "warmup": 0.1}
+QUICK: dict[str, Any] = {
+    "dropout": 0.0,
+    "freeze": 0,
+    "epochs": 1.75,
+    "batch_size": 16,
+    "learning_rate": 1e-4,
+    "warmup": 0.1,
+}
 ENOUGH_QUICK_UPDATES = 500
 # With fewer updates the lower third of the layers stays as it is, which leaves time for more epochs. On MRPC that ended
 # a point higher than all layers, on 3,500 rows of SST-2 and STS-B about as high (one seed), and on all of theirs lower.
@@ -82,7 +89,8 @@ def fit_recipe(config: RunConfig, given: Collection[str], rows: int, model: Any,
 
 def _quick_settings(config: RunConfig, rows: int, model: Any) -> dict[str, Any]:
     """Those of a quick run of so many rows."""
-    if QUICK["epochs"] * math.ceil(rows / QUICK["batch_size"]) >= ENOUGH_QUICK_UPDATES or config.lora is not None:
+    enough = QUICK["epochs"] * math.ceil(rows / QUICK["batch_size"]) >= ENOUGH_QUICK_UPDATES
+    if enough or config.lora is not None or config.freeze == 0:
         return QUICK
     try:
         _, layers = layer_depths(model)

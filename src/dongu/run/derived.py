@@ -111,7 +111,7 @@ def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
 
 def _describe_freeze(loop: Loop, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
     """How much of the model stays as it is under --freeze."""
-    if (count := loop.config.freeze) is not None:
+    if count := loop.config.freeze:
         layers = "layer" if count == 1 else f"{count} layers"
         share = f"{_millions(learning)} of {_millions(parameters)} parameters learn"
         yield "freeze", f"the embeddings and the lowest {layers} stay as they are: {share}"
