@@ -15,12 +15,13 @@ import openpyxl
 import pandas as pd
 import pytest
 
+from dongu.cli.main import run as run_command
 from dongu.config import make_config
 from dongu.data.examples import TextData, read_examples
 from dongu.data.readers import read_file
 from dongu.data.sources import read_source
 from dongu.doctor.checkup import check_up
-from dongu.doctor.overview import describe_rows
+from dongu.doctor.overview import describe_labels, describe_rows
 from dongu.errors import DataError
 
 TEXTS = [f"{word} film number {i}" for i, word in enumerate(["good", "bad", "fine", "poor"] * 5)]
@@ -275,3 +276,57 @@ def test_an_object_as_text_is_no_class(tmp_path: Path) -> None:
     path = write(tmp_path, a_csv=delimited([f"{{'joy': {i % 2}, 'fear': 1}}" for i in range(20)])) / "a.csv"
     assert "is no list" in refusal(path).what
     assert len(read(path, task="single-label").label_names) == 2
+
+
+@pytest.mark.parametrize(
+    ("numbers", "refused"),
+    [
+        ([3e38, -3.3e38, 1.5], True),  # the loss was infinite, after the model was loaded
+        ([1e9 + 0.25, 1e9 + 0.5, 1e9 + 0.75], True),  # as float32 they are one number
+        ([1.5e-300, 2.5e-300], True),
+        ([1700000000.5, 1700000300.75], True),
+        ([1.5e17, -2.5e17], False),
+        ([1.5e-17, 2.5e-17], False),
+        ([1990.5, 2020.25], False),
+        ([0.5, 0.5], False),  # that is told of in its own words, where it matters
+    ],
+)
+def test_numbers_that_float32_cannot_learn(numbers: list[float], refused: bool) -> None:
+    rows = [{"text": text, "label": numbers[i % len(numbers)]} for i, text in enumerate(TEXTS)]
+    if refused:
+        assert "float32 cannot learn" in refusal(rows).what
+        assert len(read(rows, task="single-label").label_names) == len(numbers)
+    else:
+        assert len(read(rows, task="regression").label_names) == 1
+
+
+def test_the_mean_of_large_numbers_is_shown() -> None:
+    rows = [{"text": text, "label": 3.4e38} for text in TEXTS]
+    data = read(rows, task="regression")
+    assert describe_labels(data, data.splits["train"]) == "numbers from 3.4e+38 to 3.4e+38, mean 3.4e+38"
+
+
+def test_rows_that_a_run_does_not_take_are_told_in_its_words(
+    tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option of `train` is said to be one, a declared class has its name, and cells with tabs are no texts."""
+    rows, run = str(write(tmp_path, a_csv=delimited([0, 1] * 10)) / "a.csv"), str(tmp_path / "run")
+    options = ["--device", "cpu", "--max-steps", "1"]
+    assert run_command(["train", rows, "--model", tiny_model(), "--out", run, *options]) == 0
+    names = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    declared = datasets.Dataset.from_list([{"text": text, "label": 1} for text in TEXTS], features=names)
+    declared.to_parquet(tmp_path / "named.parquet")
+    write(tmp_path, ragged_csv=delimited([0, 1] * 10) + "a,b,c\n", lines_txt="a film\t0\na play\t1\n")
+    for command, said in [
+        (["evaluate", run, str(tmp_path / "ragged.csv")], "(--bad-rows: of `dongu train` alone)"),
+        (["predict", run, "--data", str(tmp_path / "ragged.csv")], "(--bad-rows: of `dongu train` alone)"),
+        (["evaluate", run, str(tmp_path / "named.parquet")], "the label `yes` does not occur in train"),
+        (["predict", run, "--data", str(tmp_path / "lines.txt")], "name it .tsv"),
+    ]:
+        capsys.readouterr()
+        assert run_command(command) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert len(error.splitlines()) <= 3
+    assert run_command(["train", str(tmp_path / "ragged.csv"), "--out", str(tmp_path / "other")]) == 2
+    assert "of `dongu train` alone" not in capsys.readouterr().err

@@ -197,12 +197,12 @@ def _predict(parsed: argparse.Namespace) -> None:
         raise UsageError("give either TEXT or --data, not both")
     saved = open_model(parsed)
     texts: Sequence[Sequence[str]]
-    lines = None if parsed.data is None else _lines_of(Path(parsed.data), saved.reading(reading_of(parsed)))
+    pair = len(saved.text_columns) == 2
+    lines = None if parsed.data is None else _lines_of(Path(parsed.data), saved.reading(reading_of(parsed)), pair=pair)
     if parsed.data is not None and lines is None:
         table = _one_split(read_source(parsed.data, saved.reading(reading_of(parsed))).splits, parsed)
         texts, given = saved.texts_of(table), table.columns
     else:
-        pair = len(saved.text_columns) == 2
         if lines is not None:
             read = _rows_of_lines(lines, parsed.data, pair=pair)
         else:
@@ -287,8 +287,11 @@ def _typed(texts: Sequence[str], *, pair: bool) -> Iterator[tuple[str, ...]]:
     yield from (tuple(texts[i : i + 1 + pair]) for i in range(0, len(texts), 1 + pair))
 
 
-def _lines_of(path: Path, config: RunConfig) -> list[str] | None:
-    """The lines of a .txt of texts alone; None where --data is anything else, a file of fastText too."""
+def _lines_of(path: Path, config: RunConfig, *, pair: bool) -> list[str] | None:
+    """The lines of a .txt of texts alone; None where --data is anything else, a file of fastText too.
+
+    Nor are they texts where each has a tab, and the model reads no pairs: the cells of a table, which --data refuses.
+    """
     from dongu.data.fasttext import MARK
     from dongu.data.readers import lines_of_text
 
@@ -298,7 +301,8 @@ def _lines_of(path: Path, config: RunConfig) -> list[str] | None:
         lines = lines_of_text(path, config)
     except OSError:  # reading it as rows says what is wrong
         return None
-    return None if lines[0].startswith(MARK) else lines
+    cells = not pair and len(lines) > 1 and all("\t" in line for line in lines)
+    return None if lines[0].startswith(MARK) or cells else lines
 
 
 def _piped(*, pair: bool) -> Iterator[tuple[str, ...]]:

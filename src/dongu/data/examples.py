@@ -181,7 +181,9 @@ def read_examples(source: Source, config: RunConfig) -> TextData:
     names = name_labels(tables["train"], task, columns.label)
     names = names if config.positive is None else _with_positive(names, config.positive)
     splits = {
-        name: _examples(table, columns, task, names, config.columns, hidden_allowed=name in kept.hidden)
+        name: _examples(
+            table, columns, task, names, config.columns, hidden_allowed=name in kept.hidden, train=name == "train"
+        )
         for name, table in tables.items()
     }
     for column, codes in groups_of(tables, config.group_column).items():
@@ -359,11 +361,12 @@ def _examples(
     numeric: Sequence[str] | None,
     *,
     hidden_allowed: bool,
+    train: bool = False,
 ) -> Examples:
     return Examples(
         ids=np.arange(len(table)) if table.ids is None else np.array(table.ids),
         texts=read_texts(table, columns.texts),
-        targets=read_targets(table, columns.label, task, names, hidden_allowed=hidden_allowed),
+        targets=read_targets(table, columns.label, task, names, hidden_allowed=hidden_allowed, train=train),
         origin=table.origin,
         lines=None if table.lines is None else np.array(table.lines),
         columns={name: read_column(table, name) for name in (*(numeric or ()), *share_columns(table, columns.label))},

@@ -21,6 +21,8 @@ HIDDEN_NUMBER = "-1.0"  # the same of STS-B, whose labels are numbers
 OTHER = "other"  # the class that rare ones are joined to
 LARGEST_STEP = 1 << 24  # of a scale, whose steps are float32 to the model
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)  # of those that are learnt or read, which are float32 to the model
+LARGEST_SPREAD = 1e18  # from the least label to the largest: the sum of squared errors is a float32 too
+FEWEST_STEPS = 100  # of a float32 that are between these
 _INTEGER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?", re.ASCII)
 _MOST_DIGITS = 400  # of a finite number, and of what Python makes an int of
 SEPARATOR = "|"  # between the labels of a row, where a cell is one text and nothing else is said
@@ -135,7 +137,7 @@ def with_other(table: Table, column: str, known: Collection[str]) -> Table:
 
 
 def read_targets(
-    table: Table, column: str, task: Task, names: Sequence[str], *, hidden_allowed: bool
+    table: Table, column: str, task: Task, names: Sequence[str], *, hidden_allowed: bool, train: bool = False
 ) -> np.ndarray | None:
     """The target of every row; None where the labels are hidden.
 
@@ -150,7 +152,10 @@ def read_targets(
     if column not in table.columns:
         raise no_column(table, column)
     if task in NUMBERS:
-        numbers = np.fromiter(_read_numbers(table, column), np.float32, len(table))
+        exact = np.fromiter(_read_numbers(table, column), np.float64, len(table))
+        if train and task == "regression":
+            _check_spread(exact, table)
+        numbers = exact.astype(np.float32)
         if task == "ordinal" and (other := np.flatnonzero(~np.isin(numbers, [*map(float, names)]))).size:
             what = f"the label `{numbers[other[0]]:g}` does not occur in train"
             raise DataError(what, where=table.where(int(other[0])), hint=f"train has: {_first_few(names)}")
@@ -159,10 +164,23 @@ def read_targets(
     if task == "multi-label":
         targets = np.zeros((len(table), len(names)), dtype=np.float32)
         for row, labels in enumerate(_read_sets(table, column)):
-            targets[row, [_id_of(label, ids, names, table, row) for label in labels]] = 1
+            targets[row, [_id_of(label, ids, names, table, row, column) for label in labels]] = 1
         return targets
     numbered = enumerate(_read_labels(table, column))
-    return np.fromiter((_id_of(label, ids, names, table, row) for row, label in numbered), np.int64, len(table))
+    return np.fromiter((_id_of(label, ids, names, table, row, column) for row, label in numbered), np.int64, len(table))
+
+
+def _check_spread(numbers: np.ndarray, table: Table) -> None:
+    """
+    Raises:
+        DataError: a float32 does not hold the squared errors of these numbers, or hardly tells them apart.
+    """
+    low, high = float(numbers.min()), float(numbers.max())
+    step = float(np.spacing(np.float32(max(abs(low), abs(high)))))
+    if low < high and not max(1 / LARGEST_SPREAD, FEWEST_STEPS * step) <= high - low <= LARGEST_SPREAD:
+        what = f"the labels go from {low:.10g} to {high:.10g}: float32 cannot learn numbers so near or far"
+        hint = "subtract the first from all of them, or write another unit; --task single-label takes them as names"
+        raise DataError(what, where=table.origin, hint=hint)
 
 
 def read_column(table: Table, name: str) -> np.ndarray:
@@ -248,8 +266,10 @@ def _ids(table: Table, column: str, names: Sequence[str]) -> dict[str, int]:
     return ids
 
 
-def _id_of(label: str, ids: Mapping[str, int], names: Sequence[str], table: Table, row: int) -> int:
+def _id_of(label: str, ids: Mapping[str, int], names: Sequence[str], table: Table, row: int, column: str) -> int:
     if label not in ids:
+        declared = {str(i): name for i, name in enumerate(table.label_names.get(column, ()))}
+        label = declared.get(label, label)
         hint = f"train has: {_first_few(names)}; a run with --rare join=2 takes others as `{OTHER}`"
         raise DataError(f"the label `{shortened(label)}` does not occur in train", where=table.where(row), hint=hint)
     return ids[label]

@@ -71,7 +71,7 @@ def describe_labels(data: TextData, examples: Examples) -> str:
         return "hidden"
     if data.task in NUMBERS:
         steps = f"{len(data.label_names)} classes in order, " if data.task == "ordinal" else ""
-        return f"{steps}numbers from {targets.min():g} to {targets.max():g}, mean {targets.mean():.3g}"
+        return f"{steps}numbers from {targets.min():g} to {targets.max():g}, mean {targets.mean(dtype=np.float64):.3g}"
     counts = label_counts(examples, data.label_names)
     shown = [f"{name} {count / len(examples):.1%}" for name, count in list(counts.items())[:SHOWN_LABELS]]
     more = f" · and {len(counts) - SHOWN_LABELS:,} more" if len(counts) > SHOWN_LABELS else ""
