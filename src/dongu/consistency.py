@@ -19,7 +19,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from torch.utils.hooks import RemovableHandle
 
 from dongu import launch
-from dongu.config import RunConfig, check_metric, option_flag
+from dongu.config import RunConfig, check_metric, make_config, option_flag
 from dongu.data.collate import Collator, MicroBatches
 from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
@@ -314,7 +314,7 @@ def check_own(own: Own, config: RunConfig) -> None:
     for name in {*(config.columns or ())} & {"input_ids", "attention_mask", "token_type_ids", "lengths", "labels"}:
         what, hint = "a model's own input has this name", "give the column another name"
         raise UsageError(what, where=f"--columns {name}", hint=hint)
-    usual = RunConfig(lora=config.lora).learning_rate  # that --lora implies, where none is given
+    usual = make_config({"lora": config.lora}).learning_rate  # that --lora implies, where none is given
     for name, part in without_meaning(own).items():
         if getattr(config, name) != (usual if name == "learning_rate" else RunConfig.model_fields[name].default):
             what = f"the {part} is your own, and does not know it"

@@ -192,9 +192,9 @@ def _refuse_other_use(out: Path, now: Mapping[str, Any], file: Path | None, opti
     if not isinstance(was, dict):
         raise UsageError("holds no options", where=str(out / summary), hint="choose another --out")
     if other := [name for name in {**now, **was} if was.get(name) != now.get(name)]:
-        texts = [
-            f"{option_flag(name)} is {now.get(name)}, and was {was.get(name)}" for name in other if name != "parts"
-        ]
+        usual = {name: field.default for name, field in RunConfig.model_fields.items()}  # a recipe that is not said
+        pairs = {name: [{**usual, **each}.get(name) for each in (now, was)] for name in other if name != "parts"}
+        texts = [f"{option_flag(name)} is {new}, and was {old}" for name, (new, old) in pairs.items()]
         differences = "; ".join([*texts, *other_parts(was.get("parts"), now.get("parts"), file)])
         hint = "give the options that it was begun with, or choose another --out"
         raise UsageError(f"holds runs with other options: {differences}", where=f"--out {out}", hint=hint)

@@ -346,6 +346,17 @@ def test_a_killed_run_of_few_rows_ends_in_the_same_bytes(run_of_few: Callable[..
     assert (options["recipe"], options["head"]) == ("auto", "probe")
 
 
+def test_a_run_that_goes_on_keeps_its_recipe(run_of_few: Callable[..., Any], tmp_path: Path, capsys: Any) -> None:
+    """It was recorded as another one, and nothing else of the run was another."""
+    with cut_off_in_step(3):
+        run_of_few(tmp_path / "run", epochs=1)
+    before = (tmp_path / "run/run.json").read_bytes()
+    assert run_command(["resume", str(tmp_path / "run"), "--recipe", "original"]) == 2
+    assert "--recipe original: the run began with auto" in capsys.readouterr().err
+    assert (tmp_path / "run/run.json").read_bytes() == before
+    assert run_command(["resume", str(tmp_path / "run"), "--recipe", "auto"]) == 0
+
+
 def test_a_run_whose_rows_tell_nothing_goes_on(tiny_model: Callable[..., str], tmp_path: Path) -> None:
     """It has looked at what it then did not use, and a run that goes on does not look."""
     rows = [{"text": "the same words", "label": "yes" if i % 4 else "no"} for i in range(40)]

@@ -152,7 +152,7 @@ def test_other_options_rows_or_uses_of_the_folder_are_refused(
     assert run_command(command(out, "--weight-decay", "0.5")) == 2
     assert "--weight-decay is 0.5, and was 0.01" in capsys.readouterr().err
     assert run_command(command(out, "--recipe", "quick")) == 2, "what it derives is known with the rows alone"
-    assert "--recipe is quick, and was None" in capsys.readouterr().err
+    assert "--recipe is quick, and was auto" in capsys.readouterr().err
     (tmp_path / "mine.py").write_text("def lr_scheduler(step, total_steps):\n    return 1.0\n")
     assert run_command(command(out, "--parts", str(tmp_path / "mine.py"))) == 2
     assert "the parts of your own are lr_scheduler (" in capsys.readouterr().err

@@ -234,11 +234,16 @@ class RunFolder:
             options: those of `RunConfig` that override the run's, and parts of its own.
 
         Raises:
-            InputError: the folder is no run, its data or model cannot be read, or it has parts that are not given.
+            InputError: the folder is no run, its data or model cannot be read, it has parts that are not given, or
+                another recipe is asked for.
         """
         from dongu.loop import Loop
 
         record = self.check_parts(parts, given=options)
+        if options.get("recipe", recipe := record["options"]["recipe"]) != recipe:
+            what = f"the run began with {recipe}, and its settings are no longer derived"
+            hint = "give the options that shall be others by their own names"
+            raise UsageError(what, where=f"--recipe {options['recipe']}", hint=hint)
         recorded = {**record["options"], "out": str(self.path), **options}
         where_they_were = recorded.pop("data")
         if data is None and where_they_were is None:
