@@ -157,6 +157,7 @@ def test_a_tar_archive_is_called_one(tmp_path: Path) -> None:
 def test_what_lies_beside_the_splits_is_said(tmp_path: Path) -> None:
     """A `test/` beside `train.csv`, a workbook of the older kind, a folder in `train/`: their rows are not read."""
     write(tmp_path, one__train_csv=delimited(), one__test__test_csv=delimited(), one__test_xls="x", one__README_md="x")
+    (tmp_path / "one" / "__MACOSX").mkdir()
     assert describe_rows(read(tmp_path / "one")).endswith("; not used: test, test.xls")
     more = delimited().replace("film", "play")
     write(tmp_path, two__train__a_csv=delimited(), two__train__more__b_csv=more, two__test_csv=more)

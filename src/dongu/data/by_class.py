@@ -18,7 +18,7 @@ from dongu.text import counted, listed
 UNLABELLED = ("unsup", "unsupervised", "unlabelled", "unlabeled")  # names of what is no class
 SHOWN_NAMES = 10  # names in a message
 ABOUT = ("readme", "license", "licence")  # files that say something of the others
-_OF_SYSTEMS = ("thumbs.db", "desktop.ini")  # files that Windows leaves behind
+_OF_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")  # that Windows and macOS leave behind
 
 
 def entries_of(path: Path) -> list[Path]:
