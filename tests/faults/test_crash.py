@@ -377,6 +377,14 @@ def test_a_signal_whose_exception_is_swallowed_is_not_lost() -> None:
             assert run.received == signal.SIGTERM
 
 
+def test_a_signal_too_late_for_a_run_ends_the_next_of_several() -> None:
+    with StopSignals() as command, command.at_once():
+        with StopSignals():
+            signal.raise_signal(signal.SIGTERM)
+        with StopSignals() as following:
+            assert following.received == signal.SIGTERM
+
+
 @pytest.mark.exhaustive
 def test_a_run_that_is_held_for_a_while_goes_on(
     make_recipe: Callable[..., Recipe], make_pool: Callable[..., Pool]

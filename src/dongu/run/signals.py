@@ -63,9 +63,12 @@ class StopSignals:
                     self.received = outer.received  # its `Stop` came where Python swallows it: in a `__del__`
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         for number, handler in self._former.items():
             signal.signal(number, handler)
+            outer = getattr(handler, "__self__", None)
+            if kind is None and isinstance(outer, StopSignals):  # it came as the last files of a run were written:
+                outer.received = outer.received or self.received  # the next run of several ends by it
 
     @contextlib.contextmanager
     def at_once(self, *, enabled: bool = True) -> Iterator[None]:

@@ -111,7 +111,6 @@ def serve(
         log_level="warning",
         access_log=False,
         server_header=False,
-        ws="none",
         lifespan="on",
         timeout_graceful_shutdown=math.ceil(2 * limits.seconds) + 1,  # a body and its answer; then clients that hang
     )
