@@ -18,6 +18,7 @@ import dongu
 from conftest import cut_off_in_step, run_script
 from dongu.cli.main import run as command
 from dongu.eject.script import eject
+from dongu.errors import ModelError
 from dongu.model.head import head_of
 from dongu.page.report import read_data
 from dongu.run.derived import describe
@@ -229,3 +230,9 @@ def compare_with_script(folder: Path, data: list[dict[str, Any]], out: Path, **o
     (folder / "train.py").write_text(eject(out), "utf-8")
     run_script(folder / "train.py", "--out", str(folder / "plain"))
     assert (folder / "plain" / "metrics.jsonl").read_bytes() == (out / "metrics.jsonl").read_bytes()
+
+
+def test_a_run_in_place_of_its_model_is_told(classifier: Callable[[str], Path]) -> None:
+    run = classifier("single-label").parent
+    with pytest.raises(ModelError, match=rf"it is a run: train on from its model, --model {run}/model"):
+        dongu.Loop(both(rows), model=str(run))

@@ -95,7 +95,9 @@ def check_folder(folder: Path, *, graph: bool = False) -> None:
     where = f"--model {folder}"
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if "config.json" not in names:
-        raise ModelError("has no config.json", where=where, hint="a model folder is what save_pretrained writes")
+        of_run = f"it is a run: train on from its model, --model {folder / 'model'}"
+        hint = of_run if "run.json" in names else "a model folder is what save_pretrained writes"
+        raise ModelError("has no config.json", where=where, hint=hint)
     if not any(name.endswith(".safetensors") for name in names) and not (graph and (folder / GRAPH).is_file()):
         unsafe = any(name.endswith((".bin", ".pt", ".pth")) for name in names)
         reason = "has pickled weights only, which can run code" if unsafe else "has no model.safetensors"
