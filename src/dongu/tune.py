@@ -22,6 +22,7 @@ from dongu.data.sources import Source
 from dongu.errors import InputError, LockedError, NonFiniteError, StoppedError, UsageError
 from dongu.files import make_folder
 from dongu.loop import Loop
+from dongu.model.recipe import QUICK
 from dongu.own import Own, check_columns_read, take_own
 from dongu.page.tuned import write_page
 from dongu.run.console import Console
@@ -152,7 +153,8 @@ def _study(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension]
     study = optuna.create_study(
         storage=storage, study_name="dongu", direction="maximize", pruner=pruner, load_if_exists=True
     )
-    usual = make_config(options)
+    quick = QUICK if options.get("recipe") == "quick" else {}
+    usual = make_config({**options, **{name: quick[name] for name in space if name in quick}})
     first = {name: dimension.place(getattr(usual, name)) for name, dimension in space.items()}
     if not study.get_trials(deepcopy=False) and None not in first.values():
         study.enqueue_trial(first, skip_if_exists=True)

@@ -23,7 +23,7 @@ from dongu.errors import UsageError
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.space import Dimension, read_space
-from dongu.tune import gain_lines, tune
+from dongu.tune import _study, gain_lines, tune
 
 SPACE = ("learning_rate=1e-4..1e-2:log", "batch_size=4,8")
 
@@ -48,6 +48,17 @@ def test_what_is_fixed_is_not_in_the_usual_space() -> None:
     assert [*read_space([], {"epochs": 2.0, "learning_rate": None})] == ["learning_rate", "batch_size"]
     assert [*read_space([], {"max_steps": 5})] == ["learning_rate", "batch_size"], "epochs would change nothing"
     assert [*read_space([], {"recipe": "quick"})] == ["learning_rate", "batch_size"], "its epochs are its own"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "first"), [("quick", {"learning_rate": 1e-4, "batch_size": "16"}), ("original", {"batch_size": "8"})]
+)
+def test_a_search_begins_with_the_usual_options_of_its_recipe(
+    recipe: str, first: dict[str, Any], tmp_path: Path
+) -> None:
+    options = {"data": "x.csv", "recipe": recipe}
+    trial = _study(tmp_path, options, read_space([], options)).get_trials()[0]
+    assert first.items() <= trial.system_attrs["fixed_params"].items()
 
 
 @pytest.mark.parametrize(
