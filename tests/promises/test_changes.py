@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import dongu
-from conftest import EXHAUSTIVE, cut_off_in_step
+from conftest import EXHAUSTIVE, cut_off_in_step, unwrapped
 from dongu.cli.main import run as run_command
 from dongu.config import READING, RunConfig
 from dongu.errors import CheckpointError, UsageError
@@ -147,6 +147,14 @@ def test_what_is_allowed_is_done_said_and_recorded(
         {"step": 6, "changes": ["--learning-rate is 0.002, and was 0.001", "--seed is 7, and was 42"]}
     ]
     assert weights(stopped) != whole
+
+
+@pytest.mark.parametrize(("name", "value"), [("freeze", "1"), ("lora", "2"), ("pooling", "mean")])
+def test_another_model_is_none_to_go_on_with(
+    name: str, value: str, stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["resume", str(stopped), f"--{name}", value, "--allow", name, "learning-rate", "model"]) == 4
+    assert "a run goes on with its own model" in unwrapped(capsys.readouterr().err)
 
 
 @pytest.mark.cases(test=2, ci=4)

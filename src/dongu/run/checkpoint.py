@@ -47,6 +47,7 @@ _Count = Annotated[int, Field(ge=0)]
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
 CONTENTS = ("weights.safetensors", "moments.safetensors", "state.json")
 OWN = "own.safetensors"  # beside them, where there is state of the user's own
+OTHER_MODEL_ADVICE = "a run goes on with its own model; for another one begin a run with another --out"
 _NAME = re.compile(r"step-\d{8,}")
 
 
@@ -133,7 +134,8 @@ class Checkpoint:
         return checkpoint
 
     def _of_another_model(self) -> CheckpointError:
-        return CheckpointError("has the moments of another model", where=str(self.path / "moments.safetensors"))
+        what, where = "has the moments of another model", str(self.path / "moments.safetensors")
+        return CheckpointError(what, where=where, hint=OTHER_MODEL_ADVICE)
 
     def restore(self, loop: Loop) -> RunState:
         """Put the loop where the checkpoint was taken. All is compared before a tensor is changed.
@@ -148,7 +150,8 @@ class Checkpoint:
                 raise self._of_another_model() from error
         weights, _ = referenced_tensors(loop)
         if self.weights.shapes() != {name: (each.shape, each.dtype) for name, each in weights.items()}:
-            raise CheckpointError("has the weights of another model", where=str(self.path / "weights.safetensors"))
+            what, where = "has the weights of another model", str(self.path / "weights.safetensors")
+            raise CheckpointError(what, where=where, hint=OTHER_MODEL_ADVICE)
         if (best := self.state.best_metrics) is not None and loop.metrics.main not in best:
             raise CheckpointError("has the metrics of another run", where=str(self.path / "state.json"))
         self._check_own(loop)
