@@ -255,7 +255,7 @@ def test_no_step_of_several_gpus_waits(
 ) -> None:
     parts = tmp_path / "unwaited.py"
     parts.write_text(UNWAITED, encoding="utf-8")
-    train = ["train", data_folder(train=48), "--model", tiny_model(dropout=0.1), "--parts", str(parts)]
+    train = ["train", data_folder(train=48), "--model", tiny_model(dropout=0.1), "--epochs", "1", "--parts", str(parts)]
     command = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "dongu", *train, "--out", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False, timeout=HANGS)
     assert done.returncode == 0, done.stdout + done.stderr
