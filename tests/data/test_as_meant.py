@@ -171,6 +171,17 @@ def texts_by_class(folder: Path, names: Sequence[str]) -> Path:
     return folder
 
 
+def test_what_a_system_leaves_beside_classes_is_none(tmp_path: Path) -> None:
+    """As an archive of macOS does: its folders hold hidden files, one for each text."""
+    folder = texts_by_class(tmp_path / "texts", ["pos", "neg"])
+    wanted = describe_rows(read(folder))
+    for place in ("__MACOSX/pos", "notes", "images"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "._0.txt").write_text("x", encoding="utf-8")
+    write(folder, images__a_png=b"\x89PNG")
+    assert describe_rows(read(folder)).startswith(wanted)
+
+
 def test_no_class_is_lost_for_what_lies_beside_its_texts(tmp_path: Path) -> None:
     folder = texts_by_class(tmp_path, ["pos", "neg", "neutral"])
     write(folder, images__a_png=b"\x89PNG", neutral__more__a_txt="a film")

@@ -36,16 +36,15 @@ def class_folders(path: Path) -> dict[str, list[Path]]:
     """
     classes, others = {}, []
     for folder in entries_of(path):
-        if folder.name.startswith(".") or folder.name.lower() in UNLABELLED or not folder.is_dir():
+        if is_hidden(folder) or folder.name.lower() in UNLABELLED or not folder.is_dir():
             continue
         files = [entry for entry in entries_of(folder) if not is_hidden(entry)]
         if files and all(is_text(file) for file in files):
             classes[folder.name] = files
-        else:
-            others.append(folder)
-    for folder in others if classes else ():
-        if any(folder.rglob("*.txt")):
-            odd = next(file for file in entries_of(folder) if not (is_hidden(file) or is_text(file)))
+        elif files:
+            others.append((folder, next(file for file in files if not is_text(file))))
+    for folder, odd in others if classes else ():
+        if not all(map(is_hidden, folder.rglob("*.txt"))):
             what = f"holds {odd.name} beside its texts, so it is no class, as {next(iter(classes))} is"
             raise data_error(str(folder), what, "a folder by class holds files of text (.txt) alone: move others out")
     return classes

@@ -242,7 +242,7 @@ class RunFolder:
         record = self.check_parts(parts, given=options)
         if options.get("recipe", recipe := record["options"]["recipe"]) != recipe:
             what = f"the run began with {recipe}, and its settings are no longer derived"
-            hint = "give the options that shall be others by their own names"
+            hint = "give the options that are to change by their own names"
             raise UsageError(what, where=f"--recipe {options['recipe']}", hint=hint)
         recorded = {**record["options"], "out": str(self.path), **options}
         where_they_were = recorded.pop("data")
