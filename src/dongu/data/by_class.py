@@ -87,7 +87,7 @@ def is_hidden(path: Path) -> bool:
 
 def not_classes(entries: Iterable[Path], classes: Collection[str]) -> tuple[str, ...]:
     """The other entries of a folder; of one that has a name for texts without a label, this is said."""
-    others = [entry.name for entry in entries if entry.name not in classes]
+    others = [entry.name for entry in entries if entry.name not in classes and not is_hidden(entry)]
     return tuple(f"{name} (unlabelled by its name)" if name.lower() in UNLABELLED else name for name in others)
 
 
