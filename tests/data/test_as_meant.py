@@ -124,8 +124,10 @@ def test_quotes_around_all_cells_are_said(tmp_path: Path, ending: str, cell: str
 
 
 def test_what_excel_writes_by_its_number_is_the_character(tmp_path: Path) -> None:
-    path = book(tmp_path / "a.xlsx", [["text", "label"], ["one_x000D_\ntwo", "a"], ["_x005F_x000D_ a_x0_", "b"]])
-    assert read_file(path).columns["text"] == ["one\r\ntwo", "_x000D_ a_x0_"]
+    path = book(
+        tmp_path / "a.xlsx", [["text", "label"], ["one_x000D_\ntwo", "a"], ["_x005F_x000D_ a_x0_ _xD83D_", "b"]]
+    )
+    assert read_file(path).columns["text"] == ["one\r\ntwo", "_x000D_ a_x0_ _xD83D_"]
 
 
 def test_a_hidden_sheet_is_not_the_first(tmp_path: Path) -> None:

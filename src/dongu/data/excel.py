@@ -32,7 +32,7 @@ from dongu.text import is_blank, listed, shortened
 
 UNSTORED = "a formula without a stored value (open the file in Excel or LibreOffice and save it once)"
 _FORMULA = re.compile(rb"</(\w+:)?f>")
-_ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")  # a character that Excel writes by its number: _x000D_ is a CR
+_ESCAPED = re.compile(r"_x((?![Dd][89A-Fa-f])[0-9A-Fa-f]{4})_")  # what Excel writes by its number: _x000D_ is a CR
 _READ_BYTES, _MARK_BYTES = 1 << 20, 32
 
 
