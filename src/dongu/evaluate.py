@@ -14,6 +14,7 @@ from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
 from dongu.data.batches import EvalBatches
 from dongu.data.loader import make_dataloader
 from dongu.engine.modes import kept_modes
+from dongu.engine.packed import PaddingFree
 from dongu.engine.shard import is_sharded
 from dongu.errors import DonguError, ModelError, NonFiniteError, UsageError
 from dongu.judge.answers import Evaluation
@@ -161,6 +162,8 @@ def predict_logits(model: Any, batches: EvalBatches, accelerator: Any, *, worker
     loader = make_dataloader(batches, own, workers=workers, pin_memory=device.type == "cuda")
     if accelerator.num_processes > 1:
         model = accelerator.unwrap_model(model)  # DDP would wait for every process at every batch
+    if device.type == "cuda" and isinstance(model, PaddingFree) and not is_sharded(model):
+        model.replay_answers()
     logits = torch.zeros((len(batches.pieces), model.config.num_labels), dtype=torch.float32, device=device)
     counts = torch.zeros(len(batches.pieces), dtype=torch.int64, device=device)
     doing = "predicting" if batches.split.targets is None else "evaluating"

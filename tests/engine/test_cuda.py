@@ -18,7 +18,7 @@ from torch.optim.adamw import adamw
 
 import dongu
 import encoders
-from dongu.engine import graphs, replays
+from dongu.engine import recordings, replays
 from dongu.engine.attention import attend
 from dongu.engine.layout import Layout
 from dongu.engine.packed import PaddingFree, flatten
@@ -208,8 +208,8 @@ def test_memory_of_many_shapes_is_bounded(
     tiny_model: Callable[..., str], data_folder: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, weights = data_folder(train=48), []
-    for most in (graphs.MOST, 1):
-        monkeypatch.setattr(graphs, "MOST", most)
+    for most in (recordings.MOST, 1):
+        monkeypatch.setattr(recordings, "MOST", most)
         loop = make_loop(tiny_model(dropout=0.1), data, batch_size=7)
         list(loop)
         assert loop.replays is not None
@@ -354,6 +354,29 @@ def test_an_evaluation_is_that_of_the_plain_engine(
     data = data_folder(train=48)
     plain, packed = (make_loop(tiny_model(family), data, engine=engine).evaluate() for engine in ("plain", "packed"))
     assert packed.logits == pytest.approx(plain.logits, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "bf16"}, {"lora": 2}], ids=["fp32", "bf16", "LoRA"])
+def test_an_evaluation_by_replay_has_the_same_bits(
+    options: dict[str, Any], tiny_model: Callable[..., str], data_folder: Callable[..., str]
+) -> None:
+    """Launched, then recorded, then replayed; after each some steps, which change the weights."""
+    if "lora" in options:
+        pytest.importorskip("peft", reason="peft is not installed")
+    data, found = data_folder(train=48), []
+    for replayed in (False, True):
+        loop = make_loop(tiny_model(), data, **options)
+        engine = loop.accelerator.unwrap_model(loop.engine)
+        if not replayed:
+            engine.replay_answers = lambda: None
+        found.append([])
+        for _ in range(4):
+            found[-1].append(loop.evaluate().logits.tolist())
+            next(iter(loop))
+        assert (engine.answers is not None) == replayed
+    assert found[0] == found[1]
+    assert engine.answers.not_recorded is None
+    assert engine.answers._recordings
 
 
 def test_lora_and_layer_decay(tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> None:

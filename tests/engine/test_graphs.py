@@ -96,7 +96,7 @@ def test_gradients_add_up(make: Callable[[nn.Module], Recomputed], batches: list
 
 def test_few_recordings_are_kept(make: Callable[[nn.Module], Recomputed], monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that were used last."""
-    monkeypatch.setattr("dongu.engine.graphs.MOST", 2)
+    monkeypatch.setattr("dongu.engine.recordings.MOST", 2)
     model = Model()
     graphs = make(model)
     for batch in ([1], [1, 2], [3], [1, 2, 3], [4]):

@@ -44,15 +44,6 @@ class Redone(Recomputed):
         return torch.enable_grad()(work)
 
 
-def logits(self: PaddingFree, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-    """As on a GPU."""
-    types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-    numbers, shape, layout = self.as_one_tensor(input_ids, types, lengths)
-    if self.graphs is not None and self.classifier.training and torch.is_grad_enabled():
-        return self.graphs(numbers, shape)
-    return self._compute(numbers, shape, layout)
-
-
 def compute(self: PaddingFree, numbers: Tensor, shape: tuple[int, ...], _: object = None) -> Tensor:
     """With the lengths, which attention on a CPU is laid out by."""
     rows = shape[1] + shape[2]
@@ -64,13 +55,17 @@ def compute(self: PaddingFree, numbers: Tensor, shape: tuple[int, ...], _: objec
 usual_compute = PaddingFree._compute
 
 
+def logits_on_gpu(self: PaddingFree, ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    return self._on_gpu(ids, lengths, token_type_ids)
+
+
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch, tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> Make:
     """`make(replayed=True, **options)`: a loop that takes this machine for a GPU."""
     for name in ("Stream", "graph_pool_handle", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda: None)
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
-    monkeypatch.setattr(PaddingFree, "logits", logits)
+    monkeypatch.setattr(PaddingFree, "logits", logits_on_gpu)
     monkeypatch.setattr(PaddingFree, "_compute", compute)
     monkeypatch.setattr("dongu.engine.pending.skip_on_gpu", skip_flag)
     data = data_folder(train=20)

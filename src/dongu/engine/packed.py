@@ -19,13 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dongu.engine.answers import Answers
 from dongu.engine.families import FAMILIES, why_not
 from dongu.engine.generic import GenericEncoder
-from dongu.engine.graphs import HOOKED, Graphs, Shape, has_hooks
+from dongu.engine.graphs import HOOKED, Graphs, has_hooks
 from dongu.engine.layout import Layout, size_step
 from dongu.engine.modes import kept_modes
 from dongu.engine.products import fast_products, has_fast_products
 from dongu.engine.recompute import recomputes, surrounded
+from dongu.engine.recordings import Shape
 from dongu.errors import DonguError, ModelError
 
 FILLERS_A_ROW = 64  # on CUDA; with more of them, rows of fillers would be the longest that attention has
@@ -50,6 +52,7 @@ class PaddingFree(nn.Module):
         family = FAMILIES[classifier.config.model_type]
         self.encoder, self.head = family.encoder(classifier.base_model), family.head
         self.graphs: Graphs | None = None
+        self.answers: Answers | None = None
         self._heads = getattr(classifier.config.get_text_config(), "num_attention_heads", 1)
         # What fillers are. No logit depends on it, but RoBERTa's kind of positions tells real tokens by it.
         embeddings = getattr(classifier.base_model, "embeddings", None)
@@ -87,11 +90,7 @@ class PaddingFree(nn.Module):
         """The same, without transformers around it."""
         device = self.classifier.device
         if device.type == "cuda":
-            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            numbers, shape, layout = self.as_one_tensor(input_ids.cpu(), types.cpu(), lengths.cpu())
-            if self.graphs is not None and self.classifier.training and torch.is_grad_enabled():
-                return self.graphs(numbers, shape)
-            return self._compute(numbers.to(device, non_blocking=True), shape, layout)
+            return self._on_gpu(input_ids, lengths, token_type_ids)
         # Few different sizes: oneDNN compiles its products for each.
         rounded = torch.is_autocast_enabled("cpu") or has_fast_products()
         layout = Layout.of(lengths.tolist(), self._heads, rounded).to(device)
@@ -100,6 +99,18 @@ class PaddingFree(nn.Module):
         with surrounded(lambda: fast_products(device)):
             pooled = self.encoder(ids, type_ids, layout)  # (batch, hidden), in order of length
         return self.head(self.classifier, pooled)[layout.unsort]  # type: ignore[no-any-return]
+
+    def _on_gpu(self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        numbers, shape, layout = self.as_one_tensor(input_ids.cpu(), types.cpu(), lengths.cpu())
+        if torch.is_grad_enabled():
+            if self.graphs is not None and self.classifier.training:
+                return self.graphs(numbers, shape)
+        elif self.answers is not None and not self.classifier.training:
+            answer = self.answers(numbers, shape)
+            if answer is not None:
+                return answer
+        return self._compute(numbers.to(self.classifier.device, non_blocking=True), shape, layout)
 
     def as_one_tensor(self, input_ids: Tensor, types: Tensor, lengths: Tensor) -> tuple[Tensor, Shape, Layout]:
         """What a GPU needs to know of a micro-batch: (numbers,) int64 to send in one piece, and its shape.
@@ -129,6 +140,11 @@ class PaddingFree(nn.Module):
         layout = Layout(self._heads, True, lengths, max_seqlen, filler, *tensors)
         pooled = self.encoder(input_ids[layout.source], types[layout.source], layout)
         return self.head(self.classifier, pooled)[layout.unsort[:batch]]  # type: ignore[no-any-return]
+
+    def replay_answers(self) -> None:
+        """Answer by replay from here on, where a shape of a micro-batch comes again."""
+        if self.answers is None:
+            self.answers = Answers(self._compute, [*self.classifier.parameters()], [*self.classifier.modules()])
 
     def record(self, inputs: Mapping[str, Tensor]) -> str | None:
         """Replay training steps from recordings from here on; or what keeps this model from it, in a few words.
