@@ -363,7 +363,7 @@ def test_an_evaluation_by_replay_has_the_same_bits(
     """Launched, then recorded, then replayed; after each some steps, which change the weights."""
     if "lora" in options:
         pytest.importorskip("peft", reason="peft is not installed")
-    data, found = data_folder(train=48), []
+    data, found = data_folder(train=48), list[list[Any]]()
     for replayed in (False, True):
         loop = make_loop(tiny_model(), data, **options)
         engine = loop.accelerator.unwrap_model(loop.engine)
