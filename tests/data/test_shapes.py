@@ -730,8 +730,8 @@ NESTED_LABEL = [
 @pytest.mark.parametrize(
     ("rows", "options", "hint"),
     [
-        (NESTED_LABEL, {"text_columns": "body.text"}, "name a field of it: labels.0.name; or --bad-rows"),
-        (NESTED_LABEL, {"label_column": "labels.0.name"}, "name a field of it: body.title, body.text; or --bad-rows"),
+        (NESTED_LABEL, {"text_columns": "body.text"}, "name a field of it: labels.0.name; or a run with --bad-rows"),
+        (NESTED_LABEL, {"label_column": "labels.0.name"}, "a field of it: body.title, body.text; or a run"),
         ([{"turns": [{"who": 1, "what": text}]} for text in TEXT], {}, "the columns are: turns.0.who, turns.0.what"),
     ],
 )

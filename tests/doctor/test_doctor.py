@@ -393,8 +393,8 @@ def test_rows_keep_their_numbers_where_there_are_no_lines() -> None:
     checkup = check_up(read_source({"train": rows, "dev": rows[2:6]}), make_config({"model": "not/here"}))
     found = [finding for finding in checkup.findings if "without a text" in finding.what]
     assert [(finding.what, finding.advice.partition(" leaves")[0], places(finding)) for finding in found] == [
-        ("1 train row without a text in `text`: null", "--empty drop", ["data train, row 1"]),
-        ("1 train row without a text in `text`: a list", "--bad-rows drop=1%", ["data train, row 2"]),
+        ("1 train row without a text in `text`: null", "a run with --empty drop", ["data train, row 1"]),
+        ("1 train row without a text in `text`: a list", "a run with --bad-rows drop=1%", ["data train, row 2"]),
     ]
     assert places(only(checkup, "is a duplicate")) == ["data train, row 6 data train, row 43"]
     assert places(only(checkup, "from train"))[0] == "data train, row 3 data dev, row 1"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import signal
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any
 from dongu import __version__, launch
 from dongu.cli.output import Output, standard_streams, told_before
 from dongu.cli.parser import Parser
-from dongu.errors import DataError, DonguError, StoppedError, UsageError, no_panic
+from dongu.errors import DonguError, StoppedError, UsageError, no_panic
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.text import wrapped
 from dongu.waiting import Waiting, about_to_write, shown_on
@@ -51,7 +50,6 @@ TOGETHER = (
     "predict",
     "verify",
 )  # run by all processes of a launcher; the others by the first alone
-_OPTION = re.compile(r"(?<![\w-])(?<!a run with )--[a-z][a-z-]*")
 BEGAN = time.monotonic()  # since when nothing is on the screen
 
 
@@ -99,11 +97,7 @@ def _run(arguments: Sequence[str], output: Output | None) -> int:
             told_before(about_to_write if screen is None else screen.clear),
             Waiting(f"dongu {parsed.command}", in_files=False),  # what has no name of its own
         ):
-            try:
-                code = command(parsed) or 0
-            except DataError as error:
-                _tell_of_others(error, parsed)
-                raise
+            code = command(parsed) or 0
     sys.stdout.flush()
     _leave_group()
     return code
@@ -183,14 +177,6 @@ def _suggest(parser: Parser, command: str, flag: str) -> str:
         return f"{action.metavar} is given without a name before it: `dongu {command} --help`"
     close = get_close_matches(flag, parser._option_string_actions, n=1)
     return f"did you mean {close[0]}?" if close else f"`dongu {command} --help` lists the options"
-
-
-def _tell_of_others(error: DataError, parsed: argparse.Namespace) -> None:
-    """Say of options in a hint that they are none of this command: rows are read as those of the run were."""
-    known = parsed.parser._option_string_actions
-    others = [flag for flag in dict.fromkeys(_OPTION.findall(error.hint)) if flag not in known]
-    if others and parsed.command in ("evaluate", "predict"):
-        error.hint += f" ({' and '.join(others)}: of `dongu train` alone)"
 
 
 def _fail(error: DonguError, code: int, *, debug: bool) -> int:

@@ -269,7 +269,7 @@ def text_faults(table: Table, names: Sequence[str]) -> list[str]:
     return faults
 
 
-EMPTY_ADVICE = "--empty drop leaves rows without a text out"
+EMPTY_ADVICE = "a run with --empty drop leaves rows without a text out"
 
 
 def with_texts(table: Table, names: Sequence[str]) -> Table:

@@ -270,7 +270,7 @@ def _with_lists(table: Table, column: str, form: Form) -> Table:
         elif (items := _labels_of(cell, form)) is not None:
             cells.append(items)
         else:
-            hint = 'write it as the others, such as ["a", "b"]; --task single-label takes each text as a name'
+            hint = 'write it as others, such as ["a", "b"]; a run with --task single-label takes each text as a name'
             raise data_error(table.where(row), f"the label `{shortened(cell)}` is no list, as others are", hint)
     return replace(table, columns={**table.columns, column: column_of(cells)})
 
@@ -384,4 +384,4 @@ def _labelled(table: Table, column: str, task: Task, *, drop: bool) -> Table:
     )
 
 
-WITHOUT_LABEL_ADVICE = "--unlabelled drop leaves such rows out; or label them (a class needs a name other than -1)"
+WITHOUT_LABEL_ADVICE = "a run with --unlabelled drop leaves such rows out; or label them (none is called -1)"

@@ -196,7 +196,7 @@ def read_column(table: Table, name: str) -> np.ndarray:
         word = str(float(cell)) if isinstance(cell, bool) else cell
         if fault := number_fault(word) if is_word(word) else "is not a number":
             found = f"`{shortened(cell)}`" if isinstance(cell, str) else kind_of(cell)
-            hint = "fill it in, or leave the column out of --columns"
+            hint = "fill it in; a run without it leaves the column out of --columns"
             raise DataError(f"the column `{name}` has {found}, which {fault}", where=table.where(row), hint=hint)
         numbers[row] = float(str(word))
     return numbers

@@ -110,7 +110,7 @@ class Table:
 
 
 SHOWN_ITEMS = 3  # of a list of objects, whose fields are named in a message
-BAD_ROWS_ADVICE = "--bad-rows drop=1% leaves such rows out"
+BAD_ROWS_ADVICE = "a run with --bad-rows drop=1% leaves such rows out"
 REPEATED_HEADER = "the row is the header once more"
 REPEATED_ADVICE = f"remove it; if the first line is a row, --header A,B,… names the columns; or {BAD_ROWS_ADVICE}"
 
