@@ -28,9 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import dongu
+from dongu.draws import seed_draws
 from dongu.engine import pending
 from dongu.engine.attention import attend
-from dongu.engine.dropout import draw, drop, keep, seed_draws, to_width_of
+from dongu.engine.dropout import draw, drop, keep, to_width_of
 from dongu.engine.gradients import total_norm
 from dongu.engine.graphs import Graphs
 from dongu.engine.layout import CELLS_OF_PADDING, Layout

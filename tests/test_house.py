@@ -36,6 +36,7 @@ STOREYS = [
         "dongu.extras",
         "dongu.launch",
         "dongu.interrupts",
+        "dongu.draws",
     ],
     ["dongu.data"],
     ["dongu.model", "dongu.engine"],

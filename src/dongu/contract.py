@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dongu.consistency import CHECKED_ROWS
-from dongu.data.batches import seed_python
 from dongu.data.collate import Batch
-from dongu.engine.dropout import seed_draws
+from dongu.draws import seed_draws, seed_python
 from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
 from dongu.model.loss import Loss, logits_of

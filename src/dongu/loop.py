@@ -28,11 +28,11 @@ from dongu.consistency import (
     marks_of,
     why_not_replayed,
 )
-from dongu.data.batches import EvalBatches, dropout_seed, seed_python
+from dongu.data.batches import EvalBatches
 from dongu.data.collate import Batch, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
 from dongu.data.tokenized import NumericColumns
-from dongu.engine.dropout import seed_draws, seeded
+from dongu.draws import dropout_seed, seed_draws, seed_python, seeded
 from dongu.engine.gradients import total_norm
 from dongu.engine.replays import Replays, recorded_parts
 from dongu.engine.shard import clip, over_processes, own_part

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from dongu.data.batches import EvalBatches, TrainUpdates, dropout_seed
+from dongu.data.batches import EvalBatches, TrainUpdates
 from dongu.data.collate import Collator, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
 from dongu.data.order import epoch_order, grouped_order, padding_share
 from dongu.data.tokenized import Split
 from dongu.data.tokens import Tokens, tokenize
+from dongu.draws import dropout_seed
 from dongu.model.load import load_tokenizer
 
 ALL_COLUMNS = ("input_ids", "attention_mask", "token_type_ids")

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import dongu
+from dongu.draws import seed_draws
 from dongu.engine.arrival import Arrival
-from dongu.engine.dropout import seed_draws
 from dongu.errors import NonFiniteError
 from dongu.run.journal import Journal
 from dongu.run.recorder import Recorder

@@ -7,8 +7,6 @@ many processes, however it is split. So a run can go on from any update, and not
 from __future__ import annotations
 
 import math
-import random
-import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch.utils.data import Dataset
 from dongu.data.collate import Collator, MicroBatch, MicroBatches, make_micro_batch
 from dongu.data.order import BlockOrder, epoch_order, grouped_order
 from dongu.data.tokenized import Split
+from dongu.draws import dropout_seed, seed_draws, seed_python
 from dongu.errors import UsageError
 
 USUAL_TOKENS = 128  # a row in evaluation: the room that `--eval-batch-size` counts in
@@ -27,30 +26,12 @@ USUAL_TOKENS = 128  # a row in evaluation: the room that `--eval-batch-size` cou
 _ALIKE, _ENOUGH = 1.5, 8
 
 
-def dropout_seed(seed: int, step: int, position: int, again: int = 0) -> int:
-    """The seed of one micro-batch's dropout: a function of where it stands in the run, 32 bits.
-
-    Args:
-        seed: of the run.
-        step: the update, from 1.
-        position: examples of the update that come before.
-        again: backward passes of the same update that came before.
-    """
-    return zlib.crc32(f"{seed}/{step}/{position}{f'/{again}' if again else ''}".encode())
-
-
-def seed_python(seed: int) -> None:
-    """Python's own generator and NumPy's shared one, which parts of the user's own may draw from."""
-    random.seed(seed)
-    np.random.seed(seed)
-
-
 def _seed_collate(collate: Any, seed: int, index: int) -> None:
     """What a collate of the user's own draws is a function of (seed, index), also in data workers."""
     if not isinstance(collate, Collator):
         number = dropout_seed(seed, index + 1, 0)
         seed_python(number)
-        torch.default_generator.manual_seed(number)
+        seed_draws(torch.device("cpu"), number)
 
 
 class TrainUpdates(Dataset[MicroBatches]):

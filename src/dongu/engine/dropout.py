@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-
-from dongu.data.batches import seed_python
 
 LEVELS = 2**16  # the probability of dropout is rounded to a multiple of 1 / LEVELS: a draw is 16 bits
 
@@ -50,35 +44,6 @@ def dropped_levels(module: Any) -> int:
 def scale(dropped: int) -> float:
     """The factor of the values that are kept, 1 / (1 - p) with the rounded p."""
     return LEVELS / max(1, LEVELS - dropped)
-
-
-def seed_draws(device: torch.device, seed: int) -> None:
-    """`torch.manual_seed` for this device and the host alone.
-
-    `torch.manual_seed` seeds every kind of device that there is, and for each that the machine lacks it keeps a stack
-    trace: a fifth of a millisecond (`benchmarks/pieces.py`).
-    """
-    if device.type not in ("cpu", "cuda"):
-        torch.manual_seed(seed)
-        return
-    torch.default_generator.manual_seed(seed)  # on CUDA too: a model may drop whole layers by the host's generator
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[index].manual_seed(seed)
-
-
-@contextmanager
-def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Inside the block all draws are a function of the seed; after it the generators are where they were."""
-    python, shared = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            seed_draws(device, seed)
-            seed_python(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(shared)
 
 
 def draw(count: int, like: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def _same_draws(metrics: MetricSet, seed: int) -> AbstractContextManager[None]:
         return nullcontext()
     import torch  # as a run with metrics of its own has
 
-    from dongu.engine.dropout import seeded
+    from dongu.draws import seeded
 
     return seeded(torch.device("cuda" if torch.cuda.is_available() else "cpu"), seed)
 
