@@ -71,7 +71,7 @@ from dongu.model.loss import make_loss
 from dongu.model.mean_layer import give_mean_layer
 from dongu.model.optimizer import make_optimizer
 from dongu.model.place import pin_model, resolve_model
-from dongu.model.recipe import begin_head, begin_recipe, fit_recipe
+from dongu.model.recipe import begin_head, begin_recipe, fit_recipe, rows_to_fit
 from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
 from dongu.own import Own, called, module_of, take_own
 
@@ -171,7 +171,7 @@ class Parts:
         """Model and tokenizer: loaded by their names, or as they were given."""
         own, name = self.given, config.tokenizer
         if own.model is None:
-            rows, pinned = len(self.data.splits["train"]), {"model": pin_model(config.model)}
+            rows, pinned = rows_to_fit(self.data, config.fold), {"model": pin_model(config.model)}
             config = begin_recipe(config, self._options_given, rows).model_copy(update=pinned)
             path = resolve_model(config.model)
             self.tokenizer = own.tokenizer or load_tokenizer(resolve_model(name) if name else path)

@@ -70,6 +70,17 @@ def test_with_more_rows_a_class_the_rate_falls_to_the_original(
         assert settings(make_loop()) == {"recipe": "auto", "epochs": 3.0, **FOR_FEW_ROWS, "learning_rate": rate}
 
 
+def test_all_folds_have_one_recipe(
+    tiny_model: Callable[..., str], make_rows: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", 3 * 4)  # which 25 rows have, and 24 have not
+    rows = {"train": make_rows(49, seed=0)}
+    loops = [dongu.Loop(rows, model=tiny_model(), threads=1, fold=f"{k}/2") for k in (1, 2)]
+    assert {len(loop.splits["train"]) for loop in loops} == {24, 25}
+    assert [settings(loop)["recipe"] for loop in loops] == ["auto", "auto"]
+    assert all("settings for few rows (24)" in dict(describe(loop))["recipe"] for loop in loops)
+
+
 def test_the_original_is_the_original(make_loop: Callable[..., dongu.Loop], monkeypatch: pytest.MonkeyPatch) -> None:
     loop = make_loop(recipe="original")
     assert settings(loop) == ORIGINAL

@@ -47,6 +47,14 @@ ENOUGH_QUICK_UPDATES = 500
 EPOCHS_OF_UPPER_LAYERS = 2.25
 
 
+def rows_to_fit(data: TextData, fold: str | None) -> int:
+    """The training rows that a recipe is for; of a fold as many as equal folds leave, so that all have one recipe."""
+    if fold is None:
+        return len(data.splits["train"])
+    count = int(fold.partition("/")[2])
+    return (len(data.splits["train"]) + len(data.splits["validation"])) * (count - 1) // count
+
+
 def begin_recipe(config: RunConfig, given: Collection[str], rows: int) -> RunConfig:
     """The options with what `--recipe quick` asks of a model before it is loaded; with few rows it is `auto`.
 

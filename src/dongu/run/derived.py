@@ -14,6 +14,7 @@ from dongu.model.head import NO_HEAD
 from dongu.model.load import usual_length
 from dongu.model.lora import count_beyond, count_parameters
 from dongu.model.probe import Probe
+from dongu.model.recipe import rows_to_fit
 from dongu.run.effort import precision_advice, precision_seconds
 from dongu.run.need import Need, said_of_memory
 from dongu.run.spared import tried
@@ -87,7 +88,7 @@ def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
     config, said = loop.config, []
     told = {name: percent(max(0.0, x.explained)) for name, x in loop.probed.items() if isinstance(x, Probe)}
     if config.recipe == "auto":
-        rows = len(loop.splits["train"])
+        rows = rows_to_fit(loop.data, config.fold)
         said.append(f"settings for few rows ({rows:,}), not the textbook's (--recipe original)")
     if config.recipe == "quick":
         epochs = "" if config.max_steps else f"{config.epochs:g} epochs, "
