@@ -22,7 +22,6 @@ from dongu.data.sources import Source
 from dongu.errors import InputError, LockedError, NonFiniteError, StoppedError, UsageError
 from dongu.files import make_folder
 from dongu.loop import Loop
-from dongu.model.recipe import QUICK
 from dongu.own import Own, check_columns_read, take_own
 from dongu.page.tuned import write_page
 from dongu.run.console import Console
@@ -75,8 +74,9 @@ def tune(
     dimensions = read_space(space, options)
     out = Path(options.pop("out", None) or f"runs/{source.name}-tune")
     shared = _identity(options, dimensions, own)
-    study = _open(out, options, dimensions, shared)
+    study = _open(out, shared)
     search = _Search(study, source, options, dimensions, out, console, parts, shared)
+    search.begin()
     while (trial := search.next(trials, began + 60 * minutes)) is not None:
         search.run(trial)
     content: dict[str, Any] = {**search.shared, "trials": search.table()}
@@ -97,7 +97,7 @@ def tune(
 
 
 @Waiting("opening the study")
-def _open(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension], now: Mapping[str, Any]) -> Any:
+def _open(out: Path, now: Mapping[str, Any]) -> Any:
     """The study in the folder, begun or gone on with.
 
     Raises:
@@ -119,7 +119,7 @@ def _open(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension],
         hint = "give what it was begun with, or choose another --out"
         raise UsageError(f"holds a search with other {' and '.join(other)}", where=f"--out {out}", hint=hint)
     with _turn(RunFolder(out / "locks" / "study")):  # Optuna makes its tables once
-        return _study(out, options, space)
+        return _study(out)
 
 
 @contextmanager
@@ -142,23 +142,16 @@ def _turn(folder: RunFolder) -> Iterator[None]:
         yield
 
 
-def _study(out: Path, options: Mapping[str, Any], space: Mapping[str, Dimension]) -> Any:
-    """Optuna's study, which begins with the usual options."""
+def _study(out: Path) -> Any:
     import optuna
 
     storage = optuna.storages.RDBStorage(
         f"sqlite:///{(out / STUDY).absolute()}", engine_kwargs={"connect_args": {"timeout": WAIT_SECONDS}}
     )
     pruner = optuna.pruners.MedianPruner(n_startup_trials=FREE_TRIALS)
-    study = optuna.create_study(
+    return optuna.create_study(
         storage=storage, study_name="dongu", direction="maximize", pruner=pruner, load_if_exists=True
     )
-    quick = QUICK if options.get("recipe") == "quick" else {}
-    usual = make_config({**options, **{name: quick[name] for name in space if name in quick}})
-    first = {name: dimension.place(getattr(usual, name)) for name, dimension in space.items()}
-    if not study.get_trials(deepcopy=False) and None not in first.values():
-        study.enqueue_trial(first, skip_if_exists=True)
-    return study
 
 
 def _identity(options: Mapping[str, Any], space: Mapping[str, Dimension], own: Own) -> dict[str, Any]:
@@ -208,6 +201,21 @@ class _Search:
     def _claim(self, number: int) -> RunFolder:
         return RunFolder(self.out / "locks" / f"trial-{number:04}")
 
+    def begin(self) -> None:
+        """Let a new study begin with what `dongu train` does, whose recipe knows the rows and the model."""
+        if self.study.get_trials(deepcopy=False):
+            return
+        usual = self._loop().config
+        first = {name: dimension.place(getattr(usual, name)) for name, dimension in self.space.items()}
+        if None not in first.values():
+            with _turn(RunFolder(self.out / "locks" / "study")):
+                self.study.enqueue_trial(first, skip_if_exists=True)
+
+    def _loop(self, **chosen: Any) -> Loop:
+        data = read_examples(self.source, make_config({**self.options, **chosen}))
+        given = {name: value for name, value in self.options.items() if name != "data"}  # which is read already
+        return Loop(data, parts=self.parts, **{**given, **chosen})
+
     def run(self, trial: Any) -> None:
         """One trial, from where it stands; its result is in the study and in its folder."""
         import optuna
@@ -246,11 +254,7 @@ class _Search:
     def _train(self, trial: Any, chosen: Mapping[str, Any]) -> tuple[float, bool]:
         """The best score on validation, larger is better, and whether the trial was given up."""
         folder = self.folder(trial.number)
-        config = make_config({**self.options, **chosen})
-        data = read_examples(self.source, config)
-        given = {name: value for name, value in self.options.items() if name != "data"}  # which is read already
-        given |= {**chosen, "out": str(folder.path)}
-        loop = Loop(data, parts=self.parts, **given)
+        loop = self._loop(**chosen, out=str(folder.path))
         self.metric = loop.metrics.main
         sign = self.sign = -1 if self.metric in LOWER_IS_BETTER else 1
         told = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values  # before it was cut off

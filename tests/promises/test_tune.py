@@ -23,7 +23,7 @@ from dongu.errors import UsageError
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.space import Dimension, read_space
-from dongu.tune import _study, gain_lines, tune
+from dongu.tune import _Search, _study, gain_lines, tune
 
 SPACE = ("learning_rate=1e-4..1e-2:log", "batch_size=4,8")
 
@@ -51,13 +51,32 @@ def test_what_is_fixed_is_not_in_the_usual_space() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "first"), [("quick", {"learning_rate": 1e-4, "batch_size": "16"}), ("original", {"batch_size": "8"})]
+    ("recipe", "enough", "first"),
+    [
+        ("auto", 1_000, {"learning_rate": 1e-4, "batch_size": "8"}),
+        ("quick", 1_000, {"learning_rate": 1e-4, "batch_size": "8"}),  # which is `auto` with so few rows
+        ("quick", 0, {"learning_rate": 1e-4, "batch_size": "16"}),
+        ("auto", 0, {"learning_rate": 5e-5, "batch_size": "8"}),
+    ],
 )
-def test_a_search_begins_with_the_usual_options_of_its_recipe(
-    recipe: str, first: dict[str, Any], tmp_path: Path
+def test_a_search_begins_with_what_a_run_does(
+    recipe: str,
+    enough: int,
+    first: dict[str, Any],
+    tiny_model: Callable[..., str],
+    make_rows: Callable[..., list[dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options = {"data": "x.csv", "recipe": recipe}
-    trial = _study(tmp_path, options, read_space([], options)).get_trials()[0]
+    monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", enough)
+    source = read_source({"train": make_rows(41, seed=0), "validation": make_rows(13, seed=1)})
+    options = {"recipe": recipe, "model": tiny_model()}
+    search = _Search(
+        _study(tmp_path), source, options, read_space([], options), tmp_path, Console(enabled=False), None, {}
+    )
+    search.begin()
+    search.begin()
+    [trial] = search.study.get_trials()
     assert first.items() <= trial.system_attrs["fixed_params"].items()
 
 
