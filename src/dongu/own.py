@@ -194,7 +194,9 @@ def read_parts(path: Path) -> dict[str, Any]:
         place = f"{path}:{(lines or [1])[-1]}"
         if isinstance(error, SyntaxError):  # which may be of a file that this one imports
             place = f"{error.filename or path}:{error.lineno}"
-        raise UsageError(f"{type(error).__name__}: {one_line(str(error))}", where=place) from error
+        hint = "leave the dot out: `from helper import …` finds a file beside this one"
+        hint = hint if isinstance(error, ImportError) and "relative import" in str(error) else ""
+        raise UsageError(f"{type(error).__name__}: {one_line(str(error))}", where=place, hint=hint) from error
     found = {part: getattr(module, part) for part in PARTS if getattr(module, part, None) is not None}
     if not found:
         raise UsageError("has no part of a run", where=where, hint=f"a part is called {', '.join(PARTS)}")

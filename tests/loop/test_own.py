@@ -770,6 +770,7 @@ def test_a_file_of_parts_that_ends_the_process_is_an_error(tmp_path: Path, code:
         ("def loss(model, batch:\n", r"mine.py:1"),
         ("x = 1\nraise ValueError('no')\n", r"mine.py:2: ValueError: no"),
         ("def losses(model, batch): ...\n", "has no part of a run"),
+        ("from .helper import loss\n", "parent package\nleave the dot out: `from helper import"),
         ("optimizer = 3\ndef loss(m, b): ...\n", "a int is no function"),
         ("tokenizer = 'other'\ncolumns = 'age'\n", "--tokenizer: is other in"),
         (None, "cannot be read"),
