@@ -11,6 +11,7 @@ from dongu.config import ALIASES, option_flag
 from dongu.errors import UsageError
 from dongu.files import read_regular
 from dongu.hub import join_commits
+from dongu.text import typed
 
 
 def read_config(path: Path, *, with_parts: bool = False) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def read_config(path: Path, *, with_parts: bool = False) -> dict[str, Any]:
     if path.suffix == ".json" and isinstance(parts := content.get("parts"), dict) and not with_parts:
         names, file = ", ".join(parts.get("names", ())), content.get("parts_file") or "FILE.py"
         what = f"is of a run with parts of its own ({names}), which are not given"
-        raise UsageError(what, where=f"--config {path}", hint=f"give their file too: --parts {file}")
+        raise UsageError(what, where=f"--config {path}", hint=f"give their file too: --parts {typed(file)}")
     if not isinstance(recipe, dict):
         raise UsageError("holds no table of options", where=f"--config {path}")
     if path.suffix == ".json" and "parts" not in content:

@@ -44,6 +44,7 @@ from dongu.run.taken import check_free, numbered, remove_run
 from dongu.run.trackers import Trackers
 from dongu.teach.explain import explained
 from dongu.teach.language import Language
+from dongu.text import typed
 from dongu.update import Step, recordable
 from dongu.waiting import Waiting
 
@@ -376,7 +377,7 @@ class Run:
         """Bring the run's page up to date."""
         _, reason = tried(lambda: write_report(self.folder, self.loop.data, results))
         if reason:
-            self._console.warn(f"report.html was not written ({reason}); later: dongu report {self.folder.path}")
+            self._console.warn(f"report.html was not written ({reason}); later: dongu report {typed(self.folder.path)}")
 
     def _note_memory(self) -> None:
         """Say once that the device ran out of memory, and remember the size that fits: a resumed run starts with it."""
@@ -390,11 +391,9 @@ class Run:
     def _stopped(self) -> StoppedError:
         received = self._signals.received or signal.SIGTERM  # another process of the run got it
         number, file = self.state.step, self.loop.given.file
-        command = f"dongu resume {self.folder.path}" + (f" --parts {file}" if file else "")
+        command = f"dongu resume {typed(self.folder.path)}" + (f" --parts {typed(file)}" if file else "")
         return StoppedError(
             f"{received.name} ended the run after step {number:,} of {self.loop.total_steps:,}",
             exit_code=EXIT_CODES[received],
-            hint=f"its state is saved; go on with: {command}"
-            if number
-            else f"nothing was done yet; start with: {command}",
+            hint=f"{'its state is saved; go on' if number else 'nothing was done yet; start'} with: {command}",
         )

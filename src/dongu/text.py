@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,6 +73,11 @@ def excerpt(text: str, limit: int = SHOWN_CHARACTERS) -> str:
     """The beginning of a text, on one line."""
     line = " ".join(text[: limit + 1].split())
     return line if len(text) <= limit else line[: limit - 1] + "…"
+
+
+def typed(path: str | Path) -> str:
+    """A path in a command to copy: in quotes where it has a space, or whatever else a shell would read otherwise."""
+    return shlex.quote(str(path))
 
 
 def counted(number: int, one: str, many: str = "") -> str:

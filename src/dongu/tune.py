@@ -30,7 +30,7 @@ from dongu.run.several import SEARCH
 from dongu.running import Run
 from dongu.space import Dimension, read_space
 from dongu.sweep import shared_by, train_seeds
-from dongu.text import counted, decimals
+from dongu.text import counted, decimals, typed
 from dongu.waiting import Waiting
 
 STUDY, PAGE = "study.db", "tune.html"
@@ -361,7 +361,8 @@ def gain_lines(content: Mapping[str, Any], out: Path) -> list[str]:
         ends = f"95% interval {decimals(gain['low'])} to {decimals(gain['high'])}"
         shown = "shown" if gain["low"] > 0 or gain["high"] < 0 else "not shown: chance may explain it"
         lines.append(f"  gain over the usual options on {gain['split']}: {gain['value']:+.4f}, {ends}; {shown}")
-    lines.append(f"train with these: dongu train --config {out}/trial-{winner['trial']:04}/run.json --out NEW")
+    record = typed(out / f"trial-{winner['trial']:04}" / "run.json")
+    lines.append(f"train with these: dongu train --config {record} --out NEW")
     lines.append(
         f"the best of its seeds: {out / 'winner' / winner['seeds']['best']}; all trials on one page: {out / PAGE}"
     )

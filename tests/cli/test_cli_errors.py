@@ -63,6 +63,39 @@ def test_a_signal_outside_of_the_steps(
     assert signal.getsignal(signal.Signals[name]) == signal.SIG_DFL
 
 
+def test_a_signal_that_a_library_makes_another_error_of(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pydantic does, where Python handles it in a pattern that is compared."""
+
+    def interrupt(_: Any) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:
+            raise ValueError("the text does not match the pattern") from error
+
+    monkeypatch.setattr(answer, "_predict", interrupt)
+    assert run_command(["predict", "run", "text"]) == 143
+    assert capsys.readouterr().err == "dongu: stopped by SIGTERM\n"
+
+
+def test_a_signal_that_python_can_raise_nowhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def interrupt(_: Any) -> None:
+        Gone()
+        for _ in range(100):
+            time.sleep(0.05)
+
+    monkeypatch.setattr(answer, "_predict", interrupt)
+    assert run_command(["predict", "run", "text"]) == 143
+    assert capsys.readouterr().err == "dongu: stopped by SIGTERM\n"
+
+
 def test_the_only_process_speaks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever number it has; several are in tests/promises/test_ranks.py."""
     monkeypatch.setenv("RANK", "1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from dongu.cli.main import run as run_command
 from dongu.demo.run import judged_answer
 from dongu.judge.words import Yardstick, advice
 from dongu.page.rows import suspects
+from dongu.tune import gain_lines
 
 
 @pytest.mark.found("demo-answers")
@@ -107,3 +110,39 @@ def test_what_people_type_first(arguments: list[str], code: int, said: str, caps
         ended = int(end.code or 0)
     assert ended == code
     assert said in " ".join("".join(capsys.readouterr()).split())
+
+
+def test_commands_to_copy_name_a_place_with_spaces(
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A shell takes the path of each command that is said for one word."""
+    run = tmp_path / "koşu 1" / "it's a run"
+    train = ["train", data_folder(), "--model", tiny_model(), "--device", "cpu", "--out", str(run)]
+    monkeypatch.setattr("dongu.running.advice", lambda *_: "")  # of a run that is of use
+    assert run_command([*train, "--max-steps", "2", "--threads", "1"]) == 0
+    said = capsys.readouterr().out
+    monkeypatch.setattr("dongu.running.advice", lambda *_: "longer")
+    assert run_command([*train, "--max-steps", "1", "--overwrite", "--threads", "1"]) == 0
+    (run / "results.json").unlink()
+    for command in (train, ["compare", str(run), str(tmp_path)], ["predict", str(run.parent), "a text"]):
+        assert run_command(command) == 2
+    said += "".join(capsys.readouterr())
+    spread = {"loss": {"mean": 0.5, "std": 0.1}}
+    side = {"seeds": {"metric": "loss", "validation": spread, "best": "seed-1"}}
+    tuned = {
+        "metric": "loss",
+        "winner": {**side, "trial": 0, "score": 0.1, "options": {}},
+        "default": side,
+        "trials": [],
+    }
+    said += "\n".join(gain_lines(tuned, run))
+    commands = re.findall(r"dongu (?:predict|evaluate|compare|train|resume|runs) [^`\n]*", said)
+    assert len(commands) == 8, said
+    for command in commands:
+        assert {str(run), str(run.parent), f"{run}-{{n}}", f"{run}/trial-0000/run.json"} & {*shlex.split(command)}, (
+            command
+        )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.forms import Form
 from dongu.data.order import BlockOrder, epoch_order
 from dongu.data.prepared import Manifest
-from dongu.data.shards import prepare
+from dongu.data.shards import _packed, prepare
 from dongu.data.sources import read_source
 from dongu.data.tokens import Tokens
 from dongu.errors import DataError, InputError, ModelError, UsageError, WorkerError
@@ -32,6 +34,7 @@ from dongu.model.load import load_tokenizer
 from dongu.run.derived import describe
 from dongu.run.identity import identity
 from dongu.run.inspection import findings_of
+from dongu.run.signals import StopSignals
 from dongu.verify import verify
 from drivers import Pool, forked, read_lines
 
@@ -176,6 +179,34 @@ def test_two_processes_train_as_one(
     one, two = (read_lines(tmp_path / name) for name in ("one", "two"))
     assert len(one) == len(two) == 9  # 8 updates and an evaluation
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-5)
+
+
+def test_a_process_that_is_ended_as_it_begins_ends_in_silence(
+    tiny_model: Callable[..., str],
+    shared_data_folder: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Others have done what there was to do, and it is still a copy of this process, with its handlers."""
+    util: Any = multiprocessing.util
+    close = util._close_stdin  # what a child does first
+
+    def slowly() -> None:
+        time.sleep(1)
+        close()
+
+    config = make_config({"data": shared_data_folder(train=61), "max_length": 64})
+    rows, tokenizer = read_examples(read_source(str(config.data), config), config), load_tokenizer(tiny_model())
+    blocks = (block for each in rows.splits.values() for block in _packed(tokenizer, each, config, 8, 0, 1))
+    monkeypatch.setattr(util, "_close_stdin", slowly)
+    monkeypatch.setattr(shards_module, "_received", lambda _: next(blocks))
+    capfd.readouterr()
+    with StopSignals() as signals, signals.at_once():
+        prepare(rows, tokenizer, config, tmp_path / "shards", processes=2, block_rows=8)
+    for child in multiprocessing.active_children():
+        child.join()
+    assert capfd.readouterr().err == ""
 
 
 def test_several_processes_write_the_same_files(

@@ -134,7 +134,7 @@ def test_a_sharded_run_goes_on(
 
     capsys.readouterr()
     assert run_command([*train, str(tmp_path / "one")]) == 0
-    assert "there are 1 processes, and were 2" in capsys.readouterr().out
+    assert "the run has 1 process, and had 2" in capsys.readouterr().out
     one, two = (read_lines(tmp_path / run) for run in ("one", "whole"))
     assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], rel=1e-5)
     state = load_file(max((tmp_path / "one" / "checkpoints").glob("step-*")) / "weights.safetensors")

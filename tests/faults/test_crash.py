@@ -601,7 +601,7 @@ def test_one_process_goes_on_for_two_and_says_so(two_processes: tuple[Recipe, Po
     pool.ranks([*recipe.train, "--out", str(run)], stop, {})
     answer = server().ask(arguments=["resume", str(run)])
     assert answer["code"] == 0, answer["output"]
-    assert "WARNING: there are 1 processes, and were 2" in answer["output"]
+    assert "WARNING: the run has 1 process, and had 2" in answer["output"]
     pairs = zip(lines_of((run / "metrics.jsonl").read_bytes()), lines_of(recipe.wanted["metrics.jsonl"]), strict=True)
     for got, wanted in pairs:
         assert got == {

@@ -376,7 +376,7 @@ def test_a_run_of_two_processes_afterwards(ranks: Ranks, tmp_path: Path, capsys:
     assert {name for name, proof in proofs.items() if proof["holds"] is not True} == {"replay"}
     assert proofs["replay"]["holds"] is None
     assert proofs["replay"]["text"].startswith("not looked at: needs 2 processes")
-    assert "there are 1 processes, and were 2" in proofs["inputs"]["text"]
+    assert "the run has 1 process, and had 2" in proofs["inputs"]["text"]
 
     run, csv, script = str(ranks.out), str(tmp_path / "answers.csv"), str(tmp_path / "script.py")
     rows, copy = f"{ranks.data}/validation.jsonl", str(tmp_path / "copy")

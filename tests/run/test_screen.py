@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import dongu
 from dongu.cli.main import run as run_command
@@ -159,6 +160,18 @@ def test_a_probe_that_was_disturbed_is_no_measure(
         said[share] = dict(effort.lines(loop))["machine"]
     assert said[0.5].startswith("50% of 2 GFLOP/s of fp32 products (--precision bf16 has more)")
     assert said[5.71].startswith("more than the 2 GFLOP/s of fp32 products in a probe that other load disturbed")
+
+
+def test_tokens_a_second_are_those_of_one_process(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Examples are counted over all processes: of two numbers side by side the reader is told which is which."""
+    loop = dongu.Loop(data_folder(), model=tiny_model(), device="cpu", max_steps=1)
+    effort = Effort(1, 8, 100, 200, 1.0, {"examples": 8.0, "tokens": 100.0})
+    effort.not_measured = "there is no probe"
+    assert dict(effort.lines(loop))["speed"].startswith("8.0 examples/s, 100 tokens/s, ")
+    monkeypatch.setattr(loop, "accelerator", SimpleNamespace(num_processes=2, device=torch.device("cpu")))
+    assert dict(effort.lines(loop))["speed"].startswith("8.0 examples/s, 100 tokens/s a process, ")
 
 
 def test_words_are_wrapped_below_themselves() -> None:

@@ -25,7 +25,7 @@ from dongu.cli.parser import (
 )
 from dongu.config import ABSTAIN_BELOW, RunConfig, make_config
 from dongu.errors import DataError, InputError, UsageError
-from dongu.text import counted, is_blank, printable, wrapped
+from dongu.text import counted, is_blank, printable, typed, wrapped
 from dongu.waiting import idle
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ def _evaluate(parsed: argparse.Namespace) -> None:
         console.line(line)
     if share is not None and said[ABSTAIN_BELOW] is not None:
         limit = f"--abstain-below {said[ABSTAIN_BELOW]:g}"
-        console.line(f"to abstain so: dongu predict {parsed.model} {limit}, or dongu serve {parsed.model} {limit}")
+        model = typed(parsed.model)
+        console.line(f"to abstain so: dongu predict {model} {limit}, or dongu serve {model} {limit}")
 
 
 def _flat(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dongu import launch
 from dongu.cli.parser import print_json
-from dongu.text import NAMES, WIDTH
+from dongu.text import NAMES, WIDTH, typed
 
 if TYPE_CHECKING:
     from dongu.run.console import Console
@@ -35,9 +35,9 @@ def _to_use(result: RunResult) -> Iterator[tuple[str, str]]:
 
     columns = RunFolder(result.path).read_record()["options"]["text_columns"]
     texts = '"a text"' if len(columns) == 1 else '"one text" "another text"'
-    yield f"dongu predict {result.path} {texts}", ""
-    yield f"dongu evaluate {result.path} OTHER.csv", "on other labelled rows"
-    yield f"dongu compare {result.path} OTHER", "which of two runs is better"
+    yield f"dongu predict {typed(result.path)} {texts}", ""
+    yield f"dongu evaluate {typed(result.path)} OTHER.csv", "on other labelled rows"
+    yield f"dongu compare {typed(result.path)} OTHER", "which of two runs is better"
 
 
 def _to_try(result: RunResult) -> Iterator[tuple[str, str]]:
@@ -46,10 +46,11 @@ def _to_try(result: RunResult) -> Iterator[tuple[str, str]]:
     from dongu.run.folder import RunFolder
 
     record = RunFolder(result.path).read_record()
-    options, parts = record["options"], f" --parts {file}" if (file := record.get("parts_file")) else ""
+    options, parts = record["options"], f" --parts {typed(file)}" if (file := record.get("parts_file")) else ""
     longer = f"--epochs {3 * options['epochs']:g}"
     if options["max_steps"]:
         longer = f"--max-steps {10 * options['max_steps']}"
     changes = {LEARNT: "--model OTHER"}.get(result.advice, longer)
-    yield f"dongu train --config {result.path}/run.json --out {result.path}-{{n}} {changes}{parts}", ""
+    again = typed(result.path / "run.json")
+    yield f"dongu train --config {again} --out {typed(result.path)}-{{n}} {changes}{parts}", ""
     yield f"{result.path}/report.html", "its hardest rows"

@@ -17,6 +17,7 @@ from dongu.judge.metrics import NAMED
 from dongu.run.folder import RunFolder
 from dongu.run.predictions import RESTORE, read_answers
 from dongu.run.several import SEEDS
+from dongu.text import typed
 
 PLACES = ("data", "out")  # options that say where things lie, and nothing of what they are
 COMPARED_SPLITS = ("test", "validation")  # the first that all runs have metrics of is compared
@@ -98,7 +99,7 @@ def read_run(path: Path) -> Side:
     folder = RunFolder(path)
     record = folder.read_record()
     if not folder.is_finished:
-        raise UsageError("the run has not ended", where=str(path), hint=f"go on with it: dongu resume {path}")
+        raise UsageError("the run has not ended", where=str(path), hint=f"go on with it: dongu resume {typed(path)}")
     folder.check_written("predictions/")
     run = FinishedRun(path, record, folder.read_results())
     for split in run.splits:

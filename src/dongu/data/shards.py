@@ -6,7 +6,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +20,7 @@ from dongu.data.sources import PREPARED
 from dongu.data.tokens import Tokens, check_known, digest_of_tokenizer, pack_tokens, summary_of, tokens_of
 from dongu.errors import DonguError, ModelError, UsageError, WorkerError
 from dongu.files import disk, open_to_write, replace_folder, storage
+from dongu.interrupts import belong_to_parent, forks_in_peace
 from dongu.waiting import Waiting
 
 BLOCK_ROWS = 1 << 12  # with one digest
@@ -149,7 +149,8 @@ def _tokenized(
             receiver, sender = context.Pipe(duplex=False)
             work = (sender, tokenizer, examples, config, block_rows, process, processes)
             child = context.Process(target=_work, args=work, daemon=True)
-            child.start()
+            with forks_in_peace():
+                child.start()
             held.callback(child.terminate)
             sender.close()  # so that the child alone has it, and its end is seen
             pipes.append(held.enter_context(receiver))
@@ -176,8 +177,7 @@ def _received(pipe: Any) -> memoryview:
 
 def _work(pipe: Any, tokenizer: Any, examples: Examples, config: RunConfig, size: int, first: int, of: int) -> None:
     """What a process does: every block that falls to it, in order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the one that reads from it
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    belong_to_parent()
     threads = max(1, len(os.sched_getaffinity(0)) // of)
     os.environ |= {"RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": str(threads > 1).lower()}
     try:

@@ -13,6 +13,7 @@ from dongu.files import write_file
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.run.result import RunResult
+from dongu.text import typed
 from dongu.training import train
 from dongu.use.classifier import load
 
@@ -40,7 +41,7 @@ def run_demo(out: Path | None, seed: int, console: Console) -> RunResult:
         console.line(f"  {'':<10}  {row['sentence2']}")
     console.line()
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in RECIPE.items())
-    console.line(f"$ dongu train {data} {flags} --seed {seed} --out {run}")
+    console.line(f"$ dongu train {typed(data)} {flags} --seed {seed} --out {typed(run)}")
     result = train(str(data), console=console, seed=seed, out=str(run), **RECIPE)
 
     ours = result.results["test"]["accuracy"]
@@ -59,7 +60,7 @@ def run_demo(out: Path | None, seed: int, console: Console) -> RunResult:
     for label in classifier.label_names[::-1]:
         row = next(row for row in splits["test"] if row["label"] == label)
         [answer] = classifier.predict([(row["sentence1"], row["sentence2"])])
-        console.line(f'$ dongu predict {run} "{row["sentence1"]}" "{row["sentence2"]}"')
+        console.line(f'$ dongu predict {typed(run)} "{row["sentence1"]}" "{row["sentence2"]}"')
         console.line(judged_answer(answer, label))
     return result
 

@@ -11,6 +11,7 @@ from dongu.errors import InputError, StorageError, UsageError
 from dongu.files import read_regular
 from dongu.hub import asked, out_of_reach, refusal
 from dongu.run.folder import RunFolder
+from dongu.text import typed
 
 _CARD = "README.md"
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -60,7 +61,7 @@ def push(
     folder = RunFolder(Path(run))
     folder.read_record()
     if not folder.is_finished:
-        raise InputError("the run has not ended", where=str(run), hint=f"go on with it: dongu resume {run}")
+        raise InputError("the run has not ended", where=str(run), hint=f"go on with it: dongu resume {typed(run)}")
     folder.check_written("model/")
     places = {path.relative_to(folder.model).as_posix(): path for path in sorted(folder.model.rglob("*"))}
     places |= {f"onnx/{path.name}": path for path in sorted((folder.path / "onnx" / "onnx").glob("*.onnx"))}
@@ -73,7 +74,7 @@ def push(
         message = "Model of dongu, with its card"
         asked(lambda: api.create_commit(name, files, commit_message=message))
     except Exception as error:  # as above
-        hint = f"the run is complete; push it later: dongu push {run} {name}"
+        hint = f"the run is complete; push it later: dongu push {typed(run)} {name}"
         raise StorageError(f"could not be pushed ({_reason(error, name)})", where=name, hint=hint) from error
     return str(address)
 

@@ -54,7 +54,8 @@ def _speed(trace: Trace) -> list[tuple[str, str]]:
     if trace.summary is None:
         return []
     rates, memory = trace.summary.per_second, trace.summary.peak_memory_bytes
-    shown = [("examples a second", f"{rates.examples:,.1f}"), ("tokens a second", f"{rates.tokens:,.0f}")]
+    each = " of one process" if trace.record.processes > 1 else ""  # examples are counted over all
+    shown = [("examples a second", f"{rates.examples:,.1f}"), (f"tokens a second{each}", f"{rates.tokens:,.0f}")]
     if rates.model_flops is not None and rates.product_flops:
         share, probed = rates.model_flops / rates.product_flops, f"{rates.product_flops / 1e9:,.0f} GFLOP/s"
         use = f"{share:.0%} of {probed}" if share <= 1 else f"more than {probed}: other load disturbed the probe"

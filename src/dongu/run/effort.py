@@ -95,7 +95,10 @@ class Effort:
         memory = peak_memory_bytes(loop.accelerator.device) / 1e6
         left_out = "is left out" if config.engine == "packed" else "is computed"
         digits = 1 if rate["examples"] < 100 else 0
-        speed = f"{rate['examples']:,.{digits}f} examples/s, {rate['tokens']:,.0f} tokens/s, {memory:,.0f} MB"
+        tokens = f"{rate['tokens']:,.0f} tokens/s"
+        if loop.accelerator.num_processes > 1:  # examples are counted over all, and what memory holds is this one's too
+            tokens += " a process"
+        speed = f"{rate['examples']:,.{digits}f} examples/s, {tokens}, {memory:,.0f} MB"
         use = f"not measured ({self.not_measured})" if self.not_measured else self._use(config.precision)
         return [("speed", f"{speed}; {padding:.1%} padding {left_out}"), ("machine", use)]
 

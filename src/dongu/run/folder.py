@@ -28,6 +28,7 @@ from dongu.files import (
 from dongu.hub import join_commits, split_commit
 from dongu.run.manifest import MANIFEST, check_file, entry_of, entry_of_file, manifest_bytes, read_manifest
 from dongu.run.several import told_of_several
+from dongu.text import typed
 
 if TYPE_CHECKING:  # a folder is looked at before torch is loaded
     from dongu.loop import Loop
@@ -103,7 +104,7 @@ class RunFolder:
                 hint = "choose another --out (x-{n} is numbered), or give --overwrite; nothing was touched"
             elif self.record.exists():
                 what = "holds a run that has not ended"
-                hint = f"dongu resume {self.path} goes on with it; --overwrite begins anew"
+                hint = f"dongu resume {typed(self.path)} goes on with it; --overwrite begins anew"
             raise UsageError(what, where=f"--out {self.path}", hint=hint)
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("is a file", where=f"--out {self.path}", hint="choose another --out")
@@ -252,7 +253,7 @@ class RunFolder:
             return Loop(where_they_were if data is None else data, parts=parts, **recorded)
         except DataError as error:
             if data is None and error.where == where_they_were and split_commit(error.where)[1] is None:
-                error.hint = f"these are the run's data; where are they now? dongu resume {self.path} DATA"
+                error.hint = f"these are the run's data; where are they now? dongu resume {typed(self.path)} DATA"
             raise
 
     def check_parts(self, parts: Any, given: Collection[str] = ()) -> dict[str, Any]:
@@ -269,7 +270,8 @@ class RunFolder:
         own = record.get("parts")
         if isinstance(own, dict) and parts is None and not {*own["names"]} & {*given}:
             names, file = ", ".join(own["names"]), record.get("parts_file")
-            hint = f"give their file: --parts {file}" if file else f"give them in Python again: {own['names'][0]}=…"
+            where = f"give their file: --parts {typed(file)}" if file else ""
+            hint = where or f"give them in Python again: {own['names'][0]}=…"
             what = f"the run has parts of its own ({names}; sha256 {own['sha256'][:12]})"
             raise UsageError(what, where=str(self.path), hint=f"{hint}; a run folder's own copy is never run by itself")
         return record

@@ -24,6 +24,7 @@ from dongu.extras import RECORDED_VERSIONS
 from dongu.loop import Loop
 from dongu.model.head import head_of
 from dongu.model.probe import Probe
+from dongu.text import counted
 from dongu.waiting import Waiting
 
 version = cache(metadata.version)  # which reads a file each time
@@ -117,7 +118,8 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
         if (new := now["hardware"].get(name)) != old:
             yield Difference("hardware", f"the {name} is {new}, and was {old}")
     if now["processes"] != was["processes"]:  # the order of the rows stays the same, and sums round otherwise
-        yield Difference("", f"there are {now['processes']} processes, and were {was['processes']}: other rounding")
+        here = counted(now["processes"], "process", "processes")
+        yield Difference("", f"the run has {here}, and had {was['processes']}: other rounding")
 
 
 def option_differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dongu.text import listed
+from dongu.text import listed, typed
 
 SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.json
 FOLDS = "folds.json"  # what the runs of a cross-validation came to, in the folder that holds them
@@ -19,9 +19,9 @@ FITTING = {
 def told_of_several(folder: Path) -> tuple[str, str] | None:
     """What a folder with runs in it is, and what to give in its place; None where there is none in it."""
     runs = [run.parent for pattern in ("*/run.json", "*/*/run.json") for run in folder.glob(pattern)]
-    found = [str(run) for run in sorted(runs, key=lambda run: ("winner" not in run.parts, run))]  # of a search
+    found = [typed(run) for run in sorted(runs, key=lambda run: ("winner" not in run.parts, run))]  # of a search
     if not found:
         return None
     what, more = next((FITTING[name] for name in FITTING if (folder / name).is_file()), ("holds several runs", ""))
-    hint = f"give one of them: {listed(found)}; `dongu runs {folder}` lists them, the best first"
+    hint = f"give one of them: {listed(found)}; `dongu runs {typed(folder)}` lists them, the best first"
     return f"{what}, and is none itself", hint + more

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, Self
 
+from dongu.errors import StoppedError
+
+AGAIN_SECONDS = 0.01  # until a signal whose exception got lost raises it once more
 # SIGUSR1 is how SLURM announces the end of a job (`sbatch --signal=USR1@120`): the same as being told to terminate.
 EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 143}
 
@@ -74,18 +78,35 @@ class StopSignals:
     def at_once(self, *, enabled: bool = True) -> Iterator[None]:
         """Inside the block a signal raises `Stop` where it comes: for what can be cut off anywhere and done again.
 
+        It may come where a library calls Python back, and makes another exception of it, or where Python can raise
+        none (in a `__del__`): then the block ends by `Stop` all the same, a moment later.
+
         Not among several processes: the others would wait for this one's part.
         """
         if not enabled:
             yield
             return
-        self._raises = True
+        former, self._raises = sys.unraisablehook, True
+        sys.unraisablehook = lambda ignored: self._again() if isinstance(ignored.exc_value, Stop) else former(ignored)
         try:
             if self.received is not None:
                 raise Stop(self.received)
             yield
+        except BaseException as error:
+            if self.received is None or isinstance(error, Stop | StoppedError):
+                raise
+            raise Stop(self.received) from error
         finally:
-            self._raises = False
+            sys.unraisablehook, self._raises = former, False
+
+    def _again(self) -> None:
+        """Raise `Stop` anew, where it does not get lost."""
+        signal.signal(signal.SIGALRM, self._raise)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+
+    def _raise(self, *_: object) -> None:
+        if self._raises and self.received is not None:
+            raise Stop(self.received)
 
     def agreed(self, accelerator: Any, step: Any = None) -> bool:
         """Whether some process got a signal; the same answer on each, so that all end at the same step.
