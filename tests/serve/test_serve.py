@@ -157,6 +157,8 @@ def test_what_is_refused(classifier: Classifier) -> None:
         for answer, status in ((client.get("/nothing"), 404), (client.get("/predict"), 405)):
             assert (answer.status_code, {*answer.json()}) == (status, {"error", "hint"})
         assert client.get("/predict").headers["allow"] == "POST"
+        for path, status in (("/health", 200), ("/", 200), ("/nothing", 404), ("/predict", 405)):
+            assert client.head(path).status_code == status
         assert refused(b'{"texts": "\xff"}')[0] == 400
         chunks = (b" " * 150 for _ in range(9))  # of which no length is said
         assert client.post("/predict", content=chunks).status_code == 413

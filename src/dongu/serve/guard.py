@@ -79,6 +79,8 @@ class Guard:
 
         try:
             refused, replayed = await self._admit(scope, receive)
+            if scope["method"] == "HEAD":  # asks for the head of what GET answers; the server leaves the body out
+                scope = {**scope, "method": "GET"}
             await (self.app if refused is None else refused)(scope, replayed, counted)
         except Exception as error:  # noqa: BLE001 - it is answered already; its words may hold a text
             logging.getLogger("dongu").error("a request failed: %s", type(error).__name__)
