@@ -54,7 +54,9 @@ def _trace(records: list[tuple[int, int, float]]) -> Any:
     [
         (["pos/1.csv", "neg/1.csv"], "folders by class hold files of text"),
         (["dataset_dict.json", "train/state.json"], "save the data set again"),
-        (["x-00000-of-00002.parquet", "x-00001-of-00002.parquet"], "a pattern: 'FOLDER/*.csv'"),
+        (["x-00000-of-00002.parquet", "x-00001-of-00002.parquet"], "data-set/x-*'"),
+        (["_SUCCESS", "part-00000-6c.csv", "part-00001-6c.csv"], "data-set/part-*'"),
+        (["reviews-2.csv", "more.csv"], "name it train"),
         (["data/train-00000-of-00002.parquet"], "fetch it again"),
         (["reviews.csv"], "name it train"),
     ],

@@ -49,6 +49,7 @@ _NOT_SPLITS = (  # of results.json
     *("abstain_below", "abstained"),
 )
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,9})-of-(?P<count>\d{1,9})", re.ASCII)
+_NUMBERED = re.compile(r"(\D+)\d")  # part-00000.csv
 _ANY_SPLIT = "|".join(chain(*SPLIT_NAMES.values()))
 _END = re.compile(rf"(?P<name>.+)[-_. ](?P<split>{_ANY_SPLIT})")
 _SPLIT = re.compile(rf"(?:.*[-_. =])?(?P<split>{_ANY_SPLIT})(?:[-_. ].*)?")  # a name with that of a split in it
@@ -289,8 +290,10 @@ def _holds_rows(path: Path) -> bool:
 
 def _no_train(path: Path, present: Sequence[str]) -> DataError:
     hint = f"name it train (in a folder, train.csv), or give the file itself; {FILE_KINDS}"
-    if any(_SHARD.fullmatch(PurePath(name).stem) for name in present):
-        hint = "call the shards of the training rows train-00000-of-00002 and so on, or give a pattern: 'FOLDER/*.csv'"
+    numbered = [found[1] for name in present if _holds_rows(path / name) and (found := _NUMBERED.match(name))]
+    if len(numbered) > 1:
+        pattern = f"'{path / numbered[0]}*'"
+        hint = f"call the shards of the training rows train-00000-of-00002 and so on, or give a pattern: {pattern}"
     elif any(name.endswith(".ann") for name in present):
         hint = "brat marks spans, and a class of each text is wanted: a folder for each class (pos/*.txt), or a csv"
     elif folders := [path / name for name in present if (path / name).is_dir() and not name.startswith(".")]:
