@@ -286,19 +286,25 @@ def test_an_own_metric_that_fails_on_some_samples_has_an_interval_of_the_others(
     assert entry["low"] < entry["value"] < entry["high"]
 
 
-def test_a_slow_metric_is_drawn_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("numbers", "drawn"), [(80 * 1_001, 1_000), (80 * 300, 300), (80, 100)])
+def test_how_often_a_metric_is_drawn_is_a_matter_of_the_rows(
+    numbers: int, drawn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not of the clock: else the interval, and what `verify` says of it, would be another on each machine."""
     calls = 0
 
-    def slow(evaluation: Evaluation) -> float:
+    def counting(evaluation: Evaluation) -> float:
         nonlocal calls
         calls += 1
         return own_accuracy(evaluation)
 
-    metrics, evaluation = with_own(slow)
-    monkeypatch.setattr("dongu.judge.intervals.SLOW_SECONDS", 0.0)
+    metrics, evaluation = with_own(counting)
+    monkeypatch.setattr("dongu.judge.intervals.DRAWN_NUMBERS", numbers)
+    clock = iter(range(0, 10**9, 100))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))  # of a slow machine
     calls = 0
     entry = verdict(evaluation, metrics, None, 0)["own"]
-    assert calls == 100
+    assert calls == drawn
     assert entry["low"] < entry["value"] < entry["high"]
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,6 +30,7 @@ from dongu.judge.metrics import (
 )
 from dongu.judge.ranking import LEAST, GroupedRanking, ratio, sigmoid
 from dongu.judge.resample import (
+    DRAWN_NUMBERS,
     LEAST_RESAMPLES,
     LEAST_ROWS,
     RESAMPLES,
@@ -56,8 +56,7 @@ CONSTANT_ANSWERS: dict[Task, str] = {  # the name of the baseline, beside each m
 CLASS_BASELINES = {"loss": "class frequencies", "f1": "positive class", "macro_f1": "guessing"}  # of these metrics
 HEAVY_TAILS = 6.0  # the kurtosis of errors from which on intervals of their squares are too narrow
 RARE = 1e-6  # the least share of a label, and the least lack of it, that a constant answer says: its loss is finite
-SLOW_SECONDS = 0.05  # of one call of an own metric, above which there are fewer resamples of it
-SLOW_RESAMPLES = 100
+FEWEST_RESAMPLES = 100  # of an own metric, of however many rows
 UNSEEN_ROWS = 10  # of several labels, by which those that the split lacks are stood for
 
 
@@ -316,7 +315,7 @@ def _value(metric: OwnMetric, evaluation: Evaluation) -> float:
 
 
 def _own_interval(metric: OwnMetric, evaluation: Evaluation, seed: int) -> tuple[float, float]:
-    """Of an own metric, whose rows are drawn with replacement, and fewer samples of them where it is slow.
+    """Of an own metric, whose rows are drawn with replacement.
 
     Where all samples agree, as where every row is right, the ends are what it would be if so many of the answers as the
     rows may well miss were wrong, and if right. These answers are evenly spread.
@@ -335,17 +334,12 @@ def _own_interval(metric: OwnMetric, evaluation: Evaluation, seed: int) -> tuple
 
 
 def _own_resampled(metric: OwnMetric, evaluation: Evaluation, seed: int) -> np.ndarray:
-    """An own metric of samples of the rows, (resamples,): of few of them where it is slow."""
+    """An own metric of samples of the rows, (resamples,): of so many rows as many on any machine."""
     random, rows = np.random.default_rng([seed, 0x0123]), len(evaluation)
-    began = time.perf_counter()
-    values: list[float] = []
+    draws = min(LEAST_RESAMPLES, max(FEWEST_RESAMPLES, DRAWN_NUMBERS // rows))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of samples without a class, which each metric says in its own way
-        while len(values) < LEAST_RESAMPLES:
-            values.append(_value(metric, evaluation.take(random.integers(0, rows, rows))))
-            if len(values) == SLOW_RESAMPLES and time.perf_counter() - began > SLOW_RESAMPLES * SLOW_SECONDS:
-                break
-    return np.array(values)
+        return np.array([_value(metric, evaluation.take(random.integers(0, rows, rows))) for _ in range(draws)])
 
 
 def _calibration_entry(evaluation: Evaluation, seed: int) -> dict[str, float]:
