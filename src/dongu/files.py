@@ -28,6 +28,7 @@ LINES_A_WRITE = 1 << 12
 JSON_LIMIT = 1 << 26  # bytes of a file that holds one JSON object
 LOG_LIMIT = 1 << 32  # bytes of a file that grows with each step or row
 DENSE_BYTES = 1 << 26  # a larger log is looked at for holes
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # how the system says it
 _LEFTOVER = re.compile(r"\.(?P<target>.+)\.(?P<process>\d{1,9})\.(?P<kind>tmp|old)")
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers report the system's errors
 _HINTS = {

@@ -55,7 +55,7 @@ from dongu.judge.metrics import MetricSet
 from dongu.launch import first_alone
 from dongu.model.base import hold_base
 from dongu.model.finite import check_finite
-from dongu.model.head import declared_labels, name_outputs
+from dongu.model.head import declared_labels, name_inputs, name_outputs
 from dongu.model.layers import freeze_lowest
 from dongu.model.load import (
     check_vocabulary,
@@ -202,8 +202,7 @@ class Parts:
         """Have the model say what it reads and answers, and see that it can: or an error says what does not fit."""
         if config.long == "tail":
             self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = "left"  # as it is saved
-        if config.long != "head" or hasattr(self.model.config, "long_texts"):
-            self.model.config.long_texts = config.long  # for whoever loads the model without its run
+        name_inputs(self.model.config, config.long, self.data.columns.texts)
         self.data = self.data.in_order_of(declared_labels(self.model.config))
         if config.positive not in (None, self.data.label_names[-1]):
             what = f"the model's own head has `{self.data.label_names[-1]}` as the second class, which F1 is of"

@@ -24,10 +24,10 @@ from dongu.errors import UsageError
 from dongu.files import disk, read_regular, replace_folder
 from dongu.judge.intervals import verdict
 from dongu.run.folder import RunFolder
+from dongu.run.several import SOUP_FOLDER
 from dongu.use.classifier import load
 from dongu.use.saved import SavedModel
 
-FOLDER = "soup"
 CARD = """\
 # The mean of {count} models
 
@@ -73,7 +73,7 @@ def make_soup(out: Path, folders: Mapping[str, RunFolder], source: Source, metri
     sign = -1 if metric in LOWER_IS_BETTER else 1
     chosen = max(values, key=lambda name: sign * values[name])
     results: dict[str, Any] = {}
-    with replace_folder(out / FOLDER, within=out) as stage:
+    with replace_folder(out / SOUP_FOLDER, within=out) as stage:
         for path in sorted(files[chosen].iterdir()):
             if path.is_file() and path.name not in (WEIGHTS, "README.md"):  # and not an adapter, which is of one run
                 content = read_regular(path, path.stat().st_size)
@@ -94,7 +94,7 @@ def make_soup(out: Path, folders: Mapping[str, RunFolder], source: Source, metri
         disk.write(stage / "README.md", text.encode())
     kept = sign * value >= sign * values[chosen]
     if not kept:
-        disk.remove(out / FOLDER)
+        disk.remove(out / SOUP_FOLDER)
     return {"kept": kept, "runs": [*files], "best": values[chosen], **results}
 
 

@@ -17,9 +17,9 @@ from dongu.files import is_leftover
 from dongu.own import Own, take_own
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
-from dongu.run.identity import HARMLESS, other_parts
-from dongu.run.several import SEEDS
-from dongu.soup import FOLDER, check_soup, make_soup
+from dongu.run.identity import HARMLESS, options_of, other_parts
+from dongu.run.several import SEEDS, SOUP_FOLDER
+from dongu.soup import check_soup, make_soup
 from dongu.text import counted, decimals
 from dongu.training import resume, train
 
@@ -153,11 +153,11 @@ def seeds_lines(summary: Mapping[str, Any], out: Path) -> Iterator[str]:
             mean, deviation, low, high = (decimals(spread[key]) for key in ("mean", "std", "min", "max"))
             yield f"{split:<11} {name:<21} {mean} ± {deviation}   {low} to {high}"
     if (soup := summary.get("soup")) is not None:
-        yield from soup_lines(soup, summary["metric"])
+        yield from soup_lines(soup, summary["metric"], out)
     yield f"best by {summary['metric']} on validation: {out / summary['best']}; all figures in {out}/{SEEDS}"
 
 
-def soup_lines(soup: Mapping[str, Any], metric: str) -> Iterator[str]:
+def soup_lines(soup: Mapping[str, Any], metric: str, out: Path) -> Iterator[str]:
     """What became of the mean of the weights."""
     if "reason" in soup:
         yield f"no mean of the weights: {soup['reason']}"
@@ -165,7 +165,8 @@ def soup_lines(soup: Mapping[str, Any], metric: str) -> Iterator[str]:
     for split in [name for name in soup if isinstance(soup[name], Mapping)]:
         yield f"{split:<11} {metric:<21} {decimals(soup[split][metric]['value'])} by the mean of the weights"
     best = f"the best run on validation has {decimals(soup['best'])}"
-    yield f"{best}: the mean is kept, in {FOLDER}/" if soup["kept"] else f"{best}: the mean is worse, and is not kept"
+    kept = f"the mean is kept, in {out / SOUP_FOLDER}" if soup["kept"] else "the mean is worse, and is not kept"
+    yield f"{best}: {kept}"
 
 
 def spread_of(values: Sequence[float | None]) -> dict[str, Any]:
@@ -219,4 +220,5 @@ def shared_by(config: RunConfig, but: Collection[str], own: Own) -> dict[str, An
     A recipe is among it, for what it derives is not: that is known with the rows.
     """
     recipe = {} if config.recipe == RunConfig.model_fields["recipe"].default else {"recipe": config.recipe}
-    return {**config.model_dump(mode="json", exclude={*HARMLESS, *but}), **recipe, **own.identity()}
+    options = {name: value for name, value in options_of(config).items() if name not in {*HARMLESS, *but}}
+    return {**options, **recipe, **own.identity()}

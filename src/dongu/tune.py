@@ -19,7 +19,7 @@ from dongu.comparison.pairs import compare_folders
 from dongu.config import LOWER_IS_BETTER, make_config, option_flag
 from dongu.data.examples import read_examples
 from dongu.data.sources import Source
-from dongu.errors import InputError, LockedError, NonFiniteError, StoppedError, UsageError
+from dongu.errors import InputError, LockedError, NonFiniteError, StoppedError, StorageError, UsageError
 from dongu.files import make_folder
 from dongu.loop import Loop
 from dongu.own import Own, check_columns_read, take_own
@@ -74,26 +74,46 @@ def tune(
     dimensions = read_space(space, options)
     out = Path(options.pop("out", None) or f"runs/{source.name}-tune")
     shared = _identity(options, dimensions, own)
-    study = _open(out, shared)
-    search = _Search(study, source, options, dimensions, out, console, parts, shared)
-    search.begin()
-    while (trial := search.next(trials, began + 60 * minutes)) is not None:
-        search.run(trial)
-    content: dict[str, Any] = {**search.shared, "trials": search.table()}
-    done = [row for row in content["trials"] if row["state"] == "complete"]
-    if not done:
-        raise UsageError("no trial came to an end", where=str(out), hint="give more --minutes, or a smaller --space")
-    try:
-        with RunFolder(out / "locks" / "winner").lock():
-            if any(row["state"] == "running" for row in content["trials"]):
-                console.line("other processes are still at their trials: the last of them trains the winner")
-                return out, content
-            content |= _final(search, max(done, key=lambda row: row["score"]), seeds)
-            RunFolder(out).write_json(SEARCH, content)
-            write_page(out / PAGE, content)
-    except LockedError:
-        console.line("another process trains the winner")
+    with _stored(out):
+        study = _open(out, shared)
+        search = _Search(study, source, options, dimensions, out, console, parts, shared)
+        search.begin()
+        while (trial := search.next(trials, began + 60 * minutes)) is not None:
+            search.run(trial)
+        content: dict[str, Any] = {**search.shared, "trials": search.table()}
+        done = [row for row in content["trials"] if row["state"] == "complete"]
+        if not done:
+            raise UsageError(
+                "no trial came to an end", where=str(out), hint="give more --minutes, or a smaller --space"
+            )
+        try:
+            with RunFolder(out / "locks" / "winner").lock():
+                if any(row["state"] == "running" for row in content["trials"]):
+                    console.line("other processes are still at their trials: the last of them trains the winner")
+                    return out, content
+                content |= _final(search, max(done, key=lambda row: row["score"]), seeds)
+                RunFolder(out).write_json(SEARCH, content)
+                write_page(out / PAGE, content)
+        except LockedError:
+            console.line("another process trains the winner")
     return out, content
+
+
+@contextmanager
+def _stored(out: Path) -> Iterator[None]:
+    """
+    Raises:
+        StorageError: the file of the study cannot be read or written.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        yield
+    except (OperationalError, StorageInternalError) as error:
+        reason = getattr(error.__cause__, "orig", None) or error.__cause__ or error
+        hint = "free some space, if there is none: the same command goes on with the search"
+        raise StorageError(f"cannot be read or written ({reason})", where=str(out / STUDY), hint=hint) from error
 
 
 @Waiting("opening the study")

@@ -499,7 +499,7 @@ RUNS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], list[str]]] = {
     "half a log": (written("metrics.jsonl", '{"event": "step"}\n'), ("report",), ["metrics.jsonl", "has 18 bytes"]),
     "a bad option": (with_option(epochs="x"), ("predict", "evaluate", "resume"), ["--epochs", "`x`"]),
     "data gone": (with_option(data="gone.jsonl"), ("evaluate",), ["gone.jsonl: no such file or folder"]),
-    "no model": (without_model, ("predict", "evaluate"), ["run: the run has no model yet"]),
+    "no model": (without_model, ("predict", "evaluate"), ["run: the model of the run was removed"]),
     "other weights": (flipped_weights, ("predict", "evaluate"), ["model.safetensors", "restore it from a copy"]),
 }
 

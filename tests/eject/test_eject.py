@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import errno
 import gc
 import gzip
 import importlib
@@ -36,10 +37,10 @@ from dongu.data.examples import read_examples
 from dongu.data.holdout import hold_out
 from dongu.data.sources import read_source
 from dongu.eject import plain_metrics as plain
-from dongu.eject.reading import find_reading
+from dongu.eject.reading import Format, _load, find_reading
 from dongu.eject.script import eject
 from dongu.eject.spelling import literal, literals, number
-from dongu.errors import DataError
+from dongu.errors import DataError, StorageError
 from dongu.judge.metrics import MetricSet
 from dongu.judge.ranking import sigmoid
 from dongu.loop import Loop
@@ -1166,3 +1167,12 @@ def test_values_as_python_writes_them() -> None:
     assert ast.literal_eval(many) == [f"label {i}" for i in range(20)]
     assert [len(line) for line in many.splitlines()] == [1, 113, 111, 15, 1]
     assert literals([["a", "b"], ["c"]]) == '[["a", "b"], ["c"]]'
+
+
+def test_a_full_disk_is_no_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("An error occurred while generating the dataset") from OSError(errno.ENOSPC, "No space")
+
+    monkeypatch.setattr("datasets.load_dataset", full)
+    with pytest.raises(StorageError, match="cannot write"):
+        _load("train.jsonl", Format("json"), str(tmp_path))

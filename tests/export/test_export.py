@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ import dongu
 from conftest import ROOT, WORDS, checked
 from dongu.cli.main import run as run_command
 from dongu.cli.share import PACKAGES
+from dongu.errors import ModelError
 from dongu.export import folder as exporting
 from dongu.export.onnx import write_onnx
 from dongu.files import Disk
@@ -91,6 +93,40 @@ def said_by(example: str, folder: Path) -> list[str]:
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as said:
         exec(example, {})
     return said.getvalue().splitlines()
+
+
+def test_a_model_of_pairs_is_one_without_its_run(
+    exported: tuple[Path, dict[str, Any]],
+    runs: Callable[[str], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two texts are one pair, and not two rows with an answer each."""
+    alone = shutil.copytree(runs("classes") / "model", tmp_path / "alone")
+    capsys.readouterr()
+    for place in (exported[0], alone):
+        assert run_command(["predict", str(place), "one text", "another text"]) == 0
+        [line] = capsys.readouterr().out.splitlines()
+        assert line.endswith("\tone text | another text")
+
+
+def test_a_full_disk_is_told_from_a_graph_that_cannot_be(
+    runs: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporter leaves half a file without a word, of which the next step knows no more than that it is none."""
+
+    def of_half_a_file(*_: Path) -> None:
+        raise ModelError("the graph cannot be quantized to eight bits (Wire format was corrupt)")
+
+    monkeypatch.setattr("dongu.export.folder.write_int8", of_half_a_file)
+    command = ["export", str(runs("classes")), "--out", str(tmp_path / "onnx"), "--int8"]
+    assert run_command(command) == 2
+    usage = SimpleNamespace(total=1 << 30, used=1 << 30, free=0)
+    monkeypatch.setattr("dongu.export.folder.shutil.disk_usage", lambda _: usage)
+    capsys.readouterr()
+    assert run_command(command) == 6
+    assert "cannot write (No space left on device)" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
 
 
 def test_the_folder_and_what_is_said_of_it(exported: tuple[Path, dict[str, Any]], runs: Callable[[str], Path]) -> None:

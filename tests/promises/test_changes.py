@@ -173,9 +173,10 @@ def test_a_name_that_nothing_has(stopped: Path) -> None:
 def test_from_another_folder(
     stopped: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch, data_folder: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Data that were given by a relative path are found from anywhere."""
+    """Data and a model that were given by a relative path are found from anywhere."""
     monkeypatch.chdir(tmp_path)
-    model = json.loads((stopped / "run.json").read_text(encoding="utf-8"))["options"]["model"]
+    place = json.loads((stopped / "run.json").read_text(encoding="utf-8"))["options"]["model"]
+    model = Path(shutil.copytree(place, tmp_path / "model")).name
     data = Path(data_folder(train=40)).name
 
     def killed(*_: Any) -> None:
@@ -184,7 +185,7 @@ def test_from_another_folder(
     with monkeypatch.context() as patch:
         patch.setattr("dongu.running.judge", killed)
         with pytest.raises(KeyboardInterrupt):
-            dongu.train(data, **{**OPTIONS, "model": model, "out": "relative"})
+            dongu.train(data, **{**OPTIONS, "model": model, "tokenizer": model, "out": "relative"})
     monkeypatch.chdir(tmp_path.parent)
     dongu.resume(tmp_path / "relative")
     assert weights(tmp_path / "relative") == whole

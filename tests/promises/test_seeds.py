@@ -18,6 +18,8 @@ from transformers import AutoModelForSequenceClassification
 import dongu
 from dongu.cli.main import run as run_command
 from dongu.judge.intervals import verdict
+from dongu.run.several import told_of_several
+from dongu.sweep import soup_lines
 
 OPTIONS: dict[str, Any] = {"max_steps": 6, "batch_size": 8, "lr": 2e-3, "eval_steps": 3, "threads": 1}
 FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]
@@ -236,3 +238,20 @@ def test_a_mean_needs_several_runs_that_hold_out_the_same_rows(
     assert run_command(["train", str(rows), *given[2:]]) == 2
     assert "each seed holds out other rows" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_the_folder_says_where_the_mean_is(tmp_path: Path) -> None:
+    out = tmp_path / "few rows"
+    for name in ("seed-42/run.json", "seeds.json"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("{}", encoding="utf-8")
+    told = told_of_several(out)
+    assert told is not None
+    assert "mean" not in told[1]
+    (out / "soup").mkdir()
+    (out / "soup" / "config.json").write_text("{}", encoding="utf-8")
+    told = told_of_several(out)
+    assert told is not None
+    assert told[1].endswith(f"take '{out}/soup', the mean of their weights")
+    soup = {"kept": True, "best": 0.5, "validation": {"loss": {"value": 0.5}}}
+    assert [*soup_lines(soup, "loss", out)][-1].endswith(f"the mean is kept, in {out}/soup")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import traceback
@@ -100,6 +103,25 @@ def test_a_wrong_space_is_an_error(text: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
         read_space([text], {"epochs": 1.0})
     assert said in str(error.value)
+
+
+def test_a_disk_without_room_for_the_study(
+    tiny_model: Callable[..., str],
+    data_folder: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The words are SQLite's, for a file that may not grow."""
+    command = ["tune", data_folder(), "--model", tiny_model(), "--max-steps", "1", "--out", str(tmp_path / "search")]
+    former, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, former[1]))
+    try:
+        assert run_command(command) == 6
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert re.search(r"study\.db: cannot be read or written \(.*disk", capsys.readouterr().err)
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ from dongu.data.readers import AS_FOUND
 from dongu.data.sources import hub_parts
 from dongu.data.table import Places
 from dongu.eject.rules import NAME_RULES, NOT_SO, TEXT_RULES, RowsRead, label_rules, said_by
-from dongu.errors import DataError
-from dongu.files import write_lines
+from dongu.errors import DataError, StorageError
+from dongu.files import NO_ROOM, write_lines
 from dongu.hub import split_commit
 from dongu.plain_parts import why_rows
 
@@ -304,7 +304,11 @@ def _load(path: str, form: Format, cache: str) -> Any:
     try:
         return load_dataset(form.kind, data_files=path, split="train", cache_dir=cache, **options)
     except Exception as error:  # of any of the readers behind it
-        reason = " ".join(str(error.__cause__ or error).split())
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+            hint = "free some space, or name a folder on another disk by TMPDIR"
+            raise StorageError(f"cannot write ({cause.strerror})", where=cache, hint=hint) from error
+        reason = " ".join(str(cause).split())
         raise DataError(f"a plain script cannot read it ({reason})", where=path, hint=AS_ROWS) from error
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +32,7 @@ from dongu.use.saved import folds_in
 from dongu.waiting import Waiting
 
 COMPARED_ROWS = 1000  # of validation at most: a minute or two for a base model
+FULL_BYTES = 1 << 20  # free on a disk that a graph did not fit on
 TIMED_ROWS, TIMED_ROUNDS = 32, 5
 GRAPH_TOLERANCE = 1e-4  # of the largest logit; what rounding leaves of a right graph is a hundredth of it
 
@@ -71,9 +75,14 @@ def export(
     with replace_folder(target) as stage:
         (stage / GRAPH).parent.mkdir()
         with Waiting("writing the graph"):
-            write_onnx(classifier.model, _example(classifier, texts), stage / GRAPH)
-            if int8:
-                write_int8(stage / GRAPH, stage / GRAPH_INT8)
+            try:
+                write_onnx(classifier.model, _example(classifier, texts), stage / GRAPH)
+                if int8:
+                    write_int8(stage / GRAPH, stage / GRAPH_INT8)
+            except ModelError as error:  # of half a file, which the exporter leaves in silence
+                if shutil.disk_usage(stage).free >= FULL_BYTES:
+                    raise
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
         made = _measure(classifier, split, target, stage)
         _copy_settings(classifier, stage)
         length = classifier.config.max_length or 0

@@ -38,6 +38,15 @@ def declared_labels(config: Any) -> tuple[str, ...]:
     return tuple(str(config.id2label[i]) for i in sorted(config.id2label))
 
 
+def name_inputs(settings: Any, long: str, texts: Sequence[str]) -> None:
+    """Have a model's config say what it reads of a row, for whoever loads it without its run: how a long text is read,
+    and the columns of a pair. What is usual is not said, but where the model that was trained on says otherwise."""
+    if long != "head" or hasattr(settings, "long_texts"):
+        settings.long_texts = long
+    if len(texts) == 2 or hasattr(settings, "text_columns"):
+        settings.text_columns = [*texts] if len(texts) == 2 else None
+
+
 def name_outputs(model: Any, names: Sequence[str], task: Task, pad_token_id: int | None) -> None:
     """See to it that a model of the user's own says what the others say of themselves in their config.
 

@@ -45,6 +45,16 @@ def find_model(name: str) -> str:
     return name
 
 
+def from_root(name: str) -> str:
+    """A local model by its path from the root, by which it is found from any folder; any other name as it is.
+
+    Raises:
+        ModelError: as `find_model`.
+    """
+    folder = Path(find_model(name))
+    return str(folder.absolute()) if name not in PACKAGED and folder.is_dir() else name
+
+
 def resolve_model(name: str) -> str:
     """The folder of a packaged or a local model, checked; a Hub name as it is.
 

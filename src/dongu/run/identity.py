@@ -23,6 +23,7 @@ from dongu.errors import CheckpointError, UsageError
 from dongu.extras import RECORDED_VERSIONS
 from dongu.loop import Loop
 from dongu.model.head import head_of
+from dongu.model.place import from_root
 from dongu.model.probe import Probe
 from dongu.text import counted
 from dongu.waiting import Waiting
@@ -52,7 +53,7 @@ def identity(loop: Loop) -> dict[str, Any]:
     Args:
         loop: before its first step, and before a checkpoint is put into it.
     """
-    options = loop.config.model_dump(mode="json")
+    options = options_of(loop.config)
     return {
         "options": {name: value for name, value in options.items() if name not in HARMLESS},
         "data": {
@@ -71,6 +72,13 @@ def identity(loop: Loop) -> dict[str, Any]:
         "weights": _digest_of_weights(loop.model, computed=_probed_names(loop)),
         **loop.given.identity(),
     }
+
+
+def options_of(config: RunConfig) -> dict[str, Any]:
+    """All of them as JSON has them, and where a model or a tokenizer lies from the root: another folder may be the
+    current one when they are read."""
+    options = config.model_dump(mode="json")
+    return options | {name: from_root(options[name]) for name in ("model", "tokenizer") if options[name]}
 
 
 def _compared(examples: Examples) -> dict[str, str]:

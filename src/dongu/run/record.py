@@ -13,14 +13,16 @@ from dongu.judge.intervals import constant_answer
 from dongu.loop import Loop
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import RunFolder
+from dongu.run.identity import options_of
 from dongu.run.need import Need
 
 
 def describe_run(loop: Loop, folder: RunFolder, state: RunState, need: Need | None = None) -> Mapping[str, Any]:
     """`run.json`: what `dongu train --config` needs to repeat the run, of what it was made, and the memory it needs."""
-    model, model_commit = split_commit(loop.config.model)
+    options = options_of(loop.config)
+    model, model_commit = split_commit(options["model"])
     data, data_commit = (None, None) if loop.config.data is None else split_commit(loop.config.data)
-    options = {**loop.config.model_dump(mode="json"), "model": model, "data": _place(data), "out": str(folder.path)}
+    options |= {"model": model, "data": _place(data), "out": str(folder.path)}
     commits = {"model": model_commit, "data": data_commit}
     return {
         **state.identity,

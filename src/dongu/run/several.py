@@ -8,6 +8,7 @@ from dongu.text import listed, typed
 
 SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.json
 FOLDS = "folds.json"  # what the runs of a cross-validation came to, in the folder that holds them
+SOUP_FOLDER = "soup"  # in the folder of several seeds, the mean of their weights, where it was kept
 SEARCH = "tune.json"  # the same of a search
 FITTING = {
     SEEDS: ("holds a run a seed", "; the command that began them goes on with them, and two such folders compare"),
@@ -23,5 +24,7 @@ def told_of_several(folder: Path) -> tuple[str, str] | None:
     if not found:
         return None
     what, more = next((FITTING[name] for name in FITTING if (folder / name).is_file()), ("holds several runs", ""))
+    if (folder / SOUP_FOLDER / "config.json").is_file():
+        more += f"; predict, evaluate, serve and export take {typed(folder / SOUP_FOLDER)}, the mean of their weights"
     hint = f"give one of them: {listed(found)}; `dongu runs {typed(folder)}` lists them, the best first"
     return f"{what}, and is none itself", hint + more

@@ -125,7 +125,8 @@ class SavedModel:
             what = f"has {len(names)} outputs of the task {task}, called {', '.join(names[:5])}"
             raise ModelError(what, where=name, hint="dongu uses models with a name for each label, or one number")
         precision = {"precision": "fp32"} if task == "regression" else {}  # as in a run
-        config = make_config({"model": name, "task": task, **options, **precision})
+        texts = content.get("text_columns")  # of a model of pairs
+        config = make_config({"model": name, "task": task, "text_columns": texts, **options, **precision})
         return SavedModel(
             name, folder, None, config, MetricSet.of(task, names), None, (), _abstains_below(content, name)
         )
@@ -151,7 +152,10 @@ class SavedModel:
             options["precision"] = "fp32"  # answers in the unit of the labels need more digits than bf16 has
         config = make_config(options)
         if not folder.model.is_dir():
-            raise InputError("the run has no model yet", where=str(run), hint="it is saved at the first evaluation")
+            what, hint = "the run has no model yet", "it is saved at the first evaluation"
+            if folder.is_finished:
+                what, hint = "the model of the run was removed", "of a search `dongu tune` keeps that of the best trial"
+            raise InputError(what, where=str(run), hint=hint)
         folder.check_written("model/")
         check_folder(folder.model)
         content = read_object(folder.model / "config.json", f"--model {folder.model}")
