@@ -21,7 +21,7 @@ from dongu.errors import ModelError
 from dongu.evaluate import difference_alone
 from dongu.model.safety import classifiers
 from dongu.run.console import Console
-from dongu.run.effort import forward_flops
+from dongu.run.effort import pass_flops
 
 PAGE = model_types.PAGE.read_text(encoding="utf-8").splitlines()
 # One for each way of going on: all that are no plain encoder or decoder, and some of those. `make test-crash` has all,
@@ -82,7 +82,7 @@ def test_the_page_has_no_other_types() -> None:
 def test_an_encoder_decoder_runs_to_its_end(
     model_type: str, tiny: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dongu.run.effort.forward_flops", forward_flops)  # as it is outside of tests
+    monkeypatch.setattr("dongu.run.effort.pass_flops", pass_flops)  # as it is outside of tests
     options = {**model_types.OPTIONS, "model": tiny(model_type), "out": str(tmp_path / "run")}
     run = dongu.train(model_types.DATA, **options).path
     summary = json.loads((run / "timing.jsonl").read_text(encoding="utf-8").splitlines()[-1])
@@ -96,7 +96,7 @@ def test_an_encoder_decoder_runs_to_its_end(
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
-        ("dongu.run.effort.forward_flops", "machine not measured (KeyError: 'broken')"),
+        ("dongu.run.effort.pass_flops", "machine not measured (KeyError: 'broken')"),
         ("dongu.run.effort.product_rate", "machine not measured (KeyError: 'broken')"),
         ("dongu.run.effort.peak_memory_bytes", ""),
         ("dongu.run.derived.precision_seconds", ""),

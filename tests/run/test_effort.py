@@ -15,7 +15,7 @@ import dongu
 from conftest import unwrapped
 from dongu.engine.packed import without_padding
 from dongu.run.console import Console
-from dongu.run.effort import Effort, forward_flops, product_rate
+from dongu.run.effort import Effort, pass_flops, product_rate
 
 
 @pytest.mark.parametrize(("length", "layers"), [(7, 2), (40, 3)])
@@ -34,10 +34,10 @@ def test_the_operations_of_a_forward_pass(length: int, layers: int) -> None:
     head = 2 * (hidden * hidden + hidden * 2)  # pooler and classifier, for one token
     row = torch.ones((1, length), dtype=torch.int64)
     inputs = {"input_ids": row, "attention_mask": row}
-    assert forward_flops(BertForSequenceClassification(config), inputs) == layers * a_layer + head
+    assert pass_flops(BertForSequenceClassification(config), inputs) == layers * a_layer + head
     config = BertConfig(**{**config.to_dict(), "attn_implementation": "sdpa"})
     model = BertForSequenceClassification(config).eval()
-    assert forward_flops(model, inputs) == layers * a_layer + head
+    assert pass_flops(model, inputs) == layers * a_layer + head
     # Without padding the last layer is computed for the first token alone, but for its keys and values.
     packed, reason = without_padding(model, {**inputs, "token_type_ids": torch.zeros_like(row)}, "right")
     assert reason is None
@@ -45,7 +45,7 @@ def test_the_operations_of_a_forward_pass(length: int, layers: int) -> None:
     keys = 4 * hidden * hidden
     filler = (layers - 1) * a_token + keys  # of flat rows, one token more than there are
     last = length * keys + (a_token - keys) + attention
-    assert forward_flops(packed, flat) == (layers - 1) * a_layer + last + filler + head
+    assert pass_flops(packed, flat) == (layers - 1) * a_layer + last + filler + head
 
 
 def test_the_operations_of_a_decoder_without_padding() -> None:
@@ -56,8 +56,42 @@ def test_the_operations_of_a_decoder_without_padding() -> None:
     packed, reason = without_padding(model, {"input_ids": row, "attention_mask": row}, "right")
     assert reason is None
     flat = {"input_ids": row[0], "lengths": torch.tensor([7])}
-    whole = forward_flops(model, {"input_ids": row, "attention_mask": row})
-    assert whole / 2 < forward_flops(packed, flat) < whole
+    whole = pass_flops(model, {"input_ids": row, "attention_mask": row})
+    assert whole / 2 < pass_flops(packed, flat) < whole
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_operations_of_both_passes(attention: str) -> None:
+    """Those that are made: what is frozen, and all below it, has no backward pass."""
+    hidden, inner, length, layers = 16, 64, 7, 3
+    config = BertConfig(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=inner,
+        vocab_size=50,
+        attn_implementation=attention,
+    )
+    model = BertForSequenceClassification(config)
+    row = torch.ones((1, length), dtype=torch.int64)
+    inputs = {"input_ids": row}
+    a_layer = length * (2 * (4 * hidden * hidden + 2 * hidden * inner) + 4 * length * hidden)
+    head = 2 * (hidden * hidden + hidden * 2)
+    again = 2 * length**2 * hidden if attention == "sdpa" else 0  # its backward computes the scores once more
+    whole = layers * a_layer + head
+    assert pass_flops(model, inputs) == whole
+    assert pass_flops(model, inputs, backward=True) == 3 * whole + layers * again
+    marks = [torch.full_like(parameter, 7.0) for parameter in model.parameters()]
+    for parameter, mark in zip(model.parameters(), marks, strict=True):
+        parameter.grad = mark
+    for frozen in (model.bert.embeddings, *model.bert.encoder.layer[:2]):
+        frozen.requires_grad_(False)
+    into_inputs = 2 * 3 * length * hidden * hidden  # the last layer's queries, keys and values need none of their input
+    expected = whole + 2 * (a_layer + head) - into_inputs + again
+    assert pass_flops(model, inputs, backward=True) == expected
+    assert all(p.grad is mark for p, mark in zip(model.parameters(), marks, strict=True)), "gradients are as before"
+    assert all(bool((mark == 7).all()) for mark in marks)
+    assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
 
 
 def test_the_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +123,7 @@ def test_a_run_says_what_it_did(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("dongu.run.effort.PROBE_SIZES", {"cpu": 768})  # as it is outside of tests
-    monkeypatch.setattr("dongu.run.effort.forward_flops", forward_flops)
+    monkeypatch.setattr("dongu.run.effort.pass_flops", pass_flops)
     options: dict[str, Any] = {
         "model": tiny_model(),
         "max_steps": 7,

@@ -7,18 +7,18 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from dongu.engine.products import FEWEST_TOKENS, has_fast_products, product
 from dongu.evaluate import eval_mode
 from dongu.loop import Loop
-from dongu.model.lora import count_parameters
 from dongu.run.spared import tried
 from dongu.update import Step
 
@@ -75,10 +75,7 @@ class Effort:
         inputs = loop.collate(loop.splits["train"], np.array([usual]))
         inputs.pop("labels", None)
         engine = loop.accelerator.unwrap_model(loop.engine)
-        # Backward takes as much again for the inputs of each product, and as much for the weights that learn.
-        parameters, learning = count_parameters(loop.model)
-        times = 2 + min(1, learning / parameters)
-        flops = times * forward_flops(engine, inputs) / int(lengths[usual]) * self.tokens
+        flops = pass_flops(engine, inputs, backward=True) / int(lengths[usual]) * self.tokens
         probe_seconds = min(PROBE_SECONDS, self.seconds / 100)
         rates = {"product_flops": product_rate(device, precision, probe_seconds)}
         if device.type != "cpu":  # of a CPU `precision_seconds` has told, and where bf16 is emulated it takes long
@@ -114,12 +111,32 @@ class Effort:
         return f"{share:.0%} of {probed}{hint}"
 
 
-def forward_flops(model: Any, inputs: Mapping[str, Tensor]) -> int:
-    """Floating-point operations of the products and the attention that this forward makes, and of no others."""
+def pass_flops(model: Any, inputs: Mapping[str, Tensor], *, backward: bool = False) -> int:
+    """Floating-point operations of the products and the attention of a forward pass, with `backward` of both passes.
+
+    They are counted as they are made, so what is frozen, or left out, is not among them. Gradients are as before.
+    """
     device = next(model.parameters()).device
-    with eval_mode(model), FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter:
-        model(**{name: tensor.to(device) for name, tensor in inputs.items()})
+    given = {name: tensor.to(device) for name, tensor in inputs.items()}
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad] if backward else []
+    before = [parameter.grad for parameter in learning]
+    counter = FlopCounterMode(display=False, custom_mapping=_uncounted())
+    with eval_mode(model), torch.set_grad_enabled(backward), ExitStack() as held, counter:
+        for parameter in learning:  # no gradient is kept, for which there may be no memory
+            parameter.grad = None
+            held.callback(parameter.register_post_accumulate_grad_hook(_drop_gradient).remove)
+        try:
+            logits = model(**given).logits
+            if backward:
+                logits.sum().backward()
+        finally:
+            for parameter, gradient in zip(learning, before, strict=True):
+                parameter.grad = gradient
     return int(counter.get_total_flops())
+
+
+def _drop_gradient(parameter: Tensor) -> None:
+    parameter.grad = None
 
 
 def _uncounted() -> dict[Any, Callable[..., int]]:
@@ -131,8 +148,14 @@ def _uncounted() -> dict[Any, Callable[..., int]]:
     def of_product(left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
         return 2 * math.prod(left) * right[0]
 
+    def of_attention_backward(_: Sequence[int], *shapes: Sequence[int], **__: Any) -> int:
+        query, key, value = shapes[:3]
+        return int(sdpa_backward_flop_count(query, query, key, value))  # type: ignore[no-untyped-call]
+
     products = {torch.ops.mkldnn._linear_pointwise: of_product} if has_fast_products() else {}
-    return {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: of_attention, **products}
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return {attention: of_attention, backward: of_attention_backward, **products}
 
 
 def product_rate(device: torch.device, precision: str, seconds: float) -> float:
