@@ -111,7 +111,7 @@ def test_a_statistic_never_ends_a_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise KeyError("broken")
 
     monkeypatch.setattr(broken, fail)
