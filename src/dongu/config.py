@@ -83,7 +83,7 @@ class RunConfig(BaseModel):
         description="model to start from: a Hub name (owner/name@revision), a local folder, or `minilm` (packaged)",
     )
     tokenizer: str | None = Field(
-        None, min_length=1, description="tokenizer of a model of your own: a Hub name, a folder, or `minilm`"
+        None, min_length=1, description="tokenizer for a model of your own: a Hub name, a folder, or `minilm`"
     )
     out: Annotated[str | None, BeforeValidator(values.without_detours)] = Field(
         None, min_length=1, description="run folder to write (default: runs/NAME)"
@@ -92,13 +92,13 @@ class RunConfig(BaseModel):
         None,
         min_length=1,
         max_length=2,
-        description="column of the text, or the two of a pair; title+body is one text of two columns",
+        description="text column, or the two columns of a pair; title+body joins two columns into one text",
     )
     label_column: Annotated[str | None, BeforeValidator(values.joined)] = Field(
-        None, min_length=1, description="column of the label, or columns of 0 and 1, one a label: rude+funny+sad"
+        None, min_length=1, description="label column, or columns of 0 and 1, one per label: rude+funny+sad"
     )
     label_separator: str | None = Field(
-        None, min_length=1, description="what stands between the labels of a cell (default: |, or inferred and shown)"
+        None, min_length=1, description="separator between the labels in a cell (default: |, or inferred and shown)"
     )
     columns: Annotated[tuple[str, ...] | None, BeforeValidator(values.one_or_several)] = Field(
         None, min_length=1, description="numeric columns beside the text, for a model or a loss of your own"
@@ -106,26 +106,24 @@ class RunConfig(BaseModel):
     unlabelled: Literal["refuse", "drop"] = Field(
         "refuse", description="rows without a gold label (-1, null, empty): do not start, or leave them out"
     )
-    empty: Literal["refuse", "drop"] = Field(
-        "refuse", description="rows without a text: do not start, or leave them out"
-    )
+    empty: Literal["refuse", "drop"] = Field("refuse", description="rows without text: do not start, or leave them out")
     bad_rows: Annotated[str, Field(pattern=r"^drop=(100|[0-9]{1,2}(\.[0-9]{1,6})?)%$")] | None = Field(
         None,
-        description="drop=1%: leave out rows that cannot be read or whose label is malformed, at most this share; each"
-        " is written into dropped.jsonl (default: do not start)",
+        description="drop=1%: leave out rows that cannot be read or whose label is malformed, up to this share, and"
+        " write them to dropped.jsonl (default: do not start)",
     )
     rare: Annotated[str, Field(pattern=r"^join=[1-9][0-9]{0,8}$")] | None = Field(
-        None, description="join=5: classes with fewer than 5 train rows are one class, `other`"
+        None, description="join=5: merge classes with fewer than 5 train rows into one class, `other`"
     )
     label_names: Annotated[tuple[str, ...] | None, BeforeValidator(values.by_commas)] = Field(
         None, min_length=2, description="names of the label ids 0, 1, …: negative,neutral,positive"
     )
-    positive: str | None = Field(None, description="of two classes, the one that F1 is of (default: the second)")
+    positive: str | None = Field(None, description="of two classes, the positive one, for F1 (default: the second)")
     header: Annotated[tuple[str, ...] | None, BeforeValidator(values.by_commas)] = Field(
-        None, min_length=1, description="names of the columns of a csv or a sheet whose first line is a row: label,text"
+        None, min_length=1, description="column names of a csv or a sheet that has no header: label,text"
     )
     delimiter: Annotated[str, BeforeValidator(values.character)] | None = Field(
-        None, description="what stands between the cells of a csv: a character, or tab (default: what fits all rows)"
+        None, description="delimiter of a csv: a character, or tab (default: the one that fits all rows)"
     )
     encoding: Annotated[str, BeforeValidator(values.encoding)] | None = Field(
         None, description="encoding of text files, such as cp1252 (default: utf-8, or what a byte-order mark says)"
@@ -134,32 +132,33 @@ class RunConfig(BaseModel):
         None, description="whether double quotes enclose cells (default: csv, and none in a .tsv)"
     )
     escape: Annotated[str, BeforeValidator(values.character)] | None = Field(
-        None, description="character that takes the next one as it is, such as the backslash of Spark and MySQL"
+        None, description="escape character, such as the backslash of Spark and MySQL"
     )
     max_expansion: Count = Field(
-        100, description="how many times its size an archive may unpack to, beyond 256 MiB; more is refused"
+        100, description="how many times its own size an archive may expand to, above 256 MiB; more is refused"
     )
     field: str | None = Field(
-        None, min_length=1, description="path of the rows in a .json, such as data or result.rows (default: found)"
+        None, min_length=1, description="path of the rows in a .json, such as data or result.rows (default: detected)"
     )
     format: (
         Literal["plain", "label-studio", "label-studio-min", "doccano", "prodigy", "argilla", "chat", "spacy"] | None
-    ) = Field(None, description="annotation tool that wrote the rows; plain takes them as they are (default: found)")
+    ) = Field(None, description="annotation tool that wrote the rows; plain takes them as they are (default: detected)")
     sheet: str | None = Field(None, min_length=1, description="sheet of an Excel workbook (default: the first)")
-    download: bool = Field(False, description="let DATA be an https:// address, which is fetched")
-    task: Task | None = Field(None, description="what the label is (default: inferred and shown)")
+    download: bool = Field(False, description="allow DATA to be an https:// address, and download it")
+    task: Task | None = Field(None, description="task that the model learns (default: inferred and shown)")
     recipe: Literal["auto", "original", "quick"] = Field(
-        "auto", description="settings not given: the original's, with auto what suits few rows, with quick less epochs"
+        "auto",
+        description="settings for options not given: original, auto (adapted to few rows) or quick (fewer epochs)",
     )
     validation: Portion | None = Field(
-        None, description="share of the rows to hold out as validation, of data without one (default: 0.1)"
+        None, description="share of the rows to hold out as validation, if the data have none (default: 0.1)"
     )
-    test: Portion | None = Field(None, description="share of the rows to hold out as test, of data without one")
+    test: Portion | None = Field(None, description="share of the rows to hold out as test, if there is none")
     group_column: str | None = Field(
-        None, min_length=1, description="column of a group, a user say: rows are held out by whole groups"
+        None, min_length=1, description="column of groups, such as users: whole groups are held out"
     )
     time_column: str | None = Field(
-        None, min_length=1, description="column of a date or a number: the newest rows are test, then validation"
+        None, min_length=1, description="column of dates or numbers: the newest rows are test, then validation"
     )
     fold: str | None = Field(
         None,
@@ -167,34 +166,35 @@ class RunConfig(BaseModel):
         description="one run of k-fold cross-validation: 2/5 holds out the second fold",
     )
     split_file: str | None = Field(
-        None, min_length=1, description="file that says which row is in which split: columns id and split"
+        None, min_length=1, description="file that assigns each row to a split: columns id and split"
     )
     epochs: Annotated[Real, Field(gt=0, le=1e6)] = Field(3.0, description="passes over the training rows")
     max_steps: Count | None = Field(None, description="optimizer updates, instead of --epochs")
-    batch_size: Count = Field(8, description="examples an update, over all processes")
+    batch_size: Count = Field(8, description="examples per update, over all processes")
     micro_batch_size: Count | None = Field(
-        None, description="examples a forward pass on one process (default: as many as the batch has)"
+        None, description="examples per forward pass on one process (default: as many as the batch has)"
     )
-    eval_batch_size: Count = Field(32, description="room of a forward pass in evaluation, in rows of 128 tokens")
+    eval_batch_size: Count = Field(32, description="size of a forward pass in evaluation, in rows of 128 tokens")
     learning_rate: Annotated[Real, Field(gt=0, le=1)] = Field(5e-5, description="peak learning rate of AdamW")
-    weight_decay: Annotated[Real, Field(ge=0, le=1)] = Field(0.01, description="AdamW's decay, on all parameters")
+    weight_decay: Annotated[Real, Field(ge=0, le=1)] = Field(0.01, description="weight decay, on all parameters")
     layer_decay: Annotated[Real, Field(gt=0, le=1)] = Field(
-        1.0, description="learning rate of a layer, as a share of that of the layer above it; the head has it whole"
+        1.0, description="learning rate of a layer as a share of that of the layer above; the head has the full rate"
     )
     dropout: Annotated[Real, Field(ge=0, lt=1)] | None = Field(None, description="dropout (default: the model's own)")
     freeze: Annotated[int, BeforeValidator(values.no_bool), Field(ge=0, lt=2**31)] | None = Field(
-        None, description="lowest layers that stay as they are, and the embeddings with them; with 0 all learn"
+        None, description="number of lowest layers to freeze, together with the embeddings; 0 trains all"
     )
     lora: Count | None = Field(
-        None, description="rank of LoRA: thin matrices beside the encoder's layers learn, and the head (default: all)"
+        None,
+        description="LoRA rank: train low-rank matrices in the encoder's layers, and the head (default: all weights)",
     )
     pooling: Literal["model", "mean"] = Field(
-        "model", description="what the head reads: as the model has it, or of one more layer that begins as the mean"
+        "model", description="input of the head: the model's own, or one more layer that begins as mean pooling"
     )
     head: Literal["random", "probe"] = Field(
-        "random", description="how a new head begins: at random, or as a regression on the frozen encoder's features"
+        "random", description="start of a new head: at random, or as a regression on the frozen encoder's features"
     )
-    lr_scheduler: Scheduler = Field("linear", description="shape of the learning rate over the run")
+    lr_scheduler: Scheduler = Field("linear", description="learning-rate schedule")
     warmup: Annotated[Real, Field(ge=0, lt=2**31)] = Field(
         0.0, description="warm-up: a whole number is steps, a fraction below 1 a share of the run"
     )
@@ -202,32 +202,32 @@ class RunConfig(BaseModel):
         None, description="clip the gradient to this norm (default: no clipping)"
     )
     class_weights: Annotated[dict[str, float] | Literal["balanced"] | None, PlainValidator(values.class_weights)] = (
-        Field(None, description="how much a row of a class counts in training: balanced, or spam=5 ham=1")
+        Field(None, description="weight of each class in the training loss: balanced, or spam=5 ham=1")
     )
     label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = Field(
-        0.0, description="share of the truth that training spreads evenly over all answers"
+        0.0, description="share of each target that training spreads evenly over all classes"
     )
     max_length: Annotated[int, BeforeValidator(values.no_bool), Field(ge=8, lt=2**31)] | None = Field(
-        None, description="tokens a row at most; longer rows are cut (default: the model's limit)"
+        None, description="maximum tokens per row; longer rows are cut (default: the model's limit)"
     )
     long: Literal["head", "tail", "head+tail", "windows"] = Field(
-        "head", description="what is read of a text that is longer: its beginning, its end, half of each, or all of it"
+        "head", description="what the model reads of a longer text: its beginning, its end, half of each, or all of it"
     )
     seed: Annotated[int, BeforeValidator(values.no_bool), Field(ge=0, lt=2**32)] = Field(
-        42, description="decides the new head, the order of the rows, the dropout, and which rows are held out of train"
+        42, description="seed of the new head, the order of the rows, the dropout, and the choice of held-out rows"
     )
     engine: Literal["packed", "plain"] = Field(
-        "packed", description="how a batch is computed: without padding where the model allows it, or its own forward"
+        "packed", description="how a batch is computed: without padding if the model allows it, or by its own forward"
     )
     gradient_checkpointing: bool = Field(
-        False, description="keep of each layer its input alone, and compute it twice: less memory, more time"
+        False, description="keep only each layer's input, and compute the layer twice: less memory, more time"
     )
     base_precision: Literal["fp32", "bf16", "4bit"] = Field(
-        "fp32", description="how the weights that --lora leaves as they are lie in memory; 4bit is saved as bf16"
+        "fp32", description="precision in memory of the weights that --lora freezes; 4bit is saved as bf16"
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the matrix products")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="precision of the matrix products")
     shard: bool = Field(
-        False, description="under torchrun: each process holds its part of weights, gradients and optimizer state only"
+        False, description="under torchrun: each process holds only its part of weights, gradients and optimizer state"
     )
     timeout: Count | None = Field(
         None, description="seconds to wait for another process in a step (default: PyTorch's: 1800, on GPUs 600)"
@@ -236,29 +236,29 @@ class RunConfig(BaseModel):
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="where to compute: auto, cpu, cuda, cuda:N or mps"
     )
     threads: Annotated[Count, Field(le=1024)] | None = Field(
-        None, description="CPU threads a process (default: PyTorch's choice)"
+        None, description="CPU threads per process (default: PyTorch's choice)"
     )
-    group_by_length: bool = Field(False, description="batches of like lengths, for less padding")
+    group_by_length: bool = Field(False, description="batches of similar lengths, for less padding")
     workers: Annotated[int, BeforeValidator(values.no_bool), Field(ge=0, le=256)] = Field(
-        0, description="processes that prepare batches ahead"
+        0, description="processes that prepare batches in advance"
     )
     eval_steps: Count | None = Field(None, description="evaluate every N updates (default: after each epoch)")
     metric: Metric | str | None = Field(None, description="metric that chooses the best model (default: the task's)")
     calibrate: bool = Field(
-        False, description="divide the saved model's head by the temperature that makes its probabilities honest"
+        False, description="calibrate the probabilities: divide the saved model's head by a fitted temperature"
     )
     abstain: Portion | None = Field(
-        None, description="give no label where the model is unsure, so that this share of its labels is right"
+        None, description="give no label if the model is unsure, so that this share of the given labels is right"
     )
-    save_steps: Count | None = Field(None, description="checkpoint every N updates, besides the one at each evaluation")
-    keep: Count = Field(2, description="checkpoints to keep, besides the best one's")
-    patience: Count | None = Field(None, description="stop after N evaluations without a better one (default: never)")
+    save_steps: Count | None = Field(None, description="checkpoint every N updates, and at each evaluation")
+    keep: Count = Field(2, description="checkpoints to keep, in addition to the best one")
+    patience: Count | None = Field(None, description="stop after N evaluations without improvement (default: never)")
     track: Annotated[tuple[Tracker, ...] | None, BeforeValidator(values.one_or_several)] = Field(
         None,
         min_length=1,
-        description="hand the numbers on to tensorboard (in the run folder), wandb, mlflow or trackio",
+        description="also log the numbers to tensorboard (in the run folder), wandb, mlflow or trackio",
     )
-    strict: bool = Field(False, description="do not start where `dongu inspect` has a warning about the data")
+    strict: bool = Field(False, description="do not start if `dongu inspect` has a warning about the data")
 
     @model_validator(mode="before")
     @classmethod
@@ -343,17 +343,17 @@ def _contradictions(config: RunConfig) -> list[str]:
     if config.lr_scheduler == "constant" and config.warmup:
         problems.append("--warmup: `constant` has none; use --lr-scheduler constant_with_warmup")
     if config.base_precision != "fp32" and config.lora is None:
-        problems.append("--base-precision: it is of the weights that --lora leaves as they are; give --lora RANK too")
+        problems.append("--base-precision: it is for the weights that --lora freezes; give --lora RANK too")
     if config.base_precision == "4bit" and config.shard:
-        problems.append("--base-precision 4bit: such weights are not divided among processes; give bf16 with --shard")
+        problems.append("--base-precision 4bit: such weights cannot be sharded; give bf16 with --shard")
     if config.text_columns and config.label_column in config.text_columns:
         problems.append(f"--label-column: `{config.label_column}` is a text column too")
     if config.text_columns and len(set(config.text_columns)) != len(config.text_columns):
         problems.append(f"--text-columns: `{config.text_columns[0]}` is named twice")
     if (names := config.label_names) and not (all(names) and len({*names}) == len(names)):
-        problems.append(f"--label-names: {','.join(names)} names one twice, or with nothing")
+        problems.append(f"--label-names: {','.join(names)} has a name twice, or an empty one")
     if config.track and len(set(config.track)) != len(config.track):
-        problems.append(f"--track: {', '.join(config.track)} names one twice")
+        problems.append(f"--track: {', '.join(config.track)} has one twice")
     if config.task is not None:
         problems += task_problems(config, config.task)
     return problems + _split_contradictions(config)
@@ -369,13 +369,13 @@ def _split_contradictions(config: RunConfig) -> list[str]:
     if len(given) > 1 and given != ["fold", "group_column"]:
         problems.append(f"{option_flag(given[0])} and {option_flag(given[1])}: give one of the two")
     if config.split_file and (config.validation or config.test):
-        problems.append("--split-file: it says how large the splits are; give no --validation and no --test")
+        problems.append("--split-file: the file sets the splits; give no --validation and no --test")
     if config.fold is not None:
         number, count = map(int, config.fold.split("/"))
         if not (1 <= number <= count and count > 1):
             problems.append(f"--fold: must be 1/K to K/K, with K of at least 2, got `{config.fold}`")
         if config.validation:
-            problems.append("--fold: the fold is the validation part; give no --validation")
+            problems.append("--fold: the fold is the validation split; give no --validation")
     return problems
 
 
@@ -387,9 +387,9 @@ def task_problems(config: RunConfig, task: Task) -> list[str]:
         f"{option_flag(name)}: numbers have no classes" for name, asked in weighed.items() if asked and task in NUMBERS
     ]
     if task == "multi-label":
-        several = "a row has several labels, and no class"
+        several = "a row has several labels, and no single class"
         problems += [f"{option_flag(name)}: {several}" for name in ("rare", "positive") if getattr(config, name)]
     if task != "single-label":
         asked = [name for name in ("calibrate", "abstain") if getattr(config, name)]
-        problems += [f"{option_flag(name)}: the task {task} has no probabilities of classes" for name in asked]
+        problems += [f"{option_flag(name)}: the task {task} has no class probabilities" for name in asked]
     return problems

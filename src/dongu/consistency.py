@@ -135,8 +135,8 @@ def check_fixed(loop: Any) -> None:
         options = [
             key for key in RunConfig.model_fields if name == "config" and getattr(was, key) != getattr(now, key, 0)
         ]
-        what = f"is another in {', '.join(options[:3])}" if options else "is another"
-        hint = "give what shall be another to a new Loop: rows, tokens and schedule were made by the first"
+        what = f"was replaced ({', '.join(options[:3])})" if options else "was replaced"
+        hint = "give it to a new Loop: this one has made its rows, tokens and schedule already"
         raise UsageError(what, where=f"loop.{name}", hint=hint)
 
 

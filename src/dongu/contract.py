@@ -62,15 +62,15 @@ def check_loss(loop: Any) -> None:
             answer, wanted = logits_of(loop.engine(**_batch_of(loop, rows).inputs)), (len(rows), len(loop.data.outputs))
             if answer.shape != wanted:
                 what = f"a {type(model).__name__} answers with logits of shape {tuple(answer.shape)}, not {wanted}"
-                raise UsageError(what, where="model", hint="one row each, and as many columns as there are labels")
+                raise UsageError(what, where="model", hint="one row for each example, and one column for each label")
         summed, whole = _asked(loop, rows, 0)
         if given.loss is not None and not loss.is_coupled:
             draws = not whole.equal(_asked(loop, rows, 1)[1])  # then other rows are others by chance
             halves = torch.cat([_asked(loop, half, 0)[1] for half in np.array_split(rows, 2) if len(half)])
             bound = _ROUNDING if loop.config.precision == "fp32" else _ROUNDING_IN_HALF
             if not draws and not bool((halves - whole).abs().max() <= bound * whole.abs().max()):
-                hint = "let the loss of a row depend on that row alone, or say @dongu.coupled: then an update is whole"
-                raise UsageError("gives a row another number beside other rows", where="loss", hint=hint)
+                hint = "let a row's loss depend on that row alone, or mark it @dongu.coupled: then no update is split"
+                raise UsageError("gives a row another number when other rows are beside it", where="loss", hint=hint)
     for name, saved in state.items():
         loop.own[name].load_state_dict(saved)
     if not summed.requires_grad:

@@ -157,7 +157,7 @@ def refusal(error: Exception, name: str, kind: Kind) -> tuple[str, str] | None:
         hint = f"try again in some minutes; with a token the limit is higher: {_LOG_IN}"
         return "the Hub takes no more requests for now (429)", hint
     if status >= 500:
-        hint = "try again later; https://status.huggingface.co says how it is"
+        hint = "try again later; https://status.huggingface.co shows its status"
         return f"the Hub has failed ({status}, {_tries()})", hint
     if http is not None:
         settings = f"check what your token may do at {constants.ENDPOINT}/settings/tokens"
@@ -171,7 +171,7 @@ def refusal(error: Exception, name: str, kind: Kind) -> tuple[str, str] | None:
     if unreachable := _find(error, _httpx().TransportError):
         return f"the Hub is out of reach ({unreachable})", f"check the network: the Hub needs one, {local}"
     if _find(error, errors.HFValidationError):
-        hint = "give a folder, or a name of the Hub: owner/name, owner/name@revision"
+        hint = "give a folder, or a name on the Hub: owner/name, owner/name@revision"
         return f"can be no name on the Hub ({reason})", hint
     return None
 

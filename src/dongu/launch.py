@@ -182,7 +182,7 @@ def _late(error: str) -> WorkerError:
 
 def ended(which: str) -> WorkerError:
     """That another process is gone."""
-    hint = "its own words say why, if it had the time; a run that has a checkpoint goes on with `dongu resume RUN`"
+    hint = "its own message says why, if it had the time; `dongu resume RUN` continues a run that has a checkpoint"
     return WorkerError(f"another process of the run has ended{which}", hint=hint)
 
 

@@ -64,7 +64,7 @@ def train(
     started = time.perf_counter()
     console = console or console_for(quiet=quiet)
     if resume and overwrite:
-        raise UsageError("goes on with a run that is there", where="resume", hint="give it or overwrite, not both")
+        raise UsageError("continues an existing run", where="resume", hint="give it or overwrite, not both")
     given: dict[str, Any] = {**options}
     own = take_own(given, parts)
     check_columns_read(own, given.get("columns"))
@@ -122,7 +122,7 @@ def resume(
     folder = RunFolder(Path(path))
     folder.read_record()
     if folder.is_finished:
-        raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to go on with")
+        raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to continue")
     folder.refuse_if_locked()
     with among_processes(), shown_on(console.shown):
         loop = folder.reopen(data, parts=parts, **options)

@@ -167,7 +167,7 @@ def test_runs_that_cannot_be_compared(
     assert "one run alone" in refused(capsys, low)
     assert "is given twice" in refused(capsys, low, runs["high"], low.parent / "." / "low")
     assert "it has no run.json" in refused(capsys, low, tmp_path / "nothing")
-    assert "holds several runs, and is none itself" in refused(capsys, low, tmp_path)
+    assert "holds several runs, and is not a run itself" in refused(capsys, low, tmp_path)
     assert "has no metrics of train" in refused(capsys, low, other, "--split", "train")
 
     change(other / "run.json", lambda record: record["data"]["test"].update(texts="0"))
@@ -312,7 +312,7 @@ def test_recipes_that_cannot_be_compared(
     recipes: dict[str, Path], runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    assert "and two such folders compare" in refused(capsys, recipes["slow"], runs["low"])
+    assert "and dongu compare takes two such folders" in refused(capsys, recipes["slow"], runs["low"])
     assert "is given twice" in refused(capsys, recipes["slow"], recipes["slow"])
     single = Path(shutil.copytree(recipes["fast"], tmp_path / "single"))
     change(single / "seeds.json", lambda summary: summary.update(seeds=[42]))
@@ -378,7 +378,7 @@ def test_seeds_are_told_to_name_one(
     said = refused(capsys, runs["low"], parent)
     assert "holds a run a seed" in said
     assert f"give one of them: {parent}/seed-42; " in said
-    assert "two such folders compare" in said
+    assert "dongu compare takes two such folders" in said
 
 
 def test_data_that_are_gone_or_others_cost_the_texts_alone(

@@ -196,7 +196,10 @@ LINES: list[tuple[list[str], list[str]]] = [
 FOLDERS: dict[str, tuple[list[str], list[str]]] = {  # what lies in a folder, and what is said of it
     "seeds": (
         ["seeds.json", "seed-9/run.json", "seed-10/run.json"],
-        ["holds a run a seed, and is none itself", "give one of them: FOLDER/seed-10, FOLDER/seed-9; `dongu runs"],
+        [
+            "holds one run per seed, and is not a run itself",
+            "give one of them: FOLDER/seed-10, FOLDER/seed-9; `dongu runs",
+        ],
     ),
     "folds": (
         ["folds.json", *(f"fold-{k}/run.json" for k in range(1, 6))],

@@ -68,7 +68,7 @@ def test_what_is_read_of_others() -> None:
         {"text": texts, "stars": kinds, "rating": kinds},
         {"question": texts, "answer": texts, "label": kinds},
     ):
-        with pytest.raises(DataError, match="cannot be told"):
+        with pytest.raises(DataError, match="it is unclear which"):
             found(doubtful)
 
 

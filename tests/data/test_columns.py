@@ -82,16 +82,16 @@ def test_usual_and_named_columns() -> None:
 
 def test_the_only_other_column_is_the_text() -> None:
     assert choose_columns(table("label", "utterance"), None, None).texts == ("utterance",)
-    with pytest.raises(DataError, match="text cannot be told") as caught:
+    with pytest.raises(DataError, match="it is unclear which columns are the text") as caught:
         choose_columns(table("label", "one", "other"), None, None)
     assert "--text-columns" in caught.value.hint
     assert "one, other" in caught.value.hint
-    with pytest.raises(DataError, match="text cannot be told"):
+    with pytest.raises(DataError, match="it is unclear which columns are the text"):
         choose_columns(table("label"), None, None)
 
 
 def test_an_unknown_label_column_is_asked_for() -> None:
-    with pytest.raises(DataError, match="label cannot be told") as caught:
+    with pytest.raises(DataError, match="it is unclear which column is the label") as caught:
         choose_columns(table("text", "answer"), None, None)
     assert "--label-column" in caught.value.hint
     assert "text, answer" in caught.value.hint

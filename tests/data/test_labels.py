@@ -395,7 +395,7 @@ def test_columns_by_their_names_in_any_case(names: tuple[str, str], options: dic
 def test_the_last_column_is_the_label_where_there_is_no_doubt() -> None:
     for values in (range(40), [0.5, *range(39)], ["x"] * 40):
         table = [{"text": f"film {i}", "note": value} for i, value in enumerate(values)]
-        with pytest.raises(DataError, match="label cannot be told"):
+        with pytest.raises(DataError, match="it is unclear which column is the label"):
             read_examples(read_source(table), make_config({}))
 
 

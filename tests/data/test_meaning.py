@@ -72,7 +72,7 @@ def test_names_of_labels_by_position() -> None:
     [
         ([0, 1, 2], "a,b", "the label `2` has no name: --label-names are those of 0 to 1"),
         (["x", "y", "x"], "a,b", "the label `x` has no name"),
-        ([0, 1, 0], "a,a", "names one twice"),
+        ([0, 1, 0], "a,a", "has a name twice"),
         ([0.5, 1.5, 2.5], "a,b", "--label-names: numbers have no classes"),
     ],
 )

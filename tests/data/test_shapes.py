@@ -796,11 +796,11 @@ def test_quotes_that_look_like_those_of_csv_are_a_finding(tmp_path: Path) -> Non
         ([(label, f"{label} is a film {i} of many") for i in range(4) for label in ("spam", "ham")], "may be a row"),
         (
             [(label, f"{label} {i}") for i in range(4) for label in ("p", "n")],
-            "which column is the label cannot be told",
+            "it is unclear which column is the label",
         ),
         (
             [("3", "a long title that no column has", f"a b c {i}") for i in range(5)],
-            "which column is the label cannot be told",
+            "it is unclear which column is the label",
         ),
     ],
 )
@@ -849,7 +849,7 @@ class Server:
 
 def test_an_address_is_fetched_if_that_is_asked_for_and_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     address, config = "https://example.org/a%20b.csv.gz?x=1", make_config({"download": True})
-    with pytest.raises(DataError, match="not read unless that is asked for"):
+    with pytest.raises(DataError, match="read only if you ask for it"):
         read_source(address)
     with pytest.raises(DataError, match="only https://"):
         read_source(address.replace("https", "http"), config)
@@ -860,7 +860,7 @@ def test_an_address_is_fetched_if_that_is_asked_for_and_pinned(monkeypatch: pyte
     assert source.place == f"{address}#sha256={hashlib.sha256(GZIPPED).hexdigest()}"
     assert read_source(source.place, config).place == source.place
     monkeypatch.setattr("dongu.data.download._opener", lambda: Server(gzip.compress(CSV + b"x,y\n", mtime=0)))
-    with pytest.raises(DataError, match="another content than it had"):
+    with pytest.raises(DataError, match="its contents have changed"):
         read_source(source.place, config)
 
 
@@ -889,7 +889,7 @@ def test_what_fsspec_reads_is_read_as_files_are(monkeypatch: pytest.MonkeyPatch,
         assert read_source(source.place).place == source.place
     store.pipe({"/own/train.csv.gz": gzip.compress(CSV + b"x,y\n", mtime=0), "/own/bad.csv": b"text,label\na,b,c\n"})
     for source in (one, folder):
-        with pytest.raises(DataError, match="another content than it had"):
+        with pytest.raises(DataError, match="its contents have changed"):
             read_source(source.place)
     with pytest.raises(DataError, match=r"memory://own/bad.csv:2"):
         read_source("memory://own/bad.csv")
@@ -921,7 +921,7 @@ def test_what_an_address_lacks_is_said_first() -> None:
         with pytest.raises(UsageError, match=rf"has a secret in it \(`{name}`\)") as signed:
             read_source(f"https://example.org/a.csv?x=1&{name}=topsecret", config)
         assert "topsecret" not in str(signed.value)
-    with pytest.raises(DataError, match="not read unless that is asked for"):
+    with pytest.raises(DataError, match="read only if you ask for it"):
         read_source("ftp://example.org/a.csv?keyword=1&design=2")
 
 

@@ -116,8 +116,8 @@ BROKEN: list[tuple[str, str | bytes, int | None, str, str]] = [
     ("a.jsonl", '[{"a": "x"}]\n', 1, "not an object", "every row"),
     ("a.jsonl", '{"a": "x"}\n3\n', 2, "not an object", "every row"),
     ("a.jsonl", "{}\n", 1, "not an object with a key", "every row"),
-    ("a.jsonl", '{"a": "x"} {"a": "y"}\n', 1, "text follows", "one object a line"),
-    ("a.jsonl", '{"a": "x"},\n', 1, "text follows", "one object a line"),
+    ("a.jsonl", '{"a": "x"} {"a": "y"}\n', 1, "text follows", "one object per line"),
+    ("a.jsonl", '{"a": "x"},\n', 1, "text follows", "one object per line"),
     ("a.jsonl", '{"a": 1}\n{"a": 1, "": 2}\n', 2, "column 2 has no name", "name"),
     ("a.jsonl", "".join(f'{{"{i}": 1}}\n' for i in range(2000)), 1025, "more than 1,024 different keys", "same ones"),
     ("a.jsonl", '{"a": 1}\n\n{"a": 2}\n', 2, "blank line", "end"),
@@ -142,7 +142,7 @@ BROKEN: list[tuple[str, str | bytes, int | None, str, str]] = [
     ("a.json", '{"a": [{"b": 1}], 3: 2}', 1, "has no name", "correct"),
     ("a.json", '{"a": [{"b": 1}', 1, "closing ] is missing", "cut off"),
     ("a.json", '{"a": [{"b": 1}]', 1, "a comma or the closing }", "cut off"),
-    ("a.json", '{"a": [{"b": 1}]} x', 1, "text follows the object", "one object a line"),
+    ("a.json", '{"a": [{"b": 1}]} x', 1, "text follows the object", "one object per line"),
 ]
 
 PAGE, LFS = (
@@ -506,8 +506,8 @@ def test_one_file_is_train_and_a_local_path_wins(tmp_path: Path, monkeypatch: py
         ("~nobody-at-all/x", "no such file or folder", "does not exist"),
         ("a\0b.csv", "no such file or folder", "check the path"),
         ("x" * 5000 + ".csv", "no such file or folder", "check the path"),
-        ("reviews", "no file or folder here, and no Hub name", "did you mean reviews.csv? DATA is a folder"),
-        ("qqqq", "no file or folder here, and no Hub name", "DATA is a folder"),
+        ("reviews", "not a file or folder here, nor a Hub name", "did you mean reviews.csv? DATA is a folder"),
+        ("qqqq", "not a file or folder here, nor a Hub name", "DATA is a folder"),
         ("", "no file or folder here", "DATA is a folder"),
         ("a/b/c", "no file or folder here", "DATA is a folder"),
         ("notes.txt", "does not begin with __label__", "a folder for each class"),

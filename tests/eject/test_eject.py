@@ -736,7 +736,7 @@ def test_what_no_script_can_repeat(
     assert "was changed after step 1: --batch-size is 4" in refused({"changes": changes})
     with (Path(data) / "train.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"text": "one more", "label": "class0"}\n')
-    assert "train holds other rows than it did" in refused({})
+    assert "train has other rows than before" in refused({})
     assert run_command(["eject", "nowhere"]) == 2
     assert "is not a run" in capsys.readouterr().err
 

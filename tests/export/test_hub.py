@@ -158,8 +158,8 @@ def test_license_language_and_graphs(
     assert hub.files["onnx/model.onnx"] == b"a graph", "where transformers.js looks for it"
     hub.asked.clear()
     for arguments, said in {
-        ("--license", "A b"): "`A b` is none",
-        ("--language", "Turkish"): "`Turkish` is none",
+        ("--license", "A b"): "`A b` is not one",
+        ("--language", "Turkish"): "`Turkish` is not one",
     }.items():
         assert run_command(["push", str(run), NAME, *arguments]) == 2
         assert said in capsys.readouterr().err

@@ -145,7 +145,7 @@ def test_a_run_that_abstains(
     assert run_command(["evaluate", str(result.path), "--device", "cpu"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert f"abstain below {threshold:g}; on test" in said
-    assert "if only the surest rows of test get a label" in said
+    assert "if only the most confident rows of test get a label" in said
     assert "a bag of words (" in said
     assert run_command(["evaluate", str(result.path), "--device", "cpu", "--json", "--abstain", "0.8"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -177,5 +177,5 @@ def test_what_is_not_proved_is_said(data: str, tiny_model: Callable[..., str], t
 
 def test_numbers_have_nothing_to_abstain_by(tiny_model: Callable[..., str], tmp_path: Path) -> None:
     rows = [{"text": f"word{i}", "label": i / 2} for i in range(12)]
-    with pytest.raises(UsageError, match="--abstain: the task regression has no probabilities of classes"):
+    with pytest.raises(UsageError, match="--abstain: the task regression has no class probabilities"):
         dongu.train(rows, model=tiny_model(), max_steps=1, out=str(tmp_path / "run"), device="cpu", abstain=0.9)

@@ -323,7 +323,7 @@ def test_evaluate_says_what_results_json_says(
     assert run(["train", str(data), *options]) == 0
     trained = capsys.readouterr().out
     assert run(["evaluate", str(out)]) == 0
-    table = capsys.readouterr().out.partition("if only the surest")[0].splitlines()  # which a run does not say
+    table = capsys.readouterr().out.partition("if only the most confident")[0].splitlines()  # which a run does not say
     constants = ["train mean"] if task == "regression" else ["class frequencies", "majority class"]
     head = next(i for i, line in enumerate(table) if line.endswith("baseline"))
     sentence = " ".join(table[:head]).strip()

@@ -517,13 +517,13 @@ REFUSED: dict[str, tuple[Callable[[dongu.Loop], Any], str]] = {
     "a model of other labels": (lambda loop: setattr(loop, "model", nn.Linear(2, 2)), "no classifier of 2 labels"),
     "another option": (
         lambda loop: setattr(loop, "config", loop.config.model_copy(update={"learning_rate": 1.0, "max_steps": 9})),
-        r"loop.config: is another in max_steps, learning_rate",
+        r"loop.config: was replaced \(max_steps, learning_rate\)",
     ),
-    "no options": (lambda loop: setattr(loop, "config", {}), r"loop.config: is another in data, model, tokenizer"),
+    "no options": (lambda loop: setattr(loop, "config", {}), r"loop.config: was replaced \(data, model, tokenizer"),
     "another tokenizer": (
-        lambda loop: setattr(loop, "tokenizer", copy.deepcopy(loop.tokenizer)), "loop.tokenizer: is another"
+        lambda loop: setattr(loop, "tokenizer", copy.deepcopy(loop.tokenizer)), "loop.tokenizer: was replaced"
     ),
-    "other data": (lambda loop: setattr(loop, "data", copy.copy(loop.data)), "loop.data: is another"),
+    "other data": (lambda loop: setattr(loop, "data", copy.copy(loop.data)), "loop.data: was replaced"),
     "another's engine": (lambda loop: setattr(loop, "engine", nn.Linear(2, 2)), "does not compute loop.model"),
 }  # fmt: skip
 
@@ -548,7 +548,7 @@ def test_an_option_that_setup_assigns_is_refused_and_data_workers_may_change(mak
     def setup(loop: dongu.Loop) -> None:
         loop.config = loop.config.model_copy(update={"epochs": 9.0})
 
-    with pytest.raises(UsageError, match=r"loop.config: is another in epochs"):
+    with pytest.raises(UsageError, match=r"loop.config: was replaced \(epochs"):
         list(make(setup=setup))
     loop = make()
     loop.config = loop.config.model_copy(update={"workers": 1})

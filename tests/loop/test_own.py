@@ -151,7 +151,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a loss that is a mean": ({"loss": mean}, r"gives a tensor of shape \(\) for 8 rows"),
     "a loss that is no tensor": ({"loss": lambda model, batch: 1.0}, "gives a <class 'float'> for 8 rows"),
     "a coupled loss that would be split": ({"loss": coupled_mean, "micro_batch_size": 4}, "cannot be split"),
-    "a loss that weighs a row by the others": ({"loss": weighed, "columns": ["weight"]}, "beside other rows"),
+    "a loss that weighs a row by the others": (
+        {"loss": weighed, "columns": ["weight"]},
+        "when other rows are beside it",
+    ),
     "a loss without a gradient": ({"loss": without_gradient}, "has no gradient"),
     "a loss whose parameters nobody trains": (
         {"loss": Tempered()},

@@ -143,9 +143,9 @@ def test_a_run(tiny_model: Callable[..., str], data_folder: Callable[..., str], 
 def test_what_it_needs(
     tiny_model: Callable[..., str], data_folder: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match="--base-precision: it is of the weights that --lora leaves"):
+    with pytest.raises(UsageError, match="--base-precision: it is for the weights that --lora freezes"):
         make_config({"base_precision": "4bit"})
-    with pytest.raises(UsageError, match="--base-precision 4bit: such weights are not divided"):
+    with pytest.raises(UsageError, match="--base-precision 4bit: such weights cannot be sharded"):
         make_config({"base_precision": "4bit", "lora": 4, "shard": True})
     monkeypatch.setattr("dongu.extras._installed", lambda name: name != "bitsandbytes")
     with pytest.raises(UsageError, match=r"needs the package bitsandbytes[\s\S]*\[quant\]"):

@@ -117,7 +117,7 @@ def test_a_run(tiny_model: Callable[..., str], data_folder: Callable[..., str], 
 
 
 def test_of_what_there_is_nothing() -> None:
-    with pytest.raises(UsageError, match="--base-precision: it is of the weights that --lora leaves"):
+    with pytest.raises(UsageError, match="--base-precision: it is for the weights that --lora freezes"):
         make_config({"base_precision": "bf16"})
     assert make_config({"base_precision": "bf16", "lora": 4}).precision == "fp32"
     assert len(HELD) == 3

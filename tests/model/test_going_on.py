@@ -160,7 +160,7 @@ def test_a_head_for_something_else_is_drawn_anew(
     assert loops[0].data.label_names == ("NEGATIVE", "POSITIVE")
     assert loops[0].model.new_head.replaced
     head = dict(describe(loops[0]))["head"]
-    assert head.startswith("new, drawn by --seed 5: the model's own is ")
+    assert head.startswith("new, initialized by --seed 5: the model's own is ")
     assert dongu.Loop(both(rows), model=str(model), **OPTIONS).evaluate()["loss"] > 0.3, "and knows nothing"
     assert re.search(why, head)
 

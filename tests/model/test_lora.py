@@ -159,7 +159,7 @@ def test_resumed_and_proved(
     weights = load(content)
     weights["embeddings.word_embeddings.weight"][3, 5] += 1e-6
     (model / "model.safetensors").write_bytes(save(weights, {"format": "pt"}))
-    with pytest.raises(UsageError, match="are others than those of the start") as caught:
+    with pytest.raises(UsageError, match="have changed since the start") as caught:
         dongu.resume(cut)
     assert "--allow model" in caught.value.hint
     (model / "model.safetensors").write_bytes(content)
@@ -198,7 +198,9 @@ def test_the_learning_rate_is_ten_times_the_usual_and_said(
     train = ["train", data, "--model", tiny_model(), "--lora", "2", "--max-steps", "1"]
     assert run_command([*train, "--out", str(tmp_path / "derived")]) == 0
     output = unwrapped(capsys.readouterr().out)
-    assert "rank 2: 1,202 parameters learn, 16.6% of the model's number; 10 times the usual learning rate" in output
+    assert (
+        "rank 2: 1,202 trainable parameters, 16.6% of the model's number; 10 times the default learning rate" in output
+    )
     assert "learning rate 0.0005 " in output
     assert run_command([*train, "--out", str(tmp_path / "given"), "--lr", "1e-3"]) == 0
     assert "times the usual" not in capsys.readouterr().out

@@ -132,9 +132,7 @@ def test_experts_stay_as_they_are(
     folder = tiny(model_type)
     options = {**model_types.OPTIONS, "model": folder, "out": str(tmp_path / "run"), "lora": 2}
     run = dongu.train(model_types.DATA, console=Console(), **options).path
-    assert "of the model are in no linear layer (experts, say) and stay as they are" in unwrapped(
-        capsys.readouterr().out
-    )
+    assert "of the model are in no linear layer (experts, say) and are frozen" in unwrapped(capsys.readouterr().out)
     was, now = (load_file(Path(place) / "model.safetensors") for place in (folder, run / "model"))
     assert was.keys() == now.keys()
     moved = {name.split(".")[-2] for name in was if not torch.equal(was[name], now[name])}
@@ -150,7 +148,7 @@ def test_answers_that_depend_on_the_batch_are_said(
     options = {**model_types.OPTIONS, "model": tiny(model_type), "out": str(tmp_path / "run"), "max_steps": 1}
     dongu.train(model_types.DATA, console=Console(), **options)
     output = unwrapped(capsys.readouterr().out)
-    assert ("answers a row otherwise alone than in a batch" in output) == said
+    assert ("predicts a row differently alone than in a batch" in output) == said
     assert ("so --eval-batch-size changes the metrics" in output) == said
 
 

@@ -165,7 +165,7 @@ def test_what_changes_nothing_needs_no_leave(option: list[str], stopped: Path, w
 
 
 def test_a_name_that_nothing_has(stopped: Path) -> None:
-    with pytest.raises(UsageError, match="is nothing that can differ") as caught:
+    with pytest.raises(UsageError, match="is not a name that can be allowed") as caught:
         dongu.resume(stopped, allow=["learnin-rate"])
     assert caught.value.hint == "did you mean learning-rate?"
 
@@ -222,7 +222,7 @@ def test_data_that_lie_elsewhere_now(
             "dongu.data.tokens.Tokens.digest",
             lambda _: "x",
             "data",
-            "the tokenizer makes other tokens of train",
+            "the tokenizer gives other tokens for train",
         ),
     ],
 )

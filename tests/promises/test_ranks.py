@@ -157,7 +157,7 @@ def test_processes_of_different_runs(ranks: Ranks, data_folder: Callable[..., st
         codes, said = ranks.both(ranks.train(), other)
         assert codes == [2, 2], said
         assert text in said[0]
-        assert "the processes are not of one run" in said[0]
+        assert "the processes do not belong to one run" in said[0]
         assert said[1] == "", "what all meet is said once"
         assert not ranks.out.exists()
 

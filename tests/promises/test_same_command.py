@@ -62,7 +62,7 @@ def test_it_starts_goes_on_and_ends(
     assert "--learning-rate is 0.01, and was 0.001" in said
     assert "the same command with --allow learning-rate" in said
     assert run_command([*train[:1], data_folder(train=35), *train[2:]]) == 2
-    assert "train holds other rows than it did" in capsys.readouterr().err
+    assert "train has other rows than before" in capsys.readouterr().err
     torch.set_num_threads(2)  # as on a machine of more cores: a run that goes on has the threads that it began with
     assert run_command(train) == 0
     said = capsys.readouterr().out

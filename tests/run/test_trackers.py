@@ -401,4 +401,4 @@ def test_options_that_name_no_tracker(capsys: pytest.CaptureFixture[str]) -> Non
     assert run_command(["train", "x", "--track", "tensorbord"]) == 2
     assert "--track: must be 'tensorboard', 'wandb', 'mlflow' or 'trackio'" in capsys.readouterr().err
     assert run_command(["train", "x", "--track", "wandb", "wandb"]) == 2
-    assert "--track: wandb, wandb names one twice" in capsys.readouterr().err
+    assert "--track: wandb, wandb has one twice" in capsys.readouterr().err

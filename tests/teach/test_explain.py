@@ -206,7 +206,7 @@ def test_the_locale_chooses(environment: dict[str, str], language: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--language", "tr"], "--language: the language of what?"),
+        (["--language", "tr"], "--language: is for --explain only"),
         (["--explain", "--seeds", "2"], "--seeds: --explain shows one run"),
         (["--explain", "--language", "de"], "invalid choice: 'de'"),
     ],

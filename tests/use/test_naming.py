@@ -80,7 +80,7 @@ def test_a_classifier_that_names_no_columns(alone: Path) -> None:
     assert model.predict({"words": TEXTS}) == model.predict(TEXTS), "or the only column"
     [pair] = model.predict([("word0", "film")])
     assert pair != model.predict(["word0"])[0]
-    with pytest.raises(InputError, match="which columns are the text cannot be told"):
+    with pytest.raises(InputError, match="it is unclear which columns are the text"):
         model.predict({"a": TEXTS, "b": TEXTS})
     assert dongu.load(alone, text_columns="a").predict({"a": TEXTS, "b": TEXTS}) == model.predict(TEXTS)
 

@@ -138,18 +138,18 @@ def add_predict(parser: Parser) -> None:
     define(
         parser,
         _predict,
-        description="Labels and probabilities for texts, in input order. A model of pairs takes the texts two by two.",
+        description="Labels and probabilities for texts, in input order. A model of pairs reads two texts at a time.",
         epilog="Without TEXT and --data, or with - as TEXT, lines of standard input are read; the two texts of a pair"
-        " stand on one line, with a tab between them.",
+        " are on one line, with a tab between them.",
     )
     add_model(parser)
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="rows: a file, or anything that `dongu train` reads, or a .txt of texts, one a line",
+        help="rows: a file, or anything that `dongu train` reads, or a .txt with one text per line",
     )
-    parser.add_argument("--split", default=None, help="the split of --data, where it has several")
+    parser.add_argument("--split", default=None, help="the split of --data, if it has several")
     parser.add_argument("--out", metavar="FILE", type=Path, help="file to write: .jsonl, .csv or .tsv")
     parser.add_argument(
         "--glue",
@@ -283,7 +283,7 @@ def _typed(texts: Sequence[str], *, pair: bool) -> Iterator[tuple[str, ...]]:
         if Path(text).suffix in SUFFIXES and Path(text).is_file():
             raise UsageError(f"{text} is a file", hint=f"to predict for its rows: --data {text}")
     if pair and len(texts) % 2:
-        hint = "give them two by two, each in quotes"
+        hint = "give them in pairs, each text in quotes"
         raise UsageError(f"the model compares two texts, and {counted(len(texts), 'was', 'were')} given", hint=hint)
     yield from (tuple(texts[i : i + 1 + pair]) for i in range(0, len(texts), 1 + pair))
 

@@ -18,7 +18,7 @@ def add_completion(parser: Parser) -> None:
     define(
         parser,
         _completion,
-        description="Prints a script that completes commands, options and names of files, without starting Python.",
+        description="Prints a script that completes commands, options and file names, without starting Python.",
         epilog="\n".join(SHELLS.values()),
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

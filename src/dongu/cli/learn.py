@@ -20,7 +20,7 @@ def add_quiz(parser: Parser) -> None:
         parser,
         _quiz,
         description="Questions on the lines of the loop, with their answers. Without a terminal, answers are read"
-        " from standard input, one a line.",
+        " from standard input, one per line.",
     )
     parser.add_argument("lesson", metavar="LESSON", nargs="?", choices=LESSONS, help=", ".join(LESSONS) + " (all)")
     add_language(parser, "language of the questions")

@@ -58,25 +58,25 @@ def add_parts(parser: Any) -> None:
         "--parts",
         metavar="FILE.py",
         type=Path,
-        help="take parts of your own from this file, which is run: functions named model, loss, optimizer, order, …",
+        help="run this file and use its functions as parts of the run: model, loss, optimizer, order, …",
     )
 
 
 def add_compute_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", default="32", metavar="N", help="rows of a forward pass (32)")
+    parser.add_argument("--batch-size", default="32", metavar="N", help="rows per forward pass (32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
     add_json(parser)
 
 
 def add_language(parser: Any, what: str) -> None:
-    parser.add_argument("--language", choices=LANGUAGES, help=f"{what} (default: that of the locale, or en)")
+    parser.add_argument("--language", choices=LANGUAGES, help=f"{what} (default: the locale's, or en)")
 
 
 def add_abstain_below(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--abstain-below",
         metavar="P",
-        help="give no label where the most probable one is below this; 0: always give one (default: the model's own)",
+        help="give no label if the most probable one is below this; 0: always give one (default: the model's own)",
     )
 
 

@@ -29,8 +29,8 @@ def add_prepare(parser: Parser) -> None:
         epilog="The folder is for models with the tokenizer of --model; another one is refused.",
     )
     parser.add_argument("data", metavar="DATA", help=RunConfig.model_fields["data"].description)
-    parser.add_argument("--out", metavar="SHARDS", type=Path, help="folder to write; it is not there yet")
-    parser.add_argument("--processes", metavar="N", help="processes that tokenize, each a part of the rows (1)")
+    parser.add_argument("--out", metavar="SHARDS", type=Path, help="folder to write, which must not exist yet")
+    parser.add_argument("--processes", metavar="N", help="processes that tokenize, each of them a part of the rows (1)")
     for name in DECIDING:
         add_option(parser, name)
     add_reading(parser)

@@ -15,13 +15,11 @@ from dongu.waiting import loading
 
 
 def add_resume(parser: Parser) -> None:
-    define(
-        parser, _run, description="Go on from the newest valid checkpoint: the run ends in the bytes it would have had."
-    )
+    define(parser, _run, description="Continue from the newest valid checkpoint, to the bytes of an uninterrupted run.")
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
     parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
     parser.add_argument(
-        "--allow", metavar="NAME", nargs="+", default=(), help="what may differ and change the result: " + ALLOWED
+        "--allow", metavar="NAME", nargs="+", default=(), help="accept differences that change the result: " + ALLOWED
     )
     add_parts(parser)
     options = parser.add_argument_group("options of `dongu train` to override from here on")

@@ -13,7 +13,7 @@ def add_runs(parser: Parser) -> None:
         parser,
         _runs,
         description="Lists the runs below a folder, the best on validation first: finished, running or stopped, the"
-        " metric on validation and test with its interval, and the options that are not the same for all of them.",
+        " metric on validation and test with its confidence interval, and the options in which they differ.",
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=Path("runs"), help="folder (runs)")
     parser.add_argument("--metric", metavar="NAME", help="metric to show and to sort by (default: that of each run)")

@@ -33,25 +33,25 @@ def add_serve(parser: Parser) -> None:
     define(
         parser,
         _serve,
-        description="Answers over HTTP: POST /predict with texts or pairs, a page at / to try it by hand,"
-        " /openapi.json, /health, /ready, and /metrics for Prometheus. What waits is computed together.",
-        epilog="It is for this machine alone unless --host is given. SIGTERM ends it when all is answered.",
+        description="Serves predictions over HTTP: POST /predict with texts or pairs, a page at / to try it by hand,"
+        " /openapi.json, /health, /ready, and /metrics for Prometheus. Waiting requests are batched.",
+        epilog="It listens on this machine only unless --host is given. On SIGTERM it answers all requests, then ends.",
     )
     add_model(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="name or address to listen at (127.0.0.1)")
-    parser.add_argument("--port", default="8000", metavar="N", help="port to listen at; 0: any that is free (8000)")
+    parser.add_argument("--host", default="127.0.0.1", help="name or address to listen on (127.0.0.1)")
+    parser.add_argument("--port", default="8000", metavar="N", help="port to listen on; 0: any free one (8000)")
     parser.add_argument(
-        "--api-key-file", metavar="FILE", type=Path, help="file of keys, one a line; a request needs one"
+        "--api-key-file", metavar="FILE", type=Path, help="file of API keys, one per line; each request needs one"
     )
-    parser.add_argument("--max-texts", metavar="N", help="texts of a request at most (256)")
-    parser.add_argument("--max-bytes", metavar="N", help="bytes of a request at most (1048576)")
+    parser.add_argument("--max-texts", metavar="N", help="maximum number of texts per request (256)")
+    parser.add_argument("--max-bytes", metavar="N", help="maximum number of bytes per request (1048576)")
     parser.add_argument("--timeout", default="30", metavar="SECONDS", help="seconds until a request is answered (30)")
-    parser.add_argument("--queue", metavar="N", help="texts that may wait; a request above them gets a 429 (1024)")
+    parser.add_argument("--queue", metavar="N", help="texts that may wait; a request beyond that gets a 429 (1024)")
     add_abstain_below(parser)
-    parser.add_argument("--batch-size", default="32", metavar="N", help="room of a batch, in rows of 128 tokens (32)")
+    parser.add_argument("--batch-size", default="32", metavar="N", help="size of a batch, in rows of 128 tokens (32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
-    parser.add_argument("--workers", metavar="N", help="processes that answer, each with the model (1)")
-    what = "how it is computed: as in training, or by the graph of an export, of 8 bits too (packed)"
+    parser.add_argument("--workers", metavar="N", help="processes that serve, each with its own copy of the model (1)")
+    what = "how batches are computed: as in training, or by an exported ONNX graph, also with 8-bit weights (packed)"
     parser.add_argument("--engine", choices=("packed", "plain", "onnx", "onnx-int8"), help=what)
     for name in ("precision", "threads", "text_columns"):
         add_option(parser, name, default_shown=False)

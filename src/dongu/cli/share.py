@@ -35,7 +35,7 @@ def add_eject(parser: Parser) -> None:
     add_run_folder(parser)
     add_parts(parser)
     parser.add_argument("--out", metavar="FILE", type=Path, help="file to write (default: standard output)")
-    what = "folder to write the rows of the run to, for data that a plain script cannot read; the script reads these"
+    what = "write the run's rows to this folder, from which the script reads them; for data that it cannot read itself"
     parser.add_argument("--rows", metavar="FOLDER", type=Path, help=what)
     add_json(parser)
 
@@ -69,12 +69,12 @@ def add_export(parser: Parser) -> None:
         parser,
         _export,
         description="Writes a run's best model, or any classifier, as an ONNX graph, with its tokenizer, its labels and"
-        " an example of use. The answers of graph and model are compared first, on rows of validation.",
+        " an example of use. The predictions of graph and model are compared first, on validation rows.",
     )
     from dongu.cli.options import MODEL_COLUMNS, add_option
 
     add_model(parser)
-    what = "where the data of the run are now (default: where they were); of any other model, labelled rows"
+    what = "where the run's data are now (default: where they were); for any other model, labelled rows"
     parser.add_argument("data", metavar="DATA", nargs="?", help=what)
     parser.add_argument(
         "--format", choices=("onnx",), default="onnx", help="format of the graph; there is only onnx (onnx)"
@@ -83,7 +83,7 @@ def add_export(parser: Parser) -> None:
     for name in MODEL_COLUMNS:
         add_option(parser, name)
     parser.add_argument(
-        "--int8", action="store_true", help="write a graph with 8-bit weights too, and say how much accuracy it loses"
+        "--int8", action="store_true", help="also write a graph with 8-bit weights, and say how much accuracy it loses"
     )
     add_json(parser)
 
@@ -119,7 +119,7 @@ def _export(parsed: argparse.Namespace) -> None:
 def add_push(parser: Parser) -> None:
     define(parser, _push, description="Uploads the model folder of a finished run, with its card, to the Hub.")
     add_run_folder(parser)
-    parser.add_argument("name", metavar="OWNER/NAME", help="the repository to upload to; it is created if need be")
+    parser.add_argument("name", metavar="OWNER/NAME", help="repository to upload to; it is created if needed")
     parser.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
     parser.add_argument("--license", metavar="ID", help="license of the model, for its card: apache-2.0, mit, other, …")
     parser.add_argument("--language", metavar="CODE", nargs="+", default=[], help="language of the texts: en, tr, …")

@@ -31,7 +31,7 @@ def add_inspect(parser: Parser) -> None:
     define(
         parser,
         _inspect,
-        description="Looks at a data set as `dongu train` would read it, and at what the result would suffer from:"
+        description="Reads a data set as `dongu train` would, and looks for what would hurt the result:"
         " duplicates, leaks between the splits, conflicting labels, rare classes, lengths.",
         epilog="The exit code is 2 if `dongu train` would refuse the data.",
     )
@@ -40,7 +40,7 @@ def add_inspect(parser: Parser) -> None:
         add_option(parser, name)
     add_reading(parser)
     add_parts(parser)
-    parser.add_argument("--strict", action="store_true", help="exit code 2 if there is a warning, too")
+    parser.add_argument("--strict", action="store_true", help="exit with code 2 also if there is a warning")
     add_json(parser)
 
 
@@ -61,7 +61,7 @@ def add_report(parser: Parser) -> None:
     define(
         parser,
         _report,
-        description="Write the page of a run, finished or not: one file without a script or an outside address."
+        description="Write the report of a run, finished or not: one HTML file without scripts or outside addresses."
         " `dongu train` writes it at each evaluation and at the end.",
     )
     add_run_folder(parser)
@@ -89,8 +89,8 @@ def add_compare(parser: Parser) -> None:
         _compare,
         usage="dongu compare RUN RUN ... [options]",
         description="Compares finished runs with the first of them: options that differ, metrics with intervals, a"
-        " paired test on the same rows, and the rows that only one of two runs answers correctly. A classifier"
-        " that is no run answers the rows of the first run. Folders of --seeds are compared as recipes, by the means"
+        " paired test on the same rows, and the rows that only one of two runs gets right. Any other classifier"
+        " is evaluated on the rows of the first run. Folders of --seeds are compared as recipes, by the means"
         " over their seeds.",
     )
     parser.add_argument(
@@ -98,10 +98,10 @@ def add_compare(parser: Parser) -> None:
         metavar="RUN",
         type=Path,
         nargs="+",
-        help="run folders, two or more, or other classifiers beside one; or folders of --seeds",
+        help="two or more run folders, or one and other classifiers; or folders of --seeds",
     )
     parser.add_argument(
-        "--split", default=None, help="rows to compare on (default: test if it has labels, or else validation)"
+        "--split", default=None, help="split to compare on (default: test if it has labels, else validation)"
     )
     add_json(parser)
 

@@ -21,7 +21,7 @@ from dongu.waiting import loading
 
 SOUP = "soup"  # in place of a number of checkpoints to keep
 LAUNCHERS = """\
-several processes, nothing else changed:
+on several processes, with the same options:
   torchrun --nproc-per-node 2 -m dongu train DATA ...
   accelerate launch -m dongu train DATA ..."""
 
@@ -43,31 +43,31 @@ def add_train(parser: Parser) -> None:
     add_reading(parser)
     add_parts(parser)
     parser.add_argument(
-        "--overwrite", action="store_true", help="remove the run that is in --out, if no other process writes to it"
+        "--overwrite", action="store_true", help="remove the run in --out first, unless another process writes to it"
     )
     parser.add_argument(
         "--seeds",
         metavar="N",
-        help="train N times, with the seeds from --seed on, in OUT/seed-42 and so on; with --keep soup the mean of"
-        " their weights is kept where it is no worse on validation",
+        help="train N times, with N seeds from --seed on, in OUT/seed-42 and so on; with --keep soup, also average"
+        " their weights, and keep the average if it is no worse on validation",
     )
     parser.add_argument(
         "--folds",
         metavar="K",
-        help="k-fold cross-validation: train K times, in OUT/fold-1 and so on, and pool the answers to held-out rows",
+        help="k-fold cross-validation: train K times, in OUT/fold-1 and so on, and pool the held-out predictions",
     )
     parser.add_argument(
         *spellings("push_to_hub"),
         metavar="OWNER/NAME",
-        help="upload the model at the end, to a repository of the Hub that is private unless it is there already",
+        help="upload the model at the end; if the Hub has no such repository, a private one is created",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="the same command again goes on: start the run in OUT, or continue it, or say that it is finished",
+        help="start the run in OUT, or continue it, or say that it is finished: for repeating the same command",
     )
     parser.add_argument(
-        "--allow", metavar="NAME", nargs="+", default=(), help="with --resume: what may differ: " + ALLOWED
+        "--allow", metavar="NAME", nargs="+", default=(), help="with --resume: accept differences: " + ALLOWED
     )
     parser.add_argument("--explain", action="store_true", help="show the first steps as a lesson, line by line")
     add_language(parser, "language of --explain")
@@ -144,17 +144,17 @@ def _check_together(parsed: argparse.Namespace, count: int | None, folds: int | 
     if count is not None and folds is not None:
         raise UsageError("several seeds or several folds", where="--folds", hint="give one of the two")
     if soup and count is None:
-        raise UsageError("the mean of whose weights?", where=f"--keep {SOUP}", hint="give --seeds N too")
+        raise UsageError("it averages several runs", where=f"--keep {SOUP}", hint="give --seeds N too")
     if parsed.overwrite and (count or folds) is not None:
         hint = "remove the folder, or choose another --out"
         raise UsageError("replaces one run, and these are several", where="--overwrite", hint=hint)
     if parsed.language is not None and not parsed.explain:
-        raise UsageError("the language of what?", where="--language", hint="it is that of --explain")
+        raise UsageError("is for --explain only", where="--language", hint="give --explain too, or leave it out")
     if parsed.explain and (count or folds) is not None:
         where = "--folds" if count is None else "--seeds"
         raise UsageError("--explain shows one run", where=where, hint="give one of the two")
     if parsed.allow and not parsed.resume:
-        raise UsageError("nothing is compared", where="--allow", hint="it says what may differ from a run to --resume")
+        raise UsageError("is for --resume only", where="--allow", hint="give --resume too, or leave it out")
     if parsed.push_to_hub is not None and (count or folds) is not None:
         hint = "push the best of them afterwards: dongu push RUN OWNER/NAME"
         raise UsageError("several runs have several models", where="--push-to-hub", hint=hint)

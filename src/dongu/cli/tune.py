@@ -18,7 +18,7 @@ EPILOG = """\
 examples:
   dongu tune reviews.csv --model minilm --trials 20 --minutes 30
   dongu tune reviews.csv --space learning_rate=1e-5..5e-4:log --space batch_size=8,16,32
-the same command goes on with a search that was stopped; started again beside it, it shares the trials."""
+the same command continues a stopped search; started while another is running, it shares the trials."""
 
 
 def add_tune(parser: argparse.ArgumentParser) -> None:
@@ -26,23 +26,23 @@ def add_tune(parser: argparse.ArgumentParser) -> None:
         parser,
         _run,
         usage="dongu tune DATA [options]",
-        description="Search for options: each trial is a run, judged on validation and given up where others were"
-        " better. The best options and the usual ones are then trained with the same new seeds, and compared on test.",
+        description="Search for better options: each trial is a run, scored on validation, and stopped early if others"
+        " were better. The best options and the defaults are then trained on the same new seeds and compared on test.",
         epilog=EPILOG,
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("data", metavar="DATA", nargs="?", help=RunConfig.model_fields["data"].description)
-    parser.add_argument("--trials", metavar="N", help="trials of the search, of all processes together (20)")
-    parser.add_argument("--minutes", metavar="M", help="begin no trial after so many minutes (default: no limit)")
+    parser.add_argument("--trials", metavar="N", help="trials of the search, over all processes (20)")
+    parser.add_argument("--minutes", metavar="M", help="start no new trial after this many minutes (default: no limit)")
     parser.add_argument(
         "--space",
         metavar="NAME=VALUES",
         action="append",
         default=[],
-        help="an option that is searched: NAME=LOW..HIGH, NAME=LOW..HIGH:log or NAME=A,B,C; more than once for several"
-        f" ({' '.join(DEFAULT_SPACE)}, less what is given)",
+        help="an option to search: NAME=LOW..HIGH, NAME=LOW..HIGH:log or NAME=A,B,C; repeat it for several options"
+        f" ({' '.join(DEFAULT_SPACE)}, without those that are given)",
     )
-    parser.add_argument("--seeds", metavar="N", help="seeds that the winner and the usual options are trained with (3)")
+    parser.add_argument("--seeds", metavar="N", help="seeds to train the winner and the default options with (3)")
     parser.add_argument("--config", metavar="FILE", type=Path, help="recipe: a TOML file, or a run's run.json")
     add_parts(parser)
     add_json(parser)

@@ -21,13 +21,13 @@ def add_verify(parser: Parser) -> None:
     define(
         parser,
         _run,
-        description="Re-hashes what the run holds, replays a stretch between two checkpoints, evaluates the saved model"
-        " again, and splits an update in several ways: one line a proof, exit code 1 if one does not hold, else 0.",
+        description="Re-hashes the run's files, replays the steps between two checkpoints, evaluates the saved model"
+        " again, and splits an update in several ways: one line per proof, exit code 1 if one fails, else 0.",
     )
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
     parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
     add_parts(parser)
-    parser.add_argument("--json", action="store_true", help="JSON on standard output, one line a proof")
+    parser.add_argument("--json", action="store_true", help="JSON on standard output, one line per proof")
 
 
 def _run(parsed: argparse.Namespace) -> int:

@@ -83,7 +83,7 @@ def read_recipe(path: Path) -> Side:
     """
     seeds = RunFolder(path).read_json(SEEDS).get("seeds")
     if not (isinstance(seeds, list) and all(isinstance(seed, int) for seed in seeds)):
-        raise InputError("names no seeds", where=str(path / SEEDS), hint="the command that trained them mends it")
+        raise InputError("names no seeds", where=str(path / SEEDS), hint="the command that trained them repairs it")
     if len(seeds) < 2:
         hint = "train more of them: the same command with a larger --seeds"
         raise UsageError("has fewer than two finished runs, which have no spread", where=str(path), hint=hint)

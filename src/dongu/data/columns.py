@@ -77,7 +77,7 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
             what, how = ("column is the label", "it with --label-column (of 0 and 1, or of shares: a+b+c)")
         read_as = f"; read as: {'; '.join(table.said)}" if table.said else ""  # which may be why its columns are none
         hint = f"name {how}{_headless(table)}; the columns are: {inner_names(table)}{read_as}"
-        raise DataError(f"which {what} cannot be told", where=table.origin, hint=hint)
+        raise DataError(f"it is unclear which {what}", where=table.origin, hint=hint)
     if read_twice := {*_all_parts(texts, available)} & {*_all_parts([label], available)}:
         raise DataError(f"the column `{min(read_twice)}` is both text and label", where=table.origin)
     return Columns(tuple(texts), label)
@@ -114,7 +114,7 @@ def usual_texts(table: Table) -> tuple[str, ...]:
     if found := _usual_texts(table, [name for name in available if name not in _all_parts([label], available)]):
         return found
     hint = f"name them with --text-columns A [B]; the columns are: {', '.join(available)}"
-    raise DataError("which columns are the text cannot be told", where=table.origin, hint=hint)
+    raise DataError("it is unclear which columns are the text", where=table.origin, hint=hint)
 
 
 def _usual_label(table: Table, free: Sequence[str]) -> str | None:

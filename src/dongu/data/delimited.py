@@ -99,7 +99,7 @@ def _find(file: BufferedReader, origin: str, config: RunConfig, usual: str) -> t
         return usual, ""
     if len(fitting) > 1:
         shown = " and ".join(map(DELIMITERS.__getitem__, fitting))
-        raise data_error(origin, f"both {shown} may stand between the cells", "say which one does: --delimiter")
+        raise data_error(origin, f"both {shown} may be the delimiter", "say which one is: --delimiter")
     if not fitting and usual not in marks:  # what does not fit is said of the row
         fitting = [mark for mark in marks if mark != "|"][:1]  # which may well be a part of a name
     mark = fitting[0] if fitting else usual

@@ -35,6 +35,6 @@ def _lines(file: BufferedReader, origin: str) -> Iterator[tuple[list[Cell], str]
             labels.append(label)
         if not labels:
             what = f"the line does not begin with {MARK}, as those of fastText do"
-            hint = "cells with tabs or commas: name it .tsv or .csv; a text a file: a folder for each class (pos/*.txt)"
+            hint = "cells with tabs or commas: name it .tsv or .csv; one text per file: a folder per class (pos/*.txt)"
             raise data_error(f"{origin}:{number}", what, hint)
         yield labels, text

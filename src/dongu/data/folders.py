@@ -295,7 +295,7 @@ def _no_train(path: Path, present: Sequence[str]) -> DataError:
         pattern = f"'{path / numbered[0]}*'"
         hint = f"call the shards of the training rows train-00000-of-00002 and so on, or give a pattern: {pattern}"
     elif any(name.endswith(".ann") for name in present):
-        hint = "brat marks spans, and a class of each text is wanted: a folder for each class (pos/*.txt), or a csv"
+        hint = "brat marks spans, but each text needs a class: a folder for each class (pos/*.txt), or a csv"
     elif folders := [path / name for name in present if (path / name).is_dir() and not name.startswith(".")]:
         hint = "folders by class hold files of text (.txt) and nothing else, in at least two classes"
         others = (file for folder in folders for file in entries_of(folder) if not (is_text(file) or is_hidden(file)))

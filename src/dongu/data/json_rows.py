@@ -70,7 +70,7 @@ def _table(
     rows, converter = convert(rows, origin, tool)
     table = converter.finished(table_of_objects(rows, origin, lines=not by_row, bad=bad))
     if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
-        hint = "write one object a row; a split is a file of its own (train.jsonl, validation.jsonl)"
+        hint = "write one object per row; a split is a file of its own (train.jsonl, validation.jsonl)"
         raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
     return replace(table, bad=tuple(bad or ()))
 
@@ -96,7 +96,7 @@ def _json_lines(lines: Iterable[str], origin: str, bad: list[BadRow] | None) -> 
             continue
         if end < len(line):
             what = "text follows the object on its line"
-            hint = f"write one object a line; or {BAD_ROWS_ADVICE}"
+            hint = f"write one object per line; or {BAD_ROWS_ADVICE}"
             put_aside(bad, data_error(f"{origin}:{number}", what, hint))
             continue
         yield number, value
@@ -175,7 +175,7 @@ def _rows_at(window: _Window, path: list[str], origin: str) -> Iterator[tuple[in
             raise data_error(origin, f"there is no field `{shown}`", f"{hint}; --field names one by its path")
         path, seen = path[1:], []
     if path or window.next() != "[":
-        raise data_error(origin, f"the field `{shown}` is no list of rows", "--field names one by its path: data.rows")
+        raise data_error(origin, f"the field `{shown}` is not a list of rows", "--field names one: --field data.rows")
     yield from _elements(window, origin)
 
 
@@ -197,7 +197,7 @@ def _rows_of_object(window: _Window, origin: str, found: list[str]) -> Iterator[
         else:
             others[name] = window.value()
     if window.next():
-        raise data_error(f"{origin}:{window.line()}", "text follows the object", "write one object a line (.jsonl)")
+        raise data_error(f"{origin}:{window.line()}", "text follows the object", "write one object per line (.jsonl)")
     if rows_in:
         unused = f"; not used: {', '.join([*others, *passed])}" if others or passed else ""
         found.append(f"the rows of the field `{rows_in}` (--field names another){unused}")

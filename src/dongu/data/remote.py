@@ -40,7 +40,7 @@ def read_remote(address: str, config: RunConfig) -> tuple[str, Found]:
     bare, known = (pinned[1], pinned[2]) if pinned else (address, None)
     if bare.partition("://")[0] not in _LOCAL and not config.download:
         hint = "--download fetches it; or fetch the files first"
-        raise data_error(address, "an address is not read unless that is asked for", hint)
+        raise data_error(address, "an address is read only if you ask for it", hint)
     with storage(cache_folder()):
         cache_folder().mkdir(parents=True, exist_ok=True)
         here = tempfile.TemporaryDirectory(prefix="fetched-", dir=cache_folder())
@@ -48,7 +48,7 @@ def read_remote(address: str, config: RunConfig) -> tuple[str, Found]:
         folder = Path(name)
         digest, kind = _fetch(bare, folder)
         if known not in (None, digest):
-            raise data_error(bare, "has another content than it had", "leave #sha256=… out to take the new one")
+            raise data_error(bare, "its contents have changed", "leave #sha256=… out to take the new one")
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         root = bare if kind == "folder" else bare.rpartition("/")[0]
         try:

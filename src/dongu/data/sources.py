@@ -128,7 +128,7 @@ def _are_columns(data: dict[Any, Any]) -> bool:
     lengths = {str(name): len(cells) for name, cells in data.items()}
     if len({*lengths.values()}) > 1:
         shown = ", ".join(f"`{name}` has {length:,}" for name, length in lengths.items())
-        raise data_error("data", f"the columns are not of one length: {shown}", "give each a cell a row")
+        raise data_error("data", f"the columns are not of one length: {shown}", "give each column one cell per row")
     return True
 
 
@@ -165,7 +165,7 @@ def _read_name(name: str, config: RunConfig) -> Source:
     if name.partition(":")[0] == "glue" or _HUB_NAME.fullmatch(name):
         return _read_hub(name)
     meant = f"did you mean glue:{name}?" if name in GLUE else closest_name(path)
-    raise data_error("", f"{name!r} is no file or folder here, and no Hub name", f"{meant} {_DATA}".strip())
+    raise data_error("", f"{name!r} is not a file or folder here, nor a Hub name", f"{meant} {_DATA}".strip())
 
 
 def _matching(path: Path) -> list[Path]:

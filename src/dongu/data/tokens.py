@@ -230,7 +230,7 @@ def encode(backend: Any, rows: Sequence[Any], where: str) -> Sequence[Any]:
         with no_panic():
             return list(backend.encode_batch_fast(rows))
     except Exception as error:  # tokenizers raises Exception itself
-        hint = "the cause is in its tokenizer.json: use another --model, or mend it"
+        hint = "the cause is in its tokenizer.json: use another --model, or fix it"
         raise ModelError(f"its tokenizer fails on a text ({error})", where=where, hint=hint) from error
 
 

@@ -71,7 +71,7 @@ def eject(
         raise UsageError("the run's data were in memory", where=str(folder.path), hint=hint)
     if changes := record.get("changes"):
         what = f"was changed after step {changes[0]['step']:,}: {changes[0]['changes'][0]}"
-        hint = f"`dongu train --config {folder.path}/run.json --out NEW` makes a run of one piece, which can be ejected"
+        hint = f"`dongu train --config {folder.path}/run.json --out NEW` trains without a change, to be ejected"
         raise UsageError(what, where=str(folder.path), hint=hint)
     loop = folder.reopen(device="cpu", engine="plain", parts=parts)
     config = make_config(record["options"])
@@ -310,7 +310,7 @@ def _layers(model: Any, where: str, frozen: int = 0) -> dict[str, str]:
                 "frozen": literals([*lowest, *(f"{prefix}{i}." for i in range(frozen))], before="FROZEN = "),
             }
     what = f"the names of the parameters of `{model.config.model_type}` do not tell its layers"
-    raise ModelError(what, where=where, hint="train without it, and eject that")
+    raise ModelError(what, where=where, hint="train without it, and eject that run")
 
 
 def _run_facts(loop: Loop, config: RunConfig, record: Mapping[str, Any]) -> dict[str, Any]:

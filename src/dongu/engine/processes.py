@@ -62,7 +62,7 @@ def compare_facts(accelerator: Any, facts: Mapping[str, str]) -> None:
     if found:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         hint = "start all processes with one command, the same data and the same versions"
-        raise UsageError(f"the processes are not of one run: {'; '.join(found[:_SHOWN])}{more}", hint=hint)
+        raise UsageError(f"the processes do not belong to one run: {'; '.join(found[:_SHOWN])}{more}", hint=hint)
 
 
 def check_shared(folder: Path, accelerator: Any) -> None:

@@ -93,7 +93,7 @@ def published_card(card: str, name: str, license_id: str | None, languages: Sequ
     )
     for flag, words, form, hint in asked_for:
         if wrong := [word for word in words if not form.fullmatch(word)]:
-            raise UsageError(f"`{wrong[0]}` is none", where=flag, hint=hint)
+            raise UsageError(f"`{wrong[0]}` is not one", where=flag, hint=hint)
     text = card.replace('model=".")  # this folder', f'model="{name}")')
     text = text.replace('from_pretrained(".")', f'from_pretrained("{name}")')
     if license_id is None and not languages:

@@ -13,7 +13,7 @@ from dongu.judge.resample import Statistic, sums_by
 BINS = 15  # of the answer's probability, of equal width from 0 to 1
 ADVISED_ROWS = 300  # of validation: with fewer a temperature is off by more than a fifth in one case of ten
 FAR = 10.0  # a temperature beyond it, or below its inverse, is none to advise
-NO_TEMPERATURE = "no temperature helps: on validation the answers say nothing of the labels"
+NO_TEMPERATURE = "no temperature helps: on validation the predictions say nothing about the labels"
 
 
 @dataclass(frozen=True)

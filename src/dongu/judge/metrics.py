@@ -176,7 +176,7 @@ class MetricSet:
         for name, metric in own.items():
             if name in TAKEN or not name.isidentifier() or not callable(metric):
                 what = "is taken" if name in TAKEN else "is no name" if callable(metric) else "is no function"
-                hint = "an own metric is a function of an evaluation that gives a number: metrics={'kappa': kappa}"
+                hint = "a metric of your own takes an evaluation and returns a number: metrics={'kappa': kappa}"
                 raise UsageError(what, where=f"metrics[{name!r}]", hint=hint)
         names: tuple[str, ...]
         glue = glue_task(hub_name)
@@ -244,7 +244,7 @@ class MetricSet:
         try:
             return float(value)
         except (TypeError, ValueError) as error:
-            what = f"gives {type(value).__name__}, and not a number"
+            what = f"returns {type(value).__name__}, not a number"
             raise UsageError(what, where=f"metrics[{name!r}]", hint="return a float, such as value.mean()") from error
 
     def per_class(self, evaluation: Evaluation) -> list[dict[str, Any]]:

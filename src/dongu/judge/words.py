@@ -96,7 +96,7 @@ class Yardstick:
             return f"{what}; all answers or all labels are the same."
         said = f"{what}, 95% interval {decimals(entry['low'])} to {decimals(entry['high'])}"
         if not math.isfinite(entry["low"]):
-            said = f"{what}, without an interval, as the rows are too few or all alike"
+            said = f"{what}, without an interval, because the rows are too few or all alike"
         if (other := self.without_reading(entry)) is not None:
             said += f": {self.standing(entry)} ({decimals(other[1])})"
         return f"{said}. {CHOSE}" if split.startswith("validation") else f"{said}."
@@ -130,7 +130,7 @@ def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yard
     yield from wrapped(yardstick.sentence(split, splits[split][yardstick.metric], rows[split]))
     yield from filter(None, wrapped(over_bag_of_words(results, split, yardstick.metric)))
     if "no_bag_of_words" in results:
-        yield from wrapped(f"No bag of words stands beside it: {results['no_bag_of_words']}.")
+        yield from wrapped(f"There is no bag of words to compare with: {results['no_bag_of_words']}.")
     yield from table(splits, yardstick.task)
     if "kurtosis" in splits[split]["loss"]:
         yield from wrapped(HEAVY)
@@ -143,7 +143,7 @@ def abstention(results: Mapping[str, Any], split: str) -> Iterator[str]:
     if ABSTAIN_BELOW not in results:
         return
     if (threshold := results[ABSTAIN_BELOW]) is None:
-        said = "all rows get a label: no threshold is proved to reach the accuracy that was asked for"
+        said = "all rows get a label: no threshold is proved to reach the requested accuracy"
     else:
         said = f"below {threshold:g}; {abstaining(next(row for row in results['abstained'] if row['split'] == split))}"
     yield from fields([("abstain", said)])
@@ -163,7 +163,7 @@ def abstaining(row: Mapping[str, Any]) -> str:
 def coverage_table(rows: Sequence[Mapping[str, float]], split: str) -> Iterator[str]:
     """Coverage against accuracy on a split, a line a coverage; rows of `judge.abstention.coverage`."""
     if rows:
-        yield f"if only the surest rows of {split} get a label:"
+        yield f"if only the most confident rows of {split} get a label:"
         yield "labelled   from probability   accuracy   95% interval"
     for row in rows:
         told = f"{percent(row['answered']):>8}   {row['threshold']:>16.4f}   {decimals(row['value']):>8}"
@@ -219,7 +219,7 @@ def calibration(results: Mapping[str, Any], rows: Mapping[str, int]) -> Iterator
         if rows["validation"] < ADVISED_ROWS:
             said += f"; fitted on {counted(rows['validation'], 'row')} only, which is too few to trust it"
         elif not 1 / FAR <= temperature <= FAR:
-            said += "; so far from 1, which training longer would mend better"
+            said += "; it is far from 1, which longer training would correct better"
     elif after < before:
         said = f"--calibrate (temperature {decimals(temperature)}): {change}"
     else:

@@ -123,8 +123,8 @@ def logits_of(answer: Any) -> Tensor:
     found = answer.get("logits") if isinstance(answer, Mapping) else getattr(answer, "logits", answer)
     if isinstance(found, Tensor):
         return found
-    hint = "its forward gives the logits, or something with .logits"
-    raise UsageError(f"answers with a {type(answer).__name__} without logits", where="model", hint=hint)
+    hint = "its forward returns the logits, or something with .logits"
+    raise UsageError(f"returns a {type(answer).__name__} without logits", where="model", hint=hint)
 
 
 def row_losses(task: Task, logits: Tensor, labels: Tensor) -> Tensor:

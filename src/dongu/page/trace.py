@@ -238,7 +238,7 @@ def _reading(path: Path) -> Iterator[None]:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        hint = "restore it from a copy, or remove it: the page does without"
+        hint = "restore it from a copy, or remove it: the page works without it"
         raise InputError(f"cannot be read ({reason})", where=str(path), hint=hint) from error
 
 

@@ -283,7 +283,7 @@ class Checkpoints:
             except CheckpointError as error:
                 damaged.append(error)
         if damaged:
-            hint = "nothing was changed; restore the folder from a copy, or start anew with another --out"
+            hint = "nothing was changed; restore the folder from a copy, or start again with another --out"
             raise CheckpointError(f"no checkpoint is valid: {damaged[0].what}", where=damaged[0].where, hint=hint)
         return None, []
 

@@ -80,7 +80,7 @@ def _describe_head(loop: Loop) -> Iterator[tuple[str, str]]:
         kept = "in its own unit" if loop.data.task in NUMBERS else "with its labels in its own order"
         yield "head", f"the model's own, {kept}"
     elif new != NO_HEAD:
-        yield "head", f"new, drawn by --seed {loop.config.seed}: {new.why}"
+        yield "head", f"new, initialized by --seed {loop.config.seed}: {new.why}"
 
 
 def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
@@ -92,11 +92,11 @@ def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
         said.append(f"settings for few rows ({rows:,}), not the textbook's (--recipe original)")
     if config.recipe == "quick":
         epochs = "" if config.max_steps else f"{config.epochs:g} epochs, "
-        said.append(f"{epochs}dropout {config.dropout:g}: sooner done than the textbook's settings (--recipe auto)")
+        said.append(f"{epochs}dropout {config.dropout:g}: faster than the textbook's settings (--recipe auto)")
     if config.pooling == "mean":
-        said.append("one more layer, which begins as the mean over the tokens (--pooling)")
+        said.append("one more layer, which begins as mean pooling (--pooling)")
     if isinstance(reason := loop.probed.get(config.pooling), str):
-        said.append(f"the head is drawn at random: {reason}")
+        said.append(f"the head is initialized at random: {reason}")
     elif loop.probed and config.head == "probe":
         without = f", and {told['model']} without that layer" if len(told) > 1 and config.pooling == "mean" else ""
         explained = f"it explains {told[config.pooling]} of rows left out{without}"
@@ -115,7 +115,7 @@ def _describe_freeze(loop: Loop, parameters: int, learning: int) -> Iterator[tup
     if count := loop.config.freeze:
         layers = "layer" if count == 1 else f"{count} layers"
         share = f"{_millions(learning)} of {_millions(parameters)} parameters learn"
-        yield "freeze", f"the embeddings and the lowest {layers} stay as they are: {share}"
+        yield "freeze", f"the embeddings and the lowest {layers} are frozen: {share}"
 
 
 def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
@@ -125,14 +125,14 @@ def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple
         return
     usual = RunConfig.model_fields["learning_rate"].default
     derived = config.learning_rate == LORA_RATE * usual
-    rate = f"; {LORA_RATE} times the usual learning rate, unless --learning-rate is given" if derived else ""
+    rate = f"; {LORA_RATE} times the default learning rate, unless --learning-rate is given" if derived else ""
     share = count_beyond(loop.model) / parameters
-    left = f"; {share:.0%} of the model are in no linear layer (experts, say) and stay as they are"
+    left = f"; {share:.0%} of the model are in no linear layer (experts, say) and are frozen"
     left = left if share >= LEFT_OUT else ""
-    held = "" if config.base_precision == "fp32" else f"; the others lie in memory in {config.base_precision}"
+    held = "" if config.base_precision == "fp32" else f"; the others are in memory as {config.base_precision}"
     yield (
         "lora",
-        f"rank {config.lora}: {_millions(learning)} parameters learn, {learning / parameters:.1%} of the model's"
+        f"rank {config.lora}: {_millions(learning)} trainable parameters, {learning / parameters:.1%} of the model's"
         f" number{rate}{left}{held}",
     )
 
@@ -143,7 +143,7 @@ def _describe_alone(loop: Loop) -> Iterator[tuple[str, str]]:
         unit = "" if loop.data.task in NUMBERS else " in probability"
         yield (
             "batches",
-            f"`{loop.model.config.model_type}` answers a row otherwise alone than in a batch, here by"
+            f"`{loop.model.config.model_type}` predicts a row differently alone than in a batch, here by"
             f" {loop.alone:.1g}{unit} before training; so --eval-batch-size changes the metrics, and --micro-batch-size"
             " the updates",
         )
@@ -158,10 +158,10 @@ def _describe_tokens(loop: Loop) -> str:
     if loop.config.long == "windows":
         windows = sum(len(split.pieces.tokens) for split in splits)
         rows = sum(map(len, splits))
-        return f"{windows:,} windows of at most {limit} from {rows:,} rows; one a row in each epoch{cached}"
+        return f"{windows:,} windows of at most {limit} from {rows:,} rows; one per row in each epoch{cached}"
     how_many = f"{cut:,} of all rows ({percent(cut / sum(map(len, splits)))}) are" if cut else "none is"
     mean = lengths["tokens"] / len(tokens)
-    return f"{mean:.1f} a train row, {tokens.longest} at most; {how_many} cut at {limit}{which}{cached}"
+    return f"{mean:.1f} per train row, {tokens.longest} at most; {how_many} cut at {limit}{which}{cached}"
 
 
 def _describe_steps(loop: Loop) -> str:
@@ -206,16 +206,16 @@ def _describe_engine(loop: Loop) -> str:
 
 def _describe_loss(loop: Loop) -> str:
     if loop.given.loss is not None:
-        return "your own" + (", of rows that depend on each other" if loop.loss.is_coupled else "")
+        return "your own" + (", for rows that depend on each other" if loop.loss.is_coupled else "")
     scale = loop.loss.scale
     kinds = {
-        "regression": f"squared error; learnt with mean 0 and deviation 1 for {scale.mean:.4g} and {scale.std:.4g}",
-        "multi-label": "binary cross-entropy, the mean over the labels",
+        "regression": f"squared error; labels standardized, mean {scale.mean:.4g} and deviation {scale.std:.4g}",
+        "multi-label": "binary cross-entropy, averaged over the labels",
     }
-    kinds["ordinal"] = f"{kinds['regression']}; answers are rounded to a class"
+    kinds["ordinal"] = f"{kinds['regression']}; predictions are rounded to a class"
     weights = loop.config.class_weights
     shown = [f"{name} {weight:.3g}" for name, weight in weights.items()] if isinstance(weights, dict) else []
-    weighed = f"; a row counts {listed(shown, SHOWN_LABELS, ' · ')}" if shown else ""
+    weighed = f"; class weights {listed(shown, SHOWN_LABELS, ' · ')}" if shown else ""
     smooth = f", labels smoothed by {loop.config.label_smoothing:g}" if loop.config.label_smoothing else ""
     return f"{kinds.get(loop.data.task, 'cross-entropy')}{smooth}{weighed}"
 

@@ -104,7 +104,7 @@ class RunFolder:
                 hint = "choose another --out (x-{n} is numbered), or give --overwrite; nothing was touched"
             elif self.record.exists():
                 what = "holds a run that has not ended"
-                hint = f"dongu resume {typed(self.path)} goes on with it; --overwrite begins anew"
+                hint = f"dongu resume {typed(self.path)} continues it; --overwrite starts again"
             raise UsageError(what, where=f"--out {self.path}", hint=hint)
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("is a file", where=f"--out {self.path}", hint="choose another --out")
@@ -243,7 +243,7 @@ class RunFolder:
         record = self.check_parts(parts, given=options)
         if options.get("recipe", recipe := record["options"]["recipe"]) != recipe:
             what = f"the run began with {recipe}, and its settings are no longer derived"
-            hint = "give the options that are to change by their own names"
+            hint = "give the options that you want to change by name"
             raise UsageError(what, where=f"--recipe {options['recipe']}", hint=hint)
         recorded = {**record["options"], "out": str(self.path), **options}
         where_they_were = recorded.pop("data")

@@ -111,14 +111,14 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
         new, origin = now["data"][split], loop.data.splits[split].origin
         if new["texts"] != old["texts"]:
             counts = f"{new['rows']:,} rows, and {old['rows']:,} then"
-            yield Difference("data", f"{split} holds other rows than it did ({origin}: {counts})")
+            yield Difference("data", f"{split} has other rows than before ({origin}: {counts})")
         elif new["tokens"] != old["tokens"]:
-            yield Difference("data", f"the tokenizer makes other tokens of {split}")
+            yield Difference("data", f"the tokenizer gives other tokens for {split}")
     if (parts := was.get("parts")) != now.get("parts"):
         yield from (Difference("parts", text) for text in other_parts(parts, now.get("parts"), loop.given.file))
     same_seed = was["options"].get("seed") == now["options"]["seed"]  # another one makes another head
     if same_seed and was.get("weights", now["weights"]) != now["weights"]:
-        yield Difference("model", f"the weights of --model {loop.config.model} are others than those of the start")
+        yield Difference("model", f"the weights of --model {loop.config.model} have changed since the start")
     for name, old in was["versions"].items():
         if (new := now["versions"].get(name)) != old:
             yield Difference("" if name == "python" else "versions", f"{name} is {new}, and was {old}")
@@ -146,7 +146,7 @@ def refuse(found: Collection[Difference], allowed: Collection[str], where: str) 
     if unknown := [name for name in allowed if name not in known]:
         close = get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"names are {', '.join(OTHERS)}, and those of options"
-        raise UsageError("is nothing that can differ", where=f"--allow {unknown[0]}", hint=hint)
+        raise UsageError("is not a name that can be allowed", where=f"--allow {unknown[0]}", hint=hint)
     refused = [difference for difference in found if difference.name and difference.name not in allowed]
     if refused:
         names = " ".join(dict.fromkeys(difference.name for difference in refused))

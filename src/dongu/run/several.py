@@ -11,9 +11,9 @@ FOLDS = "folds.json"  # what the runs of a cross-validation came to, in the fold
 SOUP_FOLDER = "soup"  # in the folder of several seeds, the mean of their weights, where it was kept
 SEARCH = "tune.json"  # the same of a search
 FITTING = {
-    SEEDS: ("holds a run a seed", "; the command that began them goes on with them, and two such folders compare"),
-    FOLDS: ("holds a run a fold", "; predict, evaluate and serve take the folder as one model"),
-    SEARCH: ("holds the runs of a search", "; its page is tune.html, and the command that began it goes on with it"),
+    SEEDS: ("holds one run per seed", "; the same command continues them, and dongu compare takes two such folders"),
+    FOLDS: ("holds one run per fold", "; predict, evaluate and serve take the folder as one model"),
+    SEARCH: ("holds the runs of a search", "; its page is tune.html, and the same command continues it"),
 }
 
 
@@ -27,4 +27,4 @@ def told_of_several(folder: Path) -> tuple[str, str] | None:
     if (folder / SOUP_FOLDER / "config.json").is_file():
         more += f"; predict, evaluate, serve and export take {typed(folder / SOUP_FOLDER)}, the mean of their weights"
     hint = f"give one of them: {listed(found)}; `dongu runs {typed(folder)}` lists them, the best first"
-    return f"{what}, and is none itself", hint + more
+    return f"{what}, and is not a run itself", hint + more

@@ -87,7 +87,7 @@ def serve_by_workers(serving: Serving, listening: socket.socket, count: int, ann
     failed = [f"{worker.name} with {worker.exitcode}" for worker in workers if worker.exitcode not in well]
     if not asked or failed:
         what = f"a worker has ended ({', '.join(failed) or 'by itself'})"
-        raise WorkerError(what, where="dongu serve", hint="start it again; its own message stands above")
+        raise WorkerError(what, where="dongu serve", hint="start it again; its own message is above")
 
 
 def _announce(ready: Any, announce: Any) -> None:
