@@ -384,4 +384,4 @@ def _labelled(table: Table, column: str, task: Task, *, drop: bool) -> Table:
     )
 
 
-WITHOUT_LABEL_ADVICE = "--unlabelled drop leaves such rows out; or label them (a label may have any name except -1)"
+WITHOUT_LABEL_ADVICE = "a run with --unlabelled drop leaves such rows out; or label them (any name but -1 will do)"
