@@ -376,7 +376,7 @@ def test_seeds_are_told_to_name_one(
     shutil.copytree(runs["high"], parent / "seed-42")
     (parent / "seeds.json").write_text("{}", encoding="utf-8")
     said = refused(capsys, runs["low"], parent)
-    assert "holds a run a seed" in said
+    assert "holds one run per seed" in said
     assert f"give one of them: {parent}/seed-42; " in said
     assert "dongu compare takes two such folders" in said
 

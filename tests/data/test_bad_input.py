@@ -203,7 +203,7 @@ FOLDERS: dict[str, tuple[list[str], list[str]]] = {  # what lies in a folder, an
     ),
     "folds": (
         ["folds.json", *(f"fold-{k}/run.json" for k in range(1, 6))],
-        ["holds a run a fold", "FOLDER/fold-1, FOLDER/fold-2, FOLDER/fold-3 and 2 more; `dongu runs FOLDER`"],
+        ["holds one run per fold", "FOLDER/fold-1, FOLDER/fold-2, FOLDER/fold-3 and 2 more; `dongu runs FOLDER`"],
     ),
     "a search": (
         ["tune.json", "trial-0000/run.json", "default/seed-43/run.json", "winner/seed-43/run.json"],

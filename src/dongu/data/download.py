@@ -76,7 +76,7 @@ def read_address(address: str, config: RunConfig) -> tuple[str, Table]:
         raise data_error(address, what, "fetch the file first: curl -LO ADDRESS")
     if not config.download:
         hint = "--download fetches it; or fetch the file first: curl -LO ADDRESS"
-        raise data_error(address, "an address is not read unless that is asked for", hint)
+        raise data_error(address, "an address is read only if you ask for it", hint)
     name = address_file(bare)
     if stem_of(name) is None:
         raise data_error(address, f"the ending of {name or 'the address'} does not say what it is", FILE_KINDS)
@@ -89,7 +89,7 @@ def read_address(address: str, config: RunConfig) -> tuple[str, Table]:
         what = f"cannot be fetched ({reason_of(error)})"
         raise data_error(address, what, "check the address and the network") from error
     if (known := _DIGEST.fullmatch(fragment)) and known[1] != digest.hexdigest():
-        raise data_error(bare, "has another content than it had", f"leave #{fragment} out to take the new one")
+        raise data_error(bare, "its contents have changed", f"leave #{fragment} out to take the new one")
     return f"{bare}#sha256={digest.hexdigest()}", read_open(file, name, bare, config)
 
 
