@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)  # that ask a process to end
 
 
 @contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """SIGINT inside the block is handled after it. Other threads than the main one get none anyway."""
-    former = signal.getsignal(signal.SIGINT)
-    if not callable(former) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[tuple[int, object]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+def interrupts_wait(numbers: Collection[signal.Signals] = (signal.SIGINT,)) -> Iterator[None]:
+    """Such signals inside the block are handled after it. Other threads than the main one get none anyway."""
+    former: dict[int, Callable[[int, FrameType | None], object]] = {}
+    if threading.current_thread() is threading.main_thread():
+        former = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
+    came: list[tuple[int, FrameType | None]] = []
+    for number in former:
+        signal.signal(number, lambda number, frame: came.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
         if came:
-            former(*came[0])  # type: ignore[arg-type]
+            former[came[0][0]](*came[0])
 
 
 @contextmanager
 def forks_in_peace() -> Iterator[None]:
     """Signals inside the block are handled after it, so that no half of a fork is cut off, and the child has none of
     this process's handlers at work before it calls `belong_to_parent`."""
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+    with interrupts_wait(ENDING):  # other threads take what is blocked here, and its handler is called in this one
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def belong_to_parent() -> None:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ from dongu.data.shards import _packed, prepare
 from dongu.data.sources import read_source
 from dongu.data.tokens import Tokens
 from dongu.errors import DataError, InputError, ModelError, UsageError, WorkerError
+from dongu.interrupts import forks_in_peace
 from dongu.model.load import load_tokenizer
 from dongu.run.derived import describe
 from dongu.run.identity import identity
@@ -207,6 +210,24 @@ def test_a_process_that_is_ended_as_it_begins_ends_in_silence(
     for child in multiprocessing.active_children():
         child.join()
     assert capfd.readouterr().err == ""
+
+
+def test_a_signal_waits_for_the_end_of_a_fork_where_there_are_other_threads() -> None:
+    """One of them takes it, and Python handles it in this one: as in each command, which shows how long it takes."""
+    over, came = threading.Event(), list[int]()
+    former = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        with forks_in_peace():
+            signal.pthread_kill(int(thread.ident or 0), signal.SIGTERM)
+            time.sleep(0.05)
+            assert came == []
+        assert came == [signal.SIGTERM]
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(signal.SIGTERM, former)
 
 
 def test_several_processes_write_the_same_files(
