@@ -220,5 +220,5 @@ def shared_by(config: RunConfig, but: Collection[str], own: Own) -> dict[str, An
     A recipe is among it, for what it derives is not: that is known with the rows.
     """
     recipe = {} if config.recipe == RunConfig.model_fields["recipe"].default else {"recipe": config.recipe}
-    options = {name: value for name, value in options_of(config).items() if name not in {*HARMLESS, *but}}
+    options = {name: value for name, value in options_of(config, own).items() if name not in {*HARMLESS, *but}}
     return {**options, **recipe, **own.identity()}

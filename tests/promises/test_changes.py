@@ -13,9 +13,10 @@ import pytest
 import dongu
 from conftest import EXHAUSTIVE, cut_off_in_step, unwrapped
 from dongu.cli.main import run as run_command
-from dongu.config import READING, RunConfig
+from dongu.config import READING, RunConfig, make_config
 from dongu.errors import CheckpointError, UsageError
-from dongu.run.identity import HARMLESS
+from dongu.own import Own
+from dongu.run.identity import HARMLESS, option_differences, options_of
 
 OPTIONS: dict[str, Any] = {"max_steps": 10, "batch_size": 8, "lr": 1e-3, "save_steps": 2, "eval_steps": 4, "threads": 1}
 
@@ -189,6 +190,19 @@ def test_from_another_folder(
     monkeypatch.chdir(tmp_path.parent)
     dongu.resume(tmp_path / "relative")
     assert weights(tmp_path / "relative") == whole
+
+
+def test_where_a_model_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path of an older run.json is the same place; a class of one's own is no folder that is called so."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Net").mkdir()
+    config, place = make_config({"model": "Net", "tokenizer": "Net"}), str(tmp_path / "Net")
+    options = options_of(config, Own())
+    assert (options["model"], options["tokenizer"]) == (place, place)
+    assert [*option_differences({"model": "Net", "tokenizer": "Net"}, options)] == []
+    assert [each.name for each in option_differences({"model": "Nest", "tokenizer": "Net"}, options)] == ["model"]
+    options = options_of(config, Own(model=object()))
+    assert (options["model"], options["tokenizer"]) == ("Net", place)
 
 
 def test_an_edited_run_json_is_seen(stopped: Path) -> None:

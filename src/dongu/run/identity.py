@@ -25,6 +25,7 @@ from dongu.loop import Loop
 from dongu.model.head import head_of
 from dongu.model.place import from_root
 from dongu.model.probe import Probe
+from dongu.own import Own
 from dongu.text import counted
 from dongu.waiting import Waiting
 
@@ -35,6 +36,7 @@ HARMLESS = frozenset(
     {"data", "split_file", "out", "workers", "save_steps", "keep", "device", "strict", "track", "recipe", "timeout"}
 )
 
+_NAMED = ("model", "tokenizer")  # options that are a place, or a name on the Hub
 OTHERS = ("data", "parts", "versions", "hardware")  # that may differ, besides options
 
 
@@ -53,7 +55,7 @@ def identity(loop: Loop) -> dict[str, Any]:
     Args:
         loop: before its first step, and before a checkpoint is put into it.
     """
-    options = options_of(loop.config)
+    options = options_of(loop.config, loop.given)
     return {
         "options": {name: value for name, value in options.items() if name not in HARMLESS},
         "data": {
@@ -74,11 +76,12 @@ def identity(loop: Loop) -> dict[str, Any]:
     }
 
 
-def options_of(config: RunConfig) -> dict[str, Any]:
+def options_of(config: RunConfig, own: Own) -> dict[str, Any]:
     """All of them as JSON has them, and where a model or a tokenizer lies from the root: another folder may be the
-    current one when they are read."""
+    current one when they are read. The name of one of the user's own is no path."""
     options = config.model_dump(mode="json")
-    return options | {name: from_root(options[name]) for name in ("model", "tokenizer") if options[name]}
+    names = [name for name in _NAMED if options[name] and getattr(own, name) is None]
+    return options | {name: from_root(options[name]) for name in names}
 
 
 def _compared(examples: Examples) -> dict[str, str]:
@@ -133,6 +136,8 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
 def option_differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
     """Options that the result depends on and that are not as they were."""
     for name, old in was.items():
+        if name in _NAMED and isinstance(old, str) and str(Path(old).absolute()) == now.get(name):
+            continue  # a relative path, as an older run.json has it
         if name not in HARMLESS and (new := now.get(name)) != old:
             yield Difference(name.replace("_", "-"), f"{option_flag(name)} is {_shown(new)}, and was {_shown(old)}")
 

@@ -19,7 +19,7 @@ from dongu.run.need import Need
 
 def describe_run(loop: Loop, folder: RunFolder, state: RunState, need: Need | None = None) -> Mapping[str, Any]:
     """`run.json`: what `dongu train --config` needs to repeat the run, of what it was made, and the memory it needs."""
-    options = options_of(loop.config)
+    options = options_of(loop.config, loop.given)
     model, model_commit = split_commit(options["model"])
     data, data_commit = (None, None) if loop.config.data is None else split_commit(loop.config.data)
     options |= {"model": model, "data": _place(data), "out": str(folder.path)}
