@@ -290,6 +290,16 @@ def test_in_this_process(case: str, work: Path, tiny_model: Callable[..., str]) 
     assert_plain(script, all_of_them="LoRA" not in case)
 
 
+def test_one_text_after_a_model_of_pairs(work: Path, tiny_model: Callable[..., str]) -> None:
+    """Its config.json says that it is none of pairs any more."""
+    config = Path(shutil.copytree(tiny_model(), work / "pairs")) / "config.json"
+    content = {**json.loads(config.read_text(encoding="utf-8")), "text_columns": ["one", "other"]}
+    config.write_text(json.dumps(content), encoding="utf-8")
+    run_script(train_and_eject(one_text(work), model=str(work / "pairs"), max_steps=6))
+    assert_repeated()
+    assert json.loads(Path("run/model/config.json").read_text(encoding="utf-8"))["text_columns"] == []
+
+
 @pytest.mark.cases(test=1, ci=3)
 @pytest.mark.parametrize("kind", ["single", "several", "numbers"])
 def test_rows_that_no_script_reads_are_written_for_it(

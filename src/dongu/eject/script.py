@@ -203,6 +203,7 @@ def _model_facts(loop: Loop, config: RunConfig) -> dict[str, Any]:
         "has_dropout": any(dropouts(model.config).values()),
         "dropouts": literals(dropouts(base), before="settings |= dict.fromkeys(, DROPOUT)"),
         "problem_type": PROBLEM_TYPES[loop.data.task],
+        "text_columns": literals(model.config.text_columns) if hasattr(model.config, "text_columns") else None,
         "numbers": loop.data.task in NUMBERS,
         "several": loop.data.task == "multi-label",
         "scaled": loop.loss.scale != UNSCALED,

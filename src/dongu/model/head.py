@@ -44,7 +44,7 @@ def name_inputs(settings: Any, long: str, texts: Sequence[str]) -> None:
     if long != "head" or hasattr(settings, "long_texts"):
         settings.long_texts = long
     if len(texts) == 2 or hasattr(settings, "text_columns"):
-        settings.text_columns = [*texts] if len(texts) == 2 else None
+        settings.text_columns = [*texts] if len(texts) == 2 else []
 
 
 def name_outputs(model: Any, names: Sequence[str], task: Task, pad_token_id: int | None) -> None:
