@@ -108,6 +108,15 @@ def test_a_model_of_pairs_is_one_without_its_run(
         assert run_command(["predict", str(place), "one text", "another text"]) == 0
         [line] = capsys.readouterr().out.splitlines()
         assert line.endswith("\tone text | another text")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("premise,hypothesis,label\none text,another text,0\n", encoding="utf-8")
+    assert run_command(["evaluate", str(alone), str(rows)]) == 2
+    assert "--text-columns names others" in capsys.readouterr().err
+    content = json.loads((alone / "config.json").read_text(encoding="utf-8"))
+    for other in (7, ["text"], ["text", "text"], ["a", "b", "c"]):  # of another program
+        (alone / "config.json").write_text(json.dumps({**content, "text_columns": other}), encoding="utf-8")
+        assert run_command(["predict", str(alone), "one text", "another text"]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_a_full_disk_is_told_from_a_graph_that_cannot_be(

@@ -125,8 +125,8 @@ class SavedModel:
             what = f"has {len(names)} outputs of the task {task}, called {', '.join(names[:5])}"
             raise ModelError(what, where=name, hint="dongu uses models with a name for each label, or one number")
         precision = {"precision": "fp32"} if task == "regression" else {}  # as in a run
-        texts = content.get("text_columns")  # of a model of pairs
-        config = make_config({"model": name, "task": task, "text_columns": texts, **options, **precision})
+        columns = {"text_columns": _pair_of(content)}
+        config = make_config({"model": name, "task": task, **columns, **options, **precision})
         return SavedModel(
             name, folder, None, config, MetricSet.of(task, names), None, (), _abstains_below(content, name)
         )
@@ -266,10 +266,10 @@ class SavedModel:
         """
         examples, config = {}, self.config
         for name in _chosen(source.splits, split, source.name):
+            _check_columns(source.splits[name], config.text_columns or (), "--text-columns names others")
             if config.text_columns is None or config.label_column is None:
                 columns = choose_columns(source.splits[name], config.text_columns, config.label_column)
                 config = config.model_copy(update={"text_columns": columns.texts, "label_column": columns.label})
-            _check_columns(source.splits[name], config.text_columns or (), "--text-columns names others")
             rows = read_rows(source.splits[name], config, self.label_names)
             if rows.targets is None:
                 hint = "--label-column names another; rows without labels are for `dongu predict`"
@@ -374,6 +374,14 @@ def _abstains_below(config: Mapping[str, Any], name: str) -> float:
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ModelError(f"`{ABSTAIN_BELOW}` of config.json is no probability: {value!r}", where=name)
     return float(value)
+
+
+def _pair_of(config: Mapping[str, Any]) -> list[str] | None:
+    """The two columns of a model of pairs; None where it says nothing of them, or another program something else."""
+    names = config.get("text_columns")
+    if isinstance(names, list) and [*map(type, names)] == [str, str] and all(names) and names[0] != names[1]:
+        return names
+    return None
 
 
 def _names_of_outputs(config: Mapping[str, Any]) -> list[str]:
