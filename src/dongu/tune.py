@@ -106,11 +106,11 @@ def _stored(out: Path) -> Iterator[None]:
         StorageError: the file of the study cannot be read or written.
     """
     from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import DatabaseError
 
     try:
         yield
-    except (OperationalError, StorageInternalError) as error:
+    except (DatabaseError, StorageInternalError) as error:
         reason = getattr(error.__cause__, "orig", None) or error.__cause__ or error
         hint = "free some space, if there is none: the same command goes on with the search"
         raise StorageError(f"cannot be read or written ({reason})", where=str(out / STUDY), hint=hint) from error

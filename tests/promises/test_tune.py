@@ -122,6 +122,9 @@ def test_a_disk_without_room_for_the_study(
         resource.setrlimit(resource.RLIMIT_FSIZE, former)
         signal.signal(signal.SIGXFSZ, ignored)
     assert re.search(r"study\.db: cannot be read or written \(.*disk", capsys.readouterr().err)
+    (tmp_path / "search" / "study.db").write_bytes(b"another file" * 1_000)
+    assert run_command(command) == 6
+    assert "study.db: cannot be read or written (file is not a database)" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -291,8 +291,9 @@ def _holds_rows(path: Path) -> bool:
 def _no_train(path: Path, present: Sequence[str]) -> DataError:
     hint = f"name it train (in a folder, train.csv), or give the file itself; {FILE_KINDS}"
     numbered = [found[1] for name in present if _holds_rows(path / name) and (found := _NUMBERED.match(name))]
-    if len(numbered) > 1:
-        pattern = f"'{path / numbered[0]}*'"
+    most = max(numbered, key=numbered.count, default="")
+    if numbered.count(most) > 1:
+        pattern = f"'{path / most}*'"
         hint = f"call the shards of the training rows train-00000-of-00002 and so on, or give a pattern: {pattern}"
     elif any(name.endswith(".ann") for name in present):
         hint = "brat marks spans, but each text needs a class: a folder for each class (pos/*.txt), or a csv"
