@@ -71,7 +71,7 @@ def test_a_bad_row_is_left_out_on_demand(name: str, tmp_path: Path) -> None:
     assert describe_rows(data).endswith("left out: 1 row that cannot be read (--bad-rows)")
     with pytest.raises(DataError, match=r"1 row of 21 cannot be read") as caught:
         read(path, bad_rows="drop=4.5%")
-    assert "allow 4.8% and more" in caught.value.hint
+    assert "allow 4.8% or more" in caught.value.hint
     assert caught.value.where.startswith(f"{path}:{line}")
 
 
@@ -130,7 +130,7 @@ def test_as_many_bad_rows_as_the_refusal_says_are_enough() -> None:
     rows = [*ROWS * 3, *[{"text": ["a"], "label": "o"}] * 2]  # 3.22%
     with pytest.raises(DataError) as caught:
         read(rows, bad_rows="drop=1%")
-    [share] = re.findall(r"allow (\S+%) and more", caught.value.hint)
+    [share] = re.findall(r"allow (\S+%) or more", caught.value.hint)
     assert len(read(rows, bad_rows=f"drop={share}").dropped) == 2
 
 

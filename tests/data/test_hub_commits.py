@@ -131,7 +131,7 @@ def test_verify_says_that_the_starting_weights_are_others(
     capsys.readouterr()
     assert run_command(["verify", str(tmp_path / "run")]) == 1
     inputs = next(line for line in capsys.readouterr().out.splitlines() if " inputs " in line)
-    assert f"the weights of --model {model} are others" in inputs
+    assert f"the weights of --model {model} have changed since the start" in inputs
 
 
 @pytest.mark.found("hub-commit")

@@ -956,7 +956,7 @@ def test_all_commands_read_alike(
 @pytest.mark.parametrize(
     ("content", "options", "what", "hint"),
     [
-        ("text;a|label;b\nx;y|1;2\nz;w|3;4\n", {}, "both a semicolon and a bar may stand", "--delimiter"),
+        ("text;a|label;b\nx;y|1;2\nz;w|3;4\n", {}, "both a semicolon and a bar may be the delimiter", "--delimiter"),
         ("text;label\nx;y;1\n", {}, "3 cells, and the header has 2", "semicolon"),
         ('text,label\n"he said \\"no\\"",1\n', {}, "closing quote", "--escape '\\'"),
         ("text,label\ncafé,1\n".encode("cp1252"), {}, "0xE9", "--encoding cp1252"),

@@ -395,7 +395,7 @@ def test_verify_finds_a_model_that_is_calibrated_otherwise(calibrated: Any, tmp_
 def test_numbers_cannot_be_calibrated(tiny_model: Callable[..., str], tmp_path: Path) -> None:
     rows = [{"text": f"word{i}", "label": str(i / 7)} for i in range(40)]
     out = tmp_path / "run"
-    with pytest.raises(UsageError, match="no probabilities") as caught:
+    with pytest.raises(UsageError, match="no class probabilities") as caught:
         dongu.train(rows, model=tiny_model(), max_steps=1, out=str(out), device="cpu", calibrate=True)
     assert caught.value.what.startswith("--calibrate: ")
     assert not out.exists()

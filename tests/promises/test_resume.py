@@ -163,7 +163,7 @@ def test_changed_data_are_refused(cut_run: Callable[..., Path], data_folder: Cal
     run = cut_run(13)
     file = Path(data_folder(train=61)) / "train.jsonl"
     file.write_text(file.read_text(encoding="utf-8").replace("film", "book", 1), encoding="utf-8")
-    with pytest.raises(UsageError, match="train holds other rows") as caught:
+    with pytest.raises(UsageError, match="train has other rows than before") as caught:
         dongu.resume(run)
     assert str(file) in caught.value.what
     assert "--allow data" in caught.value.hint

@@ -310,7 +310,7 @@ def _check_share(dropped: Sequence[BadRow], rows: int, allowed: str) -> None:
     """
     percent = float(allowed.removeprefix("drop=").removesuffix("%"))
     if 100 * len(dropped) > percent * rows:
-        what = f"{counted(len(dropped), 'row')} of {rows:,} cannot be read or have a malformed label: {dropped[0].what}"
+        what = f"{counted(len(dropped), 'row')} of {rows:,} cannot be used: {dropped[0].what}"
         enough = math.ceil(1000 * len(dropped) / rows) / 10
         hint = f"--bad-rows {allowed} allows fewer; fix them, or allow {enough:g}% or more"
         raise DataError(what, where=dropped[0].where, hint=hint)
