@@ -69,7 +69,7 @@ def test_a_bad_row_is_left_out_on_demand(name: str, tmp_path: Path) -> None:
     assert (dropped["file"], dropped["line"]) == (path, line)
     assert what in dropped["reason"]
     assert describe_rows(data).endswith("left out: 1 row that cannot be read (--bad-rows)")
-    with pytest.raises(DataError, match=r"1 row of 21 cannot be read") as caught:
+    with pytest.raises(DataError, match=r"1 row of 21 cannot be used") as caught:
         read(path, bad_rows="drop=4.5%")
     assert "allow 4.8% or more" in caught.value.hint
     assert caught.value.where.startswith(f"{path}:{line}")
