@@ -204,8 +204,7 @@ def host() -> None:
         mock.patch.object(pending, "skip_on_gpu", skip_flag),
     ):
         loop = dongu.Loop({"train": rows, "validation": rows[:8]}, model="minilm", device="cpu", epochs=1)
-        model = loop.engine.classifier
-        loop.engine.graphs = Idle(loop.engine._compute, [*model.parameters()], [*model.modules()])
+        loop.engine.graphs = Idle(loop.engine._compute, loop.engine.classifier)
         loop.replays = Replays(loop)
         loop.replays.is_checked = True
         steps, milliseconds = iter(loop), []

@@ -46,7 +46,7 @@ def answers(make: Make) -> Callable[..., tuple[dongu.Loop, Redone]]:
     def made(**options: Any) -> tuple[dongu.Loop, Redone]:
         loop = make(**options)
         engine = loop.engine
-        engine.answers = Redone(engine._compute, [*engine.classifier.parameters()], [*engine.classifier.modules()])
+        engine.answers = Redone(engine._compute, engine.classifier)
         return loop, engine.answers
 
     return made

@@ -74,8 +74,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tiny_model: Callable[..., str], data_f
         usual: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 1e-3, "device": "cpu", "threads": 1}
         loop = dongu.Loop(data, **{**usual, "model": tiny_model(dropout=0.1), **options})
         if loop.config.engine == "packed":
-            model = loop.engine.classifier
-            loop.engine.graphs = Redone(loop.engine._compute, [*model.parameters()], [*model.modules()])
+            loop.engine.graphs = Redone(loop.engine._compute, loop.engine.classifier)
         if not replayed:
             loop.not_replayed = "for comparison"
         return loop

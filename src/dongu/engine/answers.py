@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
@@ -28,13 +28,8 @@ class Answers(Recordings):
     some rows come once. So a shape is recorded when it comes again, as all of them do in the next evaluation.
     """
 
-    def __init__(
-        self,
-        compute: Callable[[Tensor, Shape], Tensor],
-        parameters: Sequence[nn.Parameter],
-        modules: Sequence[nn.Module] = (),
-    ) -> None:
-        super().__init__(compute, parameters, modules)
+    def __init__(self, compute: Callable[[Tensor, Shape], Tensor], model: nn.Module) -> None:
+        super().__init__(compute, model)
         self.not_recorded: str | None = None  # why nothing is any more
         self._seen: set[Hashable] = set()
         self._is_warm = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,23 +31,17 @@ class Graphs(Recordings):
 
     Args:
         compute: gives logits; see `Recordings`.
-        parameters: of the model. After backward the `grad` of the trainable ones is static memory, which the next
-            backward overwrites; before that, gradients that are accumulated over micro-batches are copied.
-        modules: of the model.
+        model: after backward the `grad` of its trainable parameters is static memory, which the next backward
+            overwrites; before that, gradients that are accumulated over micro-batches are copied.
     """
 
-    def __init__(
-        self,
-        compute: Callable[[Tensor, Shape], Tensor],
-        parameters: Sequence[nn.Parameter],
-        modules: Sequence[nn.Module] = (),
-    ) -> None:
+    def __init__(self, compute: Callable[[Tensor, Shape], Tensor], model: nn.Module) -> None:
         self.used_parameters: list[nn.Parameter] = []  # the trainable ones that the logits depend on
         self.static_gradients: list[Tensor] = []  # of these
         self.grads_are_static = False  # whether a `grad` is one of the static gradients
         self.are_zero = False  # whether all static gradients are
         self.replays = 0
-        super().__init__(compute, parameters, modules)
+        super().__init__(compute, model)
         self._autograd_anchor = torch.zeros((), device=self._device, requires_grad=True)
 
     def __call__(self, numbers: Tensor, shape: Shape) -> Tensor:

@@ -144,7 +144,7 @@ class PaddingFree(nn.Module):
     def replay_answers(self) -> None:
         """Answer by replay from here on, where a shape of a micro-batch comes again."""
         if self.answers is None:
-            self.answers = Answers(self._compute, [*self.classifier.parameters()], [*self.classifier.modules()])
+            self.answers = Answers(self._compute, self.classifier)
 
     def record(self, inputs: Mapping[str, Tensor]) -> str | None:
         """Replay training steps from recordings from here on; or what keeps this model from it, in a few words.
@@ -157,7 +157,7 @@ class PaddingFree(nn.Module):
             return HOOKED
         if recomputes(self.classifier):
             return "activations are computed again"  # in an order that backward finds
-        self.graphs = Graphs(self._compute, list(self.classifier.parameters()), list(self.classifier.modules()))
+        self.graphs = Graphs(self._compute, self.classifier)
         with kept_modes(self):
             self.train()
             try:

@@ -7,7 +7,7 @@ that it reads and writes is static: the same memory at each replay.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import torch
@@ -23,24 +23,18 @@ class Recordings:
 
     Args:
         compute: gives logits; it may depend on the shape and on the values of the numbers, but must not wait for them.
-        parameters: of the model.
-        modules: of the model. All is recorded anew where a module's mode or dropout probability has changed, where a
-            parameter has been frozen or unfrozen, or where its data has moved.
+        model: all is recorded anew where a module's mode or dropout probability has changed, where a parameter has been
+            frozen or unfrozen, or where its data has moved.
     """
 
-    def __init__(
-        self,
-        compute: Callable[[Tensor, Shape], Tensor],
-        parameters: Sequence[nn.Parameter],
-        modules: Sequence[nn.Module] = (),
-    ) -> None:
+    def __init__(self, compute: Callable[[Tensor, Shape], Tensor], model: nn.Module) -> None:
         self._compute = compute
-        self._parameters = parameters
-        self._modules = modules
-        self._dropouts = [module for module in modules if isinstance(module, nn.Dropout)]
+        self._parameters = [*model.parameters()]
+        self._modules = [*model.modules()]
+        self._dropouts = [module for module in self._modules if isinstance(module, nn.Dropout)]
         self._recorded_state: list[object] = []
         self._recordings: dict[Hashable, Any] = {}  # the one that was used last comes last
-        self._device = parameters[0].device
+        self._device = self._parameters[0].device
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()  # one for all: no two of them are in use at a time
 
