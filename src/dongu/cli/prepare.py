@@ -30,7 +30,7 @@ def add_prepare(parser: Parser) -> None:
     )
     parser.add_argument("data", metavar="DATA", help=RunConfig.model_fields["data"].description)
     parser.add_argument("--out", metavar="SHARDS", type=Path, help="folder to write, which must not exist yet")
-    parser.add_argument("--processes", metavar="N", help="processes that tokenize, each of them a part of the rows (1)")
+    parser.add_argument("--processes", metavar="N", help="processes among which the rows are divided (1)")
     for name in DECIDING:
         add_option(parser, name)
     add_reading(parser)

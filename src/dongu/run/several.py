@@ -8,8 +8,8 @@ from dongu.text import listed, typed
 
 SEEDS = "seeds.json"  # what the folder of several seeds has in place of a run.json
 FOLDS = "folds.json"  # what the runs of a cross-validation came to, in the folder that holds them
-SOUP_FOLDER = "soup"  # in the folder of several seeds, the mean of their weights, where it was kept
 SEARCH = "tune.json"  # the same of a search
+SOUP_FOLDER = "soup"  # in the folder of several seeds, the mean of their weights, where it was kept
 FITTING = {
     SEEDS: ("holds one run per seed", "; the same command continues them, and dongu compare takes two such folders"),
     FOLDS: ("holds one run per fold", "; predict, evaluate and serve take the folder as one model"),
