@@ -27,7 +27,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import dongu
 from dongu.draws import seed_draws
 from dongu.engine import pending
 from dongu.engine.attention import attend
@@ -38,6 +37,7 @@ from dongu.engine.layout import CELLS_OF_PADDING, Layout
 from dongu.engine.products import product
 from dongu.engine.replays import Replays
 from dongu.engine.tiles import Tiling
+from dongu.loop import Loop
 from dongu.model.optimizer import skip_flag
 
 TOKENS, REPEATS = 430, 40
@@ -203,7 +203,7 @@ def host() -> None:
         mock.patch.object(Tensor, "pin_memory", lambda tensor: tensor),
         mock.patch.object(pending, "skip_on_gpu", skip_flag),
     ):
-        loop = dongu.Loop({"train": rows, "validation": rows[:8]}, model="minilm", device="cpu", epochs=1)
+        loop = Loop({"train": rows, "validation": rows[:8]}, model="minilm", device="cpu", epochs=1)
         loop.engine.graphs = Idle(loop.engine._compute, loop.engine.classifier)
         loop.replays = Replays(loop)
         loop.replays.is_checked = True
