@@ -15,6 +15,7 @@ from huggingface_hub.repocard import metadata_load
 
 import dongu
 from dongu.export.card import write_card
+from dongu.text import template
 
 HOSTILE = (
     "plain",
@@ -105,6 +106,14 @@ def test_names_from_the_data_end_nothing(tiny_model: Callable[..., str]) -> None
     assert len(weighed) == 1
     assert weighed[0].endswith(" |")
     assert len(re.findall(r"(?<!\\)\|", weighed[0])) == 3
+
+
+def test_its_template_is_compiled_once(tiny_model: Callable[..., str]) -> None:
+    loop = loop_of([{"text": f"word{i}", "label": i % 2} for i in range(20)], tiny_model)
+    write_card(loop, results(), "1")
+    compiled = template.cache_info().misses
+    write_card(loop, results(), "1")
+    assert template.cache_info().misses == compiled
 
 
 def test_the_hub_reads_what_was_written(tiny_model: Callable[..., str], tmp_path: Path) -> None:

@@ -455,6 +455,7 @@ STATE_CASES: dict[str, Any] = {
 }
 
 
+@pytest.mark.cases(test=16, ci=50)
 @pytest.mark.parametrize(
     ("key", "value"),
     [(key, value) for key, values in STATE_CASES.items() for value in values],

@@ -508,7 +508,7 @@ def report(name: str, verdict: Verdict) -> None:
 # --- the tests
 
 
-@pytest.mark.cases(test=1, ci=1)
+@pytest.mark.cases(test=0, ci=1)
 @pytest.mark.parametrize(
     ("exchanges", "seeds"),
     [

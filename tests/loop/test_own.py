@@ -247,6 +247,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.cases(test=24, ci=63)
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_breach_is_an_error_that_names_it(case: str, splits: Any, tiny_model: Callable[..., str]) -> None:
     options, said = REFUSED[case]
@@ -729,6 +730,7 @@ def test_a_run_folders_own_copy_is_never_run(
     assert "the parts of your own are loss" in capsys.readouterr().out
 
 
+@pytest.mark.cases(test=4, ci=10)
 @pytest.mark.parametrize(
     ("statement", "said"),
     [

@@ -161,6 +161,7 @@ def test_a_recipe_sets_nothing_that_parts_of_ones_own_do_not_know(
     assert "recipe" not in dict(describe(of_model))
 
 
+@pytest.mark.cases(test=4, ci=11)
 @pytest.mark.parametrize("family", [*FAMILIES, "gpt2", "qwen3"])
 def test_dropout_is_everywhere_what_is_given(
     family: str, tiny_model: Callable[..., str], make_rows: Callable[..., Rows], tmp_path: Path

@@ -109,6 +109,7 @@ CHANGED: dict[str, tuple[dict[str, Any], Callable[[Any], None] | None]] = {
 }  # fmt: skip
 
 
+@pytest.mark.cases(test=3, ci=8)
 @pytest.mark.parametrize("case", CHANGED)
 def test_a_run_that_is_changed_on_the_way_goes_on_to_the_same_bytes(
     case: str, splits: Any, tiny_model: Callable[..., str], tmp_path: Path

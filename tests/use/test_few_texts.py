@@ -142,6 +142,7 @@ def check_same(saved: SavedModel, texts: Sequence[Sequence[str]]) -> list[dict[s
 FAMILIES = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
 
 
+@pytest.mark.cases(test=4, ci=12)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tokenizer", [own_tokenizer, plain_tokenizer])
 def test_every_family_answers_as_with_torch(family: str, tokenizer: Any, make_classifier: Callable[..., Path]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
     name, entries = one_line(loop.data.name), list(_entries(results))
     per_class = [row for row in results.get("per_class", ()) if row["split"] == "validation"]
     hidden = {"data", "model", "out", "device", "workers", "threads", "text_columns", "label_column"}
-    words = {"code": _code, "plain": _plain, "number": partial(decimals, nothing="–"), "value": _value}
+    words = {"code": _code, "plain": _plain, "number": _number, "value": _value}
     words |= {
         "flag": option_flag,
         "percent": percent,
@@ -138,6 +137,10 @@ def base_model(loop: Loop) -> tuple[str, bool]:
 def _interval(entry: Mapping[str, float]) -> str:
     low, high = entry["low"], entry["high"]
     return f" (95% interval {low:.4f} to {high:.4f})" if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def _number(value: float | None) -> str:
+    return decimals(value, nothing="–")
 
 
 def _value(value: Any) -> str:
