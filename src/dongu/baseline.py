@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from dongu.config import DEFAULT_THRESHOLD, LOWER_IS_BETTER, NUMBERS, Task
 from dongu.judge.answers import Evaluation
@@ -50,9 +49,7 @@ def why_left_out(loop: Loop) -> str | None:
 def measure_bag_of_words(loop: Loop, evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
     """What a bag of words reaches on each split, a row for each metric, and how far the run is above it.
 
-    Args:
-        loop: the run's.
-        evaluations: the saved model's answers to labelled splits, `validation` among them.
+    `evaluations` are the saved model's answers to labelled splits, `validation` among them.
 
     Returns:
         `split`, `metric` and `value` of the bag of words; of the main metric also `margin`, by which the run is better
@@ -69,7 +66,7 @@ def measure_bag_of_words(loop: Loop, evaluations: Mapping[str, Evaluation]) -> l
     rows = []
     for name, evaluation in evaluations.items():
         targets = np.asarray(evaluation.targets)
-        losses = row_losses(metrics.task, torch.from_numpy(logits[name]), torch.from_numpy(targets)).numpy()
+        losses = row_losses(metrics.task, logits[name], targets)
         answers = Evaluation(
             name, evaluation.ids, logits[name], targets, losses, {}, threshold, metrics.task, metrics.scale
         )

@@ -39,31 +39,25 @@ Scheduler = Literal[
 ]
 Task = Literal["single-label", "multi-label", "regression", "ordinal"]
 NUMBERS: tuple[Task, ...] = ("regression", "ordinal")  # whose models answer a number
+PROBLEM_TYPES: dict[Task, str] = {  # what a model's config.json calls them
+    "single-label": "single_label_classification",
+    "multi-label": "multi_label_classification",
+    "regression": "regression",
+    "ordinal": "regression",  # with the classes of its scale beside it: `config.ordinal_labels`
+}
 LOWER_IS_BETTER = ("loss", "mae", "rmse")  # of the metrics
 Metric = Literal[
-    "loss",
-    "accuracy",
-    "f1",
-    "macro_f1",
-    "micro_f1",
-    "average_precision",
-    "matthews_correlation",
-    "pearson",
-    "spearman",
-    "mae",
-    "rmse",
-    "r2",
-    "quadratic_kappa",
-]
+    "loss", "accuracy", "f1", "macro_f1", "micro_f1", "average_precision", "matthews_correlation", "pearson",
+    "spearman", "mae", "rmse", "r2", "quadratic_kappa",
+]  # fmt: skip
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 READING = (  # options of how files are read
     "header", "delimiter", "encoding", "quoting", "escape", "max_expansion",
     "field", "format", "sheet", "download",
 )  # fmt: skip
+SET_ONCE = ("data", "out", "strict")  # options that a run that goes on has already
 ABSTAIN_BELOW = "abstain_below"  # key of a model's config.json: the probability below which it gives no label
 DEFAULT_THRESHOLD = 0.5  # the probability from which on a label is given, before any validation
-
-
 LORA_RATE = 10  # times the default learning rate, where --lora is given and no rate: few parameters have far to go
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dongu.config import DEFAULT_THRESHOLD, NUMBERS, Task
+from dongu.config import DEFAULT_THRESHOLD, NUMBERS, PROBLEM_TYPES, Task
 from dongu.data.batches import EvalBatches
 from dongu.data.loader import make_dataloader
 from dongu.engine.modes import kept_modes
@@ -20,7 +20,6 @@ from dongu.errors import DonguError, ModelError, NonFiniteError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.metrics import MetricSet
 from dongu.launch import among_processes, wait_for_first
-from dongu.model.head import PROBLEM_TYPES
 from dongu.model.loss import logits_of, row_losses
 from dongu.model.scale import UNSCALED, Scale
 from dongu.text import one_line
@@ -91,7 +90,7 @@ def evaluate(
     threshold = model_threshold(model)
     if split.targets is None:
         return Evaluation(split.name, split.ids, logits, None, None, {}, threshold, metrics.task, metrics.scale)
-    losses = row_losses(metrics.task, torch.from_numpy(logits), torch.from_numpy(split.targets)).numpy()
+    losses = row_losses(metrics.task, logits, split.targets)
     if choose_threshold and metrics.task == "multi-label":
         threshold = metrics.best_threshold(logits, split.targets)
     found = Evaluation(split.name, split.ids, logits, split.targets, losses, {}, threshold, metrics.task, metrics.scale)

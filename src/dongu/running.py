@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -44,7 +44,7 @@ from dongu.run.taken import check_free, numbered, remove_run
 from dongu.run.trackers import Trackers
 from dongu.teach.explain import explained
 from dongu.teach.language import Language
-from dongu.text import typed
+from dongu.text import typed, wrapped
 from dongu.update import Step, recordable
 from dongu.waiting import Waiting
 
@@ -149,7 +149,7 @@ class Run:
             folder.clean()
         check_shared(folder.path, loop.accelerator)
         need = memory_need(loop)
-        self._trackers = held.enter_context(Trackers(loop, folder, self._console, step=0))
+        self._trackers = held.enter_context(closing(Trackers(loop, folder, self._console, step=0)))
         if self._main:
             folder.write_json(FINDINGS, [finding.as_json() for finding in findings])
             if loop.data.dropped:
@@ -159,8 +159,7 @@ class Run:
             folder.write_json("run.json", describe_run(loop, folder, self.state, need))
         data = () if self._data_is_said else describe_data(loop.data)
         self._console.fields([*data, *describe(loop, need), ("run", str(folder.path))])
-        for line in before_a_run(findings, inspection(loop, folder)):
-            self._console.line(line)
+        self._console.lines(before_a_run(findings, inspection(loop, folder)))
         return explained(loop, self._console, self._explain) if self._explain is not None and self._main else loop
 
     def _go_on(self, held: ExitStack) -> Any:
@@ -189,7 +188,7 @@ class Run:
         self.state = RunState() if checkpoint is None else checkpoint.restore(loop)
         self.state.identity = now
         self._checkpoints.check_room(loop)
-        self._trackers = held.enter_context(Trackers(loop, folder, self._console, step=self.state.step))
+        self._trackers = held.enter_context(closing(Trackers(loop, folder, self._console, step=self.state.step)))
         if self._main:
             folder.clean()
             if found or self._changed:
@@ -282,8 +281,9 @@ class Run:
     def record(self, **numbers: float) -> None:
         """Numbers of your own at this step, in `metrics.jsonl` and the trackers."""
         self._recorder.catch_up(behind=0)
-        self._journal.record(self.state.step, recordable(numbers))
-        self._trackers.record(self.state.step, numbers)
+        recorded = recordable(numbers)
+        self._journal.record(self.state.step, recorded)
+        self._trackers.record(self.state.step, recorded)
 
     def _record_step(self, step: Step) -> None:
         self._journal.step(step)
@@ -363,8 +363,8 @@ class Run:
         """The verdict, what it rests on, what it took, and where it is."""
         loop, folder, console, results = self.loop, self.folder, self._console, self.result.results
         yardstick = Yardstick.of(loop.metrics, constant_answer(loop.metrics, loop.splits["train"].targets))
-        for line in ("", *said_of(results, {name: len(split) for name, split in loop.splits.items()}, yardstick), ""):
-            console.line(line)
+        rows = {name: len(split) for name, split in loop.splits.items()}
+        console.lines(["", *said_of(results, rows, yardstick), ""])
         if said := advice(results, yardstick):
             self.result = replace(self.result, advice=said)
             console.fields([("advice", said)])
@@ -384,9 +384,8 @@ class Run:
         state, size = self.state, self.loop.train_updates.micro_batch_size
         if size < (state.micro_batch_size or self.loop.config.micro_batch_size or size):
             state.micro_batch_size = size
-            self._console.wrapped(
-                f"memory ran out at step {state.step:,}: micro-batches of {size} from here on, the same updates"
-            )
+            said = f"memory ran out at step {state.step:,}: micro-batches of {size} from here on, the same updates"
+            self._console.lines(wrapped(said))
 
     def _stopped(self) -> StoppedError:
         received = self._signals.received or signal.SIGTERM  # another process of the run got it

@@ -8,12 +8,13 @@ from statistics import fmean, stdev
 from typing import Any
 
 from dongu import launch
-from dongu.config import LOWER_IS_BETTER, RunConfig, make_config, option_flag
+from dongu.config import LOWER_IS_BETTER, SET_ONCE, RunConfig, make_config, option_flag
 from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import Source
 from dongu.doctor.overview import describe_data
 from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover
+from dongu.judge.words import splits_of
 from dongu.own import Own, take_own
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
@@ -22,8 +23,6 @@ from dongu.run.several import SEEDS, SOUP_FOLDER
 from dongu.soup import check_soup, make_soup
 from dongu.text import counted, decimals
 from dongu.training import resume, train
-
-GIVEN_ONCE = {"data", "out", "strict"}  # that a run that goes on has already
 
 
 def train_seeds(
@@ -95,7 +94,7 @@ def train_runs(
     for name, folder in folders.items():
         _refuse_other_rows(folder, source, runs[name])
     main = launch.rank() == 0
-    given = {name: value for name, value in options.items() if name not in {*GIVEN_ONCE, option}}
+    given = {name: value for name, value in options.items() if name not in {*SET_ONCE, option}}
 
     def summed() -> dict[str, Any]:
         finished = {name: done[name] for name in runs if name in done}
@@ -139,9 +138,8 @@ def summarize(folders: Mapping[str, RunFolder], _: RunConfig) -> dict[str, Any]:
     values = [result["validation"][metric]["value"] for result in results]
     best = min(values) if metric in LOWER_IS_BETTER else max(values)
     summary |= {"metric": metric, "best": [*folders][values.index(best)]}
-    for split, metrics in results[0].items():
-        if isinstance(metrics, Mapping):
-            summary[split] = {name: spread_of([result[split][name]["value"] for result in results]) for name in metrics}
+    for split, metrics in splits_of(results[0]).items():
+        summary[split] = {name: spread_of([result[split][name]["value"] for result in results]) for name in metrics}
     return summary
 
 
@@ -162,8 +160,8 @@ def soup_lines(soup: Mapping[str, Any], metric: str, out: Path) -> Iterator[str]
     if "reason" in soup:
         yield f"no mean of the weights: {soup['reason']}"
         return
-    for split in [name for name in soup if isinstance(soup[name], Mapping)]:
-        yield f"{split:<11} {metric:<21} {decimals(soup[split][metric]['value'])} by the mean of the weights"
+    for split, metrics in splits_of(soup).items():
+        yield f"{split:<11} {metric:<21} {decimals(metrics[metric]['value'])} by the mean of the weights"
     best = f"the best run on validation has {decimals(soup['best'])}"
     kept = f"the mean is kept, in {out / SOUP_FOLDER}" if soup["kept"] else "the mean is worse, and is not kept"
     yield f"{best}: {kept}"

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,11 @@ def tune(
     shared = _identity(options, dimensions, own)
     with _stored(out):
         study = _open(out, shared)
-        search = _Search(study, source, options, dimensions, out, console, parts, shared)
+        search = _Search(study, source, options, dimensions, out, console, parts)
         search.begin()
         while (trial := search.next(trials, began + 60 * minutes)) is not None:
             search.run(trial)
-        content: dict[str, Any] = {**search.shared, "trials": search.table()}
+        content: dict[str, Any] = {**shared, "trials": search.table()}
         done = [row for row in content["trials"] if row["state"] == "complete"]
         if not done:
             raise UsageError(
@@ -138,13 +139,13 @@ def _open(out: Path, now: Mapping[str, Any]) -> Any:
     if other := [name for name in now if was.get(name) != now[name]]:
         hint = "give what it was begun with, or choose another --out"
         raise UsageError(f"holds a search with other {' and '.join(other)}", where=f"--out {out}", hint=hint)
-    with _turn(RunFolder(out / "locks" / "study")):  # Optuna makes its tables once
+    with _turn(out):  # Optuna makes its tables once
         return _study(out)
 
 
 @contextmanager
-def _turn(folder: RunFolder) -> Iterator[None]:
-    """Wait for whoever has the lock.
+def _turn(out: Path) -> Iterator[None]:
+    """Wait for whoever has the lock of the study.
 
     Raises:
         LockedError: it has it for longer than anybody needs.
@@ -153,7 +154,7 @@ def _turn(folder: RunFolder) -> Iterator[None]:
     with ExitStack() as held:
         while True:
             try:
-                held.enter_context(folder.lock())
+                held.enter_context(RunFolder(out / "locks" / "study").lock())
                 break
             except LockedError:
                 if time.monotonic() > ending:
@@ -183,23 +184,19 @@ def _identity(options: Mapping[str, Any], space: Mapping[str, Dimension], own: O
     return {"options": shared, "space": ranges}
 
 
+@dataclass
 class _Search:
     """The study, and what its trials are made of."""
 
-    def __init__(
-        self,
-        study: Any,
-        source: Source,
-        options: Mapping[str, Any],
-        space: Mapping[str, Dimension],
-        out: Path,
-        console: Console,
-        parts: Path | None,
-        shared: Mapping[str, Any],
-    ) -> None:
-        self.study, self.source, self.options, self.space = study, source, options, space
-        self.out, self.console, self.parts, self.shared = out, console, parts, shared
-        self.metric, self.sign = "", 1
+    study: Any
+    source: Source
+    options: Mapping[str, Any]
+    space: Mapping[str, Dimension]
+    out: Path
+    console: Console
+    parts: Path | None
+    metric: str = ""
+    sign: int = 1
 
     def folder(self, number: int) -> RunFolder:
         return RunFolder(self.out / f"trial-{number:04}")
@@ -208,7 +205,7 @@ class _Search:
         """A trial that nobody is at: one that was cut off, or a new one; None where there is nothing left to do."""
         import optuna
 
-        with _turn(RunFolder(self.out / "locks" / "study")):  # else two would both begin the last
+        with _turn(self.out):  # else two would both begin the last
             known = self.study.get_trials(deepcopy=False)
             for frozen in known:
                 if frozen.state == optuna.trial.TrialState.RUNNING and not self._claim(frozen.number).is_locked:
@@ -228,7 +225,7 @@ class _Search:
         usual = self._loop().config
         first = {name: dimension.place(getattr(usual, name)) for name, dimension in self.space.items()}
         if None not in first.values():
-            with _turn(RunFolder(self.out / "locks" / "study")):
+            with _turn(self.out):
                 self.study.enqueue_trial(first, skip_if_exists=True)
 
     def _loop(self, **chosen: Any) -> Loop:

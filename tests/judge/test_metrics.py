@@ -15,7 +15,8 @@ from dongu.config import Task
 from dongu.errors import UsageError
 from dongu.judge.answers import Evaluation, confusion_matrix
 from dongu.judge.metrics import CLASS_METRICS, MetricSet, matthews_correlation
-from dongu.judge.numeric import mae_of, pearson, r2_of, rmse_of, spearman_of
+from dongu.judge.numeric import mae_of, pearson_of, r2_of, rmse_of, spearman_of
+from dongu.judge.resample import Statistic
 
 TWO, THREE = ("no", "yes"), ("a", "b", "c")
 NAN = float("nan")
@@ -109,35 +110,33 @@ def test_errors_of_numbers() -> None:
     assert MetricSet.of("regression", ("score",), main="r2").better(2.0, 1.0)
 
 
-def spearman(values: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    return np.asarray(spearman_of(values, targets)(np.ones((1, len(values))))[0])
+def correlation(of: Callable[..., Statistic], values: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return np.asarray(of(values, targets)(np.ones((1, len(values))))[0])
 
 
-@pytest.mark.parametrize("function", [pearson, spearman])
-def test_correlations_agree_with_scipy(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+@pytest.mark.parametrize("of", [pearson_of, spearman_of])
+def test_correlations_agree_with_scipy(of: Callable[..., Statistic]) -> None:
     from scipy import stats
 
     random = np.random.default_rng(0)
-    expected = stats.pearsonr if function is pearson else stats.spearmanr
+    expected = stats.pearsonr if of is pearson_of else stats.spearmanr
     for rows in (2, 3, 10, 200):
         for _ in range(10):
             x = random.normal(size=rows)
             y = np.round(x + random.normal(size=rows), 1)  # ties
             if len(set(y)) > 1:
-                assert function(x, y) == pytest.approx(expected(x, y)[0], abs=1e-12)
-    assert function(np.arange(5.0), np.arange(5.0) * 3 + 1) == pytest.approx(1)
-    assert function(np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
+                assert correlation(of, x, y) == pytest.approx(expected(x, y)[0], abs=1e-12)
+    assert correlation(of, np.arange(5.0), np.arange(5.0) * 3 + 1) == pytest.approx(1)
+    assert correlation(of, np.arange(5.0), -np.arange(5.0)) == pytest.approx(-1)
 
 
-@pytest.mark.parametrize("function", [pearson, spearman])
-def test_a_correlation_with_a_constant_is_not_a_number(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> None:
+@pytest.mark.parametrize("of", [pearson_of, spearman_of])
+def test_a_correlation_with_a_constant_is_not_a_number(of: Callable[..., Statistic]) -> None:
     for constant, rows in itertools.product((0.0, 1.0, 0.1, -3.7), (1, 3, 49, 1000)):
         same = np.full(rows, constant, dtype=np.float32).astype(np.float64)  # as a run's logits and targets are
         varied = np.arange(rows, dtype=np.float64)
-        assert math.isnan(function(same, varied))
-        assert math.isnan(function(varied, same))
+        assert math.isnan(correlation(of, same, varied))
+        assert math.isnan(correlation(of, varied, same))
 
 
 # --- the set of a task

@@ -74,9 +74,7 @@ def test_a_search_begins_with_what_a_run_does(
     monkeypatch.setattr("dongu.model.recipe.ENOUGH_UPDATES", enough)
     source = read_source({"train": make_rows(41, seed=0), "validation": make_rows(13, seed=1)})
     options = {"recipe": recipe, "model": tiny_model()}
-    search = _Search(
-        _study(tmp_path), source, options, read_space([], options), tmp_path, Console(enabled=False), None, {}
-    )
+    search = _Search(_study(tmp_path), source, options, read_space([], options), tmp_path, Console(enabled=False), None)
     search.begin()
     search.begin()
     [trial] = search.study.get_trials()

@@ -371,7 +371,7 @@ def test_one_process_tracks(tmp_path: Path, fake: type[Fake]) -> None:
     loop: Any = SimpleNamespace(
         config=make_config({"data": "x", "track": "wandb"}), accelerator=SimpleNamespace(is_main_process=False)
     )
-    with Trackers(loop, RunFolder(tmp_path), Console(), step=0) as trackers:
+    with contextlib.closing(Trackers(loop, RunFolder(tmp_path), Console(), step=0)) as trackers:
         trackers.evaluation(1, SimpleNamespace(split="validation", metrics={"loss": 1.0}))  # type: ignore[arg-type]
     assert not fake.made
     assert not list(tmp_path.iterdir())

@@ -114,8 +114,8 @@ def test_what_is_seen_is_what_was_done(name: str, make_loop: Callable[[str], don
     with Watch(loop) as seen:
         step = next(iter(loop))
     update = loop.train_updates[0]
-    labels = torch.cat([micro_batch.tensors["labels"] for micro_batch in update.micro_batches])
-    logits = torch.from_numpy(loop.loss.scale.undo(torch.cat(seen.logits).numpy()))
+    labels = torch.cat([micro_batch.tensors["labels"] for micro_batch in update.micro_batches]).numpy()
+    logits = loop.loss.scale.undo(torch.cat(seen.logits).numpy())
     assert float(row_losses(loop.data.task, logits, labels).mean()) == pytest.approx(step.loss, rel=1e-5)
 
     weight, parameters = seen.weight, dict(loop.model.named_parameters())

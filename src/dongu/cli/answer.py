@@ -95,13 +95,10 @@ def _evaluate(parsed: argparse.Namespace) -> None:
     yardstick = Yardstick.of(saved.metrics, saved.constant_answer)
     console = Console()
     if parsed.data is not None and saved.learnt_from(parsed.data):
-        for line in wrapped(f"the run was trained on rows of {parsed.data}: these figures are too good", "WARNING: "):
-            console.line(line)
+        console.lines(wrapped(f"the run was trained on rows of {parsed.data}: these figures are too good", "WARNING: "))
     rows_of = {name: len(evaluation.ids) for name, evaluation in evaluations.items()}
-    for line in said_of({**results, **said}, rows_of, yardstick):
-        console.line(line)
-    for line in coverage_table(curves.get(split := judged(results), ()), split):
-        console.line(line)
+    console.lines(said_of({**results, **said}, rows_of, yardstick))
+    console.lines(coverage_table(curves.get(split := judged(results), ()), split))
     if share is not None and said[ABSTAIN_BELOW] is not None:
         limit = f"--abstain-below {said[ABSTAIN_BELOW]:g}"
         model = typed(parsed.model)
@@ -245,10 +242,6 @@ def _import_numpy() -> None:
 
 
 def _one_split(splits: Mapping[str, Any], parsed: argparse.Namespace) -> Any:
-    """
-    Raises:
-        UsageError: there are several splits, and none is named; or there is none by this name.
-    """
     if parsed.split is None and len(splits) == 1:
         return next(iter(splits.values()))
     if parsed.split not in splits:

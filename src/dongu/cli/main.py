@@ -43,13 +43,8 @@ COMMANDS = {
     "demo": ("learn:add_demo", "train on a packaged data set: no network, a few minutes"),
 }
 RUNS = ("train", "resume", "tune", "demo", "serve")  # their results are files, and what they print is commentary
-TOGETHER = (
-    "train",
-    "resume",
-    "evaluate",
-    "predict",
-    "verify",
-)  # run by all processes of a launcher; the others by the first alone
+# Run by all processes of a launcher; the others by the first alone.
+TOGETHER = ("train", "resume", "evaluate", "predict", "verify")
 BEGAN = time.monotonic()  # since when nothing is on the screen
 
 
@@ -125,10 +120,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _check_command(arguments: Sequence[str]) -> None:
-    """
-    Raises:
-        UsageError: there is no such command.
-    """
     if arguments[:1] == ["version"]:
         raise UsageError("there is no command version", hint="dongu --version")
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:

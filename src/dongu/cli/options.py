@@ -14,7 +14,6 @@ SEVERAL = {  # options of more than one value
     "track": ("TRACKER", "..."),
 }
 MODEL_COLUMNS = ("text_columns", "label_column")  # which a run knows, and any other classifier does not
-SET_ONCE = ("data", "out", "strict")  # options that a resumed run cannot override
 
 
 def add_option(parser: Any, name: str, *, default_shown: bool = True) -> None:

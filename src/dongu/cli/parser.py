@@ -32,6 +32,11 @@ def add_run_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
 
 
+def add_run_and_data(parser: argparse.ArgumentParser) -> None:
+    add_run_folder(parser)
+    parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     what = "run folder, its model/, the folder of any classifier, or a Hub name: owner/name, owner/name@revision"
     parser.add_argument("model", metavar="MODEL", help=what)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from dongu.cli.options import SET_ONCE, add_option
-from dongu.cli.parser import ALLOWED, Parser, add_json, add_parts, define
+from dongu.cli.options import add_option
+from dongu.cli.parser import ALLOWED, Parser, add_json, add_parts, add_run_and_data, define
 from dongu.cli.results import show_result
-from dongu.config import RunConfig, make_config
+from dongu.config import SET_ONCE, RunConfig, make_config
 from dongu.extras import require_extras
 from dongu.waiting import loading
 
 
 def add_resume(parser: Parser) -> None:
     define(parser, _run, description="Continue from the newest valid checkpoint, to the bytes of an uninterrupted run.")
-    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
-    parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+    add_run_and_data(parser)
     parser.add_argument(
         "--allow", metavar="NAME", nargs="+", default=(), help="accept differences that change the result: " + ALLOWED
     )

@@ -189,8 +189,7 @@ def _train_several(
     if main and parsed.json:
         print_json("folds" if seeds is None else "seeds", {"path": str(out), **summary})
     elif main:
-        for line in (folds_lines if seeds is None else seeds_lines)(summary, out):
-            console.line(line)
+        console.lines((folds_lines if seeds is None else seeds_lines)(summary, out))
 
 
 def train_options(parsed: argparse.Namespace, processes: int) -> dict[str, Any]:

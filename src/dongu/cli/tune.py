@@ -80,6 +80,5 @@ def _run(parsed: argparse.Namespace) -> None:
     )
     if parsed.json:
         print_json("tune", {"path": str(out), **content})
-        return
-    for line in gain_lines(content, out):
-        console.line(line)
+    else:
+        console.lines(gain_lines(content, out))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dongu import launch
-from dongu.cli.parser import Parser, add_parts, define, print_json
+from dongu.cli.parser import Parser, add_parts, add_run_and_data, define, print_json
 from dongu.waiting import Waiting, loading
 
 if TYPE_CHECKING:
@@ -24,8 +23,7 @@ def add_verify(parser: Parser) -> None:
         description="Re-hashes the run's files, replays the steps between two checkpoints, evaluates the saved model"
         " again, and splits an update in several ways: one line per proof, exit code 1 if one fails, else 0.",
     )
-    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
-    parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
+    add_run_and_data(parser)
     add_parts(parser)
     parser.add_argument("--json", action="store_true", help="JSON on standard output, one line per proof")
 

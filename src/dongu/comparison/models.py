@@ -20,10 +20,7 @@ from dongu.use.saved import SavedModel
 def answer_rows_of(run: FinishedRun, model: Path, split: str) -> Side:
     """A classifier that is no run, at work on a split of a run.
 
-    Args:
-        run: whose data are read again, where they were.
-        model: the name of the classifier; it has the labels of the run, in any order.
-        split: of the run, with labels.
+    The run's data are read again, where they were. The classifier has the labels of the run, in any order.
 
     Raises:
         InputError: there is no such model, it answers something else, or the data have moved or changed.

@@ -31,7 +31,7 @@ from dongu.judge.answers import Evaluation
 from dongu.judge.classes import NORMAL_95
 from dongu.judge.metrics import influence
 from dongu.judge.paired import SPANS, MetricDifference, holm, paired_differences
-from dongu.judge.resample import TAIL
+from dongu.judge.resample import student
 from dongu.run.predictions import label_of
 from dongu.text import Readable, excerpt
 from dongu.use.saved import run_of
@@ -140,10 +140,6 @@ def compare_folders(paths: Sequence[Path], split: str | None = None) -> Comparis
 
 
 def _read_sides(paths: Sequence[Path], split: str | None) -> tuple[Side, ...]:
-    """
-    Raises:
-        InputError: as `compare_folders`.
-    """
     if all(map(holds_seeds, paths)):
         return tuple(map(read_recipe, paths))
     folders = [run_of(path) for path in paths]
@@ -195,8 +191,6 @@ def seed_difference(
     (seeds, rows) a recipe, is `by_rows`) change in all seeds alike: what they change in each seed otherwise is in the
     spread over the seeds. Where each seed holds out rows of its own, that spread has all of both in it.
     """
-    from scipy.special import stdtrit  # half a second to import
-
     one, two = (recipe.values(split, name) for recipe in (first, second))
     value, paired = float(two.mean() - one.mean()), first.seeds == second.seeds
     if paired:
@@ -206,7 +200,7 @@ def seed_difference(
         error = math.sqrt(sum(parts))
         below = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (one, two), strict=True))
         freedom = sum(parts) ** 2 / below if below else float(len(one) + len(two) - 2)
-    reach = float(stdtrit(freedom, 1 - TAIL)) * error
+    reach = student(freedom) * error
     if by_rows is not None:
         reach = math.hypot(reach, NORMAL_95 * _error_of_rows(*by_rows, paired))
     by_seed = dict(zip(first.seeds or (), (two - one).tolist(), strict=True)) if paired else None

@@ -14,6 +14,7 @@ from dongu.config import NUMBERS, RunConfig
 from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.metrics import NAMED
+from dongu.judge.words import splits_of
 from dongu.run.folder import RunFolder
 from dongu.run.predictions import RESTORE, read_answers
 from dongu.run.several import SEEDS
@@ -35,7 +36,7 @@ class FinishedRun:
     @property
     def splits(self) -> list[str]:
         """Those with metrics."""
-        return [name for name, entry in self.results.items() if isinstance(entry, Mapping)]
+        return [*splits_of(self.results)]
 
     def fingerprint(self, split: str) -> Any:
         """The digest of the split's texts, truth and row numbers, as `told_by` gives it.
@@ -167,10 +168,6 @@ def share_rows(sides: Sequence[Side], split: str) -> bool:
 
 
 def _refuse_other_rows(runs: Sequence[FinishedRun], split: str) -> None:
-    """
-    Raises:
-        UsageError: the runs have not all the rows of the first.
-    """
     first, *others = runs
     for other in others:
         if other.fingerprint(split) == first.fingerprint(split):

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding
 from transformers.pytorch_utils import Conv1D
 
-from dongu.config import LOWER_IS_BETTER, NUMBERS, RunConfig, make_config
+from dongu.config import LOWER_IS_BETTER, NUMBERS, PROBLEM_TYPES, RunConfig, make_config
 from dongu.consistency import CHECKED_ROWS
 from dongu.data import order
 from dongu.data.examples import read_examples
@@ -29,7 +29,7 @@ from dongu.files import read_regular
 from dongu.hub import split_commit
 from dongu.loop import Loop
 from dongu.model.dropout import dropouts
-from dongu.model.head import PROBLEM_TYPES, head_of, initial_std
+from dongu.model.head import head_of, initial_std
 from dongu.model.layers import layer_depths
 from dongu.model.load import quiet_transformers, reads_last_token
 from dongu.model.lora import ALPHA, count_beyond, lora_layers

@@ -16,7 +16,7 @@ from dongu.data.tokens import WINDOW_OVERLAP
 from dongu.hub import split_revision
 from dongu.judge.abstention import LEVEL
 from dongu.judge.intervals import constant_answer
-from dongu.judge.words import abstaining, bag_of_words, over_bag_of_words
+from dongu.judge.words import abstaining, bag_of_words, over_bag_of_words, splits_of
 from dongu.loop import Loop
 from dongu.model.place import HUB_NAMES, find_model
 from dongu.text import counted, decimals, interval_ends, listed, one_line, percent, template
@@ -27,13 +27,7 @@ KIND = "text-classification"  # in the Hub's words, whatever the task
 
 
 def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
-    """Markdown with the Hub's front matter. Names that come from the data can end neither the one nor the other.
-
-    Args:
-        loop: the run.
-        results: `results.json`.
-        version: of dongu.
-    """
+    """Markdown with the Hub's front matter. Names that come from the data can end neither the one nor the other."""
     name, entries = one_line(loop.data.name), list(_entries(results))
     per_class = [row for row in results.get("per_class", ()) if row["split"] == "validation"]
     hidden = {"data", "model", "out", "device", "workers", "threads", "text_columns", "label_column"}
@@ -76,10 +70,9 @@ def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
 
 
 def _entries(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, float]]]:
-    for split, entries in results.items():
-        if isinstance(entries, Mapping):
-            for metric, entry in entries.items():
-                yield split, metric, entry
+    for split, entries in splits_of(results).items():
+        for metric, entry in entries.items():
+            yield split, metric, entry
 
 
 def _front_matter(loop: Loop, name: str, results: Mapping[str, Any]) -> str:

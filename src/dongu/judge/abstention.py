@@ -77,5 +77,4 @@ def coverage(answers: Evaluation) -> Iterator[dict[str, float]]:
 
 
 def _entry(share: Share) -> dict[str, float]:
-    low, high = share.ends
-    return {"value": share.value, "low": low, "high": high}
+    return dict(zip(("value", "low", "high"), share.numbers, strict=True))

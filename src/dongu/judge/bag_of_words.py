@@ -177,9 +177,7 @@ def _losses(scores: np.ndarray, truth: np.ndarray, task: Task) -> tuple[float, n
     return float(losses.sum()), np.where(scores > 0, 1, small) / (1 + small) - truth
 
 
-def minimize(
-    objective: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray, wait: Waiting | None = None
-) -> np.ndarray:
+def minimize(objective: Callable[[np.ndarray], tuple[float, np.ndarray]], x: np.ndarray, wait: Waiting) -> np.ndarray:
     """Where a convex function is least, by L-BFGS with a line search that halves (Nocedal 1980).
 
     That of scipy sums in a BLAS.
@@ -187,8 +185,7 @@ def minimize(
     value, gradient = objective(x)
     known: list[tuple[np.ndarray, np.ndarray, float]] = []  # step, change of the gradient, 1 / their product
     for _ in range(STEPS):
-        if wait is not None:
-            wait.add()
+        wait.add()
         if float(np.abs(gradient).max()) <= SMALL_GRADIENT:
             break
         direction, shares = -gradient, []

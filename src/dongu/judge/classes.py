@@ -39,6 +39,11 @@ class Share:
         reach = NORMAL_95 * math.sqrt(inside) / (self.whole + square)
         return max(0.0, middle - reach), min(1.0, middle + reach)
 
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """The share, and the ends of its interval."""
+        return self.value, *self.ends
+
 
 @dataclass(frozen=True)
 class ClassRow:
@@ -55,7 +60,7 @@ def class_rows(answers: Evaluation, names: Sequence[str]) -> list[ClassRow]:
     """A row a class or label."""
     rows = []
     for name, right, predicted, true in zip(names, *answers.counts.tolist(), strict=True):
-        precision, recall = _numbers(Share(right, predicted)), _numbers(Share(right, true))
+        precision, recall = Share(right, predicted).numbers, Share(right, true).numbers
         rows.append(ClassRow(name, int(true), precision, recall, f1_of(right, predicted, true)))
     return rows
 
@@ -66,12 +71,8 @@ def f1_of(right: float, predicted: float, true: float) -> tuple[float, float, fl
     F1 is 2J / (1 + J) of the share J of right ones among the rows that have the label, are given it, or both; its
     interval is that of J, carried over.
     """
-    value, low, high = (2 * number / (1 + number) for number in _numbers(Share(right, predicted + true - right)))
+    value, low, high = (2 * number / (1 + number) for number in Share(right, predicted + true - right).numbers)
     return value, low, high
-
-
-def _numbers(share: Share) -> tuple[float, float, float]:
-    return share.value, *share.ends
 
 
 @dataclass(frozen=True)

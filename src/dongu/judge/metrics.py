@@ -263,8 +263,9 @@ class MetricSet:
             for i, name in enumerate(self.label_names)
         ]
         if self.task == "multi-label":
-            for row, value in zip(table, evaluation.ranking.average_precision(np.ones(len(evaluation))), strict=True):
-                row["average_precision"] = float(value)
+            [values] = evaluation.ranking.average_precisions(np.ones((1, len(evaluation))))
+            for row, value in zip(table, values.tolist(), strict=True):
+                row["average_precision"] = value
         return table
 
     def why_undefined(self, targets: np.ndarray) -> str | None:

@@ -9,9 +9,8 @@ from dongu.judge.ranking import ratio
 from dongu.judge.resample import Statistic, sums_by
 
 
-def pearson(values: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def pearson(values: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Linear correlation over the last axis, each row as often as `weights` says; NaN where either is constant."""
-    weights = np.ones(values.shape) if weights is None else weights
     rows = weights.sum(-1, keepdims=True)
     x, y = (numbers - (weights * numbers).sum(-1, keepdims=True) / rows for numbers in (values, targets))
     spread = (weights * x * x).sum(-1) * (weights * y * y).sum(-1)

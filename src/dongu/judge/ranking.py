@@ -106,12 +106,9 @@ class Ranking:
         """Given rightly, given, and true, of each label: (3, …, labels) for (…, rows) weights."""
         return np.stack([weights @ cells for cells in (self.given * self.truth, self.given, self.truth)])
 
-    def average_precision(self, weights: np.ndarray) -> np.ndarray:
-        """Mean over the true rows of a label of the precision down to each, (labels,); NaN for a label without one."""
-        return np.asarray(self.average_precisions(weights[None])[0])
-
     def average_precisions(self, weights: np.ndarray) -> np.ndarray:
-        """That of each of several resamples, (draws, labels), all resamples of a label at once."""
+        """Mean over the true rows of a label of the precision down to each, in each of several resamples: (draws,
+        labels), all resamples of a label at once; NaN for a label without a true row."""
         labels, rows = self.order.shape
         values = np.full((len(weights), labels), np.nan)
         bounds = np.searchsorted(self.hits, np.arange(labels + 1) * rows)

@@ -41,9 +41,15 @@ def metric_name(name: str) -> str:
     return METRIC_NAMES.get(name, name.replace("_", " "))
 
 
-def judged(splits: Mapping[str, Any]) -> str:
+def splits_of(results: Mapping[str, Any]) -> dict[str, Entries]:
+    """The metrics of each labelled split: in `results.json` whatever is an object."""
+    return {name: entries for name, entries in results.items() if isinstance(entries, Mapping)}
+
+
+def judged(results: Mapping[str, Any]) -> str:
     """The split that the verdict is of: rows that chose nothing, where there are some with labels."""
-    return next((split for split in splits if split.startswith("test")), next(iter(splits)))
+    splits = [*splits_of(results)]
+    return next((split for split in splits if split.startswith("test")), splits[0])
 
 
 @dataclass(frozen=True)
@@ -125,14 +131,13 @@ def over_bag_of_words(results: Mapping[str, Any], split: str, metric: str) -> st
 
 def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yardstick) -> Iterator[str]:
     """The verdict in a sentence, then all that it rests on; `rows` counts those of each split."""
-    splits = {name: entries for name, entries in results.items() if isinstance(entries, Mapping)}
-    split = judged(splits)
-    yield from wrapped(yardstick.sentence(split, splits[split][yardstick.metric], rows[split]))
+    split = judged(results)
+    yield from wrapped(yardstick.sentence(split, results[split][yardstick.metric], rows[split]))
     yield from filter(None, wrapped(over_bag_of_words(results, split, yardstick.metric)))
     if "no_bag_of_words" in results:
         yield from wrapped(f"There is no bag of words to compare with: {results['no_bag_of_words']}.")
-    yield from table(splits, yardstick.task)
-    if "kurtosis" in splits[split]["loss"]:
+    yield from table(results, yardstick.task)
+    if "kurtosis" in results[split]["loss"]:
         yield from wrapped(HEAVY)
     yield from calibration(results, rows)
     yield from abstention(results, split)
@@ -172,7 +177,7 @@ def coverage_table(rows: Sequence[Mapping[str, float]], split: str) -> Iterator[
 
 def advice(results: Mapping[str, Any], yardstick: Yardstick) -> str:
     """What to try after a training run that is not clearly better than a constant answer, or than a bag of words."""
-    split = judged({name: entries for name, entries in results.items() if isinstance(entries, Mapping)})
+    split = judged(results)
     if yardstick.standing(results[split][yardstick.metric]).startswith(("not better", "worse")):
         return MORE
     if not over_bag_of_words(results, split, yardstick.metric).startswith(NOT_ABOVE):
@@ -181,12 +186,10 @@ def advice(results: Mapping[str, Any], yardstick: Yardstick) -> str:
     return f"{counted(results['steps'], 'update')} are few: try more --epochs, or more rows" if few else LEARNT
 
 
-def table(splits: Mapping[str, Any], task: Task) -> Iterator[str]:
+def table(results: Mapping[str, Any], task: Task) -> Iterator[str]:
     """A line a metric, below its split: value, interval, and what to compare it with."""
     yield f"{'':<{NAME_COLUMNS}}   value   95% interval       baseline"
-    for split, metrics in splits.items():
-        if not isinstance(metrics, Mapping):
-            continue
+    for split, metrics in splits_of(results).items():
         yield split
         for name, entry in metrics.items():
             told = f"{decimals(entry['value']):>8}   {interval_ends(entry):<16}"
@@ -202,16 +205,10 @@ def _beside(name: str, entry: Mapping[str, float], task: Task) -> str:
 
 
 def calibration(results: Mapping[str, Any], rows: Mapping[str, int]) -> Iterator[str]:
-    """What the temperature mends and where it is; nothing for tasks without one, or where there is none to advise.
-
-    Args:
-        results: what `results.json` holds.
-        rows: how many each split has.
-    """
+    """What the temperature mends and where it is; nothing for tasks without one, or where there is none to advise."""
     if "temperature" not in results:
         return
-    temperature = results["temperature"]
-    split = judged({name: entries for name, entries in results.items() if isinstance(entries, Mapping)})
+    temperature, split = results["temperature"], judged(results)
     before, after = (results[split]["calibration_error"][key] for key in ("before", "after"))
     change = f"error on {split} {decimals(before)} → {decimals(after)}"
     if results["calibrated"]:

@@ -9,16 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dongu.config import Task
+from dongu.config import PROBLEM_TYPES, Task
 from dongu.errors import ModelError, UsageError
 from dongu.text import listed, shortened
 
-PROBLEM_TYPES: dict[Task, str] = {
-    "single-label": "single_label_classification",
-    "multi-label": "multi_label_classification",
-    "regression": "regression",
-    "ordinal": "regression",  # with the classes of its scale beside it: `config.ordinal_labels`
-}
 CLOSE = 1e-3  # of the largest logit; a layer that the logits do not come from is off by half of it
 
 

@@ -23,13 +23,13 @@ from transformers import logging as transformers_logging
 from transformers.initialization import no_init_weights
 from transformers.modeling_layers import GenericForSequenceClassification
 
-from dongu.config import ABSTAIN_BELOW, DEFAULT_THRESHOLD, Task
+from dongu.config import ABSTAIN_BELOW, DEFAULT_THRESHOLD, PROBLEM_TYPES, Task
 from dongu.data.tokens import token_limit
 from dongu.errors import ModelError, no_panic
 from dongu.hub import asked, commit_of, split_revision
 from dongu.model.dropout import set_dropout
 from dongu.model.graph import OnnxModel
-from dongu.model.head import NO_HEAD, PROBLEM_TYPES, NewHead, declared_labels, draw_head, head_of, why_other
+from dongu.model.head import NO_HEAD, NewHead, declared_labels, draw_head, head_of, why_other
 from dongu.model.place import hub_error
 from dongu.model.safety import (
     INDEX_FILE,

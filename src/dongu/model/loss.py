@@ -127,9 +127,10 @@ def logits_of(answer: Any) -> Tensor:
     raise UsageError(f"returns a {type(answer).__name__} without logits", where="model", hint=hint)
 
 
-def row_losses(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss of each example in double precision, (batch,): plain, so that runs of any weights can be compared."""
-    return _of_rows(task, logits.double(), labels).to(torch.float64)
+def row_losses(task: Task, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The loss of each row in double precision, (rows,): plain, so that runs of any weights can be compared."""
+    losses: np.ndarray = _of_rows(task, torch.from_numpy(logits).double(), torch.from_numpy(labels)).numpy()
+    return losses
 
 
 def _of_rows(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
@@ -145,12 +146,8 @@ def make_loss(
 ) -> tuple[Loss, np.ndarray | None]:
     """The loss of a run, and how much each training row counts in it, where not all count alike.
 
-    Args:
-        data: of the run.
-        model: whose head takes on the scale of numbers, unless it was trained in one.
-        config: of the run.
-        given: the parts of the user's own; `given.loss` is the loss, if there is one.
-        device: where it is computed.
+    The model's head takes on the scale of numbers, unless it was trained in one. `given.loss` is the user's own loss,
+    if there is one.
     """
     by_class, targets = config.class_weights, data.splits["train"].targets
     loss = Loss(data.task, label_smoothing=config.label_smoothing)

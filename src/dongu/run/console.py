@@ -33,21 +33,18 @@ class Console:
             tqdm.write(printable(line), file=self.stream)
             self.stream.flush()
 
-    def wrapped(self, line: str) -> None:
-        """A sentence on as many lines as it takes."""
-        for part in text.wrapped(line):
-            self.line(part)
-
-    def warn(self, warning: str) -> None:
-        """What may be wrong, and does not end the run; in a file it stays one line, which can be searched for."""
-        lines = text.wrapped(warning, "WARNING: ", " " * 6) if self.stream.isatty() else [f"WARNING: {warning}"]
+    def lines(self, lines: Iterable[str]) -> None:
+        """One after the other."""
         for line in lines:
             self.line(line)
 
+    def warn(self, warning: str) -> None:
+        """What may be wrong, and does not end the run; in a file it stays one line, which can be searched for."""
+        self.lines(text.wrapped(warning, "WARNING: ", " " * 6) if self.stream.isatty() else [f"WARNING: {warning}"])
+
     def fields(self, rows: Iterable[tuple[str, str]]) -> None:
         """Aligned `name  text` lines."""
-        for line in text.fields(rows):
-            self.line(line)
+        self.lines(text.fields(rows))
 
     def progress(self, total_steps: int, done: int, metrics: Sequence[str]) -> Progress:
         """The table of a run's evaluations."""

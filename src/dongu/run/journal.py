@@ -75,7 +75,7 @@ class Journal:
 
     def record(self, step: int, numbers: Mapping[str, float]) -> None:
         """Numbers of the user's own."""
-        self._write(self._metrics, {"event": "record", "step": step, **{k: float(v) for k, v in numbers.items()}})
+        self._write(self._metrics, {"event": "record", "step": step, **numbers})
 
     def phase(self, name: str, seconds: float, step: int) -> None:
         """How long something other than a step took."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from dongu.judge.words import splits_of
 from dongu.text import decimals, with_interval
 
 
@@ -31,20 +31,15 @@ class RunResult:
         """A table for a notebook: each metric of each split with its 95% interval, and what it is compared with."""
         rows = [
             (split, name, with_interval(entry), decimals(entry.get("baseline"), ""))
-            for split, entries in self.results.items()
-            if isinstance(entries, Mapping)
+            for split, entries in splits_of(self.results).items()
             for name, entry in entries.items()
         ]
-        return html_table(("split", "metric", "value (95% interval)", "baseline"), rows, str(self.path))
+        tagged = [("th", ("split", "metric", "value (95% interval)", "baseline")), *(("td", row) for row in rows)]
+        lines = ["".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in tagged]
+        table = "".join(f"<tr>{line}</tr>" for line in lines)
+        return f"<table><caption>{escape(str(self.path))}</caption>{table}</table>"
 
     @staticmethod
     def of(path: Path, results: dict[str, Any]) -> RunResult:
         """The result of a finished run."""
         return RunResult(path, {name: entry["value"] for name, entry in results["validation"].items()}, results)
-
-
-def html_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], caption: str = "") -> str:
-    """A plain table, as a notebook shows it."""
-    tagged = [("th", head), *(("td", row) for row in rows)]
-    lines = ["".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) for tag, row in tagged]
-    return f"<table><caption>{escape(caption)}</caption>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from dongu.config import RunConfig
 from dongu.errors import UsageError
@@ -67,7 +67,7 @@ class Trackers:
 
     def record(self, step: int, numbers: Mapping[str, float]) -> None:
         """Numbers of the user's own."""
-        self._log({name: float(value) for name, value in numbers.items()}, step)
+        self._log(dict(numbers), step)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         """One evaluation."""
@@ -80,12 +80,6 @@ class Trackers:
             if reason:
                 self._console.warn(f"{tracker.name} did not end well ({reason})")
         self._trackers = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _log(self, values: dict[str, float], step: int) -> None:
         for tracker in [*self._trackers]:

@@ -45,11 +45,9 @@ def explained(loop: Loop, console: Console, language: Language) -> Iterator[Step
     for _ in range(shown):
         with Watch(loop) as seen:
             step = next(steps)
-        for line in lesson.in_full(step, seen) if step.number == 1 else lesson.in_short(step, seen):
-            console.line(line)
+        console.lines(lesson.in_full(step, seen) if step.number == 1 else lesson.in_short(step, seen))
         if step.number == shown:
-            for line in lesson.end(step):
-                console.line(line)
+            console.lines(lesson.end(step))
         yield step
     yield from steps
 
@@ -169,8 +167,8 @@ class Lesson:
         if isinstance(loop.config.class_weights, dict) or loop.config.label_smoothing or loop.loss.shares:
             yield from self._told("losses_weighed", examples=step.examples, loss=_loss(step.loss))
             return
-        answers = torch.from_numpy(loop.loss.scale.undo(torch.cat(list(logits)).numpy()))  # (batch, labels)
-        labels = torch.cat([micro_batch.tensors["labels"] for micro_batch in update.micro_batches])
+        answers = loop.loss.scale.undo(torch.cat(list(logits)).numpy())  # (batch, labels)
+        labels = torch.cat([micro_batch.tensors["labels"] for micro_batch in update.micro_batches]).numpy()
         losses = row_losses(task, answers, labels).tolist()
         shown = ", ".join(f"{loss:.3g}" for loss in losses[:SHOWN_ROWS]) + (", …" if len(losses) > SHOWN_ROWS else "")
         yield from self._told(

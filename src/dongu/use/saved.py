@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.config import ABSTAIN_BELOW, NUMBERS, RunConfig, Task, make_config
+from dongu.config import ABSTAIN_BELOW, NUMBERS, PROBLEM_TYPES, RunConfig, Task, make_config
 from dongu.data.columns import choose_columns, named_parts, read_texts, usual_texts
 from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
@@ -25,13 +25,7 @@ from dongu.text import is_blank
 
 EXAMPLES = ('["a text", "another"]', '[("a text", "what it is compared with")]')  # of what can be asked
 USUAL_LABELS = 2  # of a model whose config.json names none
-
-
-TASKS: dict[Any, Task] = {  # of a model's config.json, by its `problem_type`
-    "single_label_classification": "single-label",
-    "multi_label_classification": "multi-label",
-    "regression": "regression",
-}
+TASKS: dict[Any, Task] = {kind: task for task, kind in PROBLEM_TYPES.items() if task != "ordinal"}
 
 
 @dataclass(frozen=True)
@@ -286,10 +280,6 @@ class SavedModel:
 
 
 def _check_columns(table: Table, names: Iterable[str], hint: str) -> None:
-    """
-    Raises:
-        DataError: the rows lack one of these columns.
-    """
     for name in names:
         if named_parts(name, table.columns) is None:
             raise no_column(table, name, behind=f"; {hint}")
@@ -366,10 +356,6 @@ def _is_hub_name(name: str) -> bool:
 
 
 def _abstains_below(config: Mapping[str, Any], name: str) -> float:
-    """
-    Raises:
-        ModelError: the threshold of a saved model is no probability.
-    """
     value = config.get(ABSTAIN_BELOW) or 0.0
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ModelError(f"`{ABSTAIN_BELOW}` of config.json is no probability: {value!r}", where=name)
