@@ -46,13 +46,7 @@ ADAPTER, ADAPTER_WEIGHTS = "adapter", "adapter_model.safetensors"  # a folder in
 def save_best(loop: Loop, folder: RunFolder, temperature: float | None = None, *, model: Any = None) -> None:
     """The model as it is now, with its tokenizer and what its head is divided by, in place of the one before.
 
-    All processes call it, and the first one writes.
-
-    Args:
-        loop: whose model it is.
-        folder: the run.
-        temperature: what the head was divided by.
-        model: another one with the same weights' names, whose weights are kept.
+    All processes call it, and the first one writes. The weights that are kept are those of `model`, if it is given.
     """
     if loop.is_sharded:  # gathered by all
         weights, added = _weights(loop)
@@ -164,11 +158,7 @@ def _settle(
 ) -> tuple[Evaluation, float | None, float | None]:
     """The best model's answers to validation, after what is learnt from them has gone into the model that is saved.
 
-    Args:
-        loop: with the best model in it.
-        folder: of the run.
-        applied: the temperature that the saved model's head was divided by already.
-        results: gets what was learnt.
+    `applied` is the temperature that the saved model's head was divided by already, `results` gets what was learnt.
 
     Returns:
         The answers, the temperature that fits them, and the one that the head is divided by.

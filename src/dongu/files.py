@@ -229,8 +229,7 @@ def _remove_abandoned(target: Path, within: Path | None) -> None:
     if within is not None:
         return
     for path in target.parent.iterdir():
-        name = _LEFTOVER.fullmatch(path.name)
-        if name is not None and (name["target"], name["kind"]) == (target.name, "tmp") and not path.is_symlink():
+        if (name := _leftover(path)) and (name["target"], name["kind"]) == (target.name, "tmp"):
             try:
                 os.kill(int(name["process"]), 0)  # only asks
             except ProcessLookupError:
@@ -312,7 +311,12 @@ def refuse_if_taken(folder: Path) -> None:
 
 def is_leftover(path: Path) -> bool:
     """Whether this is what one of the writes above leaves when it is cut off."""
-    return _LEFTOVER.fullmatch(path.name) is not None and not path.is_symlink()
+    return _leftover(path) is not None
+
+
+def _leftover(path: Path) -> re.Match[str] | None:
+    """What its name says of it."""
+    return None if path.is_symlink() else _LEFTOVER.fullmatch(path.name)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -321,14 +325,12 @@ def remove_leftovers(folder: Path) -> None:
     Raises:
         StorageError: one could not be removed.
     """
-    found = sorted(path for path in folder.iterdir() if is_leftover(path)) if folder.is_dir() else []
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = {path: name for path in paths if (name := _leftover(path))}
     if found:
         with storage(folder):
             disk.sync(folder)  # a swap that is not on the disk yet may be undone, and then they are no leftovers
-    for path in found:
-        name = _LEFTOVER.fullmatch(path.name)
-        if name is None:
-            continue
+    for path, name in found.items():
         with storage(path):
             if name["kind"] == "old" and not (folder / name["target"]).exists():
                 disk.rename(path, folder / name["target"])

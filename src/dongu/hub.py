@@ -126,19 +126,14 @@ def out_of_reach(error: Exception) -> bool:
 
 
 def refusal(error: Exception, name: str, kind: Kind) -> tuple[str, str] | None:
-    """What went wrong with the Hub, and what to do about it; None where the error is another one.
-
-    Args:
-        error: whatever was raised, with its causes.
-        name: of the repository, perhaps with a revision.
-        kind: of the repository.
-    """
+    """What went wrong with the Hub, and what to do about it; None where the error, with its causes, is another one."""
     from huggingface_hub import constants, errors, get_token
 
     repository, revision = split_revision(name)
     page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repository}"
     local = "a local folder or `--model minilm` does not" if kind == "model" else "a local folder or file does not"
     token = get_token() is not None
+    noun, tries = "model" if kind == "model" else "data set", f"{len(WAITS_SECONDS) + 1} times"
     status, http = _status(error)
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     if _find(error, errors.GatedRepoError):
@@ -150,20 +145,20 @@ def refusal(error: Exception, name: str, kind: Kind) -> tuple[str, str] | None:
     if _find(error, errors.RepositoryNotFoundError):
         private = "your token has no access to" if token else "nobody may see without a token"
         hint = f"check the name{'' if token else f'; for a private one: {_LOG_IN}'}"
-        return f"is no {_noun(kind)} on the Hub, or a private one that {private}", hint
+        return f"is no {noun} on the Hub, or a private one that {private}", hint
     if status == 401:
-        return "the Hub does not take the token (401)", f"{_LOG_IN} to a valid one; a public {_noun(kind)} needs none"
+        return "the Hub does not take the token (401)", f"{_LOG_IN} to a valid one; a public {noun} needs none"
     if status == 429:
         hint = f"try again in some minutes; with a token the limit is higher: {_LOG_IN}"
         return "the Hub takes no more requests for now (429)", hint
     if status >= 500:
         hint = "try again later; https://status.huggingface.co shows its status"
-        return f"the Hub has failed ({status}, {_tries()})", hint
+        return f"the Hub has failed ({status}, {tries})", hint
     if http is not None:
         settings = f"check what your token may do at {constants.ENDPOINT}/settings/tokens"
         return f"the Hub refuses ({status}: {http.server_message or reason})", settings if status == 403 else page
     if _was_cut(error):
-        return f"the Hub cut the connection ({_tries()})", f"try again; the Hub needs a network, {local}"
+        return f"the Hub cut the connection ({tries})", f"try again; the Hub needs a network, {local}"
     if _find(error, errors.OfflineModeIsEnabled) or (
         constants.is_offline_mode() and _find(error, errors.LocalEntryNotFoundError, errors.RevisionResolutionError)
     ):
@@ -174,14 +169,6 @@ def refusal(error: Exception, name: str, kind: Kind) -> tuple[str, str] | None:
         hint = "give a folder, or a name on the Hub: owner/name, owner/name@revision"
         return f"can be no name on the Hub ({reason})", hint
     return None
-
-
-def _noun(kind: Kind) -> str:
-    return "model" if kind == "model" else "data set"
-
-
-def _tries() -> str:
-    return f"{len(WAITS_SECONDS) + 1} times"
 
 
 def _was_cut(error: BaseException) -> bool:

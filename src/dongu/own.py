@@ -298,11 +298,7 @@ COUPLED = "its rows depend on each other, as the loss says"
 def promises(own: Own, plain: str | None, precision: str, base_precision: str = "fp32") -> dict[str, str]:
     """What holds of a run with these parts: `yes`, or the reason why not.
 
-    Args:
-        own: the parts.
-        plain: why the model is computed with padding, if it is.
-        precision: that it is computed in.
-        base_precision: that frozen weights are held in.
+    `plain` is why the model is computed with padding, if it is; `base_precision` that of frozen weights.
     """
     eject = why_no_script(own, precision, base_precision)
     return {

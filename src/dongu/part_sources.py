@@ -130,10 +130,8 @@ def source_of_part(part: Any, seen: set[int] | None = None) -> str:
     if id(part) in seen:
         return name
     seen.add(id(part))
-    own = {
-        **getattr(part, "__dict__", {}),
-        **(getattr(part, "defaults", None) or {}),
-    }  # which it was made with
+    # With what it was made with.
+    own = {**getattr(part, "__dict__", {}), **(getattr(part, "defaults", None) or {})}
     beyond = {} if is_code else {key: value for key, value in own.items() if _is_told(value)}
     try:
         is_standard = str(thing.__module__).partition(".")[0] in (*sys.stdlib_module_names, "dongu")
@@ -150,15 +148,9 @@ def source_of_part(part: Any, seen: set[int] | None = None) -> str:
 
 def _is_told(value: Any) -> bool:
     """Whether it is code, or a value that cannot change by itself."""
-    return (
-        isinstance(value, _PLAIN)
-        or inspect.isfunction(value)
-        or inspect.isclass(value)
-        or (
-            isinstance(value, tuple | functools.partial)
-            and all(map(_is_told, value if isinstance(value, tuple) else ()))
-        )
-    )
+    if isinstance(value, tuple):
+        return all(map(_is_told, value))
+    return isinstance(value, (*_PLAIN, functools.partial)) or inspect.isfunction(value) or inspect.isclass(value)
 
 
 def _named_by(function: Any) -> Iterator[tuple[Any, Any]]:

@@ -24,10 +24,7 @@ _INDENT = " " * 4
 def why_not_these(data: TextData, config: RunConfig, *, soft: bool) -> tuple[str, str] | None:
     """What about rows and options a plain script cannot do, and what to do instead; None where there is nothing.
 
-    Args:
-        data: the rows.
-        config: the run's options.
-        soft: whether labels are shares.
+    `soft` says whether labels are shares.
     """
     if not data.has_texts:
         return "the texts of prepared rows are not kept", "train on the data that they were prepared from"

@@ -53,13 +53,7 @@ def check_soup(source: Source, configs: Sequence[RunConfig]) -> None:
 
 
 def make_soup(out: Path, folders: Mapping[str, RunFolder], source: Source, metric: str) -> dict[str, Any]:
-    """Average the weights of the runs' best models; OUT/soup holds the model if it is kept.
-
-    Args:
-        out: the folder of the runs.
-        folders: the runs by name.
-        source: their data.
-        metric: the one that decides, on validation.
+    """Average the weights of the runs' best models; OUT/soup holds the model if `metric` on validation is no worse.
 
     Returns:
         `kept`, `best` of the runs on validation, and the metrics of the mean on each labelled split, with intervals;
@@ -72,7 +66,6 @@ def make_soup(out: Path, folders: Mapping[str, RunFolder], source: Source, metri
     values = {name: folder.read_results()["validation"][metric]["value"] for name, folder in folders.items()}
     sign = -1 if metric in LOWER_IS_BETTER else 1
     chosen = max(values, key=lambda name: sign * values[name])
-    results: dict[str, Any] = {}
     with replace_folder(out / SOUP_FOLDER, within=out) as stage:
         for path in sorted(files[chosen].iterdir()):
             if path.is_file() and path.name not in (WEIGHTS, "README.md"):  # and not an adapter, which is of one run

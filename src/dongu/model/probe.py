@@ -89,8 +89,7 @@ def probe(model: Any, batches: Iterable[Mapping[str, Tensor]], targets: Tensor) 
                 features.append(rows.double().cpu())
     finally:
         hook.remove()
-    together = torch.cat(features)
-    return _leave_one_out(together, targets)
+    return _leave_one_out(torch.cat(features), targets)
 
 
 def _rows_read(read: Tensor, mask: Tensor | None) -> Tensor:

@@ -192,10 +192,6 @@ class Checkpoint:
         return self.state
 
     def _check_own(self, loop: Loop) -> None:
-        """
-        Raises:
-            UsageError: the loop has other state of its own than the checkpoint.
-        """
         known = set(self.state.own or ())
         if other := sorted(known ^ set(loop.own)):
             has, hint = ("the checkpoint has", "put") if other[0] in known else ("the checkpoint lacks", "leave out")

@@ -124,7 +124,8 @@ def pass_flops(model: Any, inputs: Mapping[str, Tensor], *, backward: bool = Fal
     with eval_mode(model), torch.set_grad_enabled(backward), ExitStack() as held, counter:
         for parameter in learning:  # no gradient is kept, for which there may be no memory
             parameter.grad = None
-            held.callback(parameter.register_post_accumulate_grad_hook(_drop_gradient).remove)
+            hook = parameter.register_post_accumulate_grad_hook(lambda each: setattr(each, "grad", None))
+            held.callback(hook.remove)
         try:
             logits = model(**given).logits
             if backward:
@@ -133,10 +134,6 @@ def pass_flops(model: Any, inputs: Mapping[str, Tensor], *, backward: bool = Fal
             for parameter, gradient in zip(learning, before, strict=True):
                 parameter.grad = gradient
     return int(counter.get_total_flops())
-
-
-def _drop_gradient(parameter: Tensor) -> None:
-    parameter.grad = None
 
 
 def _uncounted() -> dict[Any, Callable[..., int]]:

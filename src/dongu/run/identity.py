@@ -193,13 +193,8 @@ def other_parts(was: Any, now: Any, file: Path | None) -> Iterator[str]:
         yield f"the parts of your own are {_parts(now, file)}, and were {_parts(was)}"
     old, new = (parts.get("imports", {}) if isinstance(parts, dict) else {} for parts in (was, now))
     for name in sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
-        how = (
-            "import, was not there"
-            if name not in old
-            else "import, has changed"
-            if name in new
-            else "imported, is gone"
-        )
+        how = "import, has changed" if name in new else "imported, is gone"
+        how = how if name in old else "import, was not there"
         yield f"{name}, which the parts of your own {how}"
 
 

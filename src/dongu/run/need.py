@@ -141,10 +141,8 @@ def rehearse(loop: Loop, rows: np.ndarray, *, recomputed: bool = False) -> Need:
     Every operation of forward and backward is called as in a real update, on the same device and so by the same
     kernels, and gives what has the size of its result: so no family of models needs a formula.
 
-    Args:
-        loop: whose update it is.
-        rows: of its largest micro-batch.
-        recomputed: whether it is to be with --gradient-checkpointing, whatever the loop does.
+    `rows` are those of its largest micro-batch. With `recomputed` it is an update with --gradient-checkpointing,
+    whatever the loop does.
     """
     split, device = loop.train_updates.split, loop.accelerator.device
     micro_batch = make_micro_batch(split.pieces, loop.collate, split.drawn(rows, loop.config.seed, 0), 0)
@@ -192,10 +190,8 @@ def _of_a_process(loop: Loop, model: nn.Module, computed: int) -> Need:
     Its peak is while a layer computes, where there are, whole, what is in no layer, this layer, the next and a
     gradient; or at the end of backward, with what is in no layer and its gradient.
 
-    Args:
-        loop: of sharded weights.
-        model: its `outline`.
-        computed: the most bytes of activations and their gradients at a time, and of one parameter's.
+    `model` is the loop's `outline`, `computed` the most bytes of activations and their gradients at a time, and of one
+    parameter's.
     """
     parameters = [*loop.model.parameters()]
     weights, gradients = (sum(map(size_of, each)) for each in (parameters, [p for p in parameters if p.requires_grad]))

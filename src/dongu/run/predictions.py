@@ -138,10 +138,6 @@ def saved_lines(path: Path) -> Iterator[dict[str, Any]]:
 def _evaluation(
     split: str, lines: list[dict[str, Any]], task: Task, names: Sequence[str], threshold: float
 ) -> Evaluation:
-    """
-    Raises:
-        KeyError, TypeError, ValueError, OverflowError: a line is not what such a run writes.
-    """
     ids = np.array([line["id"] for line in lines], np.int64)
     targets: np.ndarray
     if task in NUMBERS:

@@ -31,11 +31,7 @@ PART = re.compile(r"(weights|moments)-(\d{5})-of-(\d{5})\.safetensors")
 
 
 class Together:
-    """What the processes of a sharded run tell each other while they save and read; a process alone talks to nobody.
-
-    Args:
-        loop: theirs.
-    """
+    """What the processes of a sharded run tell each other while they save and read; a process alone talks to nobody."""
 
     def __init__(self, loop: Loop | None) -> None:
         self.several = loop is not None and loop.is_sharded

@@ -114,17 +114,14 @@ class Attributes:
         }
 
     def _all(self) -> dict[str, Any]:
-        return (
-            {}
-            if self._known is None
-            else {
-                name: value
-                for name, value in vars(self._known).items()
-                if name not in _OF_TORCH
-                and not name.startswith("_optimizer_")
-                and not (callable(value) or isinstance(value, nn.Module))
-            }
-        )
+        known = {} if self._known is None else vars(self._known)
+        return {
+            name: value
+            for name, value in known.items()
+            if name not in _OF_TORCH
+            and not name.startswith("_optimizer_")
+            and not (callable(value) or isinstance(value, nn.Module))
+        }
 
     def _mark(self, value: Any) -> Any:
         """Something that is equal as long as a value does not change; the weights themselves are none of it."""
@@ -185,11 +182,10 @@ def taken_apart(value: Any, name: str) -> tuple[Any, dict[str, Tensor]]:
             return {"items": [[key, part] for key, part, _ in items]}, _joined(items)
     if isinstance(value, list | tuple):
         items = [(i, *taken_apart(item, f"{name}.{i}")) for i, item in enumerate(value)]
-        return {type(value).__name__ if type(value) in (list, tuple) else "list": [p for _, p, _ in items]}, _joined(
-            items
-        )
-    kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-    raise UsageError(f"has a {kind}, which no checkpoint holds", where=name, hint=HOLDS)
+        kind = "tuple" if type(value) is tuple else "list"
+        return {kind: [part for _, part, _ in items]}, _joined(items)
+    found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+    raise UsageError(f"has a {found}, which no checkpoint holds", where=name, hint=HOLDS)
 
 
 def put_together(content: Any, tensors: Mapping[str, Tensor]) -> Any:

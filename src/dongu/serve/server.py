@@ -92,16 +92,7 @@ def serve(
     local: bool,
     worker: int | None = None,
 ) -> None:
-    """Answer until a signal comes.
-
-    Args:
-        classifier: what answers.
-        listening: the socket, which is closed at the end.
-        limits: of a request and of all of them.
-        keys: one of which a request must bring; none: all may ask.
-        local: whether the socket is for this machine alone.
-        worker: its number among several.
-    """
+    """Answer at a socket until a signal comes, then close it; the other arguments are those of `make_app`."""
     from dongu.serve.app import make_app
 
     app = make_app(classifier, limits, keys=keys, local=local, worker=worker)

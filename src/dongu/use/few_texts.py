@@ -22,11 +22,8 @@ OF_ACCELERATE = ("ACCELERATE_", "PARALLELISM_CONFIG_")  # variables that may cha
 def answers_without_torch(saved: SavedModel, texts: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]] | None:
     """What `Classifier(saved).answers(texts)` gives, up to rounding; None where the classifier has to be asked.
 
-    That is where the texts are many, and where anything is not exactly what is known of such models.
-
-    Args:
-        saved: the model, whose files have been looked at.
-        texts: columns of texts that have been checked.
+    That is where the texts, columns that have been checked, are many, and where anything is not exactly what is known
+    of such models.
     """
     elsewhere = processes() > 1 or any(name.startswith(OF_ACCELERATE) for name in os.environ)
     if elsewhere or len(texts[0]) > AT_MOST_ROWS or (known := KnownModel.of(saved, texts)) is None:
