@@ -299,12 +299,8 @@ def make_config(options: Mapping[str, Any]) -> RunConfig:
 
 def check_metric(name: str | None, own: Collection[str] = ()) -> None:
     """
-    Args:
-        name: of the metric that chooses the best model.
-        own: the names of the user's own metrics.
-
     Raises:
-        UsageError: there is no such metric.
+        UsageError: there is no such metric to choose the best model by, and the user has none of this name.
     """
     known = (*get_args(Metric), *own)
     if name is not None and name not in known:

@@ -92,10 +92,7 @@ disk = Disk()
 def open_regular(path: Path, flags: int, *, follow: bool = False) -> int:
     """The descriptor of a regular file, with the mode that the umask gives where it is a new one.
 
-    Args:
-        path: the file.
-        flags: those of open(2).
-        follow: whether it may be a link to one, as in the Hub's cache.
+    With `follow` it may be a link to one, as in the Hub's cache.
 
     Raises:
         OSError: it cannot be opened, or something else has its name: a link, a pipe, a device, a folder.

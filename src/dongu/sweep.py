@@ -75,12 +75,9 @@ def train_runs(
     """Train the runs of one recipe that differ in one option, each in a folder of OUT, and write what they came to.
 
     Args:
-        source: the data.
         option: the one in which they differ.
         runs: by the names of their folders.
         options: those of the recipe.
-        console: where to print.
-        parts: the file of the runs' own parts.
         summary: the file in OUT that is written after each run.
         summarize: what it holds, from the folders of the finished runs by name, and the recipe.
     """

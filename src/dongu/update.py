@@ -300,9 +300,6 @@ class Update:
     def _in_memory(self, gradients: Callable[..., Tensor]) -> Tensor:
         """The losses of all processes, of halved micro-batches from here on where the device has no memory for them.
 
-        Args:
-            gradients: `Loop.gradients`.
-
         Raises:
             UsageError: there is no memory for a single row, or nothing may be halved.
         """

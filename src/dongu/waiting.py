@@ -104,9 +104,7 @@ _screen: ContextVar[Screen | None] = ContextVar("screen", default=None)
 def shown_on(stream: TextIO | None, since: float | None = None) -> Iterator[Screen | None]:
     """Inside the block each `Waiting` is shown on this stream, on none by default; an outer block has its way.
 
-    Args:
-        stream: a terminal's, or another.
-        since: when something was last written to it, by `time.monotonic` (now).
+    `since` is when something was last written to it, by `time.monotonic` (now).
     """
     if stream is None or _screen.get() is not None:
         yield _screen.get()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from dongu import launch
 from dongu.cli.parser import print_json
@@ -20,7 +20,10 @@ def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
     if as_json:
         print_json("train", {"path": str(result.path), **result.results})
         return
-    commands = [*(_to_try(result) if result.advice else _to_use(result))]
+    from dongu.run.folder import RunFolder
+
+    record = RunFolder(result.path).read_record()
+    commands = [*(_to_try if result.advice else _to_use)(result, record)]
     wide = max(len(command) for command, what in commands if what)
     console.line()
     for i, (command, what) in enumerate(commands):
@@ -29,23 +32,18 @@ def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
         console.line(line if what and len(line) <= WIDTH else f"{name}{command}")
 
 
-def _to_use(result: RunResult) -> Iterator[tuple[str, str]]:
+def _to_use(result: RunResult, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Commands, and what each is for."""
-    from dongu.run.folder import RunFolder
-
-    columns = RunFolder(result.path).read_record()["options"]["text_columns"]
-    texts = '"a text"' if len(columns) == 1 else '"one text" "another text"'
+    texts = '"a text"' if len(record["options"]["text_columns"]) == 1 else '"one text" "another text"'
     yield f"dongu predict {typed(result.path)} {texts}", ""
     yield f"dongu evaluate {typed(result.path)} OTHER.csv", "on other labelled rows"
     yield f"dongu compare {typed(result.path)} OTHER", "which of two runs is better"
 
 
-def _to_try(result: RunResult) -> Iterator[tuple[str, str]]:
+def _to_try(result: RunResult, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The same for a run that is no better than a baseline: of no use, but for what it shows."""
     from dongu.judge.words import LEARNT
-    from dongu.run.folder import RunFolder
 
-    record = RunFolder(result.path).read_record()
     options, parts = record["options"], f" --parts {typed(file)}" if (file := record.get("parts_file")) else ""
     longer = f"--epochs {3 * options['epochs']:g}"
     if options["max_steps"]:

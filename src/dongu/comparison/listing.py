@@ -59,9 +59,7 @@ class Listing:
 def list_runs(folder: Path, metric: str | None = None) -> Listing:
     """Read what the runs below a folder say of themselves.
 
-    Args:
-        folder: of runs, or a run.
-        metric: by which they are sorted; by default each run's own, those with the same together.
+    They are sorted by the metric; by default by each run's own, those with the same together.
 
     Raises:
         UsageError: it is no folder.

@@ -198,9 +198,6 @@ def _delimited(lines: TextIOWrapper, suffix: str, data: TextData, config: RunCon
 def find_reading(data: TextData, config: RunConfig = AS_FOUND) -> Reading:
     """The simplest words that give a script the rows of a run.
 
-    Args:
-        config: how the run read its files.
-
     Raises:
         DataError: none of them reads the data as the run did.
     """

@@ -109,5 +109,4 @@ def counts_of(confusion: np.ndarray) -> np.ndarray:
 def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, labels: int) -> np.ndarray:
     """Counts of (truth, prediction), (labels, labels) int64."""
     cells = np.bincount(targets.astype(np.int64) * labels + predictions, minlength=labels * labels)
-    counts: np.ndarray = cells.reshape(labels, labels).astype(np.int64)
-    return counts
+    return cells.reshape(labels, labels).astype(np.int64)

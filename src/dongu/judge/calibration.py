@@ -80,8 +80,7 @@ def calibration_error(logits: np.ndarray, targets: np.ndarray) -> float:
 
 def bins_of(sure: np.ndarray) -> np.ndarray:
     """The bin of each probability."""
-    bins: np.ndarray = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
-    return bins
+    return np.minimum((sure * BINS).astype(np.int64), BINS - 1)
 
 
 def binned_error(bins: np.ndarray) -> Statistic:

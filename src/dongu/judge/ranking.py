@@ -72,8 +72,7 @@ def _macro_f1_by_cut(label: np.ndarray, hit: np.ndarray, positives: np.ndarray) 
         if count == 0 and len(places):
             first[places[0]] = 1  # from here on this label is wrong somewhere, and counts
     present = (positives > 0).sum() + np.cumsum(first)
-    scores: np.ndarray = np.cumsum(gains) / present
-    return scores
+    return np.asarray(np.cumsum(gains) / present)
 
 
 @dataclass(frozen=True)

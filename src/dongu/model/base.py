@@ -123,11 +123,7 @@ PACKED = {nn.Linear: FourBitLinear, Conv1D: FourBitConv1D}
 def hold_base(model: Any, precision: Literal["bf16", "4bit"]) -> None:
     """Hold the weights beside which LoRA stands, and in bf16 those of the tokens, in fewer bits, all others in fp32.
 
-    A layer that computes in its own way stays in fp32 too.
-
-    Args:
-        model: with LoRA; of any precision.
-        precision: of the linear layers.
+    A layer that computes in its own way stays in fp32 too. `precision` is that of the linear layers.
 
     Raises:
         UsageError: bitsandbytes does not work here.

@@ -18,11 +18,7 @@ HINT = "nothing was written; this kind of model cannot be exported"
 
 
 class OnnxModel(nn.Module):
-    """An ONNX file at work on the CPU, called as the model that it was made of.
-
-    Args:
-        path: the file.
-        config: of that model.
+    """An ONNX file at work on the CPU, called as the model that it was made of, which had this config.
 
     Raises:
         ModelError: the runtime does not know what is in the file, or fails on it later.

@@ -128,12 +128,9 @@ def divide_head(model: Any, divisor: float) -> None:
 
 
 def check_head(model: Any, engine: Any, inputs: dict[str, Tensor]) -> None:
-    """Try on a batch, in eval mode and without gradient, whether dividing the head divides the logits.
+    """Try on a batch, in eval mode and without gradient, whether dividing the head divides the logits of the engine.
 
-    Args:
-        model: the classifier; it ends as it was, to the bit.
-        engine: what computes it.
-        inputs: of the engine's forward.
+    The model ends as it was, to the bit.
 
     Raises:
         ModelError: it does not.

@@ -51,11 +51,7 @@ MOST_MODULES, MODULE_BYTES = 10_000, 1 << 10  # of a model whose files are small
 
 
 def load_tokenizer(path: str, *, graph: bool = False) -> Any:
-    """The fast tokenizer of a resolved model, which pads where the model's head expects it.
-
-    Args:
-        path: of the model.
-        graph: whether the model may be an ONNX graph.
+    """The fast tokenizer of a resolved model, or with `graph` of an ONNX graph; it pads where the head expects it.
 
     Raises:
         ModelError: there is none, or it cannot pad.

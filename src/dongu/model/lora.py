@@ -144,12 +144,9 @@ def added_weights(model: Any) -> dict[str, Tensor]:
 
 
 def adapter_tensors(model: Any, added: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """LoRA's matrices under peft's names, and the layers of the head, which peft keeps whole.
+    """LoRA's matrices, `added`, under peft's names, and the layers of the head, which peft keeps whole.
 
-    Args:
-        model: with LoRA.
-        added: `added_weights` of it.
-        weights: those of the plain model, of which the head's are taken.
+    The head's are taken of `weights`, those of the plain model.
     """
     head = {name: tensor for name, tensor in weights.items() if is_head(model, name)}
     named = {name.replace(f".{_NAME}.", "."): tensor for name, tensor in added.items()} | head

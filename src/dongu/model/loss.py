@@ -129,8 +129,7 @@ def logits_of(answer: Any) -> Tensor:
 
 def row_losses(task: Task, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The loss of each row in double precision, (rows,): plain, so that runs of any weights can be compared."""
-    losses: np.ndarray = _of_rows(task, torch.from_numpy(logits).double(), torch.from_numpy(labels)).numpy()
-    return losses
+    return np.asarray(_of_rows(task, torch.from_numpy(logits).double(), torch.from_numpy(labels)))
 
 
 def _of_rows(task: Task, logits: Tensor, labels: Tensor) -> Tensor:

@@ -68,17 +68,10 @@ def begin_recipe(config: RunConfig, given: Collection[str], rows: int) -> RunCon
 
 
 def fit_recipe(config: RunConfig, given: Collection[str], rows: int, model: Any, *, has_own_parts: bool) -> RunConfig:
-    """The options with those that `--recipe auto` and `quick` derive from the number of rows.
+    """The options with those that `--recipe auto` and `quick` derive from the number of training rows.
 
-    Args:
-        config: as the user gave it.
-        given: the names of options that stay as they are.
-        rows: of the training split.
-        model: the classifier, before anything was added to it.
-        has_own_parts: whether something of the run is the user's own.
-
-    Returns:
-        The config; its `recipe` is `original` where nothing is derived.
+    `given` are the names of options that stay as they are; nothing was added to the model yet. The `recipe` of the
+    config is `original` where nothing is derived.
     """
     if config.recipe == "quick":
         settings = _quick_settings(config, rows, model)

@@ -257,11 +257,7 @@ class RunFolder:
             raise
 
     def check_parts(self, parts: Any, given: Collection[str] = ()) -> dict[str, Any]:
-        """`run.json`, if the parts that the run has of its own are given again.
-
-        Args:
-            parts: their file, if it is given.
-            given: the names of what is handed in.
+        """`run.json`, if the parts that the run has of its own are given again: by their file, or some handed in.
 
         Raises:
             InputError: they are not, or as `read_record`.

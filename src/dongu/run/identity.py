@@ -52,8 +52,7 @@ class Difference:
 def identity(loop: Loop) -> dict[str, Any]:
     """Options, data, versions, hardware, processes and weights, as JSON has them.
 
-    Args:
-        loop: before its first step, and before a checkpoint is put into it.
+    They are those of a loop before its first step, and before a checkpoint is put into it.
     """
     options = options_of(loop.config, loop.given)
     return {
@@ -91,12 +90,7 @@ def _compared(examples: Examples) -> dict[str, str]:
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, where: str) -> Iterator[Difference]:
-    """What is not as it was, a line each.
-
-    Args:
-        was: an identity as it was recorded.
-        now: that of the loop, which is asked where its data come from.
-        where: what `was` was read from.
+    """What is not as it was, a line each; `was` is an identity that was read from `where`, `now` that of the loop.
 
     Raises:
         CheckpointError: `was` is no identity.

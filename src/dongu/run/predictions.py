@@ -69,13 +69,7 @@ def label_of(target: Any, task: Task, names: Sequence[str]) -> float | str | lis
 
 
 def read_answers(folder: RunFolder, split: str, record: Mapping[str, Any], results: Mapping[str, Any]) -> Evaluation:
-    """The answers of a finished run to one of its labelled splits, held against its results.
-
-    Args:
-        folder: the run.
-        split: one that `results.json` has metrics of.
-        record: its `run.json`.
-        results: its `results.json`.
+    """The answers of a finished run to one of its labelled splits, held against its `run.json` and `results.json`.
 
     Raises:
         InputError: the file of predictions is missing or damaged, or its metrics are not those of `results.json`.

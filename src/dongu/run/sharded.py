@@ -67,12 +67,9 @@ def parts_in(names: Collection[str]) -> int:
 
 
 def stored_tensors(path: Path, names: Collection[str], loop: Loop | None) -> tuple[Stored, Stored]:
-    """Weights and optimizer state of a checkpoint, as `referenced_tensors` names them; whole or in parts.
+    """Weights and optimizer state of a checkpoint with these files, as `referenced_tensors` names them.
 
-    Args:
-        path: the checkpoint, written by one process or by several.
-        names: its files.
-        loop: whose they are to be; of what is sharded there, this process's rows are given.
+    One process wrote it, or several. Of what is sharded in the loop, this process's rows are given.
     """
     weights: Mapping[str, Tensor] = {} if loop is None else referenced_tensors(loop)[0]
     groups = [] if loop is None else loop.optimizer.param_groups
@@ -91,11 +88,7 @@ def stored_tensors(path: Path, names: Collection[str], loop: Loop | None) -> tup
 def write_parts(target: Path, loop: Loop, others: Callable[[Path], Mapping[str, Any]], where: str) -> None:
     """A checkpoint by all processes together, each of which writes its rows and reads them back.
 
-    Args:
-        target: its folder.
-        loop: a sharded one.
-        others: writes the files beside the tensors, and gives their entries; the first process asks.
-        where: when it is.
+    `others` writes the files beside the tensors, and gives their entries: the first process calls it.
 
     Raises:
         NonFiniteError, StorageError: as `Checkpoints.save`; what one process meets, all raise.

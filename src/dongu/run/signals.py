@@ -111,8 +111,7 @@ class StopSignals:
     def agreed(self, accelerator: Any, step: Any = None) -> bool:
         """Whether some process got a signal; the same answer on each, so that all end at the same step.
 
-        Args:
-            step: what tells, if all have read it; without one they ask each other, and wait for the answer.
+        A step tells, if all have read it; without one they ask each other, and wait for the answer.
         """
         received = self.received is not None
         if accelerator.num_processes == 1:

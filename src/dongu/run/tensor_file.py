@@ -48,11 +48,9 @@ _RANKS = {dtype: rank for rank, dtype in enumerate(DTYPES)}
 
 
 def entry_of_tensors(tensors: Mapping[str, Tensor], write: Callable[[Any], None] = lambda _: None) -> dict[str, Any]:
-    """What a manifest says of the file that `safetensors.torch.save` makes of the tensors.
+    """What a manifest says of the file that `safetensors.torch.save` makes of the tensors, on any device.
 
-    Args:
-        tensors: by name, on any device.
-        write: gets the bytes of the file, one tensor after the other.
+    `write` gets its bytes, one tensor after the other.
     """
     digest, size = hashlib.sha256(), 0
     for content in _contents(tensors):

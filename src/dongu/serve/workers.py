@@ -44,11 +44,7 @@ class Serving:
 def serve_by_workers(serving: Serving, listening: socket.socket, count: int, announce: Any) -> None:
     """Answer by so many processes until a signal comes; each ends when all that it has taken is answered.
 
-    Args:
-        serving: what each of them is given.
-        listening: the socket, which is closed at the end.
-        count: of the processes.
-        announce: is called when all of them are ready.
+    `announce` is called when all of them are ready. The socket is closed at the end.
 
     Raises:
         WorkerError: one of them has ended by itself; the others were ended.

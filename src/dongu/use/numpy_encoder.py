@@ -19,16 +19,14 @@ ERROR_TAIL = np.array([1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.2
 
 def relu(x: np.ndarray) -> np.ndarray:
     """What is above 0."""
-    positive: np.ndarray = np.maximum(x, 0)
-    return positive
+    return np.asarray(np.maximum(x, 0))
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
     """x Φ(x) in fp32; the tail of Φ is 7.1.26 of Abramowitz and Stegun, which is exact to 1e-7."""
     size = np.abs(x)
     tail = np.polyval(ERROR_TAIL, 1 / (1 + 0.3275911 * math.sqrt(0.5) * size)) * np.exp(-x * x / 2)
-    answer: np.ndarray = relu(x) - size * tail
-    return answer
+    return np.asarray(relu(x) - size * tail)
 
 
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"gelu": gelu, "relu": relu, "tanh": np.tanh}
@@ -204,8 +202,7 @@ class NumpyEncoder:
             return np.arange(len(ids))
         padding = self.config["pad_token_id"]
         real = ids != padding
-        positions: np.ndarray = np.cumsum(real) * real + padding
-        return positions
+        return np.asarray(np.cumsum(real) * real + padding)
 
     def _through(self, hidden: np.ndarray, bounds: list[int], layer: list[Module]) -> np.ndarray:
         """A layer: (tokens, hidden) → the same."""

@@ -17,10 +17,7 @@ HIGHEST_SCORE = 5.0  # of STS-B, whose lowest is 0
 def write_submission(run: str | Path, out: str | Path, task: str | None = None) -> list[Path]:
     """GLUE's files of a finished run, in the folder `out`: the best model's answer to each row of the test split.
 
-    Args:
-        run: the run folder.
-        out: the folder to write to.
-        task: the task of GLUE, where the run's data are a folder of that shape; by default that of `glue:NAME`.
+    The task is by default that of `glue:NAME`; it is given where the run's data are a folder of that shape.
 
     Raises:
         UsageError: there is no such task, or a file is there already.
