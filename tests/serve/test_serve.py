@@ -57,13 +57,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., str
     def make(task: str = "single-label") -> Path:
         if task not in made:
             others: dict[str, list[Any]] = {"regression": [1.5, 0.25], "multi-label": [["a", "b"], ["b"]]}
-            labels = others.get(task, ["bad", "good"])
+            labels = {**others, "ordinal": [1, 3]}.get(task, ["bad", "good"])
+            given: Any = {"task": "ordinal"} if task == "ordinal" else {}
             rows = [{"text": f"word{i % 2} film {i}", "label": labels[i % 2]} for i in range(24)]
             if task == "pairs":
                 rows = [{"sentence1": row["text"], "sentence2": "a film", "label": row["label"]} for row in rows]
             out = tmp_path_factory.mktemp("served") / "run"
             data = {"train": rows, "validation": rows[:8]}
-            dongu.train(data, model=tiny_model(), out=str(out), max_steps=3, threads=1, device="cpu")
+            dongu.train(data, model=tiny_model(), out=str(out), max_steps=3, threads=1, device="cpu", **given)
             made[task] = out
         return made[task]
 
@@ -111,7 +112,7 @@ def test_answers_are_those_of_the_model(classifier: Classifier) -> None:
         assert (about["texts_a_row"], about["threshold"]) == (1, None)
 
 
-@pytest.mark.parametrize("task", ["pairs", "multi-label", "regression"])
+@pytest.mark.parametrize("task", ["pairs", "multi-label", "regression", "ordinal"])
 def test_each_task(task: str, runs: Callable[..., Path]) -> None:
     model = dongu.load(runs(task), device="cpu")
     texts: Any = [(text, "a film") for text in TEXTS] if task == "pairs" else TEXTS
@@ -121,6 +122,10 @@ def test_each_task(task: str, runs: Callable[..., Path]) -> None:
         if task == "regression":
             assert [row["prediction"] for row in found] == pytest.approx([row["prediction"] for row in wanted])
             assert "labels" not in found[0]
+        elif task == "ordinal":
+            assert found[0].keys() == {"prediction", "number", "truncated"}
+            assert [row["number"] for row in found] == pytest.approx([row["number"] for row in wanted])
+            assert {row["prediction"] for row in found} <= {"1", "3"}
         else:
             assert [row["prediction"] for row in found] == [row["prediction"] for row in wanted]
         if task == "multi-label":

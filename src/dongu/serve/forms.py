@@ -53,6 +53,7 @@ class Prediction(BaseModel):
     """The answer to one row: a label, a list of labels, or a number; `null` where none reaches the threshold."""
 
     prediction: str | list[str] | float | None
+    number: float | None = Field(None, description="of an ordinal task, the number that the label is nearest to")
     labels: list[Label] | None = Field(
         None, description="the labels of the model, the most probable first; not there where the answer is a number"
     )
@@ -101,7 +102,7 @@ def predictions_of(
     """`Prediction`s of (rows, labels) logits; `threshold` is the model's own."""
     wanted = threshold if question.threshold is None else question.threshold
     for answer, cut in zip(answer_rows(logits, metrics, wanted), truncated.tolist(), strict=True):
-        if metrics.task == "regression":
+        if "probabilities" not in answer:
             yield {**answer, "truncated": cut}
             continue
         ranked: Sequence[tuple[str, float]] = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])

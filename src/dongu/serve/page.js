@@ -52,7 +52,7 @@ async function ask() {
     }
     const { prediction, labels, truncated } = content.predictions[0];
     const given = [prediction].flat();
-    const title = labels ? given.join(", ") || "no label" : prediction.toFixed(4);
+    const title = typeof prediction === "number" ? prediction.toFixed(4) : given.join(", ") || "no label";
     say(title, truncated ? "The text is longer than the model reads: its end was left out." : "", labels || [], given);
   } catch {
     say("The server does not answer.", "Is it still there?");
