@@ -99,10 +99,6 @@ def _run(arguments: Sequence[str], output: Output | None) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """
-    Raises:
-        UsageError: there is no such command or option, or an argument too many.
-    """
     _check_command(arguments)
     parser = make_parser(*COMMANDS.keys() & {*arguments})
     parsed, unknown = parser.parse_known_args(arguments or ["--help"])

@@ -137,10 +137,6 @@ def _run(parsed: argparse.Namespace) -> None:
 
 
 def _check_together(parsed: argparse.Namespace, count: int | None, folds: int | None, *, soup: bool) -> None:
-    """
-    Raises:
-        UsageError: what is asked for beside the options of a run does not go together.
-    """
     if count is not None and folds is not None:
         raise UsageError("several seeds or several folds", where="--folds", hint="give one of the two")
     if soup and count is None:

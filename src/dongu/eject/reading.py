@@ -125,10 +125,6 @@ def _path(origin: str) -> str:
 
 
 def _format(path: str, data: TextData, config: RunConfig) -> Format:
-    """
-    Raises:
-        DataError: `datasets` does not read such a file.
-    """
     if not Path(path).is_file():
         raise DataError("a plain script reads files", where=path, hint=AS_ROWS)
     with Path(path).open("rb") as packed:

@@ -113,10 +113,6 @@ def _example(classifier: Classifier, texts: int) -> dict[str, Tensor]:
 
 
 def _measure(classifier: Classifier, split: Split, target: Path, stage: Path) -> Export:
-    """
-    Raises:
-        ModelError: the graph does not answer as the model does.
-    """
     model = classifier.model
     weights = sum(path.stat().st_size for path in classifier.saved.path.glob("*.safetensors"))
     models: dict[str, nn.Module] = {MODEL: model}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tqdm import tqdm
@@ -92,9 +91,7 @@ class Progress:
         self._waiting.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._waiting.__exit__()
         if self._bar is not None:
             self._bar.leave = False  # the table has said it all

@@ -139,10 +139,7 @@ def _add_standing(app: FastAPI, batcher: Batcher, requests: Requests, limits: Li
 
 
 def _encodable(texts: Any) -> Any:
-    """
-    Raises:
-        InputError: a text has half of a character, which JSON may hold and no tokenizer takes.
-    """
+    """The texts, unless one has half of a character, which JSON may hold and no tokenizer takes."""
     for text in [texts] if isinstance(texts, str) else texts:
         for part in [text] if isinstance(text, str) else text:
             try:

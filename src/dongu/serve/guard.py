@@ -9,18 +9,14 @@ import hmac
 import ipaddress
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dongu.serve.counters import Requests
 from dongu.serve.forms import Limits
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 GUARDED = ("/predict", "/model", "/metrics")  # which want a key where there are keys
 COUNTED = (*GUARDED, "/", "/health", "/ready", "/openapi.json")  # by their names; all others together
@@ -57,7 +53,7 @@ class Guard:
     """
 
     def __init__(
-        self, app: Application, limits: Limits, requests: Requests, keys: Sequence[str] = (), *, local: bool = False
+        self, app: ASGIApp, limits: Limits, requests: Requests, keys: Sequence[str] = (), *, local: bool = False
     ) -> None:
         self.app, self.limits, self.requests, self.local = app, limits, requests, local
         self._keys = [hashlib.sha256(key.encode()).digest() for key in keys]
@@ -69,7 +65,7 @@ class Guard:
             return
         began, status = time.perf_counter(), 500
 
-        async def counted(message: MutableMapping[str, Any]) -> None:
+        async def counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -108,7 +104,7 @@ class Guard:
             return error_response(413, f"more than {limit} bytes", "ask for some of the texts at a time"), receive
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def again() -> MutableMapping[str, Any]:
+        async def again() -> Message:
             return messages.pop() if messages else await receive()
 
         return None, again
