@@ -25,7 +25,7 @@ from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
 from dongu.model.load import check_vocabulary, model_columns
 from dongu.model.loss import Loss
-from dongu.own import Own, promises, takes_config
+from dongu.own import Own, takes_config, why_no_script
 from dongu.plain_parts import why_not_these, why_rows
 
 _OWN_HOOKS = ("dongu.parts", "dongu.model.optimizer")  # whose hooks of an optimizer a replay heeds
@@ -142,18 +142,20 @@ def check_fixed(loop: Any) -> None:
 
 def promises_of(loop: Any) -> dict[str, str]:
     """What holds of a run, each `yes` or the reason why not."""
-    config = loop.config
-    plain = loop.fallback or ("--engine plain" if config.engine == "plain" else None)
-    found = promises(loop.given, plain, config.precision, config.base_precision)
-    if found["split"] == "yes" and (mixing := why_mixed(loop)):
-        found["split"] = f"no: {mixing}"
+    own, config = loop.given, loop.config
+    is_coupled = getattr(own.loss, "coupled", False)
+    refused = why_not_these(loop.data, config, soft=bool(loop.loss.shares))
+    reasons = {
+        "split": "its rows depend on each other, as the loss says" if is_coupled else why_mixed(loop),
+        "replay": f"{', '.join(own.handed)} came from no file" if own.handed else None,
+        "padding_free": loop.fallback or ("--engine plain" if config.engine == "plain" else None),
+        "eject": why_no_script(own, config.precision, config.base_precision) or (refused and refused[0]),
+    }
     if assigned := [f"loop.{name}" for name, part in assignable(loop).items() if part is not loop._made[name]]:
-        found["replay"] = found["eject"] = f"no: {', '.join(assigned)} came from no file"
-    if found["eject"] == "yes":
-        if refused := why_not_these(loop.data, config, soft=bool(loop.loss.shares)):
-            found["eject"] = f"no: {refused[0]}"
-        elif why := why_rows(loop.data, config):
-            found["eject"] = f"yes, with --rows FOLDER: {why}"
+        reasons["replay"] = reasons["eject"] = f"{', '.join(assigned)} came from no file"
+    found = {name: f"no: {why}" if why else "yes" for name, why in reasons.items()}
+    if found["eject"] == "yes" and (why := why_rows(loop.data, config)):
+        found["eject"] = f"yes, with --rows FOLDER: {why}"
     return found | ({"shard": loop.not_sharded or "yes"} if config.shard else {})
 
 

@@ -292,23 +292,6 @@ class Array:
         self.value[...] = saved
 
 
-COUPLED = "its rows depend on each other, as the loss says"
-
-
-def promises(own: Own, plain: str | None, precision: str, base_precision: str = "fp32") -> dict[str, str]:
-    """What holds of a run with these parts: `yes`, or the reason why not.
-
-    `plain` is why the model is computed with padding, if it is; `base_precision` that of frozen weights.
-    """
-    eject = why_no_script(own, precision, base_precision)
-    return {
-        "split": f"no: {COUPLED}" if getattr(own.loss, "coupled", False) else "yes",
-        "replay": f"no: {', '.join(own.handed)} came from no file" if own.handed else "yes",
-        "padding_free": f"no: {plain}" if plain else "yes",
-        "eject": f"no: {eject}" if eject else "yes",
-    }
-
-
 def why_no_script(own: Own, precision: str, base_precision: str = "fp32") -> str | None:
     """Why a run with these parts cannot be written as one plain script; None where it can."""
     if base_precision != "fp32":

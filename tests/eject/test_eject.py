@@ -44,7 +44,7 @@ from dongu.errors import DataError, StorageError
 from dongu.judge.metrics import MetricSet
 from dongu.judge.ranking import sigmoid
 from dongu.loop import Loop
-from dongu.own import promises, take_own, why_no_script
+from dongu.own import take_own, why_no_script
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import RunFolder
 from dongu.run.identity import identity
@@ -696,7 +696,6 @@ def test_why_parts_cannot_be_copied(case: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(source, encoding="utf-8")
     own = take_own({}, tmp_path / "mine.py")
     assert said in str(why_no_script(own, "fp32"))
-    assert promises(own, None, "fp32")["eject"] == f"no: {why_no_script(own, 'fp32')}"
 
 
 @pytest.mark.crash
