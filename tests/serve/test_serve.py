@@ -31,6 +31,7 @@ from starlette.testclient import TestClient
 import dongu
 from browser import CHROMIUM, browsing
 from dongu.cli.main import run as command
+from dongu.config import NUMBERS
 from dongu.errors import UsageError
 from dongu.model.safety import GRAPH
 from dongu.run.signals import EXIT_CODES, end_at_once, handled
@@ -132,6 +133,8 @@ def test_each_task(task: str, runs: Callable[..., Path]) -> None:
             assert predicted(client, TEXTS[0], threshold=0.0)[0]["prediction"] == ["a", "b"]
             assert predicted(client, TEXTS[0], threshold=1.0)[0]["prediction"] == []
             assert client.get("/model").json()["threshold"] == model.threshold
+        if task in NUMBERS:
+            assert client.get("/model").json()["threshold"] is None, "a number has no probability"
         if task == "pairs":
             refused = client.post("/predict", json={"texts": "one alone"})
             assert (refused.status_code, refused.json()["error"]) == (422, "text 1 is not a pair of texts, or is empty")

@@ -75,7 +75,8 @@ async def _lifespan(batcher: Batcher, _: FastAPI) -> AsyncIterator[None]:
 def _add_questions(app: FastAPI, batcher: Batcher, limits: Limits) -> None:
     """`/predict`, and `/model`, which says what may be asked there."""
     classifier, metrics, name = batcher.classifier, batcher.classifier.metrics, batcher.classifier.saved.name
-    threshold = classifier.threshold if metrics.task == "multi-label" or classifier.threshold else None
+    abstains = metrics.task == "single-label" and classifier.threshold > 0
+    threshold = classifier.threshold if metrics.task == "multi-label" or abstains else None
 
     @app.post("/predict", response_model=PredictResponse, responses=REFUSALS)
     async def predict(question: Asked) -> Response:
