@@ -26,6 +26,7 @@ STOREYS = [
     ["dongu.text", "dongu.waiting"],
     ["dongu.errors"],
     ["dongu.hub"],
+    ["dongu.places"],
     [
         "dongu.values",
         "dongu.config",

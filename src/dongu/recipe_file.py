@@ -10,7 +10,7 @@ from typing import Any
 from dongu.config import ALIASES, option_flag
 from dongu.errors import UsageError
 from dongu.files import read_regular
-from dongu.hub import join_commits
+from dongu.places import recorded_options
 from dongu.text import typed
 
 
@@ -27,7 +27,7 @@ def read_config(path: Path, *, with_parts: bool = False) -> dict[str, Any]:
     try:
         text = read_regular(path, follow=True).decode()
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        recipe = join_commits(content) if path.suffix == ".json" else content
+        recipe = recorded_options(content, path.parent) if path.suffix == ".json" else content
     except FileNotFoundError:
         raise UsageError("the file does not exist", where=f"--config {path}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -16,6 +16,7 @@ from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover
 from dongu.judge.words import splits_of
 from dongu.own import Own, take_own
+from dongu.places import found_again, relative_places
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.run.identity import HARMLESS, options_of, other_parts
@@ -95,7 +96,7 @@ def train_runs(
 
     def summed() -> dict[str, Any]:
         finished = {name: done[name] for name in runs if name in done}
-        content = {"options": shared, **summarize(finished, first)}
+        content = {"options": shared, "relative_places": relative_places(shared, out), **summarize(finished, first)}
         RunFolder(out).write_json(summary, content)
         return content
 
@@ -184,7 +185,7 @@ def _refuse_other_use(out: Path, now: Mapping[str, Any], file: Path | None, opti
         ):
             RunFolder(out).refuse_if_taken()
         return  # nothing yet, or the first run was killed
-    was = RunFolder(out).read_json(summary).get("options")
+    was = found_again({"options": None, **RunFolder(out).read_json(summary)}, out)
     if not isinstance(was, dict):
         raise UsageError("holds no options", where=str(out / summary), hint="choose another --out")
     if other := [name for name in {**now, **was} if was.get(name) != now.get(name)]:

@@ -25,6 +25,7 @@ from dongu.files import make_folder
 from dongu.loop import Loop
 from dongu.own import Own, check_columns_read, take_own
 from dongu.page.tuned import write_page
+from dongu.places import found_again, relative_places
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.run.several import SEARCH
@@ -74,7 +75,7 @@ def tune(
     check_columns_read(own, options.get("columns"))
     dimensions = read_space(space, options)
     out = Path(options.pop("out", None) or f"runs/{source.name}-tune")
-    shared = _identity(options, dimensions, own)
+    shared = _identity(options, dimensions, own, out)
     with _stored(out):
         study = _open(out, shared)
         search = _Search(study, source, options, dimensions, out, console, parts)
@@ -136,7 +137,8 @@ def _open(out: Path, now: Mapping[str, Any]) -> Any:
             if not (out / SEARCH).exists():  # else another process has begun the search just now
                 raise
     was = RunFolder(out).read_json(SEARCH)
-    if other := [name for name in now if was.get(name) != now[name]]:
+    was["options"] = found_again({"options": None, **was}, out)
+    if other := [name for name in ("options", "space") if was.get(name) != now[name]]:
         hint = "give what it was begun with, or choose another --out"
         raise UsageError(f"holds a search with other {' and '.join(other)}", where=f"--out {out}", hint=hint)
     with _turn(out):  # Optuna makes its tables once
@@ -175,13 +177,13 @@ def _study(out: Path) -> Any:
     )
 
 
-def _identity(options: Mapping[str, Any], space: Mapping[str, Dimension], own: Own) -> dict[str, Any]:
+def _identity(options: Mapping[str, Any], space: Mapping[str, Dimension], own: Own, out: Path) -> dict[str, Any]:
     """What the trials of a folder have in common, as JSON has it."""
     shared = shared_by(make_config(options), space, own)
     ranges: dict[str, list[Any]] = {
         name: [*each.choices] if each.choices else [each.low, each.high, each.log] for name, each in space.items()
     }
-    return {"options": shared, "space": ranges}
+    return {"options": shared, "relative_places": relative_places(shared, out), "space": ranges}
 
 
 @dataclass

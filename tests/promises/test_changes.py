@@ -199,10 +199,61 @@ def test_where_a_model_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     config, place = make_config({"model": "Net", "tokenizer": "Net"}), str(tmp_path / "Net")
     options = options_of(config, Own())
     assert (options["model"], options["tokenizer"]) == (place, place)
-    assert [*option_differences({"model": "Net", "tokenizer": "Net"}, options)] == []
-    assert [each.name for each in option_differences({"model": "Nest", "tokenizer": "Net"}, options)] == ["model"]
+    now = {"options": options, "weights": "w", "architecture": "a"}
+    assert [*option_differences({"options": {"model": "Net", "tokenizer": "Net"}}, now)] == []
+    other = {"options": {"model": "Nest", "tokenizer": "Net"}, "weights": "w", "architecture": "a"}
+    assert [*option_differences(other, now)] == [], "the same model in another folder"
+    for unlike in ({"weights": "v"}, {"architecture": "b"}, {"weights": None}):
+        assert [each.name for each in option_differences({**other, **unlike}, now)] == ["model"]
+    [found] = option_differences({"options": other["options"]}, {"options": options})
+    assert found.name == "model", "neither says what the weights were"
     options = options_of(config, Own(model=object()))
     assert (options["model"], options["tokenizer"]) == ("Net", place)
+
+
+def test_a_project_that_was_moved(
+    tmp_path: Path, whole: bytes, tiny_model: Callable[..., str], data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its runs find their data and their model where these lie now, and are what they were."""
+    project, moved = tmp_path / "project", tmp_path / "elsewhere" / "project"
+    shutil.copytree(data, project / "data")
+    shutil.copytree(tiny_model(dropout=0.1), project / "model")
+    options = {**OPTIONS, "model": str(project / "model")}
+    with cut_off_in_step(7):
+        dongu.train(str(project / "data"), **options, out=str(project / "runs/a"))
+    train_seeds(project)
+    before = (project / "runs/seeds/seeds.json").read_bytes()
+    moved.parent.mkdir()
+    project.rename(moved)
+    run = moved / "runs/a"
+    assert dongu.resume(run).results["steps"] == 10
+    assert weights(run) == whole
+    assert run_command(["verify", str(run)]) == 0
+    assert "changes" not in json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert run_command(["eject", str(run)]) == 0
+    assert str(moved / "model") in capsys.readouterr().out
+    assert run_command(["train", "--config", str(run / "run.json"), "--out", str(tmp_path / "again")]) == 0
+    assert weights(tmp_path / "again") == whole
+    train_seeds(moved)
+    assert (moved / "runs/seeds/seeds.json").read_bytes() != before, "it names the places of now"
+
+
+def train_seeds(project: Path) -> None:
+    options = ["--model", str(project / "model"), "--seeds", "2", "--max-steps", "1", "--threads", "1"]
+    assert run_command(["train", str(project / "data"), *options, "--out", str(project / "runs/seeds")]) == 0
+
+
+def test_the_same_model_in_another_folder(stopped: Path, whole: bytes, tmp_path: Path) -> None:
+    place = json.loads((stopped / "run.json").read_text(encoding="utf-8"))["options"]["model"]
+    copied, changed = (Path(shutil.copytree(place, tmp_path / name)) for name in ("copied", "changed"))
+    config = json.loads((changed / "config.json").read_text(encoding="utf-8"))
+    (changed / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"the config\.json of --model .*/changed has changed since") as caught:
+        dongu.resume(stopped, model=str(changed))
+    assert caught.value.hint.endswith("--allow model")
+    assert dongu.resume(stopped, model=str(copied)).results["steps"] == 10
+    assert weights(stopped) == whole
+    assert json.loads((stopped / "run.json").read_text(encoding="utf-8"))["options"]["model"] == str(copied)
 
 
 def test_an_edited_run_json_is_seen(stopped: Path) -> None:

@@ -50,9 +50,8 @@ def check_record(folder: RunFolder, record: Mapping[str, Any]) -> None:
         raise InputError(f"is damaged: there is no metric {min(unknown)}", where=where, hint=RESTORE)
     for path in reversed(own_checkpoints(folder.checkpoints)):
         with contextlib.suppress(CheckpointError):
-            was = read_state(path).identity.get("options")
-            found = [each.text for each in option_differences(was, record["options"])] if isinstance(was, dict) else []
-            if found:
-                what = f"is not what the run's checkpoints know: {'; '.join(found)}"
+            was = read_state(path).identity
+            if isinstance(was.get("options"), dict) and (found := [*option_differences(was, record)]):
+                what = f"is not what the run's checkpoints know: {'; '.join(each.text for each in found)}"
                 raise InputError(what, where=where, hint=RESTORE)
             return

@@ -25,7 +25,8 @@ from dongu.files import (
     write_file,
     write_lines,
 )
-from dongu.hub import join_commits, split_commit
+from dongu.hub import split_commit
+from dongu.places import recorded_options
 from dongu.run.manifest import MANIFEST, check_file, entry_of, entry_of_file, manifest_bytes, read_manifest
 from dongu.run.several import told_of_several
 from dongu.text import typed
@@ -280,7 +281,7 @@ class RunFolder:
         """
         record = self.read_json("run.json")
         try:
-            record["options"] = join_commits(record)
+            record["options"] = recorded_options(record, self.path)
         except (KeyError, ValueError):  # said below
             record["options"] = None
         options, names = record["options"], record.get("label_names")

@@ -71,6 +71,7 @@ def identity(loop: Loop) -> dict[str, Any]:
         "label_names": [*loop.data.label_names],
         "processes": loop.accelerator.num_processes,
         "weights": _digest_of_weights(loop.model, computed=_probed_names(loop)),
+        "architecture": _digest_of_config(loop.model),
         **loop.given.identity(),
     }
 
@@ -98,7 +99,7 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
     known = ("options", "data", "versions", "hardware")
     if not all(isinstance(was.get(name), dict) for name in known) or type(was.get("processes")) is not int:
         raise CheckpointError("does not say what the result depends on", where=where)
-    yield from option_differences(was["options"], now["options"])
+    yield from option_differences(was, now)
     if (names := was.get("label_names", now["label_names"])) != now["label_names"]:
         yield Difference("model", f"the labels are {_shown(now['label_names'])}, and were {_shown(names)}")
     for split, old in was["data"].items():
@@ -116,6 +117,8 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
     same_seed = was["options"].get("seed") == now["options"]["seed"]  # another one makes another head
     if same_seed and was.get("weights", now["weights"]) != now["weights"]:
         yield Difference("model", f"the weights of --model {loop.config.model} have changed since the start")
+    if was.get("architecture", now["architecture"]) != now["architecture"]:
+        yield Difference("model", f"the config.json of --model {loop.config.model} has changed since the start")
     for name, old in was["versions"].items():
         if (new := now["versions"].get(name)) != old:
             yield Difference("" if name == "python" else "versions", f"{name} is {new}, and was {old}")
@@ -128,11 +131,19 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
 
 
 def option_differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
-    """Options that the result depends on and that are not as they were."""
-    for name, old in was.items():
-        if name in _NAMED and isinstance(old, str) and str(Path(old).absolute()) == now.get(name):
+    """Options that the result depends on and that are not as they were.
+
+    Args:
+        was: an identity as it was recorded.
+        now: another, or that of the loop.
+    """
+    same_model = all(was.get(name) == now.get(name) is not None for name in ("weights", "architecture"))
+    for name, old in was["options"].items():
+        if name in _NAMED and isinstance(old, str) and str(Path(old).absolute()) == now["options"].get(name):
             continue  # a relative path, as an older run.json has it
-        if name not in HARMLESS and (new := now.get(name)) != old:
+        if name in _NAMED and same_model:
+            continue  # which lies somewhere else; what a tokenizer makes of the rows is compared with them
+        if name not in HARMLESS and (new := now["options"].get(name)) != old:
             yield Difference(name.replace("_", "-"), f"{option_flag(name)} is {_shown(new)}, and was {_shown(old)}")
 
 
@@ -179,6 +190,14 @@ def _digest_of_weights(model: Any, computed: Collection[str]) -> str:
         content: Any = whole(tensor.detach()).cpu().flatten().view(torch.uint8).numpy()  # numpy has no bfloat16
         digest.update(content)
     return digest.hexdigest()
+
+
+def _digest_of_config(model: Any) -> str:
+    """Of what the model's class makes of the weights, but for the place and the library that it comes from."""
+    config: Any = getattr(model, "config", None)
+    content = config.to_dict() if hasattr(config, "to_dict") else {}
+    told = {name: value for name, value in content.items() if name not in ("_name_or_path", "transformers_version")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def other_parts(was: Any, now: Any, file: Path | None) -> Iterator[str]:

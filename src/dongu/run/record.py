@@ -11,6 +11,7 @@ from dongu.config import NUMBERS
 from dongu.hub import split_commit
 from dongu.judge.intervals import constant_answer
 from dongu.loop import Loop
+from dongu.places import relative_places
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import RunFolder
 from dongu.run.identity import options_of
@@ -19,14 +20,14 @@ from dongu.run.need import Need
 
 def describe_run(loop: Loop, folder: RunFolder, state: RunState, need: Need | None = None) -> Mapping[str, Any]:
     """`run.json`: what `dongu train --config` needs to repeat the run, of what it was made, and the memory it needs."""
-    options = options_of(loop.config, loop.given)
-    model, model_commit = split_commit(options["model"])
-    data, data_commit = (None, None) if loop.config.data is None else split_commit(loop.config.data)
-    options |= {"model": model, "data": _place(data), "out": str(folder.path)}
+    options = pinned_options(loop) | {"out": str(folder.path)}
+    options["model"], model_commit = split_commit(options["model"])
+    options["data"], data_commit = (None, None) if options["data"] is None else split_commit(options["data"])
     commits = {"model": model_commit, "data": data_commit}
     return {
         **state.identity,
         "options": options,
+        "relative_places": relative_places(options, folder.path),
         "commits": {part: commit for part, commit in commits.items() if commit},
         **({"parts_file": str(file.absolute())} if (file := loop.given.file) else {}),
         "promises": loop.promises,
@@ -44,6 +45,9 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState, need: Need | No
     }
 
 
-def _place(data: str | None) -> str | None:
-    """The path of local data from the root, so that `resume` finds them from any folder; a Hub name as it is."""
-    return str(Path(data).absolute()) if data is not None and Path(data).exists() else data
+def pinned_options(loop: Loop) -> dict[str, Any]:
+    """All options, with local data and a local model as paths from the root: `resume` finds them from any folder."""
+    data = loop.config.data
+    if data is not None and Path(data).exists():
+        data = str(Path(data).absolute())
+    return options_of(loop.config, loop.given) | {"data": data}
