@@ -15,7 +15,7 @@ from dongu.run.folder import RunFolder
 
 
 def inspect(data: Any, *, parts: str | Path | None = None, **options: Unpack[Options]) -> Checkup:
-    """Look at data as `dongu.train` would read them, and at what the result would suffer from.
+    """Look at the data as `dongu.train` would read them, and for problems that would harm the result.
 
     Args:
         data: a folder, a file, a Hub name, or rows in memory, as for `dongu.Loop`.
@@ -23,7 +23,7 @@ def inspect(data: Any, *, parts: str | Path | None = None, **options: Unpack[Opt
         options: those of `RunConfig` by name.
 
     Raises:
-        InputError: the options cannot be used, or the columns cannot be told.
+        InputError: the options cannot be used, or the columns cannot be found.
     """
     given: dict[str, Any] = {**options}
     if parts is not None:
@@ -35,11 +35,11 @@ def inspect(data: Any, *, parts: str | Path | None = None, **options: Unpack[Opt
 
 
 def report(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write the page of a run, finished or not, and say where it is: `report.html` in its folder, or `out`.
+    """Write the report of a run, finished or not, and return its path: `report.html` in the run folder, or `out`.
 
     Raises:
         InputError: the folder is no run, or one of its files is damaged.
-        StorageError: the page could not be written.
+        StorageError: the report could not be written.
     """
     return write_page_of(RunFolder(Path(run)), None if out is None else Path(out))[0]
 
@@ -55,13 +55,13 @@ def write_page_of(folder: RunFolder, out: Path | None) -> tuple[Path, bool]:
 
 
 def compare(*runs: str | Path, split: str | None = None) -> Comparison:
-    """Compare finished runs with the first of them, or recipes of several seeds.
+    """Compare finished runs with the first one, or recipes of several seeds.
 
     Args:
-        runs: run folders, two or more, or other classifiers beside one; or folders of `--seeds`.
-        split: rows to compare on; by default test if it has labels, or else validation.
+        runs: two or more run folders (beside one, also other classifiers), or folders of `--seeds`.
+        split: the rows to compare on; by default test if it has labels, else validation.
 
     Raises:
-        InputError: a run has not ended or is damaged, or rows, tasks or labels differ.
+        InputError: a run is unfinished or damaged, or rows, tasks or labels differ.
     """
     return compare_folders([Path(run) for run in runs], split)

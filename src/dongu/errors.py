@@ -24,7 +24,7 @@ from dongu.text import one_line
 
 
 class DonguError(Exception):
-    """Base of the tree.
+    """The base class of all errors that `dongu` raises.
 
     Args:
         what: what is wrong, in one sentence without a final full stop.

@@ -24,17 +24,17 @@ OPTIONS = tuple(name for name in RunConfig.model_fields if name not in REPLACED)
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """A fine-tuned transformer with the ways of scikit-learn.
+    """A transformer classifier as a scikit-learn estimator.
 
     Args:
         options: those of `RunConfig` by name, such as `model`, `epochs`, `learning_rate`; each is a parameter that
-            `clone`, `GridSearchCV` and the like may set. Without `out` the run folder is a temporary one, which ends
-            with this object.
+            `clone`, `GridSearchCV` and so on may set. Without `out` the run folder is temporary, and is removed with
+            this object.
 
     Attributes:
         classes_: the classes of `y`, sorted, (classes,).
         run_: the run folder.
-        classifier_: the `dongu.Classifier` that answers.
+        classifier_: the `dongu.Classifier` that predicts.
     """
 
     __signature__: ClassVar[inspect.Signature] = inspect.Signature(
@@ -53,11 +53,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return sorted(OPTIONS)
 
     def fit(self, X: Any, y: Any) -> Self:  # noqa: N803 - scikit-learn's names
-        """Fine-tune; a tenth of the rows is held out, to choose the best evaluation, unless `validation` says more.
+        """Fine-tune. A tenth of the rows is held out to choose the best model, unless `validation` says otherwise.
 
         Args:
             X: texts, or pairs of texts; or a frame with the text columns.
-            y: one class a row, of any kind that `numpy.unique` sorts.
+            y: the class of each row, of any type that `numpy.unique` sorts.
 
         Raises:
             DonguError: as `dongu.train`.

@@ -61,13 +61,13 @@ class Loop(Parts):
             dict of these by split.
         parts: a Python file that defines parts of your own under the names below.
         options: those of `RunConfig` by name, and parts of your own: `model` (a module, or a function that makes one),
-            `tokenizer`, `loss(model, batch)` with one number a row, `optimizer(parameters)`,
+            `tokenizer`, `loss(model, batch)` that gives one number for each row, `optimizer(parameters)`,
             `lr_scheduler(step, total_steps)`, `order(split, epoch, seed)`, `collate(split, rows)`, `metrics` by name,
             `setup(loop)`, `update(loop, update)`, `eval_model(loop)`.
 
-    Iterating yields a `Step` after each update and goes on where it stopped. Attributes are the textbook's:
-    `model`, `tokenizer`, `optimizer`, `lr_scheduler`, `train_dataloader`, `accelerator`. `own` holds state of your own
-    (anything with `state_dict`) that checkpoints shall hold.
+    Iterating yields a `Step` after each update, and continues where it stopped. The attributes have the usual names:
+    `model`, `tokenizer`, `optimizer`, `lr_scheduler`, `train_dataloader`, `accelerator`. Put state of your own that
+    belongs into checkpoints (anything with `state_dict`) into `own`.
 
     Raises:
         InputError: the options, the data, the model or a part cannot be used; nothing was written.
@@ -97,13 +97,13 @@ class Loop(Parts):
             yield update.made
 
     def updates(self) -> Iterator[Update]:
-        """The updates that are still to come, each with no gradient yet: `backward()` and `step()` make it.
+        """The remaining updates, none computed yet: call `backward()` and then `step()` on each.
 
-        Before the first, and whenever a part is another, the parts are looked at: see `dongu.consistency`.
+        The parts are checked before the first update, and again whenever one was replaced: see `dongu.consistency`.
 
         Raises:
             NonFiniteError: a loss or a gradient is not finite; that update was not made.
-            UsageError: parts of the loop do not belong together, or an update was asked for and not made.
+            UsageError: the parts do not belong together, or the previous update was not made.
         """
         while self.number < self.total_steps:
             self._look()
@@ -124,11 +124,11 @@ class Loop(Parts):
         self._pending.settle()
 
     def run(self, path: str | Path | None = None, **how: Any) -> dongu.Run:
-        """A run folder for this loop, a new one or one to go on with: `with loop.run("runs/mine") as run`.
+        """A run folder for this loop, new or to be continued: `with loop.run("runs/mine") as run`.
 
         Args:
             path: the folder (default: the option `out`, or runs/NAME).
-            how: see `dongu.training.Run`.
+            how: see `dongu.Run`.
         """
         import dongu  # a run stands above the loop, which knows it by its public name alone
 
@@ -136,7 +136,7 @@ class Loop(Parts):
 
     @property
     def train_dataloader(self) -> Any:
-        """The updates that are still to come, one item an update."""
+        """The remaining updates, one item for each."""
         return make_dataloader(
             self.train_updates,
             range(self.number, self.total_steps),
@@ -145,16 +145,15 @@ class Loop(Parts):
         )
 
     def gradients(self, batches: MicroBatches, *, again: int = 0) -> Tensor:
-        """Forward and backward of an update: adds to the gradients, and gives its losses, (1 + examples,).
+        """Forward and backward of an update: adds to the gradients and returns the losses, (1 + examples,).
 
-        The first is this process's part of the loss of the update, which is the sum over its examples divided by their
-        number, or by the sum of their weights, over all micro-batches and processes: however it is split, it is the
-        same. Then comes the loss of each example by itself, 0 for those of other processes: summed over all, each is
-        there once.
+        The first is this process's share of the update's loss: the sum over its examples, divided by the number of
+        examples (or the sum of their weights) of the whole update, over all micro-batches and processes. So the loss
+        is the same however the update is split. Then follows the loss of each example, 0 for those of other processes.
 
         Args:
-            batches: what falls to this process.
-            again: passes of this update before this one, for other dropout.
+            batches: this process's share of the update.
+            again: how many passes of this update came before; each draws other dropout.
         """
         losses = torch.zeros(1 + batches.examples, device=self.accelerator.device)
         # On the device, since CUDA divides by a number of the host's otherwise, and a replay has none.
@@ -196,7 +195,7 @@ class Loop(Parts):
         return Batch(inputs, labels, torch.from_numpy(micro_batch.rows).to(device), numbers, self.number + 1)
 
     def clip_gradients(self) -> Tensor:
-        """The norm of the whole gradient, (), which is scaled down to `--max-grad-norm` where it is larger."""
+        """Scale the gradient down to `--max-grad-norm` if it is larger, and return its norm before that, ()."""
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
         if len(parameters) != self._with_gradient:  # frozen or not, or no longer in the model
@@ -217,7 +216,7 @@ class Loop(Parts):
 
     @contextlib.contextmanager
     def as_one(self) -> Iterator[None]:
-        """Weights, schedule and count move inside the block: all of them or none, whatever interrupts."""
+        """Inside the block weights, schedule and step count change together, or not at all if interrupted."""
         number = self.number
         with interrupts_wait():
             try:
@@ -240,7 +239,7 @@ class Loop(Parts):
         return any(p.grad is not None for group in self.optimizer.param_groups for p in group["params"])
 
     def go_without_replays(self, reason: str) -> None:
-        """Have Python launch what follows, as far as forward and backward of the model are not replayed."""
+        """Launch the following updates from Python. Forward and backward of the model may still be replayed."""
         self.replays, self.not_replayed = None, reason
         warnings.warn(f"updates are not replayed from here on: {reason}", stacklevel=4)
 
@@ -260,7 +259,7 @@ class Loop(Parts):
         return dict(zip(self._modules, modes, strict=True))
 
     def go_to(self, number: int) -> None:
-        """Continue after update `number`, as if the loop had come there; weights and moments are the caller's.
+        """Continue after update `number`. The caller restores weights and optimizer state.
 
         Raises:
             NonFiniteError: an update that is still under way was not made.
@@ -276,18 +275,17 @@ class Loop(Parts):
         self._course.go_to(number)
 
     def evaluate(self, split: str = "validation", *, model: nn.Module | None = None) -> Evaluation:
-        """Metrics and predictions of a split by the model as it is now, on all processes together.
+        """Metrics and predictions of the current model on a split; all processes share the rows.
 
-        Where a row has several labels, validation sets the threshold, in the model's config, that all other splits
-        are judged by.
+        For multi-label data, validation sets the threshold (in the model's config) that the other splits use.
 
         Args:
             split: one of `loop.splits`.
-            model: another one of the same weights' names, an average of them say, whose weights are taken for this.
+            model: a model with parameters of the same names, such as an average of weights, to be evaluated instead.
 
         Raises:
             UsageError: there is no such split.
-            NonFiniteError: the model has a NaN or an infinity for some row.
+            NonFiniteError: the model gives NaN or infinity for a row.
         """
         if split not in self.splits:
             not_read = f"; not used: {', '.join(self.data.not_read)}" if self.data.not_read else ""
@@ -314,14 +312,14 @@ class Loop(Parts):
         return evaluation
 
     def evaluated_model(self) -> nn.Module | None:
-        """The module whose weights are evaluated and kept, by the part `eval_model`; None for `model` itself."""
+        """The module that the part `eval_model` has evaluated and saved in place of `model`; None without that part."""
         own = self.given.eval_model
         return None if own is None else called(own, "eval_model", loop=self)
 
     def take_over(self, weights: Mapping[str, Tensor], threshold: float | None = None) -> None:
-        """The weights of a saved model, and what came with them: a threshold, or answers in the unit of the labels.
+        """Load the weights of a saved model, and its threshold or the scale of its numbers.
 
-        Where the model is sharded, the first process alone has them, and hands them out.
+        If the model is sharded, only the first process has read them; it sends the others their shards.
         """
         load_plain_weights(self.model, weights)
         if self.data.task in NUMBERS and self.loss.scale != UNSCALED:

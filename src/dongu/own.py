@@ -255,21 +255,21 @@ def takes_config(optimizer: Any) -> bool:
 
 
 def coupled(loss: Any) -> Any:
-    """Say of a loss that its rows depend on each other (`@dongu.coupled`): then an update is computed whole.
+    """Decorate a loss whose rows depend on each other (`@dongu.coupled`): an update is then not split.
 
-    Such a loss may give one number for all rows, or one a row.
+    Such a loss returns one number for all rows, or one for each row.
     """
     loss.coupled = True
     return loss
 
 
 class Array:
-    """Numbers of your own that checkpoints hold: `loop.own["hard"] = dongu.Array(np.zeros(rows))`, then `.value`.
+    """An array of your own that is saved in checkpoints: `loop.own["hard"] = dongu.Array(np.zeros(rows))`.
 
-    `.value` may be another array on the way, of another shape or kind of numbers.
+    Read and change it as `.value`. You may also assign another array, of another shape or dtype.
 
     Raises:
-        UsageError: they are no numbers.
+        UsageError: the array is not numeric.
     """
 
     def __init__(self, value: Any) -> None:
@@ -277,7 +277,7 @@ class Array:
         self.state_dict()  # or it is an error
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The numbers as a tensor."""
+        """The array as a tensor."""
         try:
             return {"value": torch.from_numpy(np.array(self.value))}
         except TypeError as error:
@@ -285,7 +285,7 @@ class Array:
             raise UsageError(what, where="dongu.Array", hint=hint) from error
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Those of a checkpoint: in the same array, unless it had another shape or other numbers by then."""
+        """Restore the array of a checkpoint: in place, unless its shape or dtype has changed."""
         saved = state["value"].numpy()
         if not isinstance(self.value, np.ndarray) or (self.value.shape, self.value.dtype) != (saved.shape, saved.dtype):
             self.value = np.empty_like(saved)

@@ -77,10 +77,10 @@ from dongu.own import Own, called, module_of, take_own
 
 
 class Parts:
-    """The parts of a run under the textbook's names: `model`, `tokenizer`, `optimizer`, `lr_scheduler`, `accelerator`.
+    """The parts of a run under their usual names: `model`, `tokenizer`, `optimizer`, `lr_scheduler`, `accelerator`.
 
-    `engine` computes the model: the model itself, or its padding-free form, in what mixed precision and several
-    processes wrap around it. `splits` are tokenized, `train_updates` says which rows an update takes.
+    `engine` computes the model: the model itself or its padding-free form, wrapped for mixed precision and several
+    processes. `splits` are the tokenized rows; `train_updates` says which rows belong to an update.
 
     Args and errors: see `dongu.Loop`.
     """
@@ -159,12 +159,12 @@ class Parts:
 
     @property
     def promises(self) -> dict[str, str]:
-        """What holds of this run, each `yes` or the reason why not."""
+        """The promises that hold for this run: each is `yes`, or the reason why it does not hold."""
         return promises_of(self)
 
     @property
     def has_own_optimizer(self) -> bool:
-        """Whether another optimizer than the run's own updates the weights."""
+        """Whether the optimizer is one of your own."""
         return self.optimizer is not self._usual_optimizer
 
     def _make_model(self, config: RunConfig) -> RunConfig:

@@ -53,10 +53,10 @@ from dongu.waiting import Waiting
 class Run:
     """A loop that writes a run folder: `with loop.run("runs/mine") as run: for step in run: …`.
 
-    A folder that holds a run already is gone on with: the newest valid checkpoint is put into the loop. Each step is
-    recorded before it is handed out. What is `due` and was not evaluated when the next step is asked for is evaluated
-    then. When the block ends, also by `break`, the best model is judged and the run is finished: `result`. Whatever
-    exception leaves the block leaves a run that can be gone on with.
+    If the folder holds a run already, it is continued: the newest valid checkpoint is loaded into the loop. Each step
+    is recorded before it is yielded. An evaluation that is `due` and that you did not make is made before the next
+    step. When the block ends (also after `break`), the best model is evaluated and the run is finished: `result`. After
+    an exception the run can be resumed.
 
     Args:
         loop: before its first update.
@@ -64,9 +64,9 @@ class Run:
         console: where to print; nowhere by default.
         allow: see `resume`.
         explain: see `train`.
-        begins: whether the folder may hold no run yet, unless it is to `overwrite` it.
-        changed: whether options were given that override those of the run.
-        data_is_said: whether what was found in the data has been told.
+        begins: whether the run must be new: the folder may hold no run, unless `overwrite` is given too.
+        changed: whether options override those of the run.
+        data_is_said: whether the findings in the data were printed already.
         started: when the set-up began, by `time.perf_counter`.
     """
 
@@ -219,7 +219,7 @@ class Run:
             write_file(self.folder.path / PARTS_COPY, read_regular(file, follow=True), within=self.folder.path)
 
     def __iter__(self) -> Iterator[Step]:
-        """Each step that follows, recorded; between two of them the run evaluates and saves what is due."""
+        """The remaining steps, each recorded. Between steps the run evaluates and saves when that is due."""
         if self._is_over:
             return
         self._is_under_way = True
@@ -243,7 +243,7 @@ class Run:
 
     @property
     def due(self) -> bool:
-        """Whether an evaluation belongs to the step that was just made."""
+        """Whether the step that was just made is one to evaluate after."""
         return self._plan.evaluates(self.state.step) and self.state.evaluated_step < self.state.step
 
     @property
@@ -252,11 +252,11 @@ class Run:
         return self.state.evaluations_since_best
 
     def evaluate(self, split: str = "validation", *, model: Any = None) -> Evaluation:
-        """Evaluate and record. On validation, the model is kept if it is the best.
+        """Evaluate and record. If the split is validation and the model is the best so far, it is saved.
 
         Args:
             split: one of `loop.splits`.
-            model: see `Loop.evaluate`; it is the one that is kept.
+            model: see `Loop.evaluate`; this model is then the one that is saved.
         """
         loop, state, began = self.loop, self.state, time.perf_counter()
         self._recorder.catch_up(behind=0)

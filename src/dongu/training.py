@@ -39,16 +39,16 @@ def train(
     parts: str | Path | None = None,
     **options: Unpack[Options],
 ) -> RunResult:
-    """Fine-tune and write a run folder, as `dongu train` does, and show what it shows.
+    """Fine-tune and write a run folder, as `dongu train` does, with the same output.
 
     Args:
         data: a folder, a file, a Hub name, or rows in memory; see `Loop`.
-        overwrite: whether a run that is in the folder `out` is removed first.
-        quiet: whether nothing is shown.
-        console: where it is shown; on standard output by default.
-        explain: the language in which the first steps are shown as a lesson, if they shall be.
-        resume: whether the folder `out` may hold this very run: then it goes on, or gives what it came to.
-        allow: what may differ then; see `resume`.
+        overwrite: whether to remove a run in the folder `out` first.
+        quiet: whether to print nothing.
+        console: where to print; standard output by default.
+        explain: the language in which to explain the first steps as a lesson; None for no lesson.
+        resume: whether `out` may hold this same run already: then it is continued, or its result is returned.
+        allow: what may differ when it is continued; see `resume`.
         parts: a Python file of parts of your own; see `Loop`.
         options: those of `RunConfig` by name, and parts of your own; see `Loop`.
 
@@ -57,7 +57,7 @@ def train(
             warning and `strict` allows none; nothing is written.
         LockedError: another process writes to the run folder.
         NonFiniteError: a loss, a gradient or a weight was not finite; the update was not made.
-        StorageError: a file could not be written, or there is no room for all that the run will keep.
+        StorageError: a file could not be written, or there is not enough space for what the run will save.
         WorkerError: a process that prepares batches failed, or another process of the run has ended.
         StoppedError: a signal ended the run; its state is saved.
     """
@@ -100,20 +100,20 @@ def resume(
     parts: str | Path | None = None,
     **options: Unpack[Options],
 ) -> RunResult:
-    """Go on with a run from its newest valid checkpoint, as `dongu resume` does.
+    """Continue a run from its newest valid checkpoint, as `dongu resume` does.
 
     Args:
         path: the run folder.
-        data: the rows again, where they were given in memory or lie elsewhere now.
+        data: the rows again, if they were given in memory or have moved.
         allow: what may differ although it changes the result: names of options, `data`, `parts`, `versions`,
             `hardware`.
-        quiet: whether nothing is shown.
+        quiet: whether to print nothing.
         console: see `train`.
         parts: the file of the run's own parts.
-        options: those of `RunConfig` that override the run's, and parts of its own that were handed in.
+        options: those of `RunConfig` that override the run's, and the parts of your own that the run was given.
 
     Raises:
-        InputError: the folder is no run, or what the result depends on is not what it was started with.
+        InputError: the folder is no run, or something that the result depends on has changed.
         CheckpointError: checkpoints exist, and none is valid; nothing is changed.
         LockedError, NonFiniteError, StorageError, WorkerError, StoppedError: as `train`.
     """

@@ -29,10 +29,10 @@ from dongu.interrupts import interrupts_wait
 
 @dataclass(frozen=True, repr=False)
 class Step:
-    """One optimizer update, after it was made. Counts are over all processes, tokens over this one.
+    """One optimizer update that was made. Examples are counted over all processes, tokens in this process.
 
-    A GPU may still be at it: then reading its loss, its norm or its seconds waits, and raises `NonFiniteError` where
-    the update was not made.
+    A GPU may still be computing it. Then reading the loss, the norm or the seconds waits for it, and raises
+    `NonFiniteError` if they are not finite and the update was not made.
     """
 
     number: int  # from 1
@@ -64,17 +64,17 @@ class Step:
 
     @property
     def row_losses(self) -> np.ndarray:
-        """(examples,), the loss of each just before the update, with dropout."""
+        """The loss of each example, with dropout, before the update, (examples,)."""
         return self._numbers[2 : 2 + self.examples]
 
     @property
     def is_asked_to_end(self) -> bool:
-        """Whether one of several processes had a signal before they added up their losses; the same on each."""
+        """Whether a process had received a signal when the losses were summed; the same in all processes."""
         return bool(self._numbers[2 + self.examples :].any())
 
     @property
     def seconds(self) -> float:
-        """That the device was at it."""
+        """How long the device took."""
         return self.arrival.seconds
 
     def check(self) -> None:
@@ -110,7 +110,7 @@ def recordable(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 class Update:
-    """One optimizer update that is yet to be made: `backward()`, perhaps statements of your own, then `step()`.
+    """One optimizer update to be made: `backward()`, then statements of your own if you like, then `step()`.
 
     Attributes: `number` counts from 1; `rows` (examples,) are positions in the training split, over all processes.
     """
@@ -127,9 +127,9 @@ class Update:
         self._made: Step | None = None
 
     def backward(self) -> Self:
-        """Forward and backward of each micro-batch: adds to the gradients, which are in `.grad` then.
+        """Forward and backward of each micro-batch. The gradients are added up in `.grad`.
 
-        Called again it adds those of the parameters as they are by then, with other dropout.
+        A second call adds gradients at the parameters' current values, with other dropout.
         """
         losses = self._in_memory(self._loop.gradients)
         self._losses = losses if self._losses is None else self._losses
@@ -141,7 +141,7 @@ class Update:
 
         Raises:
             NonFiniteError: the loss or the gradient is not finite; nothing was changed.
-            UsageError: it has no gradient yet, or was made already.
+            UsageError: there is no gradient yet, or the update was made already.
         """
         loop = self._loop
         step = self._as_step(loop.clip_gradients())
@@ -153,7 +153,7 @@ class Update:
         return self._close(step)
 
     def make(self) -> Step:
-        """`backward()`, then `step()`; on a GPU both by replay, where nothing of them is your own.
+        """`backward()`, then `step()`. On a GPU both are replayed from a recording, unless a part of them is your own.
 
         Raises:
             NonFiniteError, UsageError: see `step`.
@@ -179,7 +179,7 @@ class Update:
 
     @contextlib.contextmanager
     def moved(self, parameter: Tensor, by: Tensor) -> Iterator[None]:
-        """Inside the block a parameter is elsewhere; after it, where it was, to the bit."""
+        """Inside the block `by` is added to a parameter; after it, the parameter has its old value, bit for bit."""
         before = parameter.detach().clone()
         with torch.no_grad():
             parameter.add_(by)
@@ -191,10 +191,10 @@ class Update:
 
     @property
     def made(self) -> Step:
-        """The step that it has become.
+        """The step that was made of this update.
 
         Raises:
-            UsageError: whoever asked for the update went on without it.
+            UsageError: the update was not made.
         """
         if self._made is None:
             hint = "call update.step(), or leave the loop with break: it goes on here"

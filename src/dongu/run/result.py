@@ -13,9 +13,9 @@ from dongu.text import decimals, with_interval
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """What a run came to. `metrics` are those of the best model on validation; `results` is `results.json`.
+    """The result of a run. `metrics` are the best model's on validation; `results` is the content of `results.json`.
 
-    `advice` is what to try where the run is no better than a baseline, and empty where it is.
+    `advice` says what to try if the run does not beat a baseline; empty if it does.
     """
 
     path: Path

@@ -30,11 +30,11 @@ ANSWERED_ROWS = 1 << 12  # rows whose probabilities are computed together
 
 
 class Classifier:
-    """A model that answers texts: the best one of a run, or any other classifier.
+    """A fine-tuned classifier that predicts: the best model of a run, or any other classifier.
 
     Args:
-        saved: the model, whose files have been looked at.
-        known: the same, if nothing of it is unknown; then it is computed without transformers, with the same bits.
+        saved: the model's folder, whose files have been checked.
+        known: the model, if `dongu` can compute it without transformers, with the same bits; else None.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -89,27 +89,26 @@ class Classifier:
 
     @property
     def text_columns(self) -> tuple[str, ...]:
-        """The columns that a row needs: one, or two for a pair; none where it may be either."""
+        """The text columns of a row: one, or two for a pair; empty if the model takes either."""
         return self.saved.text_columns
 
     def predict(self, texts: Any) -> list[dict[str, Any]]:
-        """`{"prediction": …, "probabilities": {name: …}}` for each row, in order; for numbers the prediction alone.
+        """`{"prediction": …, "probabilities": {name: …}}` for each row, in order; of a regression the prediction alone.
 
-        Where a row may have several labels, the prediction is a list, of none too. Where it has one, the prediction is
-        None if the model abstains: the most probable label is below `threshold`.
+        A multi-label prediction is a list of labels, which may be empty. A single-label prediction is None if the
+        model abstains: its most probable label is below `threshold`.
 
         Args:
-            texts: a string (a list of one answer); strings, or pairs of strings where the model compares two; or rows
-                with the text columns of the run: a frame, a `datasets.Dataset`, a dict of columns, a list of dicts.
+            texts: one string; a list of strings, or of pairs of strings for a model of pairs; or rows with the text
+                columns of the run: a data frame, a `datasets.Dataset`, a dict of columns, or a list of dicts.
 
         Raises:
-            DataError: it is something else, a text column is missing, a text is empty, or no pair where a pair is
-                needed.
+            DataError: `texts` is none of these, a text column is missing, a text is empty, or the model needs pairs.
         """
         return list(self.answers(self.saved.columns_of(texts)))
 
     def answers(self, texts: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
-        """The same for columns of texts that have been checked; of all rows only the logits are in memory."""
+        """The same for columns of texts that have been checked. Of all rows only the logits are kept in memory."""
         if not len(texts[0]):
             return
         logits, threshold = self.logits(self.split(texts)), self.threshold
@@ -118,17 +117,17 @@ class Classifier:
 
     @property
     def threshold(self) -> float:
-        """The probability from which on a label is given."""
+        """The least probability at which a label is predicted."""
         if self.metrics.task == "single-label":
             return self.saved.abstain_below
         return model_threshold(self.model)
 
     def logits(self, split: Split) -> np.ndarray:
-        """What the model says of tokenized rows, (rows, labels) fp32."""
+        """The model's logits for tokenized rows, (rows, labels) fp32."""
         return predict_logits(self.model, self._batches(split), self.accelerator)
 
     def evaluate(self, examples: Mapping[str, Examples]) -> dict[str, Evaluation]:
-        """Metrics on each split; one with hidden labels is left out."""
+        """Metrics on each split. A split whose labels are hidden is left out."""
         return {
             name: evaluate(
                 self.model, self._batches(self.split(split.texts, split.targets, name)), self.accelerator, self.metrics
@@ -138,11 +137,11 @@ class Classifier:
         }
 
     def evaluate_own(self, split: str | None = None) -> dict[str, Evaluation]:
-        """Metrics on the splits of the run's own data, all but train by default."""
+        """Metrics on the splits of the run's data; by default on all but train."""
         return self.evaluate(self.saved.own_examples(split))
 
     def split(self, texts: Sequence[Sequence[str]], targets: np.ndarray | None = None, name: str = "texts") -> Split:
-        """Rows, a column a text, ready for a forward pass."""
+        """Tokenize columns of texts for a forward pass."""
         return tokenized(self.tokenizer, texts, self.config, name, np.arange(len(texts[0])), targets, cache=False)
 
     def _batches(self, split: Split) -> EvalBatches:
@@ -159,7 +158,7 @@ def load(
     graph: str | None = None,
     **options: Unpack[LoadOptions],
 ) -> Classifier:
-    """A classifier by its name: a run folder, its `model/`, any classifier's folder, `owner/name@revision` of the Hub.
+    """Load a classifier: a run folder, its `model/`, any classifier's folder, or `owner/name@revision` on the Hub.
 
     The arguments are those of `SavedModel.open`.
 
