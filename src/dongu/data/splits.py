@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CUT_SPLITS = ("train", "validation", "test")
 _DOTTED = re.compile(r"^([0-9]{2})\.([0-9]{2})\.([0-9]{4})(?![0-9])")
+_AS_TIMES = "write numbers, or dates as 2026-11-28, 28.11.2026 or 2026-11-28T23:10 (all with a time zone or none)"
 _BEYOND = re.compile(r"[.,][0-9]{6}([0-9]+)")  # the microseconds of a time
 GROUP_COLUMNS = {  # that a split by rows may part, in lower case
     "user", "user_id", "userid", "author", "author_id", "customer", "customer_id", "patient", "patient_id", "speaker",
@@ -157,70 +158,39 @@ def _times(table: Table, column: str) -> np.ndarray:
         DataError: a cell is neither, or they are of several kinds.
     """
     cells = table.columns[column_of_name(table, column)]
-    form = next((read for read in (_exact, _date_of) if _reads(read, cells[0])), None)
-    if form is None:
-        raise _no_time(table, column, 0)
-    found: list[Any] = []
-    aware = _zone_of(cells[0])
-    for row, cell in enumerate(cells):
-        if not _reads(form, cell) or (form is _date_of and _zone_of(cell) != aware):
-            raise _no_time(table, column, row)
-        found.append(form(str(cell)))
+    read: Callable[[Cell], tuple[Any, ...] | None] = _date_of if _exact(cells[0]) is None else _exact
+    found: list[Any] = [read(cell) for cell in cells]
+    for row, time in enumerate(found):
+        if time is None or time[0] != found[0][0]:  # of another kind, or with a time zone
+            said = f"`{shortened(str(cells[row]))}`" if isinstance(cells[row], str) else kind_of(cells[row])
+            what = f"`{column}` is {said}: it cannot be ordered with the other rows"
+            raise DataError(what, where=table.where(row), hint=_AS_TIMES)
     places = {time: place for place, time in enumerate(sorted({*found}))}
     return np.array([places[time] for time in found])
 
 
-def _exact(text: str) -> Decimal:
-    """A number with all its digits: of two nanoseconds of our days a float may be one.
+def _exact(cell: Cell) -> tuple[str, Decimal] | None:
+    """A number with all its digits: of two nanoseconds of our days a float may be one. None where it is none."""
+    try:
+        number = Decimal(cell.strip() if isinstance(cell, str) else "")
+    except ArithmeticError:
+        return None
+    return ("a number", number) if number.is_finite() else None
 
-    Raises:
-        ValueError: it is none, or not finite.
+
+def _date_of(cell: Cell) -> tuple[bool, datetime, Decimal] | None:
+    """Whether a date says its time zone, and the date; None where it is none.
+
+    It is one as ISO 8601 has it, or with dots, where the day stands first; with a time behind it or without. Last is
+    what its seconds have beyond the microseconds that Python knows.
     """
     try:
-        number = Decimal(text.strip())
-    except ArithmeticError as error:
-        raise ValueError(text) from error
-    if not number.is_finite():
-        raise ValueError(text)
-    return number
-
-
-def _date_of(text: str) -> tuple[datetime, Decimal]:
-    """A date as ISO 8601 has it, or with dots, where the day stands first; with a time behind it or without.
-
-    Behind it stands what its seconds have beyond the microseconds that Python knows.
-
-    Raises:
-        ValueError: it is none.
-    """
-    text = re.sub(_DOTTED, r"\3-\2-\1", text.strip())
-    time = datetime.fromisoformat(text)
-    beyond = _BEYOND.search(text)
-    return time.replace(tzinfo=time.tzinfo or UTC), Decimal(f"0.{beyond[1]}" if beyond else 0)
-
-
-def _zone_of(cell: Any) -> bool:
-    """Whether a date says its time zone."""
-    try:
-        return datetime.fromisoformat(re.sub(_DOTTED, r"\3-\2-\1", str(cell).strip())).tzinfo is not None
+        text = re.sub(_DOTTED, r"\3-\2-\1", cell.strip() if isinstance(cell, str) else "")
+        time = datetime.fromisoformat(text)
     except ValueError:
-        return False
-
-
-def _reads(read: Callable[[str], Any], cell: Any) -> bool:
-    try:
-        read(str(cell))
-    except (ValueError, OverflowError):
-        return False
-    return isinstance(cell, str)
-
-
-def _no_time(table: Table, column: str, row: int) -> DataError:
-    cell = table.columns[column_of_name(table, column)][row]
-    said = f"`{shortened(str(cell))}`" if isinstance(cell, str) else kind_of(cell)
-    what = f"`{column}` is {said}: it cannot be ordered with the other rows"
-    hint = "write numbers, or dates as 2026-11-28, 28.11.2026 or 2026-11-28T23:10 (all with a time zone or none)"
-    return DataError(what, where=table.where(row), hint=hint)
+        return None
+    beyond = _BEYOND.search(text)
+    return time.tzinfo is not None, time.replace(tzinfo=time.tzinfo or UTC), Decimal(f"0.{beyond[1]}" if beyond else 0)
 
 
 def _read_split_file(path: Path, ids: np.ndarray) -> np.ndarray:
