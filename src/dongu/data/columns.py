@@ -207,11 +207,11 @@ def read_texts(table: Table, names: Sequence[str]) -> tuple[Sequence[str], ...]:
         if parts is None:
             raise no_column(table, name)
         if len(parts) > 1:
-            rows = _text_cells(table, name, parts)
+            rows = _text_cells(table, name)
             texts.append(column_of("\n".join(c for c in cells if is_word(c) and not is_blank(c)) for cells in rows))
             continue
         column = table.columns[parts[0]]
-        for _ in _text_cells(table, name, parts):
+        for _ in _text_cells(table, name):
             pass
         texts.append(column.as_texts() if isinstance(column, PagedColumn) else [str(cell) for cell in column])
     return tuple(texts)
@@ -226,6 +226,11 @@ def named_parts(name: str, available: Collection[str]) -> tuple[str, ...] | None
         return parts
     counts = Counter(column.casefold() for column in available)
     return _split_name(name.casefold(), {c.casefold(): c for c in available if counts[c.casefold()] == 1})
+
+
+def joined_cells(table: Table, name: str) -> Iterator[tuple[Cell, ...]]:
+    """By row, the cells of the columns that a name means; no row where it means none."""
+    return zip(*(table.columns[part] for part in named_parts(name, table.columns) or ()), strict=True)
 
 
 def _split_name(name: str, columns: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -262,8 +267,7 @@ def text_faults(table: Table, names: Sequence[str]) -> list[str]:
     """By row, what stands in place of a text that is no text, and neither empty nor null."""
     faults = [""] * len(table)
     for name in names:
-        parts = named_parts(name, table.columns) or ()
-        for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
+        for row, cells in enumerate(joined_cells(table, name)):
             if (fault := text_fault(cells)) not in ("", *MISSING_TEXTS):
                 faults[row] = f"`{name}` is {fault}, not a text"
     return faults
@@ -276,22 +280,22 @@ def with_texts(table: Table, names: Sequence[str]) -> Table:
     """The rows that have all texts: those with an empty or a missing one are left out, unless no row would be left."""
     kept = [True] * len(table)
     for name in names:
-        parts = named_parts(name, table.columns) or ()
-        for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
+        for row, cells in enumerate(joined_cells(table, name)):
             kept[row] = kept[row] and text_fault(cells) not in MISSING_TEXTS
     return table if all(kept) or not any(kept) else take_rows(table, kept)
 
 
-def _text_cells(table: Table, name: str, parts: Sequence[str]) -> Iterator[tuple[Cell, ...]]:
+def _text_cells(table: Table, name: str) -> Iterator[tuple[Cell, ...]]:
     """
     Raises:
         DataError: the cells of a row are no text.
     """
-    for row, cells in enumerate(zip(*(table.columns[part] for part in parts), strict=True)):
+    for row, cells in enumerate(joined_cells(table, name)):
         if fault := text_fault(cells):
             if fault == "empty":
-                hint = f"{EMPTY_ADVICE}; or fill {'the text' if len(parts) == 1 else 'one'} in"
+                hint = f"{EMPTY_ADVICE}; or fill {'the text' if len(cells) == 1 else 'one'} in"
                 raise DataError(f"`{name}` is empty", where=table.where(row), hint=hint)
+            parts = named_parts(name, table.columns) or ()
             part = next(part for part, cell in zip(parts, cells, strict=True) if kind_of(cell) == fault)
             hint = EMPTY_ADVICE if fault == kind_of(None) else advice_on(table, part, row)
             raise DataError(f"`{part}` is {fault}, not a text", where=table.where(row), hint=hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dongu.data.columns import named_parts
+from dongu.data.columns import joined_cells, named_parts
 from dongu.data.table import BAD_ROWS_ADVICE, FLAGS, Cell, Number, Table, data_error, is_flag
 
 HIDDEN_FLAG = "-1"
@@ -28,15 +28,14 @@ def join_flags(table: Table, name: str) -> Table:
         declared = {name: table.label_names[part]} if part in table.label_names else {}
         columns = {**table.columns, name: table.columns[part]}
         return replace(table, columns=columns, label_names=table.label_names | declared)
-    rows = zip(*(table.columns[part] for part in parts), strict=True)
-    cells = [positions_of(flags, parts, table, row) for row, flags in enumerate(rows)]
+    cells = [positions_of(flags, parts, table, row) for row, flags in enumerate(joined_cells(table, name))]
     return replace(table, columns={**table.columns, name: cells}, label_names={**table.label_names, name: list(parts)})
 
 
 def flag_faults(table: Table, name: str) -> list[str]:
     """By row, what is wrong with the flags of the columns that a name joins; nothing where it joins none."""
     parts = named_parts(name, table.columns) or ()
-    rows = zip(*(table.columns[part] for part in parts), strict=True) if len(parts) > 1 else ()
+    rows = joined_cells(table, name) if len(parts) > 1 else ()
     return ["" if hides_flags(flags) else next(filter(None, map(_fault, flags, parts)), "") for flags in rows]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from dongu.data.cells import column_of, take_rows
-from dongu.data.columns import named_parts
+from dongu.data.columns import joined_cells, named_parts
 from dongu.data.forms import list_of
 from dongu.data.labels import number_of
 from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Cell, Number, Table, data_error, is_word
@@ -61,7 +61,8 @@ def with_shares(
     parts = named_parts(label, table.columns) or ()
     if not parts or (len(parts) == 1 and not _is_list(table.columns[parts[0]])):
         return table
-    rows = [_numbers(cells) for cells in _cells(table, parts)]
+    of_lists = (list_of(cell) if is_word(cell) else cell for cell in table.columns[parts[0]])
+    rows = [*map(_numbers, joined_cells(table, label) if len(parts) > 1 else of_lists)]
     first = next((row for row in rows if row and (sure or any(0 < share < 1 for share in row))), None)
     if first is None or not _are_shares(first):
         return table
@@ -96,14 +97,6 @@ def _is_list(column: Sequence[Cell]) -> bool:
     """Whether the first cell of a column that is not null is a list, or a text that may write one."""
     first = next((cell for cell in column if cell is not None), None)
     return isinstance(first, list) or (is_word(first) and first.lstrip().startswith(("[", "(")))
-
-
-def _cells(table: Table, parts: Sequence[str]) -> Iterator[Any]:
-    if len(parts) > 1:
-        yield from zip(*(table.columns[part] for part in parts), strict=True)
-        return
-    for cell in table.columns[parts[0]]:
-        yield list_of(cell) if is_word(cell) else cell
 
 
 def _numbers(cells: Any) -> list[float] | None:

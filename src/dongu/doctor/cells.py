@@ -12,7 +12,7 @@ import numpy as np
 
 from dongu.config import NUMBERS, RunConfig
 from dongu.data.cells import take_rows
-from dongu.data.columns import EMPTY_ADVICE, MISSING_TEXTS, Columns, named_parts, text_fault
+from dongu.data.columns import EMPTY_ADVICE, MISSING_TEXTS, Columns, joined_cells, named_parts, text_fault
 from dongu.data.flags import hides_flags, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking, malformed
 from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_fault, label_rows, words_among_numbers
@@ -101,8 +101,7 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
 
 
 def _faults(table: Table, column: str, fault: Fault) -> list[str]:
-    parts = named_parts(column, table.columns) or ()
-    return [fault(cells) for cells in zip(*(table.columns[part] for part in parts), strict=True)]
+    return [*map(fault, joined_cells(table, column))]
 
 
 def missing_text(cells: Sequence[Cell]) -> str:
