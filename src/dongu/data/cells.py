@@ -159,8 +159,9 @@ class Rows:
 
     def extend(self, rows: Iterable[Sequence[Cell]]) -> None:
         """Rows of a source without lines."""
-        self._waiting.extend(rows)
-        self._count()
+        for part in parts_of(rows, max(1, PAGE_ROWS // COUNTS_A_PAGE)):
+            self._waiting.extend(part)
+            self._count()
 
     def take(self, table: Table) -> None:
         """All rows of a table with the same columns, and their lines; pages stay as they are."""
@@ -171,8 +172,7 @@ class Rows:
             for pages, column in zip(self._packed, columns, strict=True):
                 pages.extend(column.copied_to(self._pages))  # type: ignore[attr-defined]
         else:
-            for part in parts_of(zip(*columns, strict=True), max(1, PAGE_ROWS // COUNTS_A_PAGE)):
-                self.extend(part)
+            self.extend(zip(*columns, strict=True))
         self._lines.extend(table.lines or ())
         self._rows += len(table)
 
@@ -301,8 +301,7 @@ def _at(cell: Any, path: Sequence[str]) -> Any:
 def column_of(cells: Iterable[Cell]) -> Sequence[Any]:
     """A column of these."""
     rows = Rows([""])
-    for part in parts_of(cells, max(1, PAGE_ROWS // COUNTS_A_PAGE)):
-        rows.extend(zip(part, strict=True))
+    rows.extend(zip(cells, strict=True))
     return rows.columns()[0]
 
 
@@ -363,4 +362,4 @@ def table_of_objects(
         f"`{key}` is null in {count - there:,} of {count:,} rows, which do not have it"
         for key, there in present.items()
     ]
-    return rows.table(origin, said=said)
+    return replace(rows.table(origin, said=said), bad=tuple(bad or ()))

@@ -18,8 +18,8 @@ from dongu.data.table import (
     BAD_ROWS_ADVICE,
     REPEATED_ADVICE,
     REPEATED_HEADER,
-    BadRow,
     Table,
+    bad_rows_of,
     check_names,
     data_error,
     put_aside,
@@ -62,7 +62,7 @@ def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: 
         names = [header[place] for place in kept]
         check_names(names, f"{origin}:1")
         table = Rows(names)
-        bad: list[BadRow] | None = None if config.bad_rows is None else []
+        bad = bad_rows_of(config)
         for line, row in _without_end(rows):
             if not row and len(header) == 1:  # in the middle of a single column, an empty line is an empty cell
                 row = [""]

@@ -17,11 +17,11 @@ from dongu.data.cells import Rows
 from dongu.data.table import (
     REPEATED_ADVICE,
     REPEATED_HEADER,
-    BadRow,
     Cell,
     Other,
     Table,
     as_cell,
+    bad_rows_of,
     check_names,
     data_error,
     put_aside,
@@ -95,7 +95,7 @@ def _table(file: BufferedReader, origin: str, config: RunConfig, *, with_formula
     columns = [str(titles[place]) for place in kept]
     check_names(columns, f"{origin}:1")
     rows, empty, unnamed = Rows(columns), [], False
-    bad: list[BadRow] | None = None if config.bad_rows is None else []
+    bad = bad_rows_of(config)
     for (line, cells), written in zip(lines, formulas, strict=False):
         row = [_cell(cells[place], written[place : place + 1]) if place < len(cells) else None for place in kept]
         unnamed = unnamed or any(cell.value is not None for place, cell in enumerate(cells) if place not in kept)

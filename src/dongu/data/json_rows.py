@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from dongu.config import RunConfig
 from dongu.data.annotation import convert
 from dongu.data.cells import table_of_objects
-from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Number, Table, data_error, put_aside, reason_of
+from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Number, Table, bad_rows_of, data_error, put_aside, reason_of
 from dongu.errors import DataError
 from dongu.text import counted
 
@@ -22,57 +23,48 @@ _FIRST = re.compile(r"\[[ \t\r\n]*([^ \t\r\n])")  # of a list
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def read_json_lines(lines: Iterable[str], origin: str, tool: str | None = None, *, drop: bool = False) -> Table:
-    """One object a line; `tool` is `--format`. `drop` leaves lines out that hold no object: `Table.bad` has them."""
-    bad: list[BadRow] | None = [] if drop else None
-    return _table(_json_lines(lines, origin, bad), origin, tool, bad)
+def read_json_lines(lines: Iterable[str], origin: str, config: RunConfig) -> Table:
+    """One object a line."""
+    bad = bad_rows_of(config)
+    return _table(_json_lines(lines, origin, bad), origin, config, bad)
 
 
-def read_json_array(
-    pieces: Iterator[str], origin: str, tool: str | None = None, *, drop: bool = False, by_row: bool = False
-) -> Table:
+def read_json_array(pieces: Iterator[str], origin: str, config: RunConfig, *, by_row: bool) -> Table:
     """The objects of one array; the text comes in pieces of any length.
 
-    Args:
-        pieces: of the text.
-        origin: of the rows, for messages.
-        tool: `--format`.
-        drop: leave elements out that are no objects: `Table.bad` has them.
-        by_row: tell the place of an element by its number and not by its line, which is the same for all.
+    `by_row` tells the place of an element by its number and not by its line, which is the same for all.
     """
-    bad: list[BadRow] | None = [] if drop else None
+    bad = bad_rows_of(config)
     window = _Window(pieces, origin, bad, by_row=by_row)
-    table = _table(_json_array(window, origin), origin, tool, bad, by_row=by_row)
+    table = _table(_json_array(window, origin), origin, config, bad, by_row=by_row)
     if by_row and len(table) < window.rows:  # some were left out: the number of a row here is not its number there
         return replace(table, lines=[1] * len(table))
     return table
 
 
-def read_json_object(
-    pieces: Iterator[str], origin: str, field: str | None, tool: str | None = None, *, drop: bool = False
-) -> Table:
+def read_json_object(pieces: Iterator[str], origin: str, config: RunConfig) -> Table:
     """The rows in one object: those of a field by its path, or of its only list of rows, or its columns.
 
     Raises:
         DataError: there is no such field, or there are several lists of rows, or none and no columns.
     """
     found: list[str] = []
-    bad: list[BadRow] | None = [] if drop else None
-    window = _Window(pieces, origin, bad)
+    bad = bad_rows_of(config)
+    window, field = _Window(pieces, origin, bad), config.field
     rows = _rows_at(window, field.split("."), origin) if field else _rows_of_object(window, origin, found)
-    table = _table(rows, origin, tool, bad)
+    table = _table(rows, origin, config, bad)
     return replace(table, said=(*found, *table.said))
 
 
 def _table(
-    rows: Iterator[tuple[int, Any]], origin: str, tool: str | None, bad: list[BadRow] | None, *, by_row: bool = False
+    rows: Iterator[tuple[int, Any]], origin: str, config: RunConfig, bad: list[BadRow] | None, *, by_row: bool = False
 ) -> Table:
-    rows, converter = convert(rows, origin, tool)
+    rows, converter = convert(rows, origin, config.format)
     table = converter.finished(table_of_objects(rows, origin, lines=not by_row, bad=bad))
     if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
         hint = "write one object per row; a split is a file of its own (train.jsonl, validation.jsonl)"
         raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
-    return replace(table, bad=tuple(bad or ()))
+    return table
 
 
 def _json_lines(lines: Iterable[str], origin: str, bad: list[BadRow] | None) -> Iterator[tuple[int, Any]]:
@@ -123,8 +115,7 @@ def _elements(window: _Window, origin: str) -> Iterator[tuple[int, Any]]:
         try:
             value = window.value()
         except DataError as error:
-            if not window.skip(error):
-                raise
+            window.skip(error)
         else:
             yield window.rows if window.by_row else line, value
         mark = window.take()
@@ -277,35 +268,36 @@ class _Window:
 
     def value(self) -> Any:
         """The value at this place, which is passed."""
+        try:
+            return self._passed(_decode)
+        except (ValueError, RecursionError) as error:
+            raise self._error(error) from error
+
+    def skip(self, error: DataError) -> None:
+        """Pass a value that `value` refuses, which becomes a bad row.
+
+        Raises:
+            DataError: there may be none, or the value has no end.
+        """
+        put_aside(self._bad, error)
+        try:
+            self._passed(_ANY_JSON.raw_decode)
+        except (ValueError, RecursionError):
+            raise error from None
+
+    def _passed(self, decode: Callable[[str, int], tuple[Any, int]]) -> Any:
         while True:
             try:
-                value, end = _decode(self._text, self._place)
+                value, end = decode(self._text, self._place)
                 if end < len(self._text) or not self._read_on():  # the digits of a number may go on
-                    break
+                    self._place = end
+                    return value
             except (ValueError, RecursionError) as error:
-                if not (self._may_be_cut(error) and self._read_on()):
-                    raise self._error(error) from error
-        self._place = end
-        return value
-
-    def skip(self, error: DataError) -> bool:
-        """Pass a value that `value` refuses, which becomes a bad row; False where none may be, or it has no end."""
-        while self._bad is not None:
-            try:
-                _, self._place = _ANY_JSON.raw_decode(self._text, self._place)
-            except (ValueError, RecursionError) as fault:
-                if not (self._may_be_cut(fault) and self._read_on()):
-                    return False
-            else:
-                self._bad.append(BadRow(error.where, error.what))
-                return True
-        return False
-
-    def _may_be_cut(self, error: Exception) -> bool:
-        """Whether more text may be all that is missing."""
-        return isinstance(error, json.JSONDecodeError) and (
-            error.msg.startswith("Unterminated") or error.pos > len(self._text) - LONGEST_TOKEN
-        )
+                may_be_cut = isinstance(error, json.JSONDecodeError) and (
+                    error.msg.startswith("Unterminated") or error.pos > len(self._text) - LONGEST_TOKEN
+                )
+                if not (may_be_cut and self._read_on()):
+                    raise
 
     def _read_on(self) -> bool:
         """Forget what was passed, and at least double the rest: then a long value is not begun anew too often."""

@@ -125,22 +125,19 @@ def read_open(file: BufferedReader, name: str, origin: str, config: RunConfig) -
     refuse_binary(file, origin)
     file, encoding = in_utf8(file, origin, config.encoding)
     refuse_misnamed(file, suffix, origin, config)
-    drop = config.bad_rows is not None
+    pieces = decode_utf8(pieces_of_lines(file), origin)
     if suffix in (".csv", ".tsv"):
         table = read_delimited(file, origin, config, "," if suffix == ".csv" else "\t")
         if config.format in (None, "label-studio-min"):
             table = with_choices(table)
-    elif suffix == ".json" and _starts_an_array(file) and config.field is None:
-        by_row = _is_one_line(file)
-        text = decode_utf8(pieces_of_lines(file), origin)
-        table = read_json_array(text, origin, config.format, drop=drop, by_row=by_row)
+    elif suffix == ".json" and config.field is None and _starts_an_array(file):
+        table = read_json_array(pieces, origin, config, by_row=_is_one_line(file))
     elif suffix == ".json" and (config.field or _is_one_object(file)):
-        text = decode_utf8(pieces_of_lines(file), origin)
-        table = read_json_object(text, origin, config.field, config.format, drop=drop)
+        table = read_json_object(pieces, origin, config)
     elif suffix == ".txt":
         table = read_fasttext(file, origin)
     else:
-        table = read_json_lines(text_lines(file, origin), origin, config.format, drop=drop)
+        table = read_json_lines(text_lines(file, origin), origin, config)
     return replace(table, said=(encoding, *table.said)) if encoding else table
 
 

@@ -28,7 +28,7 @@ from dongu.data.readers import (
     table_of_arrow,
 )
 from dongu.data.remote import read_remote
-from dongu.data.table import BadRow, NotKept, Table, as_cell, check_names, data_error, reason_of
+from dongu.data.table import NotKept, Table, as_cell, bad_rows_of, check_names, data_error, reason_of
 from dongu.errors import DataError
 from dongu.extras import is_fsspec
 from dongu.hub import ask_commit, asked, commit_of, out_of_reach, refusal, say_cached, split_commit, split_revision
@@ -307,9 +307,7 @@ def _no_data_set(data: Any, origin: str) -> DataError:
 
 
 def _table_of_rows(rows: Iterable[Any], origin: str, config: RunConfig) -> Table:
-    bad: list[BadRow] | None = None if config.bad_rows is None else []
-    table = table_of_objects(_memory_rows(rows, origin), origin, lines=False, bad=bad)
-    return replace(table, bad=tuple(bad or ()))
+    return table_of_objects(_memory_rows(rows, origin), origin, lines=False, bad=bad_rows_of(config))
 
 
 def _is_a(data: Any, module: str, name: str) -> bool:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, NoReturn, TypeAlias, TypeGuard
 
+from dongu.config import RunConfig
 from dongu.errors import DataError
 from dongu.text import is_blank
 
@@ -136,6 +137,11 @@ def no_column(table: Table, name: str, before: str = "", behind: str = "") -> Da
     return data_error(
         table.origin, f"there is no column `{name}`", f"{before}the columns are: {inner_names(table)}{behind}"
     )
+
+
+def bad_rows_of(config: RunConfig) -> list[BadRow] | None:
+    """Where a reader puts the bad rows; None where none may be bad."""
+    return None if config.bad_rows is None else []
 
 
 def put_aside(bad: list[BadRow] | None, error: DataError) -> None:
