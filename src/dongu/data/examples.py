@@ -66,6 +66,10 @@ class Examples:
         """The place of a row in the source, as `Table.where` has it."""
         return place_of(self.origin, int(self.ids[row]), None if self.lines is None else int(self.lines[row]))
 
+    def texts_of(self, row: int) -> list[str]:
+        """One, or the two of a pair."""
+        return [column[row] for column in self.texts]
+
     def take(self, mask: np.ndarray) -> Examples:
         """The rows where the mask, (rows,), is true."""
         return replace(
@@ -325,11 +329,7 @@ def _with_positive(names: Sequence[str], positive: str) -> tuple[str, ...]:
 
 
 def read_rows(table: Table, config: RunConfig, names: Sequence[str]) -> Examples:
-    """Other rows, with labels, for the model of a run.
-
-    Args:
-        config: of the run, with all that was inferred.
-        names: the labels that the model has.
+    """Other rows, with labels, for the model of a run, whose `config` has all that was inferred and `names` its labels.
 
     Raises:
         DataError: as `read_examples`; `targets` are None where the labels are hidden.

@@ -158,7 +158,4 @@ def _rows_of(examples: Examples, names: Sequence[str], classes: np.ndarray) -> t
     rows = [(i, int(np.argmax(has))) for i, has in members if has.any()]
     if examples.digest is not None:  # the texts are not kept
         return tuple(example([examples.where(row)], names[i]) for i, row in rows)
-    return tuple(
-        example([examples.where(row)], f"{names[i]}: {' | '.join(column[row] for column in examples.texts)}")
-        for i, row in rows
-    )
+    return tuple(example([examples.where(row)], f"{names[i]}: {' | '.join(examples.texts_of(row))}") for i, row in rows)

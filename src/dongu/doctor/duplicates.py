@@ -15,8 +15,8 @@ import numpy as np
 from dongu.config import NUMBERS
 from dongu.data.examples import Examples, TextData
 from dongu.data.labels import SEPARATOR
-from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
-from dongu.text import counted, percent, visible
+from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example, share_of_rows
+from dongu.text import counted, visible
 
 MANY_DUPLICATES = 0.01  # of a split's rows, from which they change the result
 SPREAD = 0.1  # of the range of the numbers, from which the numbers of two duplicates are in conflict
@@ -80,7 +80,6 @@ def _leak(data: TextData, hashed: Mapping[str, Hashed], seen_name: str, new_name
     found = np.flatnonzero(seen.either_way[first] == new.either_way)
     if not found.size:
         return
-    share = len(found) / len(new.exact)
     exact, near = (int(np.isin(b[found], a).sum()) for a, b in ((seen.exact, new.exact), (seen.near, new.near)))
     counts = {
         "exact": exact,
@@ -96,14 +95,13 @@ def _leak(data: TextData, hashed: Mapping[str, Hashed], seen_name: str, new_name
         ways.append(f"{differ:,} with another label in {seen_name}")
     yield Finding(
         "warning",
-        f"{counted(len(found), f'{new_name} row')} of {len(new.exact):,} ({percent(share)}) "
-        f"{'leaks' if len(found) == 1 else 'leak'} from {seen_name}: {', '.join(ways)}",
+        f"{share_of_rows(len(found), new_name, len(new.exact), 'leaks', 'leak')} from {seen_name}: {', '.join(ways)}",
         _effect(data, seen_name, new_name, (len(found) - differ) / len(new.exact)),
         "remove the duplicates from the file: of some texts, one row was held out and another was not"
         if new_name in data.held_out
         else f"remove them from {seen_name}",
         tuple(
-            example([seen.examples.where(int(first[row])), new.examples.where(int(row))], *_texts(new, int(row)))
+            example([seen.examples.where(int(first[row])), new.examples.where(int(row))], *new.examples.texts_of(row))
             for row in found[:SHOWN_EXAMPLES]
         ),
     )
@@ -119,11 +117,12 @@ def _other_partners(data: TextData, train: Hashed, new: Hashed, new_name: str) -
     for row in found[:SHOWN_EXAMPLES]:
         side = int(np.flatnonzero(known[:, row])[0])
         first = int(np.flatnonzero((train.sides == new.sides[side, row]).any(axis=0))[0])
-        examples.append(example([train.examples.where(first), new.examples.where(int(row))], _texts(new, row)[side]))
+        text = new.examples.texts_of(row)[side]
+        examples.append(example([train.examples.where(first), new.examples.where(int(row))], text))
     yield Finding(
         "note",
-        f"{counted(len(found), f'{new_name} row')} of {len(new.either_way):,} ({percent(len(found) / known.shape[1])}) "
-        f"{'shares' if len(found) == 1 else 'share'} one text of their pair with train, in another pair",
+        share_of_rows(len(found), new_name, known.shape[1], "shares", "share")
+        + " one text of their pair with train, in another pair",
         f"the score on {new_name} is measured in part on texts of train, and says less about new texts",
         "if the model will meet new texts, "
         + (
@@ -161,7 +160,7 @@ def _conflicts(data: TextData, rows: Hashed, name: str) -> Iterator[Finding]:
     for text in found[np.argsort(np.minimum(lowest, highest)[found])][:SHOWN_EXAMPLES]:
         pair = sorted([int(lowest[text]), int(highest[text])])
         where = [f"{rows.examples.where(row)} ({_label(data, targets[row])})" for row in pair]
-        examples.append(example(where, *_texts(rows, pair[0])))
+        examples.append(example(where, *rows.examples.texts_of(pair[0])))
     labels = "sets of labels" if data.task == "multi-label" else "labels"
     far = f" more than {tolerance:.2g} apart" if tolerance else ""
     yield Finding(
@@ -183,16 +182,14 @@ def _duplicates(rows: Hashed, name: str) -> Iterator[Finding]:
     if not again.size:
         return
     first = order[np.flatnonzero(new)[np.cumsum(new)[again] - 1]]  # the row that each of them repeats
-    share = len(again) / len(order)
     shown = np.argsort(order[again])[:SHOWN_EXAMPLES]
     yield Finding(
-        "warning" if share >= MANY_DUPLICATES else "note",
-        f"{counted(len(again), f'{name} row')} of {len(order):,} ({percent(share)}) "
-        f"{'is a duplicate' if len(again) == 1 else 'are duplicates'} of an earlier row",
+        "warning" if len(again) / len(order) >= MANY_DUPLICATES else "note",
+        share_of_rows(len(again), name, len(order), "is a duplicate", "are duplicates") + " of an earlier row",
         f"each counts again in the {'loss' if name == 'train' else 'score'}",
         "remove them, unless they are as frequent where the model will be used",
         tuple(
-            example(map(rows.examples.where, (int(first[i]), int(order[again[i]]))), *_texts(rows, int(first[i])))
+            example(map(rows.examples.where, (int(first[i]), int(order[again[i]]))), *rows.examples.texts_of(first[i]))
             for i in shown
         ),
     )
@@ -202,10 +199,6 @@ def _tolerance(data: TextData) -> float:
     """The largest difference between two labels of a text that is no conflict: 0 for classes, `SPREAD` for numbers."""
     targets = data.splits["train"].targets
     return SPREAD * float(np.ptp(targets)) if data.task in NUMBERS and targets is not None else 0.0
-
-
-def _texts(rows: Hashed, row: int) -> list[str]:
-    return [column[row] for column in rows.examples.texts]
 
 
 def _label(data: TextData, target: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from dongu.text import excerpt
+from dongu.text import counted, excerpt, percent
 
 Severity = Literal["error", "warning", "note"]  # training refuses the data; the result suffers; good to know
 SHOWN_EXAMPLES = 3
@@ -42,6 +42,11 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Errors, warnings, notes; within these in the order in which they were found."""
     order: Sequence[Severity] = ("error", "warning", "note")
     return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def share_of_rows(count: int, split: str, rows: int, does: str, do: str) -> str:
+    """`1 test row of 20 (5.0%) leaks`."""
+    return f"{counted(count, f'{split} row')} of {rows:,} ({percent(count / rows)}) {does if count == 1 else do}"
 
 
 def example(where: Iterable[str], *texts: object) -> Example:

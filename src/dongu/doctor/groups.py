@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dongu.data.examples import TextData
-from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example
-from dongu.text import counted, percent
+from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example, share_of_rows
 
 FEW_GROUPS = 10  # of a column that nobody named: fewer are rather kinds of rows
 
@@ -27,16 +26,16 @@ def check_groups(data: TextData) -> Iterator[Finding]:
             if not found.size:
                 continue
             firsts = [int(np.flatnonzero(codes == new.groups[column][row])[0]) for row in found[:SHOWN_EXAMPLES]]
+            leak = share_of_rows(len(found), name, len(new), "leaks", "leak")
             yield Finding(
                 "note" if guessed else "warning",
-                f"{counted(len(found), f'{name} row')} of {len(new):,} ({percent(len(found) / len(new))}) "
-                f"{'leaks' if len(found) == 1 else 'leak'} by group: train has their `{column}` too",
+                f"{leak} by group: train has their `{column}` too",
                 f"the model may know the `{column}`: the score on {name} says less about new ones",
                 f"--group-column {column} holds out whole groups"
                 if name in data.held_out
                 else f"split the data by `{column}`, if new ones will be met",
                 tuple(
-                    example([train.where(first), new.where(int(row))], *(texts[row] for texts in new.texts))
+                    example([train.where(first), new.where(int(row))], *new.texts_of(row))
                     for first, row in zip(firsts, found[:SHOWN_EXAMPLES], strict=True)
                 ),
             )

@@ -109,7 +109,7 @@ def check_lengths(splits: Mapping[str, Examples], lengths: Mapping[str, Lengths]
         f"which are longer than {found.max_length} tokens",
         "the model does not see the rest of these texts, neither in training nor in evaluation",
         advice,
-        tuple(example([examples.where(int(row))], *(column[row] for column in examples.texts)) for row in shown),
+        tuple(example([examples.where(int(row))], *examples.texts_of(row)) for row in shown),
     )
 
 

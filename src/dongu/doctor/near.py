@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
-from dongu.data.examples import Examples, TextData
-from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
-from dongu.text import counted, percent, visible
+from dongu.data.examples import TextData
+from dongu.doctor.finding import SHOWN_EXAMPLES, Finding, example, share_of_rows
+from dongu.text import visible
 
 ALIKE_SHARE = 0.6  # of the shingles of two rows that both have: of ten words, one may be another
 LEAST_WORDS = 8  # of a row that is looked at: of shorter ones, many are alike by chance
@@ -44,18 +44,16 @@ def _near(data: TextData, keys: Mapping[str, np.ndarray], seen_name: str, new_na
         return
     yield Finding(
         "note",  # rows of one template are alike too
-        f"{counted(len(pairs), f'{new_name} row')} of {len(new):,} ({percent(len(pairs) / len(new))}) "
-        f"{'is a near duplicate' if len(pairs) == 1 else 'are near duplicates'} of {seen_name} rows: "
-        "the same text but for a few words",
+        f"{share_of_rows(len(pairs), new_name, len(new), 'is a near duplicate', 'are near duplicates')} of {seen_name} "
+        "rows: the same text but for a few words",
         f"the model may know their labels from {seen_name}: the score on {new_name} may be too high",
         f"look at the rows; if they are copies, remove them from {seen_name}, or keep copies together by a column of "
         "their source: --group-column",
-        tuple(_example(seen, new, old, row) for row, old in list(pairs.items())[:SHOWN_EXAMPLES]),
+        tuple(
+            example([seen.where(old), new.where(row)], *new.texts_of(row))
+            for row, old in islice(pairs.items(), SHOWN_EXAMPLES)
+        ),
     )
-
-
-def _example(seen: Examples, new: Examples, old: int, row: int) -> Example:
-    return example([seen.where(old), new.where(row)], *(column[row] for column in new.texts))
 
 
 def near_rows(
@@ -63,11 +61,7 @@ def near_rows(
 ) -> dict[int, int]:
     """The rows of `new` that are nearly one of `seen`, and which one; not those that are the same text.
 
-    Args:
-        seen: a column a text.
-        seen_keys: their `band_keys`.
-        new: a column a text.
-        new_keys: their `band_keys`.
+    Both have a column a text; keys are their `band_keys`.
     """
     votes: list[np.ndarray] = []
     for band in range(BANDS):
