@@ -11,7 +11,7 @@ from dongu.data.cells import Rows
 from dongu.data.encoding import decode_utf8, in_utf8
 from dongu.data.fasttext import MARK
 from dongu.data.readers import lines_of_text
-from dongu.data.table import MANY_CLASSES, Places, Table, data_error
+from dongu.data.table import MANY_CLASSES, Places, Table, data_error, readable
 from dongu.files import JSON_LIMIT, read_regular
 from dongu.text import counted, listed
 
@@ -22,10 +22,8 @@ _OF_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")  # that Windows and macOS
 
 
 def entries_of(path: Path) -> list[Path]:
-    try:
+    with readable(str(path)):
         return sorted(path.iterdir())
-    except OSError as error:
-        raise data_error(str(path), f"cannot be read ({error.strerror})", "check the permissions") from error
 
 
 def class_folders(path: Path) -> dict[str, list[Path]]:
@@ -67,10 +65,8 @@ def read_class_files(path: Path, files: Sequence[Path], config: RunConfig) -> Ta
     rows, starts, count = Rows(["text", "label"]), [], 0
     for file in files:
         starts.append(count)
-        try:
+        with readable(str(file)):
             lines = lines_of_text(file, config)
-        except OSError as error:
-            raise data_error(str(file), f"cannot be read ({error.strerror})", "check the permissions") from error
         if lines[0].startswith(MARK):
             raise data_error(str(file), "holds lines of fastText, and there is no train split", "name it train.txt")
         for number, line in enumerate(lines, 1):
@@ -107,9 +103,7 @@ def read_class_folders(path: Path, classes: Mapping[str, list[Path]], config: Ru
 
 
 def _text_of(path: Path, config: RunConfig) -> str:
-    try:
+    with readable(str(path), "a class has files of text alone"):
         content = read_regular(path, JSON_LIMIT, follow=True)
-    except OSError as error:
-        raise data_error(str(path), f"cannot be read ({error.strerror})", "a class has files of text alone") from error
     file, _ = in_utf8(BufferedReader(BytesIO(content)), str(path), config.encoding)
     return "".join(decode_utf8(file, str(path)))

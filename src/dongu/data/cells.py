@@ -26,7 +26,6 @@ from dongu.data.table import (
     Table,
     check_names,
     data_error,
-    not_empty,
     put_aside,
 )
 from dongu.text import is_blank
@@ -212,10 +211,7 @@ class Rows:
         return [PagedColumn(pages) for pages in self._packed]
 
     def table(self, origin: str, *, said: Iterable[str] = ()) -> Table:
-        """
-        Args:
-            origin: of the rows, for messages.
-            said: how they were read; what is empty is left out.
+        """`said` is how they were read; what is empty is left out.
 
         Raises:
             DataError: there are no rows.
@@ -223,7 +219,11 @@ class Rows:
         columns = dict(zip(self.names, self.columns(), strict=True))
         long = any(self._packed)
         lines = (self._lines if long else self._lines.tolist()) if self._lines else None
-        return not_empty(Table(origin, columns, lines, said=tuple(filter(None, said))))
+        table = Table(origin, columns, lines, said=tuple(filter(None, said)))
+        if not len(table):
+            as_read = f"; read as: {'; '.join(table.said)}" if table.said else ""  # another sheet may have them
+            raise data_error(origin, "there are no rows", f"at least one row is needed{as_read}")
+        return table
 
 
 def _pack(cells: Sequence[Cell], pages: Pages) -> _Page:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from dongu.config import READING, RunConfig, Task, option_flag
 from dongu.data.columns import Columns
@@ -25,7 +25,7 @@ from dongu.data.examples import Examples, TextData
 from dongu.data.forms import Form
 from dongu.data.pages import mapped
 from dongu.data.sources import PREPARED
-from dongu.data.table import BadRow, NotKept
+from dongu.data.table import BadRow, NotKept, readable
 from dongu.data.tokenized import Split
 from dongu.data.tokens import Tokens, digest_of_tokenizer
 from dongu.errors import DataError, ModelError, UsageError
@@ -316,14 +316,14 @@ def open_prepared(folder: Path, place: str | None, config: RunConfig) -> TextDat
 
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / PREPARED
+    with readable(str(path), AGAIN):
+        content = read_regular(path)
     try:
-        manifest = Manifest.model_validate_json(read_regular(path))
+        manifest = Manifest.model_validate_json(content)
         known = {name: RunConfig.model_fields[name].default for name in DECIDED}
         RunConfig(**known | manifest.options)
         is_whole = known.keys() == manifest.options.keys() and type(manifest.options["max_length"]) is int
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path), hint=AGAIN) from error
-    except (ValidationError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # pydantic's is a ValueError too
         raise DataError("does not say what was prepared", where=str(path), hint=AGAIN) from error
     if not is_whole or hashlib.sha256(manifest.content().encode()).hexdigest() != manifest.sha256:
         raise DataError("is not what was written", where=str(path), hint=AGAIN)
@@ -377,11 +377,8 @@ def _mapped(path: Path, dtype: Any, count: int) -> np.ndarray:
     Raises:
         DataError: the file cannot be read, or has not this size.
     """
-    try:
-        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-            size, wanted = os.fstat(file.fileno()).st_size, count * np.dtype(dtype).itemsize
-            if size != wanted:
-                raise DataError(f"has {size:,} bytes, not {wanted:,}", where=str(path), hint=AGAIN)
-            return np.frombuffer(mapped(file), dtype) if count else np.empty(0, dtype)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path), hint=AGAIN) from error
+    with readable(str(path), AGAIN), os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+        size, wanted = os.fstat(file.fileno()).st_size, count * np.dtype(dtype).itemsize
+        if size != wanted:
+            raise DataError(f"has {size:,} bytes, not {wanted:,}", where=str(path), hint=AGAIN)
+        return np.frombuffer(mapped(file), dtype) if count else np.empty(0, dtype)

@@ -28,7 +28,7 @@ from dongu.data.excel import read_sheet
 from dongu.data.fasttext import read_fasttext
 from dongu.data.json_rows import read_json_array, read_json_lines, read_json_object
 from dongu.data.misnamed import refuse_binary, refuse_misnamed, refuse_unlike
-from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, reason_of
+from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, readable, reason_of
 from dongu.text import is_blank
 from dongu.waiting import Waiting
 
@@ -52,29 +52,24 @@ _OTHER_KINDS = {  # what to do with files that people have
 def read_file(path: Path, config: RunConfig = AS_FOUND) -> Table:
     """Reads one file of `FILE_KINDS`; the ending, in any case, says which.
 
-    Args:
-        path: the file.
-        config: how it is read, where that is not to be found out.
-
     Raises:
         DataError: the file is missing, unreadable, of another kind, empty, or not well formed.
     """
     origin = str(path)
     refuse_broken_link(path)
-    if path_kind(path) is None:
+    kind = path_kind(path)
+    if kind is None:
         raise data_error(origin, "no such file or folder", closest_name(path) or "check the path")
-    if path_kind(path) == "folder":
+    if kind == "folder":
         raise data_error(origin, "this is a folder, and one file is needed", FILE_KINDS)
-    if path_kind(path) == "device":  # reading it might never end
+    if kind == "device":  # reading it might never end
         raise data_error(origin, "this is a pipe or a device, and a file is needed", "write its content to a file")
     if not is_archive(path.name):
         _check_suffix(path.name, origin)
-    try:
+    with readable(origin):
         size = path.stat().st_size
         with path.open("rb") as file, Waiting(f"reading {path.name}", size, "bytes", at=partial(_place, file)):
             return read_open(file, path.name, origin, config)
-    except OSError as error:
-        raise data_error(origin, f"cannot be read ({error.strerror})", "check the permissions") from error
 
 
 def _place(file: BufferedReader) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
@@ -132,6 +133,15 @@ def data_error(where: str, what: str, hint: str = "") -> DataError:
     return DataError(what, where=where, hint=hint)
 
 
+@contextmanager
+def readable(origin: str, hint: str = "check the permissions") -> Iterator[None]:
+    """Turn what the system refuses in the block into a `DataError`."""
+    try:
+        yield
+    except OSError as error:
+        raise data_error(origin, f"cannot be read ({error.strerror})", hint) from error
+
+
 def no_column(table: Table, name: str, before: str = "", behind: str = "") -> DataError:
     """That a table lacks a column; the hint names those that it has, between what else there is to say."""
     return data_error(
@@ -241,13 +251,6 @@ def check_names(names: list[Any], where: str) -> None:
         if name in seen:
             raise data_error(where, f"two columns are named {name!r}", "rename or remove one of them")
         seen.add(name)
-
-
-def not_empty(table: Table) -> Table:
-    if len(table) == 0:
-        as_read = f"; read as: {'; '.join(table.said)}" if table.said else ""  # another sheet may have them
-        raise data_error(table.origin, "there are no rows", f"at least one row is needed{as_read}")
-    return table
 
 
 BOOLEAN = "a boolean"
