@@ -10,7 +10,7 @@ import filecmp
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePath
@@ -61,10 +61,7 @@ Found = tuple[dict[str, Table], tuple[str, ...]]  # the splits, and the files th
 def read_folder(path: Path, config: RunConfig, name: str = "") -> Found:
     """The splits, and the files that are none: other columns, or no name for a split.
 
-    Args:
-        path: the folder.
-        config: how its files are read.
-        name: of the configuration, where the README.md of the folder declares several.
+    `name` is that of a configuration, where the README.md of the folder declares several.
 
     Raises:
         DataError: there is no train split, or whatever is wrong with a file.
@@ -216,31 +213,29 @@ OWN_NAME_ADVICE = (
 
 
 def _read_groups(groups: Mapping[str, Group], path: Path, config: RunConfig, present: Iterable[str]) -> Found:
-    stems = {key: (stem_of(key) or key).lower() for key in groups}
-    shown = {key: group[0].name if len(group) == 1 else key for key, group in groups.items()}
-    chosen = choose_splits({shown[key]: stem for key, stem in stems.items()}, str(path), present, "")
-    keys = {name: key for key, name in shown.items()}
-    for split, name in chosen.items():
-        first, train = groups[keys[name]], groups[keys[chosen["train"]]]
-        if split != "train" and len(first) == len(train) == 1 and _same_bytes(first[0], train[0]):
+    keys = {group[0].name if len(group) == 1 else key: key for key, group in groups.items()}  # by what is shown
+    stems = {name: (stem_of(key) or key).lower() for name, key in keys.items()}
+    chosen = choose_splits(stems, str(path), present, "")
+    found = {split: groups[keys[name]] for split, name in chosen.items()}
+    train = found["train"]
+    for split, group in found.items():
+        if split != "train" and len(group) == len(train) == 1 and _same_bytes(group[0], train[0]):
             what = f"holds the same bytes as {train[0].name}: to measure on what was learnt says nothing"
-            raise data_error(str(first[0]), what, "remove it, and a part of train is held out; or give other rows")
-    splits = {split: _read_group(groups[keys[name]], path, config) for split, name in chosen.items()}
-    for split, name in chosen.items():
-        if not (stem_of(groups[keys[name]][0].name) or "").lower().startswith(stems[keys[name]]):
+            raise data_error(str(group[0]), what, "remove it, and a part of train is held out; or give other rows")
+    splits = {split: _read_group(group, path, config) for split, group in found.items()}
+    for split, group in found.items():
+        if not (stem_of(group[0].name) or "").lower().startswith(stems[chosen[split]]):
             said = f"{split}, by the end of the name"
             splits[split] = replace(splits[split], said=(said, *splits[split].said))
     not_read = []
-    for key, group in groups.items():
-        if shown[key] in chosen.values():
-            continue
-        table = None
-        if is_own_name(stems[key]) and stem_of(key) is None:
+    for name in [name for name in keys if name not in chosen.values()]:
+        key, table = keys[name], None
+        if is_own_name(stems[name]) and stem_of(key) is None:
             with contextlib.suppress(DataError):
-                table = _read_group(group, path, config)
+                table = _read_group(groups[key], path, config)
         # What has further columns is another file: the answers of `dongu predict`, say.
         if table is None or key in splits or splits["train"].columns.keys() != table.columns.keys():
-            not_read.append(shown[key])
+            not_read.append(name)
         else:
             splits[key] = table
     return splits, tuple(not_read)
@@ -270,7 +265,7 @@ def _read_split_folders(folders: Mapping[str, Path], path: Path, config: RunConf
     splits, not_read = {}, [name for name in folders if name not in chosen.values()]
     for split, name in chosen.items():
         entries = entries_of(folders[name])
-        if {"state.json"} & {entry.name for entry in entries}:
+        if any(entry.name == "state.json" for entry in entries):
             splits[split] = _read_saved_split(folders[name], config)
         elif files := [entry for entry in entries if _holds_rows(entry)]:
             splits[split] = _read_group(files, folders[name], config)
@@ -310,16 +305,20 @@ def _no_train(path: Path, present: Sequence[str]) -> DataError:
 
 
 def _read_saved(path: Path, config: RunConfig) -> Found:
-    if (path / "dataset_dict.json").is_file():
-        names = _json_of(path / "dataset_dict.json").get("splits")
-        if not isinstance(names, list) or not all(map(_is_plain, names)):
-            raise data_error(str(path / "dataset_dict.json"), "names no splits", "save the data set again")
-        chosen = choose_splits({name: name.lower() for name in names}, str(path), names, "one of them is called train")
-        others = [name for name in names if name not in chosen.values()]
-        chosen |= {name: name for name in others if is_own_name(name)}
-        splits = {split: _read_saved_split(path / name, config) for split, name in chosen.items()}
-        return splits, tuple(name for name in others if name not in chosen)
-    return {"train": _read_saved_split(path, config)}, ()
+    if not (path / "dataset_dict.json").is_file():
+        return {"train": _read_saved_split(path, config)}, ()
+    names = _json_of(path / "dataset_dict.json").get("splits")
+    if not isinstance(names, list) or not all(map(_is_plain, names)):
+        raise data_error(str(path / "dataset_dict.json"), "names no splits", "save the data set again")
+    chosen = _with_own_names(names, path)
+    splits = {split: _read_saved_split(path / name, config) for split, name in chosen.items()}
+    return splits, tuple(name for name in names if name not in chosen.values())
+
+
+def _with_own_names(names: Collection[str], path: Path) -> dict[str, str]:
+    """Split to its name among these: the usual ones, and those of a name of their own."""
+    chosen = choose_splits({name: name.lower() for name in names}, str(path), names, "one of them is called train")
+    return chosen | {name: name for name in names if name not in chosen.values() and is_own_name(name)}
 
 
 def _read_saved_split(path: Path, config: RunConfig) -> Table:
@@ -390,6 +389,4 @@ def _declared_files(given: Any, path: Path) -> dict[str, Group]:
         if not group:
             raise data_error(str(path / "README.md"), f"there is no file {patterns!r}", "fetch the data set again")
         found[str(entry.get("split", "train"))] = group
-    chosen = choose_splits({name: name.lower() for name in found}, str(path), found, "one of them is called train")
-    chosen |= {name: name for name in found if name not in chosen.values() and is_own_name(name)}
-    return {split: found[name] for split, name in chosen.items()}
+    return {split: found[name] for split, name in _with_own_names(found, path).items()}
