@@ -214,12 +214,9 @@ def _is_of_one_label(column: Any) -> bool:
 def convert(
     rows: Iterator[tuple[int, Any]], origin: str, name: str | None
 ) -> tuple[Iterator[tuple[int, Any]], Converter]:
-    """The rows as they are learnt, and what is known of them once all are read.
+    """The rows, each with its line, as they are learnt, and what is known of them once all are read.
 
-    Args:
-        rows: (line, object).
-        origin: of the rows, for messages.
-        name: the tool as `--format` names it; None where it is to be found by the first row.
+    `name` is the tool as `--format` names it; None where it is to be found by the first row.
 
     Raises:
         DataError: a row is not one of the tool, or none is left.

@@ -22,11 +22,9 @@ _MACOS = "__MACOSX/"  # a folder that macOS adds to an archive
 
 
 def unpacked(file: BufferedReader, name: str, origin: str, expansion: int) -> tuple[BufferedReader, str, str]:
-    """What is in an archive, unpacked; the name of it; and what there is to say of it.
+    """What is in an archive, unpacked; the name of it; and what there is to say of it. Its ending says its kind.
 
-    Args:
-        name: of the archive; its ending says which kind it is.
-        expansion: how many times its size may come out of it, where that is more than 256 MiB.
+    Of what is more than 256 MiB, no more than `expansion` times the size of the archive may come out of it.
 
     Raises:
         DataError: it is damaged, holds several files, or more than it may.

@@ -146,12 +146,7 @@ class EvalBatches(Dataset[MicroBatch]):
     A batch takes as many rows as make `batch_size` rows of `USUAL_TOKENS`: many short ones, few long ones. It is
     computed whole by one process, so its bits do not depend on how many there are. Answers are put back by `rows`,
     which are positions in `pieces`: those of the split, or windows of its rows.
-
-    Args:
-        split: its rows.
-        collate: makes tensors of them.
-        batch_size: in rows of `USUAL_TOKENS`.
-        alike: whether the rows of a batch have like lengths, also where that makes more batches.
+    Where that is wanted (`alike`), the rows of a batch have like lengths, also where that makes more batches.
     """
 
     def __init__(self, split: Split, collate: Collator, batch_size: int, *, alike: bool = False) -> None:

@@ -61,9 +61,7 @@ def _suffix_of(file: BufferedReader) -> str:
 def read_address(address: str, config: RunConfig) -> tuple[str, Table]:
     """The address with the digest of what lies there, and its rows.
 
-    Args:
-        address: perhaps with `#sha256=…`, as a run records it: then it has to be the same content.
-        config: whether it may be fetched, and how it is read.
+    Where the address has a `#sha256=…`, as a run records it, it has to be the same content.
 
     Raises:
         UsageError: it has a secret in it.

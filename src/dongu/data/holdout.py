@@ -37,16 +37,8 @@ def hold_out(
     that has more than twice the share of them is learnt. A class of which nothing, or everything, would be held out in
     this way has too few texts for it, and is parted row by row: the doctor says which texts stand on both sides then.
 
-    Args:
-        texts: a column each.
-        targets: (rows,) or (rows, labels).
-        task: what they are.
-        names: of the labels.
-        seed: of the run.
-        origin: for messages.
-        share: of the rows.
-        salt: of this draw.
-        strict: whether a class of one row is an error, and not simply learnt.
+    `texts` are a column each, `targets` (rows,) or (rows, labels). A class of one row is simply learnt where that is
+    not `strict`ly an error.
 
     Returns:
         True for the rows held out, (rows,): a function of the texts, the targets and the seed.
@@ -82,10 +74,8 @@ def _of_one_row(name: str, names: Sequence[str], origin: str) -> DataError:
 def _drawn(first: np.ndarray, parts: Sequence[np.ndarray], wanted: Sequence[int]) -> np.ndarray:
     """True for the rows held out, (rows,): whole texts of each part, or where it has too few of them single rows.
 
-    Args:
-        first: the first row of the same text, of each row.
-        parts: the rows of each stratum, in the order of the draw.
-        wanted: of them.
+    `first` is that of `first_copies`; `parts` are the rows of each stratum in the order of the draw, of which so many
+    are `wanted`.
     """
     copies = np.bincount(first)
     held: np.ndarray = np.zeros(len(first), dtype=bool)

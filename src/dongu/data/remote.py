@@ -26,9 +26,7 @@ _LOCAL = ("memory", "file", "local")  # which nothing is fetched for
 def read_remote(address: str, config: RunConfig) -> tuple[str, Found]:
     """The address with the digest of what lies there, and the splits of the file, the folder or the pattern.
 
-    Args:
-        address: perhaps with `#sha256=…`, as a run records it: then it has to be the same content.
-        config: whether it may be fetched, and how it is read.
+    Where the address has a `#sha256=…`, as a run records it, it has to be the same content.
 
     Raises:
         UsageError: the package of its protocol is missing, or it has a secret in it.

@@ -32,13 +32,7 @@ def prepare(
 ) -> Manifest:
     """Tokenize rows once, and write them into a new folder; all of it is there, or nothing.
 
-    Args:
-        data: the rows.
-        tokenizer: of the model that will be trained on them.
-        config: with `max_length`, whatever it comes from.
-        out: the folder; it is not there yet.
-        processes: that tokenize; the files are the same for any number.
-        block_rows: rows with one digest.
+    The configuration has a `max_length`, whatever it comes from. The files are the same for any number of processes.
 
     Raises:
         UsageError: the rows are prepared already, or `--long windows` makes several rows of one.

@@ -81,10 +81,6 @@ _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:\w[\w.+-]*)?(@\w[\w./-]*)?", re.AS
 def read_source(data: Any, config: RunConfig = AS_FOUND) -> Source:
     """Reads DATA: a folder, a file, a Hub name or a data set in memory. A local path wins over the Hub.
 
-    Args:
-        data: what the user names or gives.
-        config: how files are read, where that is not to be found out.
-
     Raises:
         DataError: whatever is wrong with it.
     """

@@ -37,11 +37,7 @@ GROUP_COLUMNS = {  # that a split by rows may part, in lower case
 
 
 def shares_of(config: RunConfig, present: Iterable[str]) -> dict[str, float]:
-    """The parts that are held out of train, test first, and their shares of its rows.
-
-    Args:
-        config: the run.
-        present: the splits that the data have.
+    """The parts that are held out of train, test first, and their shares of its rows; `present` are the data's own.
 
     Raises:
         UsageError: an option asks for a split that the data have, or for nothing.
@@ -64,15 +60,7 @@ def shares_of(config: RunConfig, present: Iterable[str]) -> dict[str, float]:
 def cut(
     whole: Examples, table: Table, config: RunConfig, task: Task, names: Sequence[str], shares: dict[str, float]
 ) -> dict[str, Examples]:
-    """Train as it was read, parted.
-
-    Args:
-        whole: the rows.
-        table: their cells.
-        config: the run, whose options say how they are parted.
-        task: what the labels are.
-        names: the labels.
-        shares: see `shares_of`.
+    """Train as it was read, parted by `shares_of`.
 
     Returns:
         Train, and each part of `shares`: a function of the rows and the seed.

@@ -38,12 +38,9 @@ from dongu.text import counted, file_name, percent
 
 
 def write_report(folder: RunFolder, data: TextData | None, results: Mapping[str, Any] | None = None) -> None:
-    """Write the page of a run into its folder.
+    """Write the page of a run into its folder. Without its data, rows are shown by their numbers.
 
-    Args:
-        folder: the run.
-        data: its rows; without them, rows are shown by their numbers.
-        results: what `results.json` will hold, where that is yet to come.
+    `results` are what `results.json` will hold, where that is yet to come.
 
     Raises:
         InputError: the folder is no run, or one of its files is damaged.

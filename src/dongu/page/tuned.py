@@ -24,11 +24,7 @@ Shown = tuple[Chart, str]
 
 
 def write_page(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the page of a search.
-
-    Args:
-        path: where.
-        content: what `tune.json` holds.
+    """Write the page of a search, of which `tune.json` holds the content.
 
     Raises:
         StorageError: the page could not be written.
