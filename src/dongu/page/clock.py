@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,17 +23,10 @@ PHASES = {
 }
 
 
-@dataclass(frozen=True)
-class TimeShown:
-    """Where the time went, and how fast the steps were."""
-
-    facts: Sequence[tuple[str, str]]
-    charts: Sequence[tuple[Chart, str]]
-
-
-def time_shown(trace: Trace) -> TimeShown | None:
+def time_charts(trace: Trace) -> list[tuple[Chart, str]]:
+    """The seconds of each phase, and the tokens a second; none where nothing was timed."""
     if not trace.phases:
-        return None
+        return []
     total = math.fsum(trace.phases.values())
     rows = [
         (PHASES.get(name, name), seconds, f"{_duration(seconds)}, {seconds / total:.1%}")
@@ -47,10 +38,11 @@ def time_shown(trace: Trace) -> TimeShown | None:
         axis = Axis.between(0, float(steps[-1]), "step", exact=True, whole=True)
         plot = per_step("Tokens a second", axis, steps, tokens / np.maximum(seconds, 1e-9), "tokens/s", zero=True)
         shown.append((plot.chart(), "Real tokens of one process, padding not counted."))
-    return TimeShown(_speed(trace), shown)
+    return shown
 
 
-def _speed(trace: Trace) -> list[tuple[str, str]]:
+def speed(trace: Trace) -> list[tuple[str, str]]:
+    """How fast the steps were, in words."""
     if trace.summary is None:
         return []
     rates, memory = trace.summary.per_second, trace.summary.peak_memory_bytes

@@ -96,7 +96,7 @@ def facts(trace: Trace) -> list[tuple[str, str]]:
     steps = f"{done:,}{epochs}" if trace.outcome else f"{done:,} of {_whole(record.total_steps)}"
     facts = [
         ("model", place(str(options.get("model")))),
-        ("data", f"{place(str(options.get('data') or 'rows in memory'))}"),
+        ("data", place(str(options.get("data") or "rows in memory"))),
         ("rows", splits),
         ("task", trace.task + ("" if trace.task in NUMBERS else f", {counted(len(record.label_names), 'label')}")),
         ("steps", steps),

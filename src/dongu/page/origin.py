@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dongu.config import RunConfig, option_flag
-from dongu.page.trace import RecordedRows, Trace
+from dongu.page.trace import Trace
 
 LOCAL = ("/", ".", "~")  # how the name of a place on this machine begins
 
@@ -21,7 +21,6 @@ class Origin:
     again: str
     options: Sequence[tuple[str, str]]
     machine: Mapping[str, str]  # versions and hardware
-    data: Mapping[str, RecordedRows]
     changes: Sequence[str]
 
 
@@ -34,7 +33,6 @@ def origin(trace: Trace) -> Origin:
             (option_flag(name), _shown(name, value)) for name, value in record.options.items() if value is not None
         ],
         machine={**record.versions, **record.hardware, "processes": str(record.processes)},
-        data=record.data,
         changes=[f"step {change.step:,}: {text}" for change in record.changes for text in change.changes],
     )
 

@@ -25,7 +25,7 @@ from dongu.errors import DonguError
 from dongu.files import write_file
 from dongu.judge.words import metric_name
 from dongu.page.answers import answers_shown
-from dongu.page.clock import time_shown
+from dongu.page.clock import speed, time_charts
 from dongu.page.data import data_charts
 from dongu.page.draw.svg import format_number, words
 from dongu.page.headline import facts, headline
@@ -70,7 +70,8 @@ def make_report(folder: RunFolder, data: TextData | None, results: Mapping[str, 
         findings=worst_first(trace.findings),
         here=file_name,
         data_charts=data_charts(trace),
-        time=time_shown(trace),
+        time_charts=time_charts(trace),
+        speed=speed(trace),
         origin=origin(trace),
     )
 
