@@ -47,18 +47,14 @@ def positions_of(flags: Sequence[Cell], names: Sequence[str], table: Table, row:
     """
     if hides_flags(flags):
         return Number(HIDDEN_FLAG)
-    return [Number(i) for i, (name, cell) in enumerate(zip(names, flags, strict=True)) if _flag(cell, name, table, row)]
+    for fault in filter(None, map(_fault, flags, names)):
+        raise data_error(table.where(row), fault, f"each such column is a label; {BAD_ROWS_ADVICE}")
+    return [Number(i) for i, cell in enumerate(flags) if FLAGS[str(cell).lower()]]
 
 
 def hides_flags(cells: Sequence[Cell]) -> bool:
     """Whether all flags of a row are -1, which hides its labels."""
     return len(cells) > 0 and all(str(cell) in (HIDDEN_FLAG, f"{HIDDEN_FLAG}.0") for cell in cells)
-
-
-def _flag(cell: Cell, column: str, table: Table, row: int) -> bool:
-    if fault := _fault(cell, column):
-        raise data_error(table.where(row), fault, f"each such column is a label; {BAD_ROWS_ADVICE}")
-    return FLAGS[str(cell).lower()]
 
 
 def _fault(cell: Cell, column: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from itertools import starmap
 
 import numpy as np
 
@@ -126,7 +127,7 @@ def with_names(table: Table, column: str, names: Sequence[str], *, strict: bool 
 def class_names(table: Table, column: str) -> list[str]:
     """The class of each row by its name."""
     declared = {str(i): name for i, name in enumerate(table.label_names.get(column, ()))}
-    return [declared.get(label, label) for [label] in label_rows(table, column, "single-label")]
+    return [declared.get(label, label) for label in _read_labels(table, column)]
 
 
 def with_other(table: Table, column: str, known: Collection[str]) -> Table:
@@ -160,14 +161,24 @@ def read_targets(
             what = f"the label `{numbers[other[0]]:g}` does not occur in train"
             raise DataError(what, where=table.where(int(other[0])), hint=f"train has: {_first_few(names)}")
         return numbers
-    ids = _ids(table, column, names)
+    declared = {str(i): name for i, name in enumerate(table.label_names.get(column, ()))}
+    known = {name: i for i, name in enumerate(names)}
+    # A source that declares its names (`ClassLabel`) stores positions; every other stores the names themselves.
+    ids = {cell: known[name] for cell, name in declared.items() if name in known} if declared else known
+
+    def id_of(row: int, label: str) -> int:
+        if label not in ids:
+            what = f"the label `{shortened(declared.get(label, label))}` does not occur in train"
+            hint = f"train has: {_first_few(names)}; a run with --rare join=2 takes others as `{OTHER}`"
+            raise DataError(what, where=table.where(row), hint=hint)
+        return ids[label]
+
     if task == "multi-label":
         targets = np.zeros((len(table), len(names)), dtype=np.float32)
         for row, labels in enumerate(_read_sets(table, column)):
-            targets[row, [_id_of(label, ids, names, table, row, column) for label in labels]] = 1
+            targets[row, [id_of(row, label) for label in labels]] = 1
         return targets
-    numbered = enumerate(_read_labels(table, column))
-    return np.fromiter((_id_of(label, ids, names, table, row, column) for row, label in numbered), np.int64, len(table))
+    return np.fromiter(starmap(id_of, enumerate(_read_labels(table, column))), np.int64, len(table))
 
 
 def _check_spread(numbers: np.ndarray, table: Table) -> None:
@@ -255,24 +266,6 @@ def list_fault(labels: Sequence[Cell]) -> str:
 def two_ways(table: Table, name: str, row: int, kind: str, first_kind: str) -> DataError:
     what = f"the label `{name}` is {kind}, in earlier rows {first_kind}"
     return DataError(what, where=table.where(row), hint="write all labels in one way")
-
-
-def _ids(table: Table, column: str, names: Sequence[str]) -> dict[str, int]:
-    """Class ids by the text of a cell."""
-    ids = {name: i for i, name in enumerate(names)}
-    # A source that declares its names (`ClassLabel`) stores positions; every other stores the names themselves.
-    if declared := table.label_names.get(column):
-        return {str(i): ids[name] for i, name in enumerate(declared) if name in ids}
-    return ids
-
-
-def _id_of(label: str, ids: Mapping[str, int], names: Sequence[str], table: Table, row: int, column: str) -> int:
-    if label not in ids:
-        declared = {str(i): name for i, name in enumerate(table.label_names.get(column, ()))}
-        label = declared.get(label, label)
-        hint = f"train has: {_first_few(names)}; a run with --rare join=2 takes others as `{OTHER}`"
-        raise DataError(f"the label `{shortened(label)}` does not occur in train", where=table.where(row), hint=hint)
-    return ids[label]
 
 
 def number_of(label: str) -> float | None:

@@ -165,9 +165,10 @@ class Files:
         self.types_below = 1 << 8  # what the model has, once it is known
         self._ends = np.cumsum([0, *(tokens for tokens, _ in shard.blocks)])  # of the tokens of each block
         counts = {"start": shard.rows + 1, "row": shard.rows, "token": shard.tokens}
+        self._layout = layout(shard, len(manifest.label_names) if manifest.task == "multi-label" else 1)
         self._arrays = {
             array: _mapped(folder / f"{name}.{array}", dtype, counts[unit] * width).reshape(-1, width)
-            for array, (dtype, unit, width) in layout(shard, _width(manifest)).items()
+            for array, (dtype, unit, width) in self._layout.items()
         }
         if len(shard.blocks) != -(-shard.rows // manifest.block_rows):
             self._refuse(f"{name} has {shard.rows:,} rows, and {len(shard.blocks):,} blocks")
@@ -212,8 +213,7 @@ class Files:
         begin, end = block * size, min((block + 1) * size, self._shard.rows)
         first, last = int(self._ends[block]), int(self._ends[block + 1])
         places = {"start": slice(begin, end + 1), "row": slice(begin, end), "token": slice(first, last)}
-        made = layout(self._shard, _width(self._manifest))
-        parts = {name: self._arrays[name][places[unit]] for name, (_, unit, _) in made.items()}
+        parts = {name: self._arrays[name][places[unit]] for name, (_, unit, _) in self._layout.items()}
         if digest_of_block(parts) != self._shard.blocks[block][1]:
             self._refuse(f"rows {begin + 1:,} to {end:,} are not what was written")
         starts, ids = parts["starts"][:, 0], parts["ids"]
@@ -333,7 +333,10 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def layout(shard: Shard, width: int) -> dict[str, tuple[Any, str, int]]:
-    """Of each array its type, what it has entries for, and how many numbers an entry is; as the digest has them."""
+    """Of each array its type, what it has entries for, and how many numbers an entry is; as the digest has them.
+
+    `width` is how many numbers a label is.
+    """
     labels: Any = np.int64 if shard.targets == "classes" else np.float32
     return {
         "starts": (np.int64, "start", 1),
@@ -344,11 +347,6 @@ def layout(shard: Shard, width: int) -> dict[str, tuple[Any, str, int]]:
         **({"targets": (labels, "row", width)} if shard.targets else {}),
         **{f"column-{place}": (np.float32, "row", 1) for place in range(len(shard.columns))},
     }
-
-
-def _width(manifest: Manifest) -> int:
-    """Numbers that a row's label is."""
-    return len(manifest.label_names) if manifest.task == "multi-label" else 1
 
 
 def digest_of_block(parts: Mapping[str, np.ndarray]) -> str:
