@@ -145,7 +145,6 @@ class Rows:
         self._waiting: list[Sequence[Cell]] = []  # rows that are not packed yet
         self._counted, self._characters = 0, 0  # how many of these were looked at, and what they hold
         self._lines = array("q")
-        self._rows = 0
         self._are_ragged = False  # whether rows that wait may lack the last columns
 
     def add(self, row: Sequence[Cell], line: int | None = None) -> None:
@@ -173,17 +172,12 @@ class Rows:
         else:
             self.extend(zip(*columns, strict=True))
         self._lines.extend(table.lines or ())
-        self._rows += len(table)
 
     def add_column(self, name: str) -> None:
         """Another column, of which the rows so far have nothing."""
         self._packed.append([[None] * len(page) for page in self._packed[0]] if self._packed else [])
         self._are_ragged = True
         self.names = [*self.names, name]
-
-    def __len__(self) -> int:
-        """The rows that were taken from tables."""
-        return self._rows
 
     def _count(self) -> None:
         """Pack a page once there is one."""
@@ -241,7 +235,7 @@ def join_tables(tables: Iterable[Table], origin: str, *, said: str) -> Table:
     Raises:
         DataError: they differ in their columns, or in the names of their classes.
     """
-    first, rows = None, Rows([])
+    first, rows, count = None, Rows([]), 0
     starts: list[int] = []
     names: list[str] = []
     sentences: dict[str, None] = {said: None}
@@ -254,10 +248,11 @@ def join_tables(tables: Iterable[Table], origin: str, *, said: str) -> Table:
         if table.label_names != first.label_names:
             what = f"the names of the classes are others than those of {first.origin}"
             raise data_error(table.origin, what, "write the files of one split with the same classes")
-        starts.append(len(rows))
+        starts.append(count)
         names.append(table.origin)
         sentences |= dict.fromkeys(table.said)
         rows.take(table)
+        count += len(table)
     joined = rows.table(Places(origin, starts, names), said=sentences)
     return joined if first is None else replace(joined, label_names=first.label_names)
 
@@ -271,6 +266,12 @@ def take_rows(table: Table, kept: Sequence[bool]) -> Table:
         lines=None if table.lines is None else list(compress(table.lines, kept)),
         ids=list(compress(ids, kept)),
     )
+
+
+def without_rows(table: Table, left_out: Iterable[int]) -> Table:
+    """The other rows of a table, each with the place that it had."""
+    gone = {*left_out}
+    return take_rows(table, [row not in gone for row in range(len(table))])
 
 
 def with_fields(table: Table, names: Iterable[str]) -> Table:

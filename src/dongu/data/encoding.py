@@ -28,9 +28,6 @@ def mark_of(head: bytes) -> str:
 def in_utf8(file: BufferedReader, origin: str, given: str | None) -> tuple[BufferedReader, str]:
     """The file in UTF-8, and what there is to say of its encoding. A file in UTF-8 is itself, and is not looked at.
 
-    Args:
-        given: `--encoding`.
-
     Raises:
         DataError: the text is not in the encoding that the byte-order mark or the option names.
         StorageError: there is no room for the text.

@@ -19,7 +19,7 @@ from dongu.extras import require_protocol
 from dongu.files import storage
 
 _PINNED = re.compile(r"(.*)#sha256=([0-9a-f]{64})", re.DOTALL)
-_PATTERN = re.compile(r"[*?\[]")
+PATTERN = re.compile(r"[*?\[]")  # what a name has in it that stands for several files
 _LOCAL = ("memory", "file", "local")  # which nothing is fetched for
 
 
@@ -68,7 +68,7 @@ def _fetch(bare: str, folder: Path) -> tuple[str, str]:
 
     try:
         system, path = url_to_fs(bare)
-        is_pattern = bool(_PATTERN.search(path))
+        is_pattern = bool(PATTERN.search(path))
         if is_pattern:
             found, root = [file for file in system.glob(path) if system.isfile(file)], ""
         elif system.isdir(path):

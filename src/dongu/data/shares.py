@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dongu.data.cells import column_of, take_rows
+from dongu.data.cells import column_of, without_rows
 from dongu.data.columns import joined_cells, named_parts
 from dongu.data.forms import list_of
 from dongu.data.labels import number_of
@@ -87,10 +87,7 @@ def with_shares(
     }
     made = replace(table, columns=columns, label_names={**table.label_names, label: classes})
     dropped = [BadRow(table.where(row), f"the shares are not {len(first)} numbers that sum to one") for row in bad]
-    kept = [True] * len(table)
-    for row in bad:
-        kept[row] = False
-    return replace(take_rows(made, kept), bad=(*made.bad, *dropped)) if bad else made
+    return replace(without_rows(made, bad), bad=(*made.bad, *dropped)) if bad else made
 
 
 def _is_list(column: Sequence[Cell]) -> bool:

@@ -27,7 +27,7 @@ from dongu.data.readers import (
     stem_of,
     table_of_arrow,
 )
-from dongu.data.remote import read_remote
+from dongu.data.remote import PATTERN, read_remote
 from dongu.data.table import NotKept, Table, as_cell, bad_rows_of, check_names, data_error, reason_of
 from dongu.errors import DataError
 from dongu.extras import is_fsspec
@@ -69,7 +69,6 @@ _DATA = (
     f"DATA is a folder with train.* and perhaps validation.* and test.*, or one file ({FILE_KINDS}), "
     "or a Hub name (glue:mrpc, owner/name, owner/name:config, each perhaps with @revision)"
 )
-_PATTERN = re.compile(r"[*?\[]")
 _IN_MEMORY = (
     "in Python also a datasets.DatasetDict or Dataset, a pandas or polars frame, an Arrow table, a list of dicts, "
     "a dict of columns (lists or arrays) or of splits"
@@ -149,7 +148,7 @@ def _read_name(name: str, config: RunConfig) -> Source:
     if kind == "folder":
         splits, not_read = read_folder(path, config)
         return Source(path.resolve().name or "data", splits, not_read=not_read)
-    if kind is None and _PATTERN.search(name) and (files := _matching(path)):
+    if kind is None and PATTERN.search(name) and (files := _matching(path)):
         splits, not_read = read_files(files, str(path), config)
         return Source(path.parent.resolve().name or "data", splits, not_read=not_read)
     folder, _, part = str(path).rpartition(":")

@@ -8,10 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher, get_close_matches
 
-import numpy as np
-
 from dongu.config import NUMBERS, RunConfig
-from dongu.data.cells import take_rows
+from dongu.data.cells import without_rows
 from dongu.data.columns import EMPTY_ADVICE, MISSING_TEXTS, Columns, joined_cells, named_parts, text_fault
 from dongu.data.flags import hides_flags, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking, malformed
@@ -39,9 +37,7 @@ class Usable:
     def without(self, split: str, bad: Sequence[int], finding: Finding, dropped: Sequence[BadRow] = ()) -> Usable:
         """Without some rows of a split, and with what is wrong with them; `dropped` count for `--bad-rows`."""
         table = self.source.splits[split]
-        mask = np.ones(len(table), dtype=bool)
-        mask[bad] = False
-        kept = replace(take_rows(table, mask.tolist()), bad=(*table.bad, *dropped))
+        kept = replace(without_rows(table, bad), bad=(*table.bad, *dropped))
         splits = {**self.source.splits, split: kept}
         return Usable(replace(self.source, splits=splits), [*self.findings, finding])
 
@@ -119,27 +115,24 @@ def _without_lacking(
     if not bad:
         return usable
     parts = named_parts(column, table.columns) or ()
-    shown = [example([table.where(row)], _rest_of(table, row, parts)) for row in bad[:SHOWN_EXAMPLES]]
+    # A person knows a row by its other cells.
+    rest = {name: cells for name, cells in table.columns.items() if name not in parts}
+    shown = [
+        example([table.where(row)], ", ".join(f"{name}: {cells[row]}" for name, cells in rest.items()))
+        for row in bad[:SHOWN_EXAMPLES]
+    ]
+    mend = "label them" if noun == GOLD else "fill them in"
     state = " or ".join(dict.fromkeys(faults[row] for row in bad))
     finding = Finding(
         "note" if drop else "error",
         f"{counted(len(bad), f'{split} row')} without a {noun} in `{column}`: {state}",
         "they are left out" if drop else "training does not start",
-        f"{'label them' if noun == GOLD else 'fill them in'} if they matter"
-        if drop
-        else advice
-        if noun == GOLD
-        else f"{advice}; or fill them in",
+        f"{mend} if they matter" if drop else advice if noun == GOLD else f"{advice}; or {mend}",
         tuple(shown),
     )
     share = bad if drop and advice == BAD_ROWS_ADVICE else []  # of all rows, which has a limit
     dropped = [BadRow(table.where(row), f"`{column}` is {faults[row]}, not a {noun}") for row in share]
     return usable.without(split, bad, finding, dropped)
-
-
-def _rest_of(table: Table, row: int, left_out: Sequence[str]) -> str:
-    """The other cells of a row: what a person knows it by."""
-    return ", ".join(f"{name}: {cells[row]}" for name, cells in table.columns.items() if name not in left_out)
 
 
 def _without_unknown(usable: Usable, split: str, rows: Sequence[Sequence[str]], known: Mapping[str, int]) -> Usable:

@@ -116,9 +116,7 @@ def check_lengths(splits: Mapping[str, Examples], lengths: Mapping[str, Lengths]
 def load_plain_tokenizer(name: str, *, asked: bool = True) -> tuple[Any, int]:
     """The tokenizer of a model and its limit in tokens, without torch and transformers: for counting only.
 
-    Args:
-        name: of the model.
-        asked: whether somebody has named it; else nothing is asked of the Hub for it.
+    Of a model that nobody has named (`asked`), nothing is asked of the Hub.
 
     Raises:
         ModelError: there is no such model here or on the Hub, or it has no tokenizer.json.
