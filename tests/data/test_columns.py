@@ -78,6 +78,7 @@ def test_usual_and_named_columns() -> None:
     # The label is no text, whatever it is called, and a text is no label.
     assert choose_columns(table("sentence", "title"), None, "sentence").texts == ("title",)
     assert choose_columns(table("score", "class"), ["class"], None).label == "score"
+    assert choose_columns(table("text", "class", "score"), ["text+class"], None).label == "score"
 
 
 def test_the_only_other_column_is_the_text() -> None:

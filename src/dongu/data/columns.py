@@ -62,11 +62,11 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
         [label] = _as_written([label], available)
     asked = label
     if label is None:
-        label = _usual_label(table, [name for name in available if name not in (texts or ())])
+        label = _usual_label(table, _others(available, texts or ()))
     if texts is None:
-        texts = _usual_texts(table, [name for name in available if name not in _all_parts([label or ""], available)])
+        texts = _usual_texts(table, _others(available, [label or ""]))
     if label is None and texts:
-        label = _left_label(table, [name for name in available if name not in _all_parts(texts, available)])
+        label = _left_label(table, _others(available, texts))
     if asked is None and label is not None and _is_a_cell(label, table):
         what = f"the first line may be a row: `{label}` is the name of the column of the labels, and like a label in it"
         hint = f"without a header line, --header A,B,… names the columns; if it is one: --label-column {label}"
@@ -78,7 +78,7 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
         read_as = f"; read as: {'; '.join(table.said)}" if table.said else ""  # which may be why its columns are none
         hint = f"name {how}{_headless(table)}; the columns are: {inner_names(table)}{read_as}"
         raise DataError(f"it is unclear which {what}", where=table.origin, hint=hint)
-    if read_twice := {*_all_parts(texts, available)} & {*_all_parts([label], available)}:
+    if read_twice := _all_parts(texts, available) & _all_parts([label], available):
         raise DataError(f"the column `{min(read_twice)}` is both text and label", where=table.origin)
     return Columns(tuple(texts), label)
 
@@ -111,7 +111,7 @@ def usual_texts(table: Table) -> tuple[str, ...]:
     """
     available = list(table.columns)
     label = _usual_label(table, available) or ""
-    if found := _usual_texts(table, [name for name in available if name not in _all_parts([label], available)]):
+    if found := _usual_texts(table, _others(available, [label])):
         return found
     hint = f"name them with --text-columns A [B]; the columns are: {', '.join(available)}"
     raise DataError("it is unclear which columns are the text", where=table.origin, hint=hint)
@@ -242,8 +242,14 @@ def _split_name(name: str, columns: Mapping[str, str]) -> tuple[str, ...] | None
     return None
 
 
-def _all_parts(names: Iterable[str], available: Collection[str]) -> list[str]:
-    return [part for name in names for part in named_parts(name, available) or ()]
+def _all_parts(names: Iterable[str], available: Collection[str]) -> set[str]:
+    return {part for name in names for part in named_parts(name, available) or ()}
+
+
+def _others(available: Collection[str], names: Iterable[str]) -> list[str]:
+    """The columns that none of the names means."""
+    meant = _all_parts(names, available)
+    return [name for name in available if name not in meant]
 
 
 def text_fault(cells: Sequence[Cell]) -> str:
