@@ -7,7 +7,7 @@ many processes, however it is split. So a run can go on from any update, and not
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ def _seed_collate(collate: Any, seed: int, index: int) -> None:
         seed_draws(torch.device("cpu"), number)
 
 
+@dataclass(eq=False, repr=False)
 class TrainUpdates(Dataset[MicroBatches]):
     """Item k is the k-th update of the run (from 0) as this process sees it.
 
@@ -43,32 +44,19 @@ class TrainUpdates(Dataset[MicroBatches]):
     holds from the next item on, also in data workers, if the loop is asked for it: `version` counts the assignments.
     """
 
+    split: Split
+    collate: Any
+    _: KW_ONLY
+    seed: int
+    batch_size: int
+    micro_batch_size: int
+    group_by_length: bool = False
+    row_weights: np.ndarray | None = None
+    process: int = 0
+    processes: int = 1
+    as_many_passes: bool = False  # on every process, where forward passes are collective
+    drawn_rows: int | None = None  # of an epoch, where an order of the user's own decides
     version = 0
-
-    def __init__(
-        self,
-        split: Split,
-        collate: Collator,
-        *,
-        seed: int,
-        batch_size: int,
-        micro_batch_size: int,
-        group_by_length: bool = False,
-        row_weights: np.ndarray | None = None,
-        process: int = 0,
-        processes: int = 1,
-    ) -> None:
-        self.split = split
-        self.collate: Any = collate
-        self.seed = seed
-        self.batch_size = batch_size
-        self.micro_batch_size = micro_batch_size
-        self.group_by_length = group_by_length
-        self.row_weights = row_weights
-        self.process = process
-        self.processes = processes
-        self.as_many_passes = False  # on every process, where forward passes are collective
-        self.drawn_rows: int | None = None  # of an epoch, where an order of the user's own decides
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

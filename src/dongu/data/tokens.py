@@ -146,7 +146,6 @@ class _BothEnds:
 
     ids: list[int]
     type_ids: list[int]
-    overflowing: bool
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -160,7 +159,7 @@ def _with_ends(backend: Any, rows: Sequence[Any], encodings: Sequence[Any], max_
     backend.enable_truncation(max_length, direction="right")
     half = max_length // 2
     return [
-        _BothEnds(head.ids[:half] + ends[i].ids[half:], head.type_ids[:half] + ends[i].type_ids[half:], True)
+        _BothEnds(head.ids[:half] + ends[i].ids[half:], head.type_ids[:half] + ends[i].type_ids[half:])
         if i in ends
         else head
         for i, head in enumerate(encodings)

@@ -40,7 +40,7 @@ class Checkup(Readable):
     def lines(self) -> Iterator[str]:
         from dongu.doctor.words import checkup_lines
 
-        return checkup_lines(self, self.config)
+        return checkup_lines(self)
 
 
 def inspected(checkup: Checkup) -> dict[str, Any]:

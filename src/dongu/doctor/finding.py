@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dongu.text import counted, excerpt, percent
 
 Severity = Literal["error", "warning", "note"]  # training refuses the data; the result suffers; good to know
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
 SHOWN_EXAMPLES = 3
 
 
@@ -40,8 +41,7 @@ class Finding:
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Errors, warnings, notes; within these in the order in which they were found."""
-    order: Sequence[Severity] = ("error", "warning", "note")
-    return sorted(findings, key=lambda finding: order.index(finding.severity))
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def share_of_rows(count: int, split: str, rows: int, does: str, do: str) -> str:

@@ -7,9 +7,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from dongu.config import RunConfig
 from dongu.doctor.checkup import Checkup
-from dongu.doctor.finding import Finding
+from dongu.doctor.finding import SEVERITIES, Finding
 from dongu.doctor.overview import overview
 from dongu.text import WIDTH, counted, excerpt, fields, file_name, wrapped
 
@@ -21,10 +20,10 @@ LOOKED_FOR = (
 )
 
 
-def checkup_lines(checkup: Checkup, config: RunConfig) -> Iterator[str]:
+def checkup_lines(checkup: Checkup) -> Iterator[str]:
     """The figures of the data, each finding with its effect, advice and rows, and the count."""
     if checkup.data is not None:
-        yield from fields(overview(checkup.data, checkup.lengths, config))
+        yield from fields(overview(checkup.data, checkup.lengths, checkup.config))
         yield ""
     for finding in checkup.findings:
         yield from _paragraph(finding)
@@ -77,4 +76,4 @@ def _before_a_command(said: str, command: str) -> Iterator[str]:
 
 def _counts(findings: Sequence[Finding]) -> list[str]:
     counts = Counter(finding.severity for finding in findings)
-    return [counted(counts[severity], severity) for severity in ("error", "warning", "note") if counts[severity]]
+    return [counted(counts[severity], severity) for severity in SEVERITIES if counts[severity]]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dongu.config import LOWER_IS_BETTER, NUMBERS
-from dongu.judge.words import CHOSE, Entries, Yardstick, judged, metric_name, over_bag_of_words
+from dongu.judge.words import CHOSE, Yardstick, judged, metric_name, over_bag_of_words
 from dongu.page.draw import drawings
 from dongu.page.draw.drawings import Interval
 from dongu.page.draw.svg import Chart, format_number
@@ -24,7 +24,6 @@ class Verdict:
     value: str
     sentences: Sequence[str]
     chart: Chart | None
-    splits: Mapping[str, Entries]
     bag_of_words: Mapping[tuple[str, str], float]  # by split and metric
 
 
@@ -68,7 +67,7 @@ def headline(trace: Trace, earlier: Earlier | None) -> Verdict | None:
     if split.startswith("validation"):
         sentences.append(CHOSE)
     chart = drawings.intervals(f"{name} on {split}", rows, f"{name} on {split}, 95% intervals")
-    return Verdict(f"{name} on {split}", format_number(value, 3), sentences, chart, trace.splits, bag)
+    return Verdict(f"{name} on {split}", format_number(value, 3), sentences, chart, bag)
 
 
 def _so_far(trace: Trace) -> Verdict | None:
@@ -83,7 +82,7 @@ def _so_far(trace: Trace) -> Verdict | None:
         "Intervals and baselines come at the end of the run.",
     ]
     name = metric_name(trace.record.metric)
-    return Verdict(f"{name} on validation", format_number(best[trace.record.metric], 3), sentences, None, {}, {})
+    return Verdict(f"{name} on validation", format_number(best[trace.record.metric], 3), sentences, None, {})
 
 
 def facts(trace: Trace) -> list[tuple[str, str]]:
