@@ -63,6 +63,8 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
     asked = label
     if label is None:
         label = _usual_label(table, _others(available, texts or ()))
+        # One that is joined to a text, where there is no other, is refused below.
+        label = label or _usual_label(table, [name for name in available if name not in (texts or ())])
     if texts is None:
         texts = _usual_texts(table, _others(available, [label or ""]))
     if label is None and texts:
