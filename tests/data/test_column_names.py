@@ -62,6 +62,9 @@ def test_what_is_read_of_others() -> None:
     assert found({"text": texts, "worth": [*["1.5", "2.25", "3", "4"]]}) == "text → worth"
     declared = Table("data.csv", {"note": texts, "kind": kinds, "part": kinds}, label_names={"kind": ["a", "b"]})
     assert str(choose_columns(declared, None, None)) == "note → kind"
+    flags: dict[str, list[Cell]] = {"text": texts, **{name: [*"0110"] for name in ("toxic", "rude", "threat")}}
+    for asked in (None, ["text"]):
+        assert str(choose_columns(Table("data.csv", flags), asked, None)) == "text → toxic+rude+threat"
     for doubtful in (
         {"text": texts, "summary": texts},
         {"text": texts, "row": [*"1234"]},

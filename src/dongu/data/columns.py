@@ -62,9 +62,9 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
         [label] = _as_written([label], available)
     asked = label
     if label is None:
-        label = _usual_label(table, _others(available, texts or ()))
+        label = _usual_label(table, _others(available, texts or ()), texts)
         # One that is joined to a text, where there is no other, is refused below.
-        label = label or _usual_label(table, [name for name in available if name not in (texts or ())])
+        label = label or _usual_label(table, [name for name in available if name not in (texts or ())], texts)
     if texts is None:
         texts = _usual_texts(table, _others(available, [label or ""]))
     if label is None and texts:
@@ -112,21 +112,21 @@ def usual_texts(table: Table) -> tuple[str, ...]:
         DataError: they cannot be told.
     """
     available = list(table.columns)
-    label = _usual_label(table, available) or ""
+    label = _usual_label(table, available, None) or ""
     if found := _usual_texts(table, _others(available, [label])):
         return found
     hint = f"name them with --text-columns A [B]; the columns are: {', '.join(available)}"
     raise DataError("it is unclear which columns are the text", where=table.origin, hint=hint)
 
 
-def _usual_label(table: Table, free: Sequence[str]) -> str | None:
+def _usual_label(table: Table, free: Sequence[str], texts: Sequence[str] | None) -> str | None:
     """The label by its name, by the names of its classes that the source declares, or as columns of 0 and 1."""
     known = by_words(free)
     if found := [known[words] for words in LABELS if words in known]:
         return found[0]
     if len(declared := [name for name in free if name in table.label_names]) == 1:
         return declared[0]
-    if flags := _flags(table, free):
+    if flags := _flags(table, free, texts):
         return flags
     for line in OFTEN_LABELS:
         if found := [known[words] for words in line if words in known]:
@@ -159,9 +159,9 @@ def _left_label(table: Table, left: Sequence[str]) -> str | None:
     return None
 
 
-def _flags(table: Table, free: Sequence[str]) -> str | None:
+def _flags(table: Table, free: Sequence[str], texts: Sequence[str] | None) -> str | None:
     """The columns of 0 and 1, joined, where all that can be a label are such columns, and they are many."""
-    texts = _usual_texts(table, free)
+    texts = texts or _usual_texts(table, free)
     left = [name for name in to_read(free) if by_words([name]).keys().isdisjoint(TEXTS)]
     if texts and len(left) >= FEWEST_FLAGS and all(all(map(is_flag, table.columns[name])) for name in left):
         return "+".join(left)
