@@ -211,7 +211,11 @@ def _results(folder: RunFolder, loop: Loop) -> str:
             entries["calibration_error"] |= calibration.errors(evaluation.logits, evaluation.targets)
         for name, entry in json.loads(dump_json(entries)).items():
             for key, number in entry.items():
-                if number != (written := results[split][name][key]):
+                try:
+                    written = results[split][name][key]
+                except (KeyError, TypeError) as error:
+                    raise _Broken(f"results.json has no {key} of {name} on {split}") from error
+                if number != written:
                     raise _Broken(f"{split} {name}: {key} is {number!r}, and results.json has {written!r}")
         if split == "validation" and results.get(ABSTAIN_BELOW) is not None:
             limit = fit_threshold(evaluation, loop.config.abstain or 0)

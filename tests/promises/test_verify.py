@@ -117,6 +117,9 @@ def test_a_metric_that_the_model_does_not_have(finished: Path) -> None:
     results["validation"]["loss"]["value"] += 1e-12
     path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     assert failures(finished).keys() == {"files", "results"}
+    del results["validation"]["loss"]["value"]
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    assert failures(finished)["results"] == "results.json has no value of loss on validation"
 
 
 def test_a_bit_of_a_checkpoint(finished: Path) -> None:
