@@ -63,12 +63,9 @@ def _by_standard_errors(value: Tensor, of_rows: Tensor) -> float:
 
 
 def probe(model: Any, batches: Iterable[Mapping[str, Tensor]], targets: Tensor) -> Probe | str:
-    """Look at what the encoder says of some rows, in eval mode.
+    """Look at what the encoder says of padded rows, in eval mode; the modes of its modules stay.
 
-    Args:
-        model: a classifier; the modes of its modules stay.
-        batches: padded inputs.
-        targets: of their rows, (rows, outputs) double, as a regression takes them.
+    `targets` of the rows, (rows, outputs) double, are as a regression takes them.
 
     Returns:
         The probe, or why the head cannot begin as one, in a few words.

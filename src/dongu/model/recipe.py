@@ -111,14 +111,8 @@ def begin_head(
 ) -> tuple[Any, RunConfig, dict[str, Probe | str]]:
     """Begin a new head as a probe of the training rows, of what the encoder tells most by.
 
-    Args:
-        model: on its device; `--pooling mean` has its layer already.
-        split: the training rows, with targets.
-        collate: `collate(split, rows)` makes padded inputs.
-        scale: of numbers as the model learns them.
-        data: which tells what the targets are, and how many texts a row has.
-        config: whose `pooling` and `head` are decided here, unless they are given.
-        given: the names of options that stay as they are.
+    The model is on its device, and has its layer already under `--pooling mean`; `split` are the training rows, and
+    `collate(split, rows)` makes padded inputs of them. `pooling` and `head` are decided here, unless they are `given`.
 
     Returns:
         The model, which may have one more layer, the config that says so, and the probes by `pooling`. The config is

@@ -85,9 +85,7 @@ GRAPH, GRAPH_INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
 def check_folder(folder: Path, *, graph: bool = False) -> None:
     """Refuse a folder that lacks what a model needs, or whose files are not plain data.
 
-    Args:
-        folder: a model's, or an export.
-        graph: whether an ONNX graph does in place of weights.
+    With `graph` it may be an export: an ONNX graph does in place of weights.
 
     Raises:
         ModelError: with the folder, and the file.
@@ -110,9 +108,7 @@ def check_folder(folder: Path, *, graph: bool = False) -> None:
 def check_files(folder: Path, where: str) -> None:
     """Read what transformers would follow, and refuse what is not plain data of this folder.
 
-    Args:
-        folder: a model folder, or a snapshot in the Hub's cache, whose files are links.
-        where: the place for the message.
+    It is a model's, or a snapshot in the Hub's cache, whose files are links.
 
     Raises:
         ModelError: with the file and the key.

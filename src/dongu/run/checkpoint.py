@@ -262,9 +262,7 @@ class Checkpoints:
     def newest(self, metrics: Path, loop: Loop | None = None) -> tuple[Checkpoint | None, list[CheckpointError]]:
         """The newest valid one, None where there is none yet, and what is wrong with newer ones.
 
-        Args:
-            metrics: the log, of which a checkpoint knows the beginning.
-            loop: as `Checkpoint.read` takes it.
+        A checkpoint knows the beginning of the log, `metrics`. The loop is as `Checkpoint.read` takes it.
 
         Raises:
             CheckpointError: there are checkpoints, and none is valid.

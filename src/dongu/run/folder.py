@@ -190,10 +190,7 @@ class RunFolder:
             return read_manifest(self.path)
 
     def check_written(self, *parts: str) -> None:
-        """Hold files of a finished run against its list.
-
-        Args:
-            parts: how their names begin: `model/`, `results.json`.
+        """Hold files of a finished run against its list: those whose names begin so, as `model/` or `results.json`.
 
         Raises:
             InputError: one is not what was written.

@@ -13,9 +13,8 @@ class Recorder:
 
     To read one that a GPU is still at would wait for it, and leave the GPU with nothing to do afterwards.
 
-    Args:
-        observers: what each step is handed to.
-        evenly: whether what is read shall not depend on what has arrived, so that all GPUs of a run read the same.
+    Each is handed to the observers; `evenly` what is read does not depend on what has arrived, so that all GPUs of a
+    run read the same.
     """
 
     def __init__(self, *observers: Callable[[Step], None], evenly: bool = False) -> None:
