@@ -1,4 +1,4 @@
-"""The answers of a model on CUDA by replay: evaluation and prediction."""
+"""Evaluation and prediction on CUDA by replay."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class _Recording:
 class Answers(Recordings):
     """`compute(numbers, shape)` in eval mode and without a gradient.
 
-    A recording takes longer to make than Python takes to launch the same once, and most shapes of a single pass over
-    some rows come once. So a shape is recorded when it comes again, as all of them do in the next evaluation.
+    Recording a shape takes longer than launching it once from Python, and in one pass over some rows most shapes
+    occur once. So a shape is recorded when it occurs again, as all of them do in the next evaluation.
     """
 
     def __init__(self, compute: Callable[[Tensor, Shape], Tensor], model: nn.Module) -> None:
         super().__init__(compute, model)
-        self.not_recorded: str | None = None  # why nothing is any more
+        self.not_recorded: str | None = None  # why nothing more is recorded
         self._seen: set[Hashable] = set()
         self._is_warm = False
         self._one_at_a_time = threading.Lock()  # all replays share their memory
 
     def __call__(self, numbers: Tensor, shape: Shape) -> Tensor | None:
-        """Logits of the numbers, (count,) int64, on the host or on the device; None where Python is to launch them."""
+        """Logits of the numbers, (count,) int64, on the host or on the device; None if Python must launch them."""
         with self._one_at_a_time:
             self.look()
             name = (shape, torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"))
@@ -45,7 +45,7 @@ class Answers(Recordings):
                 return None
             try:
                 recording = self.recorded(name, lambda: self._record(numbers, shape))
-            except (RuntimeError, TypeError, ValueError) as error:  # no memory, or what no recording may hold
+            except (RuntimeError, TypeError, ValueError) as error:  # no memory, or something that cannot be recorded
                 self._discard()
                 self.not_recorded = (str(error) or type(error).__name__).splitlines()[0]
                 return None

@@ -1,4 +1,4 @@
-"""The numbers of an update on their way from the device to the host."""
+"""The numbers of an update, copied from the device to the host without waiting."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 class Arrival:
-    """Numbers that a device computes, and the seconds that it takes; only reading them waits for the device.
+    """Numbers that a device computes, and the seconds it takes. Only reading them waits for the device.
 
-    A GPU computes while Python goes on. On other devices the numbers are there at once.
+    A GPU computes while Python continues. On other devices the numbers are there at once.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -23,7 +23,7 @@ class Arrival:
         self._ended: Any = None
 
     def send(self, numbers: Tensor) -> None:
-        """Start to copy the numbers, (count,) fp32, to the host."""
+        """Start copying the numbers, (count,) fp32, to the host."""
         if self._on_gpu:
             room = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
             self._numbers = room.copy_(numbers.detach(), non_blocking=True)

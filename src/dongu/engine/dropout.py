@@ -1,4 +1,4 @@
-"""Dropout that a CPU draws and applies in a fraction of the time of PyTorch's, by the same law."""
+"""Dropout with the same distribution as PyTorch's, in a fraction of its time on a CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LEVELS = 2**16  # the probability of dropout is rounded to a multiple of 1 / LEV
 
 
 def drop(hidden: Tensor, module: Any) -> Tensor:
-    """What a dropout module does; on a CPU the result is fp32 at least, for its sum with the residual."""
+    """Apply a dropout module. On a CPU the result is at least fp32, since the residual is added to it."""
     if hidden.device.type != "cpu":
         return module(hidden)  # type: ignore[no-any-return]
     dropped = dropped_levels(module)
@@ -42,18 +42,18 @@ def dropped_levels(module: Any) -> int:
 
 
 def scale(dropped: int) -> float:
-    """The factor of the values that are kept, 1 / (1 - p) with the rounded p."""
+    """The factor for the values that are kept, 1 / (1 - p) with the rounded p."""
     return LEVELS / max(1, LEVELS - dropped)
 
 
 def draw(count: int, like: Tensor) -> Tensor:
-    """(count,) draws, int16, where another tensor is; each number from the generator makes four."""
+    """(count,) random draws, int16, on the device of `like`; each number of the generator gives four."""
     bits = like.new_empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     return bits.view(torch.int16)[:count]
 
 
 def to_width_of(draws: Tensor, dtype: torch.dtype) -> Tensor:
-    """Draws in the width of these values, for `keep`: values of 16 bits are compared with the draws as they are."""
+    """The draws in the width of the values, for `keep`. Values of 16 bits need no conversion."""
     return draws if dtype.itemsize == draws.itemsize else draws.to(dtype)
 
 
@@ -62,8 +62,8 @@ def keep(values: Tensor, draws: Tensor, dropped: int) -> Tensor:
 
     Draws have the width of the values (`to_width_of`).
 
-    PyTorch has this as the derivative of a threshold, in full vectors; to make a mask of booleans and multiply by it
-    takes five times as long.
+    PyTorch's derivative of a threshold does this in a vectorized loop. A boolean mask and a product with it take five
+    times as long.
     """
     if dropped == 0:
         return values

@@ -11,12 +11,12 @@ from torch import Tensor
 def total_norm(gradients: Sequence[Tensor], *, exactly_as_pytorch: bool) -> Tensor:
     """The 2-norm of all gradients together, ().
 
-    On a CPU row by row, in half the time of PyTorch's, which takes a whole tensor in one thread and one long sum,
-    which is off by some ten thousandths for a model of BERT-base's size (`benchmarks/pieces.py`).
+    On a CPU it is computed row by row. That takes half the time of PyTorch's function, which sums a whole tensor in one
+    thread; its long sum is also off by some ten thousandths for a model of BERT-base's size (`benchmarks/pieces.py`).
 
     Args:
         gradients: one or more, of any shapes.
-        exactly_as_pytorch: by `torch.nn.utils.get_total_norm`, bit for bit.
+        exactly_as_pytorch: whether to use `torch.nn.utils.get_total_norm`, for the same bits.
     """
     if exactly_as_pytorch or gradients[0].device.type != "cpu":
         return torch.nn.utils.get_total_norm(gradients)

@@ -1,4 +1,4 @@
-"""Forward and backward on CUDA, recorded once for each shape and replayed: two launches in place of hundreds."""
+"""Forward and backward on CUDA, recorded once for each shape and replayed: two launches instead of hundreds."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ HOOKED = "a parameter has a hook, which a replay does not call"
 class Recording:
     """One shape's forward and backward."""
 
-    static_input: Tensor  # which each replay overwrites, as it does the next two
+    static_input: Tensor  # overwritten by each replay, like the next two
     logits: Tensor
-    grad_logits: Tensor  # the gradient that backward begins with
+    grad_logits: Tensor  # the gradient of the logits, from which backward starts
     forward: torch.cuda.CUDAGraph
     backward: torch.cuda.CUDAGraph
 
@@ -31,14 +31,14 @@ class Graphs(Recordings):
 
     Args:
         compute: gives logits; see `Recordings`.
-        model: after backward the `grad` of its trainable parameters is static memory, which the next backward
-            overwrites; before that, gradients that are accumulated over micro-batches are copied.
+        model: after backward, `grad` of its trainable parameters is static memory, which the next backward
+            overwrites. Gradients that are accumulated over micro-batches are copied before that.
     """
 
     def __init__(self, compute: Callable[[Tensor, Shape], Tensor], model: nn.Module) -> None:
         self.used_parameters: list[nn.Parameter] = []  # the trainable ones that the logits depend on
         self.static_gradients: list[Tensor] = []  # of these
-        self.grads_are_static = False  # whether a `grad` is one of the static gradients
+        self.grads_are_static = False  # whether `grad` of the parameters is static memory
         self.are_zero = False  # whether all static gradients are
         self.replays = 0
         super().__init__(compute, model)
@@ -48,7 +48,7 @@ class Graphs(Recordings):
         """Logits of the numbers, (count,) int64, on the host or on the device.
 
         Raises:
-            torch.OutOfMemoryError: there is no memory even for this recording alone.
+            torch.OutOfMemoryError: there is not enough memory even for this recording alone.
         """
         if self.grads_are_static:
             for parameter in self.used_parameters:
@@ -89,13 +89,13 @@ class Graphs(Recordings):
         self.used_parameters = used  # last: while it is empty, an interrupted call is repeated
 
     def backward(self, result: Tensor, gradient: Tensor | None = None) -> None:
-        """Accumulates into the static gradients themselves, so that no second copy of all gradients exists."""
+        """Accumulate into the static gradients directly, so that there is no second copy of all gradients."""
         with self.gradients_in_place(), torch.autocast("cuda", enabled=False):
             torch.autograd.backward(result, gradient, inputs=self.used_parameters)
 
     @contextlib.contextmanager
     def gradients_in_place(self) -> Iterator[None]:
-        """Inside the block the `grad` of each parameter that is used is the static one."""
+        """Inside the block `grad` of each used parameter is its static gradient."""
         kept = [parameter.grad for parameter in self.used_parameters]
         try:
             for parameter, gradient in zip(self.used_parameters, self.static_gradients, strict=True):

@@ -1,12 +1,12 @@
-"""Real tokens only between the embeddings and the head.
+"""The padding-free form of a classifier: only real tokens are computed.
 
-A padded batch spends a third of its time on padding, and every layer but the last is computed for tokens that no head
-ever reads. Here the rows of a micro-batch lie one after the other as (tokens, hidden); embeddings, Linear and
-LayerNorm work on them as they are, and attention alone is told where a row begins and ends. In the last layer only
-the tokens that the head reads are queries. The weights, and so what is saved, are the model's own: its modules are
-called by the names that its checkpoint has. Nothing in transformers is replaced; `generic` registers an attention.
+A padded batch spends a third of its time on padding, and its last layer computes tokens that no head reads. Here the
+rows of a micro-batch are concatenated to (tokens, hidden). Embeddings, Linear and LayerNorm need no change; only
+attention is told where a row begins and ends. In the last layer only the tokens that the head reads are queries. The
+modules and weights are the model's own, so what is saved is too. Nothing in transformers is replaced; `generic`
+registers an attention function.
 
-`why_not` names the models that this does not cover, `self_check` compares with the model's own forward.
+`why_not` says why a model is not covered; `self_check` compares with the model's own forward.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from dongu.engine.recompute import recomputes, surrounded
 from dongu.engine.recordings import Shape
 from dongu.errors import DonguError, ModelError
 
-FILLERS_A_ROW = 64  # on CUDA; with more of them, rows of fillers would be the longest that attention has
+FILLERS_A_ROW = 64  # on CUDA; with more, a row of fillers could be the longest row of attention
 TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of this, a wrong layout far above
 TOLERANCE_IN_HALF = 0.2  # of the self-check in bf16, where rounding may be some hundredths
-# A kernel that this device has not, or a model that reads more of its inputs than it is given.
+# The device lacks a kernel, or the model needs inputs that it is not given.
 UNCOMPUTED = (AttributeError, DonguError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class PaddingFree(nn.Module):
-    """A sequence classifier that takes flat rows; the classifier inside is untouched and shares all weights.
+    """A sequence classifier on concatenated rows. The classifier inside is not changed, and all weights are shared.
 
     Raises:
         ModelError: the model is not covered; `why_not` says so beforehand.
@@ -54,7 +54,7 @@ class PaddingFree(nn.Module):
         self.graphs: Graphs | None = None
         self.answers: Answers | None = None
         self._heads = getattr(classifier.config.get_text_config(), "num_attention_heads", 1)
-        # What fillers are. No logit depends on it, but RoBERTa's kind of positions tells real tokens by it.
+        # The token id of fillers. No logit depends on it, but RoBERTa's positions are counted by it.
         embeddings = getattr(classifier.base_model, "embeddings", None)
         positions = getattr(embeddings, "position_embeddings", None)
         self._padding = getattr(positions, "padding_idx", None) or 0
@@ -75,8 +75,8 @@ class PaddingFree(nn.Module):
         """Logits of each row.
 
         Args:
-            input_ids: (tokens,), the rows one after the other; best on the host, whatever the model's device.
-            lengths: (batch,), tokens of each row; on the host, or the device is waited for.
+            input_ids: (tokens,), the rows concatenated; best on the host, whatever the model's device.
+            lengths: (batch,), the tokens of each row; on the host, else reading them waits for the device.
             token_type_ids: (tokens,), like `input_ids`.
 
         Returns:
@@ -87,7 +87,7 @@ class PaddingFree(nn.Module):
         return SequenceClassifierOutput(logits=self.logits(input_ids, lengths, token_type_ids))
 
     def logits(self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """The same, without transformers around it."""
+        """The same as a plain tensor, without the output class of transformers."""
         device = self.classifier.device
         if device.type == "cuda":
             return self._on_gpu(input_ids, lengths, token_type_ids)
@@ -113,9 +113,9 @@ class PaddingFree(nn.Module):
         return self._compute(numbers.to(self.classifier.device, non_blocking=True), shape, layout)
 
     def as_one_tensor(self, input_ids: Tensor, types: Tensor, lengths: Tensor) -> tuple[Tensor, Shape, Layout]:
-        """What a GPU needs to know of a micro-batch: (numbers,) int64 to send in one piece, and its shape.
+        """All that a GPU needs of a micro-batch as (numbers,) int64, to be sent in one copy, and its shape.
 
-        Fillers are short rows after the others, so that attention has no tokens besides those of rows.
+        Fillers are short rows behind the others, so every token belongs to a row.
         """
         step = size_step(len(input_ids), "cuda")
         filler_rows = -(-step // FILLERS_A_ROW)
@@ -132,7 +132,7 @@ class PaddingFree(nn.Module):
         return torch.cat(parts).pin_memory(), (len(layout.row), len(lengths), filler_rows, layout.max_seqlen), layout
 
     def _compute(self, numbers: Tensor, shape: Shape, known: Layout | None = None) -> Tensor:
-        """(batch, labels) of what `as_one_tensor` made, on its device; from its shape alone if not more is known."""
+        """Logits (batch, labels) from the numbers of `as_one_tensor`, on their device; the layout is optional."""
         tokens, batch, filler_rows, max_seqlen = shape
         rows = batch + filler_rows
         input_ids, types, *tensors = torch.split(numbers, [tokens] * 5 + [rows + 1, rows])
@@ -142,15 +142,15 @@ class PaddingFree(nn.Module):
         return self.head(self.classifier, pooled)[layout.unsort[:batch]]  # type: ignore[no-any-return]
 
     def replay_answers(self) -> None:
-        """Answer by replay from here on, where a shape of a micro-batch comes again."""
+        """From now on replay evaluation and prediction, for shapes of micro-batches that occur again."""
         if self.answers is None:
             self.answers = Answers(self._compute, self.classifier)
 
     def record(self, inputs: Mapping[str, Tensor]) -> str | None:
-        """Replay training steps from recordings from here on; or what keeps this model from it, in a few words.
+        """From now on replay training steps; or return why this model's cannot be recorded, in a few words.
 
         Args:
-            inputs: padded ones of some rows, which are tried.
+            inputs: padded inputs of some rows, to try it with.
         """
         if has_hooks(self.classifier.parameters()):
             self.graphs = None
@@ -169,7 +169,7 @@ class PaddingFree(nn.Module):
 
 
 def flatten(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Padded inputs, (batch, tokens) each, as flat ones.
+    """Padded inputs, (batch, tokens) each, as concatenated rows.
 
     Raises:
         ValueError: the mask is not ones, then zeros, in each row.
@@ -193,9 +193,9 @@ def self_check(model: PaddingFree, inputs: Mapping[str, Tensor]) -> float:
 def without_padding(
     model: Any, inputs: Mapping[str, Tensor], padding_side: str, autocast: AbstractContextManager[Any] | None = None
 ) -> tuple[Any, str | None]:
-    """The model in its padding-free form, or as it is and the reason, after a comparison on padded inputs.
+    """The padding-free form of a model if it gives the same logits on padded inputs; else the model, and the reason.
 
-    It is made in fp32, and again in the precision of `autocast`, where other kernels may compute.
+    They are compared in fp32, and again in the precision of `autocast`, in which other kernels may compute.
     """
     if reason := why_not(model, padding_side):
         return model, reason

@@ -1,4 +1,4 @@
-"""Updates that a GPU may still be at: their numbers arrive late, and one that is not finite must not be made."""
+"""Updates that a GPU may still be computing: their numbers arrive late, and one that is not finite must not be made."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dongu.model.optimizer import skip_on_gpu
 
 
 class Pending:
-    """The steps of a loop whose numbers nobody has looked at yet, in their order.
+    """The steps of a loop whose numbers were not checked yet, in order.
 
-    On a CPU each is looked at before the optimizer steps. A GPU is not waited for: from the first number that is not
-    finite on, a flag on the device keeps the optimizer from changing anything, and the loop learns of it a step later.
+    On a CPU each is checked before the optimizer steps. A GPU is not waited for: once a number is not finite, a flag
+    on the device keeps the optimizer from changing anything, and the loop learns of it one step later.
 
     Args:
         device: where updates are computed.
@@ -26,26 +26,26 @@ class Pending:
         self._device = device
         self._steps: list[Any] = []
         self._skip: Tensor | None = None
-        self.undo: Callable[[int], None] = lambda _: None  # be where the loop was after that update, once there is one
+        self.undo: Callable[[int], None] = lambda _: None  # return to the state after that update; set by the loop
 
     def bind(self, optimizer: torch.optim.Optimizer) -> None:
-        """This optimizer makes the updates from here on."""
+        """Have the flag stop this optimizer, which makes the updates from now on."""
         self._optimizer = optimizer
         self._skip = skip_on_gpu(optimizer, self._device)
 
     def clear(self) -> None:
-        """Whatever the device has seen before counts no more."""
+        """Reset the flag: what was not finite before no longer stops an update."""
         if self._skip is not None:
             self._skip.zero_()
 
     def add(self, step: Any) -> None:
-        """A step whose update comes next.
+        """Add the step whose update is made next.
 
         Args:
-            step: it has a number, and `check()`.
+            step: with a number and `check()`.
 
         Raises:
-            NonFiniteError: its numbers are not finite, and this is no GPU.
+            NonFiniteError: its numbers are not finite, and the device is no GPU.
         """
         self._steps.append(step)
         if self._skip is None:
@@ -57,7 +57,7 @@ class Pending:
             torch.maximum(self._skip, number.isfinite().logical_not(), out=self._skip)
 
     def settle(self, behind: int = 0) -> None:
-        """Wait for all steps but the last few. Where an update was not made, be where it had not been tried.
+        """Wait for all steps but the last few. If an update was not made, return to the state before it.
 
         Raises:
             NonFiniteError: see `Step.check`.

@@ -1,7 +1,7 @@
-"""Gradient checkpointing: of a layer only its input is kept, and its activations are computed again in backward.
+"""Gradient checkpointing: only the input of a layer is kept, and its activations are computed again in backward.
 
-transformers' layers ask for it themselves, by a function that they were given; the padding-free encoders ask the same
-layers whether they were given one. Dropout draws what it drew: the generators are where they were.
+The layers of transformers call a function that they were given for it. The padding-free encoders look whether a layer
+was given one. Dropout draws the same again: the generators are put back to their state.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _surroundings: ContextVar[Surroundings] = ContextVar("surroundings", default=nul
 
 @contextmanager
 def surrounded(make: Surroundings) -> Iterator[None]:
-    """Be inside `make()` within the block, and again wherever a layer of the block is computed again."""
+    """Enter `make()` for the block, and again whenever a layer of the block is recomputed."""
     outer = _surroundings.get()
 
     @contextmanager
@@ -40,22 +40,22 @@ def surrounded(make: Surroundings) -> Iterator[None]:
 
 
 def recompute(function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)`, of which backward keeps the arguments alone."""
+    """`function(*args)`; only the arguments are kept for backward."""
     surroundings = _surroundings.get()
     return checkpoint(function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), surroundings()))
 
 
 def as_layer(module: Any, function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)`, which computes what the module does, recomputed in backward where the module would be."""
+    """`function(*args)` in place of a module, recomputed in backward if the module would be."""
     is_recomputed = getattr(module, "gradient_checkpointing", False) and module.training
     return recompute(function, *args) if is_recomputed else function(*args)
 
 
 def recompute_layers(model: Any) -> None:
-    """Have every layer of the model computed again in backward.
+    """Recompute every layer of the model in backward.
 
     Raises:
-        UsageError: the model knows no such layers.
+        UsageError: the model does not support it.
     """
     try:
         model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=recompute)

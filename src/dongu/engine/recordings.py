@@ -1,7 +1,7 @@
-"""Work on CUDA, recorded once by name and replayed: one launch in place of hundreds.
+"""CUDA graphs by name: work that is recorded once and then replayed, one launch instead of hundreds.
 
-A small encoder's kernels take less time than Python needs to launch them. A recording launches all of them at once; all
-that it reads and writes is static: the same memory at each replay.
+The kernels of a small encoder take less time than Python needs to launch them. A replay launches all of them at once.
+It reads and writes static memory: the same addresses each time.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 Shape = tuple[int, ...]
 
-MOST = 128  # recordings that are kept, those that were used last: each takes memory of the driver's
+MOST = 128  # recordings that are kept, the most recently used ones: each takes driver memory
 
 
 class Recordings:
-    """What is recorded of a model's `compute(numbers, shape)`.
+    """Recordings of a model's `compute(numbers, shape)`.
 
     Args:
-        compute: gives logits; it may depend on the shape and on the values of the numbers, but must not wait for them.
-        model: all is recorded anew where a module's mode or dropout probability has changed, where a parameter has been
-            frozen or unfrozen, or where its data has moved.
+        compute: returns logits; may depend on the shape and the values of the numbers, but must not wait for them.
+        model: everything is recorded anew when a module's mode or dropout probability changes, when a parameter is
+            frozen or unfrozen, or when its data moves.
     """
 
     def __init__(self, compute: Callable[[Tensor, Shape], Tensor], model: nn.Module) -> None:
@@ -33,13 +33,13 @@ class Recordings:
         self._modules = [*model.modules()]
         self._dropouts = [module for module in self._modules if isinstance(module, nn.Dropout)]
         self._recorded_state: list[object] = []
-        self._recordings: dict[Hashable, Any] = {}  # the one that was used last comes last
+        self._recordings: dict[Hashable, Any] = {}  # the most recently used one is last
         self._device = self._parameters[0].device
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle()  # one for all: no two of them are in use at a time
+        self._pool = torch.cuda.graph_pool_handle()  # shared: no two recordings are in use at the same time
 
     def look(self) -> None:
-        """Forget all recordings where the model is another than they were made of."""
+        """Discard all recordings if the model has changed since they were made."""
         state: list[object] = [*map(Tensor.data_ptr, self._parameters)]
         state += [parameter.requires_grad for parameter in self._parameters]
         state += [module.training for module in self._modules]
@@ -49,10 +49,10 @@ class Recordings:
             self._recorded_state = state
 
     def recorded(self, name: Hashable, record: Callable[[], Any]) -> Any:
-        """The recording of this name, made now where there is none.
+        """The recording of this name, made now if there is none.
 
         Raises:
-            torch.OutOfMemoryError: there is no memory even for this one alone.
+            torch.OutOfMemoryError: there is not enough memory even for this one alone.
         """
         recording = self._recordings.pop(name, None)
         if recording is None:
@@ -69,11 +69,11 @@ class Recordings:
         return recording
 
     def replayable(self, work: Callable[[], None], numbers: Tensor, shape: Shape) -> Callable[[], None]:
-        """What launches all of `work` at once; not one kernel of it has run yet.
+        """Record `work` without running it, and return a function that replays it.
 
         Args:
-            work: must not wait for the device, and reads and writes static memory.
-            numbers: on the device, with their shape as for a call: of a first pass, where there has been none.
+            work: must not wait for the device; reads and writes static memory.
+            numbers: on the device, with their shape as for a call: the input of the warm-up, if there was none yet.
         """
         graph = torch.cuda.CUDAGraph()
         with self._ready(numbers, shape), self._capture(graph):
@@ -85,7 +85,7 @@ class Recordings:
         return replay
 
     def forward(self, static_input: Tensor, shape: Shape) -> Tensor:
-        """Logits, as they are recorded."""
+        """The logits, computed as they are recorded."""
         # A cached cast of a weight would be recorded as it is now, and every replay would read the old weight.
         kind, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
         with torch.autocast("cuda", dtype=dtype, enabled=kind, cache_enabled=False):
@@ -96,15 +96,15 @@ class Recordings:
         self._pool = torch.cuda.graph_pool_handle()
 
     def _warm_up(self, numbers: Tensor, shape: Shape) -> None:
-        """One pass without a recording, where there has been none: it lets libraries set up what they need.
+        """Run once without recording, if that has not happened yet: libraries set up what they need.
 
-        Its result is not used: every step is a replay, so that a resumed run, which records later, computes the same.
+        Its result is not used. Every step is a replay, so a resumed run, which records later, computes the same.
         """
         raise NotImplementedError
 
     @contextlib.contextmanager
     def _ready(self, static_input: Tensor, shape: Shape) -> Iterator[None]:
-        """Around what is captured: the device is at rest, and afterwards the generator is where it was."""
+        """Around a capture: the device is idle, and afterwards the random generator is in the state it had before."""
         rng_state = torch.cuda.get_rng_state(self._device)
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         try:

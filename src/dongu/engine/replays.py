@@ -1,8 +1,9 @@
 """An update on CUDA as replays: forward, loss and backward of each micro-batch; then norm, clipping and AdamW.
 
 Launched from Python, the loss, the norm and the optimizer take longer than a small encoder computes. Here they are
-recorded too: one replay a micro-batch, one an update. The schedule, the counts and the draws' seeds stay on the host;
-what it says to the device (token ids, labels, the update's weight, the learning rates) is copied before a replay.
+recorded too: one replay for each micro-batch, one for the update. The schedule, the counts and the seeds of random
+draws stay on the host. What the device needs (token ids, labels, the update's weight, the learning rates) is copied to
+it before a replay.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from torch.optim.adamw import AdamW, adamw
 from dongu.data.collate import MicroBatch, MicroBatches
 from dongu.engine.packed import UNCOMPUTED
 
-SAMPLED_NUMBERS = 1_000_000  # of the parameters that the first update is compared in
+SAMPLED_NUMBERS = 1_000_000  # parameters in which the first update is compared
 TOLERANCE_OF_UPDATE = 1e-3  # of losses and gradient norm, in fp32; of moments ten times as much
 TOLERANCE_OF_UPDATE_IN_HALF = 2e-2  # in bf16
-# Of what parameters move: where a gradient is nothing but rounding (of a key's bias), the way AdamW goes is too.
+# Of the change of the parameters: where a gradient is only rounding (a key's bias), so is the direction of AdamW.
 TOLERANCE_OF_MOVES = 0.2
 
 
 class UnreplayedError(Exception):
-    """An update cannot be made by replays, in a few words."""
+    """Why an update cannot be replayed, in a few words."""
 
 
 @dataclass(frozen=True)
 class _MicroBatchRecording:
-    """Static memory that each replay reads, and the gradients that it adds to."""
+    """The static memory that each replay reads, and the gradients that it adds to."""
 
     numbers: Tensor
     labels: Tensor
@@ -44,7 +45,7 @@ class _MicroBatchRecording:
 
 @dataclass(frozen=True)
 class StepRecording:
-    """The optimizer's step, as long as its settings and the place of its numbers are these."""
+    """The optimizer's step; valid as long as its settings and the addresses of its tensors stay the same."""
 
     settings: list[object]
     gradients: list[Tensor]
@@ -53,7 +54,7 @@ class StepRecording:
 
 
 class Replays:
-    """The updates of a loop by replay.
+    """Makes the updates of a loop by replay.
 
     Args:
         loop: its engine is a `PaddingFree` with graphs, its optimizer fused AdamW; see `why_not_replayed`.
@@ -61,7 +62,7 @@ class Replays:
 
     def __init__(self, loop: Any) -> None:
         self.parts = recorded_parts(loop)
-        self.is_checked = False  # whether an update was compared with one that Python has launched
+        self.is_checked = False  # whether an update was compared with one launched from Python
         self.numbers = torch.zeros(2 + loop.config.batch_size, device=loop.accelerator.device)  # norm, then losses
         self._loop = loop
         self._graphs = loop.engine.graphs
@@ -70,11 +71,11 @@ class Replays:
         self._step: StepRecording | None = None
 
     def gradients(self, batches: MicroBatches, *, again: int = 0) -> Tensor:
-        """Forward and backward of an update, as `Loop.gradients` has it; the gradients are in static memory.
+        """Forward and backward of an update, like `Loop.gradients`; the gradients are in static memory.
 
         Raises:
             UnreplayedError: a micro-batch cannot be recorded.
-            torch.OutOfMemoryError: there is no memory for that.
+            torch.OutOfMemoryError: there is not enough memory.
         """
         self._graphs.look()
         for _ in range(2):
@@ -83,7 +84,7 @@ class Replays:
         raise torch.OutOfMemoryError("the recordings of the micro-batches of an update take more memory than there is")
 
     def _add_up(self, batches: MicroBatches, again: int) -> bool:
-        """Whether all went into the same static gradients: a recording may have taken the room of those before it."""
+        """Add up the gradients; False if a new recording has replaced the static memory on the way."""
         graphs, gradients = self._graphs, None
         self.numbers.zero_()
         self._weight.fill_(batches.weight)
@@ -91,7 +92,7 @@ class Replays:
             recording = self._recording(micro_batch)
             if gradients is None:
                 gradients = graphs.static_gradients
-                if not graphs.are_zero:  # an update was interrupted, or others have used them
+                if not graphs.are_zero:  # an update was interrupted, or something else has used them
                     torch._foreach_zero_(gradients)
                 graphs.are_zero = False
             elif gradients is not graphs.static_gradients:
@@ -102,7 +103,7 @@ class Replays:
         return True
 
     def _recording(self, micro_batch: MicroBatch) -> _MicroBatchRecording:
-        """Of such a micro-batch, with its numbers and labels in the static memory."""
+        """The recording for a micro-batch, with its numbers and labels copied to static memory."""
         ids, labels = micro_batch.tensors["input_ids"], micro_batch.tensors["labels"]
         types = micro_batch.tensors.get("token_type_ids")
         types = torch.zeros_like(ids) if types is None else types
@@ -136,7 +137,7 @@ class Replays:
         return _MicroBatchRecording(static_numbers, static_labels, graphs.static_gradients, replay)
 
     def record_step(self) -> StepRecording:
-        """A recording of the optimizer's step, with its settings and its state as they are now.
+        """The recording of the optimizer's step with its current settings and state.
 
         Raises:
             UnreplayedError: it cannot be recorded.
@@ -152,7 +153,7 @@ class Replays:
             raise UnreplayedError(_in_few_words(error)) from error
 
     def _settings(self) -> list[object]:
-        """All that a recording of the step depends on: where numbers lie, and whatever is a number of the host's."""
+        """All that a recording of the step depends on: the addresses of tensors, and numbers on the host."""
         optimizer = self._loop.optimizer
         state = [*map(Tensor.data_ptr, chain.from_iterable(map(dict.values, optimizer.state.values())))]
         groups = [
@@ -170,7 +171,7 @@ class Replays:
                 if not group["fused"] or group["differentiable"]:
                     raise UnreplayedError("the optimizer's step is not the fused one")
                 tensors: Any = ([], [], [], [], [], [])
-                optimizer._init_group(group, *tensors)  # begins its moments, where there are none
+                optimizer._init_group(group, *tensors)  # creates its moments if there are none
                 options = {name: group[name] for name in ("amsgrad", "weight_decay", "eps", "maximize")}
                 options |= {"beta1": group["betas"][0], "beta2": group["betas"][1], "fused": True}
                 groups.append((tensors, {**options, "found_inf": optimizer.found_inf}))
@@ -188,17 +189,17 @@ class Replays:
         return StepRecording(self._settings(), graphs.static_gradients, rates, replay)
 
     def step(self, recorded: StepRecording) -> None:
-        """Norm, clipping and the optimizer's step at the learning rates as they are now; zero the gradients."""
+        """Norm, clipping and the optimizer's step at the current learning rates; then zero the gradients."""
         optimizer = self._loop.optimizer
         rates = np.array([group["lr"] for group in optimizer.param_groups], dtype=np.float32)
         recorded.rates.copy_(torch.from_numpy(rates).pin_memory(), non_blocking=True)
         recorded.replay()
         self._graphs.are_zero = True
-        optimizer._opt_called = True  # or a schedule warns of its first step
+        optimizer._opt_called = True  # else a schedule warns at its first step
 
     @contextlib.contextmanager
     def undone(self) -> Iterator[None]:
-        """After the block, parameters and optimizer state are as before, to the bit; kept on the host meanwhile."""
+        """After the block, parameters and optimizer state are what they were, bit for bit (kept on the host)."""
         optimizer = self._loop.optimizer
         tensors: list[Tensor] = [optimizer.found_inf]
         for parameter in self._graphs.used_parameters:
@@ -212,16 +213,16 @@ class Replays:
 
 
 def recorded_parts(loop: Any) -> list[object]:
-    """What recordings are made of; they hold as long as it is the same."""
+    """The objects that recordings depend on; recordings are valid as long as these are the same."""
     return [getattr(loop.engine, "graphs", None), loop.engine, loop.loss, loop.optimizer]
 
 
 class Sample:
-    """Some numbers of each parameter that has a gradient, and what AdamW makes of them, launched by Python.
+    """Some elements of each parameter that has a gradient, and the result of AdamW for them, launched from Python.
 
     Args:
-        optimizer: AdamW, which is not touched.
-        skip: its flag, (), fp32: 1 where the update is not to be made.
+        optimizer: AdamW; it is not changed.
+        skip: its flag, (), fp32: 1 if the update must not be made.
     """
 
     def __init__(self, optimizer: Any, skip: Tensor) -> None:
@@ -243,7 +244,7 @@ class Sample:
         self._after = [[copy, adamw.state[copy]["exp_avg"]] for copy in copies.values()]
 
     def why_not(self, optimizer: Any, tolerance: float) -> str | None:
-        """What of parameters or moments, as they are now, differs by more than rounding; None where nothing does."""
+        """How parameters or moments now differ from the sample by more than rounding; None if they do not."""
         moved = wrong = moments = differ = 0.0
         for parameter, before, (after, moment) in zip(self._parameters, self._before, self._after, strict=True):
             moved += _square(after - before) + 1e-12 * _square(before)
@@ -261,7 +262,7 @@ class Sample:
 
 
 def check_numbers(got: Tensor, wanted: Tensor, tolerance: float) -> str | None:
-    """How norm and losses of two updates, (numbers,), differ by more than rounding; None where they do not."""
+    """How norm and losses of two updates, (numbers,), differ by more than rounding; None if they do not."""
     apart, size = _square(got.nan_to_num() - wanted.nan_to_num()), _square(wanted.nan_to_num())
     same = bool((got.isfinite() == wanted.isfinite()).all()) and apart <= tolerance**2 * size
     return None if same else f"its norm and losses differ by {(apart / (size or 1)) ** 0.5:.1g} of their size"
