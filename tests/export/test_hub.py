@@ -240,4 +240,7 @@ def test_what_cannot_be_pushed(
         (damaged / name).write_bytes((run / name).read_bytes() + b"\n" * (name == "model/config.json"))
     assert run_command(["push", str(damaged), NAME]) == 2
     assert "restore it from a copy" in capsys.readouterr().err
+    (damaged / "MANIFEST.json").unlink()
+    assert run_command(["push", str(damaged), NAME]) == 2
+    assert "model/README.md: is not there" in capsys.readouterr().err
     assert not hub.made

@@ -19,7 +19,7 @@ import dongu
 from dongu.cli.main import run as run_command
 from dongu.judge.intervals import verdict
 from dongu.run.several import told_of_several
-from dongu.sweep import soup_lines
+from dongu.sweep import seeds_lines, soup_lines, spread_of
 
 OPTIONS: dict[str, Any] = {"max_steps": 6, "batch_size": 8, "lr": 2e-3, "eval_steps": 3, "threads": 1}
 FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]
@@ -67,6 +67,13 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, steps: int, arguments: list[st
         run_command(arguments)
         os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def test_each_labelled_split_is_told() -> None:
+    splits = {name: {"accuracy": spread_of([0.25, 0.75])} for name in ("validation", "test_hard")}
+    summary = {"options": {"seed": 1}, "relative_places": {"data": "x"}, "seeds": [1, 2], "metric": "accuracy"}
+    _, *lines, _ = seeds_lines({**summary, "best": "seed-2", **splits}, Path("out"))
+    assert [line.split()[:3] for line in lines] == [[name, "accuracy", "0.5000"] for name in splits]
 
 
 def test_a_run_a_seed_and_their_spread(

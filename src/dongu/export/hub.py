@@ -63,6 +63,8 @@ def push(
     if not folder.is_finished:
         raise InputError("the run has not ended", where=str(run), hint=f"go on with it: dongu resume {typed(run)}")
     folder.check_written("model/")
+    if not (folder.model / _CARD).is_file():
+        raise InputError("is not there", where=str(folder.model / _CARD), hint="restore it from a copy")
     places = {path.relative_to(folder.model).as_posix(): path for path in sorted(folder.model.rglob("*"))}
     places |= {f"onnx/{path.name}": path for path in sorted((folder.path / "onnx" / "onnx").glob("*.onnx"))}
     card = published_card(read_regular(places.pop(_CARD)).decode(), name, license_id, languages)
