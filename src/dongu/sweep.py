@@ -25,6 +25,8 @@ from dongu.soup import check_soup, make_soup
 from dongu.text import counted, decimals
 from dongu.training import resume, train
 
+_NO_SPLITS = {"options", "relative_places", "soup"}  # of seeds.json, which are objects too
+
 
 def train_seeds(
     source: Source,
