@@ -74,7 +74,7 @@ def check_updates(loop: Any) -> None:
         planned = f"{loop.steps_per_epoch:,} updates an epoch were planned for {updates.epoch_rows:,} rows"
         what = f"loop.train_updates.batch_size is {updates.batch_size}, and {planned}"
     elif updates.row_weights is not loop.row_weights:
-        what = "loop.train_updates.row_weights is what a loss is divided by, no more"
+        what = "loop.train_updates.row_weights only says what a loss is divided by"
     if what:
         hint = "give the rows and the options to a new Loop"
         raise UsageError(what, where=f"after update {loop.number}", hint=hint)
@@ -83,11 +83,11 @@ def check_updates(loop: Any) -> None:
 def check_optimizer(loop: Any) -> None:
     """
     Raises:
-        UsageError: it is no optimizer, does not have all that is trainable, or asks for the loss itself.
+        UsageError: it is not an optimizer, does not have all that is trainable, or asks for the loss itself.
     """
     if not isinstance(loop.optimizer, torch.optim.Optimizer):
         hint = "assign loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.1), say"
-        raise UsageError(f"a {type(loop.optimizer).__name__} is no optimizer", where="loop.optimizer", hint=hint)
+        raise UsageError(f"a {type(loop.optimizer).__name__} is not an optimizer", where="loop.optimizer", hint=hint)
     closure = inspect.signature(type(loop.optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         what = f"a {type(loop.optimizer).__name__} computes the loss several times in a step, and the loop once"
@@ -183,9 +183,9 @@ def why_not_replayed(loop: Any) -> str | None:
         "the optimizer is another than fused AdamW": type(optimizer) is not torch.optim.AdamW
         or not all(group["fused"] and not torch.is_tensor(group["lr"]) for group in optimizer.param_groups)
         or not (step is None or getattr(step, "__wrapped__", None) is torch.optim.AdamW.step),  # around it, a schedule
-        "somebody watches the optimizer": any(hook.__module__ not in _OWN_HOOKS for hook in hooks)
+        "the optimizer has a hook": any(hook.__module__ not in _OWN_HOOKS for hook in hooks)
         or bool(_global_optimizer_pre_hooks or _global_optimizer_post_hooks),
-        "somebody watches the engine": bool(loop.engine._forward_hooks or loop.engine._forward_pre_hooks)
+        "the engine has a hook": bool(loop.engine._forward_hooks or loop.engine._forward_pre_hooks)
         or bool(loop.engine._backward_hooks or loop.engine._backward_pre_hooks),
     }
     return loop.not_replayed or next((reason for reason, holds in reasons.items() if holds), None) or why_mixed(loop)
@@ -199,7 +199,7 @@ def check_schedule(loop: Any) -> None:
     scheduler = loop.lr_scheduler
     hint = "assign loop.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(loop.optimizer, lambda step: …)"
     if not isinstance(scheduler, LRScheduler) or type(scheduler).__name__ == "ReduceLROnPlateau":
-        what = f"a {type(scheduler).__name__} is no schedule that is stepped after each update"
+        what = f"a {type(scheduler).__name__} is not a schedule that is stepped after each update"
     elif scheduler.optimizer is not loop.optimizer:
         what = "it drives another optimizer than loop.optimizer"
     elif len(getattr(scheduler, "base_lrs", loop.optimizer.param_groups)) != len(loop.optimizer.param_groups):
@@ -216,7 +216,7 @@ def check_rows(loop: Any, update: MicroBatches) -> None:
     """
     if loop.config.workers and not np.array_equal(update.rows, loop.train_updates.rows(loop.number)):
         what = f"update {loop.number + 1:,} came with other rows than loop.train_updates.order gives now"
-        hint = "what an order depends on does not reach data workers: assign the order anew, or give workers=0"
+        hint = "what an order depends on does not reach data workers: assign the order again, or give workers=0"
         raise UsageError(what, where=f"workers={loop.config.workers}", hint=hint)
 
 
@@ -230,7 +230,7 @@ def check_rates(loop: Any) -> None:
         hint = "leave lr_scheduler.step() out: the loop does so after each update"
         raise UsageError(f"was stepped {schedule.last_epoch:,} times", where=f"update {loop.number + 1:,}", hint=hint)
     if [float(group["lr"]) for group in groups] != [float(rate) for rate in schedule.get_last_lr()]:
-        what = "the learning rate that was set is that of one update: then loop.lr_scheduler sets it anew"
+        what = "the learning rate that was set is used for one update only: then loop.lr_scheduler sets it again"
         warnings.warn(f"{what}; assign another schedule, or set it in each update", stacklevel=4)
 
 
@@ -272,7 +272,7 @@ def check_model(loop: Any) -> None:
     if isinstance(model, nn.Module) and loop.given.model is not None:
         return  # what computes it is the user's own loss, perhaps
     if not isinstance(model, nn.Module) or getattr(getattr(model, "config", None), "num_labels", None) != labels:
-        raise UsageError(f"a {type(model).__name__} is no classifier of {labels} labels", where="loop.model", hint=hint)
+        raise UsageError(f"a {type(model).__name__} is not a classifier of {labels} labels", where="loop.model", hint=hint)
     check_vocabulary(model, loop.tokenizer, type(model).__name__)
     inputs = sample_of(loop)
     model.to(loop.accelerator.device)
@@ -342,6 +342,6 @@ def check_alone(loop: Any) -> None:
         UsageError: several processes would have to change their engine, and each has its part in a sum of gradients.
     """
     if (count := loop.accelerator.num_processes) > 1:
-        what = "the model was changed, or somebody watches it, after the loop was made"
+        what = "the model was changed, or a hook was set on it, after the loop was made"
         hint = "train on one process, or with engine='plain' where only hooks are wanted"
         raise UsageError(what, where=f"{count} processes", hint=hint)

@@ -50,7 +50,7 @@ def check_loss(loop: Any) -> None:
     loss, model = loop.loss, loop.model
     if not isinstance(loss, Loss):
         hint = "give it to a new Loop: dongu.Loop(…, loss=…)"
-        raise UsageError(f"a {type(loss).__name__} is no loss of a run", where="loop.loss", hint=hint)
+        raise UsageError(f"a {type(loss).__name__} is not a loss for a run", where="loop.loss", hint=hint)
     given, known = loop.given, (loss, model)
     if (given.loss is None and given.model is None) or all(map(operator.is_, known, loop._asked)):
         return
@@ -70,7 +70,7 @@ def check_loss(loop: Any) -> None:
             bound = _ROUNDING if loop.config.precision == "fp32" else _ROUNDING_IN_HALF
             if not draws and not bool((halves - whole).abs().max() <= bound * whole.abs().max()):
                 hint = "let a row's loss depend on that row alone, or mark it @dongu.coupled: then no update is split"
-                raise UsageError("gives a row another number when other rows are beside it", where="loss", hint=hint)
+                raise UsageError("gives a row a different number when the other rows of the batch differ", where="loss", hint=hint)
     for name, saved in state.items():
         loop.own[name].load_state_dict(saved)
     if not summed.requires_grad:

@@ -115,7 +115,7 @@ def _columns_of(texts: Any) -> dict[str, list[Any]]:
     if hasattr(texts, "columns"):
         return {str(name): texts[name].tolist() for name in texts.columns}
     if isinstance(texts, str):
-        raise DataError("one text is no list of texts", where="X", hint='give ["a text"]')
+        raise DataError("one text is not a list of texts", where="X", hint='give ["a text"]')
     rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
     if len({*map(len, rows)}) > 1 or (rows and len(rows[0]) not in (1, 2)):
         raise DataError("the rows are neither texts nor pairs of texts", where="X")

@@ -111,7 +111,7 @@ def open_regular(path: Path, flags: int, *, follow: bool = False) -> int:
 
 
 def _irregular(path: Path) -> OSError:
-    return OSError(errno.ELOOP, "is no regular file", str(path))
+    return OSError(errno.ELOOP, "is not a regular file", str(path))
 
 
 def open_to_write(path: Path, mode: Literal["wb", "ab"]) -> FileIO:

@@ -167,7 +167,7 @@ def refusal(error: Exception, name: str, kind: Kind) -> tuple[str, str] | None:
         return f"the Hub is out of reach ({unreachable})", f"check the network: the Hub needs one, {local}"
     if _find(error, errors.HFValidationError):
         hint = "give a folder, or a name on the Hub: owner/name, owner/name@revision"
-        return f"can be no name on the Hub ({reason})", hint
+        return f"cannot be a name on the Hub ({reason})", hint
     return None
 
 

@@ -182,7 +182,7 @@ def read_parts(path: Path) -> dict[str, Any]:
     name = f"{PARTS_MODULE}{digest[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UsageError("is no Python file", where=where, hint="give one whose name ends in .py")
+        raise UsageError("is not a Python file", where=where, hint="give one whose name ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # data classes and pickled functions look their module up
     try:

@@ -349,7 +349,7 @@ class Parts:
             autocast = self.accelerator.autocast() if self.config.precision == "bf16" else None
             engine, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side, autocast)
         else:
-            engine, reason = self.model, f"a {type(self.model).__name__} is no model of transformers"
+            engine, reason = self.model, f"a {type(self.model).__name__} is not a transformers model"
         is_own = not isinstance(self.collate, Collator)
         if is_own and not is_flat(self):
             engine, reason = self.model, "loop.collate is your own, and pads"

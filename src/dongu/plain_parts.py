@@ -70,7 +70,7 @@ def why_not_plain(source: str, names: Collection[str]) -> str | None:
             if unknown := next(_beyond(functions[function], OFFERED[name]), None):
                 return f"a plain script has no {unknown}"
     if "update" in names and not _is_one_pass(functions["update"]):
-        return "update calls backward and step otherwise than once each, as statements"
+        return "update does not call backward and step exactly once each, as statements"
     return None
 
 
@@ -161,7 +161,7 @@ def _beyond(function: ast.FunctionDef, offered: Mapping[str, set[str] | None]) -
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len":
             fine |= {id(argument) for argument in node.args if function.name == "order"}
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("train", "eval"):
-            yield f"modes of one's own, which line {node.lineno} of the file sets"
+            yield f"train() or eval(), which line {node.lineno} of the file calls"
     for node in ast.walk(function):
         if isinstance(node, ast.Name) and node.id in known and id(node) not in fine:
             yield f"{node.id} as dongu has it, which {function.name} hands on"

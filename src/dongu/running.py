@@ -171,7 +171,7 @@ class Run:
         check_shared(folder.path, loop.accelerator)
         checkpoint, damaged = self._checkpoints.newest(folder.metrics, loop)
         if checkpoint is None and logged_steps(folder.metrics) > self._plan.first_save:
-            hint = "nothing was changed; put them back, or start anew with another --out"
+            hint = "nothing was changed; put them back, or start a new run with another --out"
             raise CheckpointError("the checkpoints of the run are gone", where=str(folder.checkpoints), hint=hint)
         newest = "none" if checkpoint is None else checkpoint.path.name
         compare_facts(loop.accelerator, {"the newest checkpoint": newest})
@@ -198,7 +198,7 @@ class Run:
                 self._copy_parts()
                 described = {**describe_run(loop, folder, self.state, memory_need(loop)), "changes": changes}
                 folder.write_json("run.json", described)
-        self._console.line(f"going on after step {self.state.step:,} of {loop.total_steps:,} in {folder.path}")
+        self._console.line(f"resuming after step {self.state.step:,} of {loop.total_steps:,} in {folder.path}")
         return loop
 
     def _take_finished(self) -> None:
@@ -395,5 +395,5 @@ class Run:
         return StoppedError(
             f"{received.name} ended the run after step {number:,} of {self.loop.total_steps:,}",
             exit_code=EXIT_CODES[received],
-            hint=f"{'its state is saved; go on' if number else 'nothing was done yet; start'} with: {command}",
+            hint=f"{'its state is saved; continue' if number else 'nothing was done yet; start'} with: {command}",
         )

@@ -48,7 +48,7 @@ def check_soup(source: Source, configs: Sequence[RunConfig]) -> None:
         raise UsageError("the mean of the weights is made by one process", where="--keep soup", hint=hint)
     held = {digest_of(read_examples(source, config).splits["validation"]) for config in configs[:2]}
     if len(held) > 1:
-        what = "each seed holds out other rows, so the mean has learnt from all of them"
+        what = "each seed holds out other rows, so the mean was trained on all of them"
         raise UsageError(what, where="--keep soup", hint="give DATA a split `validation`, or --split-file")
 
 

@@ -99,7 +99,7 @@ def _dimension(name: str, values: str, where: str) -> Dimension:
     ends = _number(low), _number(high)
     if rest or isinstance(ends[0], str) or isinstance(ends[1], str) or not ends[0] < ends[1] or (log and ends[0] <= 0):
         hint = "the lower end comes first, as 1e-5..5e-4:log; a logarithmic range begins above 0"
-        raise UsageError("is no range", where=where, hint=hint)
+        raise UsageError("is not a range", where=where, hint=hint)
     whole = low.isdecimal() and high.isdecimal()
     return Dimension(name, (), ends[0], ends[1], log=bool(log), whole=whole)
 

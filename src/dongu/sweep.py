@@ -119,7 +119,7 @@ def train_runs(
                 train(data, console=console, parts=parts, **{**given, **own})
             done[name] = folder
         except StoppedError as error:
-            error.hint = "its state is saved; the same command goes on with it"
+            error.hint = "its state is saved; the same command continues it"
             raise
         finally:
             if main and folder.path.exists():
@@ -196,7 +196,7 @@ def _refuse_other_use(out: Path, now: Mapping[str, Any], file: Path | None, opti
         pairs = {name: [{**usual, **each}.get(name) for each in (now, was)] for name in other if name != "parts"}
         texts = [f"{option_flag(name)} is {new}, and was {old}" for name, (new, old) in pairs.items()]
         differences = "; ".join([*texts, *other_parts(was.get("parts"), now.get("parts"), file)])
-        hint = "give the options that it was begun with, or choose another --out"
+        hint = "give the options that it was started with, or choose another --out"
         raise UsageError(f"holds runs with other options: {differences}", where=f"--out {out}", hint=hint)
 
 

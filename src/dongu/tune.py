@@ -114,7 +114,7 @@ def _stored(out: Path) -> Iterator[None]:
         yield
     except (DatabaseError, StorageInternalError) as error:
         reason = getattr(error.__cause__, "orig", None) or error.__cause__ or error
-        hint = "free some space, if there is none: the same command goes on with the search"
+        hint = "free some space, if there is none: the same command continues the search"
         raise StorageError(f"cannot be read or written ({reason})", where=str(out / STUDY), hint=hint) from error
 
 
@@ -139,7 +139,7 @@ def _open(out: Path, now: Mapping[str, Any]) -> Any:
     was = RunFolder(out).read_json(SEARCH)
     was["options"] = found_again({"options": None, **was}, out)
     if other := [name for name in ("options", "space") if was.get(name) != now[name]]:
-        hint = "give what it was begun with, or choose another --out"
+        hint = "give what it was started with, or choose another --out"
         raise UsageError(f"holds a search with other {' and '.join(other)}", where=f"--out {out}", hint=hint)
     with _turn(out):  # Optuna makes its tables once
         return _study(out)
@@ -257,7 +257,7 @@ class _Search:
                 self.console.line(f"  {error.what}")
                 return
             except StoppedError as error:
-                error.hint = "its state is saved; the same command goes on with the search"
+                error.hint = "its state is saved; the same command continues the search"
                 raise
             state = optuna.trial.TrialState
             if pruned or math.isnan(score):

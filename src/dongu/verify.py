@@ -162,7 +162,7 @@ def _inputs(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mappi
 def _replay(folder: RunFolder, record: dict[str, Any], loop: Loop, states: Mapping[Path, RunState]) -> str:
     """From one checkpoint to the next, over the shortest stretch that the run still holds and nothing changed in."""
     if not states:
-        raise _Broken("there is no checkpoint to arrive at")
+        raise _Broken("there is no checkpoint to compare with")
     places = {0: None, **{state.step: path for path, state in states.items()}}
     *_, newest = states.values()
     processes = newest.identity.get("processes", 1)

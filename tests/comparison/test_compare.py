@@ -173,7 +173,7 @@ def test_runs_that_cannot_be_compared(
     assert "its test (" in said
     assert f"is not that of {low}" in said
     change(other / "run.json", lambda record: record["options"].update(text_columns=["title"]))
-    assert f"rows are told by their texts: it reads title, and {low} text" in refused(capsys, low, other)
+    assert f"rows are identified by their texts: it reads title, and {low} text" in refused(capsys, low, other)
     change(other / "run.json", lambda record: record["data"]["train"].update(texts="1", rows=7))
     found = compared(capsys, low, other, "--split", "validation")
     assert found["split"] == "validation"

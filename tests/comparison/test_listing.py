@@ -101,7 +101,7 @@ def test_another_metric_and_no_runs(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert command(["runs", str(tmp_path / "none")]) == 0
     assert capsys.readouterr().out == f"there is no run below {tmp_path / 'none'}\n"
     assert command(["runs", str(tmp_path / "nowhere")]) == 2
-    assert "nowhere: is no folder" in capsys.readouterr().err
+    assert "nowhere: is not a folder" in capsys.readouterr().err
 
 
 def test_no_torch_for_a_list(tmp_path: Path) -> None:

@@ -140,9 +140,9 @@ def test_what_is_handed_in(
     ("data", "arguments", "said"),
     [
         ("/data/RTE", ["--glue"], "is not a task of GLUE"),
-        ("glue:rte", ["--glue", "stsb"], "'entailment' is no answer"),
-        ("glue:rte", ["--glue", "mnli"], "'not_entailment' is no answer"),
-        ("glue:rte", ["--glue", "cola"], "'entailment' is no answer"),
+        ("glue:rte", ["--glue", "stsb"], "'entailment' is not an answer"),
+        ("glue:rte", ["--glue", "mnli"], "'not_entailment' is not an answer"),
+        ("glue:rte", ["--glue", "cola"], "'entailment' is not an answer"),
     ],
 )
 def test_what_cannot_be_handed_in(
@@ -155,7 +155,7 @@ def test_what_cannot_be_handed_in(
     assert run(["predict", path, *arguments]) == 2
     assert "--out FOLDER" in capsys.readouterr().err
     predictions = tmp_path / "run" / "predictions" / "test.jsonl"
-    for damage, told in (("{", "is no JSON"), ("[]", "holds no JSON object"), ('{"id": 0}', "None is no answer")):
+    for damage, told in (("{", "is not JSON"), ("[]", "holds no JSON object"), ('{"id": 0}', "None is not an answer")):
         predictions.write_text(damage)
         assert run(["predict", path, "--out", str(tmp_path / "files"), "--glue", "rte"]) == 2
         assert f"test.jsonl:1: {told}" in capsys.readouterr().err

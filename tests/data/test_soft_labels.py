@@ -121,7 +121,7 @@ def test_rows_with_other_numbers(tmp_path: Path) -> None:
         assert sum(map(len, data.splits.values())) == 24
     path = write(tmp_path, [*rows, {"text": "one more", "label": None}])
     assert read(path, unlabelled="drop").left_out == 1
-    with pytest.raises(DataError, match="holds a number that is no label"):
+    with pytest.raises(DataError, match="holds a number that is not a label"):
         read(write(tmp_path, [{"text": text, "label": [0.9, 0.9]} for text in TEXTS]))
 
 

@@ -673,7 +673,7 @@ NOT_PLAIN = {
     ),
     "modes": (
         "def update(loop, update):\n    loop.model.train()\n    update.backward()\n    update.step()\n",
-        "modes of one's own, which line 2",
+        "train() or eval(), which line 2",
     ),
     "more of a split": ("def order(split, epoch, seed):\n    return split.ids\n", "no split.ids, which order uses"),
     "no function": ("order = lambda split, epoch: list(range(len(split)))\n", "order is not written as a function"),

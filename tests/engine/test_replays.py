@@ -300,8 +300,8 @@ def test_where_something_is_your_own_it_is_not_replayed(make: Make) -> None:
     optimizer, schedule = loop.optimizer, loop.lr_scheduler
     assert why_not_replayed(loop) is None
     for handle, reason in (
-        (optimizer.register_step_pre_hook(lambda *_: None), "somebody watches the optimizer"),
-        (loop.engine.register_forward_hook(lambda *_: None), "somebody watches the engine"),
+        (optimizer.register_step_pre_hook(lambda *_: None), "the optimizer has a hook"),
+        (loop.engine.register_forward_hook(lambda *_: None), "the engine has a hook"),
     ):
         next(iter(loop))
         assert (loop.replays, why_not_replayed(loop)) == (None, reason)

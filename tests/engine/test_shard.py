@@ -119,7 +119,7 @@ def test_a_sharded_run_goes_on(
     }
     for name in ("one", "damaged"):
         shutil.copytree(tmp_path / "cut", tmp_path / name)
-    assert "going on after step" in forked(pool, *train, str(tmp_path / "cut"))
+    assert "resuming after step" in forked(pool, *train, str(tmp_path / "cut"))
     wanted = content(tmp_path / "whole")
     assert len(wanted) == 4 + 3 * 4
     assert content(tmp_path / "cut") == wanted
@@ -164,7 +164,7 @@ def test_a_checkpoint_of_one_process_is_resumed_by_two_and_theirs_by_one(
     whole, two, one = (tmp_path / name for name in ("whole", "two", "one"))
     assert run_command([*train, str(whole)]) == 0
     assert cut_off_after(whole, 4, two) == ["moments.safetensors", "weights.safetensors"]
-    assert "going on after step 4 of 8" in forked(make_pool(), *train, str(two))
+    assert "resuming after step 4 of 8" in forked(make_pool(), *train, str(two))
     assert cut_off_after(two, 6, one) == [f"{kind}-0000{i}-of-00002.safetensors" for kind in KINDS for i in (1, 2)]
     assert run_command([*train, str(one)]) == 0
     for run in (two, one):

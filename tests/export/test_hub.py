@@ -233,7 +233,7 @@ def test_what_cannot_be_pushed(
     unfinished.mkdir()
     (unfinished / "run.json").write_bytes((run / "run.json").read_bytes())
     assert run_command(["push", str(unfinished), NAME]) == 2
-    assert f"go on with it: dongu resume {unfinished}" in capsys.readouterr().err
+    assert f"continue it: dongu resume {unfinished}" in capsys.readouterr().err
     damaged = tmp_path / "damaged"
     (damaged / "model").mkdir(parents=True)
     for name in ("run.json", "results.json", "MANIFEST.json", "model/config.json"):

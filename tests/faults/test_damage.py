@@ -78,7 +78,7 @@ def settle(master: tuple[Path, dict[str, bytes]], capsys: pytest.CaptureFixture[
         output = capsys.readouterr()
         if code == 0:
             assert f"WARNING: {named}" in output.out, output.out
-            assert "going on after step 10 of" in output.out
+            assert "resuming after step 10 of" in output.out
             assert result_of(run) == master[1]
         else:
             assert code == 4, output.err

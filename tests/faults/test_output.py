@@ -125,7 +125,7 @@ def test_a_run_goes_on(
     command = train(place / "good.jsonl", tiny_model(), tmp_path / "run")
     assert run_command(command) == 0
     said = capsys.readouterr().err
-    told = "standard output cannot be written (No space left on device); the run goes on"
+    told = "standard output cannot be written (No space left on device); the run continues"
     assert said.count(told) == (kind == "full")
     for name in ("results.json", "metrics.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (place / "run" / name).read_bytes()

@@ -170,7 +170,7 @@ def test_verify_holds_it_against_the_record(
         (
             "accuracy",
             {"value": 0.81, "margin": -0.012, "low": -0.03, "high": 0.006},
-            "Not above a bag of words (0.8100): -1.2 points, 95% interval -3.0 to 0.6.",
+            "Not shown to be better than a bag of words (0.8100): -1.2 points, 95% interval -3.0 to 0.6.",
         ),
         (
             "loss",
@@ -193,6 +193,6 @@ def test_a_run_that_does_not_beat_it_says_what_to_try(steps: int, said: str) -> 
     results = {"steps": steps, "test": {"loss": entry, "accuracy": entry}, "bag_of_words": [row]}
     yardstick = Yardstick("single-label", "accuracy", ("no", "yes"), [0.5, 0.5])
     assert said in advice(results, yardstick)
-    assert "Not above" in " ".join(said_of(results, {"test": 20}, yardstick))
+    assert "Not shown to be better" in " ".join(said_of(results, {"test": 20}, yardstick))
     row["low"] = 0.001
     assert advice(results, yardstick) == ""

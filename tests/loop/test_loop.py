@@ -508,7 +508,7 @@ REFUSED: dict[str, tuple[Callable[[dongu.Loop], Any], str]] = {
         lambda loop: setattr(
             loop, "lr_scheduler", torch.optim.lr_scheduler.ReduceLROnPlateau(loop.optimizer)
         ),
-        "ReduceLROnPlateau is no schedule that is stepped after each update",
+        "ReduceLROnPlateau is not a schedule that is stepped after each update",
     ),
     "part of an optimizer": (
         lambda loop: setattr(loop, "optimizer", torch.optim.SGD(loop.model.classifier.parameters(), lr=1.0)),

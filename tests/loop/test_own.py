@@ -160,7 +160,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"loss": Tempered()},
         r"a parameter of shape \(\) that loop.model does not",
     ),
-    "a loss that is assigned": ({"setup": with_a_function}, "a function is no loss of a run"),
+    "a loss that is assigned": ({"setup": with_a_function}, "a function is not a loss for a run"),
     "layers that are no part of the model": ({"model": Hidden}, r"a parameter of shape \(2, 2\)"),
     "logits for other labels": ({"model": lambda labels: Plain(labels, wide=3)}, r"shape \(8, 5\), not \(8, 2\)"),
     "an answer without logits": (
@@ -241,7 +241,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an update of no arguments": ({"update": lambda: None}, "update=: takes other arguments"),
     "a model that is evaluated and is none": ({"eval_model": lambda loop: 3}, "eval_model: gave a int"),
-    "an optimizer's class in its place": ({"setup": unmade}, "loop.optimizer: a type is no optimizer"),
+    "an optimizer's class in its place": ({"setup": unmade}, "loop.optimizer: a type is not an optimizer"),
     "a function that mixes the names up": ({"order": lambda rows, seed: np.arange(22)}, "has `seed` where `epoch` is"),
     "a function of too many arguments": ({"lr_scheduler": lambda a, b, c: 1.0}, "takes 3 arguments"),
 }

@@ -155,7 +155,7 @@ def test_another_model_is_none_to_go_on_with(
     name: str, value: str, stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(["resume", str(stopped), f"--{name}", value, "--allow", name, "learning-rate", "model"]) == 4
-    assert "a run goes on with its own model" in unwrapped(capsys.readouterr().err)
+    assert "a run continues with its own model" in unwrapped(capsys.readouterr().err)
 
 
 @pytest.mark.cases(test=2, ci=4)
@@ -193,7 +193,7 @@ def test_from_another_folder(
 
 
 def test_where_a_model_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path of an older run.json is the same place; a class of one's own is no folder that is called so."""
+    """A relative path of an older run.json is the same place; a class of one's own is not a folder that is called so."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Net").mkdir()
     config, place = make_config({"model": "Net", "tokenizer": "Net"}), str(tmp_path / "Net")
@@ -326,5 +326,5 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(
     log = (stopped / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (stopped / "metrics.jsonl").write_bytes(b"".join(log[:2]))
     assert run_command(["resume", str(stopped)]) == 0
-    assert "going on after step 0 of 10" in capsys.readouterr().out
+    assert "resuming after step 0 of 10" in capsys.readouterr().out
     assert weights(stopped) == whole

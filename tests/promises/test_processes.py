@@ -180,7 +180,7 @@ def test_several_seeds_on_two_processes(
         end_after(patch, steps=3)
         assert run_command([*train, "--seeds", "2"]) == 143
     output = forked(make_pool(), *train, "--seeds", "2")
-    assert output.count("going on after step 3 of 6") == 1
+    assert output.count("resuming after step 3 of 6") == 1
     assert output.count("2 seeds: mean") == 1, "only the main process prints"
     assert json.loads((tmp_path / "out" / "seeds.json").read_text())["seeds"] == [42, 43]
     for seed in (42, 43):

@@ -98,7 +98,7 @@ def test_the_command_says_how_to_go_on_and_does(
     assert run_command(["train", data_folder(train=61), "--out", str(run)]) == 2
     assert f"dongu resume {run}" in capsys.readouterr().err
     assert run_command(["resume", str(run)]) == 0
-    assert "going on after step 10 of 18" in capsys.readouterr().out
+    assert "resuming after step 10 of 18" in capsys.readouterr().out
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in steps if line["event"] == "step"] == list(range(1, 19))
     with pytest.raises(UsageError, match="finished"):
@@ -136,7 +136,7 @@ def test_damage_is_seen_named_and_passed_over(
     assert run_command(["resume", str(run)]) == 0
     output = capsys.readouterr().out
     assert f"WARNING: {newest / name}" in output
-    assert "going on after step 10" in output
+    assert "resuming after step 10" in output
 
 
 def test_none_valid_is_exit_4_and_nothing_changes(

@@ -66,7 +66,7 @@ def test_it_starts_goes_on_and_ends(
     torch.set_num_threads(2)  # as on a machine of more cores: a run that goes on has the threads that it began with
     assert run_command(train) == 0
     said = capsys.readouterr().out
-    assert "going on after step 4 of 8" in said
+    assert "resuming after step 4 of 8" in said
     assert not [line for line in said.splitlines() if line.startswith(("columns", "labels"))], "said when it began"
     assert same_bytes(tmp_path / "run", tmp_path / "whole")
     assert run_command([*train, "--lr", "1e-2"]) == 2, "of a finished run too"
@@ -135,7 +135,7 @@ def test_torchrun_restarts_a_killed_worker(
     said = "".join(output for _, output in ends)
     assert [code for code, _ in ends] == [0, 0], said
     assert killed.exists()
-    assert "going on after step 4 of 6" in said
+    assert "resuming after step 4 of 6" in said
     forked(pool, *train, str(whole))
     checkpoints = [path.relative_to(whole) for path in (whole / "checkpoints").glob("*/*.safetensors")]
     assert {path.name for path in checkpoints} == {

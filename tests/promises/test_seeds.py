@@ -135,13 +135,13 @@ def test_a_kill_a_signal_and_the_same_command_again(
         end_after(patch, steps=3 + 4)  # the three that are left of seed 42, and the fourth of seed 43
         assert run_command(command(out)) == 143
     captured = capsys.readouterr()
-    assert "going on after step 3 of 6" in captured.out
-    assert "the same command goes on with it" in captured.err
+    assert "resuming after step 3 of 6" in captured.out
+    assert "the same command continues it" in captured.err
     assert json.loads((out / "seeds.json").read_text(encoding="utf-8"))["seeds"] == [42]
     assert not (out / "seed-44").exists()
     kept = (out / "seed-42/results.json").stat().st_mtime_ns
     assert run_command(command(out)) == 0
-    assert "going on after step 4 of 6" in capsys.readouterr().out
+    assert "resuming after step 4 of 6" in capsys.readouterr().out
     assert (out / "seed-42/results.json").stat().st_mtime_ns == kept
     assert files(out) == files(whole)
 

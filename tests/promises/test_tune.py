@@ -86,9 +86,9 @@ def test_a_search_begins_with_what_a_run_does(
     [
         ("learning_rat=1..2", "did you mean --learning-rate?"),
         ("learning_rate=1e-4..2", "--learning-rate: must be less than or equal to 1"),
-        ("learning_rate=1e-3..1e-4", "is no range"),
-        ("learning_rate=0..1:log", "is no range"),
-        ("learning_rate=1e-4..1e-3:lin", "is no range"),
+        ("learning_rate=1e-3..1e-4", "is not a range"),
+        ("learning_rate=0..1:log", "is not a range"),
+        ("learning_rate=1e-4..1e-3:lin", "is not a range"),
         ("batch_size=8,x", "--batch-size: must be a whole number"),
         ("batch_size=8", "has no values to choose from"),
         ("batch_size=8,8", "has no values to choose from"),

@@ -108,7 +108,7 @@ def test_a_folder_in_place_of_a_file(finished: Path) -> None:
     (finished / "metrics.jsonl").mkdir()
     found = failures(finished)
     assert found.keys() == {"files", "log", "replay"}
-    assert "metrics.jsonl cannot be read (is no regular file)" in found["replay"]
+    assert "metrics.jsonl cannot be read (is not a regular file)" in found["replay"]
 
 
 def test_a_metric_that_the_model_does_not_have(finished: Path) -> None:

@@ -91,10 +91,10 @@ def test_the_commands_take_it(finished: Path, tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        (["1", "2.5", "3"], "`2.5` is no whole number"),
+        (["1", "2.5", "3"], "`2.5` is not a whole number"),
         (["good", "bad", "good"], "`good` is not a number"),
         (["1", "1", "1"], "one label only"),
-        (["1", "20260101", "20260102"], "`20260101` is no step of a scale: the largest is 16,777,216"),
+        (["1", "20260101", "20260102"], "`20260101` is not a step of a scale: the largest is 16,777,216"),
     ],
 )
 def test_what_is_no_scale(labels: list[str], said: str) -> None:

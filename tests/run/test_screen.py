@@ -158,8 +158,8 @@ def test_a_probe_that_was_disturbed_is_no_measure(
     for share in (0.5, 5.71):
         effort.per_second |= {"model_flops": share * 2e9, "product_flops": 2e9, "bf16_product_flops": 9e9}
         said[share] = dict(effort.lines(loop))["machine"]
-    assert said[0.5].startswith("50% of 2 GFLOP/s of fp32 products (--precision bf16 has more)")
-    assert said[5.71].startswith("more than the 2 GFLOP/s of fp32 products in a probe that other load disturbed")
+    assert said[0.5].startswith("50% of 2 GFLOP/s of fp32 matrix products (--precision bf16 has more)")
+    assert said[5.71].startswith("more than the 2 GFLOP/s of fp32 matrix products in a probe that other load disturbed")
 
 
 def test_tokens_a_second_are_those_of_one_process(

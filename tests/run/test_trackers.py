@@ -353,7 +353,7 @@ def test_a_tracker_that_fails_does_not_end_the_run(
     assert same_bytes(run, plain)
     assert [step for step, _ in fake.made[0].logged] == [1, 2, 3, 3]
     shown = capsys.readouterr().out
-    assert shown.count("fake failed at step 4 (ConnectionError: no route); the run goes on without it") == 1
+    assert shown.count("fake failed at step 4 (ConnectionError: no route); the run continues without it") == 1
 
 
 def test_a_tracker_that_cannot_be_started_ends_it_before_it_begins(

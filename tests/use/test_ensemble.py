@@ -40,7 +40,7 @@ def test_folds_answer_with_the_mean_of_their_probabilities(
     assert run_command(["predict", str(out), TEXTS[0], "--json"]) == 0
     shown = list(json.loads(capsys.readouterr().out)["probabilities"].values())
     assert np.allclose(shown, said[0][0], atol=1e-6)
-    with pytest.raises(UsageError, match="is no run, and has no data of its own"):
+    with pytest.raises(UsageError, match="is not a run, and has no data of its own"):
         together.evaluate_own()
     with pytest.raises(UsageError, match="a graph is of one model"):
         export(out, tmp_path / "onnx")

@@ -106,7 +106,7 @@ def test_what_it_refuses(quick: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="Invalid parameter 'epoch'"):
         made.set_params(epoch=3)
     for texts, labels, said in (
-        ("one", ["a"], "one text is no list of texts"),
+        ("one", ["a"], "one text is not a list of texts"),
         (TEXTS[:3], [1, 2], "one class for each row"),
         (TEXTS[:2], [["a"], ["b"]], "one class for each row"),
         ([("a", "b", "c")], ["a"], "neither texts nor pairs"),

@@ -51,7 +51,7 @@ class Output(io.FileIO):
                     hint = "the answer is lost: free some space, or send it to another place"
                     raise StorageError(what, where="standard output", hint=hint) from error
                 if self._answers and not closed:
-                    print(f"dongu: standard output {what}; the run goes on", file=sys.stderr)
+                    print(f"dongu: standard output {what}; the run continues", file=sys.stderr)
         return memoryview(content).nbytes
 
 

@@ -111,7 +111,7 @@ class Compared(JsonAnswer):
     metric: Annotated[str, Field(description="the main one")]
     bag_of_words: Annotated[dict[str, float], Field(description="what one reaches by metric, if the same for all")] = {}
     runs: Annotated[list[dict[str, Any]], Field(description="each run with its metrics")] = []
-    recipes: Annotated[list[dict[str, Any]], Field(description="in place of runs: folders of `--seeds`")] = []
+    recipes: Annotated[list[dict[str, Any]], Field(description="instead of runs: folders of `--seeds`")] = []
     differs: Annotated[dict[str, list[Any]], Field(description="a value a side of what is not the same for all")]
     pairs: Annotated[list[dict[str, Any]], Field(description="each but the first: `differences`, `rows`, `examples`")]
 

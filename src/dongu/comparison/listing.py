@@ -62,10 +62,10 @@ def list_runs(folder: Path, metric: str | None = None) -> Listing:
     They are sorted by the metric; by default by each run's own, those with the same together.
 
     Raises:
-        UsageError: it is no folder.
+        UsageError: it is not a folder.
     """
     if not folder.is_dir():
-        raise UsageError("is no folder", where=str(folder), hint="dongu runs FOLDER lists the runs below a folder")
+        raise UsageError("is not a folder", where=str(folder), hint="dongu runs FOLDER lists the runs below a folder")
     runs = sorted(map(_read, _found(folder)), key=lambda run: _rank(run, metric))
     options = [run.options for run in runs if run.state != "damaged"]
     names = [name for name in RunConfig.model_fields if name not in PLACES]

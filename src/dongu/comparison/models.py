@@ -28,7 +28,7 @@ def answer_rows_of(run: FinishedRun, model: Path, split: str) -> Side:
     options: dict[str, Any] = run.record["options"]
     config, names = make_config({**options, "threads": None}), tuple(run.record["label_names"])
     if config.data is None:
-        what = f"cannot answer the rows of {run.path}, whose data were in memory"
+        what = f"cannot answer the rows of {run.path}, because its data were in memory"
         raise UsageError(what, where=str(model), hint="compare two runs")
     columns = {name: options[name] for name in ("text_columns", "label_column", "max_length") if name in options}
     saved = SavedModel.open(model, **columns)

@@ -100,7 +100,7 @@ def read_run(path: Path) -> Side:
     folder = RunFolder(path)
     record = folder.read_record()
     if not folder.is_finished:
-        raise UsageError("the run has not ended", where=str(path), hint=f"go on with it: dongu resume {typed(path)}")
+        raise UsageError("the run has not ended", where=str(path), hint=f"continue it: dongu resume {typed(path)}")
     folder.check_written("predictions/")
     run = FinishedRun(path, record, folder.read_results())
     for split in run.splits:
@@ -179,7 +179,7 @@ def _refuse_other_rows(runs: Sequence[FinishedRun], split: str) -> None:
         hint = "only answers to the same rows can be compared: train both on the same DATA"
         columns, now_read = (", ".join(run.record["options"]["text_columns"]) for run in (first, other))
         if columns != now_read:
-            hint = f"rows are told by their texts: it reads {now_read}, and {first.path} {columns}"
+            hint = f"rows are identified by their texts: it reads {now_read}, and {first.path} {columns}"
         elif split == "validation" and was == now:
             hint += "; where it has no validation part, each --seed holds out rows of its own"
         raise UsageError(f"its {split} ({now}) is not that of {first.path} ({was})", where=str(other.path), hint=hint)

@@ -64,7 +64,7 @@ def _label_studio_min(row: Row) -> Row | str:
 
 def _doccano(row: Row) -> Row | str:
     if any(isinstance(label, list) for label in row["label"]):
-        return "with spans, which are no classes"
+        return "with spans, which are not classes"
     return row
 
 
@@ -112,7 +112,7 @@ def _chat(row: Row) -> Row | str:
     """The question and the answer of a fine-tuning file of OpenAI; what the system is told is the same in all rows."""
     said = {role: [turn["content"] for turn in row["messages"] if turn["role"] == role] for role in _ROLES}
     if len(said["user"]) != 1 or len(said["assistant"]) != 1:
-        return "whose conversation has not one question and one answer"
+        return "whose conversation is not one question and one answer"
     return {"text": said["user"][0], "label": said["assistant"][0]}
 
 

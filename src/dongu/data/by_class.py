@@ -43,7 +43,7 @@ def class_folders(path: Path) -> dict[str, list[Path]]:
             others.append((folder, next(file for file in files if not is_text(file))))
     for folder, odd in others if classes else ():
         if not all(map(is_hidden, folder.rglob("*.txt"))):
-            what = f"holds {odd.name} beside its texts, so it is no class, as {next(iter(classes))} is"
+            what = f"holds {odd.name} beside its texts, so it is not a class, as {next(iter(classes))} is"
             raise data_error(str(folder), what, "a folder by class holds files of text (.txt) alone: move others out")
     return classes
 

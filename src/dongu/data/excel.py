@@ -111,7 +111,7 @@ def _table(file: BufferedReader, origin: str, config: RunConfig, *, with_formula
         rows.add(row, line)
     title = ""
     if len(columns) == 1:
-        title = f"; the first row names one, `{shortened(columns[0])}`: remove what is no header"
+        title = f"; the first row names one, `{shortened(columns[0])}`: remove what is not a header"
     nameless = f"not used, for want of a name: some columns{title}" if unnamed else ""
     return replace(rows.table(origin, said=[said, nameless]), bad=tuple(bad or ()))
 

@@ -220,7 +220,7 @@ def _read_groups(groups: Mapping[str, Group], path: Path, config: RunConfig, pre
     train = found["train"]
     for split, group in found.items():
         if split != "train" and len(group) == len(train) == 1 and _same_bytes(group[0], train[0]):
-            what = f"holds the same bytes as {train[0].name}: to measure on what was learnt says nothing"
+            what = f"holds the same bytes as {train[0].name}: a score on training rows says nothing"
             raise data_error(str(group[0]), what, "remove it, and a part of train is held out; or give other rows")
     splits = {split: _read_group(group, path, config) for split, group in found.items()}
     for split, group in found.items():
@@ -384,7 +384,7 @@ def _declared_files(given: Any, path: Path) -> dict[str, Group]:
         for pattern in patterns if isinstance(patterns, list) else [patterns]:
             parts = PurePath(str(pattern)).parts
             if not isinstance(pattern, str) or not pattern or ".." in parts or PurePath(pattern).is_absolute():
-                raise data_error(str(path / "README.md"), f"{pattern!r} is no path in the folder", "correct it")
+                raise data_error(str(path / "README.md"), f"{pattern!r} is not a path in the folder", "correct it")
             group += sorted(file for file in path.glob(pattern) if file.is_file())
         if not group:
             raise data_error(str(path / "README.md"), f"there is no file {patterns!r}", "fetch the data set again")

@@ -225,7 +225,7 @@ def _numbered(count: int) -> list[str]:
 def _no_labels(table: Table, row: int, cell: Sequence[Cell]) -> DataError:
     shown = shortened(f"[{', '.join(map(str, cell))}]")
     hint = "write 0 and 1 for each label, the names of those that a row has, or a share for each class, 1 together"
-    return data_error(table.where(row), f"the list {shown} holds a number that is no label", hint)
+    return data_error(table.where(row), f"the list {shown} holds a number that is not a label", hint)
 
 
 def list_of(text: str) -> list[Cell] | None:
@@ -271,7 +271,7 @@ def _with_lists(table: Table, column: str, form: Form) -> Table:
             cells.append(items)
         else:
             hint = 'write it as others, such as ["a", "b"]; a run with --task single-label takes each text as a name'
-            raise data_error(table.where(row), f"the label `{shortened(cell)}` is no list, as others are", hint)
+            raise data_error(table.where(row), f"the label `{shortened(cell)}` is not a list, as other labels are", hint)
     return replace(table, columns={**table.columns, column: column_of(cells)})
 
 
@@ -344,7 +344,7 @@ def malformed(cell: Cell, form: Form) -> str:
         return ""
     if form.task == "multi-label" and is_word(cell):
         if (items := _labels_of(cell, form)) is None:
-            return f"the label `{shortened(cell)}` is no list, as others are"
+            return f"the label `{shortened(cell)}` is not a list, as other labels are"
         cell = items
     if isinstance(cell, list) and form.positions:
         wrong = len(cell) != form.positions or not (hides_flags(cell) or all(map(is_flag, cell)))

@@ -61,7 +61,7 @@ def hold_out(
 
 def _of_one_row(name: str, names: Sequence[str], origin: str) -> DataError:
     """Of the labels one that has a single row."""
-    what = f"the label `{shortened(name)}` has 1 row: it cannot be both learnt and held out"
+    what = f"the label `{shortened(name)}` has 1 row: it cannot be both trained on and held out"
     hint = "add rows of it, give a folder with a validation file, or --rare join=2"
     if odd := words_among_numbers(names):
         what = f"the label `{shortened(odd[0])}` is not a number, as the others are"

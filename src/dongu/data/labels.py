@@ -68,7 +68,7 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
         if reserved in distinct:
             rows = label_rows(table, column, task)
             raise DataError(
-                f"the label {reserved} means 'hidden' or 'ignored' and cannot be learnt",
+                f"the label {reserved} means 'hidden' or 'ignored' and cannot be a class",
                 where=table.where(next(row for row, labels in enumerate(rows) if reserved in labels)),
                 hint="give the class another name",
             )
@@ -91,9 +91,9 @@ def _name_scale(table: Table, column: str) -> tuple[str, ...]:
     for row, number in enumerate(_read_numbers(table, column)):
         if number not in known and number != int(number):
             hint = "--task ordinal wants whole numbers, such as stars from 1 to 5; --task regression takes any"
-            raise DataError(f"the label `{number:g}` is no whole number", where=table.where(row), hint=hint)
+            raise DataError(f"the label `{number:g}` is not a whole number", where=table.where(row), hint=hint)
         if abs(number) > LARGEST_STEP:
-            what = f"the label `{number:.0f}` is no step of a scale: the largest is {LARGEST_STEP:,}"
+            what = f"the label `{number:.0f}` is not a step of a scale: the largest is {LARGEST_STEP:,}"
             raise DataError(what, where=table.where(row), hint="--task single-label takes each number as a class")
         known[number] = None
     if len(known) < 2:

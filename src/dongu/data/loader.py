@@ -41,7 +41,7 @@ class BatchLoader(DataLoader[Any]):
             for worker in workers:
                 worker.kill()  # PyTorch would give each that hangs five more seconds
             what = f"a data worker failed: {(str(error).strip() or type(error).__name__).splitlines()[-1]}"
-            hint = "`dongu resume RUN --workers 0` goes on without workers"
+            hint = "`dongu resume RUN --workers 0` continues without workers"
             raise WorkerError(what, where=f"--workers {self.num_workers}", hint=hint) from error
 
 

@@ -107,7 +107,7 @@ def refuse_misnamed(file: BufferedReader, suffix: str, origin: str, config: RunC
     if suffix in (".csv", ".tsv") and config.header is None and ending.startswith(".json"):
         raise data_error(origin, f"the file is {kind}, not {suffix[1:]}", f"rename it to end in {ending}")
     if suffix in (".json", ".jsonl", ".ndjson") and ending in (".csv", ".tsv"):
-        what = f"the file is no JSON: its lines are {kind.removeprefix('text: ')}"
+        what = f"the file is not JSON: its lines are {kind.removeprefix('text: ')}"
         raise data_error(origin, what, f"rename it to end in {ending}")
 
 

@@ -14,7 +14,7 @@ from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Cell, Number, Table, data_
 from dongu.errors import DataError
 
 ROUNDED = 1e-3  # by which shares that are rounded may miss 1, for each of them
-SAID = "a share for each class: learnt as they are, and measured against the class of the largest"
+SAID = "a share for each class: trained on as they are, and evaluated against the class with the largest share"
 
 
 def share_column(label: str, name: str) -> str:

@@ -204,7 +204,7 @@ def _read_split_file(path: Path, ids: np.ndarray) -> np.ndarray:
         numbers = [int(str(row)) for row, _ in pairs]
         places = [CUT_SPLITS.index(str(name).strip().lower()) for _, name in pairs]
     except ValueError as error:
-        what = f"holds what is no row number or none of {', '.join(CUT_SPLITS)} ({error})"
+        what = f"holds something that is neither a row number nor one of {', '.join(CUT_SPLITS)} ({error})"
         raise DataError(what, where=where, hint=hint) from error
     part = dict(zip(numbers, places, strict=True))
     if len(part) < len(numbers):

@@ -39,6 +39,6 @@ def check_columns(data: TextData) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{counted(len(marked), 'class', 'classes')} with `{mark}` in the name: {listed(marked)}",
-            "if each is several labels, every combination is learnt as a class of its own",
+            "if each is several labels, every combination becomes a class of its own",
             f'--label-separator "{mark}" reads several labels; --task single-label says that each is one name',
         )

@@ -52,7 +52,7 @@ def _promises(options: Mapping[str, Any], facts: Mapping[str, Any], folder: RunF
             # `benchmarks/eject.py` measures it.
             yield "Sums round otherwise: with MiniLM on MRPC 20 losses differed by up to 2e-7 of their size."
     elif _memory_ran_out(folder):
-        yield "Memory ran out on the way, and the run went on with smaller micro-batches than the script has from the"
+        yield "Memory ran out on the way, and the run continued with smaller micro-batches than the script has from the"
         yield "first step on: other draws of dropout, and other rounding."
     elif options["calibrate"]:
         yield "On that machine metrics.jsonl comes out as the run's, byte for byte."

@@ -278,7 +278,7 @@ def _lora_layers(model: Any) -> str:
     last = "|".join(sorted(ends))
     pattern = rf"{re.escape(common)}\..*\.({last})"
     if {name for name in names if re.fullmatch(pattern, name)} != beside:
-        what = f"the names of the layers of `{model.config.model_type}` do not tell those that LoRA stands beside"
+        what = f"the names of the layers of `{model.config.model_type}` do not show which of them have LoRA"
         raise ModelError(what, where="--lora", hint="what the run saved is a plain model: RUN/model needs no dongu")
     return f'r"{pattern}"'
 

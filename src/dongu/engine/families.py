@@ -163,13 +163,13 @@ def why_not(model: Any, padding_side: str = "right") -> str | None:
     if config.model_type == "bert" and model.base_model.pooler is None:
         return "it has no pooler"
     if recomputes(model, otherwise=True):
-        return "gradient checkpointing was set beside the option of that name"
+        return "gradient checkpointing was switched on without the option of that name"
     if torch.nn.modules.module._has_any_global_hook():  # type: ignore[no-untyped-call]
-        return "somebody watches all modules (a global hook)"
+        return "a global hook is set on all modules"
     for path, module in model.named_modules():
         hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
         if any(hooks) or "forward" in vars(module):
-            return f"somebody watches or replaces the forward or the backward of `{path or family.name}`"
+            return f"a hook or a replaced forward is on `{path or family.name}`"
     try:
         family.encoder(model.base_model)
     except AttributeError as error:

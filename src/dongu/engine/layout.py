@@ -95,7 +95,7 @@ class Layout:
             ModelError: the computation must not depend on the lengths.
         """
         if not self.lengths:
-            raise ModelError("its attention is laid out anew for each micro-batch")
+            raise ModelError("its attention has another layout for each micro-batch")
         step = 16 if self.rounded else 1
         blocks: list[tuple[int, int]] = []
         room = 0  # padded scores that the block at hand may still take

@@ -61,7 +61,7 @@ def push(
     folder = RunFolder(Path(run))
     folder.read_record()
     if not folder.is_finished:
-        raise InputError("the run has not ended", where=str(run), hint=f"go on with it: dongu resume {typed(run)}")
+        raise InputError("the run has not ended", where=str(run), hint=f"continue it: dongu resume {typed(run)}")
     folder.check_written("model/")
     if not (folder.model / _CARD).is_file():
         raise InputError("is not there", where=str(folder.model / _CARD), hint="restore it from a copy")

@@ -85,7 +85,7 @@ def draw_head(model: Any, seed: int) -> None:
         ModelError: there is no such layer.
     """
     if (head := head_of(model)) is None:
-        lacks = f"`{model.config.model_type}` has no last layer that could be drawn anew"
+        lacks = f"`{model.config.model_type}` has no last layer that could be initialized again"
         what, hint = f"has a head for other labels, and {lacks}", "start from the model without its head"
         raise ModelError(what, where=f"--model {model.name_or_path}", hint=hint)
     torch.manual_seed(seed)

@@ -56,6 +56,6 @@ def _layers_of(model: Any, where: str) -> nn.ModuleList:
     }
     outer = [module for name, module in found.items() if not any(name.startswith(f"{other}.") for other in found)]
     if len(outer) != 1:
-        what = f"the layers of `{model.config.model_type}` cannot be told from each other"
+        what = f"the layers of `{model.config.model_type}` cannot be told apart"
         raise UsageError(what, where=where, hint="train without it")
     return outer[0]

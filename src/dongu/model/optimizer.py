@@ -19,7 +19,7 @@ def make_optimizer(model: Any, config: RunConfig) -> torch.optim.AdamW:
     default, so that its bits are those of the textbook's loop.
 
     Raises:
-        UsageError: --layer-decay, and the model's layers cannot be told from each other.
+        UsageError: --layer-decay, and the model's layers cannot be told apart.
     """
     fused = True if config.engine == "packed" else None
     return torch.optim.AdamW(

@@ -195,7 +195,7 @@ def _check_kind(name: str, path: Path, where: str) -> None:
     except OSError as error:
         raise ModelError(f"{name} cannot be read ({error.strerror})", where=where) from error
     if not stat.S_ISREG(found.st_mode):
-        raise ModelError(f"{name} is no regular file", where=where)
+        raise ModelError(f"{name} is not a regular file", where=where)
     if not os.access(path, os.R_OK):
         raise ModelError(f"{name} cannot be read (permission denied)", where=where)
     if DISTRIBUTED_NAME.fullmatch(name):
@@ -252,7 +252,7 @@ def _check_settings(name: str, values: Mapping[str, Any], where: str) -> None:
         # transformers merges all of it into the arguments of the tokenizer's class, file names included.
         for key in values:
             if not key.endswith(("_token", "_tokens")):
-                raise ModelError(f"{name} has `{shown(key)[1:-1]}`, which is no special token", where=where)
+                raise ModelError(f"{name} has `{shown(key)[1:-1]}`, which is not a special token", where=where)
         return
     if name == "tokenizer_config.json":
         for key in REFUSED_TOKENIZER_KEYS:

@@ -92,7 +92,7 @@ def _importance(content: Mapping[str, Any]) -> list[Shown]:
     if not content["importance"]:
         return []
     rows = [(name.replace("_", "-"), share, f"{share:.0%}") for name, share in content["importance"].items()]
-    said = "Its share in what tells good trials from the others (PED-ANOVA); of few trials it is a hint."
+    said = "How much of the difference between good and other trials it explains (PED-ANOVA); with few trials this is only a hint."
     return [(drawings.bars("Importance", rows), said)]
 
 

@@ -47,7 +47,7 @@ _Count = Annotated[int, Field(ge=0)]
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
 CONTENTS = ("weights.safetensors", "moments.safetensors", "state.json")
 OWN = "own.safetensors"  # beside them, where there is state of the user's own
-OTHER_MODEL_ADVICE = "a run goes on with its own model; for another one begin a run with another --out"
+OTHER_MODEL_ADVICE = "a run continues with its own model; for another model start a new run with another --out"
 _NAME = re.compile(r"step-\d{8,}")
 
 
@@ -361,7 +361,7 @@ def _parse_state(content: bytes, path: Path) -> RunState:
     if record.pop("format") != FORMAT:
         raise CheckpointError("is of another version of dongu", where=str(path / "state.json"))
     if {*record, *OPTIONAL} != {item.name for item in fields(RunState)} or set(record["log"]) != {"bytes", "sha256"}:
-        raise CheckpointError("is no state of a run", where=str(path / "state.json"))
+        raise CheckpointError("is not the state of a run", where=str(path / "state.json"))
     state = _STATE.validate_json(json.dumps(record), strict=True)
     if state.step != step_of(path) or max(state.evaluated_step, state.best_step or 0) > state.step:
         raise CheckpointError("is the state of another step", where=str(path / "state.json"))
@@ -377,7 +377,7 @@ def _entries(path: Path) -> dict[str, dict[str, Any]]:
     entries = read_manifest(path)
     files = (*part_names(processes), "state.json") if (processes := parts_in(entries)) else CONTENTS
     if {*entries, OWN} != {*files, OWN}:
-        raise CheckpointError("is no manifest of a checkpoint", where=str(path / MANIFEST))
+        raise CheckpointError("is not the manifest of a checkpoint", where=str(path / MANIFEST))
     return entries
 
 

@@ -99,11 +99,11 @@ def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
         said.append(f"the head is initialized at random: {reason}")
     elif loop.probed and config.head == "probe":
         without = f", and {told['model']} without that layer" if len(told) > 1 and config.pooling == "mean" else ""
-        explained = f"it explains {told[config.pooling]} of rows left out{without}"
+        explained = f"it explains {told[config.pooling]} of the variance, leave-one-out{without}"
         said.append(f"the head begins as a regression on the frozen encoder (--head): {explained}")
     elif loop.probed:
         most = percent(max(0.0, *(x.explained for x in loop.probed.values() if isinstance(x, Probe))))
-        explains = f"a regression on the frozen encoder explains {most} of rows left out"
+        explains = f"a regression on the frozen encoder explains {most} of the variance, leave-one-out"
         why = "which may be chance" if len(loop.data.columns.texts) == 1 else "too little to begin with"
         said.append(f"the textbook's settings, although rows are few: {explains}, {why}")
     if said:

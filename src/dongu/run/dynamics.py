@@ -29,7 +29,7 @@ def read_dynamics(path: Path) -> np.ndarray:
     """The whole records of a run in the order in which they were made, (uses,); none without the file.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, or is not a regular file.
     """
     content = read_log(path)
     return np.frombuffer(content[: len(content) // RECORD.itemsize * RECORD.itemsize], RECORD)

@@ -95,14 +95,14 @@ class Effort:
         tokens = f"{rate['tokens']:,.0f} tokens/s"
         if loop.accelerator.num_processes > 1:  # examples are counted over all, and what memory holds is this one's too
             tokens += " a process"
-        speed = f"{rate['examples']:,.{digits}f} examples/s, {tokens}, {memory:,.0f} MB"
+        speed = f"{rate['examples']:,.{digits}f} examples/s, {tokens}, peak memory {memory:,.0f} MB"
         use = f"not measured ({self.not_measured})" if self.not_measured else self._use(config.precision)
         return [("speed", f"{speed}; {padding:.1%} padding {left_out}"), ("machine", use)]
 
     def _use(self, precision: str) -> str:
         """The share of what the machine can, as far as the probe tells."""
         rate = self.per_second
-        probed = f"{rate['product_flops'] / 1e9:,.0f} GFLOP/s of {precision} products"
+        probed = f"{rate['product_flops'] / 1e9:,.0f} GFLOP/s of {precision} matrix products"
         share = rate["model_flops"] / rate["product_flops"]
         if share > 1:
             return f"more than the {probed} in a probe that other load disturbed"

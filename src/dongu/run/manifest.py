@@ -28,7 +28,7 @@ def entry_of_file(path: Path, limit: float = math.inf) -> dict[str, Any]:
     """The same of a file as it lies on the disk, little of it in memory at a time.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or has more than `limit` bytes.
+        OSError: it cannot be read, is not a regular file, or has more than `limit` bytes.
     """
     with os.fdopen(open_regular(path, os.O_RDONLY), "rb", buffering=0) as file:
         if (size := os.fstat(file.fileno()).st_size) > limit:
@@ -57,7 +57,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
             return dict(entries)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
-    raise CheckpointError("is no manifest of this version of dongu", where=str(path))
+    raise CheckpointError("is not a manifest of this version of dongu", where=str(path))
 
 
 def _is_entry(entry: Any) -> bool:
@@ -105,7 +105,7 @@ def _reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise CheckpointError("is missing", where=str(path)) from None
     except PermissionError as error:
-        hint = "you may not read it; who wrote it can change that: chmod -R a+rX"
+        hint = "you may not read it; its owner can change that: chmod -R a+rX"
         raise CheckpointError(f"cannot be read ({error.strerror})", where=str(path), hint=hint) from error
     except OSError as error:
         what = f"cannot be read ({error.strerror})"

@@ -123,7 +123,7 @@ def saved_lines(path: Path) -> Iterator[dict[str, Any]]:
         try:
             content = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"is no JSON ({error})", where=f"{path}:{number}", hint=RESTORE) from error
+            raise InputError(f"is not JSON ({error})", where=f"{path}:{number}", hint=RESTORE) from error
         if not isinstance(content, dict):
             raise InputError("holds no JSON object", where=f"{path}:{number}", hint=RESTORE)
         yield content

@@ -121,7 +121,7 @@ class TensorFile:
                 if self.entries[name]["data_offsets"] != [begin, end] or min(self.shape(name), default=0) < 0:
                     raise ValueError(f"`{name}` lies elsewhere than its shape says")
             if length != self._start + end:
-                raise ValueError("there are bytes that are no tensor's")
+                raise ValueError("there are bytes that belong to no tensor")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
             raise CheckpointError(f"cannot be read ({str(error).splitlines()[0]})", where=str(path)) from error
 

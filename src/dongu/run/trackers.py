@@ -53,7 +53,7 @@ class Trackers:
             except Exception as error:  # each tracker has errors of its own
                 self.close()
                 what = f"cannot be started ({type(error).__name__}: {error})"
-                raise UsageError(what, where=f"--track {name}", hint="leave it out, or mend what it says") from error
+                raise UsageError(what, where=f"--track {name}", hint="leave it out, or fix what it says") from error
             self._trackers.append(tracker)
             if name == "mlflow":  # it names its runs itself
                 known["mlflow"] = tracker.tracker.info.run_id
@@ -86,7 +86,7 @@ class Trackers:
             _, reason = tried(partial(tracker.log, values, step=step))
             if reason:
                 self._trackers.remove(tracker)
-                self._console.warn(f"{tracker.name} failed at step {step:,} ({reason}); the run goes on without it")
+                self._console.warn(f"{tracker.name} failed at step {step:,} ({reason}); the run continues without it")
 
 
 def _identity(name: str, loop: Loop, folder: RunFolder, known: dict[str, Any], step: int) -> dict[str, Any]:

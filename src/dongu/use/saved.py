@@ -243,7 +243,7 @@ class SavedModel:
             DataError: the data are not there any more, have other labels now, or have no such split.
         """
         if self.run is None:
-            raise UsageError("is no run, and has no data of its own", where=self.name, hint="give DATA")
+            raise UsageError("is not a run, and has no data of its own", where=self.name, hint="give DATA")
         if source is None and self.config.data is None:
             raise DataError("the run's data were in memory", hint="give DATA")
         data = read_examples(source or read_source(self.config.data, self.config), self.config)
@@ -336,7 +336,7 @@ def folds_in(folder: Path) -> list[Path]:
     summary = RunFolder(folder).read_json(FOLDS)
     names = summary.get("folds", ())
     if "pooled" not in summary:
-        hint = "the command that began them goes on with them; or name one of them"
+        hint = "the command that started them continues them; or name one of them"
         raise InputError("not all folds are finished", where=str(folder), hint=hint)
     found = [folder / str(name) for name in names]
     if not found or not all(path.parent == folder and path.is_dir() for path in found):
@@ -358,7 +358,7 @@ def _is_hub_name(name: str) -> bool:
 def _abstains_below(config: Mapping[str, Any], name: str) -> float:
     value = config.get(ABSTAIN_BELOW) or 0.0
     if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ModelError(f"`{ABSTAIN_BELOW}` of config.json is no probability: {value!r}", where=name)
+        raise ModelError(f"`{ABSTAIN_BELOW}` of config.json is not a probability: {value!r}", where=name)
     return float(value)
 
 

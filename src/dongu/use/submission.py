@@ -52,7 +52,7 @@ def _lines(folder: RunFolder, split: str, task: GlueTask) -> Iterator[str]:
             yield f"{int(line['id'])}\t{_answer(line['prediction'], task)}\n"
         except (ValueError, TypeError, IndexError, KeyError) as error:
             hint = "was the run trained on another task? dongu predict RUN --glue TASK"
-            what = f"{line.get('prediction')!r} is no answer"
+            what = f"{line.get('prediction')!r} is not an answer"
             raise InputError(what, where=f"{path}:{number}", hint=hint) from error
 
 
