@@ -272,7 +272,9 @@ def check_model(loop: Any) -> None:
     if isinstance(model, nn.Module) and loop.given.model is not None:
         return  # what computes it is the user's own loss, perhaps
     if not isinstance(model, nn.Module) or getattr(getattr(model, "config", None), "num_labels", None) != labels:
-        raise UsageError(f"a {type(model).__name__} is not a classifier of {labels} labels", where="loop.model", hint=hint)
+        raise UsageError(
+            f"a {type(model).__name__} is not a classifier of {labels} labels", where="loop.model", hint=hint
+        )
     check_vocabulary(model, loop.tokenizer, type(model).__name__)
     inputs = sample_of(loop)
     model.to(loop.accelerator.device)

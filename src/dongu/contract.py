@@ -70,7 +70,9 @@ def check_loss(loop: Any) -> None:
             bound = _ROUNDING if loop.config.precision == "fp32" else _ROUNDING_IN_HALF
             if not draws and not bool((halves - whole).abs().max() <= bound * whole.abs().max()):
                 hint = "let a row's loss depend on that row alone, or mark it @dongu.coupled: then no update is split"
-                raise UsageError("gives a row a different number when the other rows of the batch differ", where="loss", hint=hint)
+                raise UsageError(
+                    "gives a row a different number when the other rows of the batch differ", where="loss", hint=hint
+                )
     for name, saved in state.items():
         loop.own[name].load_state_dict(saved)
     if not summed.requires_grad:

@@ -158,7 +158,13 @@ def test_a_word_among_numbers_is_named(word: str, tmp_path: Path, capsys: pytest
 
 WRONG = bytes([0xFF, 0xFE])
 REFUSED: list[tuple[list[Any], dict[str, Any], int, str, str]] = [
-    ([[0, 1], [0.9, 0.3]], {}, 2, r"the list \[0.9, 0.3\] holds a number that is not a label", "a share for each class"),
+    (
+        [[0, 1], [0.9, 0.3]],
+        {},
+        2,
+        r"the list \[0.9, 0.3\] holds a number that is not a label",
+        "a share for each class",
+    ),
     ([[0.9, 0.1], [0.5, 0.6]], {}, 2, "are not 2 numbers that sum to one", "--bad-rows"),
     (["[0.5, 0.6]"], {}, 1, "holds a number that is not a label", "a share for each class"),
     ([[0.5, 3]], {}, 1, r"the list \[0.5, 3\] holds a number that is not a label", "0 and 1 for each label"),

@@ -14,7 +14,7 @@ import pytest
 import dongu
 from dongu.config import Task
 from dongu.judge.bag_of_words import LOSS_WEIGHT, BagOfWords, Tfidf, fit_linear
-from dongu.judge.words import Yardstick, advice, over_bag_of_words, said_of
+from dongu.judge.words import UNPROVEN, Yardstick, advice, over_bag_of_words, said_of
 from dongu.verify import verify
 
 WORDS = [f"w{i}" for i in range(200)]
@@ -194,5 +194,9 @@ def test_a_run_that_does_not_beat_it_says_what_to_try(steps: int, said: str) -> 
     yardstick = Yardstick("single-label", "accuracy", ("no", "yes"), [0.5, 0.5])
     assert said in advice(results, yardstick)
     assert "Not shown to be better" in " ".join(said_of(results, {"test": 20}, yardstick))
-    row["low"] = 0.001
+    row |= {"margin": 0.2, "high": 0.4}  # the interval is wide, so more updates are no help
+    assert advice(results, yardstick) == UNPROVEN
+    entry["low"] = 0.4  # nor is it clearly better than the majority class
+    assert said in advice(results, yardstick)
+    entry["low"], row["low"] = 0.75, 0.001
     assert advice(results, yardstick) == ""

@@ -193,7 +193,7 @@ def test_from_another_folder(
 
 
 def test_where_a_model_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path of an older run.json is the same place; a class of one's own is not a folder that is called so."""
+    """A relative path of an older run.json is the same place; your own class is no such folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Net").mkdir()
     config, place = make_config({"model": "Net", "tokenizer": "Net"}), str(tmp_path / "Net")

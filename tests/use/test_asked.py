@@ -14,7 +14,7 @@ import dongu
 from dongu.cli.main import run as run_command
 from dongu.cli.results import show_result
 from dongu.errors import LockedError, UsageError
-from dongu.judge.words import LEARNT, MORE
+from dongu.judge.words import LEARNT, MORE, UNPROVEN
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.run.taken import numbered
@@ -138,6 +138,7 @@ def test_nothing_else_is_overwritten(
         ("", "dongu predict", "--max-steps"),
         (MORE, "--max-steps 20", "dongu predict"),
         (LEARNT, "--model OTHER", "dongu predict"),
+        (UNPROVEN, "dongu evaluate", "--max-steps"),
     ],
 )
 def test_a_run_of_no_use_is_not_to_be_used(

@@ -115,7 +115,11 @@ def test_the_commands_take_it(
     copy = str(shutil.copytree(alone, tmp_path / "copy"))
     for arguments, said in {
         ("evaluate", str(alone)): f"{alone}: is not a run, and has no data of its own\ngive DATA",
-        ("export", str(alone), rows): f"{alone}: is not a run, so there is no run folder to write to\ngive --out FOLDER",
+        (
+            "export",
+            str(alone),
+            rows,
+        ): f"{alone}: is not a run, so it has no folder to write to\ngive --out FOLDER",
         ("compare", str(alone), copy): "none of them is a run",
         ("predict", "classifier/typo", "a"): "classifier/typo: is not a run: it has no run.json",
         ("predict", "nobody/nothing", "a"): "nobody/nothing: is not in the cache, or not all of it",

@@ -20,10 +20,11 @@ def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
     if as_json:
         print_json("train", {"path": str(result.path), **result.results})
         return
+    from dongu.judge.words import UNPROVEN
     from dongu.run.folder import RunFolder
 
     record = RunFolder(result.path).read_record()
-    commands = [*(_to_try if result.advice else _to_use)(result, record)]
+    commands = [*(_to_use if result.advice in ("", UNPROVEN) else _to_try)(result, record)]
     wide = max(len(command) for command, what in commands if what)
     console.line()
     for i, (command, what) in enumerate(commands):
@@ -41,7 +42,7 @@ def _to_use(result: RunResult, record: Mapping[str, Any]) -> Iterator[tuple[str,
 
 
 def _to_try(result: RunResult, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The same for a run that is no better than a baseline: of no use, but for what it shows."""
+    """The same for a run that is no better than a baseline: what to train instead."""
     from dongu.judge.words import LEARNT
 
     options, parts = record["options"], f" --parts {typed(file)}" if (file := record.get("parts_file")) else ""

@@ -100,7 +100,7 @@ def _export(parsed: argparse.Namespace) -> None:
     saved = SavedModel.open(parsed.model, device="cpu", **given)
     out: Path | None = parsed.out or (None if saved.run is None else saved.run.path / "onnx")
     if out is None:
-        raise UsageError("is not a run, so there is no run folder to write to", where=saved.name, hint="give --out FOLDER")
+        raise UsageError("is not a run, so it has no folder to write to", where=saved.name, hint="give --out FOLDER")
     refuse_if_taken(out)
     source = None if parsed.data is None else read_source(parsed.data, saved.config)
 

@@ -68,7 +68,9 @@ def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: 
                 row = [""]
             if len(row) != len(header):
                 what = f"the row has {counted(len(row), 'cell')}, and the header has {counted(len(header), 'column')}"
-                title = "; if the first line is not a header, remove it" if len(header) == 1 and not config.header else ""
+                title = (
+                    "; if the first line is not a header, remove it" if len(header) == 1 and not config.header else ""
+                )
                 hint = f"{dialect.hint}{title}; or {BAD_ROWS_ADVICE}"
                 put_aside(bad, data_error(f"{origin}:{line}", what, hint))
                 continue

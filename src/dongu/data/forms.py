@@ -271,7 +271,9 @@ def _with_lists(table: Table, column: str, form: Form) -> Table:
             cells.append(items)
         else:
             hint = 'write it as others, such as ["a", "b"]; a run with --task single-label takes each text as a name'
-            raise data_error(table.where(row), f"the label `{shortened(cell)}` is not a list, as other labels are", hint)
+            raise data_error(
+                table.where(row), f"the label `{shortened(cell)}` is not a list, as other labels are", hint
+            )
     return replace(table, columns={**table.columns, column: column_of(cells)})
 
 

@@ -251,7 +251,9 @@ class PreparedData(TextData):
             if given[name] not in (default, decided[name]):
                 how = "without it" if decided[name] == default else f"with {decided[name]}"
                 what = f"the rows were prepared {how}"
-                raise UsageError(what, where=f"{option_flag(name)} {given[name]}", hint="leave it out, or prepare the data again")
+                raise UsageError(
+                    what, where=f"{option_flag(name)} {given[name]}", hint="leave it out, or prepare the data again"
+                )
         return RunConfig(**given | decided)
 
     def check_model(self, model: Any, tokenizer: Any, name: str) -> None:

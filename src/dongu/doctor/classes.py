@@ -44,7 +44,7 @@ def check_classes(data: TextData) -> Iterator[Finding]:
         yield Finding(
             "warning" if few_rows else "note",
             f"`{data.columns.label}` has {len(names):,} classes, of {counts.mean():.1f} train rows each",
-            f"{'' if few_rows else 'fine for topics or intents; '}a model cannot learn an id, a date or a measurement as a label",
+            f"{'' if few_rows else 'fine for topics or intents; '}a model cannot learn an id, a date or a measure",
             many_classes_advice(data.columns.label) + others,
             _rows_of(train, names, counts.argsort(kind="stable")[:SHOWN_EXAMPLES]),
         )

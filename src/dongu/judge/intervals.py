@@ -60,6 +60,12 @@ FEWEST_RESAMPLES = 100  # of an own metric, of however many rows
 UNSEEN_ROWS = 10  # of several labels, by which those that the split lacks are stood for
 
 
+def baseline_name(metric: str, task: Task) -> str:
+    """What the baseline of a metric is, in a word or two: `majority class`, `guessing`, `train mean`."""
+    constant = CONSTANT_ANSWERS[task]
+    return CLASS_BASELINES.get(metric, constant) if task == "single-label" else constant
+
+
 def verdict(
     evaluation: Evaluation, metrics: MetricSet, constant: Sequence[float] | None, seed: int
 ) -> dict[str, dict[str, float]]:

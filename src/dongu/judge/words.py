@@ -9,7 +9,7 @@ from typing import Any
 
 from dongu.config import ABSTAIN_BELOW, LOWER_IS_BETTER, NUMBERS, Task
 from dongu.judge.calibration import ADVISED_ROWS, FAR
-from dongu.judge.intervals import CLASS_BASELINES, CONSTANT_ANSWERS
+from dongu.judge.intervals import baseline_name
 from dongu.judge.metrics import CORRELATIONS, MetricSet
 from dongu.text import counted, decimals, fields, interval_ends, percent, wrapped
 
@@ -33,6 +33,7 @@ NOT_ABOVE = "Not shown to be better than"
 FEW_STEPS = 500  # in which a new head and an encoder hardly learn a task
 MORE = "try more --epochs, or --learning-rate 2e-4 with --warmup 0.1"
 LEARNT = "look at the suspect rows in report.html, whose labels may be wrong; or try another --model"
+UNPROVEN = "it looks better than a bag of words, but the rows are too few to show it: evaluate it on more labelled rows"
 CHOSE = "The model was chosen on validation, so these figures are a little too good."
 
 
@@ -178,10 +179,15 @@ def coverage_table(rows: Sequence[Mapping[str, float]], split: str) -> Iterator[
 def advice(results: Mapping[str, Any], yardstick: Yardstick) -> str:
     """What to try after a training run that is not clearly better than a constant answer, or than a bag of words."""
     split = judged(results)
-    if yardstick.standing(results[split][yardstick.metric]).startswith(("not better", "worse")):
+    standing = yardstick.standing(results[split][yardstick.metric])
+    if standing.startswith(("not better", "worse")):
         return MORE
     if not over_bag_of_words(results, split, yardstick.metric).startswith(NOT_ABOVE):
         return ""
+    rows = results["bag_of_words"]
+    margin = next(row["margin"] for row in rows if (row["split"], row["metric"]) == (split, yardstick.metric))
+    if standing.startswith("better") and margin > 0:
+        return UNPROVEN
     few = results["steps"] < FEW_STEPS
     return f"{counted(results['steps'], 'update')} are few: try more --epochs, or more rows" if few else LEARNT
 
@@ -197,8 +203,7 @@ def table(results: Mapping[str, Any], task: Task) -> Iterator[str]:
 
 
 def _beside(name: str, entry: Mapping[str, float], task: Task) -> str:
-    what = CLASS_BASELINES.get(name, CONSTANT_ANSWERS[task]) if task == "single-label" else CONSTANT_ANSWERS[task]
-    for key, words in (("baseline", what), ("chance", "by chance")):
+    for key, words in (("baseline", baseline_name(name, task)), ("chance", "by chance")):
         if math.isfinite(entry.get(key, math.nan)):
             return f"{decimals(entry[key])} {words}"
     return ""

@@ -25,10 +25,12 @@ class Origin:
 
 
 def origin(trace: Trace) -> Origin:
-    record = trace.record
+    record, folder = trace.record, place(str(trace.record.options.get("out") or trace.name)).rstrip("/")
+    if folder.rsplit("/", 1)[-1] != trace.name:  # it was moved since
+        folder = trace.name
     return Origin(
         command=_command(record.options),
-        again=shlex.join(["dongu", "train", "--config", f"{trace.name}/run.json", "--out", f"{trace.name}-again"]),
+        again=shlex.join(["dongu", "train", "--config", f"{folder}/run.json", "--out", f"{folder}-again"]),
         options=[
             (option_flag(name), _shown(name, value)) for name, value in record.options.items() if value is not None
         ],

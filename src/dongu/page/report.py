@@ -23,6 +23,7 @@ from dongu.data.sources import read_source
 from dongu.doctor.finding import worst_first
 from dongu.errors import DonguError
 from dongu.files import write_file
+from dongu.judge.intervals import baseline_name
 from dongu.judge.words import metric_name
 from dongu.page.answers import answers_shown
 from dongu.page.clock import speed, time_charts
@@ -111,5 +112,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": format_number, "percent": percent, "counted": counted, "metric": metric_name}
+    environment.filters |= {"number": format_number, "percent": percent, "counted": counted}
+    environment.filters |= {"metric": metric_name, "baseline_name": baseline_name}
     return environment

@@ -79,14 +79,16 @@ def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
         few = f"Most rows were used fewer than {PASSES} times, too few to tell wrong labels from hard ones."
         return SuspectsShown(few, [], None)
     sentences = [
-        f"{count:,} of {counted(all_rows, 'row')} of train ({percent(share)}) were not learnt: on average over"
-        f" the passes after the first, and in the last pass, {rule}."
+        f"The model did not learn the label of {count:,} of {counted(all_rows, 'row')} of train ({percent(share)}): on"
+        f" average over the passes after the first, and in the last pass, {rule}."
         if count
-        else f"All {counted(all_rows, 'row')} of train were learnt.",
+        else f"None of the {counted(all_rows, 'row')} of train looks mislabelled.",
         "A wrong label looks like this, and so does a hard row: read them before you correct them."
         if count and share <= MANY
         else "",
-        "So many of them mean that the model has learnt little yet, so they are not listed." if share > MANY else "",
+        "With so many, the model has learnt too little to tell wrong labels, so they are not listed."
+        if share > MANY
+        else "",
     ]
     shown = LISTED_ROWS if share <= MANY else 0
     rows = []
@@ -102,12 +104,12 @@ def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
 def _data_map(found: Dynamics) -> Chart:
     plot = Plot(
         "Map of the training rows",
-        Axis.of(np.append(found.spread, 0.1), "spread over the passes", zero=True),
-        Axis.between(0, 1, "probability of its label"),
+        Axis.of(np.append(found.spread, 0.1), "standard deviation over the passes", zero=True),
+        Axis.between(0, 1, "mean probability of its label"),
     )
-    plot.points("learnt", found.spread[~found.suspect], found.score[~found.suspect])
-    plot.points("not learnt", found.spread[found.suspect], found.score[found.suspect], 1)
-    return plot.rule("suspicion", (plot.x.low, plot.x.high), (found.limit, found.limit)).chart()
+    plot.points("not suspect", found.spread[~found.suspect], found.score[~found.suspect])
+    plot.points("suspect", found.spread[found.suspect], found.score[found.suspect], 1)
+    return plot.rule("limit", (plot.x.low, plot.x.high), (found.limit, found.limit)).chart()
 
 
 def _row(data: TextData | None, split: str, row: int) -> tuple[str, list[str]]:

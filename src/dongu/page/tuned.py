@@ -92,7 +92,7 @@ def _importance(content: Mapping[str, Any]) -> list[Shown]:
     if not content["importance"]:
         return []
     rows = [(name.replace("_", "-"), share, f"{share:.0%}") for name, share in content["importance"].items()]
-    said = "How much of the difference between good and other trials it explains (PED-ANOVA); with few trials this is only a hint."
+    said = "How much of the difference between good and other trials it explains (PED-ANOVA); a hint if trials are few."
     return [(drawings.bars("Importance", rows), said)]
 
 

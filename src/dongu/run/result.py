@@ -15,7 +15,7 @@ from dongu.text import decimals, with_interval
 class RunResult:
     """The result of a run. `metrics` are the best model's on validation; `results` is the content of `results.json`.
 
-    `advice` says what to try if the run does not beat a baseline; empty if it does.
+    `advice` says what to do if the run is not shown to be better than its baselines; empty if it is.
     """
 
     path: Path
