@@ -130,7 +130,7 @@ def _check_part(part: Any, name: str, where: str) -> None:
         return
     if not callable(part) or name == "tokenizer" or (is_class and name != "model"):
         kind = f"the class {thing.__name__}" if is_class else f"a {type(thing).__name__}"
-        what = f"{kind} is no {'tokenizer' if name == 'tokenizer' else 'function'}"
+        what = f"{kind} is not a {'tokenizer' if name == 'tokenizer' else 'function'}"
     elif library in LIBRARIES:
         what = f"{getattr(thing, '__name__', type(thing).__name__)} of {library} is called otherwise"
     elif not _takes(part, BY_PLACE.get(name)):
@@ -329,5 +329,5 @@ def module_of(model: Any, labels: int, config: Any) -> nn.Module:
         made = called(model, "model", labels=labels, config=config)
     if not isinstance(made, nn.Module):
         hint = "give a torch.nn.Module, or a function that makes one"
-        raise UsageError(f"a {type(made).__name__} is no model", where="model=", hint=hint)
+        raise UsageError(f"a {type(made).__name__} is not a model", where="model=", hint=hint)
     return made

@@ -108,7 +108,7 @@ def train_runs(
         if name in done:
             console.line(f"{said} is finished, in {folder.path}")
             continue
-        console.line(f"{said}, {number} of {len(runs)}")
+        console.line(said if option == "fold" else f"{said}, {number} of {len(runs)}")  # a fold says 1/5
         own = {option: getattr(config, option), "strict": first.strict, "out": str(folder.path)}
         try:
             data = read_examples(source, config)  # its own rows held out

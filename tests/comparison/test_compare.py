@@ -201,7 +201,7 @@ def test_damaged_predictions(
         return refused(capsys, low, other)
 
     assert "has 49 rows, and run.json says 50" in says(*lines[:-1])
-    assert "test.jsonl:3: is no JSON" in says(*lines[:2], "{", *lines[3:])
+    assert "test.jsonl:3: is not JSON" in says(*lines[:2], "{", *lines[3:])
     assert "test.jsonl:50: holds no JSON object" in says(*lines[:-1], "[]")
     assert "holds no predictions of a single-label task" in says(*lines[:-1], "{}")
     first = json.loads(lines[0])

@@ -288,7 +288,7 @@ def test_marks_that_are_often_a_part_of_names_are_warned_of(tmp_path: Path) -> N
 
 def test_an_object_as_text_is_no_class(tmp_path: Path) -> None:
     path = write(tmp_path, a_csv=delimited([f"{{'joy': {i % 2}, 'fear': 1}}" for i in range(20)])) / "a.csv"
-    assert "is no list" in refusal(path).what
+    assert "is not a list" in refusal(path).what
     assert len(read(path, task="single-label").label_names) == 2
 
 

@@ -169,10 +169,10 @@ REFUSED: list[tuple[list[Any], dict[str, Any], int, str, str]] = [
     (["[0.5, 0.6]"], {}, 1, "holds a number that is not a label", "a share for each class"),
     ([[0.5, 3]], {}, 1, r"the list \[0.5, 3\] holds a number that is not a label", "0 and 1 for each label"),
     ([[3, 1], [3, 3]], {}, 2, "names a label twice", ""),
-    (["['a']", "['b'"], {}, 2, r"the label `\['b'` is no list", "--task single-label"),
-    (["['a']", "b"], {"task": "multi-label"}, 2, "the label `b` is no list", "--task single-label"),
-    (["['a']", "['a' 'b']"], {}, 2, "is no list", "--task single-label"),  # NumPy's, which Python reads as `ab`
-    (["[a, b]", "[b]"], {}, 1, "is no list", "--task single-label"),
+    (["['a']", "['b'"], {}, 2, r"the label `\['b'` is not a list", "--task single-label"),
+    (["['a']", "b"], {"task": "multi-label"}, 2, "the label `b` is not a list", "--task single-label"),
+    (["['a']", "['a' 'b']"], {}, 2, "is not a list", "--task single-label"),  # NumPy's, which Python reads as `ab`
+    (["[a, b]", "[b]"], {}, 1, "is not a list", "--task single-label"),
     (["1,234", "2,500"], {}, 1, "`1,234` may be more than one number", "--label-separator"),
     (["7", "1,234,567"], {}, 2, "may be more than one number", "with a point"),
     (["1,5", "2.5"], {}, 1, "may be more than one number", "with a point"),

@@ -1011,7 +1011,7 @@ REFUSED: list[tuple[Mapping[str, str | bytes], str, str]] = [
     ({"pos.txt": "x\n", "neg.txt": "y\n", "a.md": "x"}, "no train split", "a row a line) are read where nothing else"),
     ({"pos.txt": "__label__a x\n", "neg.txt": "__label__b y\n"}, "lines of fastText", "name it train.txt"),
     ({"pos.txt": b"PK\x03\x04", "neg.txt": "y\n"}, "a zip archive, not text", "unpack"),
-    ({"a.csv": "# of a tool\ntext,label\nx,y\n"}, "2 cells, and the header has 1 column", "no header, remove it"),
+    ({"a.csv": "# of a tool\ntext,label\nx,y\n"}, "2 cells, and the header has 1 column", "not a header, remove it"),
 ]
 
 

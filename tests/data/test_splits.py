@@ -239,7 +239,7 @@ def test_a_file_says_which_row_is_where(tmp_path: Path) -> None:
         "lacks 1 of the 10 rows, row 7 first": {**said, "test": [5]},
         "names row 5 twice": {**said, "test": [5, 5, 7]},
         "has no row of validation": {"train": list(range(10))},
-        "none of train, validation, test": {**said, "spare": [11]},
+        "nor one of train, validation, test": {**said, "spare": [11]},
     }
     for message, content in bad.items():
         (tmp_path / "bad.json").write_text(json.dumps(content), encoding="utf-8")

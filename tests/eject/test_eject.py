@@ -216,7 +216,7 @@ def test_a_pair_by_the_command(
     capsys.readouterr()
     assert run_command(["eject", "run", "--out", "again/train.py"]) == 0
     script = Path("again/train.py")
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out == "wrote again/train.py; run it with: python again/train.py\n"
     if alone:
         done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -657,11 +657,11 @@ NOT_PLAIN = {
     "a place": ("def setup(loop):\n    pass\n", "no place for setup of its own"),
     "a second pass": (
         "def update(loop, update):\n    update.backward()\n    update.backward()\n    update.step()\n",
-        "otherwise than once each",
+        "exactly once each",
     ),
     "no step": (
         "def update(loop, update):\n    update.backward()\n    s = update.step()\n",
-        "otherwise than once each",
+        "exactly once each",
     ),
     "more of an update": (
         "def update(loop, update):\n    update.backward()\n    update.record(a=1)\n    update.step()\n",

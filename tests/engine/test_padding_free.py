@@ -257,7 +257,7 @@ def test_what_the_gate_looks_at(tiny_model: Callable[..., str]) -> None:
     assert "`max`" in changed(lambda m: vars(m.config).update(classifier_pooling="max"), "modernbert")
     assert "checkpointing" in changed(lambda m: setattr(m.bert.encoder, "gradient_checkpointing", True))
     assert "`bert.encoder.layer.1`" in changed(lambda m: m.bert.encoder.layer[1].register_forward_hook(print))
-    assert "replaces" in changed(lambda m: setattr(m.bert.pooler, "forward", print))
+    assert "replaced" in changed(lambda m: setattr(m.bert.pooler, "forward", print))
     assert "query" in changed(lambda m: delattr(m.bert.encoder.layer[0].attention.self, "query"))
     assert "Wqkv" in changed(lambda m: delattr(m.model.layers[0].attn, "Wqkv"), "modernbert")
     assert "Own" in changed(lambda m: setattr(m, "__class__", Own))

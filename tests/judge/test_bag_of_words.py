@@ -173,6 +173,11 @@ def test_verify_holds_it_against_the_record(
             "Not shown to be better than a bag of words (0.8100): -1.2 points, 95% interval -3.0 to 0.6.",
         ),
         (
+            "accuracy",
+            {"value": 0.81, "margin": -0.28, "low": -0.45, "high": -0.08},
+            "Worse than a bag of words (0.8100): -28.0 points, 95% interval -45.0 to -8.0.",
+        ),
+        (
             "loss",
             {"value": 0.9, "margin": 0.25, "low": 0.125, "high": 0.5},
             "+0.2500 over a bag of words (0.9000), 95% interval 0.1250 to 0.5000.",

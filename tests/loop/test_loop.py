@@ -218,7 +218,7 @@ def test_nobody_who_watches_is_passed_by(kind: str, between: bool, make: Make) -
     if between:
         next(steps)
     WATCHED[kind](loop, lambda *_: calls.append(1))
-    with pytest.warns(UserWarning, match="the plain engine computes from here on: somebody watches"):
+    with pytest.warns(UserWarning, match="the plain engine computes from here on: .*hook"):
         next(steps)
     assert len(calls) == 2, "once a micro-batch"
     list(steps)
@@ -372,7 +372,7 @@ def test_the_rate_is_what_was_used(make: Make) -> None:
     def change(loop: dongu.Loop) -> None:
         loop.optimizer.param_groups[0]["lr"] = 1e-4
 
-    with pytest.warns(UserWarning, match="is that of one update"):
+    with pytest.warns(UserWarning, match="is used for one update only"):
         rates = [step.learning_rate for step in in_the_middle(change, make(), 2)]
     assert rates == pytest.approx([0.01, 0.01 * 5 / 6, 1e-4, 0.005, 0.01 * 2 / 6, 0.01 / 6])
 
@@ -499,7 +499,7 @@ REFUSED: dict[str, tuple[Callable[[dongu.Loop], Any], str]] = {
     "rows": (other_rows, r"loop.splits\['train'\] is not what"),
     "a smaller batch": (lambda loop: setattr(loop.train_updates, "batch_size", 4), "is 4, and 3 updates an epoch"),
     "a larger batch": (lambda loop: setattr(loop.train_updates, "batch_size", 16), "batch_size is 16"),
-    "row weights": (lambda loop: setattr(loop.train_updates, "row_weights", np.ones(24)), "row_weights is what a loss"),
+    "row weights": (lambda loop: setattr(loop.train_updates, "row_weights", np.ones(24)), "row_weights only says"),
     "a schedule of another optimizer": (
         lambda loop: setattr(loop, "lr_scheduler", SCHEDULES["steps"](torch.optim.SGD([torch.ones(1)], lr=1.0))),
         "it drives another optimizer",
@@ -514,7 +514,7 @@ REFUSED: dict[str, tuple[Callable[[dongu.Loop], Any], str]] = {
         lambda loop: setattr(loop, "optimizer", torch.optim.SGD(loop.model.classifier.parameters(), lr=1.0)),
         "loop.optimizer does not have `bert",
     ),
-    "a model of other labels": (lambda loop: setattr(loop, "model", nn.Linear(2, 2)), "no classifier of 2 labels"),
+    "a model of other labels": (lambda loop: setattr(loop, "model", nn.Linear(2, 2)), "not a classifier of 2 labels"),
     "another option": (
         lambda loop: setattr(loop, "config", loop.config.model_copy(update={"learning_rate": 1.0, "max_steps": 9})),
         r"loop.config: was replaced \(max_steps, learning_rate\)",

@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a coupled loss that would be split": ({"loss": coupled_mean, "micro_batch_size": 4}, "cannot be split"),
     "a loss that weighs a row by the others": (
         {"loss": weighed, "columns": ["weight"]},
-        "when other rows are beside it",
+        "when the other rows of the batch differ",
     ),
     "a loss without a gradient": ({"loss": without_gradient}, "has no gradient"),
     "a loss whose parameters nobody trains": (
@@ -201,7 +201,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an optimizer without the head": ({"optimizer": half}, "does not have `classifier.weight`"),
     "no optimizer": ({"optimizer": lambda parameters: None}, "gave a NoneType"),
     "a schedule of another optimizer": ({"setup": frozen}, "it drives another optimizer"),
-    "a schedule that is a number": ({"lr_scheduler": 0.5}, "a float is no function"),
+    "a schedule that is a number": ({"lr_scheduler": 0.5}, "a float is not a function"),
     "an order of other lengths": ({"order": lambda split, epoch: np.arange(8 + epoch)}, "not 8 positions of rows"),
     "an order of rows that are not there": ({"order": lambda split, epoch: np.arange(30)}, "rows 0 to 29, of 22"),
     "a rate that the optimizer does not know": (
@@ -214,22 +214,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a column of texts": ({"columns": ["text"]}, "which is not a number"),
     "an update that is not made": ({"update": lambda loop, update: update.backward()}, "update 1.* was not made"),
     "an update without a gradient": ({"update": lambda loop, update: update.step()}, "has no gradient yet"),
-    "an optimizer's class": ({"optimizer": torch.optim.SGD}, "optimizer=: the class SGD is no function"),
-    "a part of it": ({"optimizer": partial(torch.optim.SGD, lr=1)}, "optimizer=: the class SGD is no function"),
-    "a schedule's class": ({"lr_scheduler": torch.optim.lr_scheduler.StepLR}, "=: the class StepLR is no function"),
+    "an optimizer's class": ({"optimizer": torch.optim.SGD}, "optimizer=: the class SGD is not a function"),
+    "a part of it": ({"optimizer": partial(torch.optim.SGD, lr=1)}, "optimizer=: the class SGD is not a function"),
+    "a schedule's class": ({"lr_scheduler": torch.optim.lr_scheduler.StepLR}, "=: the class StepLR is not a function"),
     "a schedule of transformers": (
         {"lr_scheduler": get_linear_schedule_with_warmup},
         "lr_scheduler=: get_linear_schedule_with_warmup of transformers is called otherwise",
     ),
     "a schedule without a share": ({"lr_scheduler": lambda step: None}, "lr_scheduler: gave a NoneType"),
-    "a loss's class": ({"loss": nn.CrossEntropyLoss}, "loss=: the class CrossEntropyLoss is no function"),
+    "a loss's class": ({"loss": nn.CrossEntropyLoss}, "loss=: the class CrossEntropyLoss is not a function"),
     "a loss of torch": ({"loss": nn.CrossEntropyLoss()}, "loss=: CrossEntropyLoss of torch is called otherwise"),
     "a function of torch": ({"loss": F.cross_entropy}, "loss=: cross_entropy of torch is called otherwise"),
-    "a metric that is no function": ({"metrics": {"f1": object()}}, r"metrics\['f1'\]: a object is no function"),
+    "a metric that is not a function": ({"metrics": {"f1": object()}}, r"metrics\['f1'\]: a object is not a function"),
     "a metric of two arguments": ({"metrics": {"mine": lambda a, b: 1.0}}, r"metrics\['mine'\]: takes other arg"),
     "metrics without names": ({"metrics": [len]}, "metrics=: a list has no names"),
-    "a tokenizer's class": ({"tokenizer": BertTokenizerFast}, "tokenizer=: the class .* is no tokenizer"),
-    "a tokenizer that is none": ({"tokenizer": str.split}, "tokenizer=: a method_descriptor is no tokenizer"),
+    "a tokenizer's class": ({"tokenizer": BertTokenizerFast}, "tokenizer=: the class .* is not a tokenizer"),
+    "a tokenizer that is none": ({"tokenizer": str.split}, "tokenizer=: a method_descriptor is not a tokenizer"),
     "a model's class": (
         {"model": BertForSequenceClassification},
         "model=: BertForSequenceClassification of transformers is called otherwise",
@@ -299,7 +299,7 @@ def test_what_does_not_hold_is_no_promise(
     with pytest.warns(UserWarning, match="the plain engine computes from here on"):
         dongu.train(splits, text_columns="text", setup=watched, quiet=True, **told)
     written = json.loads((tmp_path / "run" / "run.json").read_text())["promises"]
-    assert written["padding_free"].startswith("no: somebody watches")
+    assert written["padding_free"].startswith("no: `bert.encoder` has a hook")
 
 
 @pytest.mark.parametrize(
@@ -776,7 +776,7 @@ def test_a_file_of_parts_that_ends_the_process_is_an_error(tmp_path: Path, code:
         ("x = 1\nraise ValueError('no')\n", r"mine.py:2: ValueError: no"),
         ("def losses(model, batch): ...\n", "has no part of a run"),
         ("from .helper import loss\n", "parent package\nleave the dot out: `from helper import"),
-        ("optimizer = 3\ndef loss(m, b): ...\n", "a int is no function"),
+        ("optimizer = 3\ndef loss(m, b): ...\n", "a int is not a function"),
         ("tokenizer = 'other'\ncolumns = 'age'\n", "--tokenizer: is other in"),
         (None, "cannot be read"),
     ],

@@ -85,7 +85,7 @@ def test_layers_that_cannot_be_told(family: str, tiny_model: Callable[..., str])
         sizes = {"encoder_layers": 2, "decoder_layers": 2, "d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
         heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
         model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **TINY, **sizes, **heads))
-    with pytest.raises(UsageError, match=f"layers of `{family}` cannot be told") as caught:
+    with pytest.raises(UsageError, match=f"layers of `{family}` cannot be told apart") as caught:
         layer_depths(model)
     assert caught.value.where == "--layer-decay"
 

@@ -19,7 +19,7 @@ from dongu.cli.parser import (
     refuse_existing,
 )
 from dongu.errors import UsageError, install_hint
-from dongu.text import printable
+from dongu.text import printable, typed
 from dongu.waiting import loading
 
 PACKAGES = ("onnx", "onnxruntime")  # of the extra [onnx]
@@ -60,7 +60,9 @@ def _eject(parsed: argparse.Namespace) -> None:
     if parsed.json:
         place = None if parsed.out is None else str(parsed.out)
         print_json("eject", {"path": place, "script": script if place is None else None})
-    elif parsed.out is None:
+    elif parsed.out is not None:
+        print(f"wrote {parsed.out}; run it with: python {typed(parsed.out)}")
+    else:
         print(script, end="")
 
 

@@ -169,7 +169,7 @@ def why_not(model: Any, padding_side: str = "right") -> str | None:
     for path, module in model.named_modules():
         hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
         if any(hooks) or "forward" in vars(module):
-            return f"a hook or a replaced forward is on `{path or family.name}`"
+            return f"`{path or family.name}` has a hook or a replaced forward"
     try:
         family.encoder(model.base_model)
     except AttributeError as error:

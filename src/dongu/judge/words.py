@@ -127,7 +127,7 @@ def over_bag_of_words(results: Mapping[str, Any], split: str, metric: str) -> st
     value = decimals(row["value"])
     if low > 0:
         return f"{apart} over a bag of words ({value}), {interval}."
-    return f"{NOT_ABOVE} a bag of words ({value}): {apart}, {interval}."
+    return f"{'Worse than' if high < 0 else NOT_ABOVE} a bag of words ({value}): {apart}, {interval}."
 
 
 def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yardstick) -> Iterator[str]:
@@ -182,7 +182,8 @@ def advice(results: Mapping[str, Any], yardstick: Yardstick) -> str:
     standing = yardstick.standing(results[split][yardstick.metric])
     if standing.startswith(("not better", "worse")):
         return MORE
-    if not over_bag_of_words(results, split, yardstick.metric).startswith(NOT_ABOVE):
+    said = over_bag_of_words(results, split, yardstick.metric)
+    if not said.startswith((NOT_ABOVE, "Worse")):
         return ""
     rows = results["bag_of_words"]
     margin = next(row["margin"] for row in rows if (row["split"], row["metric"]) == (split, yardstick.metric))

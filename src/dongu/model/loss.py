@@ -108,8 +108,8 @@ class OwnLoss(Loss):
             raise UsageError(
                 f"gives {found} for {rows} rows",
                 where=f"loss, step {batch.step}",
-                hint='one number a row (reduction="none"), or an update cannot be split; @dongu.coupled where the rows'
-                " depend on each other",
+                hint='return one number for each row (reduction="none"), so that an update can be split; if the rows'
+                " depend on each other, mark the loss @dongu.coupled",
             )
         return losses.float().sum(), losses.detach().float()
 
