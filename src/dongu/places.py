@@ -37,7 +37,7 @@ def found_again(record: Mapping[str, Any], folder: Path) -> Any:
     places = {
         name: os.path.normpath(folder.absolute() / relative[name])
         for name in PLACED
-        if name in relative and isinstance(path := options.get(name), str) and not _exists(path)
+        if isinstance(path := options.get(name), str) and _is_of(relative.get(name, ""), path) and not _exists(path)
     }
     return {**options, **{name: path for name, path in places.items() if _exists(path)}}
 
@@ -49,6 +49,11 @@ def recorded_options(record: Mapping[str, Any], folder: Path) -> Any:
         KeyError, ValueError: as `found_again` and `join_commits`.
     """
     return join_commits({**record, "options": found_again(record, folder)})
+
+
+def _is_of(relative: str, path: str) -> bool:
+    """Whether both end in one name; else somebody has edited the path, and means another."""
+    return bool(relative) and Path(relative).name == Path(path).name
 
 
 def _exists(path: str) -> bool:
