@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from dongu.config import NUMBERS, RunConfig, make_config
+from dongu.data.labels import joined
 from dongu.data.sources import Source
 from dongu.files import write_file
 from dongu.judge.answers import Evaluation
-from dongu.judge.intervals import constant_answer, verdict
-from dongu.judge.metrics import MetricSet
+from dongu.judge.intervals import constant_answer, same_draws, verdict
+from dongu.judge.metrics import MetricSet, OwnMetric
 from dongu.judge.words import table
 from dongu.own import take_own
 from dongu.run.console import Console
@@ -43,15 +44,17 @@ def train_folds(
         InputError, LockedError, NonFiniteError, StorageError, WorkerError, StoppedError: as `train`.
     """
     options = dict(options)
-    take_own(options, parts)  # the plain values among them are options
+    own = take_own(options, parts)  # the plain values among them are options
     runs = {f"fold-{k}": make_config({**options, "fold": f"{k}/{count}"}) for k in range(1, count + 1)}
     out = Path(next(iter(runs.values())).out or f"runs/{source.name}")
-    pool = partial(summarize_folds, out, count)
+    pool = partial(summarize_folds, out, count, own.metrics)
     return train_runs(source, "fold", runs, options, console, parts=parts, summary=FOLDS, summarize=pool)
 
 
-def summarize_folds(out: Path, count: int, folders: Mapping[str, RunFolder], config: RunConfig) -> dict[str, Any]:
-    """Each metric of each finished fold, and once all are finished the metrics of the pooled answers.
+def summarize_folds(
+    out: Path, count: int, own: Mapping[str, OwnMetric], folders: Mapping[str, RunFolder], config: RunConfig
+) -> dict[str, Any]:
+    """Each metric of each finished fold, and once all are finished the metrics of the pooled answers, the `own` too.
 
     The interval of a pooled metric comes from resampling its rows: it says how far the figure would move with other
     rows of the same kind, given these models. It does not say how far it would with other training rows.
@@ -72,12 +75,13 @@ def summarize_folds(out: Path, count: int, folders: Mapping[str, RunFolder], con
     if len(folders) < count:
         return summary
     answers, fold_of = _pooled(folders, results)
-    known = MetricSet.recorded(task, names, config.data, first["metric"])
+    known = MetricSet.of(task, names, config.data, first["metric"], own)
     if answers.targets is None:
         return summary
     if task == "multi-label":
         answers = replace(answers, threshold=known.best_threshold(answers.logits, answers.targets))
-    answers = replace(answers, metrics=known.values(answers))
+    with same_draws(known, config.seed):
+        answers = replace(answers, metrics=known.values(answers))
     constant = constant_answer(known, answers.targets)
     _write(out, answers, fold_of, names)
     return {**summary, "rows": len(answers), "pooled": verdict(answers, known, constant, config.seed)}
@@ -89,12 +93,12 @@ def _pooled(folders: Mapping[str, RunFolder], results: Mapping[str, Any]) -> tup
         read_answers(folder, "validation", folder.read_record(), results[name]) for name, folder in folders.items()
     ]
 
-    def joined(name: str) -> Any:
+    def of_all(name: str) -> Any:
         arrays = [getattr(part, name) for part in parts]
         return None if arrays[0] is None else np.concatenate(arrays)
 
     fields = ("ids", "logits", "targets", "losses", "read_back")
-    whole = replace(parts[0], split="out_of_fold", metrics={}, **{name: joined(name) for name in fields})
+    whole = replace(parts[0], split="out_of_fold", metrics={}, **{name: of_all(name) for name in fields})
     order = np.argsort(whole.ids, kind="stable")
     fold_of = np.repeat(np.arange(1, len(parts) + 1), [len(part) for part in parts])
     return whole.take(order), fold_of[order]
@@ -118,7 +122,8 @@ def _rows(answers: Evaluation, fold_of: np.ndarray, names: tuple[str, ...]) -> I
         label, prediction = (label_of(each[i], answers.task, names) for each in (targets, shown))
         cells = {"id": str(row), "fold": str(fold), "label": label, "prediction": prediction}
         sure = dict(zip([f"probability of {name}" for name in names], answers.probabilities[i].tolist(), strict=False))
-        yield {name: "|".join(cell) if isinstance(cell, list) else cell for name, cell in {**cells, **sure}.items()}
+        flat = {name: joined(cell, names) if isinstance(cell, list) else cell for name, cell in cells.items()}
+        yield {**flat, **sure}
 
 
 def folds_lines(summary: Mapping[str, Any], out: Path) -> Iterator[str]:

@@ -43,7 +43,7 @@ def check_soup(source: Source, configs: Sequence[RunConfig]) -> None:
         UsageError: the runs hold out other rows each, so no row is left that none of them has learnt from; or several
             processes would make the mean.
     """
-    if not launch.alone():
+    if launch.processes() > 1:
         hint = "give --keep soup afterwards, on one process: finished runs are kept"
         raise UsageError("the mean of the weights is made by one process", where="--keep soup", hint=hint)
     held = {digest_of(read_examples(source, config).splits["validation"]) for config in configs[:2]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -120,6 +121,28 @@ def test_other_tasks(kind: str, tiny_model: Callable[..., str], tmp_path: Path) 
     else:
         assert array(out, "pred_probs").shape == array(out, "labels").shape == (45, 2)
         assert "average_precision" in summary["pooled"]
+
+
+def test_a_metric_of_ones_own_is_pooled_too(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    parts, out = tmp_path / "parts.py", tmp_path / "out"
+    parts.write_text("metrics = {'nearness': lambda e: -abs(e.predictions - e.targets).mean()}\n", encoding="utf-8")
+    data = write_rows(tmp_path / "rows.jsonl", lambda i: i / 7)
+    command = ["train", data, *FLAGS, "--model", tiny_model(), "--folds", "2", "--parts", str(parts)]
+    assert run_command([*command, "--metric", "nearness", "--out", str(out)]) == 0
+    pooled = json.loads((out / "folds.json").read_text(encoding="utf-8"))["pooled"]
+    assert pooled["nearness"]["value"] == pytest.approx(-pooled["mae"]["value"])
+    assert pooled["nearness"]["low"] < pooled["nearness"]["value"] < pooled["nearness"]["high"]
+
+
+def test_labels_with_a_bar_in_their_names_stand_in_a_list(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    names, out = ("a|b", "c"), tmp_path / "out"
+    labels = [[name for k, name in enumerate(names) if i % (k + 2)] for i in range(45)]
+    data = write_rows(tmp_path / "rows.jsonl", labels.__getitem__)
+    assert run_command(["train", data, *FLAGS, "--model", tiny_model(), "--folds", "2", "--out", str(out)]) == 0
+    with (out / "predictions/out_of_fold.csv").open(encoding="utf-8", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert [json.loads(row["label"]) for row in rows] == labels
+    assert {name for row in rows for name in json.loads(row["prediction"])} <= {*names}
 
 
 def test_what_does_not_go_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -247,6 +247,19 @@ def test_a_mean_needs_several_runs_that_hold_out_the_same_rows(
     assert not (tmp_path / "other").exists()
 
 
+def test_a_mean_is_refused_by_each_of_several_processes(
+    command: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one, too, which would otherwise train alone and be another run."""
+    monkeypatch.setattr("dongu.launch.tell", lambda _: False)
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert run_command(command(tmp_path / "out", "--keep", "soup")) == 2
+        assert (os.environ["RANK"], os.environ["WORLD_SIZE"]) == (rank, "2")
+        assert not (tmp_path / "out").exists()
+
+
 def test_the_folder_says_where_the_mean_is(tmp_path: Path) -> None:
     out = tmp_path / "few rows"
     for name in ("seed-42/run.json", "seeds.json"):

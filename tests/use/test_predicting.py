@@ -15,9 +15,11 @@ import pyarrow as pa
 import pytest
 
 import dongu
+from dongu.cli.answer import _answer_line
 from dongu.cli.main import run as command
 from dongu.errors import DataError, InputError
 from dongu.judge.metrics import MetricSet
+from dongu.use.answer_file import beside
 
 ONE, TWO = "word0 film", "word1 not"
 PAIR = [("word0 film", "a film"), ("word1 not", "a film")]
@@ -254,3 +256,14 @@ def test_rows_with_other_columns_are_told_the_option(
     said = capsys.readouterr().err
     assert "there is no column" in said
     assert f"the columns are: {', '.join(cells)}; {option} names" in said
+
+
+def test_several_labels_in_a_cell_can_be_told_apart() -> None:
+    for names, cell in ((("a", "b"), "a|b"), (("a|x", "b"), '["a|x", "b"]'), (("a", " b"), '["a", " b"]')):
+        answer = {"prediction": [*names], "probabilities": dict.fromkeys(names, 0.75)}
+        none = {**answer, "prediction": []}
+        metrics = MetricSet.of("multi-label", names)
+        written = [*beside([{}, {}], [answer, none], (), metrics, table=True, say=print)]
+        assert [row["prediction"] for row in written] == [cell, "[]" if cell[0] == "[" else ""]
+        assert _answer_line(answer, ["text"]) == f"{cell}\t0.7500|0.7500\ttext"
+        assert _answer_line(none, ["text"]) == "-\t-\ttext"

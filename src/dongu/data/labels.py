@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import starmap
 
@@ -261,6 +262,18 @@ def list_fault(labels: Sequence[Cell]) -> str:
     names = [str(label) for label in labels]
     what = "names an empty label" if not all(names) else "names a label twice" if len({*names}) < len(names) else ""
     return what and f"{what}: {shortened(SEPARATOR.join(names))}"
+
+
+def joined(labels: Sequence[str], names: Iterable[str]) -> str:
+    """Several labels in one cell, as a table is read: with a bar between them, or as a list where a name has one.
+
+    Args:
+        labels: those of a row.
+        names: all that a row may have, so that every row is written in one way.
+    """
+    if any(SEPARATOR in name or name != name.strip() for name in names):
+        return json.dumps(list(labels), ensure_ascii=False)
+    return SEPARATOR.join(labels)
 
 
 def two_ways(table: Table, name: str, row: int, kind: str, first_kind: str) -> DataError:

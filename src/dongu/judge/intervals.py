@@ -77,7 +77,7 @@ def verdict(
     targets = evaluation.targets
     if targets is None or evaluation.losses is None:
         return {}
-    with Waiting(f"intervals on {evaluation.split}"), _same_draws(metrics, seed):
+    with Waiting(f"intervals on {evaluation.split}"), same_draws(metrics, seed):
         entries = {
             name: {"value": evaluation.metrics[name], "low": low, "high": high}
             for name, (low, high) in _intervals(evaluation, metrics, seed).items()
@@ -92,7 +92,7 @@ def verdict(
     return entries
 
 
-def _same_draws(metrics: MetricSet, seed: int) -> AbstractContextManager[None]:
+def same_draws(metrics: MetricSet, seed: int) -> AbstractContextManager[None]:
     """Inside the block what own metrics draw is a function of the seed, whatever was drawn before."""
     if not metrics.own:
         return nullcontext()
