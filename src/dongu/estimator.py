@@ -6,6 +6,8 @@ import inspect
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
@@ -19,7 +21,8 @@ from dongu.training import train
 from dongu.use.classifier import load
 
 # What `fit` is given stands in their place.
-REPLACED = ("data", "label_column", "label_separator", "task", "columns", "fold", "split_file")
+REPLACED = ("data", "label_column", "label_separator", "task", "columns", "fold", "split_file", "label_names")
+REPLACED += ("rare", "abstain")  # an answer of scikit-learn's is one of the classes that `fit` was given
 OPTIONS = tuple(name for name in RunConfig.model_fields if name not in REPLACED)
 
 
@@ -43,7 +46,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     def __init__(self, **options: Unpack[FitOptions]) -> None:
         if unknown := options.keys() - {*OPTIONS}:
-            hint = "its options are those of RunConfig; data and labels are given to fit"
+            hint = "its options are those of RunConfig; data and labels are given to fit, and stay as they are"
             raise UsageError(f"there is no option {min(unknown)}", where="TextClassifier", hint=hint)
         for name in OPTIONS:
             setattr(self, name, options.get(name))
@@ -66,26 +69,66 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         labels = np.asarray(y)
         if labels.ndim != 1 or any(len(cells) != len(labels) for cells in columns.values()):
             raise DataError("fit takes one class for each row", where="y", hint="dongu.train takes lists of labels")
-        if missing := [row for row, label in enumerate(labels.tolist(), 1) if label is None or label != label]:
+        missing = [row for row, label in enumerate(labels.tolist(), 1) if label in (None, "") or label != label]
+        if missing:
             raise DataError("there is no class", where=f"y, row {missing[0]:,}", hint="leave such rows out of X and y")
         self.classes_, ids = np.unique(labels, return_inverse=True)
-        if len(labels) and len(self.classes_) < 2:
+        if not len(labels):
+            raise DataError("there are no rows", where="y", hint="at least one row of each class is needed")
+        if len(self.classes_) < 2:
             raise DataError(f"there is one class only, `{self.classes_[0]}`", where="y", hint="a classifier needs two")
-        self._names = {f"class {number:06}": number for number in range(len(self.classes_))}
+        self._names = {str(name): number for number, name in enumerate(self.classes_.tolist())}
         label = next(name for name in ("label", "_label", "__label") if name not in columns)
-        names = np.array([*self._names])
         given: dict[str, Any] = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
         texts = given.pop("text_columns", None) or (tuple(columns) if len(columns) <= 2 else None)
+        if "positive" in given:
+            given["positive"] = str(given["positive"])
+        if isinstance(given.get("class_weights"), Mapping):
+            given["class_weights"] = {str(name): weight for name, weight in given["class_weights"].items()}
+        former = self.__dict__.pop("_end", None)
         if "out" not in given:
-            given["out"] = tempfile.mkdtemp(prefix="dongu-")
-            weakref.finalize(self, shutil.rmtree, given["out"], ignore_errors=True)
-        rows = {**columns, label: names[ids].tolist()}
+            given["out"] = self._temporary()
+        rows = {**columns, label: [str(number) for number in ids.tolist()]}
         data = [dict(zip(rows, cells, strict=True)) for cells in zip(*rows.values(), strict=True)]
         more: dict[str, Any] = {"text_columns": texts, "label_column": label, "task": "single-label"}
+        more["label_names"] = [*self._names]
         self.run_ = train(data, quiet=True, **more, **given).path
-        options = {name: given[name] for name in ("device", "threads") if name in given}
-        self.classifier_ = load(self.run_, batch_size=given.get("eval_batch_size", 32), **options)
+        self._load()
+        if former is not None:
+            former()
         return self
+
+    def _temporary(self) -> str:
+        """A folder that ends with this object."""
+        folder = tempfile.mkdtemp(prefix="dongu-")
+        self._end = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    def _load(self) -> None:
+        options = {name: value for name in ("device", "threads") if (value := getattr(self, name)) is not None}
+        self.classifier_ = load(self.run_, batch_size=self.eval_batch_size or 32, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied or pickled: of one that is fitted, the files of its run are in it, but for its checkpoints."""
+        state = {name: value for name, value in super().__getstate__().items() if name not in ("classifier_", "_end")}
+        if "run_" in state:
+            found = sorted(path for path in self.run_.rglob("*") if path.is_file())
+            names = {path.relative_to(self.run_): path for path in found}
+            state["_files"] = {
+                name.as_posix(): path.read_bytes() for name, path in names.items() if name.parts[0] != "checkpoints"
+            }
+        return state
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """The run is in a temporary folder then, also where `out` named another."""
+        files = state.get("_files")
+        super().__setstate__({name: value for name, value in state.items() if name != "_files"})
+        if files is not None:
+            self.run_ = Path(self._temporary())
+            for name, content in files.items():
+                (self.run_ / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.run_ / name).write_bytes(content)
+            self._load()
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """The probability of each class, (rows, classes), in the order of `classes_`."""
@@ -116,7 +159,8 @@ def _columns_of(texts: Any) -> dict[str, list[Any]]:
         return {str(name): texts[name].tolist() for name in texts.columns}
     if isinstance(texts, str):
         raise DataError("one text is not a list of texts", where="X", hint='give ["a text"]')
-    rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+    several = (list, tuple, np.ndarray)
+    rows = [(text,) if isinstance(text, str) else tuple(text) if isinstance(text, several) else () for text in texts]
     if len({*map(len, rows)}) > 1 or (rows and len(rows[0]) not in (1, 2)):
         raise DataError("the rows are neither texts nor pairs of texts", where="X")
     names = ("text", "text_pair")[: len(rows[0]) if rows else 1]

@@ -28,8 +28,6 @@ class FitOptions(TypedDict, total=False):
     unlabelled: Literal["refuse", "drop"]
     empty: Literal["refuse", "drop"]
     bad_rows: str | None
-    rare: str | None
-    label_names: str | Sequence[str] | None
     positive: str | None
     delimiter: str | None
     encoding: str | None
@@ -83,7 +81,6 @@ class FitOptions(TypedDict, total=False):
     eval_steps: int | None
     metric: str | None
     calibrate: bool
-    abstain: float | None
     save_steps: int | None
     keep: int
     patience: int | None
@@ -100,6 +97,9 @@ class Options(FitOptions, total=False):
     columns: str | Sequence[str] | None
     fold: str | None
     split_file: str | None
+    label_names: str | Sequence[str] | None
+    rare: str | None
+    abstain: float | None
     loss: Callable[..., Tensor] | None
     optimizer: Optimizer | Callable[..., Optimizer] | None
     order: Callable[..., Any] | None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +67,38 @@ def test_frames_and_pairs(quick: dict[str, Any], tmp_path: Path) -> None:
     assert {*made.predict(pairs)} <= {"yes", "no"}
 
 
+def test_it_is_pickled_and_copied_with_its_model(quick: dict[str, Any], tmp_path: Path) -> None:
+    made = dongu.TextClassifier(**{**quick, "max_steps": 2}).fit(TEXTS, LABELS)
+    folder, expected, saved = made.run_, made.predict_proba(TEXTS[:4]), pickle.dumps(made)
+    alike = copy.copy(made)
+    del made
+    gc.collect()
+    assert not folder.exists()
+    for other in (alike, pickle.loads(saved)):
+        assert other.run_.is_dir()
+        assert other.run_ != folder
+        assert np.array_equal(other.predict_proba(TEXTS[:4]), expected)
+        assert other.classes_.tolist() == [-1, 7]
+    assert pickle.loads(pickle.dumps(clone(alike))).get_params() == alike.get_params()
+    before = alike.run_
+    assert alike.fit(TEXTS, LABELS).run_.is_dir()
+    assert not before.exists(), "of several fits one folder is left"
+
+
+def test_classes_are_called_as_they_are(quick: dict[str, Any]) -> None:
+    labels = [("10", "2, or -1")[i % 2] for i in range(40)]
+    few = {**quick, "max_steps": 2}
+    made = dongu.TextClassifier(**few, class_weights={"10": 2.0, "2, or -1": 1.0}, positive="10").fit(TEXTS, labels)
+    assert dongu.load(made.run_).model.config.id2label == {0: "10", 1: "2, or -1"}
+    assert made.classes_.tolist() == ["10", "2, or -1"]
+    options = json.loads((made.run_ / "run.json").read_text(encoding="utf-8"))["options"]
+    assert (options["class_weights"], options["positive"]) == ({"10": 2.0, "2, or -1": 1.0}, "10")
+    numbers = dongu.TextClassifier(**few, class_weights={-1: 2.0, 7: 1.0}, positive=-1).fit(TEXTS, LABELS)
+    assert dongu.load(numbers.run_).model.config.id2label == {0: "-1", 1: "7"}
+    floats = dongu.TextClassifier(**few).fit(TEXTS, [label / 2 for label in LABELS])
+    assert {*floats.predict(TEXTS)} <= {-0.5, 3.5}
+
+
 APPLY = (  # to a classifier of texts; of these `check_estimator` itself takes the first alone, the others draw numbers
     "check_estimator_cloneable",
     "check_estimator_tags_renamed",
@@ -100,8 +135,9 @@ def test_what_scikit_learn_does_with_it(quick: dict[str, Any]) -> None:
 
 
 def test_what_it_refuses(quick: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="there is no option task"):
-        dongu.TextClassifier(task="regression")  # type: ignore[call-arg]
+    for options in ({"task": "regression"}, {"rare": "join=5"}, {"label_names": ["a", "b"]}, {"abstain": 0.9}):
+        with pytest.raises(UsageError, match=f"there is no option {next(iter(options))}"):
+            dongu.TextClassifier(**options)  # type: ignore[arg-type]
     made = dongu.TextClassifier(**quick)
     with pytest.raises(ValueError, match="Invalid parameter 'epoch'"):
         made.set_params(epoch=3)
@@ -112,7 +148,10 @@ def test_what_it_refuses(quick: dict[str, Any]) -> None:
         ([("a", "b", "c")], ["a"], "neither texts nor pairs"),
         (TEXTS[:3], [1.0, float("nan"), 0.0], "y, row 2: there is no class"),
         (TEXTS[:3], ["a", None, "b"], "y, row 2: there is no class"),
+        (TEXTS[:3], ["a", "", "b"], "y, row 2: there is no class"),
         (TEXTS[:2], ["a", "a"], "one class only, `a`"),
+        (["a", None], ["a", "b"], "neither texts nor pairs"),
+        ([], [], "there are no rows"),
     ):
         with pytest.raises(DataError, match=said):
             made.fit(texts, labels)
