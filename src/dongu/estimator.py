@@ -16,13 +16,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from dongu.config import RunConfig
 from dongu.errors import DataError, UsageError
+from dongu.files import read_regular
 from dongu.options import FitOptions
 from dongu.training import train
 from dongu.use.classifier import load
 
 # What `fit` is given stands in their place.
-REPLACED = ("data", "label_column", "label_separator", "task", "columns", "fold", "split_file", "label_names")
-REPLACED += ("rare", "abstain")  # an answer of scikit-learn's is one of the classes that `fit` was given
+OF_CLASSES = ("label_names", "rare", "abstain")  # an answer of scikit-learn's is a class that `fit` was given
+REPLACED = ("data", "label_column", "label_separator", "task", "columns", "fold", "split_file", *OF_CLASSES)
 OPTIONS = tuple(name for name in RunConfig.model_fields if name not in REPLACED)
 
 
@@ -115,7 +116,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             found = sorted(path for path in self.run_.rglob("*") if path.is_file())
             names = {path.relative_to(self.run_): path for path in found}
             state["_files"] = {
-                name.as_posix(): path.read_bytes() for name, path in names.items() if name.parts[0] != "checkpoints"
+                name.as_posix(): read_regular(path, path.stat().st_size)
+                for name, path in names.items()
+                if name.parts[0] != "checkpoints"
             }
         return state
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dongu.config import NUMBERS, RunConfig, make_config
-from dongu.data.labels import joined
+from dongu.data.labels import labels_cell
 from dongu.data.sources import Source
 from dongu.files import write_file
 from dongu.judge.answers import Evaluation
@@ -122,7 +122,7 @@ def _rows(answers: Evaluation, fold_of: np.ndarray, names: tuple[str, ...]) -> I
         label, prediction = (label_of(each[i], answers.task, names) for each in (targets, shown))
         cells = {"id": str(row), "fold": str(fold), "label": label, "prediction": prediction}
         sure = dict(zip([f"probability of {name}" for name in names], answers.probabilities[i].tolist(), strict=False))
-        flat = {name: joined(cell, names) if isinstance(cell, list) else cell for name, cell in cells.items()}
+        flat = {name: labels_cell(cell, names) if isinstance(cell, list) else cell for name, cell in cells.items()}
         yield {**flat, **sure}
 
 

@@ -93,7 +93,8 @@ def test_classes_are_called_as_they_are(quick: dict[str, Any]) -> None:
     assert made.classes_.tolist() == ["10", "2, or -1"]
     options = json.loads((made.run_ / "run.json").read_text(encoding="utf-8"))["options"]
     assert (options["class_weights"], options["positive"]) == ({"10": 2.0, "2, or -1": 1.0}, "10")
-    numbers = dongu.TextClassifier(**few, class_weights={-1: 2.0, 7: 1.0}, positive=-1).fit(TEXTS, LABELS)
+    own: dict[str, Any] = {"class_weights": {-1: 2.0, 7: 1.0}, "positive": -1}
+    numbers = dongu.TextClassifier(**few, **own).fit(TEXTS, LABELS)
     assert dongu.load(numbers.run_).model.config.id2label == {0: "-1", 1: "7"}
     floats = dongu.TextClassifier(**few).fit(TEXTS, [label / 2 for label in LABELS])
     assert {*floats.predict(TEXTS)} <= {-0.5, 3.5}
@@ -135,9 +136,10 @@ def test_what_scikit_learn_does_with_it(quick: dict[str, Any]) -> None:
 
 
 def test_what_it_refuses(quick: dict[str, Any]) -> None:
-    for options in ({"task": "regression"}, {"rare": "join=5"}, {"label_names": ["a", "b"]}, {"abstain": 0.9}):
-        with pytest.raises(UsageError, match=f"there is no option {next(iter(options))}"):
-            dongu.TextClassifier(**options)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"task": "regression", "rare": "join=5", "label_names": ["a", "b"], "abstain": 0.9}
+    for name, value in given.items():
+        with pytest.raises(UsageError, match=f"there is no option {name}"):
+            dongu.TextClassifier(**{name: value})
     made = dongu.TextClassifier(**quick)
     with pytest.raises(ValueError, match="Invalid parameter 'epoch'"):
         made.set_params(epoch=3)

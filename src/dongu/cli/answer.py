@@ -331,10 +331,10 @@ def _answer_line(row: dict[str, Any], texts: Sequence[str]) -> str:
         return f"{row['prediction']:.4f}\t{text}"
     if row["prediction"] is None:  # it abstains; how sure it would have been
         return f"-\t{max(row['probabilities'].values()):.4f}\t{text}"
-    from dongu.data.labels import joined  # not for a number
+    from dongu.data.labels import labels_cell  # not for a number
 
     several = isinstance(row["prediction"], list)
     given = row["prediction"] if several else [row["prediction"]]
     sure = [f"{row['probabilities'][name]:.4f}" for name in given]
-    said = joined(given, row["probabilities"]) if several and given else "".join(given)
+    said = labels_cell(given, row["probabilities"]) if several and given else "".join(given)
     return f"{said or '-'}\t{'|'.join(sure) or '-'}\t{text}"

@@ -264,7 +264,7 @@ def list_fault(labels: Sequence[Cell]) -> str:
     return what and f"{what}: {shortened(SEPARATOR.join(names))}"
 
 
-def joined(labels: Sequence[str], names: Iterable[str]) -> str:
+def labels_cell(labels: Sequence[str], names: Iterable[str]) -> str:
     """Several labels in one cell, as a table is read: with a bar between them, or as a list where a name has one.
 
     Args:

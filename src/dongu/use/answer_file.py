@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
-from dongu.data.labels import joined
+from dongu.data.labels import labels_cell
 from dongu.data.table import Number
 from dongu.errors import DataError
 from dongu.files import write_lines
@@ -64,7 +64,7 @@ def _free_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
 
 def _flat(answer: Mapping[str, Any]) -> list[Any]:
     prediction = answer["prediction"]
-    cell = joined(prediction, answer["probabilities"]) if isinstance(prediction, list) else prediction
+    cell = labels_cell(prediction, answer["probabilities"]) if isinstance(prediction, list) else prediction
     return [cell, *answer.get("probabilities", {key: answer[key] for key in ("number",) if key in answer}).values()]
 
 
