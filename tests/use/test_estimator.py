@@ -89,13 +89,13 @@ def test_classes_are_called_as_they_are(quick: dict[str, Any]) -> None:
     labels = [("10", "2, or -1")[i % 2] for i in range(40)]
     few = {**quick, "max_steps": 2}
     made = dongu.TextClassifier(**few, class_weights={"10": 2.0, "2, or -1": 1.0}, positive="10").fit(TEXTS, labels)
-    assert dongu.load(made.run_).model.config.id2label == {0: "10", 1: "2, or -1"}
+    assert dongu.load(made.run_).model.config.id2label == {0: "2, or -1", 1: "10"}, "the positive one last"
     assert made.classes_.tolist() == ["10", "2, or -1"]
     options = json.loads((made.run_ / "run.json").read_text(encoding="utf-8"))["options"]
     assert (options["class_weights"], options["positive"]) == ({"10": 2.0, "2, or -1": 1.0}, "10")
     own: dict[str, Any] = {"class_weights": {-1: 2.0, 7: 1.0}, "positive": -1}
     numbers = dongu.TextClassifier(**few, **own).fit(TEXTS, LABELS)
-    assert dongu.load(numbers.run_).model.config.id2label == {0: "-1", 1: "7"}
+    assert dongu.load(numbers.run_).model.config.id2label == {0: "7", 1: "-1"}
     floats = dongu.TextClassifier(**few).fit(TEXTS, [label / 2 for label in LABELS])
     assert {*floats.predict(TEXTS)} <= {-0.5, 3.5}
 
