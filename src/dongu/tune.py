@@ -24,18 +24,19 @@ from dongu.errors import InputError, LockedError, NonFiniteError, StoppedError, 
 from dongu.files import make_folder
 from dongu.loop import Loop
 from dongu.own import Own, check_columns_read, take_own
-from dongu.page.tuned import write_page
+from dongu.page.tuned import PAGE, setting, write_page
 from dongu.places import found_again, relative_places
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
+from dongu.run.identity import HARMLESS
 from dongu.run.several import SEARCH
 from dongu.running import Run
 from dongu.space import Dimension, read_space
 from dongu.sweep import shared_by, train_seeds
-from dongu.text import counted, decimals, typed
+from dongu.text import counted, decimals
 from dongu.waiting import Waiting
 
-STUDY, PAGE = "study.db", "tune.html"
+STUDY = "study.db"
 WAIT_SECONDS = 60  # for another process that writes to the study
 FREE_TRIALS = 5  # drawn at random before what is known counts, and before a trial is pruned
 
@@ -248,7 +249,7 @@ class _Search:
                 n_startup_trials=FREE_TRIALS, seed=(seed + 7919 * trial.number) % 2**32
             )
             chosen = {name: dimension.suggest(trial) for name, dimension in self.space.items()}
-            said = ", ".join(f"{option_flag(name)} {_shown(value)}" for name, value in chosen.items())
+            said = ", ".join(f"{option_flag(name)} {setting(value)}" for name, value in chosen.items())
             self.console.line(f"trial {trial.number}: {said}")
             try:
                 score, pruned = self._train(trial, chosen)
@@ -336,19 +337,30 @@ def _final(search: _Search, best: Mapping[str, Any], seeds: int) -> dict[str, An
     console.line(
         f"the winner is trial {best['trial']}; it and the usual options are trained with {counted(seeds, 'seed')}"
     )
-    sides = {}
+    sides: dict[str, dict[str, Any]] = {}
     fresh = make_config(options).seed + 1  # the trials' own seed is part of what the winner was chosen by
     for name, own in (("default", {}), ("winner", chosen)):
+        if sides and _recipe(out / "default" / f"seed-{fresh}") == _recipe(search.folder(best["trial"]).path):
+            sides[name] = sides["default"]  # the same runs again would be the same bytes
+            continue
         recipe = {**options, **own, "seed": fresh, "out": str(out / name)}
         sides[name] = train_seeds(search.source, seeds, recipe, Console(enabled=False), parts=search.parts)[1]
-    metric = sides["winner"]["metric"]
+    metric, is_default = sides["winner"]["metric"], sides["winner"] is sides["default"]
     sign = -1 if metric in LOWER_IS_BETTER else 1
     content: dict[str, Any] = {
         "metric": metric,
         "importance": search.importance(),
-        "winner": {"trial": best["trial"], "options": chosen, "score": sign * best["score"], "seeds": sides["winner"]},
+        "winner": {
+            "trial": best["trial"],
+            "options": chosen,
+            "is_default": is_default,
+            "score": sign * best["score"],
+            "seeds": sides["winner"],
+        },
         "default": {"seeds": sides["default"]},
     }
+    if is_default:
+        return content
     with suppress(InputError):  # without a test part, and with rows held out by each seed
         comparison = compare_folders([out / "default", out / "winner"])
         difference = comparison.pairs[0].differences.get(metric)
@@ -358,39 +370,11 @@ def _final(search: _Search, best: Mapping[str, Any], seeds: int) -> dict[str, An
     return content
 
 
-def gain_lines(content: Mapping[str, Any], out: Path) -> list[str]:
-    """What a search came to, for a person."""
-    if "winner" not in content:
-        return []
-    metric, winner, default = content["metric"], content["winner"], content["default"]
-    split = "test" if "test" in winner["seeds"] else "validation"
-    options = " ".join(f"{option_flag(name)} {_shown(value)}" for name, value in winner["options"].items())
-    trials = content["trials"]
-    pruned = sum(row["state"] == "pruned" for row in trials)
-    lines = [
-        f"{counted(len(trials), 'trial')}, {pruned} of them given up early; the best one: {options}",
-        f"  its score on validation, which chose it     {decimals(winner['score'])}",
-    ]
-    for name, side in (("the same options", winner), ("the usual options", default)):
-        spread = side["seeds"][split][metric]
-        number = f"{decimals(spread['mean'])} ± {decimals(spread['std'])}"
-        lines.append(f"  {name + ', new seeds, on ' + split:<44}{number}")
-    if "gain" in content:
-        gain = content["gain"]
-        ends = f"95% interval {decimals(gain['low'])} to {decimals(gain['high'])}"
-        shown = "shown" if gain["low"] > 0 or gain["high"] < 0 else "not shown: chance may explain it"
-        lines.append(f"  gain over the usual options on {gain['split']}: {gain['value']:+.4f}, {ends}; {shown}")
-    record = typed(out / f"trial-{winner['trial']:04}" / "run.json")
-    lines.append(f"train with these: dongu train --config {record} --out NEW")
-    lines.append(
-        f"the best of its seeds: {out / 'winner' / winner['seeds']['best']}; all trials on one page: {out / PAGE}"
-    )
-    return lines
+def _recipe(run: Path) -> dict[str, Any]:
+    """The options of a run that its result depends on, but for the seed."""
+    options = RunFolder(run).read_record()["options"]
+    return {name: value for name, value in options.items() if name not in {*HARMLESS, "seed"}}
 
 
 def _last(values: Mapping[int, float]) -> float | None:
     return values[max(values)] if values else None
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

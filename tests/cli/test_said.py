@@ -16,7 +16,7 @@ from dongu.cli.main import run as run_command
 from dongu.demo.run import judged_answer
 from dongu.judge.words import Yardstick, advice
 from dongu.page.rows import suspects
-from dongu.tune import gain_lines
+from dongu.page.tuned import gain_lines
 
 
 @pytest.mark.found("demo-answers")

@@ -23,10 +23,11 @@ from conftest import checked, cut_off_in_step
 from dongu.cli.main import run as run_command
 from dongu.data.sources import read_source
 from dongu.errors import UsageError
+from dongu.page.tuned import gain_lines
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.space import Dimension, read_space
-from dongu.tune import _Search, _study, gain_lines, tune
+from dongu.tune import _Search, _study, tune
 
 SPACE = ("learning_rate=1e-4..1e-2:log", "batch_size=4,8")
 
@@ -170,6 +171,22 @@ def test_a_search_and_what_it_leaves(search: Callable[..., dict[str, Any]], tmp_
     assert search()["trials"] == trials, "the same command again has nothing to do"
     with pytest.raises(UsageError, match="other options and space"):
         search(space=["batch_size=4,8"])
+
+
+def test_the_usual_options_are_trained_once_where_they_win(
+    search: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    out, options = tmp_path / "search", {"trials": 1, "space": ["learning_rate=1e-6..1e-2:log"]}
+    content = search(**options)
+    assert content["winner"]["is_default"]
+    assert content["winner"]["seeds"] == content["default"]["seeds"]
+    assert "gain" not in content
+    assert not (out / "winner").exists()
+    lines = gain_lines(content, out)
+    assert any("no trial was better" in line for line in lines)
+    assert str(out / "default" / content["default"]["seeds"]["best"]) in lines[-1]
+    assert "which are the usual options" in (out / "tune.html").read_text(encoding="utf-8")
+    assert search(**options) == content, "the same command again has nothing to do"
 
 
 @pytest.mark.cases(test=0, ci=2)

@@ -69,7 +69,8 @@ def _run(parsed: argparse.Namespace) -> None:
     from dongu.run.console import Console
 
     with loading():
-        from dongu.tune import gain_lines, tune
+        from dongu.page.tuned import gain_lines
+        from dongu.tune import tune
 
     source = read_source(options["data"], config)
     if parsed.parts is None and "model" in options:

@@ -1,4 +1,4 @@
-"""`tune.html`: the trials of a search on one page, in the style of a run's report."""
+"""What a search came to: its last lines on the screen, and `tune.html`, in the style of a run's report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dongu.config import LOWER_IS_BETTER
+from dongu.config import LOWER_IS_BETTER, option_flag
 from dongu.files import write_file
 from dongu.judge.words import metric_name
 from dongu.page.draw import drawings
@@ -18,8 +18,9 @@ from dongu.page.draw.drawings import Interval
 from dongu.page.draw.plot import Plot
 from dongu.page.draw.svg import Chart, format_number
 from dongu.page.report import render
-from dongu.text import counted
+from dongu.text import counted, decimals, typed
 
+PAGE = "tune.html"
 Shown = tuple[Chart, str]
 
 
@@ -38,9 +39,47 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
         verdict=_verdict(content),
         charts=[_history(content), *_importance(content), *_slices(content)],
         number=lambda value: format_number(math.nan if value is None else float(value), 4),
-        shown=lambda value: f"{value:.3g}" if isinstance(value, float) else str(value),
+        shown=setting,
     )
     write_file(path, page, within=path.parent)
+
+
+def setting(value: Any) -> str:
+    """The value of an option."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def gain_lines(content: Mapping[str, Any], out: Path) -> list[str]:
+    """What a search came to, for a person."""
+    if "winner" not in content:
+        return []
+    metric, winner, default = content["metric"], content["winner"], content["default"]
+    is_default = winner.get("is_default", False)
+    split = "test" if "test" in winner["seeds"] else "validation"
+    options = " ".join(f"{option_flag(name)} {setting(value)}" for name, value in winner["options"].items())
+    trials = content["trials"]
+    pruned = sum(row["state"] == "pruned" for row in trials)
+    lines = [
+        f"{counted(len(trials), 'trial')}, {pruned} of them given up early; the best one: {options}",
+        f"  its score on validation, which chose it     {decimals(winner['score'])}",
+    ]
+    sides = {"the usual options": default} if is_default else {"the same options": winner, "the usual options": default}
+    for name, side in sides.items():
+        spread = side["seeds"][split][metric]
+        number = f"{decimals(spread['mean'])} ± {decimals(spread['std'])}"
+        lines.append(f"  {name + ', new seeds, on ' + split:<44}{number}")
+    if "gain" in content:
+        gain = content["gain"]
+        ends = f"95% interval {decimals(gain['low'])} to {decimals(gain['high'])}"
+        proved = "shown" if gain["low"] > 0 or gain["high"] < 0 else "not shown: chance may explain it"
+        lines.append(f"  gain over the usual options on {gain['split']}: {gain['value']:+.4f}, {ends}; {proved}")
+    if is_default:
+        lines.append("  these are the usual options: no trial was better")
+    record = typed(out / f"trial-{winner['trial']:04}" / "run.json")
+    lines.append(f"train with these: dongu train --config {record} --out NEW")
+    runs = out / ("default" if is_default else "winner")
+    lines.append(f"the best of its seeds: {runs / winner['seeds']['best']}; all trials on one page: {out / PAGE}")
+    return lines
 
 
 def _verdict(content: Mapping[str, Any]) -> Shown:
@@ -48,7 +87,10 @@ def _verdict(content: Mapping[str, Any]) -> Shown:
     metric, winner, default = content["metric"], content["winner"], content["default"]
     split = "test" if "test" in winner["seeds"] else "validation"
     rows = [Interval("the winning trial on validation, which chose it", winner["score"], kind=1)]
-    for name, side in (("the winner, new seeds", winner), ("the usual options", default)):
+    sides = {"the winner, new seeds": winner, "the usual options": default}
+    if winner.get("is_default"):
+        sides = {"the same, which are the usual options, new seeds": winner}
+    for name, side in sides.items():
         spread = side["seeds"][split][metric]
         if spread["mean"] is not None:
             rows.append(Interval(f"{name}, on {split}", spread["mean"], spread["min"], spread["max"], kind=0))
