@@ -190,7 +190,8 @@ def advice(results: Mapping[str, Any], yardstick: Yardstick) -> str:
     if standing.startswith("better") and margin > 0:
         return UNPROVEN
     few = results["steps"] < FEW_STEPS
-    return f"{counted(results['steps'], 'update')} are few: try more --epochs, or more rows" if few else LEARNT
+    # More epochs on the same few rows did not help (docs/results.md); more rows did.
+    return f"{counted(results['steps'], 'update')} are few: label more rows, or try another --model" if few else LEARNT
 
 
 def table(results: Mapping[str, Any], task: Task) -> Iterator[str]:
