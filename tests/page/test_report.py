@@ -26,7 +26,7 @@ from dongu.judge.answers import Evaluation
 from dongu.judge.classes import Share, class_rows
 from dongu.page.draw.axis import Axis
 from dongu.page.draw.plot import Plot
-from dongu.page.draw.svg import format_number
+from dongu.page.draw.svg import CHART_WIDTH, LETTER, format_number
 from dongu.page.report import make_report, read_data
 from dongu.page.suspects import learnt
 from dongu.run.dynamics import RECORD, read_dynamics
@@ -614,3 +614,19 @@ def test_long_lines_keep_their_peaks() -> None:
     assert len(drawing) < 12_000
     assert f"{float(plot.px(71_234.0)):.1f} {float(plot.py(40.0)):.1f}" in drawing
     assert "highest 40.0000 at 71234" in drawing.replace(",", "")
+
+
+def test_a_long_legend_stays_within_its_chart() -> None:
+    names = ("quadratic weighted kappa", "accuracy", "mean absolute error")
+    for shown in (names, names[:2]):
+        plot = Plot("Validation", Axis.of([0, 20], "step"), Axis.of([0, 1], "metric"))
+        for kind, name in enumerate(shown):
+            plot.line(name, np.array([0, 20]), np.array([0.0, 1.0]), kind)
+        keys = re.findall(r'class="key" x="([\d.]+)" y="(\d+)">([^<]+)<', str(plot.chart().svg))
+        assert [name for *_, name in keys] == [*shown]
+        assert all(float(x) + LETTER * len(name) <= CHART_WIDTH for x, _, name in keys)
+        assert len({y for _, y, _ in keys}) == len(shown) - 1, "a line more where they are three"
+
+
+def test_what_rounding_leaves_of_nothing_is_nothing() -> None:
+    assert [format_number(value) for value in (2e-15, -2e-15, 3e-5)] == ["0.0000", "0.0000", "3e-5"]

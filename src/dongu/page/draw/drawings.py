@@ -131,7 +131,6 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Chart:
         y = 4 + step * i
         parts.append(fill('<text class="row" x="0" y="{}">{}</text>', y + 12, label(name, 34)))
         parts.append(fill('<text class="end row" x="{}" y="{}">{}</text>', CHART_WIDTH, y + 12, words(text, 60)))
-        parts.append(fill('<rect class="trough" x="0" y="{}" width="{}" height="9" rx="2"/>', y + 19, CHART_WIDTH))
         width = max(1.0, CHART_WIDTH * value / largest)
         parts.append(fill('<rect class="bar" x="0" y="{}" width="{:.1f}" height="9" rx="2"/>', y + 19, width))
     said = [f"{words(name, 60)}: {words(text, 60)}." for name, _, text in rows]

@@ -181,25 +181,29 @@ def _bucketed(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _legend(entries: Sequence[tuple[str, str]]) -> list[Markup]:
-    """Marks and their names in a line above the frame; a single one is named by the chart's title."""
-    parts, x = [], float(LEFT)
-    for style, name in entries if len(entries) > 1 else ():
+    """Marks and their names above the frame, in one line or two; a single one is named by the chart's title."""
+    widths = [25 + LETTER * min(len(name), LABEL_LIMIT) + 16 for _, name in entries]
+    is_long = LEFT + sum(widths) - 16 > CHART_WIDTH
+    parts, x, y = [], float(LEFT), 7 if is_long else 11
+    for (style, name), width in zip(entries, widths, strict=True) if len(entries) > 1 else ():
+        if x > LEFT and x + width - 16 > CHART_WIDTH:
+            x, y = float(LEFT), y + 15
         kind = style.split()[-1]
         if style == "band":
-            parts.append(fill('<rect class="band" x="{:.1f}" y="6" width="20" height="10"/>', x))
+            parts.append(fill('<rect class="band" x="{:.1f}" y="{}" width="20" height="10"/>', x, y - 5))
         elif style.startswith("dots"):
-            parts.append(fill('<path class="{} lone" d="M{:.1f} 11h0"/>', style, x + 10))
+            parts.append(fill('<path class="{} lone" d="M{:.1f} {}h0"/>', style, x + 10, y))
         elif style.startswith("crosses"):
-            parts.append(fill('<path class="{}" d="M{:.1f} 8l6 6m0 -6l-6 6"/>', style, x + 7))
+            parts.append(fill('<path class="{}" d="M{:.1f} {}l6 6m0 -6l-6 6"/>', style, x + 7, y - 3))
         elif style.startswith("bar"):
-            parts.append(fill('<rect class="{}" x="{:.1f}" y="6" width="12" height="10"/>', style, x + 4))
+            parts.append(fill('<rect class="{}" x="{:.1f}" y="{}" width="12" height="10"/>', style, x + 4, y - 5))
         else:
-            parts.append(fill('<path class="{}" d="M{:.1f} 11h20"/>', style, x))
+            parts.append(fill('<path class="{}" d="M{:.1f} {}h20"/>', style, x, y))
             if style.startswith("marked"):
-                shape = marker(LINE_KINDS.index(kind), x + 10, 11)
+                shape = marker(LINE_KINDS.index(kind), x + 10, y)
                 parts.append(fill('<path class="mark {}" d="{}"/>', kind, shape))
-        parts.append(fill('<text class="key" x="{:.1f}" y="15">{}</text>', x + 25, label(name)))
-        x += 25 + LETTER * min(len(name), LABEL_LIMIT) + 16
+        parts.append(fill('<text class="key" x="{:.1f}" y="{}">{}</text>', x + 25, y + 4, label(name)))
+        x += width
     return parts
 
 
