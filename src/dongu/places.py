@@ -51,6 +51,13 @@ def recorded_options(record: Mapping[str, Any], folder: Path) -> Any:
     return join_commits({**record, "options": found_again(record, folder)})
 
 
+def is_same_place(name: str, one: Any, other: Any) -> bool:
+    """Whether two values of an option are equal, or two paths to one place."""
+    if one != other and name in PLACED and isinstance(one, str) and isinstance(other, str):
+        return _exists(one) and _exists(other) and Path(one).samefile(other)
+    return bool(one == other)
+
+
 def _is_of(relative: str, path: str) -> bool:
     """Whether both end in one name; else somebody has edited the path, and means another."""
     return bool(relative) and Path(relative).name == Path(path).name

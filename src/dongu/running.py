@@ -25,7 +25,6 @@ from dongu.judge.words import Yardstick, advice, said_of
 from dongu.launch import among_processes, wait_for_first
 from dongu.loop import Loop
 from dongu.page.report import write_report
-from dongu.places import PLACED
 from dongu.run.checkpoint import Checkpoints, RunState
 from dongu.run.console import Console
 from dongu.run.derived import describe
@@ -36,7 +35,7 @@ from dongu.run.inspection import check_validation, findings_of, inspection
 from dongu.run.journal import Journal, logged_steps
 from dongu.run.need import memory_need
 from dongu.run.plan import Plan
-from dongu.run.record import describe_run, pinned_options
+from dongu.run.record import describe_run, lies_elsewhere
 from dongu.run.recorder import Recorder
 from dongu.run.result import RunResult
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
@@ -178,7 +177,7 @@ class Run:
         was, where = record, folder.path / "run.json"
         if checkpoint is not None:
             was, where = checkpoint.state.identity, checkpoint.path
-        now, options = identity(loop), pinned_options(loop)  # the first reads all rows
+        now = identity(loop)  # it reads all rows
         found = list(differences(was, now, loop, str(where)))
         refuse(found, self._allow, str(folder.path))
         for warning in (
@@ -192,7 +191,7 @@ class Run:
         self._trackers = held.enter_context(closing(Trackers(loop, folder, self._console, step=self.state.step)))
         if self._main:
             folder.clean()
-            if found or self._changed or any(record["options"].get(name) != options[name] for name in PLACED):
+            if found or self._changed or lies_elsewhere(record, loop):
                 new = [{"step": self.state.step, "changes": [each.text for each in found]}] if found else []
                 changes = [*record.get("changes", ()), *new]
                 self._copy_parts()

@@ -16,7 +16,7 @@ from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover
 from dongu.judge.words import splits_of
 from dongu.own import Own, take_own
-from dongu.places import found_again, relative_places
+from dongu.places import found_again, is_same_place, relative_places
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.run.identity import HARMLESS, options_of, other_parts
@@ -181,6 +181,26 @@ def spread_of(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
+def options_in(out: Path, file: str) -> dict[str, Any]:
+    """The options that the runs of a folder have in common, by its JSON file.
+
+    Raises:
+        InputError: it holds none.
+    """
+    try:
+        options = found_again(RunFolder(out).read_json(file), out)
+    except (KeyError, ValueError):  # said below
+        options = None
+    if not isinstance(options, dict):
+        raise UsageError("holds no options", where=str(out / file), hint="choose another --out")
+    return options
+
+
+def other_options(now: Mapping[str, Any], was: Mapping[str, Any]) -> list[str]:
+    """The names of those that are not as they were."""
+    return [name for name in {**now, **was} if not is_same_place(name, was.get(name), now.get(name))]
+
+
 def _refuse_other_use(out: Path, now: Mapping[str, Any], file: Path | None, option: str, summary: str) -> None:
     if not (out / summary).exists():
         if not out.is_dir() or not all(
@@ -188,10 +208,8 @@ def _refuse_other_use(out: Path, now: Mapping[str, Any], file: Path | None, opti
         ):
             RunFolder(out).refuse_if_taken()
         return  # nothing yet, or the first run was killed
-    was = found_again({"options": None, **RunFolder(out).read_json(summary)}, out)
-    if not isinstance(was, dict):
-        raise UsageError("holds no options", where=str(out / summary), hint="choose another --out")
-    if other := [name for name in {**now, **was} if was.get(name) != now.get(name)]:
+    was = options_in(out, summary)
+    if other := other_options(now, was):
         usual = {name: field.default for name, field in RunConfig.model_fields.items()}  # a recipe that is not said
         pairs = {name: [{**usual, **each}.get(name) for each in (now, was)] for name in other if name != "parts"}
         texts = [f"{option_flag(name)} is {new}, and was {old}" for name, (new, old) in pairs.items()]

@@ -25,14 +25,14 @@ from dongu.files import make_folder
 from dongu.loop import Loop
 from dongu.own import Own, check_columns_read, take_own
 from dongu.page.tuned import PAGE, setting, write_page
-from dongu.places import found_again, relative_places
+from dongu.places import relative_places
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.run.identity import HARMLESS
 from dongu.run.several import SEARCH
 from dongu.running import Run
 from dongu.space import Dimension, read_space
-from dongu.sweep import shared_by, train_seeds
+from dongu.sweep import options_in, other_options, shared_by, train_seeds
 from dongu.text import counted, decimals
 from dongu.waiting import Waiting
 
@@ -137,9 +137,9 @@ def _open(out: Path, now: Mapping[str, Any]) -> Any:
         except UsageError:
             if not (out / SEARCH).exists():  # else another process has begun the search just now
                 raise
-    was = RunFolder(out).read_json(SEARCH)
-    was["options"] = found_again({"options": None, **was}, out)
-    if other := [name for name in ("options", "space") if was.get(name) != now[name]]:
+    other = ["options"] if other_options(now["options"], options_in(out, SEARCH)) else []
+    other += ["space"] if RunFolder(out).read_json(SEARCH).get("space") != now["space"] else []
+    if other:
         hint = "give what it was started with, or choose another --out"
         raise UsageError(f"holds a search with other {' and '.join(other)}", where=f"--out {out}", hint=hint)
     with _turn(out):  # Optuna makes its tables once

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig
 
 import dongu
 from conftest import EXHAUSTIVE, cut_off_in_step, unwrapped
 from dongu.cli.main import run as run_command
 from dongu.config import READING, RunConfig, make_config
+from dongu.data.sources import read_source
 from dongu.errors import CheckpointError, UsageError
 from dongu.own import Own
-from dongu.run.identity import HARMLESS, option_differences, options_of
+from dongu.run.identity import HARMLESS, option_differences, options_of, version
 
 OPTIONS: dict[str, Any] = {"max_steps": 10, "batch_size": 8, "lr": 1e-3, "save_steps": 2, "eval_steps": 4, "threads": 1}
 
@@ -239,7 +242,7 @@ def test_a_project_that_was_moved(
 
 
 def train_seeds(project: Path) -> None:
-    options = ["--model", str(project / "model"), "--seeds", "2", "--max-steps", "1", "--threads", "1"]
+    options = ["--model", str(project / "data/../model"), "--seeds", "2", "--max-steps", "1", "--threads", "1"]
     assert run_command(["train", str(project / "data"), *options, "--out", str(project / "runs/seeds")]) == 0
 
 
@@ -254,6 +257,39 @@ def test_the_same_model_in_another_folder(stopped: Path, whole: bytes, tmp_path:
     assert dongu.resume(stopped, model=str(copied)).results["steps"] == 10
     assert weights(stopped) == whole
     assert json.loads((stopped / "run.json").read_text(encoding="utf-8"))["options"]["model"] == str(copied)
+
+
+def test_no_script_of_another_model(stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An edited `run.json` names it; that the run says what its own was like changes nothing about it."""
+    record = json.loads((stopped / "run.json").read_text(encoding="utf-8"))
+    other = Path(shutil.copytree(record["options"]["model"], tmp_path / "other"))
+    tensors = load_file(other / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in tensors.items()}, other / "model.safetensors", {"format": "pt"})
+    record["options"]["model"] = str(other)
+    (stopped / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert run_command(["eject", str(stopped)]) == 2
+    assert f"the weights of --model {other} have changed since the start" in unwrapped(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("name", "value"), [("dropout", "0.3"), ("long", "tail")])
+def test_what_is_written_into_the_config_needs_one_leave(name: str, value: str, stopped: Path) -> None:
+    assert run_command(["resume", str(stopped), f"--{name}", value, "--allow", name]) == 0
+
+
+def test_another_library_has_other_defaults(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is no other config.json."""
+    to_dict = BertConfig.to_dict
+    monkeypatch.setattr("dongu.run.identity.version", lambda name: "99" if name == "transformers" else version(name))
+    monkeypatch.setattr(BertConfig, "to_dict", lambda self: {**to_dict(self), "new_default": True})
+    assert dongu.resume(stopped, allow=["versions"]).results["steps"] == 10
+
+
+def test_rows_from_memory_are_those_of_the_file(stopped: Path, whole: bytes, data: str) -> None:
+    """Where the run found its data, it finds them again."""
+    before = (stopped / "run.json").read_bytes()
+    dongu.resume(stopped, {split: dict(table.columns) for split, table in read_source(data).splits.items()})
+    assert weights(stopped) == whole
+    assert (stopped / "run.json").read_bytes() == before
 
 
 def test_an_edited_run_json_is_seen(stopped: Path) -> None:

@@ -17,9 +17,10 @@ from transformers import AutoModelForSequenceClassification
 
 import dongu
 from dongu.cli.main import run as run_command
+from dongu.errors import UsageError
 from dongu.judge.intervals import verdict
 from dongu.run.several import told_of_several
-from dongu.sweep import seeds_lines, soup_lines, spread_of
+from dongu.sweep import options_in, seeds_lines, soup_lines, spread_of
 
 OPTIONS: dict[str, Any] = {"max_steps": 6, "batch_size": 8, "lr": 2e-3, "eval_steps": 3, "threads": 1}
 FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]
@@ -34,6 +35,19 @@ def command(tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> 
         return ["train", data_folder(), *FLAGS, "--model", model, "--seeds", "3", "--out", str(out), *more]
 
     return make
+
+
+ODD_PLACES: list[Any] = [[], 3, "x", {"model": 3}]
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"options": 3}, *({"options": {}, "relative_places": places} for places in ODD_PLACES)]
+)
+def test_a_damaged_summary_holds_no_options(content: dict[str, Any], tmp_path: Path) -> None:
+    """Of `seeds.json`, `folds.json` and `tune.json`, which one function reads."""
+    (tmp_path / "seeds.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UsageError, match="holds no options"):
+        options_in(tmp_path, "seeds.json")
 
 
 def files(folder: Path) -> dict[str, bytes]:

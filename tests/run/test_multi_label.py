@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
@@ -322,6 +323,17 @@ def test_a_run_learns_and_records_its_threshold(
 
 
 @pytest.mark.crash
+def test_a_threshold_is_no_part_of_what_a_run_began_with(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    """An evaluation before the run sets it, in the model's config."""
+    data = {"train": rows(24), "validation": rows(12, seed=1)}
+    loop = dongu.Loop(data, model=tiny_model(), max_steps=2, threads=1)
+    loop.evaluate()
+    with contextlib.suppress(KeyboardInterrupt), loop.run(tmp_path / "run") as run:
+        for _ in run:
+            raise KeyboardInterrupt
+    assert dongu.resume(tmp_path / "run", data).results["steps"] == 2
+
+
 def test_a_run_is_proved(finished: dongu.RunResult, tmp_path: Path) -> None:
     proofs = list(verify(finished.path))
     assert [proof.name for proof in proofs if not proof.holds] == []

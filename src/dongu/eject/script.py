@@ -76,9 +76,13 @@ def eject(
     loop = folder.reopen(device="cpu", engine="plain", parts=parts)
     config = make_config(record["options"])
     own = _own_source(loop, record, str(folder.path / "run.json"))
-    for difference in differences(record, identity(loop), loop, str(folder.path / "run.json")):
+    found = [*differences(record, identity(loop), loop, str(folder.path / "run.json"))]
+    for difference in found:
         if difference.name == "data":
             raise DataError(difference.text, where=str(folder.path), hint="put the data back as the run read them")
+    for difference in found:
+        if difference.name == "model":
+            raise ModelError(difference.text, where=str(folder.path), hint="put the model back as the run read it")
     facts = {
         **_data_facts(loop, rows),
         **_model_facts(loop, config),

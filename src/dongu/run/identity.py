@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dongu.config import RunConfig, option_flag
+from dongu.config import ABSTAIN_BELOW, RunConfig, option_flag
 from dongu.data.examples import Examples, digest_of, told_by
 from dongu.engine.device import describe_device, describe_processor
 from dongu.engine.shard import whole
@@ -37,6 +37,8 @@ HARMLESS = frozenset(
 )
 
 _NAMED = ("model", "tokenizer")  # options that are a place, or a name on the Hub
+# What a model's config.json has and no update depends on: where it comes from, and how its answers are read.
+_BESIDE = ("_name_or_path", "transformers_version", "threshold", ABSTAIN_BELOW, "long_texts", "text_columns")
 OTHERS = ("data", "parts", "versions", "hardware")  # that may differ, besides options
 
 
@@ -117,7 +119,9 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, wher
     same_seed = was["options"].get("seed") == now["options"]["seed"]  # another one makes another head
     if same_seed and was.get("weights", now["weights"]) != now["weights"]:
         yield Difference("model", f"the weights of --model {loop.config.model} have changed since the start")
-    if was.get("architecture", now["architecture"]) != now["architecture"]:
+    same_dropout = was["options"].get("dropout") == now["options"]["dropout"]  # which is written into the config
+    same_library = was["versions"].get("transformers") == now["versions"]["transformers"]  # another has other defaults
+    if same_dropout and same_library and was.get("architecture", now["architecture"]) != now["architecture"]:
         yield Difference("model", f"the config.json of --model {loop.config.model} has changed since the start")
     for name, old in was["versions"].items():
         if (new := now["versions"].get(name)) != old:
@@ -193,10 +197,10 @@ def _digest_of_weights(model: Any, computed: Collection[str]) -> str:
 
 
 def _digest_of_config(model: Any) -> str:
-    """Of what the model's class makes of the weights, but for the place and the library that it comes from."""
+    """Of what the model's class makes of the weights."""
     config: Any = getattr(model, "config", None)
     content = config.to_dict() if hasattr(config, "to_dict") else {}
-    told = {name: value for name, value in content.items() if name not in ("_name_or_path", "transformers_version")}
+    told = {name: value for name, value in content.items() if name not in _BESIDE}
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -11,7 +11,7 @@ from dongu.config import NUMBERS
 from dongu.hub import split_commit
 from dongu.judge.intervals import constant_answer
 from dongu.loop import Loop
-from dongu.places import relative_places
+from dongu.places import PLACED, relative_places
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import RunFolder
 from dongu.run.identity import options_of
@@ -51,3 +51,9 @@ def pinned_options(loop: Loop) -> dict[str, Any]:
     if data is not None and Path(data).exists():
         data = str(Path(data).absolute())
     return options_of(loop.config, loop.given) | {"data": data}
+
+
+def lies_elsewhere(record: Mapping[str, Any], loop: Loop) -> bool:
+    """Whether the loop found data or a model at another place than a `run.json` says; rows in memory have none."""
+    options = pinned_options(loop)
+    return any(options[name] not in (None, record["options"].get(name)) for name in PLACED)
