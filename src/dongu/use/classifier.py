@@ -93,10 +93,11 @@ class Classifier:
         return self.saved.text_columns
 
     def predict(self, texts: Any) -> list[dict[str, Any]]:
-        """`{"prediction": …, "probabilities": {name: …}}` for each row, in order; of a regression the prediction alone.
+        """`{"prediction": …, "probabilities": {name: …}}` for each row, in order.
 
-        A multi-label prediction is a list of labels, which may be empty. A single-label prediction is None if the
-        model abstains: its most probable label is below `threshold`.
+        For a regression there is the prediction alone, and for an ordinal task the class with the `number` that it is
+        nearest to, both without probabilities. A multi-label prediction is a list of labels, which may be empty. A
+        single-label prediction is None if the model abstains: its most probable label is below `threshold`.
 
         Args:
             texts: one string; a list of strings, or of pairs of strings for a model of pairs; or rows with the text
