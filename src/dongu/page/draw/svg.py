@@ -18,7 +18,7 @@ from dongu.text import printable, shortened
 CHART_WIDTH, HEIGHT = 440, 264  # units of the drawing; on a phone they are a little less than a pixel
 LETTER = 6.8  # mean width of a letter
 SAID_LIMIT = 4000  # letters of what is said of a drawing
-ROUNDING = 1e-12  # what is nearer to 0 is what rounding left of it
+ZERO_BELOW = 1e-12  # what is nearer to 0 is what rounding left of it
 LABEL_LIMIT = 28  # letters of a name in a drawing; the whole of it is in its tooltip
 LINE_KINDS = ("a", "b", "c")  # of lines and points: solid with discs, dashed with squares, dotted with triangles
 
@@ -32,7 +32,7 @@ def format_number(value: float, digits: int = 4) -> str:
     """So many digits after the point, fewer for what is large and more for what is small; `–` for none."""
     if not math.isfinite(value):
         return "–"
-    if abs(value) < ROUNDING:
+    if abs(value) < ZERO_BELOW:
         value = 0.0
     if value != 0 and (abs(value) < 10**-digits or abs(value) >= 1e7):
         return power(value)
