@@ -34,12 +34,8 @@ def found_again(record: Mapping[str, Any], folder: Path) -> Any:
         return options
     if not (isinstance(relative, dict) and all(isinstance(path, str) for path in relative.values())):
         raise ValueError(f"`relative_places` is {relative!r}")
-    places = {
-        name: os.path.normpath(folder.absolute() / relative[name])
-        for name in PLACED
-        if isinstance(path := options.get(name), str) and _is_of(relative.get(name, ""), path) and not _exists(path)
-    }
-    return {**options, **{name: path for name, path in places.items() if _exists(path)}}
+    places = {name: os.path.normpath(folder.absolute() / relative[name]) for name in PLACED if name in relative}
+    return {**options, **{name: place for name, place in places.items() if _is_now(place, options.get(name))}}
 
 
 def recorded_options(record: Mapping[str, Any], folder: Path) -> Any:
@@ -58,9 +54,9 @@ def is_same_place(name: str, one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _is_of(relative: str, path: str) -> bool:
-    """Whether both end in one name; else somebody has edited the path, and means another."""
-    return bool(relative) and Path(relative).name == Path(path).name
+def _is_now(place: str, path: Any) -> bool:
+    """Whether what was at a path is at this place; with another name, somebody has edited the path, and means it."""
+    return isinstance(path, str) and Path(place).name == Path(path).name and _exists(place) and not _exists(path)
 
 
 def _exists(path: str) -> bool:

@@ -19,6 +19,7 @@ from dongu.config import READING, RunConfig, make_config
 from dongu.data.sources import read_source
 from dongu.errors import CheckpointError, UsageError
 from dongu.own import Own
+from dongu.places import found_again
 from dongu.run.identity import HARMLESS, option_differences, options_of, version
 
 OPTIONS: dict[str, Any] = {"max_steps": 10, "batch_size": 8, "lr": 1e-3, "save_steps": 2, "eval_steps": 4, "threads": 1}
@@ -244,6 +245,15 @@ def test_a_project_that_was_moved(
 def train_seeds(project: Path) -> None:
     options = ["--model", str(project / "data/../model"), "--seeds", "2", "--max-steps", "1", "--threads", "1"]
     assert run_command(["train", str(project / "data"), *options, "--out", str(project / "runs/seeds")]) == 0
+
+
+def test_data_around_a_run_that_was_moved(tmp_path: Path) -> None:
+    """As of `dongu train .`, whose run is in the folder of the data."""
+    (tmp_path / "data/runs/a").mkdir(parents=True)
+    options = {"data": "/gone/data", "model": None}
+    for relative, found in (("../..", str(tmp_path / "data")), ("..", "/gone/data"), ("", "/gone/data")):
+        record = {"options": options, "relative_places": {"data": relative}}
+        assert found_again(record, tmp_path / "data/runs/a") == {"data": found, "model": None}
 
 
 def test_the_same_model_in_another_folder(stopped: Path, whole: bytes, tmp_path: Path) -> None:
