@@ -43,13 +43,14 @@ def _to_use(result: RunResult, record: Mapping[str, Any]) -> Iterator[tuple[str,
 
 def _to_try(result: RunResult, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The same for a run that is no better than a baseline: what to train instead."""
-    from dongu.judge.words import MORE
+    from dongu.judge.words import LEARNT, MORE
 
     options, parts = record["options"], f" --parts {typed(file)}" if (file := record.get("parts_file")) else ""
     longer = f"--epochs {3 * options['epochs']:g}"
     if options["max_steps"]:
         longer = f"--max-steps {10 * options['max_steps']}"
-    changes = longer if options["max_steps"] or result.advice == MORE else "--model OTHER"
+    is_short = result.advice == MORE or (options["max_steps"] and result.advice != LEARNT)
+    changes = longer if is_short else "--model OTHER"
     again = typed(result.path / "run.json")
     yield f"dongu train --config {again} --out {typed(result.path)}-{{n}} {changes}{parts}", ""
     yield f"{result.path}/report.html", "its hardest rows"

@@ -89,13 +89,14 @@ class Effort:
     def _lines(self, loop: Loop) -> list[tuple[str, str]]:
         config, rate = loop.config, self.per_second
         padding = 1 - self.tokens / self.padded_tokens
-        memory = peak_memory_bytes(loop.accelerator.device) / 1e6
-        left_out = "is left out" if config.engine == "packed" else "is computed"
+        peak = peak_memory_bytes(loop.accelerator.device)
+        memory = f"{peak / 1e9:.1f} GB" if peak >= 1e9 else f"{peak / 1e6:.0f} MB"
+        left_out = "left out" if config.engine == "packed" else "computed"
         digits = 1 if rate["examples"] < 100 else 0
         tokens = f"{rate['tokens']:,.0f} tokens/s"
         if loop.accelerator.num_processes > 1:  # examples are counted over all, and what memory holds is this one's too
             tokens += " a process"
-        speed = f"{rate['examples']:,.{digits}f} examples/s, {tokens}, peak memory {memory:,.0f} MB"
+        speed = f"{rate['examples']:,.{digits}f} examples/s, {tokens}, {memory} peak"
         use = f"not measured ({self.not_measured})" if self.not_measured else self._use(config.precision)
         return [("speed", f"{speed}; {padding:.1%} padding {left_out}"), ("machine", use)]
 
