@@ -233,6 +233,7 @@ def test_a_project_that_was_moved(
     assert dongu.resume(run).results["steps"] == 10
     assert weights(run) == whole
     assert run_command(["verify", str(run)]) == 0
+    assert run_command(["evaluate", str(run)]) == 0
     assert "changes" not in json.loads((run / "run.json").read_text(encoding="utf-8"))
     assert run_command(["eject", str(run)]) == 0
     assert str(moved / "model") in capsys.readouterr().out
