@@ -159,7 +159,8 @@ class Run:
             folder.write_json("run.json", describe_run(loop, folder, self.state, need))
         data = () if self._data_is_said else describe_data(loop.data)
         self._console.fields([*data, *describe(loop, need), ("run", str(folder.path))])
-        self._console.lines(before_a_run(findings, inspection(loop, folder)))
+        new = [finding for finding in findings if self._console.is_new(finding.what)]
+        self._console.lines(before_a_run(new, inspection(loop, folder)))
         return explained(loop, self._console, self._explain) if self._explain is not None and self._main else loop
 
     def _go_on(self, held: ExitStack) -> Any:
@@ -364,14 +365,15 @@ class Run:
         loop, folder, console, results = self.loop, self.folder, self._console, self.result.results
         yardstick = Yardstick.of(loop.metrics, constant_answer(loop.metrics, loop.splits["train"].targets))
         rows = {name: len(split) for name, split in loop.splits.items()}
-        console.lines(["", *said_of(results, rows, yardstick), ""])
-        if said := advice(results, yardstick):
-            self.result = replace(self.result, advice=said)
-            console.fields([("advice", said)])
+        console.lines(["", *said_of(results, rows, yardstick, briefly=console.several), ""])
+        self.result = replace(self.result, advice=advice(results, yardstick))
         if loop.config.calibrate and not results["calibrated"]:
             console.warn(f"--calibrate: {NO_TEMPERATURE}")
         saved = f"{folder.model} (step {results['best_step']:,}); on one page: {folder.report}"
-        console.fields([*(self._effort.lines(loop) if self._effort.steps else ()), ("saved", saved)])
+        if not console.several:  # what they came to follows after the last of them
+            advised = [("advice", self.result.advice)] if self.result.advice else []
+            effort = self._effort.lines(loop) if self._effort.steps else []
+            console.fields([*advised, *effort, ("saved", saved)])
 
     def _write_report(self, results: Mapping[str, Any] | None = None) -> None:
         """Bring the run's page up to date."""

@@ -94,6 +94,7 @@ def train_runs(
     for name, folder in folders.items():
         _refuse_other_rows(folder, source, runs[name])
     main = launch.rank() == 0
+    console = Console(enabled=console.enabled, stream=console.stream, several=True)
     given = {name: value for name, value in options.items() if name not in {*SET_ONCE, option}}
 
     def summed() -> dict[str, Any]:
@@ -108,7 +109,8 @@ def train_runs(
         if name in done:
             console.line(f"{said} is finished, in {folder.path}")
             continue
-        console.line(said if option == "fold" else f"{said}, {number} of {len(runs)}")  # a fold says 1/5
+        which = said if option == "fold" else f"{said}, {number} of {len(runs)}"  # a fold says 1/5
+        console.line(f"{which}, in {folder.path}")
         own = {option: getattr(config, option), "strict": first.strict, "out": str(folder.path)}
         try:
             data = read_examples(source, config)  # its own rows held out
@@ -124,7 +126,6 @@ def train_runs(
         finally:
             if main and folder.path.exists():
                 content = summed()
-        console.line()
     return out, content or (summed() if main else {})
 
 

@@ -118,6 +118,13 @@ def test_a_run_a_seed_and_their_spread(
     assert len(set(loss["values"])) == 3, "another seed is another run"
     assert f"{loss['mean']:.4f} ± {loss['std']:.4f}   {loss['min']:.4f} to {loss['max']:.4f}" in shown
     assert f"best by accuracy on validation: {out}/{summary['best']}" in shown
+    for number, seed in enumerate((42, 43, 44), 1):
+        assert f"seed {seed}, {number} of 3, in {out}/seed-{seed}" in shown
+    starts = [line.split()[0] for line in shown.splitlines() if line and line[0] != " "]
+    for name in ("data", "tokens", "optimizer", "device"):
+        assert starts.count(name) == 1, "the header stands once"
+    assert starts.count("Accuracy") == 3, "each run has its verdict"
+    assert not {"speed", "saved"} & {*starts}, "the summary of all is enough"
 
     assert run_command(["predict", str(out), "a text"]) == 2
     assert f"give one of them: {out}/seed-42, {out}/seed-43, {out}/seed-44" in capsys.readouterr().err

@@ -73,6 +73,17 @@ def test_a_file_gets_a_handful_of_rows(seconds: float, rows: int, monkeypatch: p
         assert lines[3] == f"   4   0.40    0.5000 │ 0.1 examples/s  {'1:00:00'} left"
 
 
+def test_of_several_runs_what_differs_is_said_again() -> None:
+    stream = io.StringIO()
+    console = Console(stream=stream, several=True)
+    runs = [("few rows (36)", "rate 1e-4"), ("the textbook", "rate 5e-5"), ("few rows (35)", "rate 5e-5")]
+    for recipe, optimizer in runs:
+        console.fields([("data", "36 rows"), ("recipe", recipe), ("optimizer", optimizer)])
+    names = [line.split()[0] for line in stream.getvalue().splitlines()]
+    assert names == ["data", "recipe", "optimizer", "recipe", "recipe"]
+    assert [console.is_new(f"{count} rows leak") for count in (1, 2)] == [True, False]
+
+
 def test_a_bar_goes_when_the_table_has_said_it() -> None:
     stream = Terminal()
     with Console(stream=stream).progress(2, 0, ["accuracy"]) as progress:

@@ -130,13 +130,17 @@ def over_bag_of_words(results: Mapping[str, Any], split: str, metric: str) -> st
     return f"{'Worse than' if high < 0 else NOT_ABOVE} a bag of words ({value}): {apart}, {interval}."
 
 
-def said_of(results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yardstick) -> Iterator[str]:
-    """The verdict in a sentence, then all that it rests on; `rows` counts those of each split."""
+def said_of(
+    results: Mapping[str, Any], rows: Mapping[str, int], yardstick: Yardstick, *, briefly: bool = False
+) -> Iterator[str]:
+    """The verdict in a sentence, then, unless `briefly`, all that it rests on; `rows` counts those of each split."""
     split = judged(results)
     yield from wrapped(yardstick.sentence(split, results[split][yardstick.metric], rows[split]))
     yield from filter(None, wrapped(over_bag_of_words(results, split, yardstick.metric)))
     if "no_bag_of_words" in results:
         yield from wrapped(f"There is no bag of words to compare with: {results['no_bag_of_words']}.")
+    if briefly:
+        return
     yield from table(results, yardstick.task)
     if "kurtosis" in results[split]["loss"]:
         yield from wrapped(HEAVY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
@@ -13,13 +14,22 @@ from dongu.run.progress import Progress
 from dongu.text import printable
 from dongu.waiting import about_to_write
 
+FROM_CACHE = "; from the cache"  # which the tokens of a second run are
+_FIGURES = re.compile(rf"\d[\d.,]*|{FROM_CACHE}")
+
 
 class Console:
-    """Lines and a progress bar; on any but the main process it says nothing."""
+    """Lines and a progress bar; on any but the main process it says nothing.
 
-    def __init__(self, *, enabled: bool = True, stream: TextIO | None = None) -> None:
+    With `several`, it is that of several runs of one recipe: what one of them said is said again only where it differs
+    in more than its figures, and each run ends in its verdict alone.
+    """
+
+    def __init__(self, *, enabled: bool = True, stream: TextIO | None = None, several: bool = False) -> None:
         self.stream = stream or sys.stdout
         self.enabled = enabled
+        self.several = several
+        self._said: dict[str, str] = {}
 
     @property
     def shown(self) -> TextIO | None:
@@ -44,7 +54,14 @@ class Console:
 
     def fields(self, rows: Iterable[tuple[str, str]]) -> None:
         """Aligned `name  text` lines."""
-        self.lines(text.fields(rows))
+        self.lines(text.fields((name, said) for name, said in rows if self.is_new(said, name)))
+
+    def is_new(self, said: str, name: str = "") -> bool:
+        """Whether the run before did not say it, figures aside; under this name, if it has one."""
+        bare = _FIGURES.sub("", said)
+        before = self._said.get(name or bare)
+        self._said[name or bare] = bare
+        return not self.several or before != bare
 
     def progress(self, total_steps: int, done: int, metrics: Sequence[str]) -> Progress:
         """The table of a run's evaluations."""

@@ -15,6 +15,7 @@ from dongu.model.load import usual_length
 from dongu.model.lora import count_beyond, count_parameters
 from dongu.model.probe import Probe
 from dongu.model.recipe import rows_to_fit
+from dongu.run.console import FROM_CACHE
 from dongu.run.effort import precision_advice, precision_seconds
 from dongu.run.need import Need, said_of_memory
 from dongu.run.spared import tried
@@ -154,7 +155,7 @@ def _describe_tokens(loop: Loop) -> str:
     tokens = loop.splits["train"].tokens
     lengths, cut = tokens.summary(), sum(split.tokens.summary()["cut"] for split in splits)
     which = "" if limit == usual_length(loop.model, loop.tokenizer) else ", --max-length"
-    cached = "; from the cache" if all(split.tokens.cached for split in splits) else ""
+    cached = FROM_CACHE if all(split.tokens.cached for split in splits) else ""
     if loop.config.long == "windows":
         windows = sum(len(split.pieces.tokens) for split in splits)
         rows = sum(map(len, splits))
