@@ -18,6 +18,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPMessage
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ import dongu
 from conftest import ROOT
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
-from dongu.data.download import _SafeRedirects
+from dongu.data.download import _opener
 from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
 from dongu.doctor.checkup import check_up
@@ -842,8 +843,8 @@ class Server:
     def __init__(self, content: bytes) -> None:
         self.content = content
 
-    def open(self, request: Any, **_: Any) -> io.BytesIO:
-        assert request.full_url == "https://example.org/a%20b.csv.gz?x=1"
+    def open(self, address: str, **_: Any) -> io.BytesIO:
+        assert address == "https://example.org/a%20b.csv.gz?x=1"
         return io.BytesIO(self.content)
 
 
@@ -927,8 +928,10 @@ def test_what_an_address_lacks_is_said_first() -> None:
 
 def test_redirects_stay_https() -> None:
     request = urllib.request.Request("https://example.org/a.csv")
+    (follows,) = [each for each in _opener().handlers if isinstance(each, urllib.request.HTTPRedirectHandler)]
     with pytest.raises(ValueError, match="which is not https"):
-        _SafeRedirects().redirect_request(request, None, 302, "", {}, "http://example.org/a.csv")
+        follows.redirect_request(request, io.BytesIO(), 302, "", HTTPMessage(), "http://example.org/a.csv")
+    assert follows.redirect_request(request, io.BytesIO(), 302, "", HTTPMessage(), "https://example.org/b.csv")
 
 
 def test_all_commands_read_alike(

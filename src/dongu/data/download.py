@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-import urllib.request
 from collections.abc import Iterator
-from http.client import HTTPException
 from io import BufferedReader
 from pathlib import PurePath
 from typing import Any
@@ -78,10 +76,11 @@ def read_address(address: str, config: RunConfig) -> tuple[str, Table]:
     name = address_file(bare)
     if stem_of(name) is None:
         raise data_error(address, f"the ending of {name or 'the address'} does not say what it is", FILE_KINDS)
+    from http.client import HTTPException  # of what the other commands would load for nothing
+
     digest = hashlib.sha256()
     try:
-        request = urllib.request.Request(bare, headers={"User-Agent": "dongu"})  # noqa: S310 - https alone
-        with _opener().open(request, timeout=_TIMEOUT_SECONDS) as answer:
+        with _opener().open(bare, timeout=_TIMEOUT_SECONDS) as answer:
             file = file_of(digested(answer, digest))
     except (OSError, HTTPException, ValueError) as error:  # an OSError is what urllib raises
         what = f"cannot be fetched ({reason_of(error)})"
@@ -110,13 +109,16 @@ def digested(file: Any, digest: Any, limit: int = MOST_BYTES) -> Iterator[bytes]
         yield part
 
 
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *given: Any) -> urllib.request.Request | None:
-        """Only to another https address: nothing goes over the wire that can be read or changed on the way."""
-        if urlsplit(given[-1]).scheme != "https":
-            raise ValueError(f"it leads to {given[-1]}, which is not https")
-        return super().redirect_request(*given)
+def _opener() -> Any:
+    """What opens addresses and follows redirects to https alone: nothing goes where it can be read on the way."""
+    import urllib.request
 
+    class SafeRedirects(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *given: Any) -> urllib.request.Request | None:
+            if urlsplit(given[-1]).scheme != "https":
+                raise ValueError(f"it leads to {given[-1]}, which is not https")
+            return super().redirect_request(*given)
 
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_SafeRedirects)
+    opener = urllib.request.build_opener(SafeRedirects)
+    opener.addheaders = [("User-Agent", "dongu")]
+    return opener
