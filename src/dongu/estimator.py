@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dongu.config import RunConfig
+from dongu.config import RunConfig, did_you_mean
 from dongu.errors import DataError, UsageError
 from dongu.files import read_regular
 from dongu.options import FitOptions
@@ -48,6 +48,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def __init__(self, **options: Unpack[FitOptions]) -> None:
         if unknown := options.keys() - {*OPTIONS}:
             hint = "its options are those of RunConfig; data and labels are given to fit, and stay as they are"
+            hint = hint if min(unknown) in REPLACED else did_you_mean(min(unknown))
             raise UsageError(f"there is no option {min(unknown)}", where="TextClassifier", hint=hint)
         for name in OPTIONS:
             setattr(self, name, options.get(name))
@@ -86,6 +87,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             given["positive"] = str(given["positive"])
         if isinstance(given.get("class_weights"), Mapping):
             given["class_weights"] = {str(name): weight for name, weight in given["class_weights"].items()}
+        few = np.flatnonzero(np.bincount(ids) < 2)
+        if len(few) and not {"group_column", "time_column"} & {*given}:
+            what = f"the class `{self.classes_[few[0]]}` has 1 row: it cannot be both trained on and held out"
+            hint = "add rows of it, leave its row out of X and y, or give rare classes one name in y"
+            raise DataError(what, where="y", hint=hint)
         former = self.__dict__.pop("_end", None)
         if "out" not in given:
             given["out"] = self._temporary()

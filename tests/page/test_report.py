@@ -115,7 +115,7 @@ def test_the_page_of_a_run_says_it_all(runs: dict[str, Path]) -> None:
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     page = page_of(run)
     entry = results["test"]["macro_f1"]
-    numbers = [format_number(entry[key], 3) for key in ("value", "low", "high", "baseline")]
+    numbers = [format_number(entry[key]) for key in ("value", "low", "high", "baseline")]
     assert "macro F1 on test" in page.text
     assert f"On 9 rows of test, 95% interval {numbers[1]} to {numbers[2]}." in page.text
     assert f"etter than guessing by class frequencies ({numbers[3]})." in page.text
@@ -145,7 +145,7 @@ def test_the_page_of_a_run_says_it_all(runs: dict[str, Path]) -> None:
 def test_numbers_and_several_labels_have_forms_of_their_own(runs: dict[str, Path]) -> None:
     numbers, several = page_of(runs["regression"]), page_of(runs["multi-label"])
     assert {"Answer and label", "Answer minus label"} <= {*numbers.words}
-    assert "answering at random (0.000)" in numbers.text, "a correlation with a constant is no number"
+    assert "answering at random (0.0000)" in numbers.text, "a correlation with a constant is no number"
     assert "Confusion matrix" not in numbers.text + several.text
     assert "Each label, with 95% intervals (Wilson)" in several.text
     assert "than answering with the label frequencies of train (0." in several.text

@@ -81,7 +81,10 @@ def choose_columns(table: Table, texts: Sequence[str] | None, label: str | None)
         hint = f"name {how}{_headless(table)}; the columns are: {inner_names(table)}{read_as}"
         raise DataError(f"it is unclear which {what}", where=table.origin, hint=hint)
     if read_twice := _all_parts(texts, available) & _all_parts([label], available):
-        raise DataError(f"the column `{min(read_twice)}` is both text and label", where=table.origin)
+        left = to_read(_others(available, texts))
+        name = left[0] if len(left) == 1 else f"C, one of: {', '.join(left)}"
+        hint = f"if another column is the label: --label-column {name}" if left else "no other column can be the label"
+        raise DataError(f"the column `{min(read_twice)}` is both text and label", where=table.origin, hint=hint)
     return Columns(tuple(texts), label)
 
 

@@ -13,7 +13,7 @@ from dongu.files import write_file
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.run.result import RunResult
-from dongu.text import typed
+from dongu.text import decimals, typed
 from dongu.training import train
 from dongu.use.classifier import load
 
@@ -49,7 +49,8 @@ def run_demo(out: Path | None, seed: int, console: Console) -> RunResult:
     rows = result.results["bag_of_words"]
     [bag] = [row["value"] for row in rows if (row["split"], row["metric"]) == ("test", "accuracy")]
     console.line()
-    console.line(f"accuracy on test   dongu {ours['value']:.3f}   bag of words {bag:.3f}   majority {majority:.3f}")
+    both = f"bag of words {decimals(bag)}   majority {decimals(majority)}"
+    console.line(f"accuracy on test   dongu {decimals(ours['value'])}   {both}")
     console.line(
         f"margin             {100 * (ours['value'] - bag):+.1f} points over the bag of words, "
         f"{100 * (ours['value'] - majority):+.1f} over the majority class"

@@ -108,13 +108,13 @@ def _calibration(trace: Trace, split: str) -> str:
     if entry is None or outcome is None:
         return ""
     text = (
-        f"Expected calibration error {format_number(entry['value'], 3)} (95% interval"
-        f" {format_number(entry['low'], 3)} to "
-        f"{format_number(entry['high'], 3)}; chance alone would show {format_number(entry['chance'], 3)})"
+        f"Expected calibration error {format_number(entry['value'])} (95% interval"
+        f" {format_number(entry['low'])} to "
+        f"{format_number(entry['high'])}; chance alone would show {format_number(entry['chance'])})"
     )
     if outcome.temperature is None:
         return f"{text}."
-    change = f"{format_number(entry['before'], 3)} before it, {format_number(entry['after'], 3)} after"
+    change = f"{format_number(entry['before'])} before it, {format_number(entry['after'])} after"
     better = "and --calibrate would save it" if entry["after"] < entry["before"] else "so it would not help"
     place = "and the saved model has it" if outcome.calibrated else better
-    return f"{text}. Temperature {format_number(outcome.temperature, 3)}: {change}, {place}."
+    return f"{text}. Temperature {format_number(outcome.temperature)}: {change}, {place}."

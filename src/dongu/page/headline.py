@@ -38,14 +38,14 @@ def headline(trace: Trace, earlier: Earlier | None) -> Verdict | None:
     value, low, high = entry["value"], entry["low"], entry["high"]
     rows = [Interval("this run", value, low, high)]
     rows_judged = counted(len(trace.answers[split]), "row") if split in trace.answers else "rows"
-    interval = f"95% interval {format_number(low, 3)} to {format_number(high, 3)}"
+    interval = f"95% interval {format_number(low)} to {format_number(high)}"
     interval = interval if math.isfinite(low) else "without an interval, as the rows are too few or all alike"
     sentences = [f"On {rows_judged} of {split}, {interval}."]
     yardstick = Yardstick(trace.task, metric, trace.record.label_names, trace.record.constant_answer)
     if (other := yardstick.without_reading(entry)) is not None:
         rows.append(Interval(other[0], other[1], kind=2))
         standing = yardstick.standing(entry)
-        sentences.append(f"{standing[0].upper()}{standing[1:]} ({format_number(other[1], 3)}).")
+        sentences.append(f"{standing[0].upper()}{standing[1:]} ({format_number(other[1])}).")
     results = {} if trace.outcome is None else trace.outcome.model_dump()
     bag = {
         (row["split"], row["metric"]): float("nan" if row["value"] is None else row["value"])
@@ -59,7 +59,7 @@ def headline(trace: Trace, earlier: Earlier | None) -> Verdict | None:
         change = value - before["value"]
         apart = low > before["high"] or high < before["low"]
         sentences.append(
-            f"{format_number(abs(change), 3)} {'above' if change > 0 else 'below'} the previous run on these data, "
+            f"{format_number(abs(change))} {'above' if change > 0 else 'below'} the previous run on these data, "
             + (f"{earlier.name}; the intervals lie apart." if apart else f"{earlier.name}; the intervals overlap.")
             if change
             else f"Equal to the previous run on these data, {earlier.name}."
@@ -67,7 +67,7 @@ def headline(trace: Trace, earlier: Earlier | None) -> Verdict | None:
     if split.startswith("validation"):
         sentences.append(CHOSE)
     chart = drawings.intervals(f"{name} on {split}", rows, f"{name} on {split}, 95% intervals")
-    return Verdict(f"{name} on {split}", format_number(value, 3), sentences, chart, bag)
+    return Verdict(f"{name} on {split}", format_number(value), sentences, chart, bag)
 
 
 def _so_far(trace: Trace) -> Verdict | None:
@@ -82,7 +82,7 @@ def _so_far(trace: Trace) -> Verdict | None:
         "Intervals and baselines come at the end of the run.",
     ]
     name = metric_name(trace.record.metric)
-    return Verdict(f"{name} on validation", format_number(best[trace.record.metric], 3), sentences, None, {})
+    return Verdict(f"{name} on validation", format_number(best[trace.record.metric]), sentences, None, {})
 
 
 def facts(trace: Trace) -> list[tuple[str, str]]:

@@ -54,8 +54,8 @@ def intervals(title: str, rows: Sequence[Interval], name: str) -> Chart:
     said = []
     for i, row in enumerate(rows):
         y, kind = top + step * i + 28, LINE_KINDS[row.kind]
-        number = format_number(row.value, 3)
-        span = f", {format_number(row.low, 3)} to {format_number(row.high, 3)}" if math.isfinite(row.low) else ""
+        number = format_number(row.value)
+        span = f", {format_number(row.low)} to {format_number(row.high)}" if math.isfinite(row.low) else ""
         said.append(f"{words(row.name, 80)}: {number}{span}.")
         parts.append(fill('<text class="row" x="{}" y="{}">{}</text>', edge, y - 12, label(row.name, 40)))
         shown = number + span.replace(", ", " · ", 1)
