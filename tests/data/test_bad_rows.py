@@ -75,6 +75,30 @@ def test_a_bad_row_is_left_out_on_demand(name: str, tmp_path: Path) -> None:
     assert caught.value.where.startswith(f"{path}:{line}")
 
 
+def test_bad_rows_of_each_file_of_a_split_are_told(tmp_path: Path) -> None:
+    shards = [tmp_path / f"train-0000{i}-of-00002.csv" for i in (0, 1)]
+    for shard in shards:
+        Path(write(tmp_path, "cells.csv", BAD["cells.csv"][0])).rename(shard)
+    places = [f"{shard}:4" for shard in shards]
+    data = read(str(tmp_path), bad_rows="drop=5%")
+    assert [row.where for row in data.dropped] == places
+    with pytest.raises(DataError, match=r"2 rows of 42 cannot be used"):
+        read(str(tmp_path), bad_rows="drop=4%")
+
+
+def test_a_bad_row_of_a_store_is_told_by_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    monkeypatch.setenv("DONGU_CACHE", str(tmp_path / "cache"))
+    content = Path(write(tmp_path, "cells.csv", BAD["cells.csv"][0])).read_bytes()
+    store = fsspec.filesystem("memory")
+    store.pipe({"/bad/train.csv": content})
+    try:
+        assert [row.where for row in read("memory://bad", bad_rows="drop=5%").dropped] == ["memory://bad/train.csv:4"]
+    finally:
+        store.rm("/bad", recursive=True)
+
+
 @pytest.mark.parametrize("field", [False, True])
 @pytest.mark.parametrize("name", ARRAY)
 def test_an_element_of_an_array_is_left_out_too(name: str, field: bool, tmp_path: Path) -> None:

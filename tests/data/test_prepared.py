@@ -239,6 +239,16 @@ def test_several_processes_write_the_same_files(
     }
 
 
+def test_where_the_system_does_not_say_which_cores_may_be_used(  # as macOS does not
+    tiny_model: Callable[..., str],
+    shared_data_folder: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert prepared(shared_data_folder(train=61), tiny_model(), tmp_path / "shards", processes=2).is_dir()
+
+
 def test_a_process_that_is_killed_is_said(
     tiny_model: Callable[..., str],
     shared_data_folder: Callable[..., str],

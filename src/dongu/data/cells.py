@@ -239,6 +239,7 @@ def join_tables(tables: Iterable[Table], origin: str, *, said: str) -> Table:
     starts: list[int] = []
     names: list[str] = []
     sentences: dict[str, None] = {said: None}
+    bad: list[BadRow] = []
     for table in tables:
         if first is None:
             first, rows = replace(table, columns=dict.fromkeys(table.columns, ())), Rows(list(table.columns))
@@ -251,9 +252,10 @@ def join_tables(tables: Iterable[Table], origin: str, *, said: str) -> Table:
         starts.append(count)
         names.append(table.origin)
         sentences |= dict.fromkeys(table.said)
+        bad += table.bad
         rows.take(table)
         count += len(table)
-    joined = rows.table(Places(origin, starts, names), said=sentences)
+    joined = replace(rows.table(Places(origin, starts, names), said=sentences), bad=tuple(bad))
     return joined if first is None else replace(joined, label_names=first.label_names)
 
 

@@ -104,8 +104,9 @@ def _fetch(bare: str, folder: Path) -> tuple[str, str]:
 
 
 def _moved(table: Table, old: str, new: str) -> Table:
-    """The table with the address as its origin, and not the folder that its copy lies in."""
+    """The table with the address as its place, and not the folder that its copy lies in."""
     origin = table.origin.replace(old, new)
     if isinstance(table.origin, Places):
         origin = Places(origin, table.origin.starts, [each.replace(old, new) for each in table.origin.names])
-    return replace(table, origin=origin)
+    bad = tuple(replace(row, where=row.where.replace(old, new)) for row in table.bad)
+    return replace(table, origin=origin, bad=bad)

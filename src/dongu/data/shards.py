@@ -172,7 +172,8 @@ def _received(pipe: Any) -> memoryview:
 def _work(pipe: Any, tokenizer: Any, examples: Examples, config: RunConfig, size: int, first: int, of: int) -> None:
     """What a process does: every block that falls to it, in order."""
     belong_to_parent()
-    threads = max(1, len(os.sched_getaffinity(0)) // of)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # as on macOS
+    threads = max(1, cores // of)
     os.environ |= {"RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": str(threads > 1).lower()}
     try:
         for content in _packed(tokenizer, examples, config, size, first, of):
