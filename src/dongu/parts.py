@@ -202,7 +202,7 @@ class Parts:
         """Have the model say what it reads and answers, and see that it can: or an error says what does not fit."""
         if config.long == "tail":
             self.tokenizer.truncation_side = self.tokenizer.init_kwargs["truncation_side"] = "left"  # as it is saved
-        name_inputs(self.model.config, config.long, self.data.columns.texts)
+        name_inputs(self.model.config, self.data.columns.texts)
         self.data = self.data.in_order_of(declared_labels(self.model.config))
         if config.positive not in (None, self.data.label_names[-1]):
             what = f"the model's own head has `{self.data.label_names[-1]}` as the second class, which F1 is of"

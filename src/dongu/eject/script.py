@@ -76,13 +76,11 @@ def eject(
     loop = folder.reopen(device="cpu", engine="plain", parts=parts)
     config = make_config(record["options"])
     own = _own_source(loop, record, str(folder.path / "run.json"))
-    found = [*differences(record, identity(loop), loop, str(folder.path / "run.json"))]
-    for difference in found:
-        if difference.name == "data":
-            raise DataError(difference.text, where=str(folder.path), hint="put the data back as the run read them")
-    for difference in found:
-        if difference.name == "model":
-            raise ModelError(difference.text, where=str(folder.path), hint="put the model back as the run read it")
+    changed = reversed([*differences(record, identity(loop), loop, str(folder.path / "run.json"))])
+    found = {difference.name: difference.text for difference in changed}  # the first of each name
+    for name, kind in (("data", DataError), ("model", ModelError)):  # other labels may come of other rows
+        if name in found:
+            raise kind(found[name], where=str(folder.path), hint=f"put back the {name} that the run read")
     facts = {
         **_data_facts(loop, rows),
         **_model_facts(loop, config),

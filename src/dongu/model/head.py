@@ -32,11 +32,9 @@ def declared_labels(config: Any) -> tuple[str, ...]:
     return tuple(str(config.id2label[i]) for i in sorted(config.id2label))
 
 
-def name_inputs(settings: Any, long: str, texts: Sequence[str]) -> None:
-    """Have a model's config say what it reads of a row, for whoever loads it without its run: how a long text is read,
-    and the columns of a pair. What is usual is not said, but where the model that was trained on says otherwise."""
-    if long != "head" or hasattr(settings, "long_texts"):
-        settings.long_texts = long
+def name_inputs(settings: Any, texts: Sequence[str]) -> None:
+    """Have a model's config name the columns of a pair, for whoever loads it without its run. Of one text nothing is
+    said, unless the model that was trained on says otherwise."""
     if len(texts) == 2 or hasattr(settings, "text_columns"):
         settings.text_columns = [*texts] if len(texts) == 2 else []
 

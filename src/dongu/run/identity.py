@@ -38,7 +38,7 @@ HARMLESS = frozenset(
 
 _NAMED = ("model", "tokenizer")  # options that are a place, or a name on the Hub
 # What a model's config.json has and no update depends on: where it comes from, and how its answers are read.
-_BESIDE = ("_name_or_path", "transformers_version", "threshold", ABSTAIN_BELOW, "long_texts", "text_columns")
+_BESIDE = ("_name_or_path", "transformers_version", "threshold", ABSTAIN_BELOW, "text_columns")
 OTHERS = ("data", "parts", "versions", "hardware")  # that may differ, besides options
 
 
