@@ -26,7 +26,7 @@ STOREYS = [
     ["dongu.text", "dongu.waiting"],
     ["dongu.errors"],
     ["dongu.hub"],
-    ["dongu.places"],
+    ["dongu.relocation"],
     [
         "dongu.values",
         "dongu.config",

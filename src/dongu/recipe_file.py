@@ -10,7 +10,7 @@ from typing import Any
 from dongu.config import ALIASES, option_flag
 from dongu.errors import UsageError
 from dongu.files import read_regular
-from dongu.places import recorded_options
+from dongu.relocation import recorded_options
 from dongu.text import typed
 
 

@@ -16,7 +16,7 @@ from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover
 from dongu.judge.words import splits_of
 from dongu.own import Own, take_own
-from dongu.places import found_again, is_same_place, relative_places
+from dongu.relocation import found_again, is_same_place, relative_places
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.run.identity import HARMLESS, options_of, other_parts

@@ -25,7 +25,7 @@ from dongu.files import make_folder
 from dongu.loop import Loop
 from dongu.own import Own, check_columns_read, take_own
 from dongu.page.tuned import PAGE, setting, write_page
-from dongu.places import relative_places
+from dongu.relocation import relative_places
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.run.identity import HARMLESS

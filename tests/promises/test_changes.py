@@ -19,7 +19,7 @@ from dongu.config import READING, RunConfig, make_config
 from dongu.data.sources import read_source
 from dongu.errors import CheckpointError, UsageError
 from dongu.own import Own
-from dongu.places import found_again
+from dongu.relocation import found_again
 from dongu.run.identity import HARMLESS, option_differences, options_of, version
 
 OPTIONS: dict[str, Any] = {"max_steps": 10, "batch_size": 8, "lr": 1e-3, "save_steps": 2, "eval_steps": 4, "threads": 1}

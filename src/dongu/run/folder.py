@@ -26,7 +26,7 @@ from dongu.files import (
     write_lines,
 )
 from dongu.hub import split_commit
-from dongu.places import recorded_options
+from dongu.relocation import recorded_options
 from dongu.run.manifest import MANIFEST, check_file, entry_of, entry_of_file, manifest_bytes, read_manifest
 from dongu.run.several import told_of_several
 from dongu.text import typed

@@ -11,7 +11,7 @@ from dongu.config import NUMBERS
 from dongu.hub import split_commit
 from dongu.judge.intervals import constant_answer
 from dongu.loop import Loop
-from dongu.places import PLACED, relative_places
+from dongu.relocation import PLACED, relative_places
 from dongu.run.checkpoint import RunState
 from dongu.run.folder import RunFolder
 from dongu.run.identity import options_of
