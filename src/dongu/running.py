@@ -246,11 +246,6 @@ class Run:
         """Whether the step that was just made is one to evaluate after."""
         return self._plan.evaluates(self.state.step) and self.state.evaluated_step < self.state.step
 
-    @property
-    def since_best(self) -> int:
-        """Evaluations since the best one."""
-        return self.state.evaluations_since_best
-
     def evaluate(self, split: str = "validation", *, model: Any = None) -> Evaluation:
         """Evaluate and record. If the split is validation and the model is the best so far, it is saved.
 

@@ -111,9 +111,6 @@ def test_columns_that_rows_were_prepared_with_may_go_unread(tiny_model: Callable
     assert run([*command[:-1], str(tmp_path / "c"), "--columns", "age"]) == 2
     assert run(["train", str(rows), *command[2:-1], str(tmp_path / "d")]) == 0
     assert dongu.compare(tmp_path / "a", tmp_path / "d").rows == 4
-    before = json.loads((shards / "prepared.json").read_bytes()) | {"told": {}}
-    edited(shards, lambda content: content.update(before))
-    assert run([*command[:-1], str(tmp_path / "e")]) == 0, "a folder of before"
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(

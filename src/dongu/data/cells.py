@@ -325,7 +325,7 @@ def json_of(column: Iterable[str]) -> Iterator[bytes]:
 
 
 def table_of_objects(
-    objects: Iterable[tuple[int, Any]], origin: str, *, lines: bool, bad: list[BadRow] | None = None
+    objects: Iterable[tuple[int, Any]], origin: str, *, lines: bool, bad: list[BadRow] | None
 ) -> Table:
     """The table of (line, or row number, and object); where an object lacks a key of another one, the cell is null.
 

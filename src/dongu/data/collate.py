@@ -104,8 +104,7 @@ class Collator:
 
     def _lay_flat(self, split: Split, rows: np.ndarray) -> dict[str, np.ndarray]:
         """(tokens,) each, and `lengths` (batch,)."""
-        starts = split.tokens.offsets[rows]
-        lengths = split.tokens.offsets[rows + 1] - starts
+        starts, lengths = split.tokens.spans(rows)
         shifts = starts - (np.cumsum(lengths) - lengths)  # from a place in the batch to one in the split
         source = np.arange(lengths.sum()) + np.repeat(shifts, lengths)
         arrays = {"input_ids": split.tokens.input_ids[source], "lengths": lengths}
@@ -115,8 +114,7 @@ class Collator:
 
     def _pad(self, split: Split, rows: np.ndarray) -> dict[str, np.ndarray]:
         """(batch, longest) each."""
-        starts = split.tokens.offsets[rows]
-        lengths = split.tokens.offsets[rows + 1] - starts
+        starts, lengths = split.tokens.spans(rows)
         places = np.arange(lengths.max())[None, :]  # (1, longest)
         if self.padding_side == "left":
             places = places - (lengths.max() - lengths)[:, None]  # (batch, longest), negative on padding
@@ -158,7 +156,7 @@ def make_micro_batch(
     tensors = collate(split, rows)
     if not isinstance(collate, Collator) and split.targets is not None:
         _check_labels(tensors, split.targets[rows])
-    lengths = split.tokens.offsets[rows + 1] - split.tokens.offsets[rows]
+    _, lengths = split.tokens.spans(rows)
     return MicroBatch(
         tensors=tensors,
         rows=rows,

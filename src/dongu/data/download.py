@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 import sys
@@ -13,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from dongu import launch
 from dongu.config import RunConfig
+from dongu.data.archives import ARCHIVES
+from dongu.data.misnamed import BEGINS
 from dongu.data.pages import file_of
 from dongu.data.readers import FILE_KINDS, read_open, stem_of
 from dongu.data.table import Table, data_error, reason_of
@@ -21,6 +24,7 @@ from dongu.extras import require_protocol
 STANDARD_INPUT = "-"
 _DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
 MOST_BYTES = 1 << 35  # that are fetched
+_PIPED = (".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst")  # that are told by how they begin; others are text
 _READ_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 60
 
@@ -39,21 +43,11 @@ def read_standard_input(config: RunConfig) -> Table:
     return read_open(file, f"input{_suffix_of(file)}", "standard input", config)
 
 
-_BEGINNINGS = {
-    b"PAR1": ".parquet",
-    b"ARROW1": ".arrow",
-    b"\xff\xff\xff\xff": ".arrow",
-    b"\x1f\x8b": ".csv.gz",
-    b"BZh": ".csv.bz2",
-    b"\xfd7zXZ": ".csv.xz",
-    b"\x28\xb5\x2f\xfd": ".csv.zst",
-}
-
-
 def _suffix_of(file: BufferedReader) -> str:
     head = file.peek(64)[:64]
-    found = next((suffix for mark, suffix in _BEGINNINGS.items() if head.startswith(mark)), "")
-    return found or (".json" if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[") else ".csv")
+    if suffix := next((suffix for suffix in _PIPED if re.match(BEGINS[suffix], head)), ""):
+        return f".csv{suffix}" if suffix in ARCHIVES else suffix
+    return ".json" if head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[") else ".csv"
 
 
 def read_address(address: str, config: RunConfig) -> tuple[str, Table]:

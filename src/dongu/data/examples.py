@@ -57,7 +57,7 @@ class Examples:
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     digest: str | None = None  # of rows that are prepared, and not read through
-    told: str | None = None  # and what `told_by` gave of them while they had texts
+    told: str = ""  # and what `told_by` gave of them while they had texts
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -390,6 +390,6 @@ def digest_of(examples: Examples) -> str:
     return digest.hexdigest()
 
 
-def told_by(examples: Examples) -> str | None:
-    """The digest of texts, targets and row numbers alone, which runs are compared by; None of rows prepared without."""
+def told_by(examples: Examples) -> str:
+    """The digest of texts, targets and row numbers alone, which runs are compared by."""
     return examples.told if examples.digest is not None else digest_of(replace(examples, columns={}))

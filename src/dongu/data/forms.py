@@ -65,8 +65,8 @@ class Form:
 def form_of(
     table: Table,
     column: str,
-    task: Task | None = None,
-    separator: str | None = None,
+    task: Task | None,
+    separator: str | None,
     names: Sequence[str] | None = None,
 ) -> Form:
     """How the label column is written.

@@ -37,7 +37,7 @@ _TEXTS = [
     (r"<\?xml", "XML", "write its rows as csv or JSON Lines"),
     (r"version https://git-lfs", "a pointer of Git LFS", "`git lfs pull` fetches the file that it stands for"),
 ]
-_BEGINS = {  # what a file of these endings begins with; Arrow's format for streams begins with a length
+BEGINS = {  # what a file of these endings begins with; Arrow's format for streams begins with a length
     ".parquet": rb"PAR1",
     ".xlsx": rb"PK",
     ".gz": rb"\x1f\x8b",
@@ -45,7 +45,7 @@ _BEGINS = {  # what a file of these endings begins with; Arrow's format for stre
     ".xz": rb"\xfd7zXZ\0",
     ".zst": rb"[\x50-\x5f]\x2a\x4d\x18|\x28\xb5\x2f\xfd",  # the first of a frame that is skipped
     ".zip": rb"PK",
-    **dict.fromkeys((".arrow", ".feather"), rb"ARROW1|FEA1|\xff\xff\xff\xff"),
+    **dict.fromkeys((".arrow", ".feather"), rb"ARROW1|\xff\xff\xff\xff"),
 }
 _JSON = re.compile(r"(?P<array>\[\s*)?\{\s*\"(?:[^\"\\]|\\.)*\"\s*:")
 _MARKS = ",;\t|"
@@ -77,7 +77,7 @@ def refuse_unlike(file: BufferedReader, suffix: str, origin: str) -> None:
     Raises:
         DataError: it is text, or another kind of file that is known.
     """
-    if re.match(_BEGINS[suffix], file.peek(16)):
+    if re.match(BEGINS[suffix], file.peek(16)):
         return
     refuse_binary(file, origin, suffix[1:])
     head = file.peek(PIECE_BYTES)[:PIECE_BYTES]

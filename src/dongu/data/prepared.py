@@ -63,6 +63,7 @@ class Shard(_Strict):
     longest: _Count  # tokens of a row
     lengths: dict[str, Any]  # as `Tokens.summary` has them
     blocks: tuple[tuple[_Count, _Digest], ...]  # tokens and SHA-256 of each
+    told: _Digest  # by `told_by`
 
     @property
     def tokens(self) -> int:
@@ -100,11 +101,10 @@ class Manifest(_Strict):
     dropped: tuple[tuple[str, str], ...]
     said: tuple[str, ...]
     splits: dict[Annotated[str, Field(pattern=r"^\w[\w:.-]{0,99}$")], Shard]
-    told: dict[str, _Digest] = {}  # of each split, by `told_by`; a folder may have been written without
 
     def content(self) -> str:
         """The file, but for its own digest."""
-        return self.model_copy(update={"sha256": ""}).model_dump_json(exclude=None if self.told else {"told"})
+        return self.model_copy(update={"sha256": ""}).model_dump_json()
 
 
 class Offsets:
@@ -201,7 +201,7 @@ class Files:
             origin=self._shard.origin,
             columns={name: self[f"column-{place}"] for place, name in enumerate(self._shard.columns)},
             digest=self._shard.digest(),
-            told=self._manifest.told.get(self._name),
+            told=self._shard.told,
         )
 
     def _check(self, block: int) -> None:

@@ -1,4 +1,4 @@
-"""One file becomes a table: csv, tsv, json, jsonl and parquet, each read strictly.
+"""One file becomes a table: each of `FILE_KINDS` is read strictly.
 
 Strict means that a cell is what the file says: `null`, `NA`, `01`, `nan` and ` x ` stay as they are, nothing is
 stripped or guessed, and what cannot be read is a `DataError` with its file and line.
@@ -136,7 +136,7 @@ def read_open(file: BufferedReader, name: str, origin: str, config: RunConfig) -
     return replace(table, said=(encoding, *table.said)) if encoding else table
 
 
-def lines_of_text(path: Path, config: RunConfig = AS_FOUND) -> list[str]:
+def lines_of_text(path: Path, config: RunConfig) -> list[str]:
     """The lines of a file of text, without those at its end that are blank.
 
     Raises:

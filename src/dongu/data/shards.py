@@ -79,7 +79,6 @@ def _described(data: TextData, tokenizer: Any, config: RunConfig, block_rows: in
         dropped=tuple((row.where, row.what) for row in data.dropped),
         said=data.said,
         splits={},
-        told={name: str(told_by(examples)) for name, examples in data.splits.items()},
     )
 
 
@@ -125,6 +124,7 @@ def write_shard(folder: Path, name: str, examples: Examples, blocks: Iterable[To
         longest=int(all_lengths.max()),
         lengths=summary_of(all_lengths, cut),
         blocks=tuple(known),
+        told=told_by(examples),
     )
 
 

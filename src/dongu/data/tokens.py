@@ -70,6 +70,11 @@ class Tokens:
         """Tokens of the longest row."""
         return int(self.lengths.max())
 
+    def spans(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where each of some rows begins, and how many tokens it has, (rows,) each."""
+        starts = self.offsets[rows]
+        return starts, self.offsets[rows + 1] - starts
+
     def digest(self) -> str:
         """SHA-256 of the ids of all rows."""
         digest = hashlib.sha256(np.ascontiguousarray(self.offsets, dtype=np.int64).tobytes())

@@ -88,8 +88,7 @@ def options_of(config: RunConfig, own: Own) -> dict[str, Any]:
 
 def _compared(examples: Examples) -> dict[str, str]:
     """What comparisons tell rows by, where the digest of all that is read has more in it, or no texts."""
-    told = told_by(examples) if examples.columns or examples.digest else None
-    return {"compared": told} if told else {}
+    return {"compared": told_by(examples)} if examples.columns or examples.digest else {}
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any], loop: Loop, where: str) -> Iterator[Difference]:

@@ -120,8 +120,7 @@ def largest_micro_batch(loop: Loop) -> np.ndarray:
     """
     updates, steps = loop.train_updates, min(loop.total_steps, loop.steps_per_epoch, LOOKED_UPDATES)
     rows = np.concatenate([updates.rows(step) for step in range(steps)])
-    offsets, drawn = updates.split.pieces.tokens.offsets, updates.split.drawn(rows, updates.seed, 0)
-    lengths = offsets[drawn + 1] - offsets[drawn]
+    _, lengths = updates.split.pieces.tokens.spans(updates.split.drawn(rows, updates.seed, 0))
     starts = np.arange(0, len(rows), micro_batch_rows(loop))
     if loop.config.engine == "plain":  # rows are padded to the longest
         lengths = np.repeat(np.maximum.reduceat(lengths, starts), np.diff([*starts, len(rows)]))
