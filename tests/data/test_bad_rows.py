@@ -86,6 +86,25 @@ def test_bad_rows_of_each_file_of_a_split_are_told(tmp_path: Path) -> None:
         read(str(tmp_path), bad_rows="drop=4%")
 
 
+def test_files_with_lines_and_files_without_are_one_split(tmp_path: Path) -> None:
+    """A row of parquet has no line, nor has one of an array on one line, unless rows of it were left out."""
+    rows = [{"text": text, "label": text[0]} for text in ("one film", "two") * 10]
+    for name, content in {
+        "train-00000-of-00002.json": [*rows[:3], 12, *rows[3:]],
+        "train-00001-of-00002.json": rows,
+    }.items():
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    data = read(str(tmp_path), bad_rows="drop=5%")
+    assert [row.where for row in data.dropped] == [f"{tmp_path}/train-00000-of-00002.json, row 4"]
+    assert sum(map(len, data.splits.values())) == 40
+    mixed = tmp_path / "mixed" / "train"
+    mixed.mkdir(parents=True)
+    (mixed / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    pq.write_table(pa.Table.from_pylist(rows), mixed / "b.parquet")
+    table = read_source(str(mixed.parent)).splits["train"]
+    assert [table.where(row) for row in (19, 20)] == [f"{mixed}/a.jsonl:20", f"{mixed}/b.parquet, row 1"]
+
+
 def test_a_bad_row_of_a_store_is_told_by_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, compress, islice, pairwise, zip_longest
+from itertools import accumulate, chain, compress, islice, pairwise, repeat, zip_longest
 from typing import Any, TypeAlias, TypeVar, overload
 
 from dongu.data.pages import Pages
@@ -171,7 +171,7 @@ class Rows:
                 pages.extend(column.copied_to(self._pages))  # type: ignore[attr-defined]
         else:
             self.extend(zip(*columns, strict=True))
-        self._lines.extend(table.lines or ())
+        self._lines.extend(table.lines or repeat(0, len(table)))
 
     def add_column(self, name: str) -> None:
         """Another column, of which the rows so far have nothing."""
@@ -212,7 +212,7 @@ class Rows:
         """
         columns = dict(zip(self.names, self.columns(), strict=True))
         long = any(self._packed)
-        lines = (self._lines if long else self._lines.tolist()) if self._lines else None
+        lines = (self._lines if long else self._lines.tolist()) if any(self._lines) else None
         table = Table(origin, columns, lines, said=tuple(filter(None, said)))
         if not len(table):
             as_read = f"; read as: {'; '.join(table.said)}" if table.said else ""  # another sheet may have them

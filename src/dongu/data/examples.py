@@ -64,7 +64,7 @@ class Examples:
 
     def where(self, row: int) -> str:
         """The place of a row in the source, as `Table.where` has it."""
-        return place_of(self.origin, int(self.ids[row]), None if self.lines is None else int(self.lines[row]))
+        return place_of(self.origin, int(self.ids[row]), 0 if self.lines is None else int(self.lines[row]))
 
     def texts_of(self, row: int) -> list[str]:
         """One, or the two of a pair."""

@@ -60,12 +60,13 @@ class Places(str):
         return made
 
 
-def place_of(origin: str, row: int, line: int | None) -> str:
-    """The place of a row of the source, counted from 0, or of its line: `a.csv:17`, or `a.parquet, row 17`."""
+def place_of(origin: str, row: int, line: int) -> str:
+    """The place of a row of the source, counted from 0, or of its line, if that is not 0: `a.csv:17`, or `a.parquet,
+    row 17`."""
     if isinstance(origin, Places):
         file = bisect_right(origin.starts, row) - 1
         row, origin = row - origin.starts[file], origin.names[file]
-    return f"{origin}, row {row + 1}" if line is None else f"{origin}:{line}"
+    return f"{origin}:{line}" if line else f"{origin}, row {row + 1}"
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Table:
     columns: Mapping[str, Sequence[Cell]]
     """Lists, or what `dongu.data.cells` makes of long columns."""
     lines: Sequence[int] | None = None
-    """The line of the file at which each row begins (the first line is 1); None where there are no lines."""
+    """The line of the file at which each row begins (the first line is 1), 0 in a file without; None if all are so."""
     label_names: dict[str, list[str]] = field(default_factory=dict)
     """Column (of classes, or of lists of them) to class names in order, where the source declares them."""
     ids: Sequence[int] | None = None
@@ -108,7 +109,7 @@ class Table:
     def where(self, row: int) -> str:
         """The place of a row, whose index counts from 0: see `place_of`."""
         id_ = row if self.ids is None else self.ids[row]
-        return place_of(self.origin, id_, None if self.lines is None else self.lines[row])
+        return place_of(self.origin, id_, 0 if self.lines is None else self.lines[row])
 
 
 SHOWN_ITEMS = 3  # of a list of objects, whose fields are named in a message
