@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
+from dongu.text import reason_of
+
 Kind = Literal["model", "dataset"]
 Answer = TypeVar("Answer")
 
@@ -90,8 +92,8 @@ def say_cached(name: str, error: BaseException, what: str = "") -> None:
     from huggingface_hub import is_offline_mode
 
     if not is_offline_mode():
-        reason = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
-        logging.getLogger("dongu").warning("the Hub is out of reach (%s): %s is the cache's%s", reason, name, what)
+        log = logging.getLogger("dongu")
+        log.warning("the Hub is out of reach (%s): %s is the cache's%s", reason_of(error), name, what)
 
 
 def asked(ask: Callable[[], Answer]) -> Answer:
@@ -135,7 +137,7 @@ def refusal(error: Exception, name: str, kind: Kind) -> tuple[str, str] | None:
     token = get_token() is not None
     noun, tries = "model" if kind == "model" else "data set", f"{len(WAITS_SECONDS) + 1} times"
     status, http = _status(error)
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    reason = reason_of(error)
     if _find(error, errors.GatedRepoError):
         lacks = "your token has no access to it" if token else "there is no token for the Hub"
         log_in = "" if token else f"; then {_LOG_IN}"

@@ -42,6 +42,11 @@ def one_line(text: str) -> str:
     return printable(" ".join(shortened(text, LINE_LIMIT).splitlines()))
 
 
+def reason_of(error: BaseException) -> str:
+    """The first line of another library's message; the kind of the error where it says nothing."""
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+
+
 def shortened(text: str, limit: int = 80) -> str:
     """The text itself, or its beginning and its end where it has more characters than `limit`."""
     return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"

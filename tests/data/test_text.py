@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from conftest import EXHAUSTIVE
-from dongu.text import plain
+from dongu.text import plain, reason_of
 
 # Nothing is known of a code that nobody has given a meaning, and a letter without cases and parts stands for itself: of
 # those some do.
@@ -24,3 +24,9 @@ def test_every_character_in_every_place(pattern: str) -> None:
         text = pattern.replace("{}", chr(code))
         # Surrogates too: a reader refuses them, and a comparison must not fail before.
         assert plain(text) == " ".join(unicodedata.normalize("NFKC", text).casefold().split()), hex(code)
+
+
+def test_the_reason_of_another_librarys_error() -> None:
+    """Some raise an error without a word, or begin their message with an empty line."""
+    errors = (ValueError(), ValueError("\n  "), ValueError("\n no such file\nat a place"))
+    assert [*map(reason_of, errors)] == ["ValueError", "ValueError", "no such file"]

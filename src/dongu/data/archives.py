@@ -13,7 +13,8 @@ from pathlib import PurePath
 from typing import Any
 
 from dongu.data.pages import file_of
-from dongu.data.table import data_error, reason_of
+from dongu.data.table import data_error
+from dongu.text import reason_of
 
 ARCHIVES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 FREE_BYTES = 1 << 28  # that any archive may unpack to, however small it is

@@ -23,10 +23,9 @@ from dongu.data.table import (
     check_names,
     data_error,
     put_aside,
-    reason_of,
 )
 from dongu.errors import DataError
-from dongu.text import counted, is_blank
+from dongu.text import counted, is_blank, reason_of
 
 DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
 QUOTED_ROWS = 100  # that are looked at for quotes around all cells

@@ -18,8 +18,9 @@ from dongu.data.archives import ARCHIVES
 from dongu.data.misnamed import BEGINS
 from dongu.data.pages import file_of
 from dongu.data.readers import FILE_KINDS, read_open, stem_of
-from dongu.data.table import Table, data_error, reason_of
+from dongu.data.table import Table, data_error
 from dongu.extras import require_protocol
+from dongu.text import reason_of
 
 STANDARD_INPUT = "-"
 _DIGEST = re.compile(r"sha256=([0-9a-f]{64})")

@@ -25,10 +25,9 @@ from dongu.data.table import (
     check_names,
     data_error,
     put_aside,
-    reason_of,
 )
 from dongu.errors import DonguError, install_hint
-from dongu.text import is_blank, listed, shortened
+from dongu.text import is_blank, listed, reason_of, shortened
 
 UNSTORED = "a formula without a stored value (open the file in Excel or LibreOffice and save it once)"
 _FORMULA = re.compile(rb"</(\w+:)?f>")

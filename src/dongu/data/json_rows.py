@@ -11,9 +11,9 @@ from typing import Any
 from dongu.config import RunConfig
 from dongu.data.annotation import convert
 from dongu.data.cells import table_of_objects
-from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Number, Table, bad_rows_of, data_error, put_aside, reason_of
+from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Number, Table, bad_rows_of, data_error, put_aside
 from dongu.errors import DataError
-from dongu.text import counted
+from dongu.text import counted, reason_of
 
 WINDOW_CHARACTERS = 1 << 16  # of an array that are read together, or more where an element is longer
 LONGEST_TOKEN = 16  # characters: of what is no string or number, and may be cut at the end of a window (`-Infinity`)

@@ -28,8 +28,8 @@ from dongu.data.excel import read_sheet
 from dongu.data.fasttext import read_fasttext
 from dongu.data.json_rows import read_json_array, read_json_lines, read_json_object
 from dongu.data.misnamed import refuse_binary, refuse_misnamed, refuse_unlike
-from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, readable, reason_of
-from dongu.text import is_blank
+from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, readable
+from dongu.text import is_blank, reason_of
 from dongu.waiting import Waiting
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".xlsx", ".txt")

@@ -13,10 +13,11 @@ from dongu.data.download import MOST_BYTES, digested
 from dongu.data.folders import Found, read_files, read_folder
 from dongu.data.pages import cache_folder
 from dongu.data.readers import read_file
-from dongu.data.table import Places, Table, data_error, reason_of
+from dongu.data.table import Places, Table, data_error
 from dongu.errors import DataError, DonguError
 from dongu.extras import require_protocol
 from dongu.files import storage
+from dongu.text import reason_of
 
 _PINNED = re.compile(r"(.*)#sha256=([0-9a-f]{64})", re.DOTALL)
 PATTERN = re.compile(r"[*?\[]")  # what a name has in it that stands for several files

@@ -28,11 +28,11 @@ from dongu.data.readers import (
     table_of_arrow,
 )
 from dongu.data.remote import PATTERN, read_remote
-from dongu.data.table import NotKept, Table, as_cell, bad_rows_of, check_names, data_error, reason_of
+from dongu.data.table import NotKept, Table, as_cell, bad_rows_of, check_names, data_error
 from dongu.errors import DataError
 from dongu.extras import is_fsspec
 from dongu.hub import ask_commit, asked, commit_of, out_of_reach, refusal, say_cached, split_commit, split_revision
-from dongu.text import file_name
+from dongu.text import file_name, reason_of
 
 
 @dataclass(frozen=True)

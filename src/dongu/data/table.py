@@ -166,11 +166,6 @@ def put_aside(bad: list[BadRow] | None, error: DataError) -> None:
     bad.append(BadRow(error.where, error.what))
 
 
-def reason_of(error: BaseException) -> str:
-    """The first line of another library's message."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
 def as_cell(value: Any) -> Cell:
     """The cell for a Python, NumPy or pandas value; NaN, NaT and NA mark a missing value, None.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dongu.engine.recordings import Recordings, Shape
+from dongu.text import reason_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Answers(Recordings):
                 recording = self.recorded(name, lambda: self._record(numbers, shape))
             except (RuntimeError, TypeError, ValueError) as error:  # no memory, or something that cannot be recorded
                 self._discard()
-                self.not_recorded = (str(error) or type(error).__name__).splitlines()[0]
+                self.not_recorded = reason_of(error)
                 return None
             recording.static_input.copy_(numbers, non_blocking=True)
             recording.replay()

@@ -29,6 +29,7 @@ from dongu.engine.products import fast_products, has_fast_products
 from dongu.engine.recompute import recomputes, surrounded
 from dongu.engine.recordings import Shape
 from dongu.errors import DonguError, ModelError
+from dongu.text import reason_of
 
 FILLERS_A_ROW = 64  # on CUDA; with more, a row of fillers could be the longest row of attention
 TOLERANCE = 1e-4  # of the self-check in fp32: rounding is below a hundredth of this, a wrong layout far above
@@ -164,7 +165,7 @@ class PaddingFree(nn.Module):
                 self(**flatten(inputs))
             except (DonguError, RuntimeError) as error:
                 self.graphs = None
-                return (str(error) or type(error).__name__).splitlines()[0]
+                return reason_of(error)
         return None
 
 
@@ -210,7 +211,7 @@ def without_padding(
         except torch.OutOfMemoryError:
             raise
         except UNCOMPUTED as error:
-            return model, f"it cannot be computed so here ({(str(error) or type(error).__name__).splitlines()[0]})"
+            return model, f"it cannot be computed so here ({reason_of(error)})"
         if not difference <= tolerance:  # or it is no number
             return model, f"its logits would differ by {difference:.1g} of their size"
     return packed, None

@@ -21,6 +21,7 @@ from torch.optim.adamw import AdamW, adamw
 
 from dongu.data.collate import MicroBatch, MicroBatches
 from dongu.engine.packed import UNCOMPUTED
+from dongu.text import reason_of
 
 SAMPLED_NUMBERS = 1_000_000  # parameters in which the first update is compared
 TOLERANCE_OF_UPDATE = 1e-3  # of losses and gradient norm, in fp32; of moments ten times as much
@@ -114,7 +115,7 @@ class Replays:
         except torch.OutOfMemoryError:
             raise
         except UNCOMPUTED as error:
-            raise UnreplayedError(_in_few_words(error)) from error
+            raise UnreplayedError(f"it cannot be recorded ({reason_of(error)})") from error
         recording.numbers.copy_(numbers, non_blocking=True)
         recording.labels.copy_(labels, non_blocking=True)
         return recording  # type: ignore[no-any-return]
@@ -150,7 +151,7 @@ class Replays:
             self._step = self._record_step()
             return self._step
         except UNCOMPUTED as error:
-            raise UnreplayedError(_in_few_words(error)) from error
+            raise UnreplayedError(f"it cannot be recorded ({reason_of(error)})") from error
 
     def _settings(self) -> list[object]:
         """All that a recording of the step depends on: the addresses of tensors, and numbers on the host."""
@@ -270,7 +271,3 @@ def check_numbers(got: Tensor, wanted: Tensor, tolerance: float) -> str | None:
 
 def _square(tensor: Tensor) -> float:
     return float(tensor.double().square().sum())
-
-
-def _in_few_words(error: Exception) -> str:
-    return f"it cannot be recorded ({(str(error) or type(error).__name__).splitlines()[0]})"

@@ -11,7 +11,7 @@ from dongu.errors import InputError, StorageError, UsageError
 from dongu.files import read_regular
 from dongu.hub import asked, out_of_reach, refusal
 from dongu.run.folder import RunFolder
-from dongu.text import typed
+from dongu.text import reason_of, typed
 
 _CARD = "README.md"
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -109,5 +109,4 @@ def published_card(card: str, name: str, license_id: str | None, languages: Sequ
 def _reason(error: Exception, name: str) -> str:
     if out_of_reach(error) and (told := refusal(error, name, "model")):
         return told[0]
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return reason_of(error)

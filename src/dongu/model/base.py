@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from dongu.errors import UsageError
 from dongu.model.lora import lora_layers
+from dongu.text import reason_of
 
 BLOCK, VALUES = 64, "nf4"  # of bitsandbytes: numbers that share a scale, and the sixteen values that a number may have
 
@@ -159,7 +160,7 @@ def pack(layer: Any) -> None:
 
         packed, state = quantize_4bit(weight, blocksize=BLOCK, quant_type=VALUES)
     except (ImportError, OSError, RuntimeError) as error:
-        what = f"bitsandbytes does not work here: {str(error).splitlines()[0]}"
+        what = f"bitsandbytes does not work here: {reason_of(error)}"
         raise UsageError(what, where="--base-precision 4bit", hint="give --base-precision bf16") from error
     kind = PACKED[type(layer)]
     del layer.weight

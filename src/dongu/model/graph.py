@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from dongu.errors import ModelError
+from dongu.text import reason_of
 
 LOGITS = "logits"
 HINT = "nothing was written; this kind of model cannot be exported"
@@ -50,5 +51,4 @@ def graph_errors(what: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ModelError(f"{what} ({reason})", hint=HINT) from error
+        raise ModelError(f"{what} ({reason_of(error)})", hint=HINT) from error

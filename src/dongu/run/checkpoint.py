@@ -42,6 +42,7 @@ from dongu.run.tensors import (
     take_own_state,
     take_settings,
 )
+from dongu.text import reason_of
 
 _Count = Annotated[int, Field(ge=0)]
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
@@ -129,7 +130,7 @@ class Checkpoint:
         except (CheckpointError, NonFiniteError) as damage:
             error = CheckpointError(damage.what, where=damage.where)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OSError) as damage:
-            error = CheckpointError(f"cannot be read ({str(damage).splitlines()[0]})", where=str(path))
+            error = CheckpointError(f"cannot be read ({reason_of(damage)})", where=str(path))
         together.agree(error)
         return checkpoint
 
@@ -349,7 +350,7 @@ def read_state(path: Path) -> RunState:
     try:
         return _parse_state(content, path)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"cannot be read ({str(error).splitlines()[0]})", where=str(path)) from error
+        raise CheckpointError(f"cannot be read ({reason_of(error)})", where=str(path)) from error
 
 
 def _parse_state(content: bytes, path: Path) -> RunState:

@@ -21,6 +21,7 @@ from torch import Tensor
 from dongu.engine.shard import has_rows, own_part, own_rows
 from dongu.errors import CheckpointError
 from dongu.files import disk, open_regular, open_to_write
+from dongu.text import reason_of
 
 HEADER_LIMIT = 1 << 26
 AT_ONCE = 1 << 20  # bytes that are joined before they are written
@@ -123,7 +124,7 @@ class TensorFile:
             if length != self._start + end:
                 raise ValueError("there are bytes that belong to no tensor")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
-            raise CheckpointError(f"cannot be read ({str(error).splitlines()[0]})", where=str(path)) from error
+            raise CheckpointError(f"cannot be read ({reason_of(error)})", where=str(path)) from error
 
     def shape(self, name: str) -> torch.Size:
         """Of a tensor."""
