@@ -21,14 +21,12 @@ def require_extras(config: RunConfig) -> None:
     """
     if config.data and "://" in config.data:
         require_protocol(config.data)
-    if config.lora is not None and not _installed("peft"):
-        raise UsageError("needs the package peft", where="--lora", hint=install_hint("lora"))
-    if config.base_precision == "4bit" and not _installed("bitsandbytes"):
-        what = "needs the package bitsandbytes"
-        raise UsageError(what, where="--base-precision 4bit", hint=install_hint("quant"))
+    if config.lora is not None:
+        _require("peft", "--lora", install_hint("lora"))
+    if config.base_precision == "4bit":
+        _require("bitsandbytes", "--base-precision 4bit", install_hint("quant"))
     for name in config.track or ():
-        if not _installed(name):
-            raise UsageError("its package is not installed", where=f"--track {name}", hint=f"pip install {name}")
+        _require(name, f"--track {name}")
 
 
 def require_optuna() -> None:
@@ -36,8 +34,7 @@ def require_optuna() -> None:
     Raises:
         UsageError: it is not installed.
     """
-    if not _installed("optuna"):
-        raise UsageError("needs the package optuna", where="dongu tune", hint=install_hint("tune"))
+    _require("optuna", "dongu tune", install_hint("tune"))
 
 
 def require_protocol(address: str) -> None:
@@ -59,9 +56,7 @@ def require_protocol(address: str) -> None:
     from fsspec.registry import known_implementations
 
     package = known_implementations[protocol]["class"].partition(".")[0]
-    if not _installed(package):
-        hint = install_hint("s3") if package == "s3fs" else f"pip install {package}"
-        raise UsageError(f"needs the package {package}", where=f"{protocol}://", hint=hint)
+    _require(package, f"{protocol}://", install_hint("s3") if package == "s3fs" else "")
 
 
 def is_fsspec(protocol: str) -> bool:
@@ -69,6 +64,11 @@ def is_fsspec(protocol: str) -> bool:
     from fsspec.registry import known_implementations
 
     return protocol in known_implementations and protocol not in ("http", "https")
+
+
+def _require(package: str, where: str, hint: str = "") -> None:
+    if not _installed(package):
+        raise UsageError(f"needs the package {package}", where=where, hint=hint or f"pip install {package}")
 
 
 def _installed(package: str) -> bool:

@@ -342,3 +342,15 @@ def test_rows_that_a_run_does_not_take_are_told_in_its_words(
         error = capsys.readouterr().err
         assert said in error
         assert len(error.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(("indent", "place"), [(None, ", row 2"), (0, ":8")])
+def test_a_row_that_is_not_of_the_annotation_tool_is_told_by_its_place(
+    indent: int | None, place: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    task = {"data": {"text": "a film"}, "annotations": []}
+    path.write_text(json.dumps([task, {"text": "a film", "label": "good"}], indent=indent), encoding="utf-8")
+    with pytest.raises(DataError, match="not one of Label Studio") as caught:
+        read_file(path)
+    assert caught.value.where == f"{path}{place}"

@@ -300,3 +300,17 @@ def test_a_run_comes_again_by_its_own_record(tiny_model: Callable[..., str], tmp
         if number in (0, 3):
             assert run_command(["verify", str(out)]) == 0
             assert run_command(["eject", str(out), str(tmp_path / "script.py")]) == 2
+
+
+def test_groups_and_times_may_be_fields_of_a_column() -> None:
+    metas = [{"user": i // 3, "day": i} for i in range(60)]
+    whole = [{"text": f"film {i}", "label": "ab"[i % 2], **meta} for i, meta in enumerate(metas)]
+    nested = [
+        {"text": row["text"], "label": row["label"], "meta": meta} for row, meta in zip(whole, metas, strict=True)
+    ]
+    for option, field in (("group_column", "user"), ("time_column", "day")):
+        found = []
+        for rows, name in ((nested, f"meta.{field}"), (whole, field)):
+            config = make_config({option: name})
+            found.append(read_examples(read_source(rows, config), config).splits["validation"].ids.tolist())
+        assert found[0] == found[1] != []

@@ -384,9 +384,9 @@ def test_a_missing_package_is_said_before_the_data_are_read(
     monkeypatch.setattr("dongu.extras.find_spec", lambda _: None)
     assert run_command(["train", "no-such-file.csv", "--track", "wandb"]) == 2
     said = capsys.readouterr().err
-    assert "--track wandb: its package is not installed" in said
+    assert "--track wandb: needs the package wandb" in said
     assert "pip install wandb" in said
-    with pytest.raises(UsageError, match="not installed"):
+    with pytest.raises(UsageError, match="needs the package mlflow"):
         dongu.train("no-such-file.csv", track="mlflow")
 
 

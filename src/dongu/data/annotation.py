@@ -212,11 +212,12 @@ def _is_of_one_label(column: Any) -> bool:
 
 
 def convert(
-    rows: Iterator[tuple[int, Any]], origin: str, name: str | None
+    rows: Iterator[tuple[int, Any]], origin: str, name: str | None, *, by_row: bool
 ) -> tuple[Iterator[tuple[int, Any]], Converter]:
     """The rows, each with its line, as they are learnt, and what is known of them once all are read.
 
-    `name` is the tool as `--format` names it; None where it is to be found by the first row.
+    `name` is the tool as `--format` names it; None where it is to be found by the first row. `by_row` says that rows
+    come with their numbers in place of lines.
 
     Raises:
         DataError: a row is not one of the tool, or none is left.
@@ -230,11 +231,11 @@ def convert(
     row = first[1] if isinstance(first[1], dict) else {}
     tool = TOOLS[name] if name else next((tool for tool in TOOLS.values() if tool.is_of(row)), None)
     converter = Converter(tool, name is not None)
-    return (rows if tool is None else _converted(rows, tool, converter.left_out, origin)), converter
+    return (rows if tool is None else _converted(rows, tool, converter.left_out, origin, by_row)), converter
 
 
 def _converted(
-    rows: Iterator[tuple[int, Any]], tool: Tool, left_out: Counter[str], origin: str
+    rows: Iterator[tuple[int, Any]], tool: Tool, left_out: Counter[str], origin: str, by_row: bool
 ) -> Iterator[tuple[int, Any]]:
     some = False
     for line, row in rows:
@@ -244,7 +245,8 @@ def _converted(
             read = None
         if read is None:
             what = f"this row is not one of {tool.name}, as the first one is"
-            raise data_error(f"{origin}:{line}", what, "--format plain takes the rows as they are")
+            where = f"{origin}, row {line}" if by_row else f"{origin}:{line}"
+            raise data_error(where, what, "--format plain takes the rows as they are")
         if isinstance(read, str):
             left_out[read] += 1
             continue

@@ -8,7 +8,7 @@ from dataclasses import replace
 from dongu.data.columns import joined_cells, named_parts
 from dongu.data.table import BAD_ROWS_ADVICE, FLAGS, Cell, Number, Table, data_error, is_flag
 
-HIDDEN_FLAG = "-1"
+HIDDEN = ("-1", "-1.0")  # GLUE's test sets have the first in place of every label, and of every number the second
 
 
 def join_flags(table: Table, name: str) -> Table:
@@ -46,7 +46,7 @@ def positions_of(flags: Sequence[Cell], names: Sequence[str], table: Table, row:
         DataError: a flag is neither 0 nor 1.
     """
     if hides_flags(flags):
-        return Number(HIDDEN_FLAG)
+        return Number(HIDDEN[0])
     for fault in filter(None, map(_fault, flags, names)):
         raise data_error(table.where(row), fault, f"each such column is a label; {BAD_ROWS_ADVICE}")
     return [Number(i) for i, cell in enumerate(flags) if FLAGS[str(cell).lower()]]
@@ -54,7 +54,7 @@ def positions_of(flags: Sequence[Cell], names: Sequence[str], table: Table, row:
 
 def hides_flags(cells: Sequence[Cell]) -> bool:
     """Whether all flags of a row are -1, which hides its labels."""
-    return len(cells) > 0 and all(str(cell) in (HIDDEN_FLAG, f"{HIDDEN_FLAG}.0") for cell in cells)
+    return len(cells) > 0 and all(str(cell) in HIDDEN for cell in cells)
 
 
 def _fault(cell: Cell, column: str) -> str:

@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 
 from dongu.config import NUMBERS, Task
 from dongu.data.cells import column_of, take_rows
-from dongu.data.flags import hides_flags, positions_of
+from dongu.data.flags import HIDDEN, hides_flags, positions_of
 from dongu.data.labels import (
-    HIDDEN_LABEL,
-    HIDDEN_NUMBER,
     SEPARATOR,
     exact_number,
     label_fault,
@@ -366,8 +364,8 @@ def lacking(cell: Cell, task: Task) -> str:
         return "null"
     if is_word(cell) and is_blank(cell):
         return "empty"
-    if task not in NUMBERS and (cell in (HIDDEN_LABEL, HIDDEN_NUMBER) or cell in ([HIDDEN_LABEL], [HIDDEN_NUMBER])):
-        return HIDDEN_LABEL
+    if task not in NUMBERS and (cell in HIDDEN or cell in [[hidden] for hidden in HIDDEN]):
+        return HIDDEN[0]
     return ""
 
 

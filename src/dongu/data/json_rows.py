@@ -59,7 +59,7 @@ def read_json_object(pieces: Iterator[str], origin: str, config: RunConfig) -> T
 def _table(
     rows: Iterator[tuple[int, Any]], origin: str, config: RunConfig, bad: list[BadRow] | None, *, by_row: bool = False
 ) -> Table:
-    rows, converter = convert(rows, origin, config.format)
+    rows, converter = convert(rows, origin, config.format, by_row=by_row)
     table = converter.finished(table_of_objects(rows, origin, lines=not by_row, bad=bad))
     if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
         hint = "write one object per row; a split is a file of its own (train.jsonl, validation.jsonl)"

@@ -13,13 +13,11 @@ import numpy as np
 
 from dongu.config import NUMBERS, Task
 from dongu.data.cells import column_of
-from dongu.data.flags import hides_flags
+from dongu.data.flags import HIDDEN, hides_flags
 from dongu.data.table import BAD_ROWS_ADVICE, BOOLEAN, Cell, Number, Table, advice_on, is_word, kind_of, no_column
 from dongu.errors import DataError
 from dongu.text import listed, shortened
 
-HIDDEN_LABEL = "-1"  # GLUE's test sets have this in place of every label
-HIDDEN_NUMBER = "-1.0"  # the same of STS-B, whose labels are numbers
 OTHER = "other"  # the class that rare ones are joined to
 LARGEST_STEP = 1 << 24  # of a scale, whose steps are float32 to the model
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)  # of those that are learnt or read, which are float32 to the model
@@ -42,7 +40,7 @@ def label_rows(table: Table, column: str, task: Task) -> list[list[str]]:
 def hides_labels(table: Table, column: str) -> bool:
     """Whether there is no label in any row, as in the test splits of benchmarks."""
     return column not in table.columns or all(
-        hides_flags(cell) if isinstance(cell, list) else cell is None or cell in (HIDDEN_LABEL, HIDDEN_NUMBER)
+        hides_flags(cell) if isinstance(cell, list) else cell is None or cell in HIDDEN
         for cell in table.columns[column]
     )
 
@@ -65,7 +63,7 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
         distinct = sorted({*_read_labels(table, column)})
     if all(number_of(name) is not None for name in distinct):
         distinct.sort(key=lambda name: (exact_number(name) or 0, name))  # 2 before 10; 01 and 1 stay two names
-    for reserved in (HIDDEN_LABEL, "-100"):
+    for reserved in (HIDDEN[0], "-100"):
         if reserved in distinct:
             rows = label_rows(table, column, task)
             raise DataError(

@@ -103,7 +103,8 @@ def read_source(data: Any, config: RunConfig = AS_FOUND) -> Source:
 
 
 def _with_fields(source: Source, config: RunConfig) -> Source:
-    named = (*(config.text_columns or ()), config.label_column or "", *(config.columns or ()))
+    one_each = (config.label_column, config.group_column, config.time_column)
+    named = (*(config.text_columns or ()), *(config.columns or ()), *filter(None, one_each))
     fields = [part for name in named for part in name.split("+")]
     return replace(source, splits={name: with_fields(table, fields) for name, table in source.splits.items()})
 

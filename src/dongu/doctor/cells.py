@@ -11,9 +11,9 @@ from difflib import SequenceMatcher, get_close_matches
 from dongu.config import NUMBERS, RunConfig
 from dongu.data.cells import without_rows
 from dongu.data.columns import EMPTY_ADVICE, MISSING_TEXTS, Columns, joined_cells, named_parts, text_fault
-from dongu.data.flags import hides_flags, join_flags
+from dongu.data.flags import HIDDEN, hides_flags, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking, malformed
-from dongu.data.labels import HIDDEN_LABEL, SEPARATOR, hides_labels, label_fault, label_rows, words_among_numbers
+from dongu.data.labels import SEPARATOR, hides_labels, label_fault, label_rows, words_among_numbers
 from dongu.data.shares import soft_splits
 from dongu.data.sources import Source
 from dongu.data.table import BAD_ROWS_ADVICE, MANY_CLASSES, BadRow, Cell, Table, is_flag, is_word
@@ -64,7 +64,7 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
 
     def gold_fault(cells: Sequence[Cell]) -> str:
         if len(cells) > 1:
-            return HIDDEN_LABEL if hides_flags(cells) else ""
+            return HIDDEN[0] if hides_flags(cells) else ""
         several = form.task == "multi-label" and is_word(cells[0]) and is_blank(cells[0])  # such a row has none of them
         return "" if several else lacking(cells[0], form.task)
 
