@@ -53,7 +53,7 @@ def test_tables_are_joined_page_by_page() -> None:
     def tables() -> Iterator[Table]:
         for count in (7, 2, 4, 1, 1, 7):
             made = Rows(names)
-            for line, row in enumerate(rows[:count]):
+            for line, row in enumerate(rows[:count], 1):
                 made.add(row, line)
             yield made.table(f"{count} rows")
 
@@ -61,8 +61,8 @@ def test_tables_are_joined_page_by_page() -> None:
     expected = [row for count in (7, 2, 4, 1, 1, 7) for row in rows[:count]]
     for column, wanted in zip(joined.columns.values(), zip(*expected, strict=True), strict=True):
         assert [(type(cell), cell) for cell in column] == [(type(cell), cell) for cell in wanted]
-    assert list(joined.lines or ()) == [line for count in (7, 2, 4, 1, 1, 7) for line in range(count)]
-    assert [joined.where(row) for row in (8, 9)] == ["2 rows:1", "4 rows:0"]
+    assert list(joined.lines or ()) == [line for count in (7, 2, 4, 1, 1, 7) for line in range(1, count + 1)]
+    assert [joined.where(row) for row in (8, 9)] == ["2 rows:2", "4 rows:1"]
 
 
 @pytest.mark.parametrize("count", [3, 4, 6, 7])
