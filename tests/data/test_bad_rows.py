@@ -86,6 +86,36 @@ def test_bad_rows_of_each_file_of_a_split_are_told(tmp_path: Path) -> None:
         read(str(tmp_path), bad_rows="drop=4%")
 
 
+def test_rows_keep_their_numbers_where_bad_ones_are_left_out(tmp_path: Path) -> None:
+    """By them `--split-file` says which row is meant, and predictions and reports name it."""
+    csv = tmp_path / "rows.csv"
+    cells = [f"film {i},{'ab'[i % 2]}" for i in range(40)]
+    cells[0] = cells[5] = cells[6] = cells[39] = "a,b,c"
+    csv.write_text("\n".join(["text,label", *cells]), encoding="utf-8")
+    array = tmp_path / "rows.json"
+    objects = [{"text": f"film {i}", "label": "ab"[i % 2]} for i in range(40)]
+    array.write_text(
+        json.dumps([12 if cells[i] == "a,b,c" else row for i, row in enumerate(objects)]), encoding="utf-8"
+    )
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for i in (0, 1):
+        (shards / f"train-0000{i}-of-00002.csv").write_bytes(csv.read_bytes())
+    split = tmp_path / "split.json"
+    for source, count in ((csv, 40), (array, 40), (shards, 80)):
+        rows = [row for row in range(count) if row % 40 not in (0, 5, 6, 39)]
+        split.write_text(json.dumps({"validation": rows[3:9], "train": rows[:3] + rows[9:]}), encoding="utf-8")
+        data = read(str(source), bad_rows="drop=10%", split_file=str(split))
+        assert data.splits["validation"].ids.tolist() == rows[3:9] == [4, 7, 8, 9, 10, 11]
+        assert [*data.splits["validation"].texts[0]] == [f"film {row}" for row in rows[3:9]]
+        assert data.splits["train"].ids.tolist()[-1] == rows[-1]
+    where = [
+        read_source(str(source), make_config({"bad_rows": "drop=10%"})).splits["train"].where(5)
+        for source in (csv, array)
+    ]
+    assert where == [f"{csv}:10", f"{array}, row 9"]
+
+
 def test_files_with_lines_and_files_without_are_one_split(tmp_path: Path) -> None:
     """A row of parquet has no line, nor has one of an array on one line, unless rows of it were left out."""
     rows = [{"text": text, "label": text[0]} for text in ("one film", "two") * 10]

@@ -136,10 +136,17 @@ class PagedColumn(Sequence[Any]):
 
 
 class Rows:
-    """Rows that become columns: `add` each, and take them as `columns` or as a `table`."""
+    """Rows that become columns: `add` each, and take them as `columns` or as a `table`.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    Args:
+        names: of the columns.
+        bad: where whoever reads puts the rows that are left out, as they come.
+    """
+
+    def __init__(self, names: Sequence[str], bad: Sequence[BadRow] | None = None) -> None:
         self.names = names
+        self._bad: Sequence[BadRow] = () if bad is None else bad
+        self._gaps = [(0, 0)]  # rows that there were when others had been left out, and how many of these
         self._packed: list[list[_Page]] = [[] for _ in names]
         self._pages = Pages()
         self._waiting: list[Sequence[Cell]] = []  # rows that are not packed yet
@@ -147,8 +154,13 @@ class Rows:
         self._lines = array("q")
         self._are_ragged = False  # whether rows that wait may lack the last columns
 
+    def __len__(self) -> int:
+        return sum(map(len, self._packed[0] if self._packed else ())) + len(self._waiting)
+
     def add(self, row: Sequence[Cell], line: int | None = None) -> None:
         """A cell for each column, and the line of the file at which the row begins, where there are lines."""
+        if len(self._bad) > self._gaps[-1][1]:
+            self._gaps.append((len(self), len(self._bad)))
         self._waiting.append(row)
         if line is not None:
             self._lines.append(line)
@@ -213,7 +225,11 @@ class Rows:
         columns = dict(zip(self.names, self.columns(), strict=True))
         long = any(self._packed)
         lines = (self._lines if long else self._lines.tolist()) if any(self._lines) else None
-        table = Table(origin, columns, lines, said=tuple(filter(None, said)))
+        ids = None
+        if len(self._gaps) > 1:
+            gaps = pairwise([*self._gaps, (len(self), 0)])
+            ids = [*chain.from_iterable(range(start + gone, end + gone) for (start, gone), (end, _) in gaps)]
+        table = Table(origin, columns, lines, ids=ids, said=tuple(filter(None, said)), bad=tuple(self._bad))
         if not len(table):
             as_read = f"; read as: {'; '.join(table.said)}" if table.said else ""  # another sheet may have them
             raise data_error(origin, "there are no rows", f"at least one row is needed{as_read}")
@@ -237,6 +253,7 @@ def join_tables(tables: Iterable[Table], origin: str, *, said: str) -> Table:
     """
     first, rows, count = None, Rows([]), 0
     starts: list[int] = []
+    ids: list[int] = []
     names: list[str] = []
     sentences: dict[str, None] = {said: None}
     bad: list[BadRow] = []
@@ -253,9 +270,11 @@ def join_tables(tables: Iterable[Table], origin: str, *, said: str) -> Table:
         names.append(table.origin)
         sentences |= dict.fromkeys(table.said)
         bad += table.bad
+        ids += (count + id_ for id_ in (range(len(table)) if table.ids is None else table.ids))
         rows.take(table)
-        count += len(table)
-    joined = replace(rows.table(Places(origin, starts, names), said=sentences), bad=tuple(bad))
+        count += len(table) + len(table.bad)
+    joined = rows.table(Places(origin, starts, names), said=sentences)
+    joined = replace(joined, ids=ids, bad=tuple(bad)) if bad else joined
     return joined if first is None else replace(joined, label_names=first.label_names)
 
 
@@ -343,7 +362,7 @@ def table_of_objects(
             continue
         if not keys:
             check_names(list(value), where)
-            keys, rows = dict.fromkeys(value), Rows(list(value))
+            keys, rows = dict.fromkeys(value), Rows(list(value), bad)
         if value.keys() != keys.keys():
             for key in [key for key in value if key not in keys]:
                 if len(keys) == MOST_KEYS:
@@ -365,4 +384,4 @@ def table_of_objects(
         f"`{key}` is null in {count - there:,} of {count:,} rows, which do not have it"
         for key, there in present.items()
     ]
-    return replace(rows.table(origin, said=said), bad=tuple(bad or ()))
+    return rows.table(origin, said=said)

@@ -60,8 +60,8 @@ def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: 
         kept = [place for place, name in enumerate(header) if not is_blank(name)] or [0]
         names = [header[place] for place in kept]
         check_names(names, f"{origin}:1")
-        table = Rows(names)
         bad = bad_rows_of(config)
+        table = Rows(names, bad)
         for line, row in _without_end(rows):
             if not row and len(header) == 1:  # in the middle of a single column, an empty line is an empty cell
                 row = [""]
@@ -85,7 +85,7 @@ def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: 
         for name, cells in made.columns.items()
         if all(_QUOTED.fullmatch(str(cell)) for cell in cells[:QUOTED_ROWS])
     ]
-    return replace(made, said=(*made.said, *filter(None, [dialect.said(in_quotes)])), bad=tuple(bad or ()))
+    return replace(made, said=(*made.said, *filter(None, [dialect.said(in_quotes)])))
 
 
 def _find(file: BufferedReader, origin: str, config: RunConfig, usual: str) -> tuple[str, str]:

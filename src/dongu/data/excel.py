@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from io import BufferedReader
 from itertools import repeat
@@ -93,8 +92,8 @@ def _table(file: BufferedReader, origin: str, config: RunConfig, *, with_formula
         raise data_error(origin, "the first row is empty", hint)
     columns = [str(titles[place]) for place in kept]
     check_names(columns, f"{origin}:1")
-    rows, empty, unnamed = Rows(columns), [], False
     bad = bad_rows_of(config)
+    rows, empty, unnamed = Rows(columns, bad), [], False
     for (line, cells), written in zip(lines, formulas, strict=False):
         row = [_cell(cells[place], written[place : place + 1]) if place < len(cells) else None for place in kept]
         unnamed = unnamed or any(cell.value is not None for place, cell in enumerate(cells) if place not in kept)
@@ -112,7 +111,7 @@ def _table(file: BufferedReader, origin: str, config: RunConfig, *, with_formula
     if len(columns) == 1:
         title = f"; the first row names one, `{shortened(columns[0])}`: remove what is not a header"
     nameless = f"not used, for want of a name: some columns{title}" if unnamed else ""
-    return replace(rows.table(origin, said=[said, nameless]), bad=tuple(bad or ()))
+    return rows.table(origin, said=[said, nameless])
 
 
 def _opened(file: BufferedReader, *, values: bool) -> Any:

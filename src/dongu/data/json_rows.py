@@ -37,7 +37,7 @@ def read_json_array(pieces: Iterator[str], origin: str, config: RunConfig, *, by
     bad = bad_rows_of(config)
     window = _Window(pieces, origin, bad, by_row=by_row)
     table = _table(_json_array(window, origin), origin, config, bad, by_row=by_row)
-    if by_row and len(table) < window.rows:  # some were left out: the number of a row here is not its number there
+    if by_row and len(table) + len(table.bad) < window.rows:  # the tool left some out: a row has another number there
         return replace(table, lines=[1] * len(table))
     return table
 
