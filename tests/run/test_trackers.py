@@ -393,7 +393,7 @@ def test_a_missing_package_is_said_before_the_data_are_read(
 def test_a_folder_of_that_name_is_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "trackio").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UsageError, match="not installed"):
+    with pytest.raises(UsageError, match="needs the package trackio"):
         require_extras(make_config({"data": "x", "track": "trackio"}))
 
 
