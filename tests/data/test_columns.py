@@ -160,8 +160,8 @@ def test_joined_columns_that_do_not_exist_or_hold_the_label() -> None:
     with pytest.raises(DataError, match="no column `bdy`") as caught:
         choose_columns(table("title", "body", "label"), ["title+bdy"], None)
     assert "did you mean `body`?" in caught.value.hint
-    others = [("body",), "--label-column body"], [("body", "mood"), "one of: body, mood"], [(), "no other column"]
-    for names, hint in others:
+    others = {("body",): "--label-column body", ("body", "mood"): "one of: body, mood", (): "no other column"}
+    for names, hint in others.items():
         with pytest.raises(DataError, match="`label` is both text and label") as caught:
             choose_columns(table("title", "label", *names), ["title+label"], None)
         assert hint in caught.value.hint
