@@ -45,71 +45,65 @@ class Journal:
     """
 
     def __init__(self, folder: RunFolder, *, enabled: bool, step: int = 0, mark: LogMark | None = None) -> None:
-        self._folder = folder
-        self._metrics: FileIO | None = None
-        self._timing: FileIO | None = None
-        self._dynamics: FileIO | None = None
-        self._mark = mark or LogMark()
+        self._folder, self._mark = folder, mark or LogMark()
+        self._files: dict[Path, FileIO] = {}
         if enabled:
             with storage(folder.path), ExitStack() as opened:
                 opened.callback(self.__exit__)  # where one cannot be opened, the others are closed
-                self._metrics = _open_at(folder.metrics, self._mark.bytes)
+                self._files[folder.metrics] = _open_at(folder.metrics, self._mark.bytes)
                 self._digest = hashlib.sha256(read_log(folder.metrics))
-                self._timing = _open_at(folder.timing, _bytes_until(folder.timing, step))
-                self._dynamics = _open_at(folder.dynamics, bytes_until(folder.dynamics, step))
+                self._files[folder.timing] = _open_at(folder.timing, _bytes_until(folder.timing, step))
+                self._files[folder.dynamics] = _open_at(folder.dynamics, bytes_until(folder.dynamics, step))
                 opened.pop_all()
 
     def step(self, step: Step) -> None:
         """One update: its numbers to one log, its seconds to another, the losses of its rows to the third."""
-        self._write(self._metrics, step_line(step))
+        self._write(self._folder.metrics, step_line(step))
         timed = {name: getattr(step, name) for name in ("seconds", "tokens", "padded_tokens")}
-        self._write(self._timing, {"event": "step", "step": step.number, **timed})
-        if self._dynamics is not None:
-            with storage(self._folder.path):
-                disk.append(self._dynamics, records(step))
+        self._write(self._folder.timing, {"event": "step", "step": step.number, **timed})
+        self._append(self._folder.dynamics, records(step))
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         """One evaluation."""
         line = {"event": "evaluation", "step": step, "split": evaluation.split, **evaluation.metrics}
-        self._write(self._metrics, line)
+        self._write(self._folder.metrics, line)
 
     def record(self, step: int, numbers: Mapping[str, float]) -> None:
         """Numbers of the user's own."""
-        self._write(self._metrics, {"event": "record", "step": step, **numbers})
+        self._write(self._folder.metrics, {"event": "record", "step": step, **numbers})
 
     def phase(self, name: str, seconds: float, step: int) -> None:
         """How long something other than a step took."""
-        self._write(self._timing, {"event": "phase", "phase": name, "step": step, "seconds": seconds})
+        self._write(self._folder.timing, {"event": "phase", "phase": name, "step": step, "seconds": seconds})
 
     def summary(self, sums: Mapping[str, Any], step: int) -> None:
         """What the steps came to."""
-        self._write(self._timing, {"event": "summary", "step": step, **sums})
+        self._write(self._folder.timing, {"event": "summary", "step": step, **sums})
 
     def mark(self) -> LogMark:
         """Flush the logs to the disk and say how far `metrics.jsonl` has come: what a checkpoint may count on."""
-        if self._metrics is not None:
+        if self._files:
             with storage(self._folder.path):
-                disk.sync(self._folder.metrics)
-                disk.sync(self._folder.timing)
-                disk.sync(self._folder.dynamics)
-                disk.sync(self._folder.path)
-                self._mark = LogMark(self._metrics.tell(), self._digest.hexdigest())
+                for path in (*self._files, self._folder.path):
+                    disk.sync(path)
+                self._mark = LogMark(self._files[self._folder.metrics].tell(), self._digest.hexdigest())
         return self._mark
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in (self._metrics, self._timing, self._dynamics):
-            if file is not None:
-                file.close()
+        for file in self._files.values():
+            file.close()
 
-    def _write(self, file: FileIO | None, line: Mapping[str, Any]) -> None:
-        if file is not None:
-            content = (dump_json(line) + "\n").encode()
+    def _write(self, path: Path, line: Mapping[str, Any]) -> None:
+        self._append(path, (dump_json(line) + "\n").encode())
+
+    def _append(self, path: Path, content: bytes) -> None:
+        if path in self._files:
             with storage(self._folder.path):
-                disk.append(file, content)
-            if file is self._metrics:
+                disk.append(self._files[path], content)
+            if path == self._folder.metrics:
                 self._digest.update(content)
 
 
