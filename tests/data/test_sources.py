@@ -268,11 +268,11 @@ def test_the_row_is_named_where_all_are_on_one_line(tmp_path: Path, elements: st
     assert failure(path).where == f"{path}:1"
 
 
-def test_a_row_behind_one_that_was_left_out_is_not_named_by_another_number(tmp_path: Path) -> None:
+def test_a_row_behind_one_that_was_left_out_keeps_its_number(tmp_path: Path) -> None:
     path = write(tmp_path, "a.json", '[{"a": 1}, 4, {"a": 2}]')
     table = read_file(path, make_config({"bad_rows": "drop=50%"}))
     assert [bad.where for bad in table.bad] == [f"{path}, row 2"]
-    assert table.where(1) == f"{path}:1"
+    assert table.where(1) == f"{path}, row 3"
 
 
 @pytest.mark.parametrize("name", ["train.csv", "test.csv", "folder", "owner/name"])
