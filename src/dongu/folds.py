@@ -25,7 +25,7 @@ from dongu.run.folder import RunFolder
 from dongu.run.predictions import label_of, read_answers
 from dongu.run.several import FOLDS
 from dongu.sweep import spread_of, train_runs
-from dongu.text import counted
+from dongu.text import counted, typed, wrapped
 from dongu.use.answer_file import write_answers
 
 
@@ -136,4 +136,8 @@ def folds_lines(summary: Mapping[str, Any], out: Path) -> Iterator[str]:
         if spread["mean"] is not None:
             low, high = (f"{spread[key]:.4f}" for key in ("min", "max"))
             yield f"folds  {name:<22} mean {spread['mean']:.4f}, {low} to {high}"
+    if (accuracy := summary.get("options", {}).get("abstain")) is not None:
+        what = "each fold abstains by a threshold of its own; the folder, whose models answer together, gives each row"
+        find = f"dongu evaluate {typed(out)} OTHER.csv --abstain {accuracy:g} finds a threshold for them"
+        yield from wrapped(f"{what} a label: {find}")
     yield f"probabilities of each row in {out}/predictions; all figures in {out}/{FOLDS}"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,12 +22,18 @@ from dongu.best import WEIGHTS
 from dongu.config import ABSTAIN_BELOW, LOWER_IS_BETTER, RunConfig
 from dongu.data.examples import digest_of, read_examples
 from dongu.data.sources import Source
-from dongu.errors import UsageError
+from dongu.errors import ModelError, UsageError
 from dongu.files import disk, read_regular, replace_folder
-from dongu.judge.intervals import verdict
-from dongu.run.folder import RunFolder
+from dongu.judge.abstention import abstained, fit_threshold
+from dongu.judge.answers import Evaluation
+from dongu.judge.calibration import fit_temperature
+from dongu.judge.intervals import same_draws, verdict
+from dongu.judge.metrics import MetricSet, OwnMetric
+from dongu.model.head import head_of
+from dongu.model.load import load_saved
+from dongu.run.folder import CALIBRATION, RunFolder, dump_json
 from dongu.run.several import SOUP_FOLDER
-from dongu.use.classifier import load
+from dongu.use.classifier import Classifier
 from dongu.use.saved import SavedModel
 
 CARD = """\
@@ -52,8 +60,13 @@ def check_soup(source: Source, configs: Sequence[RunConfig]) -> None:
         raise UsageError(what, where="--keep soup", hint="give DATA a split `validation`, or --split-file")
 
 
-def make_soup(out: Path, folders: Mapping[str, RunFolder], source: Source, metric: str) -> dict[str, Any]:
+def make_soup(
+    out: Path, folders: Mapping[str, RunFolder], source: Source, metric: str, own: Mapping[str, OwnMetric]
+) -> dict[str, Any]:
     """Average the weights of the runs' best models; OUT/soup holds the model if `metric` on validation is no worse.
+
+    What the runs learn from validation after training, the mean learns too: `--calibrate`, `--abstain` and the
+    threshold of several labels hold for the probabilities of one model. `own` are the user's metrics.
 
     Returns:
         `kept`, `best` of the runs on validation, and the metrics of the mean on each labelled split, with intervals;
@@ -66,21 +79,17 @@ def make_soup(out: Path, folders: Mapping[str, RunFolder], source: Source, metri
     values = {name: folder.read_results()["validation"][metric]["value"] for name, folder in folders.items()}
     sign = -1 if metric in LOWER_IS_BETTER else 1
     chosen = max(values, key=lambda name: sign * values[name])
+    try:
+        run = SavedModel.open(folders[chosen].path)
+    except ModelError as error:  # a class of the user's own
+        return {"kept": False, "reason": error.what}
+    metrics = MetricSet.of(run.metrics.task, run.label_names, run.config.data, metric, own)
     with replace_folder(out / SOUP_FOLDER, within=out) as stage:
         for path in sorted(files[chosen].iterdir()):
-            if path.is_file() and path.name not in (WEIGHTS, "README.md"):  # and not an adapter, which is of one run
-                content = read_regular(path, path.stat().st_size)
-                if path.name == "config.json":  # a threshold holds for the probabilities of its own model
-                    settings = json.loads(content)
-                    settings.pop(ABSTAIN_BELOW, None)
-                    content = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
-                disk.write(stage / path.name, content)
-        save_file(weights, stage / WEIGHTS, metadata={"format": "pt"})
-        run = SavedModel.open(folders[chosen].path)
-        answers = load(stage, **_reading(run)).evaluate(run.own_examples(source=source))
-        results = {
-            name: verdict(each, run.metrics, run.constant_answer, run.config.seed) for name, each in answers.items()
-        }
+            # Not an adapter, a temperature, or a card, which are of one run.
+            if path.is_file() and path.name not in (WEIGHTS, CALIBRATION, "README.md"):
+                disk.write(stage / path.name, read_regular(path, path.stat().st_size))
+        results = _judge(stage, weights, run, source, metrics)
         value = results["validation"][metric]["value"]
         names = ", ".join(files)
         text = CARD.format(count=len(files), runs=names, metric=metric, value=value, best=values[chosen])
@@ -89,6 +98,50 @@ def make_soup(out: Path, folders: Mapping[str, RunFolder], source: Source, metri
     if not kept:
         disk.remove(out / SOUP_FOLDER)
     return {"kept": kept, "runs": [*files], "best": values[chosen], **results}
+
+
+def _judge(
+    stage: Path, weights: dict[str, Tensor], run: SavedModel, source: Source, metrics: MetricSet
+) -> dict[str, Any]:
+    """Put the mean into a folder that has the files of a run's model, and see what it reaches.
+
+    Returns:
+        What `results.json` says of a model: its splits, and what was learnt from validation.
+    """
+    settings = json.loads(read_regular(stage / "config.json"))
+    settings.pop(ABSTAIN_BELOW, None)
+    examples = run.own_examples(source=source)
+    learnt: dict[str, Any] = {}
+
+    def write_config() -> None:
+        disk.write(stage / "config.json", (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
+
+    def answers() -> dict[str, Evaluation]:
+        save_file(weights, stage / WEIGHTS, metadata={"format": "pt"})
+        write_config()
+        saved = SavedModel.open(stage, **_reading(run))
+        with same_draws(metrics, run.config.seed):
+            return Classifier(replace(saved, metrics=metrics)).evaluate(examples)
+
+    found = answers()
+    logits, truth = found["validation"].logits, np.asarray(found["validation"].targets)
+    if metrics.task == "multi-label":
+        settings["threshold"] = learnt["threshold"] = metrics.best_threshold(logits, truth)
+        found = answers()
+    if run.config.calibrate and (temperature := fit_temperature(logits, truth)) is not None:
+        head, _ = head_of(load_saved(stage)) or ("", None)
+        weights |= {name: tensor / temperature for name, tensor in weights.items() if name.startswith(f"{head}.")}
+        disk.write(stage / CALIBRATION, dump_json({"temperature": temperature}).encode())
+        learnt["temperature"] = temperature
+        found = answers()
+    if (accuracy := run.config.abstain) is not None:
+        learnt[ABSTAIN_BELOW] = threshold = fit_threshold(found["validation"], accuracy)
+        learnt["abstained"] = [] if threshold is None else [abstained(each, threshold) for each in found.values()]
+        if threshold is not None:
+            settings[ABSTAIN_BELOW] = threshold
+            write_config()
+    splits = {name: verdict(each, metrics, run.constant_answer, run.config.seed) for name, each in found.items()}
+    return {**splits, **learnt}
 
 
 def mean_weights(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor] | None:

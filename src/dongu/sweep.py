@@ -14,7 +14,7 @@ from dongu.data.sources import Source
 from dongu.doctor.overview import describe_data
 from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover
-from dongu.judge.words import splits_of
+from dongu.judge.words import abstention, judged, splits_of
 from dongu.own import Own, take_own
 from dongu.relocation import found_again, is_same_place, relative_places
 from dongu.run.console import Console
@@ -22,7 +22,7 @@ from dongu.run.folder import RunFolder
 from dongu.run.identity import HARMLESS, options_of, other_parts
 from dongu.run.several import SEEDS, SOUP_FOLDER
 from dongu.soup import check_soup, make_soup
-from dongu.text import counted, decimals
+from dongu.text import counted, decimals, fields
 from dongu.training import resume, train
 
 _NO_SPLITS = {"options", "relative_places", "soup"}  # of seeds.json, which are objects too
@@ -50,7 +50,7 @@ def train_seeds(
         InputError, LockedError, NonFiniteError, StorageError, WorkerError, StoppedError: as `train`.
     """
     options = dict(options)
-    take_own(options, parts)  # the plain values among them are options
+    own = take_own(options, parts)  # the plain values among them are options
     first = make_config(options)
     runs = {f"seed-{seed}": make_config({**options, "seed": seed}) for seed in range(first.seed, first.seed + count)}
     if soup:
@@ -59,7 +59,7 @@ def train_seeds(
     if soup:
         folders = {name: RunFolder(out / name) for name in runs}
         written = RunFolder(out).read_json(SEEDS)
-        summary = {**written, "soup": make_soup(out, folders, source, summary["metric"])}
+        summary = {**written, "soup": make_soup(out, folders, source, summary["metric"], own.metrics)}
         RunFolder(out).write_json(SEEDS, summary)
     return out, summary
 
@@ -167,6 +167,10 @@ def soup_lines(soup: Mapping[str, Any], metric: str, out: Path) -> Iterator[str]
     best = f"the best run on validation has {decimals(soup['best'])}"
     kept = f"the mean is kept, in {out / SOUP_FOLDER}" if soup["kept"] else "the mean is worse, and is not kept"
     yield f"{best}: {kept}"
+    if soup["kept"]:
+        if "temperature" in soup:
+            yield from fields([("calibrated", f"temperature {decimals(soup['temperature'])} in the head of the mean")])
+        yield from abstention(soup, judged(soup))
 
 
 def spread_of(values: Sequence[float | None]) -> dict[str, Any]:

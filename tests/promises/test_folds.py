@@ -16,6 +16,7 @@ import pytest
 import dongu
 from conftest import WORDS
 from dongu.cli.main import run as run_command
+from dongu.folds import folds_lines
 from dongu.run.journal import Journal
 
 OPTIONS: dict[str, Any] = {"max_steps": 4, "batch_size": 8, "lr": 2e-3, "threads": 1, "text_columns": ["text"]}
@@ -143,6 +144,14 @@ def test_labels_with_a_bar_in_their_names_stand_in_a_list(tiny_model: Callable[.
         rows = [*csv.DictReader(file)]
     assert [json.loads(row["label"]) for row in rows] == labels
     assert {name for row in rows for name in json.loads(row["prediction"])} <= {*names}
+
+
+def test_the_folder_says_that_it_gives_each_row_a_label() -> None:
+    """The thresholds of the folds are of their own probabilities, and not of the mean that the folder answers."""
+    summary = {"rows": 9, "task": "single-label", "pooled": {}, "validation": {}, "options": {}}
+    assert "label" not in " ".join(folds_lines(summary, Path("out")))
+    said = " ".join(folds_lines({**summary, "options": {"abstain": 0.9}}, Path("a b")))
+    assert "gives each row a label: dongu evaluate 'a b' OTHER.csv --abstain 0.9 finds a threshold" in said
 
 
 def test_what_does_not_go_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
