@@ -354,3 +354,14 @@ def test_a_row_that_is_not_of_the_annotation_tool_is_told_by_its_place(
     with pytest.raises(DataError, match="not one of Label Studio") as caught:
         read_file(path)
     assert caught.value.where == f"{path}{place}"
+
+
+def test_rows_keep_their_numbers_where_the_annotation_tool_has_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    choice = [{"result": [{"from_name": "label", "value": {"choices": ["good"]}}]}]
+    tasks = [{"data": {"text": f"film {i}"}, "annotations": choice if i % 2 else []} for i in range(6)]
+    for indent, places in ((None, [f"{path}, row {row}" for row in (2, 4, 6)]), (0, None)):
+        path.write_text(json.dumps(tasks, indent=indent), encoding="utf-8")
+        table = read_file(path)
+        assert (table.columns["text"], table.ids) == (["film 1", "film 3", "film 5"], [1, 3, 5])
+        assert places in (None, [table.where(row) for row in range(3)])

@@ -10,6 +10,7 @@ import gc
 import json
 from array import array
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -141,11 +142,15 @@ class Rows:
     Args:
         names: of the columns.
         bad: where whoever reads puts the rows that are left out, as they come.
+        others: how many more were left out so far, by what they were left out for.
     """
 
-    def __init__(self, names: Sequence[str], bad: Sequence[BadRow] | None = None) -> None:
+    def __init__(
+        self, names: Sequence[str], bad: Sequence[BadRow] | None = None, others: Counter[str] | None = None
+    ) -> None:
         self.names = names
         self._bad: Sequence[BadRow] = () if bad is None else bad
+        self._others: Counter[str] = Counter() if others is None else others
         self._gaps = [(0, 0)]  # rows that there were when others had been left out, and how many of these
         self._packed: list[list[_Page]] = [[] for _ in names]
         self._pages = Pages()
@@ -159,8 +164,8 @@ class Rows:
 
     def add(self, row: Sequence[Cell], line: int | None = None) -> None:
         """A cell for each column, and the line of the file at which the row begins, where there are lines."""
-        if len(self._bad) > self._gaps[-1][1]:
-            self._gaps.append((len(self), len(self._bad)))
+        if (gone := len(self._bad) + self._others.total()) > self._gaps[-1][1]:
+            self._gaps.append((len(self), gone))
         self._waiting.append(row)
         if line is not None:
             self._lines.append(line)
@@ -344,11 +349,16 @@ def json_of(column: Iterable[str]) -> Iterator[bytes]:
 
 
 def table_of_objects(
-    objects: Iterable[tuple[int, Any]], origin: str, *, lines: bool, bad: list[BadRow] | None
+    objects: Iterable[tuple[int, Any]],
+    origin: str,
+    *,
+    lines: bool,
+    bad: list[BadRow] | None,
+    others: Counter[str] | None = None,
 ) -> Table:
     """The table of (line, or row number, and object); where an object lacks a key of another one, the cell is null.
 
-    What is no object becomes a bad row, where there may be any.
+    What is no object becomes a bad row, where there may be any. `others` are as for `Rows`.
     """
     rows = Rows([])
     keys: dict[str, Any] = {}
@@ -362,7 +372,7 @@ def table_of_objects(
             continue
         if not keys:
             check_names(list(value), where)
-            keys, rows = dict.fromkeys(value), Rows(list(value), bad)
+            keys, rows = dict.fromkeys(value), Rows(list(value), bad, others)
         if value.keys() != keys.keys():
             for key in [key for key in value if key not in keys]:
                 if len(keys) == MOST_KEYS:

@@ -36,10 +36,7 @@ def read_json_array(pieces: Iterator[str], origin: str, config: RunConfig, *, by
     """
     bad = bad_rows_of(config)
     window = _Window(pieces, origin, bad, by_row=by_row)
-    table = _table(_json_array(window, origin), origin, config, bad, by_row=by_row)
-    if by_row and len(table) + len(table.bad) < window.rows:  # the tool left some out: a row has another number there
-        return replace(table, lines=[1] * len(table))
-    return table
+    return _table(_json_array(window, origin), origin, config, bad, by_row=by_row)
 
 
 def read_json_object(pieces: Iterator[str], origin: str, config: RunConfig) -> Table:
@@ -60,7 +57,8 @@ def _table(
     rows: Iterator[tuple[int, Any]], origin: str, config: RunConfig, bad: list[BadRow] | None, *, by_row: bool = False
 ) -> Table:
     rows, converter = convert(rows, origin, config.format, by_row=by_row)
-    table = converter.finished(table_of_objects(rows, origin, lines=not by_row, bad=bad))
+    table = table_of_objects(rows, origin, lines=not by_row, bad=bad, others=converter.left_out)
+    table = converter.finished(table)
     if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
         hint = "write one object per row; a split is a file of its own (train.jsonl, validation.jsonl)"
         raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
