@@ -9,7 +9,6 @@ from dongu.run.signals import end_at_once
 
 
 def main() -> None:
-    """The `dongu` command."""
     end_at_once()
     sys.exit(run(sys.argv[1:]))
 

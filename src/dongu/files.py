@@ -45,7 +45,6 @@ class Disk:
     """The operations of the file system that durable writes are made of."""
 
     def make_folder(self, path: Path) -> None:
-        """A new folder."""
         path.mkdir()
 
     def write(self, path: Path, content: bytes) -> None:

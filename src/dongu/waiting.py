@@ -155,7 +155,6 @@ class Waiting(ContextDecorator):
         self._screen: Screen | None = None
 
     def add(self, count: int = 1) -> None:
-        """So many more are done."""
         self.done += count
 
     def _recreate_cm(self) -> Waiting:

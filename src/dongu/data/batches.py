@@ -66,7 +66,6 @@ class TrainUpdates(Dataset[MicroBatches]):
 
     @property
     def epoch_rows(self) -> int:
-        """Rows of an epoch."""
         return len(self.split) if self.drawn_rows is None else self.drawn_rows
 
     @property

@@ -326,7 +326,6 @@ def _at(cell: Any, path: Sequence[str]) -> Any:
 
 
 def column_of(cells: Iterable[Cell]) -> Sequence[Any]:
-    """A column of these."""
     rows = Rows([""])
     rows.extend(zip(cells, strict=True))
     return rows.columns()[0]

@@ -145,15 +145,12 @@ class PreparedTokens(Tokens):
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row."""
         return self.shard.longest
 
     def summary(self) -> dict[str, Any]:
-        """As `Tokens.summary`."""
         return self.shard.lengths
 
     def digest(self) -> str:
-        """Of the whole split."""
         return self.shard.digest()
 
 

@@ -94,5 +94,4 @@ class BareClassifier(Part):
 
     @property
     def device(self) -> torch.device:
-        """Of the weights."""
         return next(self.parameters()).device

@@ -370,7 +370,6 @@ def _parse_state(content: bytes, path: Path) -> RunState:
 
 
 def step_of(path: Path) -> int:
-    """The step of a checkpoint's folder."""
     return int(path.name.removeprefix("step-"))
 
 

@@ -44,7 +44,6 @@ class Console:
             self.stream.flush()
 
     def lines(self, lines: Iterable[str]) -> None:
-        """One after the other."""
         for line in lines:
             self.line(line)
 

@@ -44,7 +44,6 @@ class Effort:
     not_measured: str = field(default="", init=False)  # why `per_second` says nothing of the machine
 
     def add(self, step: Step) -> None:
-        """One more step."""
         self.steps += 1
         self.examples += step.examples
         self.tokens += step.tokens

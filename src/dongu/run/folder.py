@@ -62,7 +62,6 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has ended."""
         return self.results.exists()
 
     @property
@@ -316,7 +315,6 @@ class RunFolder:
         return content
 
     def write_predictions(self, split: str, lines: Iterable[Mapping[str, Any]]) -> None:
-        """One row an evaluation example."""
         texts = (dump_json(line) + "\n" for line in lines)
         write_lines(self.path / "predictions" / f"{split}.jsonl", texts, within=self.path)
 

@@ -64,7 +64,6 @@ class Journal:
         self._append(self._folder.dynamics, records(step))
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """One evaluation."""
         line = {"event": "evaluation", "step": step, "split": evaluation.split, **evaluation.metrics}
         self._write(self._folder.metrics, line)
 
@@ -77,7 +76,6 @@ class Journal:
         self._write(self._folder.timing, {"event": "phase", "phase": name, "step": step, "seconds": seconds})
 
     def summary(self, sums: Mapping[str, Any], step: int) -> None:
-        """What the steps came to."""
         self._write(self._folder.timing, {"event": "summary", "step": step, **sums})
 
     def mark(self) -> LogMark:

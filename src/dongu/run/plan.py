@@ -23,7 +23,6 @@ class Plan:
 
     @property
     def first_save(self) -> int:
-        """The step of the first checkpoint."""
         return min(self.total_steps, self.eval_steps, self.save_steps or self.total_steps)
 
     @property

@@ -50,7 +50,6 @@ class Progress:
             self._bar = _NotebookBar(file=io.StringIO(), ascii=False, ncols=WIDTH, mininterval=NOTEBOOK_SECONDS, **bar)
 
     def step(self, step: Step) -> None:
-        """Show one update."""
         self._examples += step.examples
         self._seconds += step.seconds
         self._losses.append(step.loss)
@@ -65,7 +64,6 @@ class Progress:
             self._row(step.number, step.epoch, pace)
 
     def evaluation(self, step: int, epoch: float, metrics: Mapping[str, float], *, best: bool) -> None:
-        """Show one evaluation."""
         values = "  ".join(f"{decimals(metrics[name]):>{wide}}" for name, wide in self._metrics.items())
         self._row(step, epoch, values + ("  kept" if best else ""))
 
@@ -108,5 +106,4 @@ class _NotebookBar(tqdm):  # type: ignore[misc]
         super().__init__(**options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:  # noqa: ARG002 - it has one place
-        """Show the bar, or `msg`."""
         self._output.update({"text/plain": str(self) if msg is None else msg}, raw=True)

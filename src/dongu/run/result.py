@@ -41,5 +41,4 @@ class RunResult:
 
     @staticmethod
     def of(path: Path, results: dict[str, Any]) -> RunResult:
-        """The result of a finished run."""
         return RunResult(path, {name: entry["value"] for name, entry in results["validation"].items()}, results)

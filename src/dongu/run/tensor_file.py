@@ -127,11 +127,9 @@ class TensorFile:
             raise CheckpointError(f"cannot be read ({reason_of(error)})", where=str(path)) from error
 
     def shape(self, name: str) -> torch.Size:
-        """Of a tensor."""
         return torch.Size(self.entries[name]["shape"])
 
     def dtype(self, name: str) -> torch.dtype:
-        """Of a tensor."""
         return self._dtypes[name]
 
     def rows(self, name: str, rows: slice | None = None) -> Tensor:

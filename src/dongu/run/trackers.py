@@ -61,7 +61,6 @@ class Trackers:
         folder.write_json(TRACKING, known)
 
     def step(self, step: Step) -> None:
-        """One update."""
         names = ("loss", "learning_rate", "grad_norm", "epoch")
         self._log({f"train/{name}": getattr(step, name) for name in names}, step.number)
 
@@ -70,7 +69,6 @@ class Trackers:
         self._log(dict(numbers), step)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
-        """One evaluation."""
         self._log({f"{evaluation.split}/{name}": value for name, value in evaluation.metrics.items()}, step)
 
     def close(self) -> None:
