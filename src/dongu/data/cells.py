@@ -164,7 +164,7 @@ class Rows:
 
     def add(self, row: Sequence[Cell], line: int | None = None) -> None:
         """A cell for each column, and the line of the file at which the row begins, where there are lines."""
-        if (gone := len(self._bad) + self._others.total()) > self._gaps[-1][1]:
+        if (self._bad or self._others) and (gone := len(self._bad) + self._others.total()) > self._gaps[-1][1]:
             self._gaps.append((len(self), gone))
         self._waiting.append(row)
         if line is not None:
