@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dongu import launch
 from dongu.config import RunConfig, check_metric, make_config, option_flag
-from dongu.data.collate import Collator, MicroBatches
+from dongu.data.collate import Collator, MicroBatches, collated
 from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
 from dongu.model.load import check_vocabulary, model_columns
@@ -248,7 +248,7 @@ def check_recorded(made: int, recorded: int) -> None:
 def is_flat(loop: Any) -> bool:
     """Whether rows are collated without padding."""
     collate, split = loop.collate, loop.train_updates.split
-    return collate.flat if isinstance(collate, Collator) else "lengths" in collate(split, np.arange(1))
+    return collate.flat if isinstance(collate, Collator) else "lengths" in collated(collate, split, np.arange(1))
 
 
 def sample_of(loop: Any) -> dict[str, Tensor]:

@@ -16,7 +16,8 @@ from dongu.draws import seed_draws, seed_python
 from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
 from dongu.model.loss import Loss, logits_of
-from dongu.own import called
+from dongu.own import SIGNATURES, called
+from dongu.text import kind_of_part
 
 _ROUNDING, _ROUNDING_IN_HALF = 1e-3, 0.05  # of the largest loss of a row: what is further apart is another loss
 
@@ -27,16 +28,28 @@ def order_of(order: Any, split: Any, seed: int, epoch: int) -> np.ndarray:
     Raises:
         UsageError: it gives no rows.
     """
-    rows = np.asarray(called(order, "order", split=split, epoch=epoch, seed=seed))
+    given = called(order, "order", split=split, epoch=epoch, seed=seed)
+    rows = np.asarray(given)
     if rows.ndim != 1 or not len(rows):
         hint = "an array of the positions of rows, at least one: np.random.default_rng([seed, epoch]).permutation(rows)"
-        raise UsageError("gives no list of rows", where="order", hint=hint)
+        raise UsageError(
+            f"gives {kind_of_part(given)}, not the positions of at least one row", where="order", hint=hint
+        )
     return rows
 
 
 def share_of(schedule: Any, steps: int, step: int) -> float:
-    """The share of the learning rate that a schedule of the user's own gives."""
-    return float(called(schedule, "lr_scheduler", step=step, total_steps=steps))
+    """The share of the learning rate that a schedule of the user's own gives.
+
+    Raises:
+        UsageError: it gives no number.
+    """
+    share = called(schedule, "lr_scheduler", step=step, total_steps=steps)
+    try:
+        return float(share)
+    except (TypeError, ValueError) as error:  # of an array, say
+        hint = f"it is {SIGNATURES['lr_scheduler']}"
+        raise UsageError(f"gave {kind_of_part(share)}", where="lr_scheduler", hint=hint) from error
 
 
 def check_loss(loop: Any) -> None:
@@ -99,7 +112,7 @@ def check_state(loop: Any) -> None:
     """
     for name, thing in loop.own.items():
         if not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
-            what, hint = f"a {type(thing).__name__} has no state_dict", "numbers go there as dongu.Array(numbers)"
+            what, hint = f"{kind_of_part(thing)} has no state_dict", "numbers go there as dongu.Array(numbers)"
             raise UsageError(what, where=f"loop.own[{name!r}]", hint=hint)
 
 

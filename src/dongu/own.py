@@ -23,7 +23,7 @@ from dongu.errors import UsageError
 from dongu.files import read_regular
 from dongu.part_sources import PARTS_MODULE, imported_files, importing_beside, source_of_part
 from dongu.plain_parts import why_not_plain
-from dongu.text import one_line
+from dongu.text import kind_of_part, one_line
 
 PLAIN_TOO = ("tokenizer", "lr_scheduler", "columns")  # that may also be a plain value, which is an option then
 FUNCTIONS = ("loss", "optimizer", "lr_scheduler", "order", "collate", "setup", "update", "eval_model")
@@ -95,7 +95,7 @@ def take_own(options: dict[str, Any], file: str | Path | None) -> Own:
     own = {**found, **given}
     if not isinstance(metrics := own.get("metrics", {}), Mapping):
         hint = 'metrics={"qwk": lambda evaluation: …}'
-        raise UsageError(f"a {type(metrics).__name__} has no names", where="metrics=", hint=hint)
+        raise UsageError(f"{kind_of_part(metrics)} has no names", where="metrics=", hint=hint)
     parts = [(f"{name}=", name, own[name]) for name in ("model", "tokenizer", *FUNCTIONS) if name in own]
     for where, name, part in [*parts, *((f"metrics[{key!r}]", "metrics", part) for key, part in metrics.items())]:
         _check_part(part, name, where)
@@ -129,7 +129,7 @@ def _check_part(part: Any, name: str, where: str) -> None:
     if not is_class and (is_fast_tokenizer or isinstance(thing, AS_THEY_ARE.get(name, ()))):
         return
     if not callable(part) or name == "tokenizer" or (is_class and name != "model"):
-        kind = f"the class {thing.__name__}" if is_class else f"a {type(thing).__name__}"
+        kind = f"the class {thing.__name__}" if is_class else kind_of_part(thing)
         what = f"{kind} is not a {'tokenizer' if name == 'tokenizer' else 'function'}"
     elif library in LIBRARIES:
         what = f"{getattr(thing, '__name__', type(thing).__name__)} of {library} is called otherwise"
@@ -212,7 +212,7 @@ def called(function: Any, name: str, **offered: Any) -> Any:
     places, named = arguments(function, name, **offered)
     made = function(*places, **named)
     if not isinstance(made, MADE.get(name, object)):
-        raise UsageError(f"gave a {type(made).__name__}", where=name, hint=f"it is {SIGNATURES[name]}")
+        raise UsageError(f"gave {kind_of_part(made)}", where=name, hint=f"it is {SIGNATURES[name]}")
     return made
 
 
@@ -329,5 +329,5 @@ def module_of(model: Any, labels: int, config: Any) -> nn.Module:
         made = called(model, "model", labels=labels, config=config)
     if not isinstance(made, nn.Module):
         hint = "give a torch.nn.Module, or a function that makes one"
-        raise UsageError(f"a {type(made).__name__} is not a model", where="model=", hint=hint)
+        raise UsageError(f"{kind_of_part(made)} is not a model", where="model=", hint=hint)
     return made

@@ -117,6 +117,17 @@ def interval_ends(entry: Mapping[str, float | None], nothing: str = "none") -> s
     return f"{low} to {high}" if low and high else nothing
 
 
+def kind_of_part(thing: Any) -> str:
+    """What a part of the user's own gave: `None`, `an int`, `a tensor of float32 and shape (8, 2)`."""
+    if thing is None:
+        return "None"
+    name = {"Tensor": "tensor", "ndarray": "array"}.get(name := type(thing).__name__, name)
+    said = f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+    if hasattr(thing, "shape") and hasattr(thing, "dtype"):
+        return f"{said} of {str(thing.dtype).removeprefix('torch.')} and shape {tuple(thing.shape)}"
+    return said
+
+
 @cache
 def template(path: Path, **filters: Any) -> Template:
     """A template of plain text, a file of the package; what it is not given is an error."""

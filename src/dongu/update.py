@@ -25,6 +25,7 @@ from dongu.engine.replays import (
 )
 from dongu.errors import NonFiniteError, UsageError
 from dongu.interrupts import interrupts_wait
+from dongu.text import kind_of_part
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,11 +103,18 @@ def recordable(numbers: Mapping[str, float]) -> dict[str, float]:
     """Numbers of the user's own as they are logged.
 
     Raises:
-        UsageError: a name is one of the log's own.
+        UsageError: a name is one of the log's own, or there is no number.
     """
     for name in {"event", "step"} & numbers.keys():
         raise UsageError(f"each line of the log has `{name}`", where="record", hint="give the number another name")
-    return {name: float(value) for name, value in numbers.items()}
+    recorded = {}
+    for name, value in numbers.items():
+        try:
+            recorded[name] = float(value)
+        except (TypeError, ValueError) as error:
+            hint = "give a number, such as value.mean()"
+            raise UsageError(f"`{name}` is {kind_of_part(value)}, not a number", where="record", hint=hint) from error
+    return recorded
 
 
 class Update:
@@ -173,7 +181,7 @@ class Update:
         """Numbers of your own beside those of the step, in `metrics.jsonl` and the trackers.
 
         Raises:
-            UsageError: a name is one of the log's own.
+            UsageError: a name is one of the log's own, or there is no number.
         """
         self._recorded |= recordable(numbers)
 

@@ -148,8 +148,11 @@ def by_rows(other: Callable[[Any], Any]) -> Callable[..., dict[str, Tensor]]:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "a loss that is a mean": ({"loss": mean}, r"gives a tensor of shape \(\) for 8 rows"),
-    "a loss that is no tensor": ({"loss": lambda model, batch: 1.0}, "gives a <class 'float'> for 8 rows"),
+    "a loss that is a mean": ({"loss": mean}, r"gives a tensor of float32 and shape \(\) for 8 rows"),
+    "a loss that is no tensor": (
+        {"loss": lambda model, batch: 1.0},
+        r"gives a float for 8 rows, not a float tensor of shape \(8,\)",
+    ),
     "a coupled loss that would be split": ({"loss": coupled_mean, "micro_batch_size": 4}, "cannot be split"),
     "a loss that weighs a row by the others": (
         {"loss": weighed, "columns": ["weight"]},
@@ -172,8 +175,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"order": lambda split: np.random.default_rng().permutation(22)},
         "order: gives other rows each time",
     ),
-    "an order of no rows": ({"order": lambda epoch: []}, "gives no list of rows"),
-    "an order that is a generator": ({"order": lambda epoch: iter(range(22))}, "gives no list of rows"),
+    "an order of no rows": ({"order": lambda epoch: []}, "gives a list, not the positions of at least one row"),
+    "an order that is a generator": (
+        {"order": lambda epoch: iter(range(22))},
+        "gives a range_iterator, not the positions",
+    ),
     "a schedule that gives no number": (
         {"lr_scheduler": lambda step: float("nan") if step else 1},
         "update 2: has the learning rate nan",
@@ -185,7 +191,26 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a column that is an input": ({"columns": ["age", "labels"], "loss": per_row}, "--columns labels: a model's own"),
     "an optimizer that steps by itself": ({"update": stepping_by_itself}, "loop.optimizer, update 1: has stepped by"),
     "a collate that sorts rows": ({"collate": by_rows(np.sort)}, "collate: gives the rows in another order"),
-    "a collate that drops rows": ({"collate": by_rows(lambda rows: rows[:7])}, "collate: gives 7 labels for 8 rows"),
+    "a collate that drops rows": (
+        {"collate": by_rows(lambda rows: rows[:7])},
+        r"shape \(7, .*\) as `input_ids`, not of shape \(8, tokens\)",
+    ),
+    "a collate that gives nothing": (
+        {"collate": lambda split, rows: None},
+        "collate: gives None, not a dict of tensors",
+    ),
+    "a collate of arrays": (
+        {"collate": lambda split, rows: {name: x.numpy() for name, x in unlabelled(split, rows).items()}},
+        "collate: gives an array of int64 and shape .* as `input_ids`, not a tensor",
+    ),
+    "a collate of one row": (
+        {"collate": lambda split, rows: {name: x[0] for name, x in unlabelled(split, rows).items()}},
+        r"collate: gives a tensor of .* as `input_ids`, not of shape \(1, tokens\)",
+    ),
+    "a collate of ids that are floats": (
+        {"collate": lambda split, rows: {name: x.float() for name, x in unlabelled(split, rows).items()}},
+        "as `input_ids`, not token ids of int64",
+    ),
     "a collate without labels": ({"collate": unlabelled}, "collate: gives 0 labels for 8 rows"),
     "a loss that reads the mask": ({"loss": by_mask}, r"loss, step 1: KeyError: 'attention_mask'\n.*engine=\"plain\""),
     "a loss that reads the encoder": (
@@ -196,10 +221,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"update": lambda loop, update: update.record(step=1)},
         "record: each line of the log has `step`",
     ),
-    "state that is a number": ({"setup": with_a_number}, "a int has no state_dict"),
+    "state that is a number": ({"setup": with_a_number}, "an int has no state_dict"),
     "an optimizer that asks for the loss": ({"optimizer": lambda named: torch.optim.LBFGS(named.values())}, "closure"),
     "an optimizer without the head": ({"optimizer": half}, "does not have `classifier.weight`"),
-    "no optimizer": ({"optimizer": lambda parameters: None}, "gave a NoneType"),
+    "no optimizer": ({"optimizer": lambda parameters: None}, "gave None"),
     "a schedule of another optimizer": ({"setup": frozen}, "it drives another optimizer"),
     "a schedule that is a number": ({"lr_scheduler": 0.5}, "a float is not a function"),
     "an order of other lengths": ({"order": lambda split, epoch: np.arange(8 + epoch)}, "not 8 positions of rows"),
@@ -216,16 +241,32 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an update without a gradient": ({"update": lambda loop, update: update.step()}, "has no gradient yet"),
     "an optimizer's class": ({"optimizer": torch.optim.SGD}, "optimizer=: the class SGD is not a function"),
     "a part of it": ({"optimizer": partial(torch.optim.SGD, lr=1)}, "optimizer=: the class SGD is not a function"),
+    "a schedule that gives several shares": (
+        {"lr_scheduler": lambda step: np.ones(2)},
+        r"lr_scheduler: gave an array of float64 and shape \(2,\)",
+    ),
+    "a number that is none": (
+        {"update": lambda loop, update: update.record(a="x")},
+        "record: `a` is a str, not a number",
+    ),
+    "a loss of whole numbers": (
+        {"loss": lambda model, batch: per_row(model, batch).long()},
+        r"gives a tensor of int64 and shape \(8,\) for 8 rows",
+    ),
+    "a loss that reads what no batch has": (
+        {"loss": lambda model, batch: model(batch.texts)},
+        "no attribute 'texts'\n.*it has inputs, labels, rows, columns",
+    ),
     "a schedule's class": ({"lr_scheduler": torch.optim.lr_scheduler.StepLR}, "=: the class StepLR is not a function"),
     "a schedule of transformers": (
         {"lr_scheduler": get_linear_schedule_with_warmup},
         "lr_scheduler=: get_linear_schedule_with_warmup of transformers is called otherwise",
     ),
-    "a schedule without a share": ({"lr_scheduler": lambda step: None}, "lr_scheduler: gave a NoneType"),
+    "a schedule without a share": ({"lr_scheduler": lambda step: None}, "lr_scheduler: gave None"),
     "a loss's class": ({"loss": nn.CrossEntropyLoss}, "loss=: the class CrossEntropyLoss is not a function"),
     "a loss of torch": ({"loss": nn.CrossEntropyLoss()}, "loss=: CrossEntropyLoss of torch is called otherwise"),
     "a function of torch": ({"loss": F.cross_entropy}, "loss=: cross_entropy of torch is called otherwise"),
-    "a metric that is not a function": ({"metrics": {"f1": object()}}, r"metrics\['f1'\]: a object is not a function"),
+    "a metric that is not a function": ({"metrics": {"f1": object()}}, r"metrics\['f1'\]: an object is not a function"),
     "a metric of two arguments": ({"metrics": {"mine": lambda a, b: 1.0}}, r"metrics\['mine'\]: takes other arg"),
     "metrics without names": ({"metrics": [len]}, "metrics=: a list has no names"),
     "a tokenizer's class": ({"tokenizer": BertTokenizerFast}, "tokenizer=: the class .* is not a tokenizer"),
@@ -240,7 +281,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "collate=: DataCollatorWithPadding of transformers is called otherwise",
     ),
     "an update of no arguments": ({"update": lambda: None}, "update=: takes other arguments"),
-    "a model that is evaluated and is none": ({"eval_model": lambda loop: 3}, "eval_model: gave a int"),
+    "a model that is evaluated and is none": ({"eval_model": lambda loop: 3}, "eval_model: gave an int"),
     "an optimizer's class in its place": ({"setup": unmade}, "loop.optimizer: a type is not an optimizer"),
     "a function that mixes the names up": ({"order": lambda rows, seed: np.arange(22)}, "has `seed` where `epoch` is"),
     "a function of too many arguments": ({"lr_scheduler": lambda a, b, c: 1.0}, "takes 3 arguments"),
@@ -776,7 +817,7 @@ def test_a_file_of_parts_that_ends_the_process_is_an_error(tmp_path: Path, code:
         ("x = 1\nraise ValueError('no')\n", r"mine.py:2: ValueError: no"),
         ("def losses(model, batch): ...\n", "has no part of a run"),
         ("from .helper import loss\n", "parent package\nleave the dot out: `from helper import"),
-        ("optimizer = 3\ndef loss(m, b): ...\n", "a int is not a function"),
+        ("optimizer = 3\ndef loss(m, b): ...\n", "an int is not a function"),
         ("tokenizer = 'other'\ncolumns = 'age'\n", "--tokenizer: is other in"),
         (None, "cannot be read"),
     ],

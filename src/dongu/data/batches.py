@@ -93,7 +93,7 @@ class TrainUpdates(Dataset[MicroBatches]):
             raise UsageError("gives other rows each time that it is asked", where="order", hint=hint)
         else:
             return rows
-        raise UsageError(what, where="order", hint="each epoch has as many rows as the first, from 0")
+        raise UsageError(what, where="order", hint="whole numbers from 0; each epoch has as many as the first")
 
     def order(self, epoch: int) -> Any:
         """The rows of an epoch, (rows,): an array, or a `BlockOrder` of prepared rows."""

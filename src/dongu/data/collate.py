@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,10 @@ from torch import Tensor
 
 from dongu.data.tokenized import Split
 from dongu.errors import UsageError
+from dongu.text import kind_of_part
 
+BY_TOKEN = ("input_ids", "attention_mask", "token_type_ids")  # what a padded row has a cell a token of
+EACH_ROW = "one row of each tensor and one label for each of `rows`, in their order: split.targets[rows]"
 FLAT = ("input_ids", "token_type_ids", "lengths")  # what the padding-free form takes from the host
 
 
@@ -153,7 +157,7 @@ def make_micro_batch(
     Raises:
         UsageError: what a collate of the user's own gives has other rows, or the same in another order.
     """
-    tensors = collate(split, rows)
+    tensors = collated(collate, split, rows)
     if not isinstance(collate, Collator) and split.targets is not None:
         _check_labels(tensors, split.targets[rows])
     _, lengths = split.tokens.spans(rows)
@@ -167,6 +171,32 @@ def make_micro_batch(
     )
 
 
+def collated(collate: Any, split: Split, rows: np.ndarray) -> dict[str, Tensor]:
+    """What a collate makes of rows of a split.
+
+    Raises:
+        UsageError: one of the user's own gives no tensors by name, ids that are no integers, or other rows.
+    """
+    tensors: dict[str, Tensor] = collate(split, rows)
+    if not isinstance(collate, Collator) and (what := next(_faults(tensors, len(rows)), None)):
+        raise UsageError(f"gives {what}", where="collate", hint=EACH_ROW)
+    return tensors
+
+
+def _faults(tensors: Any, rows: int) -> Iterator[str]:
+    """What is wrong with the tensors of a collate of the user's own, after `gives`."""
+    if not isinstance(tensors, Mapping):
+        yield f"{kind_of_part(tensors)}, not a dict of tensors by name"
+        return
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            yield f"{kind_of_part(tensor)} as `{name}`, not a tensor"
+        elif name == "input_ids" and tensor.is_floating_point():
+            yield f"{kind_of_part(tensor)} as `{name}`, not token ids of int64"
+        elif name in BY_TOKEN and "lengths" not in tensors and (tensor.dim() < 2 or len(tensor) != rows):
+            yield f"{kind_of_part(tensor)} as `{name}`, not of shape ({rows}, tokens)"
+
+
 def _check_labels(tensors: dict[str, Tensor], targets: np.ndarray) -> None:
     labels = tensors["labels"].cpu().numpy() if "labels" in tensors else np.empty(0)
     if len(labels) != len(targets):
@@ -177,5 +207,4 @@ def _check_labels(tensors: dict[str, Tensor], targets: np.ndarray) -> None:
         what = "gives the rows in another order"
     else:
         return  # labels of the user's own making
-    hint = "one row of each tensor and one label for each of `rows`, in their order: split.targets[rows]"
-    raise UsageError(what, where="collate", hint=hint)
+    raise UsageError(what, where="collate", hint=EACH_ROW)

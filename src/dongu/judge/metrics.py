@@ -32,6 +32,7 @@ from dongu.judge.numeric import (
 )
 from dongu.judge.ranking import GroupedRanking, Ranking, best_threshold, ratio, sigmoid
 from dongu.judge.resample import Statistic, sums_by
+from dongu.text import kind_of_part
 
 # Metrics of a confusion matrix (…, truth, prediction), over any number of matrices at once: what a bootstrap asks.
 ConfusionMetric = Callable[[np.ndarray], np.ndarray]
@@ -244,7 +245,7 @@ class MetricSet:
         try:
             return float(value)
         except (TypeError, ValueError) as error:
-            what = f"returns {type(value).__name__}, not a number"
+            what = f"returns {kind_of_part(value)}, not a number"
             raise UsageError(what, where=f"metrics[{name!r}]", hint="return a float, such as value.mean()") from error
 
     def per_class(self, evaluation: Evaluation) -> list[dict[str, Any]]:

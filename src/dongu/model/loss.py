@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from dongu.data.shares import share_column
 from dongu.data.weights import row_weights
 from dongu.errors import UsageError
 from dongu.model.scale import UNSCALED, Scale
-from dongu.text import one_line
+from dongu.text import kind_of_part, one_line
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,15 @@ class OwnLoss(Loss):
             if "lengths" not in batch.inputs:
                 raise
             hint = 'rows come without padding: engine="plain" gives inputs and the model as transformers has them'
+            if isinstance(getattr(error, "obj", None), Batch):
+                hint = f"it has {', '.join(field.name for field in fields(Batch))}"
             what = f"{type(error).__name__}: {one_line(str(error))}"
             raise UsageError(what, where=f"loss, step {batch.step}", hint=hint) from error
         if isinstance(losses, Tensor) and losses.shape == () and self.is_coupled:
             losses = losses.expand(rows)
-        if not isinstance(losses, Tensor) or losses.shape != (rows,):
-            found = f"a tensor of shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else f"a {type(losses)}"
+        if not isinstance(losses, Tensor) or losses.shape != (rows,) or not losses.is_floating_point():
             raise UsageError(
-                f"gives {found} for {rows} rows",
+                f"gives {kind_of_part(losses)} for {rows} rows, not a float tensor of shape ({rows},)",
                 where=f"loss, step {batch.step}",
                 hint='return one number for each row (reduction="none"), so that an update can be split; if the rows'
                 " depend on each other, mark the loss @dongu.coupled",
