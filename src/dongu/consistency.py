@@ -22,6 +22,7 @@ from dongu import launch
 from dongu.config import RunConfig, check_metric, make_config, option_flag
 from dongu.data.collate import Collator, MicroBatches, collated
 from dongu.engine.modes import kept_modes
+from dongu.engine.packed import inside_ddp
 from dongu.errors import UsageError
 from dongu.model.load import check_vocabulary, model_columns
 from dongu.model.loss import Loss
@@ -185,8 +186,10 @@ def why_not_replayed(loop: Any) -> str | None:
         or not (step is None or getattr(step, "__wrapped__", None) is torch.optim.AdamW.step),  # around it, a schedule
         "the optimizer has a hook": any(hook.__module__ not in _OWN_HOOKS for hook in hooks)
         or bool(_global_optimizer_pre_hooks or _global_optimizer_post_hooks),
-        "the engine has a hook": bool(loop.engine._forward_hooks or loop.engine._forward_pre_hooks)
-        or bool(loop.engine._backward_hooks or loop.engine._backward_pre_hooks),
+        "the engine has a hook": any(
+            engine._forward_hooks or engine._forward_pre_hooks or engine._backward_hooks or engine._backward_pre_hooks
+            for engine in (loop.engine, inside_ddp(loop.engine))
+        ),
     }
     return loop.not_replayed or next((reason for reason, holds in reasons.items() if holds), None) or why_mixed(loop)
 

@@ -34,6 +34,7 @@ from dongu.data.loader import make_dataloader
 from dongu.data.tokenized import NumericColumns
 from dongu.draws import dropout_seed, seed_draws, seed_python, seeded
 from dongu.engine.gradients import total_norm
+from dongu.engine.packed import inside_ddp
 from dongu.engine.replays import Replays, recorded_parts
 from dongu.engine.shard import clip, over_processes, own_part
 from dongu.errors import NonFiniteError, UsageError
@@ -230,7 +231,7 @@ class Loop(Parts):
 
     def _look_at_replays(self) -> None:
         """Updates are made by replay where that is the same: see `dongu.engine.replays`."""
-        if getattr(self.engine, "graphs", None) is None or why_not_replayed(self):
+        if getattr(inside_ddp(self.engine), "graphs", None) is None or why_not_replayed(self):
             self.replays = None
         elif self.replays is None or not are_same(self.replays.parts, recorded_parts(self)):
             self.replays = Replays(self)

@@ -43,7 +43,7 @@ from dongu.data.weights import resolve_weights
 from dongu.engine.device import distributed, make_accelerator
 from dongu.engine.families import why_not
 from dongu.engine.graphs import HOOKED, has_hooks
-from dongu.engine.packed import PaddingFree, without_padding
+from dongu.engine.packed import PaddingFree, inside_ddp, without_padding
 from dongu.engine.pending import Pending
 from dongu.engine.processes import compare_facts, facts_of
 from dongu.engine.recompute import recompute_layers
@@ -305,7 +305,7 @@ class Parts:
                 warnings.warn(f"the plain engine computes from here on: {reason}", stacklevel=5)
         self._know_model(made_of)
         check_engine(self)
-        computing = self.engine  # nothing is around one that has graphs: there is one process
+        computing = inside_ddp(self.engine)
         if isinstance(computing, PaddingFree) and computing.graphs is not None and has_hooks(self.model.parameters()):
             computing.graphs, self.not_recorded = None, HOOKED
 
@@ -354,10 +354,10 @@ class Parts:
         if is_own and not is_flat(self):
             engine, reason = self.model, "loop.collate is your own, and pads"
         if reason is None and device.type == "cuda":
-            self.not_recorded = "several processes add up their gradients"  # by hooks, which a replay does not call
-            if self.accelerator.num_processes == 1:
+            self.not_recorded = "several processes share the weights"
+            if not self.is_sharded:
                 with self.accelerator.autocast():
-                    self.not_recorded = engine.record(inputs)
+                    self.not_recorded = engine.record(inputs, alone=self.accelerator.num_processes == 1)
         if not is_own:
             self.collate = replace(self.collate, flat=reason is None)
         self.config = self.config if reason is None else self.config.model_copy(update={"engine": "plain"})

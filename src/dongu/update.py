@@ -173,6 +173,9 @@ class Update:
                     self._check(replays)
                 return self._replay(replays)
             except UnreplayedError as error:
+                if replays.is_checked and self._loop.accelerator.num_processes > 1:  # the others wait for a replay
+                    what, where = f"cannot be replayed as those before it: {error}", f"update {self.number}"
+                    raise UsageError(what, where=where, hint="give --engine plain") from error
                 self._loop.go_without_replays(str(error))
                 self._loop.optimizer.zero_grad()
         return self.backward().step()
@@ -253,6 +256,7 @@ class Update:
         """`backward()` and `step()`, as they are recorded."""
         loop = self._loop
         losses = self._in_memory(replays.gradients)
+        replays.take(losses)
         recorded = replays.record_step()
         step = self._described()
         with loop.as_one():
@@ -271,21 +275,18 @@ class Update:
             UnreplayedError: they differ by more than rounding, or it cannot be recorded.
             UsageError: there is no memory for a single row.
         """
-        try:
-            reason = self._compared(replays)
-        except torch.OutOfMemoryError as error:
-            raise UnreplayedError("there is no memory to compare it") from error
-        if reason is not None:
-            raise UnreplayedError(f"made by replay, {reason}")
+        with replays.agreed():
+            if reason := self._compared(replays):
+                raise UnreplayedError(f"made by replay, {reason}")
         replays.is_checked = True
 
     def _compared(self, replays: Replays) -> str | None:
         loop = self._loop
         losses = self._in_memory(loop.gradients)
-        wanted = torch.cat([loop.clip_gradients().reshape(1), losses])
+        wanted = torch.cat([loop.clip_gradients().reshape(1), losses])[: 2 + self._batches.examples]
         sample = Sample(loop.optimizer, (wanted[0] + wanted[1]).isfinite().logical_not().float())
         loop.optimizer.zero_grad()
-        losses = self._in_memory(replays.gradients)
+        replays.take(self._in_memory(replays.gradients))
         recorded = replays.record_step()
         tolerance = TOLERANCE_OF_UPDATE if loop.config.precision == "fp32" else TOLERANCE_OF_UPDATE_IN_HALF
         with interrupts_wait(), replays.undone():

@@ -261,6 +261,33 @@ def test_no_step_of_several_gpus_waits(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+UNREPLAYED = """\
+import warnings
+
+def setup(loop):
+    warnings.simplefilter("error")  # where replays are given up
+    loop.not_replayed = {reason!r}
+"""
+
+
+@pytest.mark.crash
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two CUDA GPUs")
+def test_updates_of_several_gpus_are_replayed(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    train, losses = ["train", data_folder(train=41), "--model", tiny_model(), "--micro-batch-size", "3"], []
+    for reason in (None, "for comparison"):
+        run, parts = tmp_path / str(reason), tmp_path / f"{reason}.py"
+        parts.write_text(UNREPLAYED.format(reason=reason), encoding="utf-8")
+        command = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "dongu", *train]
+        command += ["--parts", str(parts), "--out", str(run)]
+        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        losses.append([line["loss"] for line in map(json.loads, lines) if line["event"] == "step"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_that_went_on_has_the_bytes_of_one_that_never_stopped(
     precision: str, tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: Any

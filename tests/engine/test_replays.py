@@ -6,6 +6,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,14 +19,15 @@ from torch.optim.adamw import adamw
 
 import dongu
 from dongu.consistency import why_not_replayed
-from dongu.engine import replays
+from dongu.engine import pending, replays
 from dongu.engine.arrival import Arrival
-from dongu.engine.packed import PaddingFree
+from dongu.engine.packed import PaddingFree, inside_ddp
 from dongu.engine.pending import Pending
 from dongu.engine.replays import Replays, Sample
 from dongu.model.optimizer import skip_flag
 from dongu.run.derived import _describe_engine
 from dongu.update import Update
+from drivers import Pool, forked, read_lines
 
 Make = Callable[..., dongu.Loop]
 
@@ -59,15 +61,19 @@ def logits_on_gpu(self: PaddingFree, ids: Tensor, lengths: Tensor, token_type_id
     return self._on_gpu(ids, lengths, token_type_ids)
 
 
+def take_for_a_gpu(replace_by: Callable[[Any, str, Any], None]) -> None:
+    for name in ("Stream", "graph_pool_handle", "empty_cache"):
+        replace_by(torch.cuda, name, lambda: None)
+    replace_by(Tensor, "pin_memory", lambda self: self)
+    replace_by(PaddingFree, "logits", logits_on_gpu)
+    replace_by(PaddingFree, "_compute", compute)
+    replace_by(pending, "skip_on_gpu", skip_flag)
+
+
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch, tiny_model: Callable[..., str], data_folder: Callable[..., str]) -> Make:
     """`make(replayed=True, **options)`: a loop that takes this machine for a GPU."""
-    for name in ("Stream", "graph_pool_handle", "empty_cache"):
-        monkeypatch.setattr(torch.cuda, name, lambda: None)
-    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
-    monkeypatch.setattr(PaddingFree, "logits", logits_on_gpu)
-    monkeypatch.setattr(PaddingFree, "_compute", compute)
-    monkeypatch.setattr("dongu.engine.pending.skip_on_gpu", skip_flag)
+    take_for_a_gpu(monkeypatch.setattr)
     data = data_folder(train=20)
 
     def made(replayed: bool = True, **options: Any) -> dongu.Loop:
@@ -330,3 +336,60 @@ def test_where_something_is_your_own_it_is_not_replayed(make: Make) -> None:
     assert why_not_replayed(own) == "the update is your own"
     own.given = replace(own.given, update=None)
     assert why_not_replayed(own) == "the loss is your own"
+
+
+def set_up(loop: dongu.Loop, case: str, counts: Path) -> None:
+    """Of one of two processes that take their machine for two GPUs."""
+    engine, right = inside_ddp(loop.engine), Replays.step
+    engine.graphs = Redone(engine._compute, engine.classifier)
+    engine.graphs.for_updates_only = True
+    loop.not_replayed = "for comparison" if case == "statements" else None
+    is_second = loop.accelerator.process_index == 1
+
+    def step(self: Replays, recorded: Any) -> None:
+        with counts.open("a", encoding="utf-8") as file:
+            file.write("1" if is_second else "0")
+        right(self, recorded)
+        if case == "the second is wrong" and is_second:
+            loop.model.bert.embeddings.word_embeddings.weight.data += 1
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    Replays.step = step  # type: ignore[method-assign]
+    if case == "the second cannot record" and is_second:
+        engine.graphs.replayable = refuse
+
+
+PARTS = """\
+from pathlib import Path
+from test_replays import set_up, take_for_a_gpu
+
+take_for_a_gpu(setattr)
+
+def setup(loop):
+    set_up(loop, {case!r}, Path({counts!r}))
+"""
+# How often each of two processes replays a step; the first is for comparison.
+REPLAYED = {"replays": 1 + 12, "the second cannot record": 0, "the second is wrong": 1}
+
+
+@pytest.mark.crash
+def test_two_processes_add_up_their_gradients(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], make_pool: Callable[..., Pool], tmp_path: Path
+) -> None:
+    """41 rows at 8 an update, in micro-batches of 3: the last one of an epoch has one row, and one process none."""
+    train = ["train", data_folder(train=41), "--model", tiny_model(dropout=0.1), "--epochs", "2", "--lr", "1e-3"]
+    train += ["--micro-batch-size", "3", "--max-grad-norm", "0.3", "--class-weights", "balanced", "--threads", "1"]
+    content: dict[str, Any] = {}
+    for case in ("statements", *REPLAYED):
+        run, parts, counts = (tmp_path / f"{case}{end}" for end in ("", ".py", ".txt"))
+        counts.touch()
+        parts.write_text(PARTS.format(case=case, counts=str(counts)), encoding="utf-8")
+        forked(make_pool(), *train, "--parts", str(parts), "--out", str(run))
+        count = REPLAYED.get(case, 0)
+        assert sorted(counts.read_text(encoding="utf-8")) == ["0"] * count + ["1"] * count
+        content[case] = [read_lines(run), (run / "model" / "model.safetensors").read_bytes()]
+    assert len(content["statements"][0]) == 14
+    for case in REPLAYED:
+        assert content[case] == content["statements"], case

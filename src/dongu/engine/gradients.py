@@ -1,4 +1,4 @@
-"""The size of a gradient."""
+"""The size of a gradient, and its sum over the processes."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def total_norm(gradients: Sequence[Tensor], *, exactly_as_pytorch: bool) -> Tens
         return torch.nn.utils.get_total_norm(gradients)
     rows = [torch.linalg.vector_norm(gradient, dim=-1).flatten() for gradient in gradients]
     return torch.linalg.vector_norm(torch.cat(rows))  # type: ignore[no-any-return]
+
+
+def add_up(gradients: Sequence[Tensor]) -> None:
+    """Sum each gradient over the processes, in place: one reduction for each type of number."""
+    for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
+        some = [gradient for gradient in gradients if gradient.dtype == dtype]
+        flat = torch.cat([gradient.flatten() for gradient in some])
+        torch.distributed.all_reduce(flat)
+        sums = torch.split(flat, [gradient.numel() for gradient in some])
+        torch._foreach_copy_(some, [each.view_as(gradient) for each, gradient in zip(sums, some, strict=True)])

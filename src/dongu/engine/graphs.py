@@ -40,6 +40,7 @@ class Graphs(Recordings):
         self.static_gradients: list[Tensor] = []  # of these
         self.grads_are_static = False  # whether `grad` of the parameters is static memory
         self.are_zero = False  # whether all static gradients are
+        self.for_updates_only = False  # several processes: DDP has to see the gradients of a pass of the model alone
         self.replays = 0
         super().__init__(compute, model)
         self._autograd_anchor = torch.zeros((), device=self._device, requires_grad=True)

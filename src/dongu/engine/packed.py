@@ -105,7 +105,7 @@ class PaddingFree(nn.Module):
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         numbers, shape, layout = self.as_one_tensor(input_ids.cpu(), types.cpu(), lengths.cpu())
         if torch.is_grad_enabled():
-            if self.graphs is not None and self.classifier.training:
+            if self.graphs is not None and not self.graphs.for_updates_only and self.classifier.training:
                 return self.graphs(numbers, shape)
         elif self.answers is not None and not self.classifier.training:
             answer = self.answers(numbers, shape)
@@ -147,11 +147,12 @@ class PaddingFree(nn.Module):
         if self.answers is None:
             self.answers = Answers(self._compute, self.classifier)
 
-    def record(self, inputs: Mapping[str, Tensor]) -> str | None:
+    def record(self, inputs: Mapping[str, Tensor], *, alone: bool = True) -> str | None:
         """From now on replay training steps; or return why this model's cannot be recorded, in a few words.
 
         Args:
             inputs: padded inputs of some rows, to try it with.
+            alone: whether there is one process.
         """
         if has_hooks(self.classifier.parameters()):
             self.graphs = None
@@ -166,7 +167,13 @@ class PaddingFree(nn.Module):
             except (DonguError, RuntimeError) as error:
                 self.graphs = None
                 return reason_of(error)
+        self.graphs.for_updates_only = not alone
         return None
+
+
+def inside_ddp(engine: Any) -> Any:
+    """The engine without the DDP around it, where there are several processes."""
+    return getattr(engine, "module", engine)
 
 
 def flatten(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

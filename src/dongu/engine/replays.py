@@ -3,7 +3,8 @@
 Launched from Python, the loss, the norm and the optimizer take longer than a small encoder computes. Here they are
 recorded too: one replay for each micro-batch, one for the update. The schedule, the counts and the seeds of random
 draws stay on the host. What the device needs (token ids, labels, the update's weight, the learning rates) is copied to
-it before a replay.
+it before a replay. Several processes add up their gradients between the two: DDP, which does so by hooks in backward,
+sees nothing of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from torch import Tensor
 from torch.optim.adamw import AdamW, adamw
 
 from dongu.data.collate import MicroBatch, MicroBatches
-from dongu.engine.packed import UNCOMPUTED
+from dongu.engine.gradients import add_up
+from dongu.engine.packed import UNCOMPUTED, inside_ddp
 from dongu.text import reason_of
 
 SAMPLED_NUMBERS = 1_000_000  # parameters in which the first update is compared
@@ -64,25 +66,63 @@ class Replays:
     def __init__(self, loop: Any) -> None:
         self.parts = recorded_parts(loop)
         self.is_checked = False  # whether an update was compared with one launched from Python
-        self.numbers = torch.zeros(2 + loop.config.batch_size, device=loop.accelerator.device)  # norm, then losses
+        self._is_alone = loop.accelerator.num_processes == 1
+        # Norm, then losses; and how many processes are asked to end, where there are several.
+        self.numbers = torch.zeros(3 + loop.config.batch_size, device=loop.accelerator.device)
         self._loop = loop
-        self._graphs = loop.engine.graphs
+        self._engine = inside_ddp(loop.engine)
+        self._graphs = self._engine.graphs
         self._weight = torch.ones((), device=loop.accelerator.device)
         self._position = torch.zeros((), dtype=torch.int64, device=loop.accelerator.device)
         self._step: StepRecording | None = None
 
     def gradients(self, batches: MicroBatches, *, again: int = 0) -> Tensor:
-        """Forward and backward of an update, like `Loop.gradients`; the gradients are in static memory.
+        """Forward and backward of an update, like `Loop.gradients`; the gradients are in static memory, summed over the
+        processes.
 
         Raises:
             UnreplayedError: a micro-batch cannot be recorded.
             torch.OutOfMemoryError: there is not enough memory.
         """
+        if self._is_alone:
+            self._add_up_twice(batches, again)
+        elif self.is_checked:  # what fails now ends the run: the other processes wait for this one's part
+            self._add_up_twice(batches, again)
+            add_up(self._graphs.static_gradients)
+        else:
+            with self.agreed():
+                self._add_up_twice(batches, again)
+            add_up(self._graphs.static_gradients)
+        return self.numbers[1 : 2 + batches.examples]
+
+    def take(self, losses: Tensor) -> None:
+        """Have the losses of all processes, and who is asked to end, in the place of this process's losses."""
+        if not self._is_alone:
+            self.numbers[1 : 1 + len(losses)].copy_(losses)
+
+    @contextlib.contextmanager
+    def agreed(self) -> Iterator[None]:
+        """The block is left without an error if no process had one in it.
+
+        Raises:
+            UnreplayedError: a process cannot record or replay it.
+        """
+        reason = ""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            reason = "there is no memory to compare it"
+        except UnreplayedError as error:
+            reason = str(error)
+        failed = torch.tensor(float(bool(reason)), device=self.numbers.device)
+        if self._loop.accelerator.reduce(failed, "sum"):
+            raise UnreplayedError(reason or "another process cannot do so")
+
+    def _add_up_twice(self, batches: MicroBatches, again: int) -> None:
         self._graphs.look()
-        for _ in range(2):
-            if self._add_up(batches, again):
-                return self.numbers[1 : 2 + batches.examples]
-        raise torch.OutOfMemoryError("the recordings of the micro-batches of an update take more memory than there is")
+        if not (self._add_up(batches, again) or self._add_up(batches, again)):
+            what = "the recordings of the micro-batches of an update take more memory than there is"
+            raise torch.OutOfMemoryError(what)
 
     def _add_up(self, batches: MicroBatches, again: int) -> bool:
         """Add up the gradients; False if a new recording has replaced the static memory on the way."""
@@ -98,6 +138,8 @@ class Replays:
                 graphs.are_zero = False
             elif gradients is not graphs.static_gradients:
                 return False
+            if not micro_batch.examples:  # a stand-in, which is there for DDP to have a forward
+                continue
             self._position.fill_(micro_batch.position)
             self._loop._seed(micro_batch.position, again)
             recording.replay()
@@ -108,7 +150,7 @@ class Replays:
         ids, labels = micro_batch.tensors["input_ids"], micro_batch.tensors["labels"]
         types = micro_batch.tensors.get("token_type_ids")
         types = torch.zeros_like(ids) if types is None else types
-        numbers, shape, _ = self._loop.engine.as_one_tensor(ids, types, micro_batch.tensors["lengths"])
+        numbers, shape, _ = self._engine.as_one_tensor(ids, types, micro_batch.tensors["lengths"])
         name = ("micro-batch", shape, labels.shape, labels.dtype)
         try:
             recording = self._graphs.recorded(name, lambda: self._record(numbers, shape, labels))
@@ -215,7 +257,7 @@ class Replays:
 
 def recorded_parts(loop: Any) -> list[object]:
     """The objects that recordings depend on; recordings are valid as long as these are the same."""
-    return [getattr(loop.engine, "graphs", None), loop.engine, loop.loss, loop.optimizer]
+    return [getattr(inside_ddp(loop.engine), "graphs", None), loop.engine, loop.loss, loop.optimizer]
 
 
 class Sample:

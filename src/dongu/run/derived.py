@@ -9,6 +9,7 @@ from dongu.consistency import why_not_replayed
 from dongu.data.order import epoch_order, padding_share
 from dongu.doctor.overview import SHOWN_LABELS
 from dongu.engine.device import describe_device, free_bytes
+from dongu.engine.packed import inside_ddp
 from dongu.loop import Loop
 from dongu.model.head import NO_HEAD
 from dongu.model.load import usual_length
@@ -200,9 +201,10 @@ def _describe_engine(loop: Loop) -> str:
         return "plain: the model's own forward"
     if loop.not_recorded:
         return f"packed: real tokens only; not replayed: {loop.not_recorded}"
-    on_gpu = getattr(loop.engine, "graphs", None) is not None
-    reason = why_not_replayed(loop) if on_gpu else None
-    return "packed: real tokens only" + (f"; the optimizer is not replayed: {reason}" if reason else "")
+    graphs = getattr(inside_ddp(loop.engine), "graphs", None)
+    reason = why_not_replayed(loop) if graphs is not None else None
+    what = "" if graphs is not None and graphs.for_updates_only else "the optimizer is "
+    return "packed: real tokens only" + (f"; {what}not replayed: {reason}" if reason else "")
 
 
 def _describe_loss(loop: Loop) -> str:
