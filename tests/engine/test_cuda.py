@@ -281,7 +281,9 @@ def test_updates_of_several_gpus_are_replayed(
         parts.write_text(UNREPLAYED.format(reason=reason), encoding="utf-8")
         command = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "dongu", *train]
         command += ["--parts", str(parts), "--out", str(run)]
-        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", *command], capture_output=True, text=True, check=False, timeout=HANGS
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         losses.append([line["loss"] for line in map(json.loads, lines) if line["event"] == "step"])
