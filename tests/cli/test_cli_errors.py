@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,34 @@ def test_a_bug_is_said_as_one(capsys: pytest.CaptureFixture[str], monkeypatch: p
     first, second = capsys.readouterr().err.splitlines()
     assert first == "dongu: error: internal error: ZeroDivisionError: division by zero"
     assert "--debug" in second
+
+
+def test_docstrings_are_needed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(optimize=2))
+    assert run_command(["train", "data"]) == 2
+    assert capsys.readouterr().err.startswith("dongu: error: python -OO: removes docstrings")
+
+
+def test_a_folder_that_is_taken_is_said_before_the_rows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where `--out` is not given: nothing is printed of a run that will not begin, and no torch is loaded."""
+    Path("reviews.csv").write_text("text,label\n" + "a,x\nb,y\n" * 10, encoding="utf-8")
+    Path("runs/reviews").mkdir(parents=True)
+    Path("runs/reviews/run.json").write_text("{}", encoding="utf-8")
+    Path("runs/reviews/results.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "dongu.training", None)
+    assert run_command(["train", "reviews.csv", "--model", "minilm"]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert "holds a finished run\nchoose another --out (runs/reviews-{n} is numbered)" in said.err
+
+
+def test_a_link_to_nowhere_is_no_place(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("reviews.csv").write_text("text,label\n" + "a,x\nb,y\n" * 10, encoding="utf-8")
+    Path("link").symlink_to("nowhere")
+    assert run_command(["train", "reviews.csv", "--model", "minilm", "--out", "link"]) == 2
+    assert "--out link: is a link to nowhere, which does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 143)])

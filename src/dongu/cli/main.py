@@ -82,6 +82,9 @@ def _run(arguments: Sequence[str], output: Output | None) -> int:
         except SystemExit:  # after --help
             sys.stdout.flush()
             raise
+        if sys.flags.optimize > 1:  # transformers makes classes by their docstrings
+            hint = "run it without -OO, and without PYTHONOPTIMIZE=2"
+            raise UsageError("removes docstrings, which transformers needs", where="python -OO", hint=hint)
         if output is not None:  # a run's results are in its folder, whether or not its output can be read
             output.needed = parsed.command not in RUNS or getattr(parsed, "json", False)
         if parsed.command not in TOGETHER and not launch.alone():

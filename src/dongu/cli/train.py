@@ -114,7 +114,10 @@ def _run(parsed: argparse.Namespace) -> None:
     data = options.pop("data")
     stream = sys.stderr if parsed.json else sys.stdout
     if parsed.parts is None:  # else the columns may be among them
-        data = read_examples(read_source(data, config), config)
+        source = read_source(data, config)
+        if config.out is None:
+            check_free(RunFolder(Path(f"runs/{source.name}")), overwrite=parsed.overwrite)
+        data = read_examples(source, config)
         resolve_weights(config, data)  # a class by a name that there is not
         begins = not (parsed.resume and RunFolder(Path(str(config.out))).record.exists())  # or it was said then
         if begins and launch.rank() == 0:  # at once: to load torch and a model takes a while

@@ -101,11 +101,14 @@ class RunFolder:
             what, hint = "is not empty", "choose another --out, or remove the folder; nothing was touched"
             if self.is_finished:
                 what = "holds a finished run"
-                hint = "choose another --out (x-{n} is numbered), or give --overwrite; nothing was touched"
+                hint = f"choose another --out ({self.path}-{{n}} is numbered), or give --overwrite; nothing was touched"
             elif self.record.exists():
                 what = "holds a run that has not ended"
                 hint = f"dongu resume {typed(self.path)} continues it; --overwrite starts again"
             raise UsageError(what, where=f"--out {self.path}", hint=hint)
+        if self.path.is_symlink() and not self.path.exists():
+            what = f"is a link to {self.path.readlink()}, which does not exist"
+            raise UsageError(what, where=f"--out {self.path}", hint="remove the link, or choose another --out")
         if self.path.exists() and not self.path.is_dir():
             raise UsageError("is a file", where=f"--out {self.path}", hint="choose another --out")
 
