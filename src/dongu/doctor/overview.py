@@ -121,5 +121,5 @@ def _describe_padding(train: Lengths, config: RunConfig) -> str:
     shuffled, grouped = (train.padding(config.batch_size, config.seed, grouped=grouped) for grouped in (False, True))
     return (
         f"{percent(shuffled)} of the tokens of a batch of {config.batch_size}, {percent(grouped)} with "
-        "--group-by-length; --engine packed leaves it out"
+        "--group-by-length; --engine packed (the default) computes none"
     )
