@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dongu.errors import StorageError
+from dongu.errors import LockedError, StorageError
 from dongu.files import Disk, disk, open_to_write, remove_leftovers, replace_folder, write_file
+from dongu.run.folder import RunFolder
 
 
 def full(*_: Any, **__: Any) -> Any:
@@ -303,3 +306,25 @@ def test_litter_of_the_same_process_is_no_matter(tmp_path: Path) -> None:
     with replace_folder(tmp_path / "model") as stage:
         fill(stage, "new")
     assert contents(tmp_path) == model("new")
+
+
+def test_looking_at_a_lock_does_not_let_go_of_it(tmp_path: Path) -> None:
+    """POSIX drops a process's lock when it closes any descriptor of the file, were it only to look."""
+    take = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+
+    def is_free() -> bool:
+        command = [sys.executable, "-c", take, str(tmp_path / ".lock")]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    folder, other = RunFolder(tmp_path), RunFolder(tmp_path / ".." / tmp_path.name)
+    with folder.lock():
+        assert other.is_locked
+        with pytest.raises(LockedError, match="this process writes to this run"), other.lock():
+            pass
+        assert not is_free()
+        if (child := os.fork()) == 0:  # which holds nothing
+            os._exit(0 if other.is_locked else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert not is_free()
+    assert not RunFolder(tmp_path).is_locked
+    assert is_free()

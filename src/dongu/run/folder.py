@@ -40,7 +40,13 @@ PARTS_COPY = "parts.py"  # what the run's own parts were read from; a copy, whic
 FINDINGS = "findings.json"  # what the data doctor said; the last file before run.json, with which a run begins
 DROPPED = "dropped.jsonl"  # the rows that --bad-rows left out; written before run.json too
 TRACKING, TENSORBOARD = "tracking.json", "tensorboard"  # what trackers call the run; TensorBoard's files
+# Process, device and inode of each lock that is held. Whoever in this process closes the file again lets go of it.
+_HELD: set[tuple[int, int, int]] = set()
 CALIBRATION = "calibration.json"  # in the model's folder: a calibrated model comes with it or not at all
+
+
+def _identity(lock: os.stat_result) -> tuple[int, int, int]:
+    return os.getpid(), lock.st_dev, lock.st_ino
 
 
 class RunFolder:
@@ -66,7 +72,7 @@ class RunFolder:
 
     @property
     def is_locked(self) -> bool:
-        """Whether another process writes to the folder; not of one that nobody here may write to."""
+        """Whether somebody writes to the folder; not of one that nobody here may write to."""
         try:
             self.refuse_if_locked()
         except LockedError:
@@ -117,7 +123,7 @@ class RunFolder:
         """Hold the folder for one writer; the system lets go of it whatever ends the process.
 
         Raises:
-            LockedError: another process holds it; the message says which.
+            LockedError: somebody holds it; the message says which process.
             StorageError: the folder cannot be made, or a part of it is a link.
         """
         if not enabled:
@@ -125,9 +131,12 @@ class RunFolder:
             return
         with storage(self.path):
             make_folder(self.path)
+            self._refuse_if_held()
             descriptor = open_regular(self.path / LOCK, os.O_RDWR | os.O_CREAT)
+        held = _identity(os.fstat(descriptor))
         try:
             self._lock(descriptor)
+            _HELD.add(held)
             with storage(self.path):
                 for part in (*self._parts, *(self.path / TENSORBOARD).rglob("*")):
                     refuse_link(part)
@@ -136,19 +145,27 @@ class RunFolder:
             yield
             os.ftruncate(descriptor, 0)
         finally:
+            _HELD.discard(held)
             os.close(descriptor)
 
     def refuse_if_locked(self) -> None:
         """
         Raises:
-            LockedError: another process writes to the folder.
+            LockedError: this process or another one writes to the folder.
         """
         with storage(self.path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self._refuse_if_held()
             descriptor = open_regular(self.path / LOCK, os.O_RDWR)
             try:
                 self._lock(descriptor)
             finally:
                 os.close(descriptor)
+
+    def _refuse_if_held(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if _identity((self.path / LOCK).lstat()) in _HELD:
+                what, hint = "this process writes to this run", "end it first, or break out of its loop"
+                raise LockedError(what, where=str(self.path), hint=hint)
 
     def _lock(self, descriptor: int) -> None:
         for wait_seconds in (0.01, 0.02, 0.04, 0.08, None):  # it may only be another one that looks
