@@ -51,17 +51,21 @@ class Dimension:
         return (int(number) if self.whole else number) if within else None
 
 
-def read_space(texts: Sequence[str], options: Mapping[str, Any]) -> dict[str, Dimension]:
+def read_space(
+    texts: Sequence[str], options: Mapping[str, Any], unknown: Mapping[str, str] | None = None
+) -> dict[str, Dimension]:
     """The space of a search; without texts `DEFAULT_SPACE`, less what the options fix.
 
     Args:
         texts: `NAME=LOW..HIGH`, `NAME=LOW..HIGH:log` or `NAME=A,B,C`.
         options: the others of the runs, which are the same in all trials.
+        unknown: options that a part of the user's own does not know, and which part that is.
 
     Raises:
-        UsageError: an option that there is not or that is fixed, or a value that it cannot have.
+        UsageError: an option that there is not, that is fixed or that changes nothing, or a value that it cannot have.
     """
     space: dict[str, Dimension] = {}
+    unknown = unknown or {}
     given = {ALIASES.get(name, name) for name, value in options.items() if value is not None}
     for text in texts or DEFAULT_SPACE:
         where = f"--space {text}"
@@ -71,8 +75,11 @@ def read_space(texts: Sequence[str], options: Mapping[str, Any]) -> dict[str, Di
         if name not in RunConfig.model_fields:
             raise UsageError("there is no such option", where=where, hint=did_you_mean(name))
         fixed = name in given or (name == "epochs" and ("max_steps" in given or options.get("recipe") == "quick"))
-        if not texts and fixed:
+        if not texts and (fixed or name in unknown):
             continue
+        if name in unknown:
+            what = f"the {unknown[name]} is your own, and does not know {option_flag(name)}"
+            raise UsageError(what, where=where, hint=f"leave it out, or heed it in your {unknown[name]}")
         if name in NOT_SEARCHED or name in given or name in space:
             what = "cannot be searched" if name in NOT_SEARCHED else "is given twice"
             hint = "trials have to be judged alike" if name in NOT_SEARCHED else "give it once: fixed, or as a space"

@@ -146,12 +146,13 @@ def summarize(folders: Mapping[str, RunFolder], _: RunConfig) -> dict[str, Any]:
 
 def seeds_lines(summary: Mapping[str, Any], out: Path) -> Iterator[str]:
     """One line a metric and split: mean, standard deviation, range; what became of the soup, and which run is best."""
-    yield f"{counted(len(summary['seeds']), 'seed')}: mean ± standard deviation, and range"
+    several = len(summary["seeds"]) > 1
+    yield counted(len(summary["seeds"]), "seed") + (": mean ± standard deviation, and range" if several else "")
     splits = {name: entries for name, entries in splits_of(summary).items() if name not in _NO_SPLITS}
     for split, entries in splits.items():
         for name, spread in entries.items():
             mean, deviation, low, high = (decimals(spread[key]) for key in ("mean", "std", "min", "max"))
-            yield f"{split:<11} {name:<21} {mean} ± {deviation}   {low} to {high}"
+            yield f"{split:<11} {name:<21} {mean}" + (f" ± {deviation}   {low} to {high}" if several else "")
     if (soup := summary.get("soup")) is not None:
         yield from soup_lines(soup, summary["metric"], out)
     yield f"best by {summary['metric']} on validation: {out / summary['best']}; all figures in {out}/{SEEDS}"

@@ -18,6 +18,7 @@ from typing import Any
 
 from dongu.comparison.pairs import compare_folders
 from dongu.config import LOWER_IS_BETTER, make_config, option_flag
+from dongu.consistency import without_meaning
 from dongu.data.examples import read_examples
 from dongu.data.sources import Source
 from dongu.errors import InputError, LockedError, NonFiniteError, StoppedError, StorageError, UsageError
@@ -74,7 +75,7 @@ def tune(
     began, options = time.monotonic(), dict(options)
     own = take_own(options, parts)  # the plain values among them are options
     check_columns_read(own, options.get("columns"))
-    dimensions = read_space(space, options)
+    dimensions = read_space(space, options, without_meaning(own))
     out = Path(options.pop("out", None) or f"runs/{source.name}-tune")
     shared = _identity(options, dimensions, own, out)
     with _stored(out):

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,13 @@ from dongu.cli.main import run as run_command
 from dongu.errors import InputError
 from dongu.judge.answers import Evaluation
 from dongu.judge.classes import Share, class_rows
+from dongu.page.answers import _abstention
 from dongu.page.draw.axis import Axis
 from dongu.page.draw.plot import Plot
 from dongu.page.draw.svg import CHART_WIDTH, LETTER, format_number
 from dongu.page.report import make_report, read_data
 from dongu.page.suspects import learnt
+from dongu.page.trace import Outcome
 from dongu.run.dynamics import RECORD, read_dynamics
 from dongu.run.folder import RunFolder
 from dongu.run.manifest import manifest_bytes
@@ -284,6 +287,20 @@ def test_a_stopped_run_has_the_dynamics_of_a_whole_one(
     dongu.resume(run)
     assert (run / "dynamics.bin").read_bytes() == (whole / "dynamics.bin").read_bytes()
     assert "This run has not ended" not in page_of(run).text
+
+
+def test_the_page_says_what_abstention_came_to() -> None:
+    def said(**results: Any) -> str:
+        trace: Any = SimpleNamespace(outcome=Outcome(best_step=1, **results))
+        return _abstention(trace, "test")
+
+    share = {"value": 0.5, "low": 0.4, "high": 0.6}
+    row = {"split": "test", "answered": share, "accuracy": {**share, "value": 0.9}}
+    assert said() == ""
+    assert said(abstain_below=None, abstained=[]).startswith("Each row gets a label: no threshold is proved")
+    told = said(abstain_below=0.75, abstained=[row])
+    assert told.startswith("With a probability below 0.7500 the model abstains: on test 50.0%")
+    assert "90.0% (40.0% to 60.0%) of these the right one" in told
 
 
 @pytest.mark.found("few-passes")

@@ -253,6 +253,11 @@ def test_the_mean_of_the_weights_is_kept_where_it_is_no_worse(
             assert plain.config.id2label == dongu.load(out / "soup").model.config.id2label
 
 
+def test_one_seed_has_no_deviation() -> None:
+    summary = {"seeds": [42], "metric": "loss", "best": "seed-42", "validation": {"loss": spread_of([0.5])}}
+    assert [*seeds_lines(summary, Path("out"))][:2] == ["1 seed", "validation  loss                  0.5000"]
+
+
 def test_a_mean_needs_several_runs_that_hold_out_the_same_rows(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

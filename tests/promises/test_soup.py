@@ -23,6 +23,25 @@ OPTIONS = {"max_steps": 6, "batch_size": 8, "lr": 2e-3, "threads": 1, "seeds": 2
 FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]
 
 
+OWN_MODEL = """
+from types import SimpleNamespace
+from torch import nn
+
+
+class Bag(nn.Module):
+    def __init__(self, labels):
+        super().__init__()
+        self.words = nn.EmbeddingBag(1000, labels)
+
+    def forward(self, input_ids):
+        return SimpleNamespace(logits=self.words(input_ids))
+
+
+def model(labels, config):
+    return Bag(labels)
+"""
+
+
 @pytest.fixture
 def souped(
     tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -32,14 +51,15 @@ def souped(
     `label(number)` is that of a row.
     """
 
-    def make(label: Callable[[int], Any], *flags: str) -> dict[str, Any]:
+    def make(label: Callable[[int], Any], *flags: str, own_model: bool = False) -> dict[str, Any]:
         data = Path(data_folder(40, 60, 20))
         for file in data.iterdir():
             rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
             lines = [json.dumps({"text": row["text"], "label": label(i)}) + "\n" for i, row in enumerate(rows)]
             file.write_text("".join(lines), encoding="utf-8")
         monkeypatch.setattr("dongu.soup.disk", SimpleNamespace(write=disk.write, remove=lambda _: None))
-        command = ["train", str(data), *FLAGS, "--model", tiny_model(), "--out", str(tmp_path / "out"), *flags]
+        model = [] if own_model else ["--model", tiny_model()]
+        command = ["train", str(data), *FLAGS, *model, "--out", str(tmp_path / "out"), *flags]
         assert run_command(command) == 0
         found: dict[str, Any] = json.loads((tmp_path / "out/seeds.json").read_text(encoding="utf-8"))["soup"]
         return found
@@ -61,6 +81,18 @@ def test_a_metric_of_the_users_own_judges_the_mean(souped: Callable[..., dict[st
     own.write_text("metrics = {'first': lambda evaluation: float(evaluation.logits[0, 0])}\n", encoding="utf-8")
     found = souped(two, "--parts", str(own), "--metric", "first")
     assert {"first", "accuracy", "loss"} <= {*found["validation"]}
+
+
+def test_a_model_that_is_a_class_of_the_users_own_has_no_mean(
+    souped: Callable[..., dict[str, Any]], tiny_model: Callable[..., str], tmp_path: Path, capsys: Any
+) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(OWN_MODEL, encoding="utf-8")
+    found = souped(two, "--parts", str(own), "--tokenizer", tiny_model(), own_model=True)
+    assert found == {"kept": False, "reason": "the model is a class of your own"}
+    capsys.readouterr()
+    assert run_command(["predict", str(tmp_path / "out/seed-42"), "a text"]) == 2
+    assert "the model is a class of your own\nin Python, make it" in capsys.readouterr().err
 
 
 def test_a_mean_of_ordinal_runs(souped: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

@@ -13,20 +13,23 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import checked, cut_off_in_step
 from dongu.cli.main import run as run_command
 from dongu.data.sources import read_source
 from dongu.errors import UsageError
-from dongu.page.tuned import gain_lines
+from dongu.page.tuned import _verdict, gain_lines
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
 from dongu.space import Dimension, read_space
+from dongu.sweep import spread_of
 from dongu.tune import _Search, _study, tune
 
 SPACE = ("learning_rate=1e-4..1e-2:log", "batch_size=4,8")
@@ -173,6 +176,32 @@ def test_a_search_and_what_it_leaves(search: Callable[..., dict[str, Any]], tmp_
         search(space=["batch_size=4,8"])
 
 
+def test_what_a_part_of_ones_own_does_not_know_is_not_searched(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    """It was found at the second trial, after the first, which has the usual value, had been trained."""
+    own: dict[str, Any] = {"optimizer": lambda parameters: torch.optim.SGD(parameters.values(), lr=0.1)}
+    options = {"model": tiny_model(), "max_steps": 2, "out": str(tmp_path / "out"), **own}
+    source = read_source(data_folder())
+    with pytest.raises(UsageError, match="the optimizer is your own, and does not know --learning-rate"):
+        tune(source, options, Console(enabled=False), space=["learning_rate=1e-5..1e-3"])
+    assert not (tmp_path / "out").exists()
+    assert [*read_space([], {"max_steps": 2}, {"learning_rate": "optimizer"})] == ["batch_size"]
+
+
+def test_one_seed_has_no_deviation() -> None:
+    seeds = {"seeds": [43], "best": "seed-43", "test": {"accuracy": spread_of([0.5])}}
+    side = {"seeds": seeds, "trial": 3, "options": {"learning_rate": 3e-5}, "score": 0.75}
+    content = {"metric": "accuracy", "winner": side, "default": side, "trials": [{"state": "complete"}]}
+    lines = gain_lines(content, Path("out"))
+    assert [line.split()[-1] for line in lines if "new seeds, on test" in line] == ["0.5000", "0.5000"]
+    chart, said = _verdict(content)
+    assert "of one new seed" in said
+    for name in ("the winning trial, on validation", "the winner's options, on test", "the usual options, on test"):
+        assert name in unescape(str(chart.svg)), "whole, and not cut"
+    assert "0.500 to" not in chart.svg
+
+
 def test_the_usual_options_are_trained_once_where_they_win(
     search: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -185,7 +214,7 @@ def test_the_usual_options_are_trained_once_where_they_win(
     lines = gain_lines(content, out)
     assert any("no trial was better" in line for line in lines)
     assert str(out / "default" / content["default"]["seeds"]["best"]) in lines[-1]
-    assert "which are the usual options" in (out / "tune.html").read_text(encoding="utf-8")
+    assert "No trial was better than the usual options" in (out / "tune.html").read_text(encoding="utf-8")
     assert search(**options) == content, "the same command again has nothing to do"
 
 

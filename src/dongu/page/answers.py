@@ -12,7 +12,7 @@ import numpy as np
 from dongu.config import NUMBERS
 from dongu.judge.answers import Evaluation
 from dongu.judge.classes import class_rows, most_confused, reliability
-from dongu.judge.words import judged
+from dongu.judge.words import abstaining, judged
 from dongu.page.draw import drawings
 from dongu.page.draw.axis import Axis
 from dongu.page.draw.plot import Plot
@@ -53,7 +53,7 @@ def answers_shown(trace: Trace) -> AnswersShown | None:
             said = "Each row is a label, each column an answer. Percentages are shares of the rows of the label."
             drawn.append((drawings.matrix(f"Confusion matrix of {split}", confusion, names), said))
         drawn.append(_reliability(trace, answers))
-        calibration = _calibration(trace, split)
+        calibration = " ".join(filter(None, (_calibration(trace, split), _abstention(trace, split))))
     return AnswersShown(split, drawn, shown, len(rows) - len(shown), confused, calibration)
 
 
@@ -118,3 +118,15 @@ def _calibration(trace: Trace, split: str) -> str:
     better = "and --calibrate would save it" if entry["after"] < entry["before"] else "so it would not help"
     place = "and the saved model has it" if outcome.calibrated else better
     return f"{text}. Temperature {format_number(outcome.temperature)}: {change}, {place}."
+
+
+def _abstention(trace: Trace, split: str) -> str:
+    """What `--abstain` came to; nothing where it was not given."""
+    if trace.outcome is None or trace.outcome.abstained is None:
+        return ""
+    row = next((row for row in trace.outcome.abstained if row["split"] == split), None)
+    if trace.outcome.abstain_below is None or row is None:
+        return "Each row gets a label: no threshold is proved to reach the accuracy that --abstain asks for."
+    return (
+        f"With a probability below {format_number(trace.outcome.abstain_below)} the model abstains: {abstaining(row)}."
+    )

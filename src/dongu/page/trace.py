@@ -77,6 +77,8 @@ class Outcome(BaseModel):
     temperature: float | None = None
     calibrated: bool = False
     threshold: float = DEFAULT_THRESHOLD
+    abstain_below: float | None = None
+    abstained: list[dict[str, Any]] | None = None  # None where it was not asked for
     bag_of_words: list[dict[str, Any]] = []
 
 

@@ -36,6 +36,7 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
         metric=metric_name(content["metric"]),
         content=content,
         options=list(content["space"]),
+        winner=_as_options(content["winner"]["options"]),
         verdict=_verdict(content),
         charts=[_history(content), *_importance(content), *_slices(content)],
         number=lambda value: format_number(math.nan if value is None else float(value), 4),
@@ -49,6 +50,10 @@ def setting(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def _as_options(chosen: Mapping[str, Any]) -> str:
+    return " ".join(f"{option_flag(name)} {setting(value)}" for name, value in chosen.items())
+
+
 def gain_lines(content: Mapping[str, Any], out: Path) -> list[str]:
     """What a search came to, for a person."""
     if "winner" not in content:
@@ -56,8 +61,7 @@ def gain_lines(content: Mapping[str, Any], out: Path) -> list[str]:
     metric, winner, default = content["metric"], content["winner"], content["default"]
     is_default = winner.get("is_default", False)
     split = "test" if "test" in winner["seeds"] else "validation"
-    options = " ".join(f"{option_flag(name)} {setting(value)}" for name, value in winner["options"].items())
-    trials = content["trials"]
+    trials, options = content["trials"], _as_options(winner["options"])
     pruned = sum(row["state"] == "pruned" for row in trials)
     lines = [
         f"{counted(len(trials), 'trial')}, {pruned} of them given up early; the best one: {options}",
@@ -66,7 +70,7 @@ def gain_lines(content: Mapping[str, Any], out: Path) -> list[str]:
     sides = {"the usual options": default} if is_default else {"the same options": winner, "the usual options": default}
     for name, side in sides.items():
         spread = side["seeds"][split][metric]
-        number = f"{decimals(spread['mean'])} ± {decimals(spread['std'])}"
+        number = decimals(spread["mean"]) + (f" ± {decimals(spread['std'])}" if len(spread["values"]) > 1 else "")
         lines.append(f"  {name + ', new seeds, on ' + split:<44}{number}")
     if "gain" in content:
         gain = content["gain"]
@@ -86,16 +90,21 @@ def _verdict(content: Mapping[str, Any]) -> Shown:
     """The winner's score where it was chosen, and on rows that chose nothing, beside the usual options."""
     metric, winner, default = content["metric"], content["winner"], content["default"]
     split = "test" if "test" in winner["seeds"] else "validation"
-    rows = [Interval("the winning trial on validation, which chose it", winner["score"], kind=1)]
-    sides = {"the winner, new seeds": winner, "the usual options": default}
+    rows = [Interval("the winning trial, on validation", winner["score"], kind=1)]
+    sides = {"the winner's options": winner, "the usual options": default}
     if winner.get("is_default"):
-        sides = {"the same, which are the usual options, new seeds": winner}
+        del sides["the winner's options"]
+    seeds = len(winner["seeds"]["seeds"])
     for name, side in sides.items():
         spread = side["seeds"][split][metric]
         if spread["mean"] is not None:
-            rows.append(Interval(f"{name}, on {split}", spread["mean"], spread["min"], spread["max"], kind=0))
+            ends = (spread["min"], spread["max"]) if seeds > 1 else (math.nan, math.nan)
+            rows.append(Interval(f"{name}, on {split}", spread["mean"], *ends))
     gain = content.get("gain")
-    said = "Means over the seeds, and their range."
+    told = f"means over {seeds} new seeds, with their range" if seeds > 1 else "of one new seed"
+    said = f"Validation chose the winning trial, so its score there looks too good; what is below it is {told}."
+    if winner.get("is_default"):
+        said += " No trial was better than the usual options."
     if gain is not None:
         ends = f"95% interval {format_number(gain['low'], 4)} to {format_number(gain['high'], 4)}"
         said += f" Gain over the usual options on {gain['split']}: {format_number(gain['value'], 4)}, {ends}."

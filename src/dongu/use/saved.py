@@ -151,11 +151,11 @@ class SavedModel:
                 what, hint = "the model of the run was removed", "of a search `dongu tune` keeps that of the best trial"
             raise InputError(what, where=str(run), hint=hint)
         folder.check_written("model/")
-        check_folder(folder.model)
         content = read_object(folder.model / "config.json", f"--model {folder.model}")
-        if not content.get("model_type"):
+        if not content.get("model_type") and record.get("parts"):
             hint = "in Python, make it and put the weights in: safetensors.torch.load_model(model, FILE)"
-            raise ModelError("the model is a class of the user's own", where=str(folder.model), hint=hint)
+            raise ModelError("the model is a class of your own", where=str(folder.model), hint=hint)
+        check_folder(folder.model)
         names = record["label_names"]
         wanted = 1 if options["task"] in NUMBERS else len(names)
         if (outputs := len(_names_of_outputs(content))) != wanted:
