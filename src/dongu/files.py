@@ -161,7 +161,14 @@ def storage(path: Path) -> Iterator[None]:
             number, reason, where = int(found[1]), os.strerror(int(found[1])), path
         else:
             raise
-        raise StorageError(f"cannot write ({reason})", where=str(where), hint=_HINTS.get(number, "")) from error
+        what, hint = f"cannot write ({reason})", _HINTS.get(number, "")
+        raise StorageError(what, where=_as_replaced(Path(str(where))), hint=hint) from error
+
+
+def _as_replaced(path: Path) -> str:
+    """A path as it is once what is written beside its target has taken its place."""
+    names = (_LEFTOVER.fullmatch(part) for part in path.parts)
+    return str(Path(*(name["target"] if name else part for name, part in zip(names, path.parts, strict=True))))
 
 
 def write_file(path: Path, content: bytes, *, within: Path | None = None) -> None:

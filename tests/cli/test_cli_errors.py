@@ -15,6 +15,8 @@ import pytest
 
 from dongu.cli import answer, train
 from dongu.cli.main import run as run_command
+from dongu.cli.parser import elsewhere
+from dongu.errors import StorageError
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +176,14 @@ def test_help_and_usage_errors_need_no_torch(arguments: list[str], code: int, sa
     assert done.returncode == code, done.stderr
     assert done.stdout.endswith("heavy: []\n")
     assert said in done.stdout
+
+
+def test_a_folder_that_cannot_be_written_to_has_a_way_out() -> None:
+    """`dongu report` and `export` write into the run's folder, unless --out says otherwise."""
+    for out, hint in (
+        (None, "it is read-only; --out FILE writes it elsewhere"),
+        (Path("page.html"), "it is read-only"),
+    ):
+        with pytest.raises(StorageError) as error, elsewhere(out, "FILE"):
+            raise StorageError("cannot write", where="run", hint="it is read-only")
+        assert error.value.hint == hint

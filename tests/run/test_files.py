@@ -260,6 +260,21 @@ def test_an_exchange_of_what_is_not_there(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
+def test_what_cannot_be_written_is_called_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by that of the temporary file, which nobody knows and which is gone."""
+
+    def refused(_: Disk, path: Path, *_rest: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Disk, "write", refused)
+    with pytest.raises(StorageError) as error:
+        write_file(tmp_path / "report.html", b"page")
+    assert error.value.where == str(tmp_path / "report.html")
+    with pytest.raises(StorageError) as error, replace_folder(tmp_path / "onnx") as stage:
+        disk.write(stage / "config.json", b"{}")
+    assert error.value.where == str(tmp_path / "onnx" / "config.json")
+
+
 @pytest.mark.parametrize("kind", ["moved aside", "replaced", "a file", "a link", "of another program"])
 def test_leftovers(tmp_path: Path, kind: str) -> None:
     """An old folder is put back where no other has its name yet; what is not ours stays."""

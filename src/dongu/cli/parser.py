@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dongu.errors import UsageError
+from dongu.errors import StorageError, UsageError
 from dongu.teach.language import LANGUAGES
 from dongu.text import printable
 
@@ -115,3 +115,14 @@ def refuse_existing(out: Path | None) -> None:
         raise UsageError("is a folder", where=f"--out {out}", hint="give the name of a file in it")
     if out is not None and out.exists():
         raise UsageError("the file exists", where=f"--out {out}", hint="remove it or choose another name")
+
+
+@contextmanager
+def elsewhere(out: Path | None, metavar: str) -> Iterator[None]:
+    """Where the folder of a run cannot be written to, name the option that writes to another place."""
+    try:
+        yield
+    except StorageError as error:
+        if out is None:
+            error.hint = "; ".join(filter(None, (error.hint, f"--out {metavar} writes it elsewhere")))
+        raise

@@ -14,6 +14,7 @@ from dongu.cli.parser import (
     add_parts,
     add_run_folder,
     define,
+    elsewhere,
     print_json,
     print_lines,
     refuse_existing,
@@ -109,7 +110,8 @@ def _export(parsed: argparse.Namespace) -> None:
     with loading():
         from dongu.export.folder import export
 
-    made = export(parsed.model, out, source, int8=parsed.int8, **given)
+    with elsewhere(parsed.out, "FOLDER"):
+        made = export(parsed.model, out, source, int8=parsed.int8, **given)
     if parsed.json:
         print_json("export", {**asdict(made), "path": str(made.path)})
         return

@@ -13,6 +13,7 @@ from dongu.cli.parser import (
     add_parts,
     add_run_folder,
     define,
+    elsewhere,
     print_json,
     print_lines,
     refuse_existing,
@@ -74,7 +75,8 @@ def _report(parsed: argparse.Namespace) -> None:
     from dongu.run.folder import RunFolder
 
     refuse_existing(parsed.out)
-    place, has_texts = write_page_of(RunFolder(parsed.folder), parsed.out)
+    with elsewhere(parsed.out, "FILE"):
+        place, has_texts = write_page_of(RunFolder(parsed.folder), parsed.out)
     if parsed.json:
         print_json("report", {"path": str(place), "has_texts": has_texts})
         return

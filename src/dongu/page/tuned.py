@@ -98,8 +98,8 @@ def _verdict(content: Mapping[str, Any]) -> Shown:
     for name, side in sides.items():
         spread = side["seeds"][split][metric]
         if spread["mean"] is not None:
-            ends = (spread["min"], spread["max"]) if seeds > 1 else (math.nan, math.nan)
-            rows.append(Interval(f"{name}, on {split}", spread["mean"], *ends))
+            low, high = (spread["min"], spread["max"]) if seeds > 1 else (math.nan, math.nan)
+            rows.append(Interval(f"{name}, on {split}", spread["mean"], low, high))
     gain = content.get("gain")
     told = f"means over {seeds} new seeds, with their range" if seeds > 1 else "of one new seed"
     said = f"Validation chose the winning trial, so its score there looks too good; what is below it is {told}."
