@@ -101,8 +101,8 @@ def _verdict(content: Mapping[str, Any]) -> Shown:
             low, high = (spread["min"], spread["max"]) if seeds > 1 else (math.nan, math.nan)
             rows.append(Interval(f"{name}, on {split}", spread["mean"], low, high))
     gain = content.get("gain")
-    told = f"means over {seeds} new seeds, with their range" if seeds > 1 else "of one new seed"
-    said = f"Validation chose the winning trial, so its score there looks too good; what is below it is {told}."
+    told = f"are means over {seeds} new seeds, with their range" if seeds > 1 else "is the figure of one new seed"
+    said = f"Validation chose the winning trial, so its score there looks too good; below it {told}."
     if winner.get("is_default"):
         said += " No trial was better than the usual options."
     if gain is not None:
