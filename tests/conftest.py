@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from drivers import Driver, Pool, serving
@@ -23,6 +24,9 @@ from drivers import Driver, Pool, serving
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tests fork data workers
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+hypothesis.settings.register_profile("dongu", deadline=None)  # other work on the machine makes no test fail
+hypothesis.settings.load_profile("dongu")
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("DONGU_DATA", ROOT.parent / "shared" / "data"))

@@ -230,8 +230,10 @@ def test_a_pair_by_the_command(
 
     assert run_command(["eject", "run"]) == 0
     assert capsys.readouterr().out == script.read_text(encoding="utf-8")
-    assert run_command(["eject", "run", "--out", str(script)]) == 2
-    assert "the file exists" in capsys.readouterr().err
+    Path("link.py").symlink_to("nowhere.py")
+    for out in (str(script), "link.py"):
+        assert run_command(["eject", "run", "--out", out]) == 2
+        assert "the file exists" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="None"):  # which is 0
         runpy.run_path(str(script))
     assert "run-plain is finished" in capsys.readouterr().out

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
+    AutoTokenizer,
     BertForSequenceClassification,
     BertTokenizerFast,
     DataCollatorWithPadding,
@@ -25,7 +26,7 @@ from transformers import (
 
 import dongu
 from dongu.cli.main import run as run_command
-from dongu.errors import StorageError, UsageError
+from dongu.errors import ModelError, StorageError, UsageError
 from dongu.judge.intervals import verdict
 from dongu.own import take_own
 from dongu.run.folder import RunFolder
@@ -648,6 +649,20 @@ def test_a_model_that_takes_whatever_there_is(splits: Any, tiny_model: Callable[
     for model in (Wrapped, compiled):
         loop = dongu.Loop(splits, model=model, tokenizer=tiny_model(), text_columns="text", max_steps=1)
         assert len(list(loop)) == 1
+
+
+def test_a_folder_may_hold_a_tokenizer_alone(splits: Any, tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    words = tmp_path / "words"
+    AutoTokenizer.from_pretrained(tiny_model()).save_pretrained(words)
+    assert not (words / "config.json").exists()
+    loop = dongu.Loop(splits, model=Plain, tokenizer=str(words), text_columns="text", max_steps=1)
+    usual = dongu.Loop(splits, model=Plain, tokenizer=tiny_model(), text_columns="text", max_steps=1)
+    assert [step.loss for step in loop] == [step.loss for step in usual]
+    with pytest.raises(ModelError, match=r"--tokenizer .*/nowhere: is not a folder"):
+        dongu.Loop(splits, model=Plain, tokenizer=str(tmp_path / "nowhere"), text_columns="text")
+    (words / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match=r"--tokenizer .*/words: has no tokenizer.json"):
+        dongu.Loop(splits, model=Plain, tokenizer=str(words), text_columns="text")
 
 
 def test_updates_that_a_run_does_not_see_are_an_error(

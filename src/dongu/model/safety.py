@@ -105,10 +105,22 @@ def check_folder(folder: Path, *, graph: bool = False) -> None:
     check_files(folder, where)
 
 
-def check_files(folder: Path, where: str) -> None:
+def check_tokenizer(folder: Path) -> None:
+    """Refuse a folder without a tokenizer, or whose files are not plain data; it may be a model's.
+
+    Raises:
+        ModelError: with the folder, and the file.
+    """
+    where = f"--tokenizer {folder}"
+    if not {path.name for path in folder.iterdir()} & {*VOCABULARY_FILES} - {"merges.txt"}:
+        raise ModelError("has no tokenizer.json", where=where, hint="it is what tokenizer.save_pretrained writes")
+    check_files(folder, where, has_model=(folder / "config.json").exists())
+
+
+def check_files(folder: Path, where: str, *, has_model: bool = True) -> None:
     """Read what transformers would follow, and refuse what is not plain data of this folder.
 
-    It is a model's, or a snapshot in the Hub's cache, whose files are links.
+    It is a model's, or a tokenizer's alone, or a snapshot in the Hub's cache, whose files are links.
 
     Raises:
         ModelError: with the file and the key.
@@ -122,7 +134,8 @@ def check_files(folder: Path, where: str) -> None:
     settings = {name: read_object(files[name], where) for name in FOLLOWED_FILES if name in files}
     for name, values in settings.items():
         _check_settings(name, values, where)
-    _check_model_type(settings.get("config.json", {}), where)
+    if has_model:
+        _check_model_type(settings.get("config.json", {}), where)
     for name, path in files.items():
         if name.endswith(".safetensors.index.json"):
             shards(path, where)
