@@ -70,7 +70,7 @@ from dongu.model.lora import add_lora
 from dongu.model.loss import make_loss
 from dongu.model.mean_layer import give_mean_layer
 from dongu.model.optimizer import make_optimizer
-from dongu.model.place import pin_model, resolve_model, resolve_tokenizer
+from dongu.model.place import pin_model, resolve_model
 from dongu.model.recipe import begin_head, begin_recipe, fit_recipe, rows_to_fit
 from dongu.model.schedule import Course, make_scheduler, total_steps, warmup_steps
 from dongu.own import Own, called, module_of, take_own
@@ -174,7 +174,8 @@ class Parts:
             rows, pinned = rows_to_fit(self.data, config.fold), {"model": pin_model(config.model)}
             config = begin_recipe(config, self._options_given, rows).model_copy(update=pinned)
             path = resolve_model(config.model)
-            self.tokenizer = own.tokenizer or load_tokenizer(resolve_tokenizer(name) if name else path)
+            words = (name, "--tokenizer", path) if name else (path,)
+            self.tokenizer = own.tokenizer or load_tokenizer(*words)
             self.model = load_model(
                 path,
                 label_names=self.data.outputs,
@@ -194,7 +195,7 @@ class Parts:
         if own.tokenizer is None and not name:
             hint = 'tokenizer="minilm", or a tokenizer of transformers'
             raise UsageError("a model of your own needs a tokenizer", where="tokenizer=", hint=hint)
-        self.tokenizer = own.tokenizer or load_tokenizer(resolve_tokenizer(name))
+        self.tokenizer = own.tokenizer or load_tokenizer(name, "--tokenizer")
         name_outputs(self.model, self.data.outputs, self.data.task, self.tokenizer.pad_token_id)
         return config.model_copy(update={"model": type(self.model).__name__, "recipe": "original"})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -660,6 +661,16 @@ def test_a_folder_may_hold_a_tokenizer_alone(splits: Any, tiny_model: Callable[.
     assert [step.loss for step in loop] == [step.loss for step in usual]
     with pytest.raises(ModelError, match=r"--tokenizer .*/nowhere: is not a folder"):
         dongu.Loop(splits, model=Plain, tokenizer=str(tmp_path / "nowhere"), text_columns="text")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model("gpt2"))
+    tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
+    tokenizer.save_pretrained(tmp_path / "left")
+    decoder = dongu.Loop(splits, model=tiny_model("gpt2"), tokenizer=str(tmp_path / "left"), text_columns="text")
+    assert (decoder.tokenizer.padding_side, decoder.config.engine) == ("right", "packed")  # the model says where
+    shutil.copy(f"{tiny_model()}/config.json", words)  # and no weights
+    assert dongu.Loop(splits, model=Plain, tokenizer=str(words), text_columns="text").fallback
+    (words / "tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"--tokenizer .*/words: cannot be loaded"):
+        dongu.Loop(splits, model=Plain, tokenizer=str(words), text_columns="text")
     (words / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match=r"--tokenizer .*/words: has no tokenizer.json"):
         dongu.Loop(splits, model=Plain, tokenizer=str(words), text_columns="text")

@@ -113,7 +113,9 @@ def refuse_existing(out: Path | None) -> None:
     """
     if out is not None and out.is_dir():
         raise UsageError("is a folder", where=f"--out {out}", hint="give the name of a file in it")
-    if out is not None and (out.exists() or out.is_symlink()):
+    if out is not None and out.is_symlink() and not out.exists():
+        raise UsageError("is a link to nowhere", where=f"--out {out}", hint="remove it or choose another name")
+    if out is not None and out.exists():
         raise UsageError("the file exists", where=f"--out {out}", hint="remove it or choose another name")
 
 

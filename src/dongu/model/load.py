@@ -30,7 +30,7 @@ from dongu.hub import asked, commit_of, split_revision
 from dongu.model.dropout import set_dropout
 from dongu.model.graph import OnnxModel
 from dongu.model.head import NO_HEAD, NewHead, declared_labels, draw_head, head_of, why_other
-from dongu.model.place import hub_error
+from dongu.model.place import find_model, hub_error
 from dongu.model.safety import (
     INDEX_FILE,
     SETTINGS_FILES,
@@ -51,29 +51,33 @@ NEW_WEIGHTS = 1 << 24  # of a head that the files lack, at most
 MOST_MODULES, MODULE_BYTES = 10_000, 1 << 10  # of a model whose files are small; a module more for so many bytes
 
 
-def load_tokenizer(path: str, *, graph: bool = False) -> Any:
+def load_tokenizer(path: str, option: str = "--model", model: str | None = None, *, graph: bool = False) -> Any:
     """The fast tokenizer of a resolved model, or with `graph` of an ONNX graph; it pads where the head expects it.
 
-    The folder may be a tokenizer's alone (`--tokenizer`).
+    Args:
+        path: what `resolve_model` gives; as `--tokenizer` any name, and a folder may be a tokenizer's alone.
+        option: by which it was given.
+        model: the resolved model that it is for, where that is another.
 
     Raises:
         ModelError: there is none, or it cannot pad.
     """
-    with _loading(path):
-        if Path(path).is_dir() and not (Path(path) / "config.json").exists():
-            folder, config = Path(path), None
-            check_tokenizer(folder)
-            check_tokenizer_class(folder, f"--tokenizer {path}")
-        else:
-            folder = _checked_folder(path, graph=graph)
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    path = find_model(path, option) if option == "--tokenizer" else path
+    where = f"{option} {path}"
+    with _loading(path, option):
+        folder = _checked_folder(path, graph=graph, option=option)
+        has_model = (folder / "config.json").exists()
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False) if has_model else None
         tokenizer = AutoTokenizer.from_pretrained(folder, config=config, use_fast=True, trust_remote_code=False)
     if not getattr(tokenizer, "is_fast", False):
-        raise ModelError("has no fast tokenizer", where=f"--model {path}", hint="it needs a tokenizer.json")
+        raise ModelError("has no fast tokenizer", where=where, hint="it needs a tokenizer.json")
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
-            raise ModelError("has a tokenizer without a padding token", where=f"--model {path}")
+            raise ModelError("has a tokenizer without a padding token", where=where)
         tokenizer.pad_token = tokenizer.eos_token  # decoders have none; the attention mask hides it
+    if model is not None:
+        with _loading(model):
+            config = AutoConfig.from_pretrained(_checked_folder(model), trust_remote_code=False)
     if config is not None and reads_last_token(config):
         # What comes after a row changes nothing for a decoder; what comes before it shifts learnt positions, and is
         # what the head reads of a row that holds nothing but the padding token.
@@ -332,7 +336,7 @@ def _vocabulary_size(model: Any) -> int | None:
 
 
 @contextmanager
-def _loading(path: str) -> Iterator[None]:
+def _loading(path: str, option: str = "--model") -> Iterator[None]:
     """Quiet loading, and one kind of error for the many that transformers raises."""
     try:
         with no_panic(), quiet_transformers(bars=not Path(path).is_dir()), Waiting("loading the model"):
@@ -340,7 +344,7 @@ def _loading(path: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        raise hub_error(error, path) from error
+        raise hub_error(error, path, option) from error
 
 
 @contextmanager
@@ -359,14 +363,17 @@ def quiet_transformers(*, bars: bool = False) -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _checked_folder(path: str, *, weights: bool = False, graph: bool = False) -> Path:
+def _checked_folder(path: str, *, weights: bool = False, graph: bool = False, option: str = "--model") -> Path:
     """The folder of a resolved model, whose files were checked; for one of the Hub, the snapshot of one commit.
 
     A branch may move between the check and the loading; a commit cannot.
     """
-    where = f"--model {path}"
+    where = f"{option} {path}"
     if Path(path).is_dir():
-        check_folder(Path(path), graph=graph)
+        if option == "--tokenizer":
+            check_tokenizer(Path(path))
+        else:
+            check_folder(Path(path), graph=graph)
         check_tokenizer_class(Path(path), where)
         return Path(path)
     name, commit = split_revision(path)[0], commit_of(path, "model")

