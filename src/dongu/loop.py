@@ -232,16 +232,22 @@ class Loop(Parts):
     def _look_at_replays(self) -> None:
         """Updates are made by replay where that is the same: see `dongu.engine.replays`."""
         if getattr(inside_ddp(self.engine), "graphs", None) is None or why_not_replayed(self):
-            self.replays = None
+            self._leave_replays()
         elif self.replays is None or not are_same(self.replays.parts, recorded_parts(self)):
             self.replays = Replays(self)
+
+    def _leave_replays(self) -> None:
+        if self.replays is not None and not self.replays.is_alone:  # what is recorded is of no use to DDP's passes
+            inside_ddp(self.engine).graphs.release()
+        self.replays = None
 
     def _has_gradient(self) -> bool:
         return any(p.grad is not None for group in self.optimizer.param_groups for p in group["params"])
 
     def go_without_replays(self, reason: str) -> None:
         """Launch the following updates from Python. Forward and backward of the model may still be replayed."""
-        self.replays, self.not_replayed = None, reason
+        self.not_replayed = reason
+        self._leave_replays()
         warnings.warn(f"updates are not replayed from here on: {reason}", stacklevel=4)
 
     def _keep_modes(self) -> None:

@@ -283,9 +283,10 @@ class Update:
     def _compared(self, replays: Replays) -> str | None:
         loop = self._loop
         losses = self._in_memory(loop.gradients)
-        wanted = torch.cat([loop.clip_gradients().reshape(1), losses])[: 2 + self._batches.examples]
-        sample = Sample(loop.optimizer, (wanted[0] + wanted[1]).isfinite().logical_not().float())
-        loop.optimizer.zero_grad()
+        with replays.agreed():
+            wanted = torch.cat([loop.clip_gradients().reshape(1), losses])[: 2 + self._batches.examples]
+            sample = Sample(loop.optimizer, (wanted[0] + wanted[1]).isfinite().logical_not().float())
+            loop.optimizer.zero_grad()
         replays.take(self._in_memory(replays.gradients))
         recorded = replays.record_step()
         tolerance = TOLERANCE_OF_UPDATE if loop.config.precision == "fp32" else TOLERANCE_OF_UPDATE_IN_HALF

@@ -6,6 +6,7 @@ import gc
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,28 @@ def test_no_step_of_several_gpus_waits(
     command = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "dongu", *train, "--out", str(tmp_path / "run")]
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False, timeout=HANGS)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_updates_are_replayed_where_ddp_has_seen_the_weights(
+    tiny_model: Callable[..., str], data_folder: Callable[..., str], tmp_path: Path
+) -> None:
+    """It keeps the nodes that add up gradients; they are of the default stream, for which no capture may wait."""
+    torch.distributed.init_process_group("nccl", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        loop = dongu.Loop(data_folder(train=24), model=tiny_model(), device="cuda", epochs=1)
+        loop.engine.graphs.for_updates_only = True
+        within = torch.nn.parallel.DistributedDataParallel(loop.engine)
+        within.device_ids = None
+        batch = loop._on_device(loop.train_updates[0].micro_batches[0])
+        loss: Any = loop.loss.of(within, batch)[0]
+        loss.backward()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            list(loop)
+        assert loop.replays is not None
+        assert loop.replays.is_checked
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 UNREPLAYED = """\

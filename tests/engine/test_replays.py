@@ -352,6 +352,8 @@ def set_up(loop: dongu.Loop, case: str, counts: Path) -> None:
         right(self, recorded)
         if case == "the second is wrong" and is_second:
             loop.model.bert.embeddings.word_embeddings.weight.data += 1
+        if case == "something is frozen" and self.is_checked:
+            loop.model.bert.embeddings.requires_grad_(False)
 
     def refuse(*_: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -393,3 +395,8 @@ def test_two_processes_add_up_their_gradients(
     assert len(content["statements"][0]) == 14
     for case in REPLAYED:
         assert content[case] == content["statements"], case
+    parts.write_text(PARTS.format(case="something is frozen", counts=str(counts)), encoding="utf-8")
+    for answer in make_pool().ranks([*train, "--parts", str(parts), "--out", str(tmp_path / "frozen")]):
+        assert answer["code"] == 2, answer["output"]
+    lines = read_lines(tmp_path / "frozen")
+    assert [line["step"] for line in lines] == [1]

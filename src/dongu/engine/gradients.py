@@ -1,4 +1,4 @@
-"""The size of a gradient, and its sum over the processes."""
+"""The size of a gradient, and its place in memory where several processes add it up."""
 
 from __future__ import annotations
 
@@ -24,11 +24,19 @@ def total_norm(gradients: Sequence[Tensor], *, exactly_as_pytorch: bool) -> Tens
     return torch.linalg.vector_norm(torch.cat(rows))  # type: ignore[no-any-return]
 
 
-def add_up(gradients: Sequence[Tensor]) -> None:
-    """Sum each gradient over the processes, in place: one reduction for each type of number."""
-    for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
-        some = [gradient for gradient in gradients if gradient.dtype == dtype]
-        flat = torch.cat([gradient.flatten() for gradient in some])
-        torch.distributed.all_reduce(flat)
-        sums = torch.split(flat, [gradient.numel() for gradient in some])
-        torch._foreach_copy_(some, [each.view_as(gradient) for each, gradient in zip(sums, some, strict=True)])
+ALIGNED = 64  # numbers that the place of a gradient in a flat one is a multiple of: kernels read several at a time
+
+
+def flattened(parameters: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Zeros in the shapes of the parameters, as views of one flat tensor for each dtype: the flat ones, and the views.
+
+    Several processes add the flat ones up in one reduction each.
+    """
+    flat, views = [], {}
+    for dtype in dict.fromkeys(parameter.dtype for parameter in parameters):
+        some = [i for i, parameter in enumerate(parameters) if parameter.dtype == dtype]
+        sizes = [-(-parameters[i].numel() // ALIGNED) * ALIGNED for i in some]
+        flat.append(torch.zeros(sum(sizes), dtype=dtype, device=parameters[some[0]].device))
+        for i, part in zip(some, torch.split(flat[-1], sizes), strict=True):
+            views[i] = part[: parameters[i].numel()].view(parameters[i].shape)
+    return flat, [views[i] for i in range(len(parameters))]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dongu.engine.gradients import flattened
 from dongu.engine.recordings import Recordings, Shape
 
 HOOKED = "a parameter has a hook, which a replay does not call"
@@ -38,6 +39,7 @@ class Graphs(Recordings):
     def __init__(self, compute: Callable[[Tensor, Shape], Tensor], model: nn.Module) -> None:
         self.used_parameters: list[nn.Parameter] = []  # the trainable ones that the logits depend on
         self.static_gradients: list[Tensor] = []  # of these
+        self.flat_gradients: list[Tensor] = []  # several processes: what all of these are views of, one of each dtype
         self.grads_are_static = False  # whether `grad` of the parameters is static memory
         self.are_zero = False  # whether all static gradients are
         self.for_updates_only = False  # several processes: DDP has to see the gradients of a pass of the model alone
@@ -63,7 +65,7 @@ class Graphs(Recordings):
 
     def _discard(self) -> None:
         super()._discard()
-        self.used_parameters, self.static_gradients, self.are_zero = [], [], False
+        self.used_parameters, self.static_gradients, self.flat_gradients, self.are_zero = [], [], [], False
 
     def _record(self, numbers: Tensor, shape: Shape) -> Recording:
         static_input = numbers.to(self._device)
@@ -86,7 +88,10 @@ class Graphs(Recordings):
         logits = self.forward(static_input, shape)
         found = torch.autograd.grad(logits, trainable, torch.zeros_like(logits), allow_unused=True)
         used = [p for p, gradient in zip(trainable, found, strict=True) if gradient is not None]
-        self.static_gradients = [torch.zeros_like(parameter) for parameter in used]
+        if self.for_updates_only:
+            self.flat_gradients, self.static_gradients = flattened(used)
+        else:
+            self.static_gradients = [torch.zeros_like(parameter) for parameter in used]
         self.used_parameters = used  # last: while it is empty, an interrupted call is repeated
 
     def backward(self, result: Tensor, gradient: Tensor | None = None) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from dongu.engine.answers import Answers
 from dongu.engine.families import FAMILIES, why_not
@@ -167,13 +168,15 @@ class PaddingFree(nn.Module):
             except (DonguError, RuntimeError) as error:
                 self.graphs = None
                 return reason_of(error)
-        self.graphs.for_updates_only = not alone
+        if not alone:
+            self.graphs.for_updates_only = True
+            self.graphs.release()
         return None
 
 
 def inside_ddp(engine: Any) -> Any:
     """The engine without the DDP around it, where there are several processes."""
-    return getattr(engine, "module", engine)
+    return engine.module if isinstance(engine, DistributedDataParallel) else engine
 
 
 def flatten(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -91,6 +91,11 @@ class Recordings:
         with torch.autocast("cuda", dtype=dtype, enabled=kind, cache_enabled=False):
             return self._compute(static_input, shape)
 
+    def release(self) -> None:
+        """Give the memory of all recordings back."""
+        self._discard()
+        torch.cuda.empty_cache()
+
     def _discard(self) -> None:
         self._recordings.clear()
         self._pool = torch.cuda.graph_pool_handle()
@@ -121,6 +126,19 @@ class Recordings:
     @contextlib.contextmanager
     def _capture(self, graph: torch.cuda.CUDAGraph) -> Any:
         """Captures the block's kernels into the graph. (`torch.cuda.graph` would collect garbage first.)"""
+        # DDP has made the node that adds up each gradient, on the default stream, which no capture may wait for.
+        autograd, override = torch.autograd.graph, torch._C._override_stale_capture_stream()
+        autograd.set_override_stale_capture_stream(True)
+        autograd.set_warn_on_accumulate_grad_stream_mismatch(False)
+        try:
+            with self._captured(graph):
+                yield
+        finally:
+            autograd.set_override_stale_capture_stream(override)
+            autograd.set_warn_on_accumulate_grad_stream_mismatch(True)
+
+    @contextlib.contextmanager
+    def _captured(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
         with torch.cuda.stream(self._stream):
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:

@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.optim.adamw import AdamW, adamw
 
 from dongu.data.collate import MicroBatch, MicroBatches
-from dongu.engine.gradients import add_up
 from dongu.engine.packed import UNCOMPUTED, inside_ddp
+from dongu.errors import UsageError
 from dongu.text import reason_of
 
 SAMPLED_NUMBERS = 1_000_000  # parameters in which the first update is compared
@@ -66,12 +66,14 @@ class Replays:
     def __init__(self, loop: Any) -> None:
         self.parts = recorded_parts(loop)
         self.is_checked = False  # whether an update was compared with one launched from Python
-        self._is_alone = loop.accelerator.num_processes == 1
+        self.is_alone = loop.accelerator.num_processes == 1
         # Norm, then losses; and how many processes are asked to end, where there are several.
         self.numbers = torch.zeros(3 + loop.config.batch_size, device=loop.accelerator.device)
         self._loop = loop
         self._engine = inside_ddp(loop.engine)
         self._graphs = self._engine.graphs
+        self._graphs._discard()  # what was recorded before, with another loss or optimizer
+        self._trained = [parameter.requires_grad for parameter in loop.model.parameters()]
         self._weight = torch.ones((), device=loop.accelerator.device)
         self._position = torch.zeros((), dtype=torch.int64, device=loop.accelerator.device)
         self._step: StepRecording | None = None
@@ -84,20 +86,30 @@ class Replays:
             UnreplayedError: a micro-batch cannot be recorded.
             torch.OutOfMemoryError: there is not enough memory.
         """
-        if self._is_alone:
+        if self.is_alone:
             self._add_up_twice(batches, again)
-        elif self.is_checked:  # what fails now ends the run: the other processes wait for this one's part
+            return self.numbers[1 : 2 + batches.examples]
+        if self.is_checked:  # what fails now ends the run: the other processes wait for this one's part
+            if self._trained != [parameter.requires_grad for parameter in self._loop.model.parameters()]:
+                what, hint = "weights were frozen or unfrozen, which DDP is not told of", "use --freeze, or one process"
+                raise UsageError(what, where=f"update {self._loop.number + 1:,}", hint=hint)
             self._add_up_twice(batches, again)
-            add_up(self._graphs.static_gradients)
         else:
             with self.agreed():
                 self._add_up_twice(batches, again)
-            add_up(self._graphs.static_gradients)
+            sizes = self._loop.accelerator.gather(torch.tensor([self._size()], device=self.numbers.device))
+            if len(sizes.unique()) > 1:
+                raise UnreplayedError("the processes train different weights")
+        for flat in self._graphs.flat_gradients:
+            torch.distributed.all_reduce(flat)
         return self.numbers[1 : 2 + batches.examples]
+
+    def _size(self) -> int:
+        return sum(gradient.numel() for gradient in self._graphs.static_gradients)
 
     def take(self, losses: Tensor) -> None:
         """Have the losses of all processes, and who is asked to end, in the place of this process's losses."""
-        if not self._is_alone:
+        if not self.is_alone:
             self.numbers[1 : 1 + len(losses)].copy_(losses)
 
     @contextlib.contextmanager
