@@ -14,11 +14,14 @@ same of the differences to the original on the same seeds; `frozen` is the head 
 from __future__ import annotations
 
 import argparse
+import copy
 import csv
 import itertools
 import json
+import math
 import os
 import random
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -32,6 +35,7 @@ from pages import put_between
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = ROOT / "benchmarks" / "recipes.jsonl"
+sys.path.append(str(ROOT / "examples"))
 SETS = {  # columns, and the metric
     "mrpc": (("sentence1", "sentence2", "label"), "accuracy"),
     "sst2": (("sentence", "label"), "accuracy"),
@@ -54,6 +58,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "auto, rate 5e-5": {"learning_rate": 5e-5},
     "auto, rate 1e-4": {"learning_rate": 1e-4},
     "auto, rate 2e-4": {"learning_rate": 2e-4},
+    "auto, batches of 4": {"batch_size": 4},
+    "auto, batches of 16": {"batch_size": 16},
+    "auto, layer decay 0.8": {"layer_decay": 0.8},
+    "auto, label smoothing 0.1": {"label_smoothing": 0.1},
+    "auto, R-Drop": {"then": "r-drop"},
+    "auto, mean of the last third's weights": {"then": "mean"},
+    "auto, up to 10 epochs, the best by validation": {"then": "best", "epochs": 10.0},
+    "auto, one more epoch with the validation rows": {"then": "all rows"},
     "quick": {"recipe": "quick"},  # of 2,700 rows or more; with fewer it is auto
     "quick, all layers, textbook's batches": {"recipe": "original", "dropout": 0.0, "epochs": 1.5},
 }
@@ -116,19 +128,53 @@ def make_distilbert(folder: str) -> str:
     return folder
 
 
+class MeanWeights:
+    """The mean of a model's weights over the updates that it was shown."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.count = copy.deepcopy(model), 0
+
+    def look(self, model: Any) -> None:
+        self.count += 1
+        for mean, now in zip(self.model.parameters(), model.parameters(), strict=True):
+            mean.detach().lerp_(now.detach(), 1 / self.count)
+
+
 def run_cell(data: Path, name: str, size: str, recipe: str, seed: int, model: str) -> dict[str, Any]:
     import dongu
 
     splits, metric = draw(data, name, size, seed), SETS[name][1]
     options = {"model": model, "label_column": SETS[name][0][-1], "seed": seed, "threads": 1, **RECIPES[recipe]}
+    then, kept = options.pop("then", None), None
     loop = dongu.Loop(splits, **options)
-    begun = loop.config.head == "probe"
+    begun, config = loop.config.head == "probe", loop.config
     frozen = loop.evaluate("test").metrics[metric] if begun else None
-    started = time.process_time()
-    for _ in loop:
-        pass
+    if then == "r-drop":  # a run with a loss of one's own has the original's settings where none are given
+        import r_drop
+
+        derived = {word: getattr(config, word) for word in ("head", "pooling", "learning_rate", "warmup")}
+        loop = dongu.Loop(splits, **options, **derived, loss=r_drop.loss)
+    started, best = time.process_time(), -math.inf
+    for step in loop:
+        if then == "mean" and step.number > loop.total_steps * 2 // 3:
+            kept = kept or MeanWeights(loop.model)
+            kept.look(loop.model)
+        if then == "best" and step.number % loop.steps_per_epoch == 0:
+            score = loop.evaluate("validation").metrics[metric]
+            if score > best:
+                best, kept = score, MeanWeights(loop.model)
+    if then == "all rows":
+        with tempfile.TemporaryDirectory() as folder:
+            loop.model.save_pretrained(folder)
+            loop.tokenizer.save_pretrained(folder)
+            more = {**splits, "train": splits["train"] + splits["validation"]}
+            rate = config.learning_rate / 3
+            loop = dongu.Loop(more, **{**options, "model": folder, "recipe": "original"}, epochs=1, learning_rate=rate)
+            for _ in loop:
+                pass
     seconds = time.process_time() - started
-    metrics, selection = loop.evaluate("test").metrics, loop.evaluate("selection").metrics[metric]
+    metrics = loop.evaluate("test", model=kept and kept.model).metrics
+    selection = loop.evaluate("selection", model=kept and kept.model).metrics[metric]
     values = {"test": metrics[metric], "loss": metrics["loss"], "frozen": frozen, "cpu_seconds": seconds}
     values["selection"] = selection
     return {"rows": len(splits["train"]), **{key: value and float(value) for key, value in values.items()}}
@@ -146,18 +192,21 @@ def table(cells: dict[tuple[str, str, str, int], dict[str, Any]]) -> str:
     for (name, size, recipe, seed), cell in cells.items():
         groups[name, size, recipe][seed] = cell
     lines = [
-        "| set | rows | recipe | seeds | test | over the original, paired | loss | frozen |",
-        "| --- | --: | --- | --: | --: | --: | --: | --: |",
+        "| set | rows | recipe | seeds | test | over the original, paired | over auto, paired | loss | frozen |",
+        "| --- | --: | --- | --: | --: | --: | --: | --: | --: |",
     ]
     order = [*RECIPES]
     rows = {key: next(iter(of_seeds.values()))["rows"] for key, of_seeds in groups.items()}
     for key in sorted(groups, key=lambda key: (key[0], rows[key], order.index(key[2]))):
         name, size, recipe = key
-        found, original = groups[key], groups[name, size, "original"] if recipe != "original" else {}
-        more = [found[seed]["test"] - original[seed]["test"] for seed in found if seed in original]
+        found = groups[key]
         known = [cell["frozen"] for cell in found.values() if cell["frozen"] is not None]
         words = [name, f"{rows[key]:,}", recipe, str(len(found)), with_interval([c["test"] for c in found.values()])]
-        words += [with_interval(more, "+") if more else "", f"{np.mean([c['loss'] for c in found.values()]):.3f}"]
+        for other in ("original", "auto"):
+            beside = groups[name, size, other] if recipe not in ("original", other) else {}
+            more = [found[seed]["test"] - beside[seed]["test"] for seed in found if seed in beside]
+            words.append(with_interval(more, "+") if more else "")
+        words.append(f"{np.mean([c['loss'] for c in found.values()]):.3f}")
         lines.append(f"| {' | '.join([*words, f'{np.mean(known):.3f}' if known else ''])} |")
     return "\n".join(lines)
 

@@ -84,6 +84,8 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {
         "the upper 3 layers, 1 epoch at 2e-4",
         {"freeze": 3, "epochs": 1.0, "learning_rate": 2e-4, "warmup": 0.1},
     ),
+    "smooth": ("`quick` with label smoothing 0.1", {"recipe": "quick", "label_smoothing": 0.1}),
+    "mean": ("`quick`, the mean of the last third's weights", {"recipe": "quick"}),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "dongu": {},
@@ -178,7 +180,8 @@ def run_cell(system: str, task: str, seed: int, data: Path, updates: int | None)
                 watch.score = fit_frozen(data, task, checkpoint)
                 watch.look(None, 1, 1)
             else:
-                train_with_dongu(watch, data, task, seed, OPTIONS[system], "validation" if system in TRIALS else "test")
+                split = "validation" if system in TRIALS else "test"
+                train_with_dongu(watch, data, task, seed, OPTIONS[system], split, averages=system == "mean")
         except EnoughError:
             pass
     OUT.mkdir(parents=True, exist_ok=True)
@@ -233,20 +236,31 @@ def train_with_setfit(watch: Watch, folder: str, data: Path, task: str, checkpoi
     watch.look(None, updates + 1, updates + 1)
 
 
-def train_with_dongu(watch: Watch, data: Path, task: str, seed: int, options: dict[str, Any], split: str) -> None:
+def train_with_dongu(
+    watch: Watch, data: Path, task: str, seed: int, options: dict[str, Any], split: str, *, averages: bool
+) -> None:
     """`dongu.Loop` as `dongu train` has it; a head that is no random one is judged before the first update too."""
     import dongu
+    from recipes import MeanWeights
 
     loop = dongu.Loop(str(data / task), model="minilm", seed=seed, threads=1, **options)
-    watch.score = lambda _: float(loop.evaluate(split).metrics[TASKS[task][0]])
+    mean: MeanWeights | None = None
+
+    def score(split: str) -> float:
+        return float(loop.evaluate(split, model=mean and mean.model).metrics[TASKS[task][0]])
+
+    watch.score = lambda _: score(split)
     if loop.config.head == "probe":
         watch.look(loop.model, 0, loop.total_steps)
     try:
         for step in loop:
+            if averages and step.number > loop.total_steps * 2 // 3:
+                mean = mean or MeanWeights(loop.model)
+                mean.look(loop.model)
             watch.look(loop.model, step.number, loop.total_steps)
     finally:
         if split == "validation":
-            watch.test = round(float(loop.evaluate("test").metrics[TASKS[task][0]]), 5)
+            watch.test = round(score("test"), 5)
 
 
 def fit_frozen(data: Path, task: str, checkpoint: str) -> Callable[[Any], float]:
