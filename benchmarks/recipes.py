@@ -21,7 +21,7 @@ import json
 import math
 import os
 import random
-import sys
+import runpy
 import tempfile
 import time
 from collections import defaultdict
@@ -35,7 +35,6 @@ from pages import put_between
 
 ROOT = Path(__file__).resolve().parent.parent
 CELLS = ROOT / "benchmarks" / "recipes.jsonl"
-sys.path.append(str(ROOT / "examples"))
 SETS = {  # columns, and the metric
     "mrpc": (("sentence1", "sentence2", "label"), "accuracy"),
     "sst2": (("sentence", "label"), "accuracy"),
@@ -150,10 +149,9 @@ def run_cell(data: Path, name: str, size: str, recipe: str, seed: int, model: st
     begun, config = loop.config.head == "probe", loop.config
     frozen = loop.evaluate("test").metrics[metric] if begun else None
     if then == "r-drop":  # a run with a loss of one's own has the original's settings where none are given
-        import r_drop
-
+        own = runpy.run_path(str(ROOT / "examples" / "r_drop.py"))["loss"]
         derived = {word: getattr(config, word) for word in ("head", "pooling", "learning_rate", "warmup")}
-        loop = dongu.Loop(splits, **options, **derived, loss=r_drop.loss)
+        loop = dongu.Loop(splits, **options, **derived, loss=own)
     started, best = time.process_time(), -math.inf
     for step in loop:
         if then == "mean" and step.number > loop.total_steps * 2 // 3:
@@ -173,8 +171,8 @@ def run_cell(data: Path, name: str, size: str, recipe: str, seed: int, model: st
             for _ in loop:
                 pass
     seconds = time.process_time() - started
-    metrics = loop.evaluate("test", model=kept and kept.model).metrics
-    selection = loop.evaluate("selection", model=kept and kept.model).metrics[metric]
+    metrics = loop.evaluate("test", model=kept.model if kept else None).metrics
+    selection = loop.evaluate("selection", model=kept.model if kept else None).metrics[metric]
     values = {"test": metrics[metric], "loss": metrics["loss"], "frozen": frozen, "cpu_seconds": seconds}
     values["selection"] = selection
     return {"rows": len(splits["train"]), **{key: value and float(value) for key, value in values.items()}}

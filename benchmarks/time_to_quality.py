@@ -247,7 +247,7 @@ def train_with_dongu(
     mean: MeanWeights | None = None
 
     def score(split: str) -> float:
-        return float(loop.evaluate(split, model=mean and mean.model).metrics[TASKS[task][0]])
+        return float(loop.evaluate(split, model=mean.model if mean else None).metrics[TASKS[task][0]])
 
     watch.score = lambda _: score(split)
     if loop.config.head == "probe":
