@@ -8,12 +8,15 @@ backward, with blocks of one length and with blocks of like lengths. Dropout of 
 mask of booleans, and by the derivative of a threshold as `dongu.engine.dropout` has it. The norm of a gradient, by
 PyTorch and row by row. Attention of one row of 2,048 tokens, whole and in tiles, with and without a window. Seeding
 the draws of a step. What Python does around a replayed update of MiniLM, 8 rows as long as MRPC's: collating, layout,
-copies, schedule, counts and checks, while a stand-in for the recordings does nothing. Where there is a C++ compiler,
+copies, schedule, counts and checks, while a stand-in for the recordings does nothing. A step with dropout and
+without. Products of a frozen layer in fp32, bf16 and int8. Where there is a C++ compiler, a padded step compiled, and
 what `torch.compile` makes of the elementwise parts of a layer.
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 import shutil
 import statistics
@@ -26,6 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import AutoModelForSequenceClassification
 
 from dongu.draws import seed_draws
 from dongu.engine import pending
@@ -39,6 +43,7 @@ from dongu.engine.replays import Replays
 from dongu.engine.tiles import Tiling
 from dongu.loop import Loop
 from dongu.model.optimizer import skip_flag
+from dongu.model.place import resolve_model
 
 TOKENS, REPEATS = 430, 40
 LAYERS = ((384, 384), (384, 1536), (1536, 384))  # values in, values out
@@ -171,32 +176,37 @@ class Idle(Graphs):
         return lambda: None
 
 
+WORDS = (
+    "of",
+    "a",
+    "the",
+    "and",
+    "in",
+    "he",
+    "had",
+    "they",
+    "which",
+    "was",
+    "not",
+    "for",
+    "on",
+    "with",
+    "his",
+    "to",
+    "it",
+)
+
+
+def rows_like_mrpc() -> list[dict[str, str]]:
+    """4,000 rows of words, as long as MRPC's."""
+    random = np.random.default_rng(0)
+    lengths = np.clip(random.normal(50, 13, 4000), 17, 107).astype(int).tolist()
+    return [{"text": " ".join(random.choice(WORDS, n)), "label": str(i % 2)} for i, n in enumerate(lengths)]
+
+
 def host() -> None:
     """Of an update that a GPU replays; pinning memory and CUDA's own calls are left out."""
-    random = np.random.default_rng(0)
-    words = [
-        "of",
-        "a",
-        "the",
-        "and",
-        "in",
-        "he",
-        "had",
-        "they",
-        "which",
-        "was",
-        "not",
-        "for",
-        "on",
-        "with",
-        "as",
-        "his",
-        "her",
-        "to",
-        "it",
-    ]
-    lengths = np.clip(random.normal(50, 13, 4000), 17, 107).astype(int).tolist()
-    rows = [{"text": " ".join(random.choice(words, n)), "label": str(i % 2)} for i, n in enumerate(lengths)]
+    rows = rows_like_mrpc()
     nothing = mock.Mock(return_value=None)
     with (
         mock.patch.multiple(torch.cuda, Stream=nothing, graph_pool_handle=nothing),
@@ -214,6 +224,43 @@ def host() -> None:
             milliseconds.append(1e3 * (time.thread_time() - began))
     least, median = min(milliseconds), statistics.median(milliseconds)
     print(f"Python around an update          {median:6.3f}, at least {least:.3f}, of processor time")
+
+
+def step() -> None:
+    """An update of 8 rows of MiniLM in fp32: with dropout, and without, which is more than what would be saved if
+    another thread drew it; and forward and backward of the padded model, called by Python and compiled as a whole."""
+    rows, inputs = rows_like_mrpc(), {"input_ids": torch.randint(1000, 9000, (8, 64))}
+    inputs |= {"attention_mask": torch.ones(8, 64, dtype=torch.long), "labels": torch.randint(2, (8,))}
+    options = {"model": "minilm", "device": "cpu", "recipe": "original", "epochs": 1}
+    loops = [Loop({"train": rows, "validation": rows[:8]}, **options, **given) for given in ({}, {"dropout": 0.0})]
+    runs: dict[str, Callable[[], object]] = {
+        "a step": partial(next, iter(loops[0])),
+        "a step without dropout": partial(next, iter(loops[1])),
+    }
+    if shutil.which("g++"):
+        model = AutoModelForSequenceClassification.from_pretrained(resolve_model("minilm")).train()
+        runs["padded, called by Python"] = lambda: model(**inputs).loss.backward()
+        whole = torch.compile(model)
+        runs["padded, compiled"] = lambda: whole(**inputs).loss.backward()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _, (name, run) in itertools.product(range(REPEATS), runs.items()):  # they take turns
+        began = time.process_time()
+        run()
+        seconds[name].append(time.process_time() - began)
+    for name, each in seconds.items():
+        print(f"{name:<32} {1e3 * statistics.median(each[5:]):6.1f} of processor time")
+
+
+def frozen() -> None:
+    """The products of a layer that is not trained, forward, of 430 tokens."""
+    for inward, outward in LAYERS:
+        layer, hidden = torch.nn.Linear(inward, outward), torch.randn(TOKENS, inward)
+        ways = {"fp32": (layer, hidden), "bf16": (copy.deepcopy(layer).bfloat16(), hidden.bfloat16())}
+        quantized = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(layer), dtype=torch.qint8)
+        ways["int8"] = (quantized, hidden)
+        with torch.no_grad():
+            found = [f"{name} {median_ms(lambda _: way(values)):6.3f}" for name, (way, values) in ways.items()]  # noqa: B023
+        print(f"frozen, {inward} to {outward:<19}", ", ".join(found))
 
 
 def compiled() -> None:
@@ -255,4 +302,6 @@ if __name__ == "__main__":
     norm()
     seeding()
     host()
+    step()
+    frozen()
     compiled()
