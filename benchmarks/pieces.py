@@ -23,6 +23,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -231,16 +232,16 @@ def step() -> None:
     another thread drew it; and forward and backward of the padded model, called by Python and compiled as a whole."""
     rows, inputs = rows_like_mrpc(), {"input_ids": torch.randint(1000, 9000, (8, 64))}
     inputs |= {"attention_mask": torch.ones(8, 64, dtype=torch.long), "labels": torch.randint(2, (8,))}
-    options = {"model": "minilm", "device": "cpu", "recipe": "original", "epochs": 1}
-    loops = [Loop({"train": rows, "validation": rows[:8]}, **options, **given) for given in ({}, {"dropout": 0.0})]
+    data = {"train": rows, "validation": rows[:8]}
+    loops = [Loop(data, model="minilm", device="cpu", recipe="original", epochs=1, dropout=p) for p in (None, 0.0)]
     runs: dict[str, Callable[[], object]] = {
         "a step": partial(next, iter(loops[0])),
         "a step without dropout": partial(next, iter(loops[1])),
     }
     if shutil.which("g++"):
-        model = AutoModelForSequenceClassification.from_pretrained(resolve_model("minilm")).train()
+        model: Any = AutoModelForSequenceClassification.from_pretrained(resolve_model("minilm")).train()
         runs["padded, called by Python"] = lambda: model(**inputs).loss.backward()
-        whole = torch.compile(model)
+        whole: Any = torch.compile(model)
         runs["padded, compiled"] = lambda: whole(**inputs).loss.backward()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _, (name, run) in itertools.product(range(STEPS), runs.items()):  # they take turns
@@ -256,7 +257,8 @@ def frozen() -> None:
     for inward, outward in LAYERS:
         layer, hidden = torch.nn.Linear(inward, outward), torch.randn(TOKENS, inward)
         ways = {"fp32": (layer, hidden), "bf16": (copy.deepcopy(layer).bfloat16(), hidden.bfloat16())}
-        quantized = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(layer), dtype=torch.qint8)
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        quantized = quantize(torch.nn.Sequential(layer), dtype=torch.qint8)
         ways["int8"] = (quantized, hidden)
         with torch.no_grad():
             found = [f"{name} {median_ms(lambda _: way(values)):6.3f}" for name, (way, values) in ways.items()]  # noqa: B023
