@@ -110,6 +110,7 @@ def train_runs(
             console.line(f"{said} is finished, in {folder.path}")
             continue
         which = said if option == "fold" else f"{said}, {number} of {len(runs)}"  # a fold says 1/5
+        console.next_run()
         console.line(f"{which}, in {folder.path}")
         own = {option: getattr(config, option), "strict": first.strict, "out": str(folder.path)}
         try:

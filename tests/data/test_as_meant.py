@@ -365,3 +365,13 @@ def test_rows_keep_their_numbers_where_the_annotation_tool_has_others(tmp_path: 
         table = read_file(path)
         assert (table.columns["text"], table.ids) == (["film 1", "film 3", "film 5"], [1, 3, 5])
         assert places in (None, [table.where(row) for row in range(3)])
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for i, written in enumerate(
+        (tasks, tasks, tasks)
+    ):  # the last row of the first is left out, the first of the others
+        shard = shards / f"train-0000{i}-of-00003.json"
+        shard.write_text(json.dumps(written[::-1] if i == 0 else written), encoding="utf-8")
+    table = read_source(str(shards)).splits["train"]
+    assert table.ids == [0, 2, 4, 7, 9, 11, 13, 15, 17]
+    assert table.where(3) == f"{shards}/train-00001-of-00003.json, row 2"

@@ -78,10 +78,13 @@ def test_of_several_runs_what_differs_is_said_again() -> None:
     console = Console(stream=stream, several=True)
     runs = [("few rows (36)", "rate 1e-4"), ("the textbook", "rate 5e-5"), ("few rows (35)", "rate 5e-5")]
     for recipe, optimizer in runs:
+        console.next_run()
         console.fields([("data", "36 rows"), ("recipe", recipe), ("optimizer", optimizer)])
     names = [line.split()[0] for line in stream.getvalue().splitlines()]
     assert names == ["data", "recipe", "optimizer", "recipe", "recipe"]
-    assert [console.is_new(f"{count} rows leak") for count in (1, 2)] == [True, False]
+    for i in range(2):
+        console.next_run()
+        assert [console.is_new(f"`v{count}` is null in {count} rows") for count in (1, 2)] == [i == 0] * 2
 
 
 def test_a_bar_goes_when_the_table_has_said_it() -> None:

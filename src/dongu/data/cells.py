@@ -153,6 +153,7 @@ class Rows:
         self._others: Counter[str] = Counter() if others is None else others
         self._gaps = [(0, 0)]  # rows that there were when others had been left out, and how many of these
         self._packed: list[list[_Page]] = [[] for _ in names]
+        self._rows = 0  # in these
         self._pages = Pages()
         self._waiting: list[Sequence[Cell]] = []  # rows that are not packed yet
         self._counted, self._characters = 0, 0  # how many of these were looked at, and what they hold
@@ -160,7 +161,7 @@ class Rows:
         self._are_ragged = False  # whether rows that wait may lack the last columns
 
     def __len__(self) -> int:
-        return sum(map(len, self._packed[0] if self._packed else ())) + len(self._waiting)
+        return self._rows + len(self._waiting)
 
     def add(self, row: Sequence[Cell], line: int | None = None) -> None:
         """A cell for each column, and the line of the file at which the row begins, where there are lines."""
@@ -186,9 +187,12 @@ class Rows:
                 self._pack()
             for pages, column in zip(self._packed, columns, strict=True):
                 pages.extend(column.copied_to(self._pages))  # type: ignore[attr-defined]
+            self._rows += len(table)
         else:
             self.extend(zip(*columns, strict=True))
-        self._lines.extend(table.lines or repeat(0, len(table)))
+        if table.lines or self._lines:  # none where no file has lines
+            self._lines.extend(repeat(0, len(self) - len(table) - len(self._lines)))
+            self._lines.extend(table.lines or repeat(0, len(table)))
 
     def add_column(self, name: str) -> None:
         """Another column, of which the rows so far have nothing."""
@@ -207,6 +211,7 @@ class Rows:
     def _pack(self) -> None:
         for pages, cells in zip(self._packed, self._transposed(), strict=True):
             pages.append(_pack(cells, self._pages))
+        self._rows += len(self._waiting)
         self._waiting, self._counted, self._characters = [], 0, 0
 
     def _transposed(self) -> Iterator[tuple[Cell, ...]]:
@@ -234,7 +239,8 @@ class Rows:
         if len(self._gaps) > 1:
             gaps = pairwise([*self._gaps, (len(self), 0)])
             ids = [*chain.from_iterable(range(start + gone, end + gone) for (start, gone), (end, _) in gaps)]
-        table = Table(origin, columns, lines, ids=ids, said=tuple(filter(None, said)), bad=tuple(self._bad))
+        bad, left_out = tuple(self._bad), len(self._bad) + self._others.total()
+        table = Table(origin, columns, lines, ids=ids, said=tuple(filter(None, said)), bad=bad, left_out=left_out)
         if not len(table):
             as_read = f"; read as: {'; '.join(table.said)}" if table.said else ""  # another sheet may have them
             raise data_error(origin, "there are no rows", f"at least one row is needed{as_read}")
@@ -258,7 +264,7 @@ def join_tables(tables: Iterable[Table], origin: str, *, said: str) -> Table:
     """
     first, rows, count = None, Rows([]), 0
     starts: list[int] = []
-    ids: list[int] = []
+    ids: array[int] | None = None  # once a row is not the one that its index counts
     names: list[str] = []
     sentences: dict[str, None] = {said: None}
     bad: list[BadRow] = []
@@ -275,11 +281,14 @@ def join_tables(tables: Iterable[Table], origin: str, *, said: str) -> Table:
         names.append(table.origin)
         sentences |= dict.fromkeys(table.said)
         bad += table.bad
-        ids += (count + id_ for id_ in (range(len(table)) if table.ids is None else table.ids))
+        if ids is None and (count > len(rows) or table.ids is not None):
+            ids = array("q", range(len(rows)))
+        if ids is not None:
+            ids.extend(count + id_ for id_ in (range(len(table)) if table.ids is None else table.ids))
         rows.take(table)
-        count += len(table) + len(table.bad)
+        count += len(table) + table.left_out
     joined = rows.table(Places(origin, starts, names), said=sentences)
-    joined = replace(joined, ids=ids, bad=tuple(bad)) if bad else joined
+    joined = replace(joined, ids=None if ids is None else ids.tolist(), bad=tuple(bad))
     return joined if first is None else replace(joined, label_names=first.label_names)
 
 

@@ -102,6 +102,8 @@ class Table:
 
     bad: tuple[BadRow, ...] = ()
     """Rows of the file that were left out on demand."""
+    left_out: int = 0
+    """How many rows of the file are not here: bad ones, and those without an annotation."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))

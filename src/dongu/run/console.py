@@ -29,7 +29,8 @@ class Console:
         self.stream = stream or sys.stdout
         self.enabled = enabled
         self.several = several
-        self._said: dict[str, str] = {}
+        self._before: set[tuple[str, str]] = set()  # what the runs before have said
+        self._said: set[tuple[str, str]] = set()  # and what this one does
 
     @property
     def shown(self) -> TextIO | None:
@@ -57,10 +58,13 @@ class Console:
 
     def is_new(self, said: str, name: str = "") -> bool:
         """Whether the run before did not say it, figures aside; under this name, if it has one."""
-        bare = _FIGURES.sub("", said)
-        before = self._said.get(name or bare)
-        self._said[name or bare] = bare
-        return not self.several or before != bare
+        bare = (name, _FIGURES.sub("", said))
+        self._said.add(bare)
+        return not self.several or bare not in self._before
+
+    def next_run(self) -> None:
+        """What follows is another run's."""
+        self._before, self._said = self._said, set()
 
     def progress(self, total_steps: int, done: int, metrics: Sequence[str]) -> Progress:
         """The table of a run's evaluations."""
