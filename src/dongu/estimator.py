@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dongu.config import RunConfig, did_you_mean
+from dongu.data.table import MANY_CLASSES
 from dongu.errors import DataError, UsageError
 from dongu.files import read_regular
 from dongu.options import FitOptions
@@ -91,6 +92,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         if len(few) and not {"group_column", "time_column"} & {*given}:
             what = f"the class `{self.classes_[few[0]]}` has 1 row: it cannot be both trained on and held out"
             hint = "add rows of it, leave its row out of X and y, or give rare classes one name in y"
+            if len(self.classes_) > MANY_CLASSES:
+                what, hint = (
+                    f"{what} ({len(self.classes_):,} classes in all)",
+                    "numbers: dongu.train(…, task='regression')",
+                )
             raise DataError(what, where="y", hint=hint)
         former = self.__dict__.pop("_end", None)
         if "out" not in given:

@@ -138,6 +138,6 @@ def folds_lines(summary: Mapping[str, Any], out: Path) -> Iterator[str]:
             yield f"folds  {name:<22} mean {spread['mean']:.4f}, {low} to {high}"
     if (accuracy := summary.get("options", {}).get("abstain")) is not None:
         what = "each fold abstains by a threshold of its own; the folder, whose models answer together, gives each row"
-        find = f"dongu evaluate {typed(out)} OTHER.csv --abstain {accuracy:g} finds a threshold for them"
-        yield from wrapped(f"{what} a label: {find}")
+        yield from wrapped(f"{what} a label. This finds a threshold for them:")
+        yield f"dongu evaluate {typed(out)} OTHER.csv --abstain {accuracy:g}"
     yield f"probabilities of each row in {out}/predictions; all figures in {out}/{FOLDS}"

@@ -34,7 +34,7 @@ from dongu.model.load import load_saved
 from dongu.run.folder import CALIBRATION, RunFolder, dump_json
 from dongu.run.several import SOUP_FOLDER
 from dongu.use.classifier import Classifier
-from dongu.use.saved import SavedModel
+from dongu.use.saved import OWN_CLASS, SavedModel
 
 CARD = """\
 # The mean of {count} models
@@ -81,7 +81,9 @@ def make_soup(
     chosen = max(values, key=lambda name: sign * values[name])
     try:
         run = SavedModel.open(folders[chosen].path)
-    except ModelError as error:  # a class of the user's own
+    except ModelError as error:
+        if error.what != OWN_CLASS:
+            raise
         return {"kept": False, "reason": error.what}
     metrics = MetricSet.of(run.metrics.task, run.label_names, run.config.data, metric, own)
     with replace_folder(out / SOUP_FOLDER, within=out) as stage:

@@ -122,7 +122,7 @@ def kind_of_part(thing: Any) -> str:
     if thing is None:
         return "None"
     name = {"Tensor": "tensor", "ndarray": "array"}.get(name := type(thing).__name__, name)
-    said = f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+    said = f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
     if hasattr(thing, "shape") and hasattr(thing, "dtype"):
         return f"{said} of {str(thing.dtype).removeprefix('torch.')} and shape {tuple(thing.shape)}"
     return said

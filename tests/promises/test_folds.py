@@ -150,8 +150,9 @@ def test_the_folder_says_that_it_gives_each_row_a_label() -> None:
     """The thresholds of the folds are of their own probabilities, and not of the mean that the folder answers."""
     summary = {"rows": 9, "task": "single-label", "pooled": {}, "validation": {}, "options": {}}
     assert "label" not in " ".join(folds_lines(summary, Path("out")))
-    said = " ".join(folds_lines({**summary, "options": {"abstain": 0.9}}, Path("a b")))
-    assert "gives each row a label: dongu evaluate 'a b' OTHER.csv --abstain 0.9 finds a threshold" in said
+    said = [*folds_lines({**summary, "options": {"abstain": 0.9}}, Path("a b"))]
+    assert "gives each row a label. This finds a threshold" in " ".join(said)
+    assert "dongu evaluate 'a b' OTHER.csv --abstain 0.9" in said  # a line to copy
 
 
 def test_what_does_not_go_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

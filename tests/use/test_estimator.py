@@ -152,6 +152,11 @@ def test_what_it_refuses(quick: dict[str, Any]) -> None:
         (TEXTS[:3], ["a", None, "b"], "y, row 2: there is no class"),
         (TEXTS[:3], ["a", "", "b"], "y, row 2: there is no class"),
         (TEXTS[:2], ["a", "a"], "one class only, `a`"),
+        (
+            TEXTS * 40,
+            [*range(40 * len(TEXTS))],
+            r"has 1 row.* classes in all\)(.|\n)*task='regression'",
+        ),
         (TEXTS[:3], ["a", "b", "b"], "y: the class `a` has 1 row(.|\n)*leave its row out of X and y"),
         (["a", None], ["a", "b"], "neither texts nor pairs"),
         ([], [], "there are no rows"),

@@ -24,6 +24,7 @@ from dongu.run.several import FOLDS
 from dongu.text import is_blank
 
 EXAMPLES = ('["a text", "another"]', '[("a text", "what it is compared with")]')  # of what can be asked
+OWN_CLASS = "the model is a class of your own"
 USUAL_LABELS = 2  # of a model whose config.json names none
 TASKS: dict[Any, Task] = {kind: task for task, kind in PROBLEM_TYPES.items() if task != "ordinal"}
 
@@ -154,7 +155,7 @@ class SavedModel:
         content = read_object(folder.model / "config.json", f"--model {folder.model}")
         if not content.get("model_type") and record.get("parts"):
             hint = "in Python, make it and put the weights in: safetensors.torch.load_model(model, FILE)"
-            raise ModelError("the model is a class of your own", where=str(folder.model), hint=hint)
+            raise ModelError(OWN_CLASS, where=str(folder.model), hint=hint)
         check_folder(folder.model)
         names = record["label_names"]
         wanted = 1 if options["task"] in NUMBERS else len(names)
