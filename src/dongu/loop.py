@@ -237,8 +237,8 @@ class Loop(Parts):
             self.replays = Replays(self)
 
     def _leave_replays(self) -> None:
-        if self.replays is not None and not self.replays.is_alone:  # what is recorded is of no use to DDP's passes
-            inside_ddp(self.engine).graphs.release()
+        if self.replays is not None:
+            self.replays.leave()
         self.replays = None
 
     def _has_gradient(self) -> bool:

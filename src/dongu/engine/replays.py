@@ -66,7 +66,7 @@ class Replays:
     def __init__(self, loop: Any) -> None:
         self.parts = recorded_parts(loop)
         self.is_checked = False  # whether an update was compared with one launched from Python
-        self.is_alone = loop.accelerator.num_processes == 1
+        self._is_alone = loop.accelerator.num_processes == 1
         # Norm, then losses; and how many processes are asked to end, where there are several.
         self.numbers = torch.zeros(3 + loop.config.batch_size, device=loop.accelerator.device)
         self._loop = loop
@@ -86,7 +86,7 @@ class Replays:
             UnreplayedError: a micro-batch cannot be recorded.
             torch.OutOfMemoryError: there is not enough memory.
         """
-        if self.is_alone:
+        if self._is_alone:
             self._add_up_twice(batches, again)
             return self.numbers[1 : 2 + batches.examples]
         if self.is_checked:  # what fails now ends the run: the other processes wait for this one's part
@@ -107,9 +107,14 @@ class Replays:
     def _size(self) -> int:
         return sum(gradient.numel() for gradient in self._graphs.static_gradients)
 
+    def leave(self) -> None:
+        """Give the memory of the recordings back where nothing else can use them: DDP's passes are no replays."""
+        if not self._is_alone:
+            self._graphs.release()
+
     def take(self, losses: Tensor) -> None:
         """Have the losses of all processes, and who is asked to end, in the place of this process's losses."""
-        if not self.is_alone:
+        if not self._is_alone:
             self.numbers[1 : 1 + len(losses)].copy_(losses)
 
     @contextlib.contextmanager
