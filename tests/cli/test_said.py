@@ -134,7 +134,7 @@ def test_commands_to_copy_name_a_place_with_spaces(
     for command in (train, ["compare", str(run), str(tmp_path)], ["predict", str(run.parent), "a text"]):
         assert run_command(command) == 2
     said += "".join(capsys.readouterr())
-    spread = {"loss": {"mean": 0.5, "std": 0.1}}
+    spread = {"loss": {"mean": 0.5, "std": 0.1, "values": {"a": 0.4, "b": 0.6}}}
     side = {"seeds": {"metric": "loss", "validation": spread, "best": "seed-1"}}
     tuned = {
         "metric": "loss",

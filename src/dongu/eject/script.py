@@ -78,9 +78,9 @@ def eject(
     own = _own_source(loop, record, str(folder.path / "run.json"))
     changed = reversed([*differences(record, identity(loop), loop, str(folder.path / "run.json"))])
     found = {difference.name: difference.text for difference in changed}  # the first of each name
-    for name, kind in (("data", DataError), ("model", ModelError)):  # other labels may come of other rows
-        if name in found:
-            raise kind(found[name], where=str(folder.path), hint=f"put back the {name} that the run read")
+    for part, kind in (("data", DataError), ("model", ModelError)):  # other labels may come of other rows
+        if part in found:
+            raise kind(found[part], where=str(folder.path), hint=f"put back the {part} that the run read")
     facts = {
         **_data_facts(loop, rows),
         **_model_facts(loop, config),
