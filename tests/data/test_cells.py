@@ -19,6 +19,7 @@ from test_sources import BROKEN, READ, failure, ids, parquet, write
 import dongu
 from dongu.data import cells, pages, readers, tokens
 from dongu.data.cells import PagedColumn, Rows, column_of, json_of, parts_of
+from dongu.data.joined import join_tables
 from dongu.data.pages import Pages
 from dongu.data.readers import read_file
 from dongu.data.sources import read_source
@@ -57,7 +58,7 @@ def test_tables_are_joined_page_by_page() -> None:
                 made.add(row, line)
             yield made.table(f"{count} rows")
 
-    joined = cells.join_tables(tables(), "all", said="joined")
+    joined = join_tables(tables(), "all", said="joined")
     expected = [row for count in (7, 2, 4, 1, 1, 7) for row in rows[:count]]
     for column, wanted in zip(joined.columns.values(), zip(*expected, strict=True), strict=True):
         assert [(type(cell), cell) for cell in column] == [(type(cell), cell) for cell in wanted]

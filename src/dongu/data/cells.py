@@ -23,7 +23,6 @@ from dongu.data.table import (
     BadRow,
     Cell,
     Number,
-    Places,
     Table,
     check_names,
     data_error,
@@ -254,42 +253,6 @@ def _pack(cells: Sequence[Cell], pages: Pages) -> _Page:
     encoded = [cell.encode() for cell in cells if isinstance(cell, str)]
     content = array("Q", accumulate(map(len, encoded), initial=0)).tobytes() + b"".join(encoded)
     return _Packed(pages, pages.add(content), len(encoded), len(content), *kinds)
-
-
-def join_tables(tables: Iterable[Table], origin: str, *, said: str) -> Table:
-    """The rows of several files that are one split, each of which is read as the other ones are.
-
-    Raises:
-        DataError: they differ in their columns, or in the names of their classes.
-    """
-    first, rows, count = None, Rows([]), 0
-    starts: list[int] = []
-    ids: array[int] | None = None  # once a row is not the one that its index counts
-    names: list[str] = []
-    sentences: dict[str, None] = {said: None}
-    bad: list[BadRow] = []
-    for table in tables:
-        if first is None:
-            first, rows = replace(table, columns=dict.fromkeys(table.columns, ())), Rows(list(table.columns))
-        if table.columns.keys() != first.columns.keys():
-            what = f"the columns are {', '.join(table.columns)}, and those of {first.origin} {', '.join(first.columns)}"
-            raise data_error(table.origin, what, "the files of one split have the same columns")
-        if table.label_names != first.label_names:
-            what = f"the names of the classes are others than those of {first.origin}"
-            raise data_error(table.origin, what, "write the files of one split with the same classes")
-        starts.append(count)
-        names.append(table.origin)
-        sentences |= dict.fromkeys(table.said)
-        bad += table.bad
-        if ids is None and (count > len(rows) or table.ids is not None):
-            ids = array("q", range(len(rows)))
-        if ids is not None:
-            ids.extend(count + id_ for id_ in (range(len(table)) if table.ids is None else table.ids))
-        rows.take(table)
-        count += len(table) + table.left_out
-    joined = rows.table(Places(origin, starts, names), said=sentences)
-    joined = replace(joined, ids=None if ids is None else ids.tolist(), bad=tuple(bad))
-    return joined if first is None else replace(joined, label_names=first.label_names)
 
 
 def take_rows(table: Table, kept: Sequence[bool]) -> Table:

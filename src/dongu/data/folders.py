@@ -29,7 +29,7 @@ from dongu.data.by_class import (
     read_class_files,
     read_class_folders,
 )
-from dongu.data.cells import join_tables
+from dongu.data.joined import join_tables
 from dongu.data.readers import FILE_KINDS, read_file, refuse_broken_link, stem_of
 from dongu.data.table import Table, data_error
 from dongu.errors import DataError
