@@ -375,3 +375,13 @@ def test_rows_keep_their_numbers_where_the_annotation_tool_has_others(tmp_path: 
     table = read_source(str(shards)).splits["train"]
     assert table.ids == [0, 2, 4, 7, 9, 11, 13, 15, 17]
     assert table.where(3) == f"{shards}/train-00001-of-00003.json, row 2"
+    for i in range(3):  # a line that is none, between rows that the tool has and those that are left out
+        (shards / f"train-0000{i}-of-00003.json").unlink()
+        lines = [*map(json.dumps, tasks[:2]), "{", *map(json.dumps, tasks[2:])]
+        (shards / f"train-0000{i}-of-00003.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    table = read_source(str(shards), make_config({"bad_rows": "drop=50%"})).splits["train"]
+    assert table.ids == [1, 4, 6, 8, 11, 13, 15, 18, 20]
+    assert [table.where(row).rpartition("/")[2] for row in (3, 8)] == [
+        f"train-0000{i}-of-00003.jsonl:{line}" for i, line in ((1, 2), (2, 7))
+    ]
+    assert len(table.bad) == 3
