@@ -95,7 +95,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             if len(self.classes_) > MANY_CLASSES:
                 what, hint = (
                     f"{what} ({len(self.classes_):,} classes in all)",
-                    "numbers: dongu.train(…, task='regression')",
+                    "is y what is to be predicted? numbers are for dongu.train(…, task='regression')",
                 )
             raise DataError(what, where="y", hint=hint)
         former = self.__dict__.pop("_end", None)

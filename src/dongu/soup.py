@@ -130,11 +130,12 @@ def _judge(
     if metrics.task == "multi-label":
         settings["threshold"] = learnt["threshold"] = metrics.best_threshold(logits, truth)
         found = answers()
-    if run.config.calibrate and (temperature := fit_temperature(logits, truth)) is not None:
+    if run.config.calibrate:
+        learnt["temperature"] = fit_temperature(logits, truth)
+    if (temperature := learnt.get("temperature")) is not None:
         head, _ = head_of(load_saved(stage)) or ("", None)
         weights |= {name: tensor / temperature for name, tensor in weights.items() if name.startswith(f"{head}.")}
         disk.write(stage / CALIBRATION, dump_json({"temperature": temperature}).encode())
-        learnt["temperature"] = temperature
         found = answers()
     if (accuracy := run.config.abstain) is not None:
         learnt[ABSTAIN_BELOW] = threshold = fit_threshold(found["validation"], accuracy)

@@ -14,6 +14,7 @@ from dongu.data.sources import Source
 from dongu.doctor.overview import describe_data
 from dongu.errors import StoppedError, UsageError
 from dongu.files import is_leftover
+from dongu.judge.calibration import NO_TEMPERATURE
 from dongu.judge.words import abstention, judged, splits_of
 from dongu.own import Own, take_own
 from dongu.relocation import found_again, is_same_place, relative_places
@@ -171,7 +172,8 @@ def soup_lines(soup: Mapping[str, Any], metric: str, out: Path) -> Iterator[str]
     yield f"{best}: {kept}"
     if soup["kept"]:
         if "temperature" in soup:
-            yield from fields([("calibrated", f"temperature {decimals(soup['temperature'])} in the head of the mean")])
+            said = f"temperature {decimals(soup['temperature'], '')} in the head of the mean"
+            yield from fields([("calibrated", said if soup["temperature"] is not None else f"no: {NO_TEMPERATURE}")])
         yield from abstention(soup, judged(soup))
 
 

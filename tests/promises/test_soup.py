@@ -14,9 +14,13 @@ import pytest
 import dongu
 from dongu.cli.main import run as run_command
 from dongu.config import ABSTAIN_BELOW
+from dongu.errors import ModelError
 from dongu.files import disk
 from dongu.judge.abstention import fit_threshold
-from dongu.judge.calibration import fit_temperature
+from dongu.judge.calibration import NO_TEMPERATURE, fit_temperature
+from dongu.run.folder import RunFolder
+from dongu.soup import make_soup
+from dongu.sweep import soup_lines
 from dongu.use.saved import SavedModel
 
 OPTIONS = {"max_steps": 6, "batch_size": 8, "lr": 2e-3, "threads": 1, "seeds": 2, "keep": "soup", "recipe": "original"}
@@ -117,7 +121,6 @@ def test_a_mean_is_calibrated_and_abstains_by_its_own_probabilities(
 ) -> None:
     """As each of the runs is: all of them were asked to."""
     found = souped(two, "--calibrate", "--abstain", "0.6", "--max_steps", "25")
-    said = capsys.readouterr().out
     soup = dongu.load(tmp_path / "out/soup")
     examples = SavedModel.open(tmp_path / "out/seed-42").own_examples("validation")
     validation = soup.evaluate(examples)["validation"]
@@ -127,5 +130,24 @@ def test_a_mean_is_calibrated_and_abstains_by_its_own_probabilities(
     assert threshold is not None
     assert found[ABSTAIN_BELOW] == soup.threshold == threshold
     assert [row["split"] for row in found["abstained"]] == ["validation", "test"]
-    if found["kept"]:
-        assert f"abstain    below {threshold:g}" in said
+    said = "\n".join(soup_lines({**found, "kept": True}, "loss", tmp_path))
+    assert f"temperature {found['temperature']:.4f} in the head of the mean" in said
+    assert f"abstain    below {threshold:g}" in said
+    none = " ".join(soup_lines({**found, "kept": True, "temperature": None}, "loss", tmp_path))
+    assert f"calibrated no: {NO_TEMPERATURE}" in " ".join(none.split())
+
+
+def test_a_damaged_model_ends_the_mean(
+    souped: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reason why there is none would end the command as if all were well."""
+    souped(two)
+    folders = {name: RunFolder(tmp_path / "out" / name) for name in ("seed-42", "seed-43")}
+    source: Any = None  # which nobody comes to read
+
+    def damaged(*_: Any, **__: Any) -> None:
+        raise ModelError("has no config.json")
+
+    monkeypatch.setattr("dongu.soup.SavedModel.open", damaged)
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        make_soup(tmp_path / "out", folders, source, "loss", {})
