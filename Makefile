@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-crash test-ci test-exhaustive test-avx2 lint format docs javascript wheels picture parity \
-	quality seconds clean
+	quality seconds gpu clean
 
 demo: $(VENV)/usable  ## fine-tune the packaged model on a data set that the package writes: no network
 	$(BIN)/dongu demo
@@ -72,6 +72,14 @@ quality: $(VENV)/installed  ## the table of docs/results.md; hours (DONGU_DATA)
 
 seconds: $(VENV)/installed  ## the seconds of every command, into docs/performance.md; minutes
 	$(BIN)/python benchmarks/commands.py
+
+SPEED := $(BIN)/python benchmarks/speed.py --device cuda --rounds 6
+gpu: $(VENV)/installed  ## where there is a GPU: its tests, then the figures of docs/performance.md (DONGU_DATA)
+	$(BIN)/python -m pytest tests/engine/test_cuda.py
+	$(SPEED) --batch-size 8 --warm-up 80 --steps 40
+	$(SPEED) --base --batch-size 32 --warm-up 30 --steps 8 --only plain trainer trainer-best dongu dongu-bf16
+	$(SPEED) --evaluate
+	$(BIN)/python benchmarks/share.py
 
 # uv looks and unpacks at once what pip takes one after another: half a minute in place of three. It does not read pip's
 # settings, so it is told where else pip finds wheels; where it cannot install, pip does. Python compiles what is

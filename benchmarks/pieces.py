@@ -8,9 +8,9 @@ backward, with blocks of one length and with blocks of like lengths. Dropout of 
 mask of booleans, and by the derivative of a threshold as `dongu.engine.dropout` has it. The norm of a gradient, by
 PyTorch and row by row. Attention of one row of 2,048 tokens, whole and in tiles, with and without a window. Seeding
 the draws of a step. What Python does around a replayed update of MiniLM, 8 rows as long as MRPC's: collating, layout,
-copies, schedule, counts and checks, while a stand-in for the recordings does nothing. A step with dropout and
-without. Products of a frozen layer in fp32, bf16 and int8. Where there is a C++ compiler, a padded step compiled, and
-what `torch.compile` makes of the elementwise parts of a layer.
+copies, schedule, counts and checks, while a stand-in for the recordings does nothing. A step; one without dropout, one
+with frozen word embeddings, one of next to no values. Products of a frozen layer in fp32, bf16 and int8. Where there
+is a C++ compiler, a padded step compiled, and what `torch.compile` makes of the elementwise parts of a layer.
 """
 
 from __future__ import annotations
@@ -228,15 +228,27 @@ def host() -> None:
 
 
 def step() -> None:
-    """An update of 8 rows of MiniLM in fp32: with dropout, and without, which is more than what would be saved if
-    another thread drew it; and forward and backward of the padded model, called by Python and compiled as a whole."""
+    """An update of 8 rows of MiniLM in fp32.
+
+    Without dropout: more than what would be saved if another thread drew it. With frozen word embeddings: more than
+    what would be saved if only the rows that occur were updated. With 12 values for 384 and one head for 12: what is
+    left is mostly Python and autograd, of which one node a layer would save a part. Then forward and backward of the
+    padded model, called by Python and compiled as a whole.
+    """
     rows, inputs = rows_like_mrpc(), {"input_ids": torch.randint(1000, 9000, (8, 64))}
     inputs |= {"attention_mask": torch.ones(8, 64, dtype=torch.long), "labels": torch.randint(2, (8,))}
     data = {"train": rows, "validation": rows[:8]}
-    loops = [Loop(data, model="minilm", device="cpu", recipe="original", epochs=1, dropout=p) for p in (None, 0.0)]
+    options: dict[str, Any] = {"device": "cpu", "recipe": "original", "epochs": 1}
+    usual, undropped, embedded = (Loop(data, model="minilm", **options, dropout=p) for p in (None, 0.0, None))
+    embedded.model.get_input_embeddings().weight.requires_grad_(False)
+    config = copy.deepcopy(usual.model.config)
+    config.hidden_size, config.intermediate_size, config.num_attention_heads = 12, 48, 1
+    narrow = Loop(data, model=AutoModelForSequenceClassification.from_config(config), tokenizer="minilm", **options)
     runs: dict[str, Callable[[], object]] = {
-        "a step": partial(next, iter(loops[0])),
-        "a step without dropout": partial(next, iter(loops[1])),
+        "a step": partial(next, iter(usual)),
+        "a step without dropout": partial(next, iter(undropped)),
+        "a step with frozen embeddings": partial(next, iter(embedded)),
+        "a step of 12 values, one head": partial(next, iter(narrow)),
     }
     if shutil.which("g++"):
         model: Any = AutoModelForSequenceClassification.from_pretrained(resolve_model("minilm")).train()
