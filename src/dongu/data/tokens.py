@@ -126,10 +126,7 @@ def tokenize(
 
 
 def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
-    """
-    Raises:
-        DataError: to most rows the tokenizer says nothing but "unknown": they are in a script that it does not have.
-    """
+    """A `DataError` where most rows are "unknown" to the tokenizer: they are in a script that it does not have."""
     if tokenizer.unk_token_id is None:
         return
     empty = list({tokenizer.unk_token_id, *tokenizer.all_special_ids})
@@ -145,32 +142,6 @@ def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
         raise DataError(what, where=where, hint=hint)
 
 
-@dataclass(frozen=True)
-class _BothEnds:
-    """The beginning of a text and its end, as `tokenizers` has an encoding."""
-
-    ids: list[int]
-    type_ids: list[int]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-def _with_ends(backend: Any, rows: Sequence[Any], encodings: Sequence[Any], max_length: int, where: str) -> list[Any]:
-    """The encodings, in which those that were cut have half of each end."""
-    cut = [i for i, encoding in enumerate(encodings) if encoding.overflowing]
-    backend.enable_truncation(max_length, direction="left")
-    ends = dict(zip(cut, encode(backend, [rows[i] for i in cut], where), strict=True))
-    backend.enable_truncation(max_length, direction="right")
-    half = max_length // 2
-    return [
-        _BothEnds(head.ids[:half] + ends[i].ids[half:], head.type_ids[:half] + ends[i].type_ids[half:])
-        if i in ends
-        else head
-        for i, head in enumerate(encodings)
-    ]
-
-
 def pack_tokens(
     tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int, long: str = "head", key: str = ""
 ) -> memoryview:
@@ -183,9 +154,15 @@ def pack_tokens(
     ids, types, lengths, truncated = Pages(), Pages(), array("i"), bytearray()
     digest = hashlib.sha256(key.encode())
 
+    half = max_length // 2
+
     def add(content: bytes) -> None:
         ids.add(content)
         digest.update(content)
+
+    def kept(row: list[int]) -> list[int]:
+        """Half of each end of a row that the tokenizer did not cut."""
+        return row if len(row) <= max_length else row[:half] + row[half - max_length :]
 
     # What a call of the tokenizer asks of `tokenizers`, but for where in the text each token was, and without all that
     # Python makes of the answer.
@@ -195,23 +172,22 @@ def pack_tokens(
     if long == "windows":
         stride = (max_length - tokenizer.num_special_tokens_to_add()) // WINDOW_OVERLAP
     backend.enable_truncation(max_length, stride=stride, strategy="longest_first", direction=side)
+    if long == "head+tail":
+        backend.no_truncation()
     backend.encode_special_tokens = tokenizer.split_special_tokens
     with Waiting("tokenizing", len(texts[0]), "rows") as wait:
         for texts_of_part in zip(*(parts_of(column, PART_ROWS) for column in texts), strict=True):
             rows = list(texts_of_part[0] if len(texts_of_part) == 1 else zip(*texts_of_part, strict=True))
             encodings = encode(backend, rows, f"--model {tokenizer.name_or_path}")
-            flags = [bool(encoding.overflowing) for encoding in encodings]
-            if long == "head+tail" and any(flags):
-                encodings = _with_ends(backend, rows, encodings, max_length, f"--model {tokenizer.name_or_path}")
+            flags = [len(encoding) > max_length or bool(encoding.overflowing) for encoding in encodings]
             if long == "windows":
                 flags = [place > 0 for encoding in encodings for place in range(1 + len(encoding.overflowing))]
                 encodings = [window for encoding in encodings for window in (encoding, *encoding.overflowing)]
-            lengths.extend(map(len, encodings))
-            add(np.fromiter(chain.from_iterable(encoding.ids for encoding in encodings), np.int32).tobytes())
+            lengths.extend(min(len(encoding), max_length) for encoding in encodings)
+            add(np.fromiter(chain.from_iterable(kept(each.ids) for each in encodings), np.int32).tobytes())
             if types_wanted:
-                types.add(
-                    np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.uint8).tobytes()
-                )
+                of_tokens = chain.from_iterable(kept(each.type_ids) for each in encodings)
+                types.add(np.fromiter(of_tokens, np.uint8).tobytes())
             truncated.extend(flags)
             wait.add(len(rows))
     tokens = ids.size // np.dtype(np.int32).itemsize
