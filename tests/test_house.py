@@ -168,7 +168,6 @@ def test_nothing_banned_is_called() -> None:
 
 
 READS_DATA = {
-    "dongu.data.remote",
     "dongu.data.readers",
     "dongu.data.download",
     "dongu.data.archives",

@@ -882,7 +882,7 @@ def test_what_fsspec_reads_is_read_as_files_are(monkeypatch: pytest.MonkeyPatch,
     assert one.splits["train"].columns == pattern.splits["train"].columns == ROWS
     assert {**folder.splits}.keys() >= {"train", "test"}
     assert folder.splits["test"].columns == ROWS
-    assert (one.name, folder.name) == ("train", "own")
+    assert (one.name, folder.name, pattern.name) == ("train", "own", "own")
     assert str(folder.splits["train"].origin) == "memory://own/train.csv.gz"
     assert one.place == f"memory://own/train.csv.gz#sha256={hashlib.sha256(GZIPPED).hexdigest()}"
     assert not list(tmp_path.iterdir())

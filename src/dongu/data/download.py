@@ -1,4 +1,7 @@
-"""Rows that come from elsewhere: standard input, and an address, which is fetched where that is allowed."""
+"""Rows that come from elsewhere: standard input, and addresses, which are fetched where that is allowed.
+
+fsspec reads `s3://…`, `gs://…`, `memory://…` and its other protocols, whole folders and patterns too.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,33 @@ import codecs
 import hashlib
 import re
 import sys
-from collections.abc import Iterator
-from io import BufferedReader
-from pathlib import PurePath
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dongu import launch
 from dongu.config import RunConfig
 from dongu.data.archives import ARCHIVES
+from dongu.data.folders import Found, read_files, read_folder
 from dongu.data.misnamed import BEGINS
-from dongu.data.pages import file_of
-from dongu.data.readers import FILE_KINDS, read_open, stem_of
-from dongu.data.table import Table, data_error
-from dongu.extras import require_protocol
+from dongu.data.pages import cache_folder, file_of
+from dongu.data.readers import FILE_KINDS, read_file, read_open, stem_of
+from dongu.data.table import Places, Table, data_error
+from dongu.errors import DataError, DonguError
+from dongu.extras import is_fsspec, require_protocol
+from dongu.files import storage
 from dongu.text import reason_of
 
 STANDARD_INPUT = "-"
-_DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
 MOST_BYTES = 1 << 35  # that are fetched
+PATTERN = re.compile(r"[*?\[]")  # what a name has in it that stands for several files
+_PINNED = re.compile(r"(.*)#sha256=([0-9a-f]{64})", re.DOTALL)
+_LOCAL = ("memory", "file", "local")  # which nothing is fetched for
 _PIPED = (".parquet", ".arrow", ".gz", ".bz2", ".xz", ".zst")  # that are told by how they begin; others are text
 _READ_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 60
@@ -41,67 +52,121 @@ def read_standard_input(config: RunConfig) -> Table:
     if sys.stdin is None or sys.stdin.isatty():
         raise data_error(STANDARD_INPUT, "nothing is piped to standard input", "CAT | dongu train -, or name a file")
     file = file_of(iter(lambda: sys.stdin.buffer.read(_READ_BYTES), b""))
-    return read_open(file, f"input{_suffix_of(file)}", "standard input", config)
-
-
-def _suffix_of(file: BufferedReader) -> str:
     head = file.peek(64)[:64]
-    if suffix := next((suffix for suffix in _PIPED if re.match(BEGINS[suffix], head)), ""):
-        return f".csv{suffix}" if suffix in ARCHIVES else suffix
-    return ".json" if head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[") else ".csv"
+    suffix = ".json" if head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] in (b"{", b"[") else ".csv"
+    if piped := next((suffix for suffix in _PIPED if re.match(BEGINS[suffix], head)), ""):
+        suffix = f".csv{piped}" if piped in ARCHIVES else piped
+    return read_open(file, f"input{suffix}", "standard input", config)
 
 
-def read_address(address: str, config: RunConfig) -> tuple[str, Table]:
-    """The address with the digest of what lies there, and its rows.
+def read_address(address: str, config: RunConfig) -> tuple[str, Found]:
+    """The address with the digest of what lies there, and the splits of the file, the folder or the pattern.
 
     Where the address has a `#sha256=…`, as a run records it, it has to be the same content.
 
     Raises:
-        UsageError: it has a secret in it.
-        DataError: it may not, cannot be fetched, or is not what it was.
+        UsageError: the package of its protocol is missing, or it has a secret in it.
+        DataError: it may not or cannot be read, or is not what it was.
+        StorageError: there is no room for it here.
     """
     require_protocol(address)
-    bare, _, fragment = address.partition("#")
-    if urlsplit(bare).scheme != "https":
+    pinned = _PINNED.fullmatch(address)
+    bare, known = (pinned[1], pinned[2]) if pinned else (address, None)
+    protocol = bare.partition("://")[0]
+    if protocol != "https" and not is_fsspec(protocol):
         what = "only https:// addresses and fsspec's are read"
         raise data_error(address, what, "fetch the file first: curl -LO ADDRESS")
-    if not config.download:
+    if protocol not in _LOCAL and not config.download:
         hint = "--download fetches it; or fetch the file first: curl -LO ADDRESS"
         raise data_error(address, "an address is read only if you ask for it", hint)
-    name = address_file(bare)
-    if stem_of(name) is None:
-        raise data_error(address, f"the ending of {name or 'the address'} does not say what it is", FILE_KINDS)
-    from http.client import HTTPException  # of what the other commands would load for nothing
-
-    digest = hashlib.sha256()
-    try:
-        with _opener().open(bare, timeout=_TIMEOUT_SECONDS) as answer:
-            file = file_of(digested(answer, digest))
-    except (OSError, HTTPException, ValueError) as error:  # an OSError is what urllib raises
-        what = f"cannot be fetched ({reason_of(error)})"
-        raise data_error(address, what, "check the address and the network") from error
-    if (known := _DIGEST.fullmatch(fragment)) and known[1] != digest.hexdigest():
-        raise data_error(bare, "its contents have changed", f"leave #{fragment} out to take the new one")
-    return f"{bare}#sha256={digest.hexdigest()}", read_open(file, name, bare, config)
+    if protocol == "https" and stem_of(last := address_file(bare)) is None:
+        raise data_error(address, f"the ending of {last} does not say what it is", FILE_KINDS)
+    with storage(cache_folder()):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        here = tempfile.TemporaryDirectory(prefix="fetched-", dir=cache_folder())
+    with here as name:
+        folder = Path(name)
+        digest, kind = _fetch(bare, folder)
+        if known not in (None, digest):
+            raise data_error(bare, "its contents have changed", "leave #sha256=… out to take the new one")
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        place = str(files[0]) if kind == "file" else name  # which is to be told as `shown`
+        shown = bare.rpartition("/")[0] if kind == "pattern" else bare
+        try:
+            if kind == "folder":
+                splits, not_read = read_folder(folder, config)
+            elif kind == "pattern":
+                splits, not_read = read_files(files, bare, config)
+            else:
+                splits, not_read = {"train": read_file(files[0], config)}, ()
+        except DataError as error:
+            what, where, hint = (text.replace(place, shown) for text in (error.what, error.where, error.hint))
+            raise data_error(where, what, hint) from error
+        return f"{bare}#sha256={digest}", ({split: _moved(t, place, shown) for split, t in splits.items()}, not_read)
 
 
 def address_file(address: str) -> str:
-    """The name of the file that an address ends in."""
-    return PurePath(unquote(urlsplit(address).path)).name
+    """The name that an address ends in, without what a pattern or a query begins with."""
+    parts = urlsplit(PATTERN.split(address)[0])
+    return PurePath(unquote(parts.path)).name or parts.netloc
 
 
-def digested(file: Any, digest: Any, limit: int = MOST_BYTES) -> Iterator[bytes]:
-    """The parts of an open file, each of which its digest has taken in.
+def _fetch(bare: str, folder: Path) -> tuple[str, str]:
+    """Copies what lies there into the folder; gives its digest, and whether it is a file, a folder or a pattern."""
+    try:
+        kind, files = _lying_at(bare)
+        if not files:
+            raise FileNotFoundError
+        digests, left = [], MOST_BYTES
+        for name, opened in files:
+            digest = hashlib.sha256()
+            if ".." in PurePath(name).parts or PurePath(name).is_absolute() or (folder / name).exists():
+                raise ValueError(f"two files are called {name}, or one leads elsewhere")
+            with closing(opened()) as source:
+                with storage(cache_folder()):
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    target = (folder / name).open("wb")
+                with target:
+                    while part := source.read(_READ_BYTES):
+                        left -= len(part)
+                        if left < 0:
+                            raise ValueError(f"it is larger than {MOST_BYTES:,} bytes: fetch it with another program")
+                        digest.update(part)
+                        with storage(cache_folder()):
+                            target.write(part)
+            digests.append((name, digest.hexdigest()))
+    except DonguError:
+        raise
+    except Exception as error:  # each store raises kinds of its own: for credentials that it does not find, say
+        reason = "nothing is there" if isinstance(error, FileNotFoundError) else reason_of(error)
+        hint = "check the address, the network and the access to it"
+        raise data_error(bare, f"cannot be read ({reason})", hint) from error
+    return digests[0][1] if kind == "file" else hashlib.sha256(repr(digests).encode()).hexdigest(), kind
 
-    Raises:
-        ValueError: it is larger than `limit`.
-    """
-    while part := file.read(_READ_BYTES):
-        limit -= len(part)
-        if limit < 0:
-            raise ValueError(f"it is larger than {MOST_BYTES:,} bytes: fetch it with another program")
-        digest.update(part)
-        yield part
+
+def _lying_at(bare: str) -> tuple[str, list[tuple[str, Callable[[], Any]]]]:
+    """Whether an address is a file, a folder or a pattern; and each of its files: the name, and what opens it."""
+    if bare.startswith("https://"):
+        return "file", [(address_file(bare), partial(_opener().open, bare, timeout=_TIMEOUT_SECONDS))]
+    from fsspec.core import url_to_fs
+
+    system, path = url_to_fs(bare)
+    kind, found, root = "file", [path], ""
+    if PATTERN.search(path):
+        kind, found = "pattern", [file for file in system.glob(path) if system.isfile(file)]
+    elif system.isdir(path):
+        kind, found, root = "folder", system.find(path), path.rstrip("/") + "/"
+    names = [(file.removeprefix(root) if root else PurePath(file).name, file) for file in sorted(found)]
+    return kind, [(name, partial(system.open, file, "rb")) for name, file in names]
+
+
+def _moved(table: Table, old: str, new: str) -> Table:
+    """The table with the address as its place, and not the folder that its copy lies in."""
+    origin = table.origin.replace(old, new)
+    if isinstance(table.origin, Places):
+        origin = Places(origin, table.origin.starts, [each.replace(old, new) for each in table.origin.names])
+    bad = tuple(replace(row, where=row.where.replace(old, new)) for row in table.bad)
+    return replace(table, origin=origin, bad=bad)
 
 
 def _opener() -> Any:

@@ -7,12 +7,12 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from dongu.config import RunConfig
-from dongu.data.cells import table_of_objects, uncollected, with_fields
-from dongu.data.download import STANDARD_INPUT, address_file, read_address, read_standard_input
+from dongu.data.cells import Rows, table_of_objects, uncollected, with_fields
+from dongu.data.download import PATTERN, STANDARD_INPUT, address_file, read_address, read_standard_input
 from dongu.data.folders import OWN_NAME_ADVICE, choose_splits, is_own_name, is_train, read_files, read_folder
 from dongu.data.glue import GLUE
 from dongu.data.readers import (
@@ -27,10 +27,8 @@ from dongu.data.readers import (
     stem_of,
     table_of_arrow,
 )
-from dongu.data.remote import PATTERN, read_remote
-from dongu.data.table import NotKept, Table, as_cell, bad_rows_of, check_names, data_error
+from dongu.data.table import NotKept, Table, as_cell, check_names, data_error
 from dongu.errors import DataError
-from dongu.extras import is_fsspec
 from dongu.hub import ask_commit, asked, commit_of, out_of_reach, refusal, say_cached, split_commit, split_revision
 from dongu.text import file_name, reason_of
 
@@ -136,13 +134,10 @@ def _read_name(name: str, config: RunConfig) -> Source:
     refuse_broken_link(path)
     if name == STANDARD_INPUT and kind is None:
         return Source("data", {"train": read_standard_input(config)})
-    if kind is None and "://" in name and is_fsspec(name.partition("://")[0]):
-        address, (splits, not_read) = read_remote(name, config)
-        last = PurePosixPath(address.partition("#")[0].partition("://")[2].rstrip("/")).name
-        return Source(stem_of(last) or re.sub(r"\W+", "-", last).strip("-") or "data", splits, None, address, not_read)
     if kind is None and "://" in name:
-        address, table = read_address(name, config)
-        return Source(stem_of(address_file(address)) or "data", {"train": table}, place=address)
+        address, (splits, not_read) = read_address(name, config)
+        last = address_file(address)
+        return Source(stem_of(last) or re.sub(r"\W+", "-", last).strip("-") or "data", splits, None, address, not_read)
     if kind == "folder" and (path / PREPARED).exists():
         refused: Any = NotKept(name)
         return Source(path.resolve().name or "data", refused, prepared=path)
@@ -303,7 +298,8 @@ def _no_data_set(data: Any, origin: str) -> DataError:
 
 
 def _table_of_rows(rows: Iterable[Any], origin: str, config: RunConfig) -> Table:
-    return table_of_objects(_memory_rows(rows, origin), origin, lines=False, bad=bad_rows_of(config))
+    made = Rows(origin=origin, drop=config.bad_rows is not None, by_row=True)
+    return table_of_objects(_memory_rows(rows, origin), made)
 
 
 def _is_a(data: Any, module: str, name: str) -> bool:
