@@ -1,15 +1,15 @@
 """Near duplicates across splits: the same text but for a few words, letters, marks or its case.
 
 A row is the set of its words and of its pairs of neighbouring words (its shingles). MinHash keys of all rows, 80 bytes
-each, find the rows of another split that may be alike; of these the shingles themselves are compared. Everything is a
-function of the texts.
+each, find the rows of another split that may be alike; of these all shingles are compared. Everything is a function of
+the texts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from itertools import islice, pairwise
+from itertools import islice
 
 import numpy as np
 
@@ -81,7 +81,7 @@ def near_rows(
     pairs, count = np.unique(np.concatenate(votes), return_counts=True)
     rows, others = np.divmod(pairs, len(seen_keys[0]))
     found: dict[int, int] = {}
-    compared, last, own = 0, -1, list[set[object]]()
+    compared, last, own = 0, -1, list[set[int]]()
     for place in np.lexsort((others, -count, rows)).tolist():
         row, other = int(rows[place]), int(others[place])
         if row != last:
@@ -174,17 +174,11 @@ def _kinds() -> np.ndarray:
     return kinds
 
 
-def _are_alike(one: Sequence[set[object]], other: Sequence[set[object]]) -> bool:
+def _are_alike(one: Sequence[set[int]], other: Sequence[set[int]]) -> bool:
     """Whether each text of a row shares enough shingles with the other row's."""
     return all(len(a & b) >= ALIKE_SHARE * len(a | b) for a, b in zip(one, other, strict=True))
 
 
-def _shingle_set(text: str) -> set[object]:
-    """The shingles of one text, exactly."""
-    codes = visible(text)
-    kinds = _kinds()[np.frombuffer(codes.encode("utf-32-le"), np.uint32)].tolist()
-    spaced = "".join(
-        f" {letter} " if kind == 2 else letter if kind else " " for letter, kind in zip(codes, kinds, strict=True)
-    )
-    words = spaced.split()[:MOST_WORDS]
-    return {*words, *pairwise(words)}
+def _shingle_set(text: str) -> set[int]:
+    """The shingles of one text by their hashes."""
+    return {*_shingles([[text]])[0].tolist()}
