@@ -278,6 +278,16 @@ def test_the_command(
     assert "Looked for look-alike, rare and missing classes alone" in said
 
 
+def test_the_steps_of_a_scale_are_labels(tiny_model: Callable[..., str], tmp_path: Path) -> None:
+    """They are learnt as numbers, and need not be the places of their names."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"word{i},{(1, 2, 5)[i % 3]}\n" for i in range(30)))
+    shards = prepared(str(rows), tiny_model(), tmp_path / "shards", task="ordinal")
+    data = read_examples(read_source(str(shards)), make_config({}))
+    assert {*np.asarray(data.splits["train"].targets).tolist()} == {1.0, 2.0, 5.0}
+    dongu.train(str(shards), model=tiny_model(), out=str(tmp_path / "run"), quiet=True, **RUN)
+
+
 def test_what_its_labels_tell_is_found(
     tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ tokenizer is another one is refused. The texts are not kept: what needs them is 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from dongu.config import READING, RunConfig, Task, option_flag
 from dongu.data.columns import Columns
 from dongu.data.examples import Examples, TextData
 from dongu.data.forms import Form
+from dongu.data.labels import number_of
 from dongu.data.pages import mapped
 from dongu.data.sources import PREPARED
 from dongu.data.table import BadRow, NotKept, readable
@@ -32,7 +34,6 @@ from dongu.errors import DataError, ModelError, UsageError
 from dongu.files import open_regular, read_regular
 from dongu.waiting import Waiting
 
-CHECKED_LABELS = 1 << 20  # at a time
 # Options that say what the rows are, and cannot be others afterwards.
 DECIDED = (
     "text_columns", "label_column", "label_separator", "columns", "unlabelled", "empty", "bad_rows", "rare",
@@ -202,10 +203,7 @@ class Files:
         )
 
     def _check(self, block: int) -> None:
-        """
-        Raises:
-            DataError: the block does not hold what was written, or nothing that a model could read.
-        """
+        """Refuse a block that does not hold what was written, or nothing that a model could read."""
         size = self._manifest.block_rows
         begin, end = block * size, min((block + 1) * size, self._shard.rows)
         first, last = int(self._ends[block]), int(self._ends[block + 1])
@@ -237,10 +235,7 @@ class PreparedData(TextData):
     tokens: Mapping[str, PreparedTokens]
 
     def with_options(self, config: RunConfig) -> RunConfig:
-        """
-        Raises:
-            UsageError: one is given, and the rows were prepared with another.
-        """
+        """A `UsageError` where one is given, and the rows were prepared with another."""
         decided = self.manifest.options
         given = config.model_dump(mode="json")
         for name in DECIDED:
@@ -254,10 +249,7 @@ class PreparedData(TextData):
         return RunConfig(**given | decided)
 
     def check_model(self, model: Any, tokenizer: Any, name: str) -> None:
-        """
-        Raises:
-            ModelError: the tokens are those of another tokenizer.
-        """
+        """A `ModelError` where the tokens are those of another tokenizer."""
         known = self.manifest
         if (digest_of_tokenizer(tokenizer), len(tokenizer)) != (known.tokenizer, known.vocabulary):
             what = f"{self.folder} was prepared for the tokenizer of {known.model}, and this model has another one"
@@ -272,10 +264,7 @@ class PreparedData(TextData):
         return Split(name, rows.ids, self.tokens[name], rows.targets, rows.columns, block_rows=block_rows)
 
     def look_through(self) -> str:
-        """
-        Raises:
-            DataError: one does not hold what was written.
-        """
+        """A `DataError` where a block does not hold what was written."""
         with Waiting("reading", sum(len(tokens) for tokens in self.tokens.values()), "rows") as wait:
             for tokens in self.tokens.values():
                 for start in range(0, len(tokens), self.manifest.block_rows):
@@ -356,24 +345,17 @@ def digest_of_block(parts: Mapping[str, np.ndarray]) -> str:
 
 
 def _are_labels(targets: np.ndarray, manifest: Manifest) -> bool:
-    """Whether each is a class that there is, or a number, or of several labels 0 or 1."""
-    for start in range(0, len(targets), CHECKED_LABELS):
-        part = targets[start : start + CHECKED_LABELS]
-        low, high = part.min(), part.max()
-        if manifest.task in ("single-label", "ordinal", "multi-label"):
-            most = 1 if manifest.task == "multi-label" else len(manifest.label_names) - 1
-            if not 0 <= low <= high <= most:
-                return False
-        if not (np.isfinite(low) and np.isfinite(high)):  # a NaN is the least and the most
-            return False
-    return True
+    """Whether each is a class or a step of the scale that there is, a number, or of several labels 0 or 1."""
+    names, low, high = manifest.label_names, float(targets.min()), float(targets.max())  # a NaN is both
+    if manifest.task == "regression":
+        return math.isfinite(low) and math.isfinite(high)
+    if manifest.task == "ordinal":
+        return (number_of(names[0]) or 0) <= low <= high <= (number_of(names[-1]) or 0)
+    return 0 <= low <= high <= (1 if manifest.task == "multi-label" else len(names) - 1)
 
 
 def _mapped(path: Path, dtype: Any, count: int) -> np.ndarray:
-    """
-    Raises:
-        DataError: the file cannot be read, or has not this size.
-    """
+    """The numbers in a file of this size; any other one is refused."""
     with readable(str(path), AGAIN), os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         size, wanted = os.fstat(file.fileno()).st_size, count * np.dtype(dtype).itemsize
         if size != wanted:
