@@ -53,10 +53,10 @@ def test_tables_are_joined_page_by_page() -> None:
 
     def tables() -> Iterator[Table]:
         for count in (7, 2, 4, 1, 1, 7):
-            made = Rows(names)
+            made = Rows(names, f"{count} rows")
             for line, row in enumerate(rows[:count], 1):
                 made.add(row, line)
-            yield made.table(f"{count} rows")
+            yield made.table()
 
     joined = join_tables(tables(), "all", said="joined")
     expected = [row for count in (7, 2, 4, 1, 1, 7) for row in rows[:count]]

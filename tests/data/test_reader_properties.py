@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dongu.data import json_rows, readers
+from dongu.data import encoding, json_rows
 from dongu.data.readers import SUFFIXES, read_file
 from dongu.data.table import Table, kind_of
 from dongu.errors import DataError
@@ -324,6 +324,6 @@ def test_an_array_is_the_same_in_small_pieces(content: bytes, size: int) -> None
 
     whole = found()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "PIECE_BYTES", size)
+        patch.setattr(encoding, "PIECE_BYTES", size)
         patch.setattr(json_rows, "WINDOW_CHARACTERS", size)
         assert found() == whole

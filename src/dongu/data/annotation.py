@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from dongu.data.cells import column_of
+from dongu.data.cells import Rows, column_of
 from dongu.data.table import FLAGS, Number, Table, data_error, is_flag
 from dongu.text import counted
 
@@ -161,23 +160,59 @@ TOOLS: Mapping[str, Tool] = {
 }
 
 
-@dataclass
 class Converter:
-    """What was done to the rows of a file."""
+    """Makes rows of what a tool exports, and knows what there is to say of them.
 
-    tool: Tool | None = None
-    given: bool = False
-    left_out: Counter[str] = field(default_factory=Counter)
+    Args:
+        rows: which are to be made, and know which are left out.
+        name: the tool as `--format` names it; None where it is to be found by the first object.
+    """
+
+    def __init__(self, rows: Rows, name: str | None) -> None:
+        self._rows, self._given = rows, name is not None
+        self._tool = TOOLS.get(name or "")  # none where the rows are plain
+        self._left_out: Counter[str] = Counter()
+
+    def converted(self, objects: Iterator[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+        """The objects, each with its line or number, as they are learnt.
+
+        Raises:
+            DataError: an object is not one of the tool, or none is left.
+        """
+        plain = "--format plain takes the rows as they are"
+        for place, (number, row) in enumerate(objects):
+            known = isinstance(row, dict)
+            if not place and not self._given:
+                self._tool = next((tool for tool in TOOLS.values() if known and tool.is_of(row)), None)
+            if self._tool is None:
+                yield number, row
+                yield from objects
+                return
+            try:
+                read = self._tool.read(row) if known and self._tool.is_of(row) else None
+            except (AttributeError, LookupError, TypeError, ValueError):  # something in it is not what the tool writes
+                read = None
+            if read is None:
+                what = f"this row is not one of {self._tool.name}, as the first one is"
+                raise data_error(self._rows.where(number), what, plain)
+            if isinstance(read, str):
+                self._left_out[read] += 1
+                self._rows.skip()
+            else:
+                yield number, read
+        if self._left_out and not len(self._rows):
+            why = ", ".join(f"{counted(count, 'row')} {reason}" for reason, count in self._left_out.items())
+            raise data_error(self._rows.origin, f"no row is left ({why})", plain)
 
     def finished(self, table: Table) -> Table:
         """The table with single labels where no row has several, and with what there is to say."""
-        if self.tool is None:
+        if self._tool is None:
             return table
-        said = [] if self.given else [f"rows of {self.tool.name} (--format plain takes them as they are)"]
-        said += [f"left out: {counted(count, 'row')}, {why}" for why, count in self.left_out.items()]
+        said = [] if self._given else [f"rows of {self._tool.name} (--format plain takes them as they are)"]
+        said += [f"left out: {counted(count, 'row')}, {why}" for why, count in self._left_out.items()]
         columns = dict(table.columns)
         for name, column in columns.items():
-            if self.tool.one_label and name not in _NO_LABELS and _is_of_one_label(column):
+            if self._tool.one_label and name not in _NO_LABELS and _is_of_one_label(column):
                 lists: Sequence[Any] = column
                 columns[name] = column_of(cell[0] if cell else None for cell in lists)
                 said.append(f"each list of `{name}` has one label at most: single labels")
@@ -209,49 +244,3 @@ def _is_of_one_label(column: Any) -> bool:
     return any(column) and all(
         isinstance(cell, list) and len(cell) < 2 and all(type(x) in (str, Number) for x in cell) for cell in column
     )
-
-
-def convert(
-    rows: Iterator[tuple[int, Any]], origin: str, name: str | None, *, by_row: bool
-) -> tuple[Iterator[tuple[int, Any]], Converter]:
-    """The rows, each with its line, as they are learnt, and what is known of them once all are read.
-
-    `name` is the tool as `--format` names it; None where it is to be found by the first row. `by_row` says that rows
-    come with their numbers in place of lines.
-
-    Raises:
-        DataError: a row is not one of the tool, or none is left.
-    """
-    if name == "plain":
-        return rows, Converter()
-    first = next(rows, None)
-    if first is None:
-        return iter(()), Converter()
-    rows = chain([first], rows)
-    row = first[1] if isinstance(first[1], dict) else {}
-    tool = TOOLS[name] if name else next((tool for tool in TOOLS.values() if tool.is_of(row)), None)
-    converter = Converter(tool, name is not None)
-    return (rows if tool is None else _converted(rows, tool, converter.left_out, origin, by_row)), converter
-
-
-def _converted(
-    rows: Iterator[tuple[int, Any]], tool: Tool, left_out: Counter[str], origin: str, by_row: bool
-) -> Iterator[tuple[int, Any]]:
-    some = False
-    for line, row in rows:
-        try:
-            read = tool.read(row) if isinstance(row, dict) and tool.is_of(row) else None
-        except (AttributeError, LookupError, TypeError, ValueError):  # something in it is not what the tool writes
-            read = None
-        if read is None:
-            what = f"this row is not one of {tool.name}, as the first one is"
-            where = f"{origin}, row {line}" if by_row else f"{origin}:{line}"
-            raise data_error(where, what, "--format plain takes the rows as they are")
-        if isinstance(read, str):
-            left_out[read] += 1
-            continue
-        some = True
-        yield line, read
-    if not some:
-        why = ", ".join(f"{counted(count, 'row')} {reason}" for reason, count in left_out.items())
-        raise data_error(origin, f"no row is left ({why})", "--format plain takes the rows as they are")

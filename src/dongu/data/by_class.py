@@ -62,19 +62,19 @@ def read_class_files(path: Path, files: Sequence[Path], config: RunConfig) -> Ta
     Raises:
         DataError: a file is none of text, or one of fastText.
     """
-    rows, starts, count = Rows(["text", "label"]), [], 0
+    starts: list[int] = []
+    rows = Rows(["text", "label"], Places(str(path), starts, [*map(str, files)]))
     for file in files:
-        starts.append(count)
+        starts.append(len(rows))
         with readable(str(file)):
             lines = lines_of_text(file, config)
         if lines[0].startswith(MARK):
             raise data_error(str(file), "holds lines of fastText, and there is no train split", "name it train.txt")
         for number, line in enumerate(lines, 1):
             rows.add([line, file.stem], number)
-        count += len(lines)
     names = listed([file.stem for file in files], SHOWN_NAMES)
     said = f"{counted(len(files), 'file')} of texts, a row a line, each a class: {names}"
-    return rows.table(Places(str(path), starts, [*map(str, files)]), said=[said])
+    return rows.table(said=[said])
 
 
 def is_hidden(path: Path) -> bool:
@@ -93,13 +93,13 @@ def is_text(path: Path) -> bool:
 
 def read_class_folders(path: Path, classes: Mapping[str, list[Path]], config: RunConfig) -> Table:
     """A row for each file: its text, the name of its folder as the label, and its name."""
-    rows, places = Rows(["text", "label", "file"]), []
+    places = [str(file) for files in classes.values() for file in files]
+    rows = Rows(["text", "label", "file"], Places(str(path), range(len(places)), places))
     for name, files in classes.items():
         for file in files:
             rows.add([_text_of(file, config), name, f"{name}/{file.name}"], 1)
-            places.append(str(file))
     said = f"{counted(len(classes), 'folder')} of texts, each a class: {listed([*classes], SHOWN_NAMES)}"
-    return rows.table(Places(str(path), range(len(places)), places), said=[said])
+    return rows.table(said=[said])
 
 
 def _text_of(path: Path, config: RunConfig) -> str:

@@ -10,7 +10,6 @@ import gc
 import json
 from array import array
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,16 +17,8 @@ from itertools import accumulate, chain, compress, islice, pairwise, repeat, zip
 from typing import Any, TypeAlias, TypeVar, overload
 
 from dongu.data.pages import Pages
-from dongu.data.table import (
-    BAD_ROWS_ADVICE,
-    BadRow,
-    Cell,
-    Number,
-    Table,
-    check_names,
-    data_error,
-    put_aside,
-)
+from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Cell, Number, Table, check_names, data_error, place_of
+from dongu.errors import DataError
 from dongu.text import is_blank
 
 PAGE_ROWS = 1 << 14  # rows that are packed together
@@ -136,41 +127,75 @@ class PagedColumn(Sequence[Any]):
 
 
 class Rows:
-    """Rows that become columns: `add` each, and take them as `columns` or as a `table`.
+    """Rows that become columns: `add` each, or leave it out, and take them as `columns` or as a `table`.
 
     Args:
         names: of the columns.
-        bad: where whoever reads puts the rows that are left out, as they come.
-        others: how many more were left out so far, by what they were left out for.
+        origin: what they are read from, as messages call it.
+        drop: whether rows that cannot be read are left out, as `--bad-rows` wants it.
+        by_row: whether places are told by the number of the row, and not by its line.
     """
 
     def __init__(
-        self, names: Sequence[str], bad: Sequence[BadRow] | None = None, others: Counter[str] | None = None
+        self, names: Sequence[str] = (), origin: str = "", *, drop: bool = False, by_row: bool = False
     ) -> None:
-        self.names = names
-        self._bad: Sequence[BadRow] = () if bad is None else bad
-        self._others: Counter[str] = Counter() if others is None else others
-        self._gaps = [(0, 0)]  # rows that there were when others had been left out, and how many of these
-        self._packed: list[list[_Page]] = [[] for _ in names]
-        self._rows = 0  # in these
+        self.origin, self.by_row, self._drop = origin, by_row, drop
+        self.bad: list[BadRow] = []
+        self.left_out = 0  # rows of the source, bad ones and others
+        self._ids: array[int] | None = None  # the row of the source that each is, once one was left out
+        self._rows = 0  # that are packed
         self._pages = Pages()
         self._waiting: list[Sequence[Cell]] = []  # rows that are not packed yet
         self._counted, self._characters = 0, 0  # how many of these were looked at, and what they hold
         self._lines = array("q")
         self._are_ragged = False  # whether rows that wait may lack the last columns
+        self.begin(names)
+
+    def begin(self, names: Sequence[str]) -> None:
+        """With these columns, before the first row."""
+        self.names = names
+        self._packed: list[list[_Page]] = [[] for _ in names]
 
     def __len__(self) -> int:
         return self._rows + len(self._waiting)
 
+    def where(self, number: int) -> str:
+        """The place of a row by its line, or by its number, from 1."""
+        return place_of(self.origin, number - 1, 0 if self.by_row else number)
+
     def add(self, row: Sequence[Cell], line: int | None = None) -> None:
         """A cell for each column, and the line of the file at which the row begins, where there are lines."""
-        if (self._bad or self._others) and (gone := len(self._bad) + self._others.total()) > self._gaps[-1][1]:
-            self._gaps.append((len(self), gone))
+        if self._ids is not None:
+            self._ids.append(len(self) + self.left_out)
         self._waiting.append(row)
         if line is not None:
             self._lines.append(line)
         if len(self._waiting) - self._counted >= PAGE_ROWS // COUNTS_A_PAGE:
             self._count()
+
+    def skip(self) -> None:
+        """Leave the next row of the source out: the others keep their numbers."""
+        self._keep_ids()
+        self.left_out += 1
+
+    def _keep_ids(self) -> None:
+        if self._ids is None:
+            self._ids = array("q", range(len(self)))
+
+    def put_aside(self, error: DataError) -> None:
+        """Leave a row out that cannot be read.
+
+        Raises:
+            DataError: no row may be bad.
+        """
+        if not self._drop:
+            raise error
+        self.bad.append(BadRow(error.where, error.what))
+        self.skip()
+
+    def refuse(self, number: int, what: str, hint: str) -> None:
+        """`put_aside` the row of this line or number."""
+        self.put_aside(data_error(self.where(number), what, f"{hint}; or {BAD_ROWS_ADVICE}"))
 
     def extend(self, rows: Iterable[Sequence[Cell]]) -> None:
         """Rows of a source without lines."""
@@ -179,7 +204,14 @@ class Rows:
             self._count()
 
     def take(self, table: Table) -> None:
-        """All rows of a table with the same columns, and their lines; pages stay as they are."""
+        """All rows of a table with the same columns, their lines and numbers; pages stay as they are."""
+        if table.ids is not None:
+            self._keep_ids()
+        if self._ids is not None:
+            start = len(self) + self.left_out
+            self._ids.extend(start + id_ for id_ in (range(len(table)) if table.ids is None else table.ids))
+        self.left_out += table.left_out
+        self.bad += table.bad
         columns = [table.columns[name] for name in self.names]
         if all(isinstance(column, PagedColumn) for column in columns):
             if self._waiting:
@@ -225,24 +257,20 @@ class Rows:
             self._pack()
         return [PagedColumn(pages) for pages in self._packed]
 
-    def table(self, origin: str, *, said: Iterable[str] = ()) -> Table:
+    def table(self, *, said: Iterable[str] = ()) -> Table:
         """`said` is how they were read; what is empty is left out.
 
         Raises:
             DataError: there are no rows.
         """
         columns = dict(zip(self.names, self.columns(), strict=True))
-        long = any(self._packed)
-        lines = (self._lines if long else self._lines.tolist()) if any(self._lines) else None
-        ids = None
-        if len(self._gaps) > 1:
-            gaps = pairwise([*self._gaps, (len(self), 0)])
-            ids = [*chain.from_iterable(range(start + gone, end + gone) for (start, gone), (end, _) in gaps)]
-        bad, left_out = tuple(self._bad), len(self._bad) + self._others.total()
-        table = Table(origin, columns, lines, ids=ids, said=tuple(filter(None, said)), bad=bad, left_out=left_out)
+        lines = (self._lines if any(self._packed) else self._lines.tolist()) if any(self._lines) else None
+        ids = None if self._ids is None else self._ids.tolist()
+        said, bad = tuple(filter(None, said)), tuple(self.bad)
+        table = Table(self.origin, columns, lines, ids=ids, said=said, bad=bad, left_out=self.left_out)
         if not len(table):
-            as_read = f"; read as: {'; '.join(table.said)}" if table.said else ""  # another sheet may have them
-            raise data_error(origin, "there are no rows", f"at least one row is needed{as_read}")
+            as_read = f"; read as: {'; '.join(said)}" if said else ""  # another sheet may have them
+            raise data_error(self.origin, "there are no rows", f"at least one row is needed{as_read}")
         return table
 
 
@@ -319,50 +347,42 @@ def json_of(column: Iterable[str]) -> Iterator[bytes]:
     yield b"]" if begin == ", " else b"[]"
 
 
-def table_of_objects(
-    objects: Iterable[tuple[int, Any]],
-    origin: str,
-    *,
-    lines: bool,
-    bad: list[BadRow] | None,
-    others: Counter[str] | None = None,
-) -> Table:
+def table_of_objects(objects: Iterable[tuple[int, Any]], rows: Rows) -> Table:
     """The table of (line, or row number, and object); where an object lacks a key of another one, the cell is null.
 
-    What is no object becomes a bad row, where there may be any. `others` are as for `Rows`.
+    What is no object becomes a bad row, where there may be any. `rows` are those so far: none.
     """
-    rows = Rows([])
     keys: dict[str, Any] = {}
     present: dict[str, int] = {}  # rows that have a key, of those that not all have
-    count = 0
     for number, value in objects:
-        where = f"{origin}:{number}" if lines else f"{origin}, row {number}"
         if not isinstance(value, dict) or not value:
-            hint = f'every row is an object, such as {{"text": "…", "label": "…"}}; or {BAD_ROWS_ADVICE}'
-            put_aside(bad, data_error(where, "this row is not an object with a key for each column", hint))
+            hint = 'every row is an object, such as {"text": "…", "label": "…"}'
+            rows.refuse(number, "this row is not an object with a key for each column", hint)
             continue
         if not keys:
-            check_names(list(value), where)
-            keys, rows = dict.fromkeys(value), Rows(list(value), bad, others)
+            check_names(list(value), rows.where(number))
+            keys = dict.fromkeys(value)
+            rows.begin([*keys])
         if value.keys() != keys.keys():
             for key in [key for key in value if key not in keys]:
                 if len(keys) == MOST_KEYS:
                     what = f"there are more than {MOST_KEYS:,} different keys by this row"
-                    raise data_error(where, what, "a key is the name of a column: give every object the same ones")
+                    hint = "a key is the name of a column: give every object the same ones"
+                    raise data_error(rows.where(number), what, hint)
                 if is_blank(key):
-                    check_names([*keys, key], where)
+                    check_names([*keys, key], rows.where(number))
                 keys[key], present[key] = None, 0
                 rows.add_column(key)
             for key in [key for key in keys if key not in value]:
-                present.setdefault(key, count)
+                present.setdefault(key, len(rows))
             for key in present.keys() & value.keys():
                 present[key] += 1
         elif present:
             present = {key: there + 1 for key, there in present.items()}
-        rows.add([value.get(name) for name in rows.names], number if lines else None)
-        count += 1
+        rows.add([value.get(name) for name in rows.names], None if rows.by_row else number)
+    count = len(rows)
     said = [
         f"`{key}` is null in {count - there:,} of {count:,} rows, which do not have it"
         for key, there in present.items()
     ]
-    return rows.table(origin, said=said)
+    return rows.table(said=said)

@@ -297,10 +297,7 @@ def with_texts(table: Table, names: Sequence[str]) -> Table:
 
 
 def _text_cells(table: Table, name: str) -> Iterator[tuple[Cell, ...]]:
-    """
-    Raises:
-        DataError: the cells of a row are no text.
-    """
+    """The cells of each row, which are refused where they are no text."""
     for row, cells in enumerate(joined_cells(table, name)):
         if fault := text_fault(cells):
             if fault == "empty":

@@ -14,16 +14,7 @@ from typing import Literal
 from dongu.config import RunConfig
 from dongu.data.cells import Rows
 from dongu.data.encoding import text_lines
-from dongu.data.table import (
-    BAD_ROWS_ADVICE,
-    REPEATED_ADVICE,
-    REPEATED_HEADER,
-    Table,
-    bad_rows_of,
-    check_names,
-    data_error,
-    put_aside,
-)
+from dongu.data.table import REPEATED_ADVICE, REPEATED_HEADER, Table, check_names, data_error
 from dongu.errors import DataError
 from dongu.text import counted, is_blank, reason_of
 
@@ -60,8 +51,7 @@ def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: 
         kept = [place for place, name in enumerate(header) if not is_blank(name)] or [0]
         names = [header[place] for place in kept]
         check_names(names, f"{origin}:1")
-        bad = bad_rows_of(config)
-        table = Rows(names, bad)
+        table = Rows(names, origin, drop=config.bad_rows is not None)
         for line, row in _without_end(rows):
             if not row and len(header) == 1:  # in the middle of a single column, an empty line is an empty cell
                 row = [""]
@@ -70,16 +60,14 @@ def read_delimited(file: BufferedReader, origin: str, config: RunConfig, usual: 
                 title = (
                     "; if the first line is not a header, remove it" if len(header) == 1 and not config.header else ""
                 )
-                hint = f"{dialect.hint}{title}; or {BAD_ROWS_ADVICE}"
-                put_aside(bad, data_error(f"{origin}:{line}", what, hint))
-                continue
-            if row == header and len(header) > 1:
-                put_aside(bad, data_error(f"{origin}:{line}", REPEATED_HEADER, REPEATED_ADVICE))
-                continue
-            table.add(row if len(kept) == len(row) else [row[place] for place in kept], line)
+                table.refuse(line, what, f"{dialect.hint}{title}")
+            elif row == header and len(header) > 1:
+                table.refuse(line, REPEATED_HEADER, REPEATED_ADVICE)
+            else:
+                table.add(row if len(kept) == len(row) else [row[place] for place in kept], line)
     nameless = [str(place + 1) for place in range(len(header)) if place not in kept]
     unnamed = f"not used, for want of a name: column {', '.join(nameless)}" if nameless else ""
-    made = table.table(origin, said=(said, unnamed))
+    made = table.table(said=(said, unnamed))
     in_quotes = [
         name
         for name, cells in made.columns.items()

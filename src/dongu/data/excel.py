@@ -20,10 +20,8 @@ from dongu.data.table import (
     Other,
     Table,
     as_cell,
-    bad_rows_of,
     check_names,
     data_error,
-    put_aside,
 )
 from dongu.errors import DonguError, install_hint
 from dongu.text import is_blank, listed, reason_of, shortened
@@ -92,8 +90,7 @@ def _table(file: BufferedReader, origin: str, config: RunConfig, *, with_formula
         raise data_error(origin, "the first row is empty", hint)
     columns = [str(titles[place]) for place in kept]
     check_names(columns, f"{origin}:1")
-    bad = bad_rows_of(config)
-    rows, empty, unnamed = Rows(columns, bad), [], False
+    rows, empty, unnamed = Rows(columns, origin, drop=config.bad_rows is not None), [], False
     for (line, cells), written in zip(lines, formulas, strict=False):
         row = [_cell(cells[place], written[place : place + 1]) if place < len(cells) else None for place in kept]
         unnamed = unnamed or any(cell.value is not None for place, cell in enumerate(cells) if place not in kept)
@@ -104,14 +101,14 @@ def _table(file: BufferedReader, origin: str, config: RunConfig, *, with_formula
             rows.add([None] * len(kept), earlier)
         empty = []
         if row == columns and len(columns) > 1:
-            put_aside(bad, data_error(f"{origin}:{line}", REPEATED_HEADER, REPEATED_ADVICE))
-            continue
-        rows.add(row, line)
+            rows.refuse(line, REPEATED_HEADER, REPEATED_ADVICE)
+        else:
+            rows.add(row, line)
     title = ""
     if len(columns) == 1:
         title = f"; the first row names one, `{shortened(columns[0])}`: remove what is not a header"
     nameless = f"not used, for want of a name: some columns{title}" if unnamed else ""
-    return rows.table(origin, said=[said, nameless])
+    return rows.table(said=[said, nameless])
 
 
 def _opened(file: BufferedReader, *, values: bool) -> Any:

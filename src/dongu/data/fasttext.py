@@ -20,10 +20,10 @@ def read_fasttext(file: BufferedReader, origin: str) -> Table:
     """
     single = all(len(labels) == 1 for labels, _ in _lines(file, origin))
     file.seek(0)
-    rows = Rows(["text", "label"])
+    rows = Rows(["text", "label"], origin)
     for number, (labels, text) in enumerate(_lines(file, origin), 1):
         rows.add([text, labels[0] if single else labels], number)
-    return rows.table(origin, said=[f"lines of fastText: {'a label' if single else 'labels'} and a text each"])
+    return rows.table(said=[f"lines of fastText: {'a label' if single else 'labels'} and a text each"])
 
 
 def _lines(file: BufferedReader, origin: str) -> Iterator[tuple[list[Cell], str]]:

@@ -117,10 +117,7 @@ def _split_of(path: Path, folder: str) -> str:
 
 
 def _refuse_splits(names: Iterable[str], path: Path) -> None:
-    """
-    Raises:
-        DataError: a class is called as a split is, or all have the name of a split in theirs.
-    """
+    """Refuse classes of which one is called as a split is, or all have the name of a split in theirs."""
     found = [name for name in names if _SPLIT.fullmatch(name.lower())]
     if found and (len(found) == len([*names]) or any(is_split(name) for name in found)):
         what = f"{found[0]} would be a class, and has the name of a split; there is no train split"

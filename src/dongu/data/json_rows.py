@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from dongu.config import RunConfig
-from dongu.data.annotation import convert
-from dongu.data.cells import table_of_objects
-from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Number, Table, bad_rows_of, data_error, put_aside
+from dongu.data.annotation import Converter
+from dongu.data.cells import Rows, table_of_objects
+from dongu.data.table import BAD_ROWS_ADVICE, Number, Table, data_error
 from dongu.errors import DataError
 from dongu.text import counted, reason_of
 
@@ -20,13 +20,14 @@ LONGEST_TOKEN = 16  # characters: of what is no string or number, and may be cut
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _FIRST = re.compile(r"\[[ \t\r\n]*([^ \t\r\n])")  # of a list
+_WHOLE = "write [object, object, …]; was the file cut off?"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json_lines(lines: Iterable[str], origin: str, config: RunConfig) -> Table:
     """One object a line."""
-    bad = bad_rows_of(config)
-    return _table(_json_lines(lines, origin, bad), origin, config, bad)
+    rows = _rows(origin, config)
+    return _table(_json_lines(lines, rows), rows, config)
 
 
 def read_json_array(pieces: Iterator[str], origin: str, config: RunConfig, *, by_row: bool) -> Table:
@@ -34,9 +35,8 @@ def read_json_array(pieces: Iterator[str], origin: str, config: RunConfig, *, by
 
     `by_row` tells the place of an element by its number and not by its line, which is the same for all.
     """
-    bad = bad_rows_of(config)
-    window = _Window(pieces, origin, bad, by_row=by_row)
-    return _table(_json_array(window, origin), origin, config, bad, by_row=by_row)
+    rows = _rows(origin, config, by_row=by_row)
+    return _table(_json_array(_Window(pieces, rows)), rows, config)
 
 
 def read_json_object(pieces: Iterator[str], origin: str, config: RunConfig) -> Table:
@@ -46,26 +46,27 @@ def read_json_object(pieces: Iterator[str], origin: str, config: RunConfig) -> T
         DataError: there is no such field, or there are several lists of rows, or none and no columns.
     """
     found: list[str] = []
-    bad = bad_rows_of(config)
-    window, field = _Window(pieces, origin, bad), config.field
-    rows = _rows_at(window, field.split("."), origin) if field else _rows_of_object(window, origin, found)
-    table = _table(rows, origin, config, bad)
+    rows, field = _rows(origin, config), config.field
+    window = _Window(pieces, rows)
+    objects = _rows_at(window, field.split("."), origin) if field else _rows_of_object(window, origin, found)
+    table = _table(objects, rows, config)
     return replace(table, said=(*found, *table.said))
 
 
-def _table(
-    rows: Iterator[tuple[int, Any]], origin: str, config: RunConfig, bad: list[BadRow] | None, *, by_row: bool = False
-) -> Table:
-    rows, converter = convert(rows, origin, config.format, by_row=by_row)
-    table = table_of_objects(rows, origin, lines=not by_row, bad=bad, others=converter.left_out)
-    table = converter.finished(table)
+def _rows(origin: str, config: RunConfig, *, by_row: bool = False) -> Rows:
+    return Rows(origin=origin, drop=config.bad_rows is not None, by_row=by_row)
+
+
+def _table(objects: Iterator[tuple[int, Any]], rows: Rows, config: RunConfig) -> Table:
+    converter = Converter(rows, config.format)
+    table = converter.finished(table_of_objects(converter.converted(objects), rows))
     if len(table) == 1 and all(isinstance(cells[0], list | dict) for cells in table.columns.values()):
         hint = "write one object per row; a split is a file of its own (train.jsonl, validation.jsonl)"
-        raise data_error(origin, "the file is one object that holds whole columns or splits", hint)
+        raise data_error(rows.origin, "the file is one object that holds whole columns or splits", hint)
     return table
 
 
-def _json_lines(lines: Iterable[str], origin: str, bad: list[BadRow] | None) -> Iterator[tuple[int, Any]]:
+def _json_lines(lines: Iterable[str], rows: Rows) -> Iterator[tuple[int, Any]]:
     blank = 0  # the first line of this kind
     for number, padded in enumerate(lines, 1):
         line = padded.strip(" \t\r\n")
@@ -73,54 +74,43 @@ def _json_lines(lines: Iterable[str], origin: str, bad: list[BadRow] | None) -> 
             blank = blank or number
             continue
         if blank:
-            hint = f"remove it; blank lines are allowed only at the end; or {BAD_ROWS_ADVICE}"
-            put_aside(bad, data_error(f"{origin}:{blank}", "a blank line", hint))
+            rows.refuse(blank, "a blank line", "remove it; blank lines are allowed only at the end")
             blank = 0
         try:
             value, end = _decode(line, 0)
         except (ValueError, RecursionError) as error:
-            found = _error(error, origin, line, 0, first_line=number)
-            if bad is None:
-                raise found from error
-            put_aside(bad, found)
+            rows.put_aside(_error(error, rows.origin, line, 0, first_line=number))
             continue
         if end < len(line):
-            what = "text follows the object on its line"
-            hint = f"write one object per line; or {BAD_ROWS_ADVICE}"
-            put_aside(bad, data_error(f"{origin}:{number}", what, hint))
-            continue
-        yield number, value
+            rows.refuse(number, "text follows the object on its line", "write one object per line")
+        else:
+            yield number, value
 
 
-def _json_array(window: _Window, origin: str) -> Iterator[tuple[int, Any]]:
+def _json_array(window: _Window) -> Iterator[tuple[int, Any]]:
     """The elements one by one, with the line at which each begins, or its number; nothing follows the last one."""
-    line = 1
-    for number, value in _elements(window, origin):
-        line = window.line()
-        yield number, value
+    yield from _elements(window)
     if window.next():
         what = "text follows the end of the array"
-        raise data_error(f"{origin}:{line}", what, "write [object, object, …]; was the file cut off?")
+        raise data_error(f"{window.rows.origin}:{window.line()}", what, _WHOLE)
 
 
-def _elements(window: _Window, origin: str) -> Iterator[tuple[int, Any]]:
+def _elements(window: _Window) -> Iterator[tuple[int, Any]]:
     window.take()  # the bracket
-    line, mark = 1, window.take() if window.next() == "]" else ","
+    mark = window.take() if window.next() == "]" else ","
     while mark == ",":
         window.next()
-        line = window.line()
-        window.rows += 1
+        window.begin_element()
         try:
             value = window.value()
         except DataError as error:
             window.skip(error)
         else:
-            yield window.rows if window.by_row else line, value
+            yield window.element, value
         mark = window.take()
     if mark != "]":
         what = "a comma or the closing ] is missing after this object"
-        where = f"{origin}, row {window.rows}" if window.by_row else f"{origin}:{line}"
-        raise data_error(where, what, "write [object, object, …]; was the file cut off?")
+        raise data_error(window.rows.where(window.element), what, _WHOLE)
 
 
 def _fields(window: _Window, origin: str) -> Iterator[str]:
@@ -165,7 +155,7 @@ def _rows_at(window: _Window, path: list[str], origin: str) -> Iterator[tuple[in
         path, seen = path[1:], []
     if path or window.next() != "[":
         raise data_error(origin, f"the field `{shown}` is not a list of rows", "--field names one: --field data.rows")
-    yield from _elements(window, origin)
+    yield from _elements(window)
 
 
 def _rows_of_object(window: _Window, origin: str, found: list[str]) -> Iterator[tuple[int, Any]]:
@@ -179,7 +169,7 @@ def _rows_of_object(window: _Window, origin: str, found: list[str]) -> Iterator[
                 hint = f"name one of them: --field {name}; of several splits, each in a file of its own (train.jsonl)"
                 raise data_error(origin, f"there are several lists of rows: {rows_in}, {name}", hint)
             rows_in = name
-            yield from _elements(window, origin)
+            yield from _elements(window)
         elif rows_in:
             passed.append(name)
             window.value()
@@ -230,9 +220,9 @@ def _rows_of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
 class _Window:
     """A place in a text that is read as the place moves on: what lies behind is forgotten."""
 
-    def __init__(self, pieces: Iterator[str], origin: str, bad: list[BadRow] | None, *, by_row: bool = False) -> None:
-        self._pieces, self._origin, self._bad = pieces, origin, bad
-        self.by_row, self.rows = by_row, 0  # whether places are told by the number of the row; the rows so far
+    def __init__(self, pieces: Iterator[str], rows: Rows) -> None:
+        self._pieces, self.rows = pieces, rows
+        self.element = 0  # the line or the number of the last one
         self._text, self._place = "", 0
         self._first_line, self._first_column = 1, 0  # of the text at hand, in the file
         self._line, self._counted = 1, 0  # the line of a place in the text up to which line ends were counted
@@ -264,6 +254,10 @@ class _Window:
         self._counted = self._place
         return self._line
 
+    def begin_element(self) -> None:
+        """Whose value is at this place."""
+        self.element = self.element + 1 if self.rows.by_row else self.line()
+
     def value(self) -> Any:
         """The value at this place, which is passed."""
         try:
@@ -277,7 +271,7 @@ class _Window:
         Raises:
             DataError: there may be none, or the value has no end.
         """
-        put_aside(self._bad, error)
+        self.rows.put_aside(error)
         try:
             self._passed(_ANY_JSON.raw_decode)
         except (ValueError, RecursionError):
@@ -313,10 +307,11 @@ class _Window:
         return True
 
     def _error(self, error: Exception) -> DataError:
+        origin = self.rows.origin
         found = _error(
-            error, self._origin, self._text, self._place, first_line=self._first_line, first_column=self._first_column
+            error, origin, self._text, self._place, first_line=self._first_line, first_column=self._first_column
         )
-        return data_error(f"{self._origin}, row {self.rows}", found.what, found.hint) if self.by_row else found
+        return data_error(self.rows.where(self.element), found.what, found.hint) if self.rows.by_row else found
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -120,14 +120,14 @@ def _refuse_no_rows(begin: str, origin: str) -> None:
 def _ending_of(begin: str) -> tuple[str, str]:
     """The ending that a text should have, by its beginning, and what it is; no ending where that is not known."""
     if found := _JSON.match(begin):
-        return ".json" if found["array"] or not _is_json(begin.partition("\n")[0]) else ".jsonl", "JSON"
+        return ".json" if found["array"] or not is_json(begin.partition("\n")[0]) else ".jsonl", "JSON"
     if mark := _mark_of(begin):
         name, ending = ("tabs", ".tsv") if mark == "\t" else (f"`{mark}`", ".csv")
         return ending, f"text: cells with {name} between them"
     return "", "text"
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str | bytes) -> bool:
     try:
         json.loads(text)
     except (ValueError, RecursionError):
@@ -138,7 +138,7 @@ def _is_json(text: str) -> bool:
 def _mark_of(text: str) -> str:
     """What stands between the cells of lines of which none begins as JSON does; nothing where nothing does."""
     lines = [line for line in islice(text.split("\n"), _LOOKED_AT) if line.strip()]
-    if len(lines) < 2 or any(line.lstrip()[0] in "{[]}" for line in lines) or _is_json(lines[0]):
+    if len(lines) < 2 or any(line.lstrip()[0] in "{[]}" for line in lines) or is_json(lines[0]):
         return ""
     return next((mark for mark in _MARKS if mark in lines[0]), "")
 

@@ -23,11 +23,11 @@ from dongu.data.annotation import with_choices
 from dongu.data.archives import ARCHIVES, unpacked
 from dongu.data.cells import Rows
 from dongu.data.delimited import read_delimited
-from dongu.data.encoding import PIECE_BYTES, decode_utf8, in_utf8, pieces_of_lines, text_lines
+from dongu.data.encoding import decode_utf8, in_utf8, pieces_of_lines, text_lines
 from dongu.data.excel import read_sheet
 from dongu.data.fasttext import read_fasttext
 from dongu.data.json_rows import read_json_array, read_json_lines, read_json_object
-from dongu.data.misnamed import refuse_binary, refuse_misnamed, refuse_unlike
+from dongu.data.misnamed import is_json, refuse_binary, refuse_misnamed, refuse_unlike
 from dongu.data.table import Cell, Number, Table, as_cell, check_names, data_error, readable
 from dongu.text import is_blank, reason_of
 from dongu.waiting import Waiting
@@ -120,15 +120,12 @@ def read_open(file: BufferedReader, name: str, origin: str, config: RunConfig) -
     refuse_binary(file, origin)
     file, encoding = in_utf8(file, origin, config.encoding)
     refuse_misnamed(file, suffix, origin, config)
-    pieces = decode_utf8(pieces_of_lines(file), origin)
     if suffix in (".csv", ".tsv"):
         table = read_delimited(file, origin, config, "," if suffix == ".csv" else "\t")
         if config.format in (None, "label-studio-min"):
             table = with_choices(table)
-    elif suffix == ".json" and config.field is None and _starts_an_array(file):
-        table = read_json_array(pieces, origin, config, by_row=_is_one_line(file))
-    elif suffix == ".json" and (config.field or _is_one_object(file)):
-        table = read_json_object(pieces, origin, config)
+    elif suffix == ".json":
+        table = _read_json(file, origin, config)
     elif suffix == ".txt":
         table = read_fasttext(file, origin)
     else:
@@ -164,10 +161,7 @@ def path_kind(path: Path) -> str | None:
 
 
 def refuse_broken_link(path: Path) -> None:
-    """
-    Raises:
-        DataError: it is a symbolic link that leads to nothing.
-    """
+    """A `DataError` for a symbolic link that leads to nothing."""
     if os.path.islink(path) and path_kind(path) is None:  # noqa: PTH114 - Path's own fails on a name that is too long
         what = f"this is a link, and nothing is where it points to: {os.readlink(path)}"  # noqa: PTH115
         raise data_error(str(path), what, "correct the link, or give the file itself")
@@ -184,37 +178,26 @@ def closest_name(path: Path) -> str:
 # --- JSON
 
 
-def _starts_an_array(file: BufferedReader) -> bool:
-    """Whether its first character that is not blank opens an array."""
-    first = b""
-    while not first and (block := file.read(PIECE_BYTES)):
-        first = block.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n")
-    file.seek(0)
-    return first.startswith(b"[")
+def _read_json(file: BufferedReader, origin: str, config: RunConfig) -> Table:
+    """One array; one object, which runs over several lines or stands alone in the file; else an object a line."""
+    first, follows = _first_line(file)
+    pieces = decode_utf8(pieces_of_lines(file), origin)
+    if config.field is None and first.startswith(b"["):
+        return read_json_array(pieces, origin, config, by_row=not follows)
+    if config.field or (first.startswith(b"{") and not (follows and is_json(first))):
+        return read_json_object(pieces, origin, config)
+    return read_json_lines(text_lines(file, origin), origin, config)
 
 
-def _is_one_line(file: BufferedReader) -> bool:
-    """Whether no line that is not blank follows the first one."""
-    lines, ended = 0, True
-    while lines < 2 and (piece := file.readline(PIECE_BYTES)):
-        lines += ended and bool(piece.strip())
+def _first_line(file: BufferedReader) -> tuple[bytes, bool]:
+    """The first line that is not blank, or the beginning of a long one; and whether another such line follows it."""
+    first, follows, ended = b"", False, True
+    while not follows and (piece := file.readline(FIRST_LINE_BYTES)):
+        follows = bool(first and ended and piece.strip())
+        first = first or piece.removeprefix(codecs.BOM_UTF8).strip()
         ended = piece.endswith(b"\n")
     file.seek(0)
-    return lines == 1
-
-
-def _is_one_object(file: BufferedReader) -> bool:
-    """Whether an object runs over several lines, or there is no other line: then it holds rows, or is one."""
-    first = b""
-    while not first.strip() and (line := file.readline(FIRST_LINE_BYTES)):
-        first = line
-    try:
-        whole = isinstance(json.loads(first), dict)
-    except (ValueError, RecursionError):
-        whole = False
-    rest = file.read(PIECE_BYTES).strip()
-    file.seek(0)
-    return first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") and not (whole and rest)
+    return first, follows
 
 
 # --- parquet and Arrow
@@ -252,19 +235,19 @@ def table_of_arrow(batches: Iterable[Any], origin: str) -> Table:
     """The table of record batches, or of tables, with the class names that `datasets` keeps in their schema."""
     import pyarrow as pa
 
-    rows, label_names = Rows([]), {}
+    rows, label_names = Rows(origin=origin), {}
     try:
         for batch in batches:
             batch.validate(full=True)
             if not rows.names:
                 check_names(batch.schema.names, origin)
-                rows = Rows(batch.schema.names)
+                rows.begin(batch.schema.names)
                 label_names = _label_names((batch.schema.metadata or {}).get(b"huggingface", b""))
             rows.extend(zip(*map(_arrow_cells, batch.columns), strict=True))
     except (pa.ArrowException, OSError, ValueError, OverflowError, RecursionError) as error:
         what = f"the data are damaged, or not of this kind ({reason_of(error)})"
         raise data_error(origin, what, "write or fetch it again") from error
-    table = rows.table(origin)
+    table = rows.table()
     for name in label_names:  # an editor may have kept the declaration of a column that now holds text
         if not any(type(cell) is str for cell in table.columns.get(name, [""])):
             table.label_names[name] = label_names[name]

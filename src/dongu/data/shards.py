@@ -153,11 +153,7 @@ def _tokenized(
 
 
 def _received(pipe: Any) -> memoryview:
-    """
-    Raises:
-        WorkerError: the process has ended.
-        DonguError: what it has ended with.
-    """
+    """What a process sends; a `WorkerError` if it has ended, or the error that it has ended with."""
     try:
         content = pipe.recv_bytes()
         if content:

@@ -10,7 +10,6 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, NoReturn, TypeAlias, TypeGuard
 
-from dongu.config import RunConfig
 from dongu.errors import DataError
 from dongu.text import is_blank
 
@@ -117,7 +116,7 @@ class Table:
 SHOWN_ITEMS = 3  # of a list of objects, whose fields are named in a message
 BAD_ROWS_ADVICE = "a run with --bad-rows drop=1% leaves such rows out"
 REPEATED_HEADER = "the row is the header once more"
-REPEATED_ADVICE = f"remove it; if the first line is a row, --header A,B,… names the columns; or {BAD_ROWS_ADVICE}"
+REPEATED_ADVICE = "remove it; if the first line is a row, --header A,B,… names the columns"
 
 
 class NotKept:
@@ -150,22 +149,6 @@ def no_column(table: Table, name: str, before: str = "", behind: str = "") -> Da
     return data_error(
         table.origin, f"there is no column `{name}`", f"{before}the columns are: {inner_names(table)}{behind}"
     )
-
-
-def bad_rows_of(config: RunConfig) -> list[BadRow] | None:
-    """Where a reader puts the bad rows; None where none may be bad."""
-    return None if config.bad_rows is None else []
-
-
-def put_aside(bad: list[BadRow] | None, error: DataError) -> None:
-    """Keep a row that cannot be read among the bad ones.
-
-    Raises:
-        DataError: none may be bad.
-    """
-    if bad is None:
-        raise error
-    bad.append(BadRow(error.where, error.what))
 
 
 def as_cell(value: Any) -> Cell:

@@ -123,10 +123,7 @@ def _measure(data: TextData, config: RunConfig) -> tuple[dict[str, Lengths], Mod
 
 
 def refuse_findings(findings: Sequence[Finding], where: str, *, strict: bool) -> None:
-    """
-    Raises:
-        DataError: training would refuse the data, or there is a warning and `--strict` allows none.
-    """
+    """A `DataError` where training would refuse the data, or there is a warning under `--strict`."""
     errors = [finding for finding in findings if finding.severity == "error"]
     warnings = [finding for finding in findings if finding.severity == "warning"]
     if errors:
