@@ -53,7 +53,9 @@ def looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     def look(header: Sequence[str] = ("text", "label"), model: str = "not/here", **splits: Any) -> Checkup:
         options: dict[str, Any] = {
-            name: splits.pop(name) for name in ("task", "label_column", "max_length", "text_columns") if name in splits
+            name: splits.pop(name)
+            for name in ("task", "label_column", "max_length", "rare", "text_columns")
+            if name in splits
         }
         for name, rows in splits.items():
             write_csv(Path("d") / f"{name}.csv", rows, header)
@@ -287,6 +289,13 @@ def test_joining_classes_is_advised_where_it_leaves_two(looked_at: Callable[...,
     assert all_rare.advice == "add rows"
     some = [*ENOUGH, ("a rose", "x"), ("a tulip", "x"), ("a lily", "y"), ("a fern", "y")]
     assert "--rare join=8" in only(looked_at(train=some, validation=FRESH), "fewer than 8 train rows").advice
+
+
+def test_the_advice_to_join_counts_what_is_held_out(looked_at: Callable[..., Checkup]) -> None:
+    eight = [*ENOUGH, *((f"flower {i}", label) for label in "xy" for i in range(8))]  # one of each is held out
+    rare = "fewer than 8 train rows"
+    assert "--rare join=9" in only(looked_at(train=eight), rare).advice
+    assert not [found for found in looked_at(train=eight, rare="join=9").findings if re.search(rare, found.what)]
 
 
 def test_labels_with_a_row_each_are_no_labels(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def check_classes(data: TextData) -> Iterator[Finding]:
             "warning",
             f"{counted(len(few), 'class', 'classes')} with fewer than {FEW_ROWS} train rows: {shown}",
             "the model hardly learns them, and the score of each depends on a row or two",
-            f"add rows, or --rare join={FEW_ROWS} makes them one class" if joined else "add rows",
+            f"add rows, or --rare join={_enough_to_join(data, few)} makes them one class" if joined else "add rows",
             _rows_of(train, names, few[:SHOWN_EXAMPLES]),
         )
     if counts.max() > MAJORITY_SHARE * len(train):
@@ -69,6 +69,13 @@ def check_classes(data: TextData) -> Iterator[Finding]:
             else f"the majority baseline has an accuracy of about {share:.3f}",
             f"{'' if several else 'choose the model by --metric macro_f1, and '}compare each score with the baseline",
         )
+
+
+def _enough_to_join(data: TextData, few: np.ndarray) -> int:
+    """What `--rare join` takes to join these classes: it counts their rows before any are held out."""
+    parts = [data.splits[name] for name in ("train", *data.held_out)]
+    counts = np.sum([[*label_counts(part, data.label_names).values()] for part in parts], axis=0)
+    return max(FEW_ROWS, 1 + int(counts[few].max()))
 
 
 def _look_alikes(train: Examples, names: Sequence[str], counts: np.ndarray) -> Iterator[Finding]:
