@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from importlib.util import find_spec
 
 from dongu.config import RunConfig
@@ -27,6 +28,15 @@ def require_extras(config: RunConfig) -> None:
         _require("bitsandbytes", "--base-precision 4bit", install_hint("quant"))
     for name in config.track or ():
         _require(name, f"--track {name}")
+
+
+def require_packages(packages: Collection[str], where: str, extra: str) -> None:
+    """
+    Raises:
+        UsageError: not all of those of an extra are installed.
+    """
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise UsageError(f"{' and '.join(missing)} not installed", where=where, hint=install_hint(extra))
 
 
 def require_optuna() -> None:

@@ -34,8 +34,7 @@ import dongu
 from browser import CHROMIUM, browsing
 from conftest import ROOT, WORDS
 from dongu.cli.main import make_parser, run
-from dongu.cli.results import show_result
-from dongu.cli.train import train_options
+from dongu.cli.train import show_result, train_options
 from dongu.config import Metric, RunConfig, make_config, option_flag
 from dongu.errors import DonguError
 from dongu.run.console import Console

@@ -601,7 +601,7 @@ def test_the_command_refuses(
         }.items():
             assert command(["serve", *arguments]) == 2, arguments
             assert said in capsys.readouterr().err
-    monkeypatch.setattr("dongu.cli.serve.find_spec", lambda name: None)
+    monkeypatch.setattr("dongu.extras.find_spec", lambda name: None)
     assert command(["serve", str(runs())]) == 2
     what, hint = capsys.readouterr().err.splitlines()
     assert what == "dongu: error: dongu serve: fastapi and uvicorn not installed"

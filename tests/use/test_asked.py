@@ -12,7 +12,7 @@ import pytest
 
 import dongu
 from dongu.cli.main import run as run_command
-from dongu.cli.results import show_result
+from dongu.cli.train import show_result
 from dongu.errors import LockedError, UsageError
 from dongu.judge.words import LEARNT, MORE, UNPROVEN
 from dongu.run.console import Console

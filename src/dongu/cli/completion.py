@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from dongu.cli.parser import Parser, add_json, define, print_json
+from dongu.cli.parser import Parser, add_json, define, print_answer
 
 SHELLS = {  # where the script goes
     "bash": "dongu completion bash > ~/.local/share/bash-completion/completions/dongu",
@@ -33,15 +33,12 @@ def _completion(parsed: argparse.Namespace) -> None:
         action for action in make_parser(*COMMANDS)._actions if isinstance(action, argparse._SubParsersAction)
     )
     flags = {name: list(_flags(parser)) for name, parser in subparsers.choices.items()}
-    if parsed.json:
-        print_json("completion", {"commands": {name: dict(found) for name, found in flags.items()}})
-        return
-    if parsed.shell == "fish":
-        print("\n".join(_fish({name: what for name, (_, what) in COMMANDS.items()}, flags)))
-        return
-    if parsed.shell == "zsh":
-        print("autoload -U +X bashcompinit && bashcompinit")
-    print("\n".join(_bash(flags)))
+    scripts = {
+        "bash": _bash(flags),
+        "zsh": ["autoload -U +X bashcompinit && bashcompinit", *_bash(flags)],
+        "fish": _fish({name: what for name, (_, what) in COMMANDS.items()}, flags),
+    }
+    print_answer(parsed, {"commands": {name: dict(found) for name, found in flags.items()}}, scripts[parsed.shell])
 
 
 def _flags(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:

@@ -24,13 +24,13 @@ from dongu.waiting import Waiting, about_to_write, shown_on
 # In the order of --help: what adds the arguments, in a module that is loaded for its command alone; what it is for.
 COMMANDS = {
     "train": ("train:add_train", "fine-tune a model and write a run folder"),
-    "resume": ("resume:add_resume", "continue a run that was stopped"),
+    "resume": ("train:add_resume", "continue a run that was stopped"),
     "evaluate": ("answer:add_evaluate", "compute the metrics of a model, on the splits of its run or on other data"),
     "predict": ("answer:add_predict", "predict labels and probabilities for texts, in their order"),
     "report": ("show:add_report", "write report.html, the page that shows what a run did"),
     "compare": ("show:add_compare", "compare finished runs: options, metrics, and whether one is better"),
     "tune": ("tune:add_tune", "search for better options, and measure what they gain on test"),
-    "runs": ("runs:add_runs", "list the runs in a folder: their state, their metric, the options that differ"),
+    "runs": ("show:add_runs", "list the runs in a folder: their state, their metric, the options that differ"),
     "prepare": ("prepare:add_prepare", "tokenize a large data set once, for runs that start in seconds"),
     "inspect": ("show:add_inspect", "find what is wrong with a data set, and what to do about it"),
     "verify": ("verify:add_verify", "prove on this machine that a run's files and numbers are right"),

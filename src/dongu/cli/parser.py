@@ -53,9 +53,15 @@ def print_json(schema: str, content: Mapping[str, Any], indent: int | None = Non
     print(dump_json({"schema": f"dongu.{schema}/1", **content}, indent), flush=True)
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(printable(line))
+def print_answer(
+    parsed: argparse.Namespace, content: Mapping[str, Any], lines: Iterable[str], indent: int | None = None
+) -> None:
+    """What a command came to: its content with `--json`, else the lines for a person."""
+    if parsed.json:
+        print_json(parsed.command, content, indent)
+    else:
+        for line in lines:
+            print(printable(line), flush=True)
 
 
 def add_parts(parser: Any) -> None:

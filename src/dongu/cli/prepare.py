@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from dongu.cli.options import add_option, add_reading, reading_of
-from dongu.cli.parser import Parser, add_json, define, print_json, whole_number
+from dongu.cli.parser import Parser, add_json, define, print_answer, whole_number
 from dongu.cli.show import INSPECTED
 from dongu.config import RunConfig, make_config
 from dongu.errors import UsageError
 from dongu.files import refuse_if_taken
-from dongu.text import NAMES, printable
+from dongu.text import NAMES
 from dongu.waiting import loading
 
 DECIDING = tuple(name for name in INSPECTED if name != "batch_size")
@@ -61,19 +61,15 @@ def _prepare(parsed: argparse.Namespace) -> None:
     made = prepare(data, load_tokenizer(path), config, parsed.out, processes=processes)
     tokens = {name: shard.tokens for name, shard in made.splits.items()}
     size = sum(file.stat().st_size for file in parsed.out.iterdir())
-    if parsed.json:
-        rows = {name: shard.rows for name, shard in made.splits.items()}
-        print_json(
-            "prepare", {"path": str(parsed.out), "rows": rows, "tokens": tokens, "bytes": size, "sha256": made.sha256}
-        )
-        return
+    rows = {name: shard.rows for name, shard in made.splits.items()}
     cut = sum(shard.lengths["cut"] for shard in made.splits.values())
     train = shlex.join(["dongu", "train", str(parsed.out), "--model", config.model])
-    for title, text in (
-        ("data", describe_rows(data)),
-        ("columns", describe_columns(data)),
-        ("tokens", f"{sum(tokens.values()):,}; {cut:,} rows are cut at {config.max_length}"),
-        ("saved", f"{parsed.out}: {size / 1e6:,.1f} MB"),
-        ("next", train),
-    ):
-        print(printable(f"{title:<{NAMES}}{text}"))
+    said = {
+        "data": describe_rows(data),
+        "columns": describe_columns(data),
+        "tokens": f"{sum(tokens.values()):,}; {cut:,} rows are cut at {config.max_length}",
+        "saved": f"{parsed.out}: {size / 1e6:,.1f} MB",
+        "next": train,
+    }
+    content = {"path": str(parsed.out), "rows": rows, "tokens": tokens, "bytes": size, "sha256": made.sha256}
+    print_answer(parsed, content, (f"{title:<{NAMES}}{text}" for title, text in said.items()))

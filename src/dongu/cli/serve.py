@@ -7,7 +7,6 @@ import math
 import os
 import sys
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 
 from dongu.cli.options import add_option, given_columns
@@ -17,13 +16,13 @@ from dongu.cli.parser import (
     add_json,
     add_model,
     define,
-    print_json,
+    print_answer,
     probability,
     real_number,
     whole_number,
 )
-from dongu.errors import UsageError, install_hint
-from dongu.text import printable
+from dongu.errors import UsageError
+from dongu.extras import require_packages
 from dongu.waiting import Waiting, idle, loading
 
 SERVE_PACKAGES = ("fastapi", "uvicorn")  # of the extra [serve]
@@ -59,8 +58,7 @@ def add_serve(parser: Parser) -> None:
 
 
 def _serve(parsed: argparse.Namespace) -> None:
-    if missing := [name for name in SERVE_PACKAGES if find_spec(name) is None]:
-        raise UsageError(f"{' and '.join(missing)} not installed", where="dongu serve", hint=install_hint("serve"))
+    require_packages(SERVE_PACKAGES, "dongu serve", "serve")
     from dongu.model.safety import GRAPH, GRAPH_INT8
     from dongu.serve.forms import Limits
     from dongu.serve.guard import is_local
@@ -101,10 +99,8 @@ def _serve(parsed: argparse.Namespace) -> None:
             starting.close()
             if not local and not keys:
                 print("WARNING: whoever reaches this address may ask; --api-key-file asks for a key", file=sys.stderr)
-            if parsed.json:
-                print_json("serve", {"model": name, "address": address_of(listening)})
-            else:
-                print(printable(f"{name} at {address_of(listening)}"), flush=True)
+            address = address_of(listening)
+            print_answer(parsed, {"model": name, "address": address}, [f"{name} at {address}"])
 
         serving = Serving(parsed.model, options, limits, keys, local)
         if count > 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 
 from dongu.cli.parser import (
@@ -15,12 +14,13 @@ from dongu.cli.parser import (
     add_run_folder,
     define,
     elsewhere,
+    print_answer,
     print_json,
-    print_lines,
     refuse_existing,
 )
-from dongu.errors import UsageError, install_hint
-from dongu.text import printable, typed
+from dongu.errors import UsageError
+from dongu.extras import require_packages
+from dongu.text import typed
 from dongu.waiting import loading
 
 PACKAGES = ("onnx", "onnxruntime")  # of the extra [onnx]
@@ -97,8 +97,7 @@ def _export(parsed: argparse.Namespace) -> None:
     from dongu.files import refuse_if_taken
     from dongu.use.saved import SavedModel
 
-    if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        raise UsageError(f"{' and '.join(missing)} not installed", where="dongu export", hint=install_hint("onnx"))
+    require_packages(PACKAGES, "dongu export", "onnx")
     given = given_columns(parsed)
     saved = SavedModel.open(parsed.model, device="cpu", **given)
     out: Path | None = parsed.out or (None if saved.run is None else saved.run.path / "onnx")
@@ -112,12 +111,13 @@ def _export(parsed: argparse.Namespace) -> None:
 
     with elsewhere(parsed.out, "FOLDER"):
         made = export(parsed.model, out, source, int8=parsed.int8, **given)
-    if parsed.json:
-        print_json("export", {**asdict(made), "path": str(made.path)})
-        return
-    print_lines(made.size_lines(saved.metrics.task))
-    print_lines(f"validation  {metric:<20} {'  →  '.join(values)}" for metric, *values in made.metric_rows())
-    print_lines([*made.loss_lines(), f"wrote {made.path}; its README.md shows how to use it"])
+    lines = [
+        *made.size_lines(saved.metrics.task),
+        *(f"validation  {metric:<20} {'  →  '.join(values)}" for metric, *values in made.metric_rows()),
+        *made.loss_lines(),
+        f"wrote {made.path}; its README.md shows how to use it",
+    ]
+    print_answer(parsed, {**asdict(made), "path": str(made.path)}, lines)
 
 
 def add_push(parser: Parser) -> None:
@@ -139,7 +139,4 @@ def _push(parsed: argparse.Namespace) -> None:
     check_access(parsed.name)
     more = {"license_id": parsed.license, "languages": parsed.language}
     url = push(parsed.folder, parsed.name, public=parsed.public, **more)
-    if parsed.json:
-        print_json("push", {"url": str(url)})
-    else:
-        print(printable(f"pushed to {url}"))
+    print_answer(parsed, {"url": str(url)}, [f"pushed to {url}"])

@@ -1,4 +1,4 @@
-"""`dongu inspect`, `report` and `compare`: what a data set or a run is like."""
+"""`dongu inspect`, `report`, `compare` and `runs`: what a data set or runs are like."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from dongu.cli.parser import (
     add_run_folder,
     define,
     elsewhere,
-    print_json,
-    print_lines,
+    print_answer,
     refuse_existing,
 )
 from dongu.config import RunConfig
@@ -51,10 +50,7 @@ def _inspect(parsed: argparse.Namespace) -> None:
 
     options: Any = {name: getattr(parsed, name) for name in INSPECTED} | reading_of(parsed)
     checkup = inspect(parsed.data, parts=parsed.parts, **options)
-    if parsed.json:
-        print_json("inspect", inspected(checkup), indent=2)
-    else:
-        print_lines(checkup.lines())
+    print_answer(parsed, inspected(checkup), checkup.lines(), indent=2)
     refuse_findings(checkup.findings, parsed.data, strict=parsed.strict)
 
 
@@ -77,12 +73,8 @@ def _report(parsed: argparse.Namespace) -> None:
     refuse_existing(parsed.out)
     with elsewhere(parsed.out, "FILE"):
         place, has_texts = write_page_of(RunFolder(parsed.folder), parsed.out)
-    if parsed.json:
-        print_json("report", {"path": str(place), "has_texts": has_texts})
-        return
-    print(place)
-    if not has_texts:
-        print("rows are given by their numbers: the data have moved or changed since the run")
+    numbered = "rows are given by their numbers: the data have moved or changed since the run"
+    print_answer(parsed, {"path": str(place), "has_texts": has_texts}, [str(place), *([] if has_texts else [numbered])])
 
 
 def add_compare(parser: Parser) -> None:
@@ -113,7 +105,23 @@ def _compare(parsed: argparse.Namespace) -> None:
     from dongu.comparison.words import as_json, comparison_lines
 
     comparison = compare_folders(parsed.folders, parsed.split)
-    if parsed.json:
-        print_json("compare", as_json(comparison))
-    else:
-        print_lines(comparison_lines(comparison))
+    print_answer(parsed, as_json(comparison), comparison_lines(comparison))
+
+
+def add_runs(parser: Parser) -> None:
+    define(
+        parser,
+        _runs,
+        description="Lists the runs below a folder, the best on validation first: finished, running or stopped, the"
+        " metric on validation and test with its confidence interval, and the options in which they differ.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=Path("runs"), help="folder (runs)")
+    parser.add_argument("--metric", metavar="NAME", help="metric to show and to sort by (default: that of each run)")
+    add_json(parser)
+
+
+def _runs(parsed: argparse.Namespace) -> None:
+    from dongu.comparison.listing import list_runs, listing_json, listing_lines
+
+    listing = list_runs(parsed.folder, parsed.metric)
+    print_answer(parsed, listing_json(listing), listing_lines(listing, parsed.metric))

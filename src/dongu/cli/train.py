@@ -1,23 +1,37 @@
-"""`dongu train`: one run, or one for each of several seeds."""
+"""`dongu train` and `resume`: one run, or one for each of several seeds; and the end of one that was stopped."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dongu import launch
 from dongu.cli.options import add_option, add_reading, spellings
-from dongu.cli.parser import ALLOWED, Parser, add_json, add_language, add_parts, define, print_json, whole_number
-from dongu.cli.results import show_result
-from dongu.config import READING, RunConfig, check_metric, make_config
+from dongu.cli.parser import (
+    ALLOWED,
+    Parser,
+    add_json,
+    add_language,
+    add_parts,
+    add_run_and_data,
+    define,
+    print_json,
+    whole_number,
+)
+from dongu.config import READING, SET_ONCE, RunConfig, check_metric, make_config
 from dongu.errors import UsageError
 from dongu.extras import require_extras
 from dongu.teach.language import language_of
-from dongu.text import fields, printable
+from dongu.text import NAMES, WIDTH, fields, printable, typed
 from dongu.waiting import loading
+
+if TYPE_CHECKING:
+    from dongu.run.console import Console
+    from dongu.run.result import RunResult
 
 SOUP = "soup"  # in place of a number of checkpoints to keep
 LAUNCHERS = """\
@@ -223,3 +237,82 @@ def train_options(parsed: argparse.Namespace, processes: int) -> dict[str, Any]:
     if options.get("data") is None:
         raise UsageError("which data?", where="dongu train", hint="dongu train DATA: a folder, a file, or glue:mrpc")
     return options
+
+
+def add_resume(parser: Parser) -> None:
+    define(
+        parser, _resume, description="Continue from the newest valid checkpoint, to the bytes of an uninterrupted run."
+    )
+    add_run_and_data(parser)
+    parser.add_argument(
+        "--allow", metavar="NAME", nargs="+", default=(), help="accept differences that change the result: " + ALLOWED
+    )
+    add_parts(parser)
+    options = parser.add_argument_group("options of `dongu train` to override from here on")
+    for name in RunConfig.model_fields:
+        if name not in SET_ONCE:
+            add_option(options, name, default_shown=False)
+    add_json(parser)
+
+
+def _resume(parsed: argparse.Namespace) -> None:
+    from dongu.model.place import resolve_model
+    from dongu.run.folder import RunFolder
+
+    options = {name: getattr(parsed, name) for name in RunConfig.model_fields if name not in SET_ONCE}
+    given = {name: value for name, value in options.items() if value is not None}
+    config = make_config({**RunFolder(parsed.folder).read_record()["options"], **given})
+    require_extras(config)
+    if parsed.parts is None:
+        RunFolder(parsed.folder).check_parts(parsed.parts)
+        resolve_model(config.model)
+    from dongu.run.console import Console
+
+    with loading():
+        from dongu.training import resume
+
+    console = Console(stream=sys.stderr if parsed.json else sys.stdout)
+    result = resume(parsed.folder, parsed.data, allow=parsed.allow, console=console, parts=parsed.parts, **given)
+    show_result(result, console, as_json=parsed.json)
+
+
+def show_result(result: RunResult, console: Console, *, as_json: bool) -> None:
+    if launch.rank() > 0:
+        return
+    if as_json:
+        print_json("train", {"path": str(result.path), **result.results})
+        return
+    from dongu.judge.words import UNPROVEN
+    from dongu.run.folder import RunFolder
+
+    record = RunFolder(result.path).read_record()
+    commands = [*(_to_use if result.advice in ("", UNPROVEN) else _to_try)(result, record)]
+    wide = max(len(command) for command, what in commands if what)
+    console.line()
+    for i, (command, what) in enumerate(commands):
+        name = f"{'' if i else 'next':<{NAMES}}"
+        line = f"{name}{command:<{wide}}   {what}"
+        console.line(line if what and len(line) <= WIDTH else f"{name}{command}")
+
+
+def _to_use(result: RunResult, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Commands, and what each is for."""
+    texts = '"a text"' if len(record["options"]["text_columns"]) == 1 else '"one text" "another text"'
+    yield f"dongu predict {typed(result.path)} {texts}", ""
+    yield f"dongu evaluate {typed(result.path)} OTHER.csv", "on other labelled rows"
+    yield f"dongu compare {typed(result.path)} OTHER", "which of two runs is better"
+
+
+def _to_try(result: RunResult, record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The same for a run that is no better than a baseline: what to train instead."""
+    from dongu.judge.words import LEARNT, MORE
+
+    options, parts = record["options"], f" --parts {typed(file)}" if (file := record.get("parts_file")) else ""
+    longer = f"--epochs {3 * options['epochs']:g}"
+    if options["max_steps"]:
+        longer = f"--max-steps {10 * options['max_steps']}"
+    is_short = result.advice == MORE or (options["max_steps"] and result.advice != LEARNT)
+    changes = longer if is_short else "--model OTHER"
+    again = typed(result.path / "run.json")
+    yield f"dongu train --config {again} --out {typed(result.path)}-{{n}} {changes}{parts}", ""
+    yield f"{result.path}/report.html", "its hardest rows"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dongu import launch
-from dongu.cli.parser import Parser, add_parts, add_run_and_data, define, print_json
+from dongu.cli.parser import Parser, add_parts, add_run_and_data, define, print_answer
 from dongu.waiting import Waiting, loading
 
 if TYPE_CHECKING:
@@ -40,11 +40,7 @@ def _run(parsed: argparse.Namespace) -> int:
     while (proof := _next(proofs)) is not None:
         holds = holds and proof.holds is not False
         if launch.rank() == 0:
-            line = f"{_SHOWN[proof.holds]}  {proof.name:<13} {proof.text}"
-            if parsed.json:
-                print_json("verify", vars(proof))
-            else:
-                print(line, flush=True)
+            print_answer(parsed, vars(proof), [f"{_SHOWN[proof.holds]}  {proof.name:<13} {proof.text}"])
     return 0 if holds else 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from dongu.data.columns import choose_columns, named_parts, read_texts, usual_te
 from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table, as_cell, no_column
-from dongu.errors import DataError, InputError, ModelError, UsageError, install_hint
+from dongu.errors import DataError, InputError, ModelError, UsageError
+from dongu.extras import require_packages
 from dongu.judge.metrics import MetricSet
 from dongu.model.place import PACKAGED, find_model, pin_model
 from dongu.model.safety import GRAPH, check_folder, read_object
@@ -128,8 +128,7 @@ class SavedModel:
 
     @staticmethod
     def _of_export(folder: Path, given: Mapping[str, Any], graph: str) -> SavedModel:
-        if find_spec("onnxruntime") is None:
-            raise UsageError("onnxruntime is not installed", where=str(folder), hint=install_hint("onnx"))
+        require_packages(["onnxruntime"], str(folder), "onnx")
         if not (folder / graph).is_file():
             hint = f"`dongu export` writes it{', with --int8' if graph != GRAPH else ''}"
             raise ModelError(f"has no {graph}", where=str(folder), hint=hint)
