@@ -19,7 +19,6 @@ from dongu.cli.parser import (
     refuse_existing,
 )
 from dongu.errors import UsageError
-from dongu.extras import require_packages
 from dongu.text import typed
 from dongu.waiting import loading
 
@@ -94,6 +93,7 @@ def add_export(parser: Parser) -> None:
 def _export(parsed: argparse.Namespace) -> None:
     from dongu.cli.options import given_columns
     from dongu.data.sources import read_source
+    from dongu.extras import require_packages
     from dongu.files import refuse_if_taken
     from dongu.use.saved import SavedModel
 
