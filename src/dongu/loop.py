@@ -17,17 +17,8 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
+from dongu import consistency
 from dongu.config import NUMBERS
-from dongu.consistency import (
-    are_same,
-    assignable,
-    check_optimizer,
-    check_rates,
-    check_rows,
-    fixed,
-    marks_of,
-    why_not_replayed,
-)
 from dongu.data.batches import EvalBatches
 from dongu.data.collate import Batch, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
@@ -78,13 +69,13 @@ class Loop(Parts):
         super().__init__(data, parts=parts, **options)
         self._pending.undo = lambda number: None if self.number == number else self._be_at(number)
         self._with_gradient = 0  # parameters, in the last update
-        self._fixed = fixed(self)
+        self._fixed = consistency.fixed(self)
         self.stop_signals: Any = None  # of the run; several processes tell each other with their losses
         self.replays: Replays | None = None  # that make a GPU's updates
         self.not_replayed: str | None = None  # why they do not, found while it trains
         if self.given.setup is not None:
             called(self.given.setup, "setup", loop=self)
-        self._made = assignable(self)
+        self._made = consistency.assignable(self)
 
     def __repr__(self) -> str:
         return f"<Loop {self.config.model} on {self.data.name}: step {self.number} of {self.total_steps}>"
@@ -109,10 +100,10 @@ class Loop(Parts):
         while self.number < self.total_steps:
             self._look()
             self._look_at_replays()
-            marks, first = marks_of(self), self.number
+            marks, first = consistency.marks_of(self), self.number
             for made, batches in enumerate(self.train_dataloader, 1):
-                check_rows(self, batches)
-                check_rates(self)
+                consistency.check_rows(self, batches)
+                consistency.check_rates(self)
                 self._keep_modes()
                 if self._has_gradient():  # which an interrupted update, or you, have left
                     self.optimizer.zero_grad()
@@ -120,7 +111,7 @@ class Loop(Parts):
                 update = Update(self, batches)
                 yield update
                 _ = update.made  # or it is an error
-                if self.number != first + made or marks_of(self) != marks:
+                if self.number != first + made or consistency.marks_of(self) != marks:
                     break
         self._pending.settle()
 
@@ -200,7 +191,7 @@ class Loop(Parts):
         groups = self.optimizer.param_groups
         parameters = [p for group in groups for p in group["params"] if p.grad is not None]
         if len(parameters) != self._with_gradient:  # frozen or not, or no longer in the model
-            check_optimizer(self)
+            consistency.check_optimizer(self)
             self._with_gradient = len(parameters)
         if not parameters:
             return torch.zeros((), device=self.accelerator.device)
@@ -231,9 +222,9 @@ class Loop(Parts):
 
     def _look_at_replays(self) -> None:
         """Updates are made by replay where that is the same: see `dongu.engine.replays`."""
-        if getattr(inside_ddp(self.engine), "graphs", None) is None or why_not_replayed(self):
+        if getattr(inside_ddp(self.engine), "graphs", None) is None or consistency.why_not_replayed(self):
             self._leave_replays()
-        elif self.replays is None or not are_same(self.replays.parts, recorded_parts(self)):
+        elif self.replays is None or not consistency.are_same(self.replays.parts, recorded_parts(self)):
             self.replays = Replays(self)
 
     def _leave_replays(self) -> None:

@@ -17,23 +17,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from dongu import consistency
 from dongu.config import RunConfig, make_config
-from dongu.consistency import (
-    are_same,
-    check_alone,
-    check_engine,
-    check_fixed,
-    check_model,
-    check_optimizer,
-    check_own,
-    check_schedule,
-    check_updates,
-    is_flat,
-    modules_and_weights,
-    promises_of,
-    sample_of,
-    without_meaning,
-)
 from dongu.contract import check_loss, check_state, order_of, share_of
 from dongu.data.batches import TrainUpdates
 from dongu.data.collate import Collator
@@ -91,8 +76,9 @@ class Parts:
         if isinstance(data, str | TextData):
             options["data"] = data if isinstance(data, str) else data.place
         config = make_config(options)
-        self._options_given = config.model_fields_set | without_meaning(self.given).keys()  # no recipe sets them
-        check_own(self.given, config)
+        unknown = consistency.without_meaning(self.given).keys()  # to the user's own parts
+        self._options_given = config.model_fields_set | unknown  # no recipe sets them
+        consistency.check_own(self.given, config)
         require_extras(config)
         if not isinstance(data, TextData):
             data = read_examples(read_source(config.data if data is None else data, config), config)
@@ -126,7 +112,7 @@ class Parts:
         self.engine.train()
         self._modules: list[nn.Module] = []
         self._modes: list[bool] = []  # that they trained in
-        self._know_model(modules_and_weights(self.model))
+        self._know_model(consistency.modules_and_weights(self.model))
         self.optimizer: torch.optim.Optimizer = self._make_optimizer()
         self._usual_optimizer = None if self.given.optimizer else self.optimizer
         self.keeps_all = False  # whether checkpoints hold frozen weights too, which were not always so
@@ -160,7 +146,7 @@ class Parts:
     @property
     def promises(self) -> dict[str, str]:
         """The promises that hold for this run: each is `yes`, or the reason why it does not hold."""
-        return promises_of(self)
+        return consistency.promises_of(self)
 
     @property
     def has_own_optimizer(self) -> bool:
@@ -275,37 +261,37 @@ class Parts:
         """
         self._pending.settle()
         self._pending.clear()  # an interrupted update may have set it
-        check_updates(self)
+        consistency.check_updates(self)
         self._look_at_engine()
         check_state(self)
         check_loss(self)
-        check_optimizer(self)
+        consistency.check_optimizer(self)
         self._look_at_schedule()
 
     def _look_at_engine(self) -> None:
         """What computes is `loop.model` as it is now, and passes by nobody's hook."""
-        check_fixed(self)
+        consistency.check_fixed(self)
         is_packed, is_other = self.config.engine == "packed", self.model is not self._computed[0]
         if is_other:
-            check_model(self)
+            consistency.check_model(self)
             if isinstance(self.collate, Collator):
                 self.collate = replace(self.collate, columns=model_columns(self.model) or self.collate.columns)
-        made_of = modules_and_weights(self.model)
+        made_of = consistency.modules_and_weights(self.model)
         is_wrong = (is_packed and not self.is_sharded) and not (
-            are_same(self._computed, made_of)
-            and is_flat(self)
+            consistency.are_same(self._computed, made_of)
+            and consistency.is_flat(self)
             and why_not(self.model, self.tokenizer.padding_side) is None
         )
         if is_other or is_wrong:
-            check_alone(self)
+            consistency.check_alone(self)
             self.accelerator.free_memory()  # it keeps what it has prepared
             engine, reason = self._choose_engine()
-            self.engine, made_of = self._prepare(engine), modules_and_weights(self.model)
+            self.engine, made_of = self._prepare(engine), consistency.modules_and_weights(self.model)
             if reason is not None:
                 self.fallback, self.not_recorded = reason, None
                 warnings.warn(f"the plain engine computes from here on: {reason}", stacklevel=5)
         self._know_model(made_of)
-        check_engine(self)
+        consistency.check_engine(self)
         computing = inside_ddp(self.engine)
         if isinstance(computing, PaddingFree) and computing.graphs is not None and has_hooks(self.model.parameters()):
             computing.graphs, self.not_recorded = None, HOOKED
@@ -329,7 +315,7 @@ class Parts:
         if self.optimizer is not self._known_optimizer:
             self._know_optimizer()
         if self.lr_scheduler is not self._own_scheduler:
-            check_schedule(self)
+            consistency.check_schedule(self)
             if self.lr_scheduler is not self._course.scheduler:
                 self._course = Course(self.lr_scheduler, self.number)
         elif self._planned != (self.optimizer, len(self.optimizer.param_groups), self.total_steps):
@@ -346,13 +332,13 @@ class Parts:
             return self.model, None
         device = self.accelerator.device
         if self.model.config.model_type:
-            inputs = sample_of(self)
+            inputs = consistency.sample_of(self)
             autocast = self.accelerator.autocast() if self.config.precision == "bf16" else None
             engine, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side, autocast)
         else:
             engine, reason = self.model, f"a {type(self.model).__name__} is not a transformers model"
         is_own = not isinstance(self.collate, Collator)
-        if is_own and not is_flat(self):
+        if is_own and not consistency.is_flat(self):
             engine, reason = self.model, "loop.collate is your own, and pads"
         if reason is None and device.type == "cuda":
             self.not_recorded = "several processes share the weights"

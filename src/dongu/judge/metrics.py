@@ -12,24 +12,9 @@ import numpy as np
 from dongu.config import LOWER_IS_BETTER, NUMBERS, Task
 from dongu.data.glue import glue_task
 from dongu.errors import UsageError
+from dongu.judge import numeric
 from dongu.judge import ranking as multi_label
 from dongu.judge.answers import Evaluation, counts_of
-from dongu.judge.numeric import (
-    kappa_influence,
-    mae_influence,
-    mae_of,
-    mean_of,
-    pearson_influence,
-    pearson_of,
-    quadratic_kappa_of,
-    r2_influence,
-    r2_of,
-    rmse_influence,
-    rmse_of,
-    share_equal,
-    spearman_influence,
-    spearman_of,
-)
 from dongu.judge.ranking import GroupedRanking, Ranking, best_threshold, ratio, sigmoid
 from dongu.judge.resample import Statistic, sums_by
 from dongu.text import kind_of_part
@@ -63,24 +48,24 @@ CLASS_METRICS: dict[str, ConfusionMetric] = {
     "matthews_correlation": matthews_correlation,
 }
 NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
-    "pearson": pearson_of,
-    "spearman": spearman_of,
-    "mae": mae_of,
-    "rmse": rmse_of,
-    "r2": r2_of,
+    "pearson": numeric.pearson_of,
+    "spearman": numeric.spearman_of,
+    "mae": numeric.mae_of,
+    "rmse": numeric.rmse_of,
+    "r2": numeric.r2_of,
 }
-INFLUENCES = {"pearson": pearson_influence, "spearman": spearman_influence}
+INFLUENCES = {"pearson": numeric.pearson_influence, "spearman": numeric.spearman_influence}
 MEAN_INFLUENCES = {  # of functions of means, of which those of many rows are normal
-    "mae": mae_influence,
-    "rmse": rmse_influence,
-    "r2": r2_influence,
-    "quadratic_kappa": kappa_influence,
+    "mae": numeric.mae_influence,
+    "rmse": numeric.rmse_influence,
+    "r2": numeric.r2_influence,
+    "quadratic_kappa": numeric.kappa_influence,
 }
 # Of an ordinal task: the answers are rounded to the nearest class.
 SCALE_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
-    "quadratic_kappa": quadratic_kappa_of,
-    "accuracy": share_equal,
-    "mae": mae_of,
+    "quadratic_kappa": numeric.quadratic_kappa_of,
+    "accuracy": numeric.share_equal,
+    "mae": numeric.mae_of,
 }
 CORRELATIONS = ("pearson", "spearman")  # which a constant answer has none of
 SET_METRICS: dict[str, SetMetric] = {
@@ -97,7 +82,7 @@ def statistic(evaluation: Evaluation, name: str) -> Statistic:
     """A named metric, or the mean loss, of samples of the rows."""
     targets = np.asarray(evaluation.targets)
     if name == "loss":
-        return mean_of(np.asarray(evaluation.losses))
+        return numeric.mean_of(np.asarray(evaluation.losses))
     if evaluation.task == "multi-label":
         return lambda weights: SET_METRICS[name](evaluation.ranking, weights)
     if evaluation.task in NUMBERS:
