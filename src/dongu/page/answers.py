@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,36 +23,26 @@ MATRIX_CLASSES = 16  # above, the matrix is a list of what is confused most
 MOST_CONFUSED = 12  # cells
 
 
-@dataclass(frozen=True)
-class AnswersShown:
-    """What the saved model says of a split."""
-
-    split: str
-    charts: Sequence[tuple[Chart, str]]
-    classes: Sequence[Any]
-    more_classes: int
-    confused: Sequence[Mapping[str, Any]]
-    calibration: str
-
-
-def answers_shown(trace: Trace) -> AnswersShown | None:
+def answers_shown(trace: Trace) -> dict[str, Any] | None:
+    """Charts of the saved model's answers to a split; of classes also a row each, and what is confused most."""
     if not trace.splits or (answers := trace.answers.get(split := judged(trace.splits))) is None:
         return None
+    shown: dict[str, Any] = {"split": split, "classes": [], "more_classes": 0, "confused": [], "calibration": ""}
     if trace.task in NUMBERS:
-        return AnswersShown(split, _numbers(answers), [], 0, [], "")
-    names = trace.record.label_names
+        return shown | {"charts": _numbers(answers)}
+    names, drawn = trace.record.label_names, []
     rows = class_rows(answers, names)
-    shown = rows if len(rows) <= SHOWN_CLASSES else sorted(rows, key=lambda row: -row.rows)[:SHOWN_CLASSES]
-    drawn, confused, calibration = [], [], ""
+    shown["classes"] = rows if len(rows) <= SHOWN_CLASSES else sorted(rows, key=lambda row: -row.rows)[:SHOWN_CLASSES]
+    shown["more_classes"] = len(rows) - len(shown["classes"])
     if trace.task == "single-label":
         confusion = answers.confusion
-        confused = most_confused(confusion, names, MOST_CONFUSED) if len(names) > 2 else []
+        shown["confused"] = most_confused(confusion, names, MOST_CONFUSED) if len(names) > 2 else []
         if len(names) <= MATRIX_CLASSES:
             said = "Each row is a label, each column an answer. Percentages are shares of the rows of the label."
             drawn.append((drawings.matrix(f"Confusion matrix of {split}", confusion, names), said))
         drawn.append(_reliability(trace, answers))
-        calibration = " ".join(filter(None, (_calibration(trace, split), _abstention(trace, split))))
-    return AnswersShown(split, drawn, shown, len(rows) - len(shown), confused, calibration)
+        shown["calibration"] = " ".join(filter(None, (_calibration(trace, split), _abstention(trace, split))))
+    return shown | {"charts": drawn}
 
 
 def _numbers(answers: Evaluation) -> list[tuple[Chart, str]]:
@@ -107,11 +95,8 @@ def _calibration(trace: Trace, split: str) -> str:
     entry, outcome = trace.splits[split].get("calibration_error"), trace.outcome
     if entry is None or outcome is None:
         return ""
-    text = (
-        f"Expected calibration error {format_number(entry['value'])} (95% interval"
-        f" {format_number(entry['low'])} to "
-        f"{format_number(entry['high'])}; chance alone would show {format_number(entry['chance'])})"
-    )
+    value, low, high, chance = (format_number(entry[key]) for key in ("value", "low", "high", "chance"))
+    text = f"Expected calibration error {value} (95% interval {low} to {high}; chance alone would show {chance})"
     if outcome.temperature is None:
         return f"{text}."
     change = f"{format_number(entry['before'])} before it, {format_number(entry['after'])} after"

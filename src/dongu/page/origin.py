@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from dongu.config import RunConfig, option_flag
@@ -13,30 +12,19 @@ from dongu.page.trace import Trace
 LOCAL = ("/", ".", "~")  # how the name of a place on this machine begins
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What the run was made of."""
-
-    command: str
-    again: str
-    options: Sequence[tuple[str, str]]
-    machine: Mapping[str, str]  # versions and hardware
-    changes: Sequence[str]
-
-
-def origin(trace: Trace) -> Origin:
+def origin(trace: Trace) -> dict[str, Any]:
+    """The command that made the run, and the one that repeats it; its options, its machine, and its changes."""
     record, folder = trace.record, place(str(trace.record.options.get("out") or trace.name)).rstrip("/")
     if folder.rsplit("/", 1)[-1] != trace.name:  # it was moved since
         folder = trace.name
-    return Origin(
-        command=_command(record.options),
-        again=shlex.join(["dongu", "train", "--config", f"{folder}/run.json", "--out", f"{folder}-again"]),
-        options=[
-            (option_flag(name), _shown(name, value)) for name, value in record.options.items() if value is not None
-        ],
-        machine={**record.versions, **record.hardware, "processes": str(record.processes)},
-        changes=[f"step {change.step:,}: {text}" for change in record.changes for text in change.changes],
-    )
+    options = [(option_flag(name), _shown(name, value)) for name, value in record.options.items() if value is not None]
+    return {
+        "command": _command(record.options),
+        "again": shlex.join(["dongu", "train", "--config", f"{folder}/run.json", "--out", f"{folder}-again"]),
+        "options": options,
+        "machine": {**record.versions, **record.hardware, "processes": str(record.processes)},
+        "changes": [f"step {change.step:,}: {text}" for change in record.changes for text in change.changes],
+    }
 
 
 def _command(options: Mapping[str, Any]) -> str:
