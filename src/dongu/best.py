@@ -225,10 +225,7 @@ def shared_names(model: Any) -> set[str]:
 
 
 def check_calibration(loop: Loop) -> None:
-    """
-    Raises:
-        ModelError: the model has no last layer to fold a temperature into.
-    """
+    """Raise `ModelError` if the model has no last layer to fold a temperature into."""
     inputs = EvalBatches(loop.splits["validation"], loop.collate, CHECKED_ROWS)[0].to(loop.accelerator.device)
     inputs.pop("labels", None)
     with eval_mode(loop.engine):

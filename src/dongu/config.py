@@ -298,10 +298,7 @@ def make_config(options: Mapping[str, Any]) -> RunConfig:
 
 
 def check_metric(name: str | None, own: Collection[str] = ()) -> None:
-    """
-    Raises:
-        UsageError: there is no such metric to choose the best model by, and the user has none of this name.
-    """
+    """Raise `UsageError` if there is no such metric to choose the best model by, and the user has none of this name."""
     known = (*get_args(Metric), *own)
     if name is not None and name not in known:
         raise UsageError(f"must be one of {', '.join(known)}, got `{shortened(name)}`", where="--metric")

@@ -60,10 +60,7 @@ def are_same(one: list[Any], other: list[Any]) -> bool:
 
 
 def check_updates(loop: Any) -> None:
-    """
-    Raises:
-        UsageError: `loop.train_updates` or `loop.splits` are no longer those that the run was planned with.
-    """
+    """Raise `UsageError` if `loop.train_updates` or `loop.splits` are no longer those that the run was planned with."""
     check_fixed(loop)
     updates, config = loop.train_updates, loop.config
     what = ""
@@ -82,10 +79,7 @@ def check_updates(loop: Any) -> None:
 
 
 def check_optimizer(loop: Any) -> None:
-    """
-    Raises:
-        UsageError: it is not an optimizer, does not have all that is trainable, or asks for the loss itself.
-    """
+    """Raise `UsageError` if it is no optimizer, lacks something trainable, or asks for the loss itself."""
     if not isinstance(loop.optimizer, torch.optim.Optimizer):
         hint = "assign loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.1), say"
         raise UsageError(f"a {type(loop.optimizer).__name__} is not an optimizer", where="loop.optimizer", hint=hint)
@@ -126,10 +120,7 @@ def fixed(loop: Any) -> dict[str, Any]:
 
 
 def check_fixed(loop: Any) -> None:
-    """
-    Raises:
-        UsageError: something was put in the place of what the loop was made by.
-    """
+    """Raise `UsageError` if something was put in the place of what the loop was made by."""
     for name, now in fixed(loop).items():
         if (was := loop._fixed[name]) is now or (name == "config" and was == now):
             continue
@@ -195,10 +186,7 @@ def why_not_replayed(loop: Any) -> str | None:
 
 
 def check_schedule(loop: Any) -> None:
-    """
-    Raises:
-        UsageError: a schedule of the user's own cannot be stepped after each update, or drives another optimizer.
-    """
+    """Raise `UsageError` if a schedule drives another optimizer, or cannot be stepped after each update."""
     scheduler = loop.lr_scheduler
     hint = "assign loop.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(loop.optimizer, lambda step: …)"
     if not isinstance(scheduler, LRScheduler) or type(scheduler).__name__ == "ReduceLROnPlateau":
@@ -213,10 +201,7 @@ def check_schedule(loop: Any) -> None:
 
 
 def check_rows(loop: Any, update: MicroBatches) -> None:
-    """
-    Raises:
-        UsageError: a data worker, which has a copy of the data set, draws other rows than the loop would now.
-    """
+    """Raise `UsageError` if a data worker, which has a copy of the data set, draws other rows than the loop would."""
     if loop.config.workers and not np.array_equal(update.rows, loop.train_updates.rows(loop.number)):
         what = f"update {loop.number + 1:,} came with other rows than loop.train_updates.order gives now"
         hint = "what an order depends on does not reach data workers: assign the order again, or give workers=0"
@@ -224,10 +209,7 @@ def check_rows(loop: Any, update: MicroBatches) -> None:
 
 
 def check_rates(loop: Any) -> None:
-    """
-    Raises:
-        UsageError: somebody else than the loop has stepped the run's own schedule.
-    """
+    """Raise `UsageError` if somebody else than the loop has stepped the run's own schedule."""
     schedule, groups = loop.lr_scheduler, loop.optimizer.param_groups
     if schedule is loop._own_scheduler and schedule.last_epoch != loop.number:
         hint = "leave lr_scheduler.step() out: the loop does so after each update"
@@ -238,10 +220,7 @@ def check_rates(loop: Any) -> None:
 
 
 def check_recorded(made: int, recorded: int) -> None:
-    """
-    Raises:
-        UsageError: a loop has made updates that its run did not see.
-    """
+    """Raise `UsageError` if a loop has made updates that its run did not see."""
     if made != recorded:
         what = f"the loop has made {made:,} updates, and the run has recorded {recorded:,}"
         hint = "iterate over the run: `for step in run`; statements of your own within an update are the part `update`"
@@ -289,10 +268,7 @@ def check_model(loop: Any) -> None:
 
 
 def check_engine(loop: Any) -> None:
-    """
-    Raises:
-        UsageError: the engine computes another model, or does not take rows as they are collated.
-    """
+    """Raise `UsageError` if the engine computes another model, or does not take rows as they are collated."""
     if not any(module is loop.model for module in loop.engine.modules()):
         raise UsageError("it does not compute loop.model", where="loop.engine", hint="assign loop.model instead")
     if is_flat(loop) != (loop.config.engine == "packed"):
@@ -313,10 +289,7 @@ def without_meaning(own: Own) -> dict[str, str]:
 
 
 def check_own(own: Own, config: RunConfig) -> None:
-    """
-    Raises:
-        UsageError: an option has no meaning beside a part of the user's own.
-    """
+    """Raise `UsageError` if an option has no meaning beside a part of the user's own."""
     check_metric(config.metric, own.metrics)
     for name in {*(config.columns or ())} & {"input_ids", "attention_mask", "token_type_ids", "lengths", "labels"}:
         what, hint = "a model's own input has this name", "give the column another name"
@@ -342,10 +315,7 @@ def check_own(own: Own, config: RunConfig) -> None:
 
 
 def check_alone(loop: Any) -> None:
-    """
-    Raises:
-        UsageError: several processes would have to change their engine, and each has its part in a sum of gradients.
-    """
+    """Raise `UsageError` if several processes would change their engine: each has its part in a sum of gradients."""
     if (count := loop.accelerator.num_processes) > 1:
         what = "the model was changed, or a hook was set on it, after the loop was made"
         hint = "train on one process, or with engine='plain' where only hooks are wanted"

@@ -106,10 +106,7 @@ def _asked(loop: Any, rows: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def check_state(loop: Any) -> None:
-    """
-    Raises:
-        UsageError: there is something in `loop.own` that no checkpoint can hold.
-    """
+    """Raise `UsageError` if there is something in `loop.own` that no checkpoint can hold."""
     for name, thing in loop.own.items():
         if not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
             what, hint = f"{kind_of_part(thing)} has no state_dict", "numbers go there as dongu.Array(numbers)"
@@ -117,10 +114,7 @@ def check_state(loop: Any) -> None:
 
 
 def check_leaves(loop: Any, loss: Tensor) -> None:
-    """
-    Raises:
-        UsageError: a loss depends on parameters that nobody trains or that no checkpoint holds.
-    """
+    """Raise `UsageError` if a loss depends on parameters that nobody trains or that no checkpoint holds."""
     trained = {id(parameter) for group in loop.optimizer.param_groups for parameter in group["params"]}
     named = {id(parameter) for parameter in loop.model.parameters()}
     states = (thing.state_dict().values() for thing in loop.own.values() if isinstance(thing, nn.Module))

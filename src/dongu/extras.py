@@ -16,10 +16,7 @@ _SECRET = re.compile(r"(?i)(?:^|[-_.])(?:sig|signature|token|secret|password|pas
 
 
 def require_extras(config: RunConfig) -> None:
-    """
-    Raises:
-        UsageError: an option needs a package that is not installed.
-    """
+    """Raise `UsageError` if an option needs a package that is not installed."""
     if config.data and "://" in config.data:
         require_protocol(config.data)
     if config.lora is not None:
@@ -31,27 +28,18 @@ def require_extras(config: RunConfig) -> None:
 
 
 def require_packages(packages: Collection[str], where: str, extra: str) -> None:
-    """
-    Raises:
-        UsageError: not all of those of an extra are installed.
-    """
+    """Raise `UsageError` if not all of those of an extra are installed."""
     if missing := [name for name in packages if find_spec(name) is None]:
         raise UsageError(f"{' and '.join(missing)} not installed", where=where, hint=install_hint(extra))
 
 
 def require_optuna() -> None:
-    """
-    Raises:
-        UsageError: it is not installed.
-    """
+    """Raise `UsageError` if optuna is not installed."""
     _require("optuna", "dongu tune", install_hint("tune"))
 
 
 def require_protocol(address: str) -> None:
-    """
-    Raises:
-        UsageError: fsspec needs a package to read the address that is not installed, or it has a secret in it.
-    """
+    """Raise `UsageError` if an address has a secret in it, or fsspec lacks a package to read it."""
     protocol, _, rest = address.partition("://")
     user, at, host = rest.partition("/")[0].rpartition("@")
     if at and ":" in user:

@@ -242,10 +242,7 @@ def _remove_abandoned(target: Path, within: Path | None) -> None:
 
 
 def refuse_link(path: Path) -> None:
-    """
-    Raises:
-        OSError: it is a link, through which files elsewhere would be written or removed.
-    """
+    """Raise `OSError` if it is a link, through which files elsewhere would be written or removed."""
     if path.is_symlink():
         raise OSError(errno.ELOOP, "is a link", str(path))
 
@@ -295,10 +292,7 @@ def replace_folder(target: Path, *, within: Path | None = None) -> Iterator[Path
 
 
 def refuse_if_taken(folder: Path) -> None:
-    """
-    Raises:
-        UsageError: something is there already, or a folder of this name cannot be.
-    """
+    """Raise `UsageError` if something is there already, or a folder of this name cannot be."""
     what = "is not empty"
     try:
         if not any(folder.iterdir()):

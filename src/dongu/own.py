@@ -109,20 +109,14 @@ def take_own(options: dict[str, Any], file: str | Path | None) -> Own:
 
 
 def check_columns_read(own: Own, columns: Any) -> None:
-    """
-    Raises:
-        UsageError: columns beside the text are given, and no part of a whole run reads them; a loop by hand may.
-    """
+    """Raise `UsageError` if columns are given that no part of a whole run reads; a loop by hand may read them."""
     if columns and not {*READERS} & {*own.names}:
         hint = "leave them out, or give --parts FILE with a loss or a model that reads them"
         raise UsageError("nothing in this run reads such columns", where=f"--columns {_names(columns)}", hint=hint)
 
 
 def _check_part(part: Any, name: str, where: str) -> None:
-    """
-    Raises:
-        UsageError: it is no function, or one that is not called as this part is.
-    """
+    """Raise `UsageError` if a part is no function, or one that is not called as this part is."""
     thing = part.func if isinstance(part, functools.partial) else part
     is_class, library = inspect.isclass(thing), str(getattr(thing, "__module__", "")).partition(".")[0]
     is_fast_tokenizer = name == "tokenizer" and hasattr(thing, "backend_tokenizer")

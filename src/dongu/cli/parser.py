@@ -113,10 +113,7 @@ def whole_number(value: str | None, name: str, default: int) -> int:
 
 
 def refuse_existing(out: Path | None) -> None:
-    """
-    Raises:
-        UsageError: `--out` names a file that is there.
-    """
+    """Raise `UsageError` if `--out` names a file that is there."""
     if out is not None and out.is_dir():
         raise UsageError("is a folder", where=f"--out {out}", hint="give the name of a file in it")
     if out is not None and out.is_symlink() and not out.exists():

@@ -113,10 +113,7 @@ def read_run(path: Path) -> Side:
 
 
 def refuse_other_tasks(runs: Sequence[FinishedRun]) -> None:
-    """
-    Raises:
-        UsageError: the runs have not all the task and the labels of the first.
-    """
+    """Raise `UsageError` if the runs have not all the task and the labels of the first."""
     first, *others = runs
     for other in others:
         was, now = (run.record["options"]["task"] for run in (first, other))

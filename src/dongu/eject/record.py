@@ -28,10 +28,7 @@ class _Record(BaseModel):
 
 
 def check_record(folder: RunFolder, record: Mapping[str, Any]) -> None:
-    """
-    Raises:
-        InputError: `run.json` holds something that no run writes, or other options than the run's checkpoints.
-    """
+    """Raise `InputError` if `run.json` holds what no run writes, or other options than the run's checkpoints."""
     where = str(folder.path / "run.json")
     try:
         _Record.model_validate(record, strict=True)

@@ -97,10 +97,7 @@ class RunFolder:
             raise UsageError(what, where=f"--out {self.path}", hint="choose another --out") from error
 
     def refuse_if_used(self) -> None:
-        """
-        Raises:
-            UsageError: the folder holds something already.
-        """
+        """Raise `UsageError` if the folder holds something already."""
         unused = {LOCK, FINDINGS, DROPPED, PARTS_COPY, TRACKING, TENSORBOARD}  # without a lock they are the user's own
         unused = unused if (self.path / LOCK).exists() else set()
         if self.path.is_dir() and not all(path.name in unused or is_leftover(path) for path in self.path.iterdir()):
@@ -149,10 +146,7 @@ class RunFolder:
             os.close(descriptor)
 
     def refuse_if_locked(self) -> None:
-        """
-        Raises:
-            LockedError: this process or another one writes to the folder.
-        """
+        """Raise `LockedError` if this process or another one writes to the folder."""
         with storage(self.path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             self._refuse_if_held()
             descriptor = open_regular(self.path / LOCK, os.O_RDWR)

@@ -151,10 +151,7 @@ def option_differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterat
 
 
 def refuse(found: Collection[Difference], allowed: Collection[str], where: str) -> None:
-    """
-    Raises:
-        UsageError: there are differences that change the result and are not allowed by name, or no such name.
-    """
+    """Raise `UsageError` if differences change the result and are not allowed by name, or there is no such name."""
     known = [*(option_flag(name).removeprefix("--") for name in RunConfig.model_fields), *OTHERS]
     if unknown := [name for name in allowed if name not in known]:
         close = get_close_matches(unknown[0], known, n=1)

@@ -17,10 +17,7 @@ from dongu.run.folder import FINDINGS, RunFolder
 
 
 def check_validation(loop: Loop) -> None:
-    """
-    Raises:
-        InputError: no best model can be chosen by the rows of validation.
-    """
+    """Raise `InputError` if no best model can be chosen by the rows of validation."""
     validation = loop.data.splits.get("validation")
     if validation is None or validation.targets is None:
         raise InputError("validation has no labels", hint="a best model cannot be chosen without")

@@ -119,10 +119,7 @@ def step_line(step: Step) -> dict[str, Any]:
 
 
 def check_log(metrics: Path, mark: LogMark) -> None:
-    """
-    Raises:
-        CheckpointError: the log does not begin as it stood at the checkpoint.
-    """
+    """Raise `CheckpointError` if the log does not begin as it stood at the checkpoint."""
     try:
         content = memoryview(read_log(metrics))[: mark.bytes]
     except OSError as error:

@@ -83,10 +83,7 @@ def write_answers(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def check_cells(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """
-    Raises:
-        DataError: the file is a .tsv, which cannot hold a text with a tab or a line break.
-    """
+    """Raise `DataError` if the file is a .tsv, which cannot hold a text with a tab or a line break."""
     if path.suffix == ".tsv":
         for row in rows:
             _tsv_line([_cell_text(cell) for cell in row.values()], str(path))
