@@ -41,7 +41,6 @@ from dongu.judge.resample import (
     WEIGHT_GROUPS,
     kinds_of,
     middle,
-    missed_share,
     resampled,
     student,
 )
@@ -329,7 +328,8 @@ def _own_interval(metric: OwnMetric, evaluation: Evaluation, seed: int) -> tuple
         return low, high
     truth, predicted = np.asarray(evaluation.targets), evaluation.predictions
     wrong = 1 - predicted if evaluation.task == "multi-label" else (predicted + 1) % evaluation.logits.shape[1]
-    some, ends = np.arange(0, len(truth), max(1, int(1 / missed_share(len(truth))))), []
+    missed = 1 - TAIL ** (1 / len(truth))  # the largest share that so many rows miss with a probability of 2.5%
+    some, ends = np.arange(0, len(truth), max(1, int(1 / missed))), []
     for other in (wrong, predicted):
         targets = truth.copy()
         targets[some] = other[some]

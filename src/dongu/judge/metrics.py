@@ -64,7 +64,7 @@ MEAN_INFLUENCES = {  # of functions of means, of which those of many rows are no
 # Of an ordinal task: the answers are rounded to the nearest class.
 SCALE_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
     "quadratic_kappa": numeric.quadratic_kappa_of,
-    "accuracy": numeric.share_equal,
+    "accuracy": lambda values, targets: numeric.mean_of(values == targets),
     "mae": numeric.mae_of,
 }
 CORRELATIONS = ("pearson", "spearman")  # which a constant answer has none of
@@ -88,8 +88,9 @@ def statistic(evaluation: Evaluation, name: str) -> Statistic:
     if evaluation.task in NUMBERS:
         known = SCALE_METRICS if evaluation.task == "ordinal" else NUMBER_METRICS
         return known[name](evaluation.predictions, targets.astype(np.float64))
-    confusions = confusions_of(evaluation)
-    return lambda weights: CLASS_METRICS[name](confusions(weights))
+    labels = evaluation.logits.shape[1]
+    cells = sums_by(targets.astype(np.int64) * labels + evaluation.predictions, labels * labels)
+    return lambda weights: CLASS_METRICS[name](cells(weights).reshape(*weights.shape[:-1], labels, labels))
 
 
 def influence(evaluation: Evaluation, name: str) -> np.ndarray:
@@ -113,14 +114,6 @@ def influence(evaluation: Evaluation, name: str) -> np.ndarray:
     moved = [of((base + STEP * rows / members[i] * (groups == i))[None])[0] for i in range(len(members))]
     changes = (np.array(moved) - of(base[None])[0]) / STEP
     return np.asarray(changes[places])
-
-
-def confusions_of(evaluation: Evaluation) -> Statistic:
-    """Counts of (truth, prediction) of classes in samples of the rows, (draws, labels, labels)."""
-    labels = evaluation.logits.shape[1]
-    cells = np.asarray(evaluation.targets).astype(np.int64) * labels + evaluation.predictions
-    sums = sums_by(cells, labels * labels)
-    return lambda weights: sums(weights).reshape(*weights.shape[:-1], labels, labels)
 
 
 def metric_value(evaluation: Evaluation, name: str) -> float:

@@ -116,11 +116,6 @@ def r2_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
     return r2
 
 
-def share_equal(values: np.ndarray, targets: np.ndarray) -> Statistic:
-    """The share of the rows that are right, in samples of them."""
-    return mean_of(values == targets)
-
-
 def quadratic_kappa_of(values: np.ndarray, targets: np.ndarray) -> Statistic:
     """Cohen's kappa with quadratic weights in samples of the rows; NaN where all answers and labels are the same.
 

@@ -113,8 +113,3 @@ def student(freedom: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 1 - TAIL))
-
-
-def missed_share(rows: int) -> float:
-    """The largest share of a kind that so many rows miss with a probability of 2.5%: near 3.7 / rows."""
-    return float(1 - TAIL ** (1 / rows))
