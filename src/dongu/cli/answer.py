@@ -12,17 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dongu import launch
 from dongu.cli.options import MODEL_COLUMNS, add_option, add_reading, given_columns, reading_of
-from dongu.cli.parser import (
-    Parser,
-    add_abstain_below,
-    add_compute_options,
-    add_model,
-    define,
-    print_json,
-    probability,
-    refuse_existing,
-    whole_number,
-)
+from dongu.cli.parser import Parser, add_shared, define, print_json, probability, refuse_existing, whole_number
 from dongu.config import ABSTAIN_BELOW, RunConfig, make_config
 from dongu.errors import DataError, InputError, UsageError
 from dongu.text import counted, is_blank, printable, typed, wrapped
@@ -41,14 +31,14 @@ def add_evaluate(parser: Parser) -> None:
         _evaluate,
         description="Metrics of a run's best model on its own splits, or of any classifier on the rows of a file.",
     )
-    add_model(parser)
+    add_shared(parser, "model")
     parser.add_argument("data", metavar="DATA", nargs="?", help="labelled rows (default: those of the run)")
     parser.add_argument("--split", default=None, help="one split only (default: all but train)")
     what = "find the probability below which no label should be given, so that this share of the given ones is right"
     parser.add_argument("--abstain", metavar="SHARE", help=what)
     for name in MODEL_COLUMNS:
         add_option(parser, name)
-    add_compute_options(parser)
+    add_shared(parser, "--batch-size", "--device", "--json")
     add_reading(parser)
 
 
@@ -139,7 +129,7 @@ def add_predict(parser: Parser) -> None:
         epilog="Without TEXT and --data, or with - as TEXT, lines of standard input are read; the two texts of a pair"
         " are on one line, with a tab between them.",
     )
-    add_model(parser)
+    add_shared(parser, "model")
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
     parser.add_argument(
         "--data",
@@ -155,14 +145,14 @@ def add_predict(parser: Parser) -> None:
         const="",
         help="write the file for GLUE's server, from the run's test split, to the folder --out (TASK: as in glue:TASK)",
     )
-    add_abstain_below(parser)
+    add_shared(parser, "--abstain-below")
     add_option(parser, "text_columns")
-    add_compute_options(parser)
+    add_shared(parser, "--batch-size", "--device", "--json")
     add_reading(parser)
 
 
 def open_model(parsed: argparse.Namespace) -> SavedModel:
-    """The model of `add_model`, with what else is given of it.
+    """The model that a command is given, with what else is given of it.
 
     Raises:
         InputError: there is no such model.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from dongu.cli.parser import Parser, add_json, define, print_answer
+from dongu.cli.parser import Parser, add_shared, define, print_answer
 
 SHELLS = {  # where the script goes
     "bash": "dongu completion bash > ~/.local/share/bash-completion/completions/dongu",
@@ -23,7 +23,7 @@ def add_completion(parser: Parser) -> None:
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _completion(parsed: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from dongu.cli.parser import Parser, add_json, add_language, define, print_json
+from dongu.cli.parser import Parser, add_language, add_shared, define, print_json
 from dongu.errors import UsageError
 from dongu.teach.language import language_of
 from dongu.teach.quiz import LESSONS, Quiz
@@ -25,7 +25,7 @@ def add_quiz(parser: Parser) -> None:
     parser.add_argument("lesson", metavar="LESSON", nargs="?", choices=LESSONS, help=", ".join(LESSONS) + " (all)")
     add_language(parser, "language of the questions")
     parser.add_argument("--seed", metavar="N", help="seed for the order of the questions and their answers")
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _quiz(parsed: argparse.Namespace) -> None:
@@ -48,7 +48,7 @@ def add_demo(parser: Parser) -> None:
     )
     parser.add_argument("--out", metavar="RUN", type=Path, default=None, help="run folder (default: runs/demo)")
     parser.add_argument("--seed", type=int, default=42, help="seed of the run; the data are always the same (42)")
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _demo(parsed: argparse.Namespace) -> None:

@@ -13,6 +13,27 @@ from dongu.teach.language import LANGUAGES
 from dongu.text import printable
 
 ALLOWED = "data, versions, hardware, or an option by its name (learning-rate)"
+SHARED: dict[str, dict[str, Any]] = {  # arguments of several commands
+    "folder": {"metavar": "RUN", "type": Path, "help": "run folder"},
+    "data": {"metavar": "DATA", "nargs": "?", "help": "where the data are now (default: where they were)"},
+    "model": {
+        "metavar": "MODEL",
+        "help": "run folder, its model/, the folder of any classifier, or a Hub name: owner/name, owner/name@revision",
+    },
+    "--config": {"metavar": "FILE", "type": Path, "help": "recipe: a TOML file, or a run's run.json"},
+    "--parts": {
+        "metavar": "FILE.py",
+        "type": Path,
+        "help": "run this file and use its functions as parts of the run: model, loss, optimizer, order, …",
+    },
+    "--batch-size": {"default": "32", "metavar": "N", "help": "rows per forward pass (32)"},
+    "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:N or mps (auto)"},
+    "--abstain-below": {
+        "metavar": "P",
+        "help": "give no label if the most probable one is below this; 0: always give one (default: the model's own)",
+    },
+    "--json": {"action": "store_true", "help": "JSON on standard output"},
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,22 +49,10 @@ def define(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], 
     parser.set_defaults(run=run)
 
 
-def add_run_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="RUN", type=Path, help="run folder")
-
-
-def add_run_and_data(parser: argparse.ArgumentParser) -> None:
-    add_run_folder(parser)
-    parser.add_argument("data", metavar="DATA", nargs="?", help="where the data are now (default: where they were)")
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    what = "run folder, its model/, the folder of any classifier, or a Hub name: owner/name, owner/name@revision"
-    parser.add_argument("model", metavar="MODEL", help=what)
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+def add_shared(parser: Any, *names: str) -> None:
+    """Add arguments of `SHARED`, in this order."""
+    for name in names:
+        parser.add_argument(name, **SHARED[name])
 
 
 def print_json(schema: str, content: Mapping[str, Any], indent: int | None = None) -> None:
@@ -64,31 +73,8 @@ def print_answer(
             print(printable(line), flush=True)
 
 
-def add_parts(parser: Any) -> None:
-    parser.add_argument(
-        "--parts",
-        metavar="FILE.py",
-        type=Path,
-        help="run this file and use its functions as parts of the run: model, loss, optimizer, order, …",
-    )
-
-
-def add_compute_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", default="32", metavar="N", help="rows per forward pass (32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
-    add_json(parser)
-
-
 def add_language(parser: Any, what: str) -> None:
     parser.add_argument("--language", choices=LANGUAGES, help=f"{what} (default: the locale's, or en)")
-
-
-def add_abstain_below(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--abstain-below",
-        metavar="P",
-        help="give no label if the most probable one is below this; 0: always give one (default: the model's own)",
-    )
 
 
 def probability(value: str | None) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dongu.cli.options import add_option, add_reading, reading_of
-from dongu.cli.parser import Parser, add_json, define, print_answer, whole_number
+from dongu.cli.parser import Parser, add_shared, define, print_answer, whole_number
 from dongu.cli.show import INSPECTED
 from dongu.config import RunConfig, make_config
 from dongu.errors import UsageError
@@ -34,7 +34,7 @@ def add_prepare(parser: Parser) -> None:
     for name in DECIDING:
         add_option(parser, name)
     add_reading(parser)
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _prepare(parsed: argparse.Namespace) -> None:

@@ -10,17 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from dongu.cli.options import add_option, given_columns
-from dongu.cli.parser import (
-    Parser,
-    add_abstain_below,
-    add_json,
-    add_model,
-    define,
-    print_answer,
-    probability,
-    real_number,
-    whole_number,
-)
+from dongu.cli.parser import Parser, add_shared, define, print_answer, probability, real_number, whole_number
 from dongu.errors import UsageError
 from dongu.extras import require_packages
 from dongu.waiting import Waiting, idle, loading
@@ -36,7 +26,7 @@ def add_serve(parser: Parser) -> None:
         " /openapi.json, /health, /ready, and /metrics for Prometheus. Waiting requests are batched.",
         epilog="It listens on this machine only unless --host is given. On SIGTERM it answers all requests, then ends.",
     )
-    add_model(parser)
+    add_shared(parser, "model")
     parser.add_argument("--host", default="127.0.0.1", help="name or address to listen on (127.0.0.1)")
     parser.add_argument("--port", default="8000", metavar="N", help="port to listen on; 0: any free one (8000)")
     parser.add_argument(
@@ -46,15 +36,15 @@ def add_serve(parser: Parser) -> None:
     parser.add_argument("--max-bytes", metavar="N", help="maximum number of bytes per request (1048576)")
     parser.add_argument("--timeout", default="30", metavar="SECONDS", help="seconds until a request is answered (30)")
     parser.add_argument("--queue", metavar="N", help="texts that may wait; a request beyond that gets a 429 (1024)")
-    add_abstain_below(parser)
+    add_shared(parser, "--abstain-below")
     parser.add_argument("--batch-size", default="32", metavar="N", help="size of a batch, in rows of 128 tokens (32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (auto)")
+    add_shared(parser, "--device")
     parser.add_argument("--workers", metavar="N", help="processes that serve, each with its own copy of the model (1)")
     what = "how batches are computed: as in training, or by an exported ONNX graph, also with 8-bit weights (packed)"
     parser.add_argument("--engine", choices=("packed", "plain", "onnx", "onnx-int8"), help=what)
     for name in ("precision", "threads", "text_columns"):
         add_option(parser, name, default_shown=False)
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _serve(parsed: argparse.Namespace) -> None:

@@ -6,18 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from dongu.cli.parser import (
-    Parser,
-    add_json,
-    add_model,
-    add_parts,
-    add_run_folder,
-    define,
-    elsewhere,
-    print_answer,
-    print_json,
-    refuse_existing,
-)
+from dongu.cli.parser import Parser, add_shared, define, elsewhere, print_answer, print_json, refuse_existing
 from dongu.errors import UsageError
 from dongu.text import typed
 from dongu.waiting import loading
@@ -32,12 +21,11 @@ def add_eject(parser: Parser) -> None:
         description="Writes a run as one plain script that does not need dongu. With the plain engine the script"
         " reproduces every loss and every metric to the last digit; its head says what to expect.",
     )
-    add_run_folder(parser)
-    add_parts(parser)
+    add_shared(parser, "folder", "--parts")
     parser.add_argument("--out", metavar="FILE", type=Path, help="file to write (default: standard output)")
     what = "write the run's rows to this folder, from which the script reads them; for data that it cannot read itself"
     parser.add_argument("--rows", metavar="FOLDER", type=Path, help=what)
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _eject(parsed: argparse.Namespace) -> None:
@@ -75,7 +63,7 @@ def add_export(parser: Parser) -> None:
     )
     from dongu.cli.options import MODEL_COLUMNS, add_option
 
-    add_model(parser)
+    add_shared(parser, "model")
     what = "where the run's data are now (default: where they were); for any other model, labelled rows"
     parser.add_argument("data", metavar="DATA", nargs="?", help=what)
     parser.add_argument(
@@ -87,7 +75,7 @@ def add_export(parser: Parser) -> None:
     parser.add_argument(
         "--int8", action="store_true", help="also write a graph with 8-bit weights, and say how much accuracy it loses"
     )
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _export(parsed: argparse.Namespace) -> None:
@@ -122,12 +110,12 @@ def _export(parsed: argparse.Namespace) -> None:
 
 def add_push(parser: Parser) -> None:
     define(parser, _push, description="Uploads the model folder of a finished run, with its card, to the Hub.")
-    add_run_folder(parser)
+    add_shared(parser, "folder")
     parser.add_argument("name", metavar="OWNER/NAME", help="repository to upload to; it is created if needed")
     parser.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
     parser.add_argument("--license", metavar="ID", help="license of the model, for its card: apache-2.0, mit, other, …")
     parser.add_argument("--language", metavar="CODE", nargs="+", default=[], help="language of the texts: en, tr, …")
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _push(parsed: argparse.Namespace) -> None:

@@ -7,16 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dongu.cli.options import add_option, add_reading, reading_of
-from dongu.cli.parser import (
-    Parser,
-    add_json,
-    add_parts,
-    add_run_folder,
-    define,
-    elsewhere,
-    print_answer,
-    refuse_existing,
-)
+from dongu.cli.parser import Parser, add_shared, define, elsewhere, print_answer, refuse_existing
 from dongu.config import RunConfig
 
 INSPECTED = (
@@ -39,9 +30,9 @@ def add_inspect(parser: Parser) -> None:
     for name in INSPECTED:
         add_option(parser, name)
     add_reading(parser)
-    add_parts(parser)
+    add_shared(parser, "--parts")
     parser.add_argument("--strict", action="store_true", help="exit with code 2 also if there is a warning")
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _inspect(parsed: argparse.Namespace) -> None:
@@ -61,9 +52,9 @@ def add_report(parser: Parser) -> None:
         description="Write the report of a run, finished or not: one HTML file without scripts or outside addresses."
         " `dongu train` writes it at each evaluation and at the end.",
     )
-    add_run_folder(parser)
+    add_shared(parser, "folder")
     parser.add_argument("--out", metavar="FILE", type=Path, help="where to write it (RUN/report.html)")
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _report(parsed: argparse.Namespace) -> None:
@@ -97,7 +88,7 @@ def add_compare(parser: Parser) -> None:
     parser.add_argument(
         "--split", default=None, help="split to compare on (default: test if it has labels, else validation)"
     )
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _compare(parsed: argparse.Namespace) -> None:
@@ -117,7 +108,7 @@ def add_runs(parser: Parser) -> None:
     )
     parser.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=Path("runs"), help="folder (runs)")
     parser.add_argument("--metric", metavar="NAME", help="metric to show and to sort by (default: that of each run)")
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _runs(parsed: argparse.Namespace) -> None:

@@ -11,17 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dongu import launch
 from dongu.cli.options import add_option, add_reading, spellings
-from dongu.cli.parser import (
-    ALLOWED,
-    Parser,
-    add_json,
-    add_language,
-    add_parts,
-    add_run_and_data,
-    define,
-    print_json,
-    whole_number,
-)
+from dongu.cli.parser import ALLOWED, Parser, add_language, add_shared, define, print_json, whole_number
 from dongu.config import READING, SET_ONCE, RunConfig, check_metric, make_config
 from dongu.errors import UsageError
 from dongu.extras import require_extras
@@ -50,12 +40,12 @@ def add_train(parser: Parser) -> None:
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("data", metavar="DATA", nargs="?", help=RunConfig.model_fields["data"].description)
-    parser.add_argument("--config", metavar="FILE", type=Path, help="recipe: a TOML file, or a run's run.json")
+    add_shared(parser, "--config")
     for name in RunConfig.model_fields:
         if name not in ("data", *READING):
             add_option(parser, name)
     add_reading(parser)
-    add_parts(parser)
+    add_shared(parser, "--parts")
     parser.add_argument(
         "--overwrite", action="store_true", help="remove the run in --out first, unless another process writes to it"
     )
@@ -87,7 +77,7 @@ def add_train(parser: Parser) -> None:
     add_language(parser, "language of --explain")
     for flag in ("per_device_train_batch_size", "gradient_accumulation_steps"):
         parser.add_argument(*spellings(flag), dest=flag, default=None, help=argparse.SUPPRESS)
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _run(parsed: argparse.Namespace) -> None:
@@ -243,16 +233,16 @@ def add_resume(parser: Parser) -> None:
     define(
         parser, _resume, description="Continue from the newest valid checkpoint, to the bytes of an uninterrupted run."
     )
-    add_run_and_data(parser)
+    add_shared(parser, "folder", "data")
     parser.add_argument(
         "--allow", metavar="NAME", nargs="+", default=(), help="accept differences that change the result: " + ALLOWED
     )
-    add_parts(parser)
+    add_shared(parser, "--parts")
     options = parser.add_argument_group("options of `dongu train` to override from here on")
     for name in RunConfig.model_fields:
         if name not in SET_ONCE:
             add_option(options, name, default_shown=False)
-    add_json(parser)
+    add_shared(parser, "--json")
 
 
 def _resume(parsed: argparse.Namespace) -> None:

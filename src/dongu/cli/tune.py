@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from dongu.cli.options import add_option
-from dongu.cli.parser import add_json, add_parts, define, print_json, real_number, whole_number
+from dongu.cli.parser import add_shared, define, print_json, real_number, whole_number
 from dongu.cli.train import train_options
 from dongu.config import RunConfig, check_metric, make_config
 from dongu.extras import require_extras, require_optuna
@@ -43,9 +42,7 @@ def add_tune(parser: argparse.ArgumentParser) -> None:
         f" ({' '.join(DEFAULT_SPACE)}, without those that are given)",
     )
     parser.add_argument("--seeds", metavar="N", help="seeds to train the winner and the default options with (3)")
-    parser.add_argument("--config", metavar="FILE", type=Path, help="recipe: a TOML file, or a run's run.json")
-    add_parts(parser)
-    add_json(parser)
+    add_shared(parser, "--config", "--parts", "--json")
     fixed = parser.add_argument_group("options of `dongu train`, the same for all trials")
     for name in RunConfig.model_fields:
         if name != "data":

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dongu import launch
-from dongu.cli.parser import Parser, add_parts, add_run_and_data, define, print_answer
+from dongu.cli.parser import Parser, add_shared, define, print_answer
 from dongu.waiting import Waiting, loading
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def add_verify(parser: Parser) -> None:
         description="Re-hashes the run's files, replays the steps between two checkpoints, evaluates the saved model"
         " again, and splits an update in several ways: one line per proof, exit code 1 if one fails, else 0.",
     )
-    add_run_and_data(parser)
-    add_parts(parser)
+    add_shared(parser, "folder", "data", "--parts")
     parser.add_argument("--json", action="store_true", help="JSON on standard output, one line per proof")
 
 
