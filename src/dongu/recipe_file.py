@@ -17,9 +17,7 @@ from dongu.text import typed
 def read_config(path: Path, *, with_parts: bool = False) -> dict[str, Any]:
     """Options from a recipe (`.toml`) or from a run's own `run.json`.
 
-    Args:
-        path: the file.
-        with_parts: whether parts of one's own are given beside it.
+    `with_parts` says whether parts of one's own are given beside it.
 
     Raises:
         UsageError: the file is missing, is not TOML or JSON, or holds no options.

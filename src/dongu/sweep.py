@@ -78,12 +78,9 @@ def train_runs(
 ) -> tuple[Path, dict[str, Any]]:
     """Train the runs of one recipe that differ in one option, each in a folder of OUT, and write what they came to.
 
-    Args:
-        option: the one in which they differ.
-        runs: by the names of their folders.
-        options: those of the recipe.
-        summary: the file in OUT that is written after each run.
-        summarize: what it holds, from the folders of the finished runs by name, and the recipe.
+    The `runs` are given by the names of their folders, with the `options` of the recipe. After each run the file
+    `summary` is written in OUT; what it holds, `summarize` makes of the folders of the finished runs by name, and of
+    the recipe.
     """
     first = next(iter(runs.values()))
     out = Path(first.out or f"runs/{source.name}")

@@ -55,15 +55,9 @@ def tune(
 ) -> tuple[Path, dict[str, Any]]:
     """Search, train the best options and the usual ones with several seeds, and write OUT/tune.json and OUT/tune.html.
 
-    Args:
-        source: the data.
-        options: those of `RunConfig` that all trials share, with `out`.
-        console: where to print.
-        trials: how many the study has in the end, of all processes together.
-        minutes: after which no trial begins.
-        space: see `read_space`.
-        seeds: how many the best options are trained with, and the usual ones.
-        parts: the file of the runs' own parts.
+    The `options` are what all trials share, with `out`; `space` is as of `read_space`. There are so many `trials` in
+    the end, of all processes together, and none begins after so many `minutes`. The best options and the usual ones
+    are trained with so many `seeds`.
 
     Returns:
         OUT, and what tune.json holds; without `winner` where another process is to train it.

@@ -47,11 +47,8 @@ class Proof:
 def verify(run: str | Path, data: Any = None, *, parts: str | Path | None = None, **own: Any) -> Iterator[Proof]:
     """Each proof as it is done, the quick ones first.
 
-    Args:
-        run: the run folder, finished or not.
-        data: the rows again, where they were given in memory or lie elsewhere now.
-        parts: the file of the run's own parts.
-        own: parts that were handed in, again.
+    The run may be finished or not. Its `data` are given again where they were in memory or lie elsewhere now, and so
+    are its own parts: the file of them, or, in `own`, those that were handed in.
 
     Raises:
         InputError: the folder is no run, its data or model cannot be read, or its own parts are not given.

@@ -53,11 +53,8 @@ def eject(
 ) -> str:
     """The script that repeats a run, finished or not.
 
-    Args:
-        run: the run folder.
-        name: of the file that it will be in.
-        parts: the file of the run's own parts, which is copied into it.
-        rows: a folder for the rows that the run read, which the script then reads in place of the run's data.
+    It will be in a file of this `name`. The file of the run's own `parts` is copied into it. With `rows`, a folder, the
+    rows that the run read are written there, and the script reads them in place of the run's data.
 
     Raises:
         InputError: the folder is no run, its data, its model or its parts are not there any more or are not what they

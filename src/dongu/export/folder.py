@@ -47,12 +47,9 @@ def export(
 ) -> Export:
     """Write the folder, as `dongu export` does: at its place it is whole and checked, or not there.
 
-    Args:
-        model: a run folder, or any classifier by its name.
-        out: the folder to write; `onnx` in the run folder by default.
-        source: the run's data, where they lie elsewhere now; labelled rows, where it is no run.
-        int8: whether to write a graph with weights of eight bits too.
-        columns: the `text_columns` and the `label_column` of the source, where the model is no run.
+    By default it is `onnx` in the run folder. The `source` are the run's data, where they lie elsewhere now; of a model
+    that is no run, labelled rows, with their `text_columns` and `label_column`. With `int8` a graph with weights of
+    eight bits is written too.
 
     Raises:
         InputError: there is no such model, the data of the run are gone, or there is something at `out`.

@@ -25,10 +25,8 @@ def write_onnx(model: nn.Module, inputs: dict[str, Tensor], path: Path) -> None:
     It is traced, the older of PyTorch's two ways: a tenth of the seconds of the newer one, no package more, and right
     for encoders and decoders alike. A trace holds what the example made it do, so its answers are to be checked.
 
-    Args:
-        model: the classifier, on the CPU, in fp32.
-        inputs: an example with all its inputs, (batch, tokens) each, of several rows and with padding.
-        path: the file.
+    The model is on the CPU, in fp32; `inputs` are an example of all that it takes, (batch, tokens) each, of several
+    rows and with padding.
 
     Raises:
         ModelError: the weights are too many for one file, or the forward cannot be traced.

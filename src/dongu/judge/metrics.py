@@ -73,8 +73,24 @@ SET_METRICS: dict[str, SetMetric] = {
     "macro_f1": lambda ranking, weights: multi_label.label_macro_f1(ranking.counts(weights)),
     "micro_f1": lambda ranking, weights: multi_label.label_micro_f1(ranking.counts(weights)),
 }
+OF_TASK: dict[str, Mapping[str, Any]] = {
+    "single-label": CLASS_METRICS,
+    "multi-label": SET_METRICS,
+    "regression": NUMBER_METRICS,
+    "ordinal": SCALE_METRICS,
+}
+# What is shown, and what chooses. F1 does not: where the positive class is the frequent one, a model that always says it
+# has a high F1. Nor where a row has several labels: its threshold is chosen on the same rows, so it also rewards a lucky
+# one.
+USUAL: dict[str, tuple[tuple[str, ...], str]] = {
+    "two classes": (("accuracy", "f1"), "accuracy"),
+    "single-label": (("accuracy", "macro_f1"), "macro_f1"),
+    "multi-label": ((*SET_METRICS,), "average_precision"),
+    "regression": (("pearson", "spearman", "mae"), "spearman"),
+    "ordinal": ((*SCALE_METRICS,), "quadratic_kappa"),
+}
 MOVED_GROUPS, STEP = 1_000, 1e-6  # of rows, and by which share of all rows a group is moved
-NAMED = frozenset({"loss", *CLASS_METRICS, *NUMBER_METRICS, *SCALE_METRICS, *SET_METRICS})  # what is no own metric
+NAMED = frozenset({"loss"}.union(*OF_TASK.values()))  # what is no own metric
 TAKEN = NAMED | {"calibration_error", "event", "step", "split"}  # keys of the files that metrics are written to
 
 
@@ -86,8 +102,8 @@ def statistic(evaluation: Evaluation, name: str) -> Statistic:
     if evaluation.task == "multi-label":
         return lambda weights: SET_METRICS[name](evaluation.ranking, weights)
     if evaluation.task in NUMBERS:
-        known = SCALE_METRICS if evaluation.task == "ordinal" else NUMBER_METRICS
-        return known[name](evaluation.predictions, targets.astype(np.float64))
+        made: Statistic = OF_TASK[evaluation.task][name](evaluation.predictions, targets.astype(np.float64))
+        return made
     labels = evaluation.logits.shape[1]
     cells = sums_by(targets.astype(np.int64) * labels + evaluation.predictions, labels * labels)
     return lambda weights: CLASS_METRICS[name](cells(weights).reshape(*weights.shape[:-1], labels, labels))
@@ -157,29 +173,12 @@ class MetricSet:
                 what = "is taken" if name in TAKEN else "is no name" if callable(metric) else "is no function"
                 hint = "a metric of your own takes an evaluation and returns a number: metrics={'kappa': kappa}"
                 raise UsageError(what, where=f"metrics[{name!r}]", hint=hint)
-        names: tuple[str, ...]
         glue = glue_task(hub_name)
+        names, default = USUAL["two classes" if task == "single-label" and len(label_names) == 2 else task]
         if glue is not None and bool(glue.labels) == (task == "single-label"):
             names, default = glue.metrics, glue.best
-        elif task == "ordinal":
-            names, default = (*SCALE_METRICS,), "quadratic_kappa"
-        elif task in NUMBERS:
-            names, default = ("pearson", "spearman", "mae"), "spearman"
-        elif task == "multi-label":
-            # Not an F1: its threshold is chosen on the same rows, so it also rewards a lucky one.
-            names, default = (*SET_METRICS,), "average_precision"
-        elif len(label_names) == 2:
-            # Not F1: where the positive class is the frequent one, a model that always says it has a high F1.
-            names, default = ("accuracy", "f1"), "accuracy"
-        else:
-            names, default = ("accuracy", "macro_f1"), "macro_f1"
         names = (*names, *own)
-        others: dict[str, Mapping[str, Any]] = {
-            "regression": NUMBER_METRICS,
-            "multi-label": SET_METRICS,
-            "ordinal": SCALE_METRICS,
-        }
-        known = {*others.get(task, CLASS_METRICS), *own}
+        known = {*OF_TASK[task], *own}
         if main is not None and main != "loss" and (main not in known or (main == "f1" and len(label_names) != 2)):
             raise UsageError(
                 f"does not fit a {task} task with {len(label_names)} outputs",

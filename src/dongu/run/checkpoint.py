@@ -102,11 +102,8 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path, loop: Loop | None = None) -> Self:
-        """
-        Args:
-            path: its folder.
-            loop: for which it is read. A sharded one gets the rows of this process, and all processes have to ask; each
-                file is compared with the manifest by one of them.
+        """A folder, read for a loop. A sharded one gets the rows of this process, and all processes have to ask; each
+        file is compared with the manifest by one of them.
 
         Raises:
             CheckpointError: a file is missing, damaged, or not what a checkpoint holds.

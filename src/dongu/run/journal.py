@@ -37,11 +37,8 @@ class LogMark:
 class Journal:
     """Appends to a run's logs; on any but the main process it does nothing.
 
-    Args:
-        folder: the run.
-        enabled: whether this is the main process.
-        step: the last step whose lines stay in `timing.jsonl`, and whose records in `dynamics.bin`.
-        mark: where `metrics.jsonl` goes on.
+    `metrics.jsonl` goes on at the `mark`; `step` is the last one whose lines stay in `timing.jsonl`, and whose records
+    stay in `dynamics.bin`.
     """
 
     def __init__(self, folder: RunFolder, *, enabled: bool, step: int = 0, mark: LogMark | None = None) -> None:

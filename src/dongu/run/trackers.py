@@ -23,11 +23,8 @@ if TYPE_CHECKING:  # whether a tracker is installed is asked before torch is loa
 class Trackers:
     """Those of a run; none on any but the main process. One that fails is left out from then on, and the run goes on.
 
-    Args:
-        loop: the run, whose options are what trackers call hyperparameters.
-        folder: where TensorBoard's files go.
-        console: where a failure is said.
-        step: the last step that was made before: what a tracker has of later ones is of a run that was killed.
+    What trackers call hyperparameters are the run's options. `step` is the last one that was made before: what a
+    tracker has of later ones is of a run that was killed.
 
     Raises:
         UsageError: a tracker cannot be started.

@@ -36,10 +36,7 @@ class _Server(uvicorn.Server):
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """
-    Args:
-        host: a name or an address of this machine.
-        port: 0 for any that is free.
+    """Listen at a name or an address of this machine; the port 0 is any that is free.
 
     Raises:
         UsageError: it cannot be listened to.

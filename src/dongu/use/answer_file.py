@@ -26,13 +26,8 @@ def beside(
 ) -> Iterator[dict[str, Any]]:
     """Each row as it was given, then its answer, under names that no column of the row has.
 
-    Args:
-        given: the rows.
-        answers: those of `answer_rows`.
-        columns: the names of the rows' own columns.
-        metrics: what the answers hold.
-        table: for a file of columns: each probability is one, and several labels stand in one cell.
-        say: is told of each answer that goes by another name than it usually has, because a column has that.
+    In a `table` each probability is a column, and several labels stand in one cell. `say` is told of each answer that
+    goes by another name than it usually has, because one of the rows' own `columns` has that.
     """
     probabilities = [f"probability of {name}" for name in metrics.label_names] if table else ["probabilities"]
     beside_it = {"regression": [], "ordinal": ["number"]}.get(metrics.task, probabilities)
