@@ -79,9 +79,9 @@ OF_TASK: dict[str, Mapping[str, Any]] = {
     "regression": NUMBER_METRICS,
     "ordinal": SCALE_METRICS,
 }
-# What is shown, and what chooses. F1 does not: where the positive class is the frequent one, a model that always says it
-# has a high F1. Nor where a row has several labels: its threshold is chosen on the same rows, so it also rewards a lucky
-# one.
+# What is shown, and what chooses. F1 of two classes does not: where the positive one is frequent, a model that always
+# says it has a high F1. Nor does that of several labels: its threshold is chosen on the same rows, so it also rewards a
+# lucky one.
 USUAL: dict[str, tuple[tuple[str, ...], str]] = {
     "two classes": (("accuracy", "f1"), "accuracy"),
     "single-label": (("accuracy", "macro_f1"), "macro_f1"),
