@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 from importlib.util import find_spec
 
 from dongu.config import RunConfig
@@ -20,22 +19,18 @@ def require_extras(config: RunConfig) -> None:
     if config.data and "://" in config.data:
         require_protocol(config.data)
     if config.lora is not None:
-        _require("peft", "--lora", install_hint("lora"))
+        require_packages("peft", where="--lora", hint=install_hint("lora"))
     if config.base_precision == "4bit":
-        _require("bitsandbytes", "--base-precision 4bit", install_hint("quant"))
+        require_packages("bitsandbytes", where="--base-precision 4bit", hint=install_hint("quant"))
     for name in config.track or ():
-        _require(name, f"--track {name}")
+        require_packages(name, where=f"--track {name}")
 
 
-def require_packages(packages: Collection[str], where: str, extra: str) -> None:
-    """Raise `UsageError` if not all of those of an extra are installed."""
-    if missing := [name for name in packages if find_spec(name) is None]:
-        raise UsageError(f"{' and '.join(missing)} not installed", where=where, hint=install_hint(extra))
-
-
-def require_optuna() -> None:
-    """Raise `UsageError` if optuna is not installed."""
-    _require("optuna", "dongu tune", install_hint("tune"))
+def require_packages(*packages: str, where: str, hint: str = "") -> None:
+    """Raise `UsageError` if one of them is not installed."""
+    if missing := [name for name in packages if not _installed(name)]:
+        what = f"needs the package{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
+        raise UsageError(what, where=where, hint=hint or f"pip install {' '.join(missing)}")
 
 
 def require_protocol(address: str) -> None:
@@ -54,7 +49,7 @@ def require_protocol(address: str) -> None:
     from fsspec.registry import known_implementations
 
     package = known_implementations[protocol]["class"].partition(".")[0]
-    _require(package, f"{protocol}://", install_hint("s3") if package == "s3fs" else "")
+    require_packages(package, where=f"{protocol}://", hint=install_hint("s3") if package == "s3fs" else "")
 
 
 def is_fsspec(protocol: str) -> bool:
@@ -62,11 +57,6 @@ def is_fsspec(protocol: str) -> bool:
     from fsspec.registry import known_implementations
 
     return protocol in known_implementations and protocol not in ("http", "https")
-
-
-def _require(package: str, where: str, hint: str = "") -> None:
-    if not _installed(package):
-        raise UsageError(f"needs the package {package}", where=where, hint=hint or f"pip install {package}")
 
 
 def _installed(package: str) -> bool:

@@ -401,8 +401,8 @@ def test_bad_input(
         assert run_command(["export", *arguments]) == 2, arguments
         assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr("dongu.extras.find_spec", lambda name: None if name == "onnxruntime" else object())
+    monkeypatch.setattr("dongu.extras._installed", lambda name: name != "onnxruntime")
     assert run_command(["export", run]) == 2
     what, hint = capsys.readouterr().err.splitlines()[-2:]  # to make the model may have drawn a bar
-    assert what == "dongu: error: dongu export: onnxruntime not installed"
+    assert what == "dongu: error: dongu export: needs the package onnxruntime"
     assert hint == 'install it in a clone of dongu: pip install ".[onnx]"'

@@ -604,7 +604,7 @@ def test_the_command_refuses(
     monkeypatch.setattr("dongu.extras.find_spec", lambda name: None)
     assert command(["serve", str(runs())]) == 2
     what, hint = capsys.readouterr().err.splitlines()
-    assert what == "dongu: error: dongu serve: fastapi and uvicorn not installed"
+    assert what == "dongu: error: dongu serve: needs the packages fastapi and uvicorn"
     assert hint == 'install it in a clone of dongu: pip install ".[serve]"'
 
 

@@ -11,11 +11,9 @@ from pathlib import Path
 
 from dongu.cli.options import add_option, given_columns
 from dongu.cli.parser import Parser, add_shared, define, print_answer, probability, real_number, whole_number
-from dongu.errors import UsageError
+from dongu.errors import UsageError, install_hint
 from dongu.extras import require_packages
 from dongu.waiting import Waiting, idle, loading
-
-SERVE_PACKAGES = ("fastapi", "uvicorn")  # of the extra [serve]
 
 
 def add_serve(parser: Parser) -> None:
@@ -48,7 +46,7 @@ def add_serve(parser: Parser) -> None:
 
 
 def _serve(parsed: argparse.Namespace) -> None:
-    require_packages(SERVE_PACKAGES, "dongu serve", "serve")
+    require_packages("fastapi", "uvicorn", where="dongu serve", hint=install_hint("serve"))
     from dongu.model.safety import GRAPH, GRAPH_INT8
     from dongu.serve.forms import Limits
     from dongu.serve.guard import is_local

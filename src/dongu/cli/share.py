@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dongu.cli.parser import Parser, add_shared, define, elsewhere, print_answer, print_json, refuse_existing
-from dongu.errors import UsageError
+from dongu.errors import UsageError, install_hint
 from dongu.text import typed
 from dongu.waiting import loading
 
@@ -85,7 +85,7 @@ def _export(parsed: argparse.Namespace) -> None:
     from dongu.files import refuse_if_taken
     from dongu.use.saved import SavedModel
 
-    require_packages(PACKAGES, "dongu export", "onnx")
+    require_packages(*PACKAGES, where="dongu export", hint=install_hint("onnx"))
     given = given_columns(parsed)
     saved = SavedModel.open(parsed.model, device="cpu", **given)
     out: Path | None = parsed.out or (None if saved.run is None else saved.run.path / "onnx")

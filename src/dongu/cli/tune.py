@@ -9,7 +9,8 @@ from dongu.cli.options import add_option
 from dongu.cli.parser import add_shared, define, print_json, real_number, whole_number
 from dongu.cli.train import train_options
 from dongu.config import RunConfig, check_metric, make_config
-from dongu.extras import require_extras, require_optuna
+from dongu.errors import install_hint
+from dongu.extras import require_extras, require_packages
 from dongu.space import DEFAULT_SPACE, read_space
 from dongu.waiting import loading
 
@@ -58,7 +59,7 @@ def _run(parsed: argparse.Namespace) -> None:
     read_space(parsed.space, options)
     config = make_config(options)
     require_extras(config)
-    require_optuna()
+    require_packages("optuna", where="dongu tune", hint=install_hint("tune"))
     if parsed.parts is None:
         check_metric(config.metric)
     from dongu.data.sources import read_source

@@ -14,7 +14,7 @@ from dongu.data.columns import choose_columns, named_parts, read_texts, usual_te
 from dongu.data.examples import Examples, read_examples, read_rows
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table, as_cell, no_column
-from dongu.errors import DataError, InputError, ModelError, UsageError
+from dongu.errors import DataError, InputError, ModelError, UsageError, install_hint
 from dongu.extras import require_packages
 from dongu.judge.metrics import MetricSet
 from dongu.model.place import PACKAGED, find_model, pin_model
@@ -128,7 +128,7 @@ class SavedModel:
 
     @staticmethod
     def _of_export(folder: Path, given: Mapping[str, Any], graph: str) -> SavedModel:
-        require_packages(["onnxruntime"], str(folder), "onnx")
+        require_packages("onnxruntime", where=str(folder), hint=install_hint("onnx"))
         if not (folder / graph).is_file():
             hint = f"`dongu export` writes it{', with --int8' if graph != GRAPH else ''}"
             raise ModelError(f"has no {graph}", where=str(folder), hint=hint)
