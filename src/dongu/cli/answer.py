@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dongu import launch
-from dongu.cli.options import MODEL_COLUMNS, add_option, add_reading, given_columns, reading_of
+from dongu.cli.options import MODEL_COLUMNS, add_options, add_reading, given_columns, reading_of
 from dongu.cli.parser import Parser, add_shared, define, print_json, probability, refuse_existing, whole_number
 from dongu.config import ABSTAIN_BELOW, RunConfig, make_config
 from dongu.errors import DataError, InputError, UsageError
@@ -36,8 +36,7 @@ def add_evaluate(parser: Parser) -> None:
     parser.add_argument("--split", default=None, help="one split only (default: all but train)")
     what = "find the probability below which no label should be given, so that this share of the given ones is right"
     parser.add_argument("--abstain", metavar="SHARE", help=what)
-    for name in MODEL_COLUMNS:
-        add_option(parser, name)
+    add_options(parser, MODEL_COLUMNS)
     add_shared(parser, "--batch-size", "--device", "--json")
     add_reading(parser)
 
@@ -146,7 +145,7 @@ def add_predict(parser: Parser) -> None:
         help="write the file for GLUE's server, from the run's test split, to the folder --out (TASK: as in glue:TASK)",
     )
     add_shared(parser, "--abstain-below")
-    add_option(parser, "text_columns")
+    add_options(parser, ["text_columns"])
     add_shared(parser, "--batch-size", "--device", "--json")
     add_reading(parser)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any, get_args
 
 from dongu.config import ALIASES, READING, RunConfig, option_flag
@@ -16,7 +17,13 @@ SEVERAL = {  # options of more than one value
 MODEL_COLUMNS = ("text_columns", "label_column")  # which a run knows, and any other classifier does not
 
 
-def add_option(parser: Any, name: str, *, default_shown: bool = True) -> None:
+def add_options(parser: Any, names: Iterable[str], *, default_shown: bool = True) -> None:
+    """Add options of `RunConfig`, in this order."""
+    for name in names:
+        _add_option(parser, name, default_shown=default_shown)
+
+
+def _add_option(parser: Any, name: str, *, default_shown: bool) -> None:
     field = RunConfig.model_fields[name]
     default = field.default if default_shown else None
     if field.annotation is bool:
@@ -42,9 +49,7 @@ def add_option(parser: Any, name: str, *, default_shown: bool = True) -> None:
 
 
 def add_reading(parser: Any) -> None:
-    group = parser.add_argument_group("how files are read, where what is found and shown is wrong")
-    for name in READING:
-        add_option(group, name)
+    add_options(parser.add_argument_group("how files are read, where what is found and shown is wrong"), READING)
 
 
 def reading_of(parsed: argparse.Namespace) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from dongu.cli.options import add_option, add_reading, reading_of
+from dongu.cli.options import add_options, add_reading, reading_of
 from dongu.cli.parser import Parser, add_shared, define, print_answer, whole_number
 from dongu.cli.show import INSPECTED
 from dongu.config import RunConfig, make_config
@@ -31,8 +31,7 @@ def add_prepare(parser: Parser) -> None:
     parser.add_argument("data", metavar="DATA", help=RunConfig.model_fields["data"].description)
     parser.add_argument("--out", metavar="SHARDS", type=Path, help="folder to write, which must not exist yet")
     parser.add_argument("--processes", metavar="N", help="processes among which the rows are divided (1)")
-    for name in DECIDING:
-        add_option(parser, name)
+    add_options(parser, DECIDING)
     add_reading(parser)
     add_shared(parser, "--json")
 

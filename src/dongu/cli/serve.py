@@ -9,7 +9,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from dongu.cli.options import add_option, given_columns
+from dongu.cli.options import add_options, given_columns
 from dongu.cli.parser import Parser, add_shared, define, print_answer, probability, real_number, whole_number
 from dongu.errors import UsageError, install_hint
 from dongu.extras import require_packages
@@ -40,8 +40,7 @@ def add_serve(parser: Parser) -> None:
     parser.add_argument("--workers", metavar="N", help="processes that serve, each with its own copy of the model (1)")
     what = "how batches are computed: as in training, or by an exported ONNX graph, also with 8-bit weights (packed)"
     parser.add_argument("--engine", choices=("packed", "plain", "onnx", "onnx-int8"), help=what)
-    for name in ("precision", "threads", "text_columns"):
-        add_option(parser, name, default_shown=False)
+    add_options(parser, ("precision", "threads", "text_columns"), default_shown=False)
     add_shared(parser, "--json")
 
 

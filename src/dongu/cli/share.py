@@ -61,7 +61,7 @@ def add_export(parser: Parser) -> None:
         description="Writes a run's best model, or any classifier, as an ONNX graph, with its tokenizer, its labels and"
         " an example of use. The predictions of graph and model are compared first, on validation rows.",
     )
-    from dongu.cli.options import MODEL_COLUMNS, add_option
+    from dongu.cli.options import MODEL_COLUMNS, add_options
 
     add_shared(parser, "model")
     what = "where the run's data are now (default: where they were); for any other model, labelled rows"
@@ -70,8 +70,7 @@ def add_export(parser: Parser) -> None:
         "--format", choices=("onnx",), default="onnx", help="format of the graph; there is only onnx (onnx)"
     )
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="folder to write (default: RUN/onnx)")
-    for name in MODEL_COLUMNS:
-        add_option(parser, name)
+    add_options(parser, MODEL_COLUMNS)
     parser.add_argument(
         "--int8", action="store_true", help="also write a graph with 8-bit weights, and say how much accuracy it loses"
     )

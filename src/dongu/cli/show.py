@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dongu.cli.options import add_option, add_reading, reading_of
+from dongu.cli.options import add_options, add_reading, reading_of
 from dongu.cli.parser import Parser, add_shared, define, elsewhere, print_answer, refuse_existing
 from dongu.config import RunConfig
 
@@ -27,8 +27,7 @@ def add_inspect(parser: Parser) -> None:
         epilog="The exit code is 2 if `dongu train` would refuse the data.",
     )
     parser.add_argument("data", metavar="DATA", help=RunConfig.model_fields["data"].description)
-    for name in INSPECTED:
-        add_option(parser, name)
+    add_options(parser, INSPECTED)
     add_reading(parser)
     add_shared(parser, "--parts")
     parser.add_argument("--strict", action="store_true", help="exit with code 2 also if there is a warning")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dongu import launch
-from dongu.cli.options import add_option, add_reading, spellings
+from dongu.cli.options import add_options, add_reading, spellings
 from dongu.cli.parser import ALLOWED, Parser, add_language, add_shared, define, print_json, whole_number
 from dongu.config import READING, SET_ONCE, RunConfig, check_metric, make_config
 from dongu.errors import UsageError
@@ -41,9 +41,7 @@ def add_train(parser: Parser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("data", metavar="DATA", nargs="?", help=RunConfig.model_fields["data"].description)
     add_shared(parser, "--config")
-    for name in RunConfig.model_fields:
-        if name not in ("data", *READING):
-            add_option(parser, name)
+    add_options(parser, (name for name in RunConfig.model_fields if name not in ("data", *READING)))
     add_reading(parser)
     add_shared(parser, "--parts")
     parser.add_argument(
@@ -239,9 +237,7 @@ def add_resume(parser: Parser) -> None:
     )
     add_shared(parser, "--parts")
     options = parser.add_argument_group("options of `dongu train` to override from here on")
-    for name in RunConfig.model_fields:
-        if name not in SET_ONCE:
-            add_option(options, name, default_shown=False)
+    add_options(options, (name for name in RunConfig.model_fields if name not in SET_ONCE), default_shown=False)
     add_shared(parser, "--json")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dongu.cli.options import add_option
+from dongu.cli.options import add_options
 from dongu.cli.parser import add_shared, define, print_json, real_number, whole_number
 from dongu.cli.train import train_options
 from dongu.config import RunConfig, check_metric, make_config
@@ -45,9 +45,7 @@ def add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="N", help="seeds to train the winner and the default options with (3)")
     add_shared(parser, "--config", "--parts", "--json")
     fixed = parser.add_argument_group("options of `dongu train`, the same for all trials")
-    for name in RunConfig.model_fields:
-        if name != "data":
-            add_option(fixed, name)
+    add_options(fixed, (name for name in RunConfig.model_fields if name != "data"))
     parser.set_defaults(per_device_train_batch_size=None, gradient_accumulation_steps=None)
 
 
