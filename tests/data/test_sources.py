@@ -711,6 +711,7 @@ LOOP.append(LOOP)
         ([], "no rows", "data"),
         ([{"a": 1}, "text"], "not an object", "data, row 2"),
         ([{3: 1}], "3 is not text", "data, row 1"),
+        ([{"a": 1}, {"a": 1, 3: 1}], "3 is not text", "data, row 2"),
         ([{"a": "\ud800"}], "surrogates not allowed", "data, row 1"),
         ([{"a": LOOP}], "cannot be read", "data, row 1"),
         ([{"a": 10**5000}], "cannot be read", "data, row 1"),

@@ -13,13 +13,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, compress, islice, pairwise, repeat, zip_longest
+from itertools import accumulate, chain, compress, islice, pairwise, repeat
 from typing import Any, TypeAlias, TypeVar, overload
 
 from dongu.data.pages import Pages
 from dongu.data.table import BAD_ROWS_ADVICE, BadRow, Cell, Number, Table, check_names, data_error, place_of
 from dongu.errors import DataError
-from dongu.text import is_blank
 
 PAGE_ROWS = 1 << 14  # rows that are packed together
 PAGE_CHARACTERS = 1 << 24  # or fewer rows with so many characters
@@ -148,7 +147,6 @@ class Rows:
         self._waiting: list[Sequence[Cell]] = []  # rows that are not packed yet
         self._counted, self._characters = 0, 0  # how many of these were looked at, and what they hold
         self._lines = array("q")
-        self._are_ragged = False  # whether rows that wait may lack the last columns
         self.begin(names)
 
     def begin(self, names: Sequence[str]) -> None:
@@ -225,11 +223,11 @@ class Rows:
             self._lines.extend(repeat(0, len(self) - len(table) - len(self._lines)))
             self._lines.extend(table.lines or repeat(0, len(table)))
 
-    def add_column(self, name: str) -> None:
-        """Another column, of which the rows so far have nothing."""
-        self._packed.append([[None] * len(page) for page in self._packed[0]] if self._packed else [])
-        self._are_ragged = True
-        self.names = [*self.names, name]
+    def add_columns(self, names: Sequence[str]) -> None:
+        """Further columns, of which the rows so far have nothing."""
+        self._packed += [[[None] * len(page) for page in self._packed[0]] for _ in names]
+        self._waiting = [[*row, *repeat(None, len(names))] for row in self._waiting]
+        self.names = [*self.names, *names]
 
     def _count(self) -> None:
         """Pack a page once there is one."""
@@ -240,19 +238,15 @@ class Rows:
             self._pack()
 
     def _pack(self) -> None:
-        for pages, cells in zip(self._packed, self._transposed(), strict=True):
+        for pages, cells in zip(self._packed, zip(*self._waiting, strict=True), strict=True):
             pages.append(_pack(cells, self._pages))
         self._rows += len(self._waiting)
         self._waiting, self._counted, self._characters = [], 0, 0
 
-    def _transposed(self) -> Iterator[tuple[Cell, ...]]:
-        """The columns of the rows that wait."""
-        return zip_longest(*self._waiting) if self._are_ragged else zip(*self._waiting, strict=True)
-
     def columns(self) -> list[Sequence[Cell]]:
         """The columns, each with all rows: lists, unless there were more rows than a page holds."""
         if not any(self._packed):
-            return [list(cells) for cells in self._transposed()] or [[] for _ in self.names]
+            return [list(cells) for cells in zip(*self._waiting, strict=True)] or [[] for _ in self.names]
         if self._waiting:
             self._pack()
         return [PagedColumn(pages) for pages in self._packed]
@@ -364,15 +358,15 @@ def table_of_objects(objects: Iterable[tuple[int, Any]], rows: Rows) -> Table:
             keys = dict.fromkeys(value)
             rows.begin([*keys])
         if value.keys() != keys.keys():
-            for key in [key for key in value if key not in keys]:
-                if len(keys) == MOST_KEYS:
+            if new := [key for key in value if key not in keys]:
+                if len(keys) + len(new) > MOST_KEYS:
                     what = f"there are more than {MOST_KEYS:,} different keys by this row"
                     hint = "a key is the name of a column: give every object the same ones"
                     raise data_error(rows.where(number), what, hint)
-                if is_blank(key):
-                    check_names([*keys, key], rows.where(number))
-                keys[key], present[key] = None, 0
-                rows.add_column(key)
+                check_names([*keys, *new], rows.where(number))
+                keys |= dict.fromkeys(new)
+                present |= dict.fromkeys(new, 0)
+                rows.add_columns(new)
             for key in [key for key in keys if key not in value]:
                 present.setdefault(key, len(rows))
             for key in present.keys() & value.keys():
