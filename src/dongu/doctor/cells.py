@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher, get_close_matches
 
 from dongu.config import NUMBERS, RunConfig
@@ -27,19 +27,80 @@ GOLD = "gold label"
 ALIKE = 0.8  # of the letters of two names: from there on one may be a misspelling of the other
 
 
-@dataclass(frozen=True)
+@dataclass
 class Usable:
-    """The rows of a source that training would take, and what is wrong with the others."""
+    """The rows of each split that training would take, and what is wrong with the others."""
 
-    source: Source
-    findings: list[Finding]
+    splits: dict[str, Table]
+    findings: list[Finding] = field(default_factory=list)
 
-    def without(self, split: str, bad: Sequence[int], finding: Finding, dropped: Sequence[BadRow] = ()) -> Usable:
-        """Without some rows of a split, and with what is wrong with them; `dropped` count for `--bad-rows`."""
-        table = self.source.splits[split]
-        kept = replace(without_rows(table, bad), bad=(*table.bad, *dropped))
-        splits = {**self.source.splits, split: kept}
-        return Usable(replace(self.source, splits=splits), [*self.findings, finding])
+    def take_out(self, split: str, bad: Sequence[int], shown: Callable[[int], str], finding: Finding) -> None:
+        """Rows of a split, for what is found; `shown` is what a person knows a row by."""
+        table = self.splits[split]
+        examples = tuple(example([table.where(row)], shown(row)) for row in bad[:SHOWN_EXAMPLES])
+        self.findings.append(replace(finding, examples=examples))
+        self.splits[split] = without_rows(table, bad)
+
+    def look(self, split: str, column: str, noun: str, fault: Fault, advice: str, *, drop: bool) -> None:
+        """For rows that have the fault. `advice` names the option that drops them in a run, `drop` if it is on."""
+        table = self.splits[split]
+        faults = _faults(table, column, fault)
+        bad = [row for row, what in enumerate(faults) if what]
+        if not bad:
+            return
+        parts = named_parts(column, table.columns) or ()
+        rest = {name: cells for name, cells in table.columns.items() if name not in parts}
+        mend = "label them" if noun == GOLD else "fill them in"
+        state = " or ".join(dict.fromkeys(faults[row] for row in bad))
+        finding = Finding(
+            "note" if drop else "error",
+            f"{counted(len(bad), f'{split} row')} without a {noun} in `{column}`: {state}",
+            "they are left out" if drop else "training does not start",
+            f"{mend} if they matter" if drop else advice if noun == GOLD else f"{advice}; or {mend}",
+        )
+        self.take_out(
+            split, bad, lambda row: ", ".join(f"{name}: {cells[row]}" for name, cells in rest.items()), finding
+        )
+        if drop and advice == BAD_ROWS_ADVICE:  # they count in its share of all rows
+            dropped = [BadRow(table.where(row), f"`{column}` is {faults[row]}, not a {noun}") for row in bad]
+            self.splits[split] = replace(self.splits[split], bad=(*table.bad, *dropped))
+
+    def look_for_unknown(self, split: str, rows: Sequence[Sequence[str]], known: Mapping[str, int]) -> None:
+        """`rows` are the labels of each row."""
+        bad = [row for row, labels in enumerate(rows) if not known.keys() >= set(labels)]
+        if not bad:
+            return
+        unknown = list(dict.fromkeys(label for row in bad for label in rows[row] if label not in known))
+        finding = Finding(
+            "error",
+            f"{counted(len(bad), f'{split} row')} with a label that train does not have: {listed(_quoted(unknown))}",
+            "training does not start: the model could never predict such a label",
+            f"{_meant(unknown, known)} correct them, add such rows to train, or remove these".strip(),
+        )
+        self.take_out(split, bad, lambda row: SEPARATOR.join(rows[row]), finding)
+
+    def look_for_single(self, labels: Sequence[str], column: str) -> None:
+        """Where validation is to be held out of train, a class of one row cannot be on both sides."""
+        counts = Counter(labels)
+        bad = [row for row, label in enumerate(labels) if counts[label] == 1]
+        if not bad:
+            return
+        single = [labels[row] for row in bad]
+        others = {name: count for name, count in counts.items() if count > 1}
+        advice = f"{_meant(single, others)} correct them, add rows, or --rare join=2".strip()
+        if len(counts) > MANY_CLASSES or not others:
+            advice = many_classes_advice(column)
+        if odd := words_among_numbers([*counts]):
+            are = "is not a number" if len(odd) == 1 else "are not numbers"
+            mend = "correct it, or leave such rows out: --task regression --bad-rows drop=10%"
+            advice = f"{listed(_quoted(odd))} {are}, as the others are: {mend}"
+        finding = Finding(
+            "error",
+            f"{counted(len(bad), 'label')} with one row only: {listed(_quoted(single))}",
+            "training does not start: one row cannot be in both train and validation",
+            advice,
+        )
+        self.take_out("train", bad, labels.__getitem__, finding)
 
 
 @Waiting("looking for rows that cannot be used")
@@ -49,11 +110,10 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
     Raises:
         DataError: the label column is written in two ways, or a row names a label twice.
     """
-    label = columns.label
+    label, usable = columns.label, Usable(dict(source.splits))
     if config.task in (None, "single-label"):
-        splits = soft_splits(source.splits, label, config.label_names, drop=config.bad_rows is not None)
-        source = replace(source, splits=splits)
-    usable, train = Usable(source, []), source.splits["train"]
+        usable.splits = soft_splits(source.splits, label, config.label_names, drop=config.bad_rows is not None)
+    train = usable.splits["train"]
     flags = len(named_parts(label, train.columns) or ()) > 1
     form = Form("multi-label") if flags else form_of(train, label, config.task, config.label_separator)
 
@@ -69,18 +129,16 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
         return "" if several else lacking(cells[0], form.task)
 
     empty, unlabelled, bad = config.empty == "drop", config.unlabelled == "drop", config.bad_rows is not None
-    for split, table in source.splits.items():
+    for split, table in [*usable.splits.items()]:
         for text in columns.texts:
-            usable = _without_lacking(usable, split, text, "text", missing_text, EMPTY_ADVICE, drop=empty)
-            usable = _without_lacking(usable, split, text, "text", text_fault, BAD_ROWS_ADVICE, drop=bad)
+            usable.look(split, text, "text", missing_text, EMPTY_ADVICE, drop=empty)
+            usable.look(split, text, "text", text_fault, BAD_ROWS_ADVICE, drop=bad)
         if not (split.startswith("test") and all(_faults(table, label, gold_fault))):
-            gold = _without_lacking(usable, split, label, GOLD, gold_fault, WITHOUT_LABEL_ADVICE, drop=unlabelled)
-            usable = _without_lacking(gold, split, label, "label", name_fault, BAD_ROWS_ADVICE, drop=bad)
-    if not len(usable.source.splits["train"]):
+            usable.look(split, label, GOLD, gold_fault, WITHOUT_LABEL_ADVICE, drop=unlabelled)
+            usable.look(split, label, "label", name_fault, BAD_ROWS_ADVICE, drop=bad)
+    if not len(usable.splits["train"]) or form.task in NUMBERS or config.rare is not None:
         return usable
-    tables = {name: join_flags(table, label) for name, table in usable.source.splits.items()}
-    if form.task in NUMBERS or config.rare is not None:
-        return usable
+    tables = {name: join_flags(table, label) for name, table in usable.splits.items()}
     labels = {
         name: label_rows(as_read(table, label, form, drop=True), label, form.task)
         for name, table in tables.items()
@@ -89,10 +147,10 @@ def set_aside(source: Source, columns: Columns, config: RunConfig) -> Usable:
     known = Counter(name for names in labels.get("train", ()) for name in names)
     if not tables["train"].label_names.get(label):
         for split in [name for name in labels if name != "train"]:
-            usable = _without_unknown(usable, split, labels[split], known)
+            usable.look_for_unknown(split, labels[split], known)
     by_class = not any((config.group_column, config.time_column, config.fold, config.split_file))
     if "validation" not in source.splits and form.task == "single-label" and by_class:
-        usable = _without_single(usable, [name for [name] in labels.get("train", ())], label)
+        usable.look_for_single([name for [name] in labels.get("train", ())], label)
     return usable
 
 
@@ -103,78 +161,6 @@ def _faults(table: Table, column: str, fault: Fault) -> list[str]:
 def missing_text(cells: Sequence[Cell]) -> str:
     """What `--empty drop` leaves out; every other fault of a text is one of `--bad-rows`."""
     return fault if (fault := text_fault(cells)) in MISSING_TEXTS else ""
-
-
-def _without_lacking(
-    usable: Usable, split: str, column: str, noun: str, fault: Fault, advice: str, *, drop: bool
-) -> Usable:
-    """Without the rows that have the fault. `advice` names the option that drops them in a run, `drop` if it is on."""
-    table = usable.source.splits[split]
-    faults = _faults(table, column, fault)
-    bad = [row for row, what in enumerate(faults) if what]
-    if not bad:
-        return usable
-    parts = named_parts(column, table.columns) or ()
-    # A person knows a row by its other cells.
-    rest = {name: cells for name, cells in table.columns.items() if name not in parts}
-    shown = [
-        example([table.where(row)], ", ".join(f"{name}: {cells[row]}" for name, cells in rest.items()))
-        for row in bad[:SHOWN_EXAMPLES]
-    ]
-    mend = "label them" if noun == GOLD else "fill them in"
-    state = " or ".join(dict.fromkeys(faults[row] for row in bad))
-    finding = Finding(
-        "note" if drop else "error",
-        f"{counted(len(bad), f'{split} row')} without a {noun} in `{column}`: {state}",
-        "they are left out" if drop else "training does not start",
-        f"{mend} if they matter" if drop else advice if noun == GOLD else f"{advice}; or {mend}",
-        tuple(shown),
-    )
-    share = bad if drop and advice == BAD_ROWS_ADVICE else []  # of all rows, which has a limit
-    dropped = [BadRow(table.where(row), f"`{column}` is {faults[row]}, not a {noun}") for row in share]
-    return usable.without(split, bad, finding, dropped)
-
-
-def _without_unknown(usable: Usable, split: str, rows: Sequence[Sequence[str]], known: Mapping[str, int]) -> Usable:
-    """`rows` are the labels of each row."""
-    bad = [row for row, labels in enumerate(rows) if not known.keys() >= set(labels)]
-    if not bad:
-        return usable
-    unknown = list(dict.fromkeys(label for row in bad for label in rows[row] if label not in known))
-    finding = Finding(
-        "error",
-        f"{counted(len(bad), f'{split} row')} with a label that train does not have: {listed(_quoted(unknown))}",
-        "training does not start: the model could never predict such a label",
-        f"{_meant(unknown, known)} correct them, add such rows to train, or remove these".strip(),
-        tuple(
-            example([usable.source.splits[split].where(row)], SEPARATOR.join(rows[row])) for row in bad[:SHOWN_EXAMPLES]
-        ),
-    )
-    return usable.without(split, bad, finding)
-
-
-def _without_single(usable: Usable, labels: Sequence[str], column: str) -> Usable:
-    """Where validation is to be held out of train, a class of one row cannot be on both sides."""
-    counts = Counter(labels)
-    bad = [row for row, label in enumerate(labels) if counts[label] == 1]
-    if not bad:
-        return usable
-    single = [labels[row] for row in bad]
-    others = {name: count for name, count in counts.items() if count > 1}
-    advice = f"{_meant(single, others)} correct them, add rows, or --rare join=2".strip()
-    if len(counts) > MANY_CLASSES or not others:
-        advice = many_classes_advice(column)
-    if odd := words_among_numbers([*counts]):
-        they = f"{listed(_quoted(odd))} {'is not a number' if len(odd) == 1 else 'are not numbers'}, as the others are"
-        advice = f"{they}: correct it, or leave such rows out: --task regression --bad-rows drop=10%"
-    finding = Finding(
-        "error",
-        f"{counted(len(bad), 'label')} with one row only: {listed(_quoted(single))}",
-        "training does not start: one row cannot be in both train and validation",
-        advice,
-        tuple(example([usable.source.splits["train"].where(row)], labels[row]) for row in bad[:SHOWN_EXAMPLES]),
-    )
-    return usable.without("train", bad, finding)
 
 
 def many_classes_advice(column: str) -> str:

@@ -92,10 +92,10 @@ def check_up(source: Source, config: RunConfig) -> Checkup:
         read_as = (*data.said, data.look_through())
         return Checkup(examine(data, {}), replace(data, said=read_as), {}, config=config, read_as=read_as)
     usable = set_aside(source, columns_of(source, config), config)
-    if not all(len(table) for table in usable.source.splits.values()):
+    if not all(map(len, usable.splits.values())):
         return Checkup(usable.findings, None, {}, config=config, read_as=source.said)
     try:
-        data = read_examples(usable.source, config)
+        data = read_examples(replace(source, splits=usable.splits), config)
     except DataError as error:
         refused = Finding("error", f"{error.where}: {error.what}", "training does not start", error.hint)
         return Checkup(worst_first([*usable.findings, refused]), None, {}, config=config, read_as=source.said)
@@ -123,7 +123,7 @@ def _measure(data: TextData, config: RunConfig) -> tuple[dict[str, Lengths], Mod
 
 
 def refuse_findings(findings: Sequence[Finding], where: str, *, strict: bool) -> None:
-    """A `DataError` where training would refuse the data, or there is a warning under `--strict`."""
+    """Raise `DataError` if training would refuse the data, or there is a warning and `--strict` allows none."""
     errors = [finding for finding in findings if finding.severity == "error"]
     warnings = [finding for finding in findings if finding.severity == "warning"]
     if errors:

@@ -20,9 +20,6 @@ class Example:
     where: tuple[str, ...]
     text: str
 
-    def __str__(self) -> str:
-        return f"{' and '.join(self.where)}  {self.text}"
-
 
 @dataclass(frozen=True)
 class Finding:
