@@ -22,14 +22,10 @@ Row: TypeAlias = dict[str, Any]
 class Tool:
     """One tool: by what its rows are known, and what they are for training."""
 
-    name: str
-    """As the documentation of the tool has it."""
-    is_of: Callable[[Row], bool]
-    """Whether a row is one of it; the first row of a file is asked."""
-    read: Callable[[Row], Row | str]
-    """The row as it is learnt, or why it is left out."""
-    one_label: bool = True
-    """Whether lists of labels are what the tool writes for single labels too."""
+    name: str  # as the documentation of the tool has it
+    is_of: Callable[[Row], bool]  # whether a row is one of it; the first row of a file is asked
+    read: Callable[[Row], Row | str]  # the row as it is learnt, or why it is left out
+    one_label: bool = True  # whether lists of labels are what the tool writes for single labels too
 
 
 def _label_studio(row: Row) -> Row | str:

@@ -274,12 +274,12 @@ def text_fault(cells: Sequence[Cell]) -> str:
 MISSING_TEXTS = ("empty", kind_of(None))  # the faults of a row that has nothing in place of a text
 
 
-def text_faults(table: Table, names: Sequence[str]) -> list[str]:
-    """By row, what stands in place of a text that is no text, and neither empty nor null."""
+def text_faults(table: Table, names: Sequence[str], *, missing: bool = False) -> list[str]:
+    """By row, what stands in place of a text: something that is none, or where texts are `missing`, nothing."""
     faults = [""] * len(table)
     for name in names:
         for row, cells in enumerate(joined_cells(table, name)):
-            if (fault := text_fault(cells)) not in ("", *MISSING_TEXTS):
+            if (fault := text_fault(cells)) and (fault in MISSING_TEXTS) == missing:
                 faults[row] = f"`{name}` is {fault}, not a text"
     return faults
 
@@ -289,10 +289,7 @@ EMPTY_ADVICE = "a run with --empty drop leaves rows without a text out"
 
 def with_texts(table: Table, names: Sequence[str]) -> Table:
     """The rows that have all texts: those with an empty or a missing one are left out, unless no row would be left."""
-    kept = [True] * len(table)
-    for name in names:
-        for row, cells in enumerate(joined_cells(table, name)):
-            kept[row] = kept[row] and text_fault(cells) not in MISSING_TEXTS
+    kept = [not fault for fault in text_faults(table, names, missing=True)]
     return table if all(kept) or not any(kept) else take_rows(table, kept)
 
 

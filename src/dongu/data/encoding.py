@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Iterator
+from functools import partial
 from io import BufferedReader
 from itertools import chain
 
@@ -43,14 +44,11 @@ def in_utf8(file: BufferedReader, origin: str, given: str | None) -> tuple[Buffe
 
 
 def _decoded(file: BufferedReader, origin: str, encoding: str) -> Iterator[bytes]:
-    decoder = codecs.getincrementaldecoder(encoding)()  # a character may lie in two pieces
     line = 1
     try:
-        while piece := file.readline(PIECE_BYTES):
-            text = decoder.decode(piece)
+        for text in codecs.iterdecode(iter(partial(file.readline, PIECE_BYTES), b""), encoding):
             yield text.encode()
             line += text.count("\n")
-        yield decoder.decode(b"", final=True).encode()
     except UnicodeError as error:
         what = f"the text is not in {encoding} ({error.reason if isinstance(error, UnicodeDecodeError) else error})"
         raise data_error(f"{origin}:{line}", what, "give the encoding that it is in: --encoding") from error

@@ -308,7 +308,7 @@ def _unused(train: Table, columns: Columns, config: RunConfig) -> dict[str, Sequ
 
 
 def _check_share(dropped: Sequence[BadRow], rows: int, allowed: str) -> None:
-    """Refuse more bad rows than `--bad-rows` allows."""
+    """Raise `DataError` if more rows are bad than `--bad-rows` allows."""
     percent = float(allowed.removeprefix("drop=").removesuffix("%"))
     if 100 * len(dropped) > percent * rows:
         what = f"{counted(len(dropped), 'row')} of {rows:,} cannot be used: {dropped[0].what}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from dongu.data.columns import joined_cells, named_parts
 from dongu.data.table import BAD_ROWS_ADVICE, FLAGS, Cell, Number, Table, data_error, is_flag
@@ -24,12 +23,9 @@ def join_flags(table: Table, name: str) -> Table:
     if parts is None or parts == (name,):
         return table
     if len(parts) == 1:
-        [part] = parts
-        declared = {name: table.label_names[part]} if part in table.label_names else {}
-        columns = {**table.columns, name: table.columns[part]}
-        return replace(table, columns=columns, label_names=table.label_names | declared)
+        return table.with_column(name, table.columns[parts[0]], table.label_names.get(parts[0]))
     cells = [positions_of(flags, parts, table, row) for row, flags in enumerate(joined_cells(table, name))]
-    return replace(table, columns={**table.columns, name: cells}, label_names={**table.label_names, name: list(parts)})
+    return table.with_column(name, cells, parts)
 
 
 def flag_faults(table: Table, name: str) -> list[str]:

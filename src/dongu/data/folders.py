@@ -77,7 +77,7 @@ def read_folder(path: Path, config: RunConfig, name: str = "") -> Found:
     folders = {entry.name: entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
     for folder in (path, *(folders.values() if len(folders) == 1 else [path / "data"])):
         if (groups := _groups(entries_of(folder) if folder.is_dir() else [])) and any(map(is_train, groups)):
-            splits, not_read = _read_groups(groups, path, config, names)
+            splits, not_read = _read_groups(groups, path, config)
             read = {folder, *chain(*groups.values())}
             return splits, (*not_read, *_beside({*entries, *entries_of(folder)} - read, path))
     if any(map(is_train, folders)):
@@ -96,7 +96,7 @@ def read_files(paths: Sequence[Path], pattern: str, config: RunConfig) -> Found:
     """The files that a pattern stands for: splits where their names say so, and else all of them train."""
     groups = _groups(paths)
     if any(map(is_train, groups)):
-        return _read_groups(groups, Path(pattern), config, {path.name for path in paths})
+        return _read_groups(groups, Path(pattern), config)
     named = {_split_of(path, os.path.commonpath([file.parent for file in paths])): path for path in paths}
     if len(named) > 1:
         what = f"the pattern takes {' and '.join(map(str, named.values()))}, which by their names are not one split"
@@ -117,7 +117,7 @@ def _split_of(path: Path, folder: str) -> str:
 
 
 def _refuse_splits(names: Iterable[str], path: Path) -> None:
-    """Refuse classes of which one is called as a split is, or all have the name of a split in theirs."""
+    """Raise `DataError` if a class is called as a split is, or all have the name of a split in theirs."""
     found = [name for name in names if _SPLIT.fullmatch(name.lower())]
     if found and (len(found) == len([*names]) or any(is_split(name) for name in found)):
         what = f"{found[0]} would be a class, and has the name of a split; there is no train split"
@@ -176,8 +176,8 @@ def _groups(paths: Iterable[Path]) -> dict[str, Group]:
     return groups
 
 
-def choose_splits(stems: Mapping[Any, str], where: str, present: Iterable[Any], hint: str) -> dict[str, Any]:
-    """Split to the one key of `stems` that stands for it.
+def choose_splits(stems: Mapping[Any, str], where: str) -> dict[str, Any]:
+    """Split to the one key of `stems`, in small letters, that stands for it.
 
     Raises:
         DataError: two stand for one split, or there is no train split.
@@ -190,7 +190,8 @@ def choose_splits(stems: Mapping[Any, str], where: str, present: Iterable[Any], 
         if found:
             chosen[split] = found[0]
     if "train" not in chosen:
-        raise data_error(where, f"there is no train split; there is {_listed(present)}", hint)
+        what = f"there is no train split; there is {_listed(stems)}"
+        raise data_error(where, what, "one of them is called train")
     return chosen
 
 
@@ -209,10 +210,10 @@ OWN_NAME_ADVICE = (
 )
 
 
-def _read_groups(groups: Mapping[str, Group], path: Path, config: RunConfig, present: Iterable[str]) -> Found:
+def _read_groups(groups: Mapping[str, Group], path: Path, config: RunConfig) -> Found:
     keys = {group[0].name if len(group) == 1 else key: key for key, group in groups.items()}  # by what is shown
     stems = {name: (stem_of(key) or key).lower() for name, key in keys.items()}
-    chosen = choose_splits(stems, str(path), present, "")
+    chosen = choose_splits(stems, str(path))
     found = {split: groups[keys[name]] for split, name in chosen.items()}
     train = found["train"]
     for split, group in found.items():
@@ -258,7 +259,7 @@ def _same_bytes(one: Path, other: Path) -> bool:
 
 def _read_split_folders(folders: Mapping[str, Path], path: Path, config: RunConfig) -> Found:
     """`train/` and its like: each holds the files of the split, or a folder for each class."""
-    chosen = choose_splits({name: name.lower() for name in folders}, str(path), folders, "")
+    chosen = choose_splits({name: name.lower() for name in folders}, str(path))
     splits, not_read = {}, [name for name in folders if name not in chosen.values()]
     for split, name in chosen.items():
         entries = entries_of(folders[name])
@@ -314,7 +315,7 @@ def _read_saved(path: Path, config: RunConfig) -> Found:
 
 def _with_own_names(names: Collection[str], path: Path) -> dict[str, str]:
     """Split to its name among these: the usual ones, and those of a name of their own."""
-    chosen = choose_splits({name: name.lower() for name in names}, str(path), names, "one of them is called train")
+    chosen = choose_splits({name: name.lower() for name in names}, str(path))
     return chosen | {name: name for name in names if name not in chosen.values() and is_own_name(name)}
 
 

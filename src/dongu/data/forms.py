@@ -46,18 +46,13 @@ class Form:
     """How a label column is written. All but the task is for columns that are not written in the plainest way."""
 
     task: Task
-    separator: str | None = None
-    """What stands between the labels of a cell, where it is not `|`."""
-    positions: int = 0
-    """How many 0 and 1 each list has, a label each."""
+    separator: str | None = None  # between the labels of a cell, where it is not `|`
+    positions: int = 0  # how many 0 and 1 each list has, a label each
     lists_in_texts: bool = False
-    whole: bool = False
-    """Whether 1.0 is the class 1."""
+    whole: bool = False  # whether 1.0 is the class 1
     decimal_comma: bool = False
-    said: str = ""
-    """The same in words; empty where there is nothing to say."""
-    doubtful: str = ""
-    """What may stand between several labels, and is taken for a part of their names."""
+    said: str = ""  # the same in words; empty where there is nothing to say
+    doubtful: str = ""  # what may stand between several labels, and is taken for a part of their names
 
 
 def form_of(
@@ -272,7 +267,7 @@ def _with_lists(table: Table, column: str, form: Form) -> Table:
             raise data_error(
                 table.where(row), f"the label `{shortened(cell)}` is not a list, as other labels are", hint
             )
-    return replace(table, columns={**table.columns, column: column_of(cells)})
+    return table.with_column(column, column_of(cells))
 
 
 def _labels_of(cell: str, form: Form) -> list[Cell] | None:
@@ -302,13 +297,11 @@ def as_read(table: Table, column: str, form: Form, *, drop: bool) -> Table:
         table = _with_positions(table, column, form.positions)
     elif form.decimal_comma or (form.whole and any(map(_may_have_fraction, table.columns[column]))):
         plainest = _point_for_comma if form.decimal_comma else _without_fraction
-        cells = column_of(map(plainest, table.columns[column]))
-        table = replace(table, columns={**table.columns, column: cells})
+        table = table.with_column(column, column_of(map(plainest, table.columns[column])))
     return _labelled(table, column, form.task, drop=drop)
 
 
 def _with_positions(table: Table, column: str, count: int) -> Table:
-    names = _numbered(count)
     cells: list[Cell] = []
     for row, cell in enumerate(table.columns[column]):
         if isinstance(cell, list):
@@ -317,9 +310,7 @@ def _with_positions(table: Table, column: str, count: int) -> Table:
                 raise data_error(table.where(row), what, f"write 0 or 1 for each label; or {BAD_ROWS_ADVICE}")
             cell = positions_of(cell, [column] * count, table, row)
         cells.append(cell)
-    return replace(
-        table, columns={**table.columns, column: column_of(cells)}, label_names={**table.label_names, column: names}
-    )
+    return table.with_column(column, column_of(cells), _numbered(count))
 
 
 def _may_have_fraction(cell: Cell) -> bool:

@@ -12,15 +12,11 @@ class GlueTask:
     """One task as `nyu-mll/glue` has it."""
 
     texts: tuple[str, ...]
-    labels: tuple[str, ...]
-    """Class id → name; none where the label is a number."""
+    labels: tuple[str, ...]  # class id → name; none where the label is a number
     metrics: tuple[str, ...]
-    best: str
-    """The metric that chooses the best model."""
-    files: dict[str, str]
-    """Split with hidden labels → the file that is handed in."""
-    names_handed_in: bool = field(default=False, kw_only=True)
-    """Whether that file has the names of the classes; their ids otherwise."""
+    best: str  # the metric that chooses the best model
+    files: dict[str, str]  # split with hidden labels → the file that is handed in
+    names_handed_in: bool = field(default=False, kw_only=True)  # in that file: the ids of the classes otherwise
 
 
 TWO_SENTENCES = ("sentence1", "sentence2")

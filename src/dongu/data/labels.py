@@ -181,7 +181,7 @@ def read_targets(
 
 
 def _check_spread(numbers: np.ndarray, table: Table) -> None:
-    """Refuse numbers whose squared errors a float32 does not hold, or that it hardly tells apart."""
+    """Raise `DataError` if a float32 does not hold the squared errors of these, or hardly tells them apart."""
     low, high = float(numbers.min()), float(numbers.max())
     step = float(np.spacing(np.float32(max(abs(low), abs(high)))))
     if low < high and not max(1 / LARGEST_SPREAD, FEWEST_STEPS * step) <= high - low <= LARGEST_SPREAD:

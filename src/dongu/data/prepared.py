@@ -203,7 +203,7 @@ class Files:
         )
 
     def _check(self, block: int) -> None:
-        """Refuse a block that does not hold what was written, or nothing that a model could read."""
+        """Raise `DataError` if the block does not hold what was written, or nothing that a model could read."""
         size = self._manifest.block_rows
         begin, end = block * size, min((block + 1) * size, self._shard.rows)
         first, last = int(self._ends[block]), int(self._ends[block + 1])
@@ -235,7 +235,7 @@ class PreparedData(TextData):
     tokens: Mapping[str, PreparedTokens]
 
     def with_options(self, config: RunConfig) -> RunConfig:
-        """A `UsageError` where one is given, and the rows were prepared with another."""
+        """Raise `UsageError` if one is given, and the rows were prepared with another."""
         decided = self.manifest.options
         given = config.model_dump(mode="json")
         for name in DECIDED:
@@ -249,7 +249,7 @@ class PreparedData(TextData):
         return RunConfig(**given | decided)
 
     def check_model(self, model: Any, tokenizer: Any, name: str) -> None:
-        """A `ModelError` where the tokens are those of another tokenizer."""
+        """Raise `ModelError` if the tokens are those of another tokenizer."""
         known = self.manifest
         if (digest_of_tokenizer(tokenizer), len(tokenizer)) != (known.tokenizer, known.vocabulary):
             what = f"{self.folder} was prepared for the tokenizer of {known.model}, and this model has another one"
@@ -264,7 +264,7 @@ class PreparedData(TextData):
         return Split(name, rows.ids, self.tokens[name], rows.targets, rows.columns, block_rows=block_rows)
 
     def look_through(self) -> str:
-        """A `DataError` where a block does not hold what was written."""
+        """Raise `DataError` if a block does not hold what was written."""
         with Waiting("reading", sum(len(tokens) for tokens in self.tokens.values()), "rows") as wait:
             for tokens in self.tokens.values():
                 for start in range(0, len(tokens), self.manifest.block_rows):
@@ -355,7 +355,7 @@ def _are_labels(targets: np.ndarray, manifest: Manifest) -> bool:
 
 
 def _mapped(path: Path, dtype: Any, count: int) -> np.ndarray:
-    """The numbers in a file of this size; any other one is refused."""
+    """The numbers in a file, which has to have so many."""
     with readable(str(path), AGAIN), os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         size, wanted = os.fstat(file.fileno()).st_size, count * np.dtype(dtype).itemsize
         if size != wanted:

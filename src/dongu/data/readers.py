@@ -161,7 +161,7 @@ def path_kind(path: Path) -> str | None:
 
 
 def refuse_broken_link(path: Path) -> None:
-    """A `DataError` for a symbolic link that leads to nothing."""
+    """Raise `DataError` if it is a symbolic link that leads to nothing."""
     if os.path.islink(path) and path_kind(path) is None:  # noqa: PTH114 - Path's own fails on a name that is too long
         what = f"this is a link, and nothing is where it points to: {os.readlink(path)}"  # noqa: PTH115
         raise data_error(str(path), what, "correct the link, or give the file itself")

@@ -37,20 +37,13 @@ from dongu.text import file_name, reason_of
 class Source:
     """All splits of what the user calls DATA."""
 
-    name: str
-    """A short name for the run folder: `mrpc` for `glue:mrpc`, a folder's name, a file's stem, or `data`."""
+    name: str  # for the run folder: `mrpc` for `glue:mrpc`, a folder's name, a file's stem, or `data`
+    # In this order, where present: train, validation, test, MNLI's mismatched ones, those of a name of their own.
     splits: dict[str, Table]
-    """In this order, where present: train, validation, test, then MNLI's validation_mismatched and test_mismatched, and
-    those of a name of their own."""
-    hub_name: str | None = None
-    """The name as given but for its revision, for data from the Hub."""
-    place: str | None = None
-    """DATA as given, where it is a path or a name; a Hub name with the commit that was read. None for rows in memory.
-    """
-    not_read: tuple[str, ...] = ()
-    """Files of a folder that are no split, and splits of a Hub data set that are none of the usual ones."""
-    prepared: Path | None = None
-    """The folder of rows that are tokenized already; then there are no tables."""
+    hub_name: str | None = None  # as given but for its revision, for data from the Hub
+    place: str | None = None  # DATA as given, of the Hub with the commit that was read; None for rows in memory
+    not_read: tuple[str, ...] = ()  # files of a folder that are no split, and such splits of a Hub data set
+    prepared: Path | None = None  # the folder of rows that are tokenized already; then there are no tables
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -252,7 +245,7 @@ def _read_splits(
     data: dict[Any, Any], origin: str, config: RunConfig, *, own: bool
 ) -> tuple[dict[str, Table], tuple[str, ...]]:
     """The splits, those of a name of their own among them if these are wanted, and the names that are left out."""
-    chosen = choose_splits({key: str(key).lower() for key in data}, origin, data, "one of them is called train")
+    chosen = choose_splits({key: str(key).lower() for key in data}, origin)
     others = [key for key in data if key not in chosen.values()]
     if own and (wrong := [key for key in others if not is_own_name(key)]):
         raise data_error(origin, f"a split cannot be called {wrong[0]!r}", OWN_NAME_ADVICE)

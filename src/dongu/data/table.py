@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import Enum
 from typing import Any, NoReturn, TypeAlias, TypeGuard
@@ -86,26 +86,23 @@ class BadRow:
 class Table:
     """One split, read strictly: columns of cells in the order of the file."""
 
-    origin: str
-    """For messages: the path as the user gave it, `glue:mrpc train`, or `data`."""
-    columns: Mapping[str, Sequence[Cell]]
-    """Lists, or what `dongu.data.cells` makes of long columns."""
-    lines: Sequence[int] | None = None
-    """The line of the file at which each row begins (the first line is 1), 0 in a file without; None if all are so."""
+    origin: str  # for messages: the path as the user gave it, `glue:mrpc train`, or `data`
+    columns: Mapping[str, Sequence[Cell]]  # lists, or what `dongu.data.cells` makes of long columns
+    lines: Sequence[int] | None = None  # at which each row begins, from 1; 0 in a file without, None if all are so
+    # Column (of classes, or of lists of them) to class names in order, where the source declares them.
     label_names: dict[str, list[str]] = field(default_factory=dict)
-    """Column (of classes, or of lists of them) to class names in order, where the source declares them."""
-    ids: Sequence[int] | None = None
-    """The row of the source that each row is, from 0, where some were left out; None where all are there."""
-    said: tuple[str, ...] = ()
-    """How the file was read, where that was found out and might be wrong: each with the option that undoes it."""
-
-    bad: tuple[BadRow, ...] = ()
-    """Rows of the file that were left out on demand."""
-    left_out: int = 0
-    """How many rows of the file are not here: bad ones, and those without an annotation."""
+    ids: Sequence[int] | None = None  # the row of the source that each is, from 0; None where all of them are there
+    said: tuple[str, ...] = ()  # how the file was read, where that might be wrong: each with the option that undoes it
+    bad: tuple[BadRow, ...] = ()  # rows of the file that were left out on demand
+    left_out: int = 0  # how many rows of the file are not here: bad ones, and those without an annotation
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
+
+    def with_column(self, name: str, cells: Sequence[Cell], label_names: Sequence[str] | None = None) -> Table:
+        """The table with another column of this name, of classes with these names if some are given."""
+        names = self.label_names if label_names is None else {**self.label_names, name: [*label_names]}
+        return replace(self, columns={**self.columns, name: cells}, label_names=names)
 
     def where(self, row: int) -> str:
         """The place of a row, whose index counts from 0: see `place_of`."""

@@ -126,7 +126,7 @@ def tokenize(
 
 
 def check_known(tokens: Tokens, tokenizer: Any, where: str) -> None:
-    """A `DataError` where most rows are "unknown" to the tokenizer: they are in a script that it does not have."""
+    """Raise `DataError` if the tokenizer knows no token of most rows: they are in a script that it does not have."""
     if tokenizer.unk_token_id is None:
         return
     empty = list({tokenizer.unk_token_id, *tokenizer.all_special_ids})
