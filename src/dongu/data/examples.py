@@ -240,11 +240,7 @@ class _Kept:
 
 
 def _kept_rows(source: Source, columns: Columns, config: RunConfig) -> _Kept:
-    """
-    Raises:
-        UsageError: an option does not fit the task.
-        DataError: there are rows that are not to be left out, or more of them than may be.
-    """
+    """Raise `UsageError` if an option does not fit the task, `DataError` for rows that may not be left out."""
     label, tables = columns.label, dict(source.splits)
     whole = sum(len(table) + len(table.bad) for table in tables.values())
     if config.task in (None, "single-label"):

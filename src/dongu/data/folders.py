@@ -136,11 +136,7 @@ def is_train(stem: str) -> bool:
 
 
 def _groups(paths: Iterable[Path]) -> dict[str, Group]:
-    """Stem, or name of a file where two have its stem, → the file, or its shards in their order.
-
-    Raises:
-        DataError: a shard is missing.
-    """
+    """Stem, or name of a file where two have its stem, → the file, or all its shards in their order."""
     groups: dict[str, Group] = {}
     shards: dict[str, dict[int, Path]] = {}
     paths = [path for path in paths if not path.name.startswith(".")]

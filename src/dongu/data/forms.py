@@ -186,11 +186,7 @@ def _recur(words: Sequence[str], mark: str, *, surely: bool = False) -> bool:
 
 
 def _form_of_lists(table: Table, column: str, names: Sequence[str] | None) -> Form:
-    """Names, positions that the source declares, 0 and 1 for each label, or whole numbers that are label ids.
-
-    Raises:
-        DataError: there are numbers with a fraction.
-    """
+    """Names, positions that the source declares, 0 and 1 for each label, or label ids: other numbers are refused."""
     if table.label_names.get(column):
         return Form("multi-label")
     lists = [(row, cell) for row, cell in enumerate(table.columns[column]) if isinstance(cell, list)]
@@ -243,11 +239,7 @@ def _item_of(text: str) -> Cell:
 
 
 def _with_lists(table: Table, column: str, form: Form) -> Table:
-    """The table with the labels of each row in a list; what can be none stays, and is refused where it is read.
-
-    Raises:
-        DataError: the column is written in two ways, or a text is no list.
-    """
+    """The table with the labels of each row in a list, all written in one way; what can be none is refused later."""
     cells: list[Cell] = []
     first_kind = ""
     for row, cell in enumerate(table.columns[column]):

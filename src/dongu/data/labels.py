@@ -78,11 +78,7 @@ def name_labels(table: Table, task: Task, column: str) -> tuple[str, ...]:
 
 
 def _name_scale(table: Table, column: str) -> tuple[str, ...]:
-    """The classes of a scale by size.
-
-    Raises:
-        DataError: they are no whole numbers, or there is only one.
-    """
+    """The classes of a scale by size: at least two, which are whole numbers."""
     if declared := table.label_names.get(column):
         what = f"the labels are names, not numbers: {_first_few(declared)}"
         raise DataError(what, where=table.origin, hint="--task ordinal wants whole numbers, such as stars from 1 to 5")

@@ -101,11 +101,7 @@ def _with_fields(source: Source, config: RunConfig) -> Source:
 
 
 def _are_columns(data: dict[Any, Any]) -> bool:
-    """Whether a dict holds columns, and not splits: lists, and none of rows.
-
-    Raises:
-        DataError: they are not of one length.
-    """
+    """Whether a dict holds columns, which have to be of one length, and not splits: lists, and none of rows."""
     if not data or any(map(is_train, map(str, data))):
         return False
     if not all(
@@ -188,11 +184,7 @@ def _read_hub(given: str) -> Source:
 
 
 def _load_commit(repository: str, config: str | None, revision: str | None) -> tuple[Any, str | None]:
-    """A data set of the Hub and its commit; what the cache has of it where the Hub is out of reach.
-
-    Raises:
-        Exception: whatever `datasets` and the Hub have against it.
-    """
+    """A data set of the Hub and its commit; what the cache has of it where the Hub is out of reach."""
     import datasets
     from huggingface_hub import is_offline_mode
 

@@ -140,11 +140,7 @@ def group_codes(cells: Sequence[Cell], codes: dict[str, int]) -> np.ndarray:
 
 
 def _times(table: Table, column: str) -> np.ndarray:
-    """Whole numbers that are in the order of a column's dates or numbers, (rows,); the same for those that are equal.
-
-    Raises:
-        DataError: a cell is neither, or they are of several kinds.
-    """
+    """Whole numbers in the order of a column's cells, (rows,), which have to be all dates or all numbers."""
     cells = table.columns[column_of_name(table, column)]
     read: Callable[[Cell], tuple[Any, ...] | None] = _date_of if _exact(cells[0]) is None else _exact
     found: list[Any] = [read(cell) for cell in cells]
