@@ -183,6 +183,19 @@ def write_file(path: Path, content: bytes, *, within: Path | None = None) -> Non
         disk.write(staged, content)
 
 
+def keep_file(path: Path, content: bytes, *, within: Path | None = None) -> bool:
+    """Write a file unless it has this content already, and say whether: what is there may lie on a read-only disk.
+
+    Raises:
+        StorageError: as `write_file`.
+    """
+    with contextlib.suppress(OSError):
+        if read_regular(path) == content:
+            return False
+    write_file(path, content, within=within)
+    return True
+
+
 def write_lines(path: Path, lines: Iterable[str], *, within: Path | None = None) -> None:
     """The same for lines with their ends, of which only a few thousand are in memory."""
     lines = iter(lines)

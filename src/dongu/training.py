@@ -125,7 +125,7 @@ def resume(
         raise UsageError("the run is finished", where=str(folder.path), hint="there is nothing to continue")
     folder.refuse_if_locked()
     with among_processes(), shown_on(console.shown):
-        loop = folder.reopen(data, parts=parts, **options)
+        loop = folder.reopen(data, parts=parts, takes_data="resume", **options)
         with Run(loop, folder.path, allow=allow, console=console, changed=bool(options), started=started) as run:
             for _ in run:
                 if run.due:

@@ -63,12 +63,13 @@ def verify(run: str | Path, data: Any = None, *, parts: str | Path | None = None
     states, damaged = _read_checkpoints(folder)
     yield _proof("checkpoints", lambda: _all_checkpoints(states, damaged))
     yield _proof("log", lambda: _log(folder, states))
-    loop = folder.reopen(data, parts=parts, **own)
+    again: dict[str, Any] = {"data": data, "parts": parts, "takes_data": "verify", **own}
+    loop = folder.reopen(**again)
     yield _proof("inputs", lambda: _inputs(folder, record, loop, states))
     yield _proof("replay", lambda: _replay(folder, record, loop, states))
     if finished:
         yield _proof("results", lambda: _results(folder, loop))
-    yield _proof("accumulation", lambda: _accumulation(folder.reopen(data, parts=parts, precision="fp32", **own)))
+    yield _proof("accumulation", lambda: _accumulation(folder.reopen(**again, precision="fp32")))
 
 
 class _Broken(Exception):  # noqa: N818 - it carries what was seen to `_proof`, and goes no further

@@ -51,7 +51,8 @@ def failures(run: Path) -> dict[str, str]:
 def test_a_sound_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     assert run_command(["verify", str(finished)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    *lines, verdict = capsys.readouterr().out.splitlines()
+    assert verdict == "7 proofs hold: the run is what its files say"
     assert [line.split()[:2] for line in lines] == [["ok", name] for name in ALL]
     assert "steps 11 to 12: every logged number, weight and moment again" in lines[4]
     assert "of 8 rows (by 8, by 4, by 3, by 1) and of 1 rows" in lines[6]
@@ -173,3 +174,25 @@ def test_other_data_are_found(finished: Path, data_folder: Callable[..., str]) -
         (other / path.name).write_bytes(path.read_bytes().replace(b"good", b"bad", 1))
     found = {proof.name for proof in verify(finished, str(other)) if not proof.holds}
     assert "inputs" in found
+
+
+def test_data_that_lie_elsewhere_are_asked_for_by_what_works(
+    master: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each command says what it takes itself: `dongu resume` refuses a finished run."""
+    data = Path(json.loads((master / "run.json").read_text(encoding="utf-8"))["options"]["data"])
+    moved = data.rename(tmp_path / "moved")
+    try:
+        assert run_command(["verify", str(finished)]) == 2
+        assert f"where are they now? dongu verify {finished} DATA" in capsys.readouterr().err
+        assert run_command(["verify", str(finished), str(moved)]) == 0
+        for command in ("eject", "evaluate"):
+            assert run_command([command, str(finished)]) == 2
+            said = capsys.readouterr().err
+            assert f"write into {finished / 'run.json'} (`data`) where they are now" in said
+        record = finished / "run.json"
+        record.write_text(record.read_text(encoding="utf-8").replace(f'"{data}"', f'"{moved}"'), encoding="utf-8")
+        for command in ("eject", "evaluate"):
+            assert run_command([command, str(finished)]) == 0
+    finally:
+        moved.rename(data)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dongu import launch
 from dongu.cli.parser import Parser, add_shared, define, print_answer
+from dongu.text import counted, wrapped
 from dongu.waiting import Waiting, loading
 
 if TYPE_CHECKING:
@@ -34,13 +35,29 @@ def _run(parsed: argparse.Namespace) -> int:
     with loading():
         from dongu.verify import verify
 
-    holds = True
+    done: list[Proof] = []
     proofs = verify(parsed.folder, parsed.data, parts=parsed.parts)
     while (proof := _next(proofs)) is not None:
-        holds = holds and proof.holds is not False
+        done.append(proof)
         if launch.rank() == 0:
             print_answer(parsed, vars(proof), [f"{_SHOWN[proof.holds]}  {proof.name:<13} {proof.text}"])
-    return 0 if holds else 1
+    if launch.rank() == 0 and not parsed.json:
+        print(*wrapped(_verdict(done)), sep="\n", flush=True)
+    return 1 if _named(done, False) else 0
+
+
+def _verdict(done: Sequence[Proof]) -> str:
+    """What all proofs together say."""
+    broken, skipped, held = (_named(done, holds) for holds in (False, None, True))
+    if broken:
+        said = f"{counted(len(broken), 'proof')} of {len(done)} failed ({', '.join(broken)}): do not rely on this run"
+    else:
+        said = f"{counted(len(held), 'proof holds', 'proofs hold')}: the run is what its files say"
+    return f"{said}; not looked at: {', '.join(skipped)}" if skipped else said
+
+
+def _named(done: Sequence[Proof], holds: bool | None) -> list[str]:
+    return [proof.name for proof in done if proof.holds is holds]
 
 
 def _next(proofs: Iterator[Proof]) -> Proof | None:

@@ -96,7 +96,7 @@ def _checked_rows(classifier: Classifier, source: Source | None) -> tuple[Split,
     if saved.run is None and source is not None:
         examples = next(iter(saved.other_examples(source).values()))
     else:
-        examples = saved.own_examples("validation", source)["validation"]
+        examples = saved.own_examples("validation", source, "export")["validation"]
     chosen = np.zeros(len(examples), dtype=bool)
     chosen[epoch_order(len(examples), classifier.config.seed, 0)[:COMPARED_ROWS]] = True
     examples = examples.take(chosen)

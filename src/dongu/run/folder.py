@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dongu.errors import CheckpointError, DataError, InputError, LockedError, StorageError, UsageError
 from dongu.files import (
     is_leftover,
+    keep_file,
     make_folder,
     open_regular,
     read_regular,
@@ -183,6 +184,10 @@ class RunFolder:
         """One JSON file, whole or not at all."""
         write_file(self.path / name, _file_bytes(content), within=self.path)
 
+    def keep_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """The same, unless the file has it already."""
+        keep_file(self.path / name, _file_bytes(content), within=self.path)
+
     def write_manifest(self, results: Mapping[str, Any]) -> None:
         """The digests of all that depends on the run alone, `results.json` among them, which is yet to come."""
         kept = [self.metrics, self.dynamics, *self.model.rglob("*"), *(self.path / "predictions").glob("*.jsonl")]
@@ -237,12 +242,15 @@ class RunFolder:
             return None
         return float(self.read_json(f"model/{CALIBRATION}")["temperature"])
 
-    def reopen(self, data: Any = None, *, parts: str | Path | None = None, **options: Any) -> Loop:
+    def reopen(
+        self, data: Any = None, *, parts: str | Path | None = None, takes_data: str = "", **options: Any
+    ) -> Loop:
         """The loop of the run as it was set up, before its first step.
 
         Args:
             data: the rows, where they were given in memory or lie elsewhere now.
             parts: the file of the run's own parts; the copy in the folder is never run by itself.
+            takes_data: the command that this is for, if it can be told where the data are now.
             options: those of `RunConfig` that override the run's, and parts of its own.
 
         Raises:
@@ -260,11 +268,23 @@ class RunFolder:
         where_they_were = recorded.pop("data")
         if data is None and where_they_were is None:
             raise DataError("the run's data were in memory", where=str(self.path), hint="give them again")
-        try:
+        with self.own_data(data, takes_data, parts):
             return Loop(where_they_were if data is None else data, parts=parts, **recorded)
+
+    @contextlib.contextmanager
+    def own_data(self, given: Any, takes_data: str = "", parts: str | Path | None = None) -> Iterator[None]:
+        """Say of data that cannot be read, unless others are `given`, that they are the run's, and what to do.
+
+        `takes_data` is as in `reopen`.
+        """
+        try:
+            yield
         except DataError as error:
-            if data is None and error.where == where_they_were and split_commit(error.where)[1] is None:
-                error.hint = f"these are the run's data; where are they now? dongu resume {typed(self.path)} DATA"
+            place = self.read_record()["options"]["data"]
+            if given is None and error.where == place and split_commit(place)[1] is None:
+                again = f"dongu {takes_data} {typed(self.path)} DATA" + (f" --parts {typed(parts)}" if parts else "")
+                hint = f"put them back, or write into {self.record} (`data`) where they are now"
+                error.hint = f"these are the run's data; {f'where are they now? {again}' if takes_data else hint}"
             raise
 
     def check_parts(self, parts: Any, given: Collection[str] = ()) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dongu.errors import DataError, InputError, ModelError, UsageError, install_
 from dongu.extras import require_packages
 from dongu.judge.metrics import MetricSet
 from dongu.model.place import PACKAGED, find_model, pin_model
-from dongu.model.safety import GRAPH, check_folder, read_object
+from dongu.model.safety import ADAPTER_CONFIG, GRAPH, check_folder, read_object
 from dongu.run.folder import RunFolder
 from dongu.run.several import FOLDS
 from dongu.text import is_blank
@@ -232,12 +232,15 @@ class SavedModel:
         _check_columns(table, self.text_columns, "--text-columns names others")
         return read_texts(table, self.text_columns or usual_texts(table))
 
-    def own_examples(self, split: str | None = None, source: Source | None = None) -> dict[str, Examples]:
+    def own_examples(
+        self, split: str | None = None, source: Source | None = None, takes_data: str = ""
+    ) -> dict[str, Examples]:
         """The rows of the run's own data, the held-out part cut again by the same rule.
 
         Args:
             split: one of the splits; all but train by default.
             source: the data, where they lie elsewhere now.
+            takes_data: as in `RunFolder.reopen`.
 
         Raises:
             DataError: the data are not there any more, have other labels now, or have no such split.
@@ -246,7 +249,8 @@ class SavedModel:
             raise UsageError("is not a run, and has no data of its own", where=self.name, hint="give DATA")
         if source is None and self.config.data is None:
             raise DataError("the run's data were in memory", hint="give DATA")
-        data = read_examples(source or read_source(self.config.data, self.config), self.config)
+        with self.run.own_data(source, takes_data):
+            data = read_examples(source or read_source(self.config.data, self.config), self.config)
         data = data.in_order_of(self.label_names)  # of a run that went on from a classifier: the model's own
         if data.label_names != self.label_names:
             raise DataError("the labels differ from those of the run", where=data.place or data.name)
@@ -320,7 +324,10 @@ def _items_of(texts: Any) -> list[Any]:
 def run_of(model: str | Path) -> Path | None:
     """The run folder that the name of a model means; None where it is another classifier's."""
     folder = Path(model)
-    if (folder / "config.json").is_file() and not (folder / "run.json").exists():
+    if (
+        any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG))
+        and not (folder / "run.json").exists()
+    ):
         return folder.parent if folder.name == "model" and (folder.parent / "run.json").exists() else None
     return None if not folder.exists() and _is_hub_name(str(model)) else folder
 
