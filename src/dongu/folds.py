@@ -14,11 +14,11 @@ import numpy as np
 from dongu.config import NUMBERS, RunConfig, make_config
 from dongu.data.labels import labels_cell
 from dongu.data.sources import Source
-from dongu.files import write_file
+from dongu.files import keep_file
 from dongu.judge.answers import Evaluation
 from dongu.judge.intervals import constant_answer, same_draws, verdict
 from dongu.judge.metrics import MetricSet, OwnMetric
-from dongu.judge.words import table
+from dongu.judge.words import Yardstick, table
 from dongu.own import take_own
 from dongu.run.console import Console
 from dongu.run.folder import RunFolder
@@ -27,6 +27,8 @@ from dongu.run.several import FOLDS
 from dongu.sweep import spread_of, train_runs
 from dongu.text import counted, typed, wrapped
 from dongu.use.answer_file import write_answers
+
+CHOSEN = "Each model was chosen on the rows that it held out, so these figures are a little too good."
 
 
 def train_folds(
@@ -84,7 +86,8 @@ def summarize_folds(
         answers = replace(answers, metrics=known.values(answers))
     constant = constant_answer(known, answers.targets)
     _write(out, answers, fold_of, names)
-    return {**summary, "rows": len(answers), "pooled": verdict(answers, known, constant, config.seed)}
+    pooled = verdict(answers, known, constant, config.seed)
+    return {**summary, "rows": len(answers), "constant_answer": constant, "pooled": pooled}
 
 
 def _pooled(folders: Mapping[str, RunFolder], results: Mapping[str, Any]) -> tuple[Evaluation, np.ndarray]:
@@ -108,12 +111,14 @@ def _write(out: Path, answers: Evaluation, fold_of: np.ndarray, names: tuple[str
     """`predictions/` of the folder: arrays as cleanlab takes them, and a table for people."""
     numbers = answers.task in NUMBERS
     said = {"predictions": answers.predictions} if numbers else {"pred_probs": answers.probabilities}
+    is_new, table_file = False, out / "predictions" / "out_of_fold.csv"
     arrays = {**said, "labels": np.asarray(answers.targets), "ids": answers.ids, "folds": fold_of}
     for name, array in arrays.items():
         content = io.BytesIO()
         np.save(content, array, allow_pickle=False)
-        write_file(out / "predictions" / f"{name}.npy", content.getvalue(), within=out)
-    write_answers(out / "predictions" / "out_of_fold.csv", _rows(answers, fold_of, names))
+        is_new |= keep_file(out / "predictions" / f"{name}.npy", content.getvalue(), within=out)
+    if is_new or not table_file.exists():
+        write_answers(table_file, _rows(answers, fold_of, names))
 
 
 def _rows(answers: Evaluation, fold_of: np.ndarray, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
@@ -141,3 +146,6 @@ def folds_lines(summary: Mapping[str, Any], out: Path) -> Iterator[str]:
         yield from wrapped(f"{what} a label. This finds a threshold for them:")
         yield f"dongu evaluate {typed(out)} OTHER.csv --abstain {accuracy:g}"
     yield f"probabilities of each row in {out}/predictions; all figures in {out}/{FOLDS}"
+    yardstick = Yardstick(summary["task"], summary["metric"], summary["label_names"], summary["constant_answer"])
+    said = yardstick.sentence("train, each held out once,", summary["pooled"][yardstick.metric], summary["rows"])
+    yield from wrapped(f"{said} {CHOSEN}")

@@ -98,7 +98,7 @@ def train_runs(
     def summed() -> dict[str, Any]:
         finished = {name: done[name] for name in runs if name in done}
         content = {"options": shared, "relative_places": relative_places(shared, out), **summarize(finished, first)}
-        RunFolder(out).write_json(summary, content)
+        RunFolder(out).keep_json(summary, content)
         return content
 
     content: dict[str, Any] = {}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,9 @@ import numpy as np
 import pytest
 
 import dongu
-from conftest import WORDS
+from conftest import WORDS, unwrapped
 from dongu.cli.main import run as run_command
+from dongu.files import Disk
 from dongu.folds import folds_lines
 from dongu.run.journal import Journal
 
@@ -148,7 +151,9 @@ def test_labels_with_a_bar_in_their_names_stand_in_a_list(tiny_model: Callable[.
 
 def test_the_folder_says_that_it_gives_each_row_a_label() -> None:
     """The thresholds of the folds are of their own probabilities, and not of the mean that the folder answers."""
-    summary = {"rows": 9, "task": "single-label", "pooled": {}, "validation": {}, "options": {}}
+    known = {"metric": "accuracy", "label_names": ["a", "b"], "constant_answer": [0.5, 0.5]}
+    pooled = {"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95, "baseline": 0.5}}
+    summary = {"rows": 9, "task": "single-label", "pooled": pooled, "validation": {}, "options": {}, **known}
     assert "label" not in " ".join(folds_lines(summary, Path("out")))
     said = [*folds_lines({**summary, "options": {"abstain": 0.9}}, Path("a b"))]
     assert "gives each row a label. This finds a threshold" in " ".join(said)
@@ -160,3 +165,45 @@ def test_what_does_not_go_together(tmp_path: Path, capsys: pytest.CaptureFixture
     for more in (["--seeds", "2"], ["--validation", "0.2"], ["--folds", "1"], ["--time-column", "user"]):
         assert run_command(["train", data, "--folds", "3", *more]) == 2
         assert "--fold" in capsys.readouterr().err
+
+
+def test_finished_folds_are_shown_again_where_nothing_can_be_written(
+    tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, model = write_rows(tmp_path / "rows.jsonl", lambda i: "ab"[i % 2]), tiny_model()
+    commands = [
+        ["train", data, *FLAGS, "--model", model, *more]
+        for more in (
+            ["--folds", "2", "--out", str(tmp_path / "folds")],
+            ["--seeds", "2", "--out", str(tmp_path / "seeds")],
+            ["--resume", "--out", str(tmp_path / "run")],
+        )
+    ]
+    for command in commands:
+        assert run_command(command) == 0
+    said = unwrapped(capsys.readouterr().out)
+    assert re.search(r"Accuracy on 45 rows of train, each held out once, is 0\.\d+, 95% interval", said)
+    assert "rows that it held out, so these figures are a little too good." in said
+
+    def refused(_: Disk, path: Path, *_rest: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    for name in ("write", "append", "rename", "sync"):
+        monkeypatch.setattr(Disk, name, refused)
+    open_file = os.open
+
+    def only_read(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if str(path).startswith(str(tmp_path)) and flags & (os.O_RDWR | os.O_WRONLY):
+            refused(Disk(), path)
+        return open_file(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", only_read)
+    for command in commands:
+        assert run_command(command) == 0
+    monkeypatch.undo()
+    for damaged in ("folds/predictions/ids.npy", "folds/predictions/out_of_fold.csv", "seeds/seeds.json"):
+        before = (tmp_path / damaged).read_bytes()
+        (tmp_path / damaged).unlink()
+        for command in commands[:2]:
+            assert run_command(command) == 0
+        assert (tmp_path / damaged).read_bytes() == before

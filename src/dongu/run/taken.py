@@ -72,7 +72,8 @@ def as_begun(options: Mapping[str, Any]) -> dict[str, Any]:
     if options.get("out") is None:
         raise UsageError("which run?", where="--resume", hint="give its folder: --out RUN")
     folder, begun = RunFolder(Path(options["out"])), {**options}
-    folder.refuse_if_locked()
+    if not folder.is_finished:  # nobody writes to one that is, and it may lie on a read-only disk
+        folder.refuse_if_locked()
     if folder.record.exists():
         recorded = folder.read_record()["options"]
         for name in ("model", "data"):
