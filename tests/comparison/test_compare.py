@@ -170,8 +170,12 @@ def test_runs_that_cannot_be_compared(
 
     change(other / "run.json", lambda record: record["data"]["test"].update(texts="0"))
     said = refused(capsys, low, other)
-    assert "its test (" in said
+    assert f"its test has other rows than that of {low}: {low.parent / 'data'} has changed since" in said
+    change(other / "run.json", lambda record: record["options"].update(data="/other"))
+    said = refused(capsys, low, other)
+    assert "its test (/other, " in said
     assert f"is not that of {low}" in said
+    assert "train both on the same DATA" in said
     change(other / "run.json", lambda record: record["options"].update(text_columns=["title"]))
     assert f"rows are identified by their texts: it reads title, and {low} text" in refused(capsys, low, other)
     change(other / "run.json", lambda record: record["data"]["train"].update(texts="1", rows=7))
@@ -417,3 +421,34 @@ def test_permutations_of_the_runs_agree(runs: dict[str, Path], capsys: pytest.Ca
     there, back = values["low", "high"], values["high", "low"]
     assert there["differences"]["f1"]["value"] == -back["differences"]["f1"]["value"]
     assert there["rows"]["only_first"] == back["rows"]["only_second"]
+
+
+def test_one_run_twice(
+    copied: Callable[[str], Path], runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["compare", str(runs["low"]), str(copied("low"))]) == 0
+    said = capsys.readouterr().out
+    assert "A and B answer every row alike, to the last digit; they are one run twice" in said
+    assert "no difference in" not in said
+
+
+def test_rows_that_are_held_out_otherwise(
+    tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The advice is not to train on one DATA where both did."""
+    import dongu
+
+    rows, (first, other, again) = tmp_path / "rows.jsonl", [tmp_path / name for name in ("first", "other", "again")]
+    rows.write_text("".join(json.dumps({"text": text_of(i), "label": f"class{i % 2}"}) + "\n" for i in range(60)))
+    options: dict[str, Any] = {"model": tiny_model(), "max_steps": 1, "threads": 1}
+    for out, more in ((first, {}), (other, {"seed": 7}), (again, {"validation": 0.3})):
+        dongu.train(str(rows), **options, **more, out=str(out), quiet=True)
+    said = refused(capsys, first, other)
+    assert f"its validation has other rows of {rows} than that of {first}: --seed is 7, and 42 there\n" in said
+    assert "give both the same --seed" in said
+    assert "same DATA" not in said
+    assert "--validation is 0.3, and not set there" in refused(capsys, first, again)
+    rows.write_text(rows.read_text().replace("word1", "word2"))
+    shutil.rmtree(other)
+    dongu.train(str(rows), **options, out=str(other), quiet=True)
+    assert f"{rows} has changed since" in refused(capsys, first, other)

@@ -305,3 +305,12 @@ def test_heavy_tails_are_said() -> None:
         assert ("kurtosis" in entries["loss"]) == tails
         lines = list(said_of({"test": entries}, {"test": 400}, Yardstick.of(metrics, None)))
         assert any("heavy tails" in line for line in lines) == tails
+
+
+def test_equal_runs_are_called_equal() -> None:
+    nothing = MetricDifference(0.0, -0.01, 0.01, 1.0)
+    said = "no difference in accuracy that these 408 rows can show: B equals A, 95% interval -1.0 to 1.0 (p 1.000)"
+    assert sentence("accuracy", nothing, 1.0, 408, "A", "B") == said
+    little = MetricDifference(0.0002, -0.01, 0.01, 1.0)
+    assert ": B is less than 0.1 points above A," in sentence("accuracy", little, 1.0, 408, "A", "B")
+    assert "the mean of B equals that of A" in sentence("accuracy", nothing, None, 408, "A", "B")

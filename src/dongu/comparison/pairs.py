@@ -64,6 +64,12 @@ class Pair:
     tally: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[RowExample]] = field(default_factory=dict)
 
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing is apart: each row has the same loss in both."""
+        loss = self.differences.get("loss")
+        return loss is not None and loss.low == loss.value == loss.high == 0
+
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Readable):

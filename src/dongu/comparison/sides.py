@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dongu.config import NUMBERS, RunConfig
+from dongu.config import NUMBERS, RunConfig, option_flag
 from dongu.errors import InputError, UsageError
 from dongu.judge.answers import Evaluation
 from dongu.judge.metrics import NAMED
@@ -21,6 +21,10 @@ from dongu.run.several import SEEDS
 from dongu.text import typed
 
 PLACES = ("data", "out")  # options that say where things lie, and nothing of what they are
+HOLDING_OUT = (  # options that decide which rows of one file are validation and test
+    "seed", "validation", "test", "group_column", "time_column", "fold", "split_file", "unlabelled", "empty",
+    "bad_rows", "label_column",
+)  # fmt: skip
 COMPARED_SPLITS = ("test", "validation")  # the first that all runs have metrics of is compared
 
 
@@ -169,17 +173,32 @@ def _refuse_other_rows(runs: Sequence[FinishedRun], split: str) -> None:
     for other in others:
         if other.fingerprint(split) == first.fingerprint(split):
             continue
+        before, after = (run.record["options"] for run in (first, other))
+        place = after.get("data")
         was, now = (
             f"{run.record['options'].get('data') or 'rows in memory'}, {run.record['data'][split]['rows']:,} rows"
             for run in (first, other)
         )
+        what = f"its {split} ({now}) is not that of {first.path} ({was})"
         hint = "only answers to the same rows can be compared: train both on the same DATA"
-        columns, now_read = (", ".join(run.record["options"]["text_columns"]) for run in (first, other))
+        columns, now_read = (", ".join(each["text_columns"]) for each in (before, after))
+        held = [name for name in HOLDING_OUT if before.get(name) != after.get(name)]
         if columns != now_read:
             hint = f"rows are identified by their texts: it reads {now_read}, and {first.path} {columns}"
-        elif split == "validation" and was == now:
-            hint += "; where it has no validation part, each --seed holds out rows of its own"
-        raise UsageError(f"its {split} ({now}) is not that of {first.path} ({was})", where=str(other.path), hint=hint)
+        elif place and place == before.get("data") and held:
+            shown = (f"{option_flag(n)} is {_set(after.get(n))}, and {_set(before.get(n))} there" for n in held)
+            what = f"its {split} has other rows of {place} than that of {first.path}: {'; '.join(shown)}"
+            hint = f"give both the same {' and '.join(map(option_flag, held))}: dongu train … --out OTHER"
+            if "seed" in held:
+                hint += "; or train each with --seeds N, and compare the two folders"
+        elif place and place == before.get("data"):
+            what = f"its {split} has other rows than that of {first.path}: {place} has changed since"
+            hint = "train the older one again, on the rows that are there now"
+        raise UsageError(what, where=str(other.path), hint=hint)
+
+
+def _set(value: Any) -> str:
+    return "not set" if value is None else str(value)
 
 
 def shared_metrics(runs: Sequence[FinishedRun], split: str) -> tuple[str, ...]:
@@ -194,10 +213,16 @@ def shared_metrics(runs: Sequence[FinishedRun], split: str) -> tuple[str, ...]:
     return (main, *(name for name in shared if name != main))
 
 
+def asked_first(names: Iterable[str], records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of options, those that somebody gave in a run before those that were derived in all."""
+    given = {name for record in records for name in record.get("given", ())}
+    return sorted(names, key=lambda name: name not in given)
+
+
 def differing(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
     """Options, train rows, versions and hardware that are not the same for all, a value a run."""
     options = [run.record["options"] for run in runs]
-    names = [name for name in RunConfig.model_fields if name not in PLACES]
+    names = asked_first((name for name in RunConfig.model_fields if name not in PLACES), [run.record for run in runs])
     columns = {name.replace("_", "-"): [option.get(name) for option in options] for name in names}
     train = [(str(run.fingerprint("train"))[:8], run.record["data"]["train"].get("rows")) for run in runs]
     columns["train"] = [f"{rows} rows, sha256 {digest}" for digest, rows in train]

@@ -13,7 +13,7 @@ from dongu.comparison.pairs import Comparison, Pair
 from dongu.config import LOWER_IS_BETTER
 from dongu.judge.paired import MetricDifference
 from dongu.judge.words import bag_of_words, metric_name
-from dongu.text import decimals, printable, shortened, with_interval
+from dongu.text import decimals, printable, shortened, with_interval, wrapped
 
 SHARES = {"accuracy", "f1", "macro_f1", "micro_f1", "average_precision"}  # said in points of a hundred
 
@@ -48,7 +48,9 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     yield from aligned([[f"{split}, {rows}", *letters], *cells])
     for name, pair in zip(others, comparison.pairs, strict=True):
         yield ""
-        for metric, difference in pair.differences.items():
+        if pair.is_none:
+            yield from wrapped(same_answers(first, name, differ=bool(comparison.differs)))
+        for metric, difference in pair.differences.items() if not pair.is_none else ():
             yield sentence(metric, difference, pair.p.get(metric), comparison.rows, first, name)
         yield from _pair_lines(pair, first, name)
     if comparison.no_texts:
@@ -149,9 +151,11 @@ def sentence(
         judges = "" if rows is None else f"{rows:,} rows"
         judges = f"these {judges}" if p is not None else f"so many seeds{judges and f' and {judges}'}"
         one, two = (first, second) if p is not None else (f"that of {first}", f"the mean of {second}")
+        far = f"{abs(value):.{digits}f}" if round(abs(value), digits) else f"less than {10**-digits:g}"
+        apart = f"is {far}{unit} {'above' if value > 0 else 'below'}" if value else "equals"
         return (
-            f"no difference in {metric} that {judges} can show: {two} is {abs(value):.{digits}f}{unit}"
-            f" {'above' if value >= 0 else 'below'} {one}, 95% interval {low:.{digits}f} to {high:.{digits}f}{behind}"
+            f"no difference in {metric} that {judges} can show: {two} {apart} {one},"
+            f" 95% interval {low:.{digits}f} to {high:.{digits}f}{behind}"
         )
     better, worse = (second, first) if (value > 0) != (name in LOWER_IS_BETTER) else (first, second)
     ends = sorted((low, high) if value > 0 else (-low, -high))
@@ -160,6 +164,12 @@ def sentence(
         f"{' in the mean of its seeds' if p is None else ''};"
         f" 95% interval {ends[0]:.{digits}f} to {ends[1]:.{digits}f}{behind}"
     )
+
+
+def same_answers(first: str, second: str, *, differ: bool) -> str:
+    """What two runs are that have the same loss on each row."""
+    why = "what differs between them changes nothing: keep either" if differ else "they are one run twice"
+    return f"{first} and {second} answer every row alike, to the last digit; {why}"
 
 
 def _wins(name: str, difference: MetricDifference, second: str) -> str:
