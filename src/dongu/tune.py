@@ -356,13 +356,17 @@ def _final(search: _Search, best: Mapping[str, Any], seeds: int) -> dict[str, An
     }
     if is_default:
         return content
-    with suppress(InputError):  # without a test part, and with rows held out by each seed
+    if seeds == 1:
+        return {**content, "no_gain": "one seed has no spread; the same command with --seeds 3 measures it"}
+    try:
         comparison = compare_folders([out / "default", out / "winner"])
-        difference = comparison.pairs[0].differences.get(metric)
-        if difference is not None:
-            ends = {"value": difference.value, "low": difference.low, "high": difference.high}
-            content["gain"] = {"split": comparison.split, **ends}
-    return content
+    except InputError as error:
+        return {**content, "no_gain": error.what}
+    difference = comparison.pairs[0].differences.get(metric)
+    if difference is None:
+        return {**content, "no_gain": f"{metric} is a metric of your own"}
+    ends = {"value": difference.value, "low": difference.low, "high": difference.high}
+    return {**content, "gain": {"split": comparison.split, **ends}}
 
 
 def _recipe(run: Path) -> dict[str, Any]:

@@ -193,10 +193,13 @@ def test_one_seed_has_no_deviation() -> None:
     seeds = {"seeds": [43], "best": "seed-43", "test": {"accuracy": spread_of([0.5])}}
     side = {"seeds": seeds, "trial": 3, "options": {"learning_rate": 3e-5}, "score": 0.75}
     content = {"metric": "accuracy", "winner": side, "default": side, "trials": [{"state": "complete"}]}
+    content["no_gain"] = "one seed has no spread"
     lines = gain_lines(content, Path("out"))
+    assert "  no interval of the gain over the usual options: one seed has no spread" in lines
     assert [line.split()[-1] for line in lines if "new seeds, on test" in line] == ["0.5000", "0.5000"]
     chart, said = _verdict(content)
     assert "of one new seed" in said
+    assert said.endswith("There is no interval of the gain over the usual options: one seed has no spread.")
     for name in ("the winning trial, on validation", "the winner's options, on test", "the usual options, on test"):
         assert name in unescape(str(chart.svg)), "whole, and not cut"
     assert "0.500 to" not in chart.svg

@@ -18,7 +18,7 @@ from dongu.page.draw.drawings import Interval
 from dongu.page.draw.plot import Plot
 from dongu.page.draw.svg import Chart, format_number
 from dongu.page.report import render
-from dongu.text import counted, decimals, typed
+from dongu.text import counted, decimals, typed, wrapped
 
 PAGE = "tune.html"
 Shown = tuple[Chart, str]
@@ -77,6 +77,8 @@ def gain_lines(content: Mapping[str, Any], out: Path) -> list[str]:
         ends = f"95% interval {decimals(gain['low'])} to {decimals(gain['high'])}"
         proved = "shown" if gain["low"] > 0 or gain["high"] < 0 else "not shown: chance may explain it"
         lines.append(f"  gain over the usual options on {gain['split']}: {gain['value']:+.4f}, {ends}; {proved}")
+    elif "no_gain" in content:
+        lines += wrapped(f"  no interval of the gain over the usual options: {content['no_gain']}", rest="  ")
     if is_default:
         lines.append("  these are the usual options: no trial was better")
     record = typed(out / f"trial-{winner['trial']:04}" / "run.json")
@@ -108,6 +110,8 @@ def _verdict(content: Mapping[str, Any]) -> Shown:
     if gain is not None:
         ends = f"95% interval {format_number(gain['low'], 4)} to {format_number(gain['high'], 4)}"
         said += f" Gain over the usual options on {gain['split']}: {format_number(gain['value'], 4)}, {ends}."
+    elif "no_gain" in content:
+        said += f" There is no interval of the gain over the usual options: {content['no_gain']}."
     return drawings.intervals("What the search came to", rows, metric_name(metric)), said
 
 
