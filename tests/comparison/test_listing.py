@@ -81,9 +81,9 @@ def test_the_best_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert found["runs"][1]["validation"] == {"accuracy": {"value": 0.75}}
     assert command(["runs", str(tmp_path / "runs")]) == 0
     head, best, second, *others = capsys.readouterr().out.splitlines()
-    assert head.split() == ["run", "state", "step", "metric", "validation", "test", "learning-rate", "seed"]
+    assert head.split() == ["run", "validation", "test", "metric", "state", "step", "learning-rate", "seed"]
     assert "0.8000 (0.7000 to 0.9000)" in best
-    assert second.split()[-5:] == ["accuracy", "0.7500", "-", "1e-05", "-"]
+    assert second.split()[-7:] == ["0.7500", "-", "accuracy", "stopped", "8", "1e-05", "-"]
     assert others[-1] == f"{tmp_path / 'runs/broken'}: is damaged: it holds no options of a run"
 
 
@@ -113,3 +113,27 @@ def test_no_torch_for_a_list(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert "finished" in done.stdout
+
+
+def test_on_a_terminal_no_line_is_wider(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit stands below, beside the runs again; in a pipe a run is one line."""
+    monkeypatch.chdir(tmp_path)
+    options = {"recipe": "auto", "head": "probe", "model": "some-model-of-a-long-name", "epochs": 5.0}
+    for name, more in (("a", options), ("b", {"recipe": "original"})):
+        path = write_run(tmp_path / "runs" / name, 0.8, **more).record
+        path.write_text(json.dumps({**json.loads(path.read_text()), "given": ["model", "epochs"]}))
+    assert command(["runs"]) == 0
+    piped = capsys.readouterr().out.splitlines()
+    assert piped[0].split()[-4:] == ["model", "epochs", "recipe", "head"], "what was given before what was derived"
+    assert len(piped) == 3
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for columns in (40, 80, 300):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert command(["runs"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= columns
+        heads = [line.split() for line in lines if line.startswith("run ")]
+        assert [name for i, head in enumerate(heads) for name in head[i > 0 :]] == piped[0].split()
+    assert lines == piped

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 from collections.abc import Callable
@@ -360,6 +361,19 @@ def test_a_run_goes_on_without_its_page(
     )
     assert not (run / "report.html").exists()
     assert (run / "results.json").read_bytes() == (whole / "results.json").read_bytes()
+
+
+def test_the_command_is_what_was_typed(tiny_model: Callable[..., str], tmp_path: Path, runs: dict[str, Path]) -> None:
+    """And not what was derived from the rows: settings for few of them, columns, a length."""
+    data, model = str(runs["single-label"].parents[1] / "data"), tiny_model(dropout=0.1)
+    few: dict[str, Any] = {"max_steps": 2, "batch_size": 4, "out": str(tmp_path / "few"), "threads": 1}
+    run = dongu.train(data, model=model, **few, quiet=True).path
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert record["options"]["recipe"] == "original", "it was derived"
+    assert record["given"] == ["model", "max_steps", "batch_size", "threads"]
+    [command] = re.findall(r"dongu train data [^<]*", (run / "report.html").read_text(encoding="utf-8"))
+    assert shlex.split(command) == ["dongu", "train", "data", "--model", Path(model).name, "--max-steps", "2",
+                                    "--batch-size", "4"]  # fmt: skip
 
 
 # --- what the data may hold

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,4 +116,5 @@ def _runs(parsed: argparse.Namespace) -> None:
     from dongu.comparison.listing import list_runs, listing_json, listing_lines
 
     listing = list_runs(parsed.folder, parsed.metric)
-    print_answer(parsed, listing_json(listing), listing_lines(listing, parsed.metric))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print_answer(parsed, listing_json(listing), listing_lines(listing, parsed.metric, width))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dongu.comparison.sides import COMPARED_SPLITS, PLACES
+from dongu.comparison.sides import COMPARED_SPLITS, PLACES, asked_first
 from dongu.comparison.words import aligned, option_shown
 from dongu.config import LOWER_IS_BETTER, RunConfig
 from dongu.errors import InputError, StorageError, UsageError
@@ -39,6 +39,7 @@ class ListedRun:
     step: int | None = None
     splits: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    given: Sequence[str] = ()  # which of the options somebody gave
     problem: str = ""
 
     def value(self, split: str, metric: str) -> float | None:
@@ -68,7 +69,7 @@ def list_runs(folder: Path, metric: str | None = None) -> Listing:
         raise UsageError("is not a folder", where=str(folder), hint="dongu runs FOLDER lists the runs below a folder")
     runs = sorted(map(_read, _found(folder)), key=lambda run: _rank(run, metric))
     options = [run.options for run in runs if run.state != "damaged"]
-    names = [name for name in RunConfig.model_fields if name not in PLACES]
+    names = asked_first((name for name in RunConfig.model_fields if name not in PLACES), map(vars, runs))
     differs = [name for name in names if any(each.get(name) != options[0].get(name) for each in options)]
     if len({each.get("data") for each in options}) > 1:
         differs.insert(0, "data")
@@ -100,7 +101,7 @@ def _read(path: Path) -> ListedRun:
             splits = {"validation": {name: {"value": value} for name, value in logged.items()}} if logged else {}
     except (InputError, StorageError, OSError) as error:
         return ListedRun(path, "damaged", problem=getattr(error, "what", str(error)))
-    return ListedRun(path, state, record["metric"], step, splits, record["options"])
+    return ListedRun(path, state, record["metric"], step, splits, record["options"], record.get("given", ()))
 
 
 def _last_of_log(path: Path) -> tuple[int | None, dict[str, float]]:
@@ -134,20 +135,29 @@ def _rank(run: ListedRun, metric: str | None) -> tuple[Any, ...]:
     return run.state == "damaged", name, value is None, best, str(run.path)
 
 
-def listing_lines(listing: Listing, metric: str | None = None) -> Iterator[str]:
-    """The list for a person: a run a line."""
+def listing_lines(listing: Listing, metric: str | None = None, width: int | None = None) -> Iterator[str]:
+    """The list for a person: a run a line; what does not fit into a `width` goes below, beside the runs again."""
     if not listing.runs:
         yield f"there is no run below {listing.folder}"
         return
     options = [name.replace("_", "-") for name in listing.differs]
-    rows = [["run", "state", "step", "metric", *COMPARED_SPLITS[::-1], *options]]
+    rows = [["run", *COMPARED_SPLITS[::-1], "metric", "state", "step", *options]]
     for run in listing.runs:
         name = metric or run.metric
         values = [_cell(run.splits.get(split, {}).get(name)) for split in COMPARED_SPLITS[::-1]]
         options = ["" if run.problem else option_shown(run.options.get(option)) for option in listing.differs]
         step = "" if run.step is None else f"{run.step:,}"
-        rows.append([str(run.path), run.state, step, metric_name(name), *values, *options])
-    yield from aligned(rows)
+        rows.append([str(run.path), *values, metric_name(name), run.state, step, *options])
+    blocks = [[0]]  # columns that fit beside each other, the runs first in each
+    widths = [max(map(len, column)) + len("  ") for column in zip(*rows, strict=True)]
+    for column in range(1, len(widths)):
+        together = sum(widths[each] for each in [*blocks[-1], column]) - len("  ")
+        if width is not None and together > width and len(blocks[-1]) > 1:
+            blocks.append([0])
+        blocks[-1].append(column)
+    for number, block in enumerate(blocks):
+        yield from [""] * (number > 0)
+        yield from aligned([[row[column] for column in block] for row in rows])
     for run in listing.runs:
         if run.problem:
             yield f"{run.path}: {run.problem}"

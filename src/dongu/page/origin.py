@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from dongu.config import RunConfig, option_flag
@@ -19,7 +19,7 @@ def origin(trace: Trace) -> dict[str, Any]:
         folder = trace.name
     options = [(option_flag(name), _shown(name, value)) for name, value in record.options.items() if value is not None]
     return {
-        "command": _command(record.options),
+        "command": _command(record.options, record.given),
         "again": shlex.join(["dongu", "train", "--config", f"{folder}/run.json", "--out", f"{folder}-again"]),
         "options": options,
         "machine": {**record.versions, **record.hardware, "processes": str(record.processes)},
@@ -27,15 +27,21 @@ def origin(trace: Trace) -> dict[str, Any]:
     }
 
 
-def _command(options: Mapping[str, Any]) -> str:
-    """The options that are not the defaults, as one would type them; places of this machine by their last name."""
+def _command(options: Mapping[str, Any], given: Collection[str] | None) -> str:
+    """The options that were given and are not the defaults, as typed; places of this machine by their last name."""
     words_ = ["dongu train", shlex.quote(place(str(options.get("data") or "DATA")))]
     fields = RunConfig.model_fields
     derived = {"data", "out", "threads", "task", "device"} | (
         {"micro_batch_size"} if options.get("micro_batch_size") == options.get("batch_size") else set()
     )
     for name, value in options.items():
-        if name in derived or name not in fields or value is None or value == fields[name].default:
+        if (
+            name in derived
+            or (given is not None and name not in given)
+            or name not in fields
+            or value is None
+            or value == fields[name].default
+        ):
             continue
         if isinstance(value, Mapping):
             parts = [f"{key}={_shown('', number)}" for key, number in value.items()]

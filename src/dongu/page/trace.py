@@ -57,6 +57,7 @@ class Record(BaseModel):
     """What a page asks of run.json."""
 
     options: dict[str, Any]
+    given: list[str] | None = None  # None in what an older version wrote
     label_names: tuple[str, ...]
     metric: str  # the main one
     metrics: list[str] = []

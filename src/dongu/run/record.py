@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dongu.config import NUMBERS
+from dongu.consistency import without_meaning
 from dongu.hub import split_commit
 from dongu.judge.intervals import constant_answer
 from dongu.loop import Loop
@@ -18,8 +19,17 @@ from dongu.run.identity import options_of
 from dongu.run.need import Need
 
 
-def describe_run(loop: Loop, folder: RunFolder, state: RunState, need: Need | None = None) -> Mapping[str, Any]:
-    """`run.json`: what `dongu train --config` needs to repeat the run, of what it was made, and the memory it needs."""
+def describe_run(
+    loop: Loop,
+    folder: RunFolder,
+    state: RunState,
+    need: Need | None = None,
+    before: Mapping[str, Any] | None = None,
+) -> Mapping[str, Any]:
+    """`run.json`: what `dongu train --config` needs to repeat the run, of what it was made, and the memory it needs.
+
+    `before` is what it was, of a run that goes on.
+    """
     options = pinned_options(loop) | {"out": str(folder.path)}
     options["model"], model_commit = split_commit(options["model"])
     options["data"], data_commit = (None, None) if options["data"] is None else split_commit(options["data"])
@@ -27,6 +37,7 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState, need: Need | No
     return {
         **state.identity,
         "options": options,
+        "given": _given(loop, before or {}, options),
         "relative_places": relative_places(options, folder.path),
         "commits": {part: commit for part, commit in commits.items() if commit},
         **({"parts_file": str(file.absolute())} if (file := loop.given.file) else {}),
@@ -43,6 +54,15 @@ def describe_run(loop: Loop, folder: RunFolder, state: RunState, need: Need | No
         "lengths": {name: split.tokens.summary() for name, split in loop.splits.items()},
         "constant_answer": constant_answer(loop.metrics, loop.splits["train"].targets),
     }
+
+
+def _given(loop: Loop, before: Mapping[str, Any], options: Mapping[str, Any]) -> list[str]:
+    """The options that somebody gave; all others are defaults, or were derived. Of a run that goes on, `before` is its
+    `run.json`, whose options all are given again."""
+    names = loop._options_given - without_meaning(loop.given).keys()  # which the loop counts in, for its recipe
+    if before:
+        names = {*before.get("given", names), *(n for n in options if options[n] != before["options"].get(n))}
+    return [name for name in options if name in names and name not in ("data", "out")]
 
 
 def pinned_options(loop: Loop) -> dict[str, Any]:
