@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -15,8 +17,7 @@ import pytest
 
 from dongu.cli import answer, train
 from dongu.cli.main import run as run_command
-from dongu.cli.parser import elsewhere
-from dongu.errors import StorageError
+from dongu.files import Disk
 
 
 @pytest.fixture(autouse=True)
@@ -178,12 +179,49 @@ def test_help_and_usage_errors_need_no_torch(arguments: list[str], code: int, sa
     assert said in done.stdout
 
 
-def test_a_folder_that_cannot_be_written_to_has_a_way_out() -> None:
-    """`dongu report` and `export` write into the run's folder, unless --out says otherwise."""
-    for out, hint in (
-        (None, "it is read-only; --out FILE writes it elsewhere"),
-        (Path("page.html"), "it is read-only"),
-    ):
-        with pytest.raises(StorageError) as error, elsewhere(out, "FILE"):
-            raise StorageError("cannot write", where="run", hint="it is read-only")
-        assert error.value.hint == hint
+@pytest.mark.parametrize(
+    ("arguments", "missing", "called"),
+    [
+        (["predict"], "MODEL missing", "dongu predict MODEL (TEXT ... | --data DATA) [options]"),
+        (["evaluate"], "MODEL missing", "dongu evaluate MODEL [DATA]"),
+        (["compare"], "RUN missing", "dongu compare RUN RUN ... [options]"),
+        (["push"], "RUN and OWNER/NAME missing", "dongu push RUN OWNER/NAME"),
+        (["verify"], "RUN missing", "dongu verify RUN [DATA]"),
+    ],
+)
+def test_a_command_without_arguments_says_how_it_is_called(
+    arguments: list[str], missing: str, called: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(arguments) == 2
+    said = capsys.readouterr().err
+    assert f"dongu {arguments[0]}: {missing}\n{called}; `dongu {arguments[0]} --help` says more\n" in said
+
+
+def test_a_folder_that_cannot_be_written_to_has_a_way_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dongu report` writes into the run's folder, unless --out says otherwise."""
+    write_run(Path("run"))
+
+    def refused(_: Disk, path: Path, *_rest: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr("dongu.page.report.make_report", lambda *_: b"page")
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "write", refused)
+        assert run_command(["report", "run"]) == 6
+        said = capsys.readouterr().err
+        assert "run/report.html" in said
+        assert said.endswith("--out FILE writes it elsewhere\n")
+        assert run_command(["report", "run", "--out", "page.html"]) == 6
+        assert "--out FILE" not in capsys.readouterr().err, "which was given"
+    assert run_command(["report", "run", "--out", "page.html"]) == 0
+    assert Path("page.html").read_bytes() == b"page"
+
+
+def write_run(folder: Path) -> None:
+    """What a command looks at before it looks further."""
+    options = {"data": "rows.csv", "text_columns": ["text"], "label_column": "label", "task": "single-label"}
+    record = {"options": options, "label_names": ["a", "b"], "metric": "accuracy", "data": {}}
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")

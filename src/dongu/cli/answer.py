@@ -124,12 +124,13 @@ def add_predict(parser: Parser) -> None:
     define(
         parser,
         _predict,
+        usage="dongu predict MODEL (TEXT ... | --data DATA) [options]",
         description="Labels and probabilities for texts, in input order. A model of pairs reads two texts at a time.",
         epilog="Without TEXT and --data, or with - as TEXT, lines of standard input are read; the two texts of a pair"
         " are on one line, with a tab between them.",
     )
     add_shared(parser, "model")
-    parser.add_argument("texts", metavar="TEXT", nargs="*", help="texts")
+    parser.add_argument("texts", metavar="TEXT", nargs="*", default=[], help="texts")
     parser.add_argument(
         "--data",
         metavar="DATA",

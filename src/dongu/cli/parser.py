@@ -40,7 +40,20 @@ class Parser(argparse.ArgumentParser):
     """argparse with errors of our kind: one tree, a suggestion, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required: "):
+            missing = message.partition(": ")[2].replace(", ", " and ")
+            raise UsageError(
+                f"{missing} missing", where=self.prog, hint=f"{self._call()}; `{self.prog} --help` says more"
+            )
         raise UsageError(message, hint=f"`{self.prog} --help` lists the options")
+
+    def _call(self) -> str:
+        """How the command is called, with its arguments by their names and no option."""
+        if self.usage:
+            return self.usage
+        several = {"?": "[{}]", "*": "[{} ...]", "+": "{} ..."}
+        places = [each for each in self._actions if not each.option_strings]
+        return " ".join([self.prog, *(several.get(str(each.nargs), "{}").format(each.metavar) for each in places)])
 
 
 def define(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None], **texts: str) -> None:
