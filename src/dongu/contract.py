@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from dongu.consistency import CHECKED_ROWS
-from dongu.data.collate import Batch
+from dongu.data.collate import EACH_ROW, Batch, Collator, collated
 from dongu.draws import seed_draws, seed_python
 from dongu.engine.modes import kept_modes
 from dongu.errors import UsageError
+from dongu.model.load import vocabulary_size
 from dongu.model.loss import Loss, logits_of
 from dongu.own import SIGNATURES, called
 from dongu.text import kind_of_part
@@ -50,6 +52,38 @@ def share_of(schedule: Any, steps: int, step: int) -> float:
     except (TypeError, ValueError) as error:  # of an array, say
         hint = f"it is {SIGNATURES['lr_scheduler']}"
         raise UsageError(f"gave {kind_of_part(share)}", where="lr_scheduler", hint=hint) from error
+
+
+def collated_rows(loop: Any, split: Any, rows: np.ndarray) -> dict[str, Tensor]:
+    """What a collate of the user's own makes of rows of a split, if the model can take it: see `check_inputs`."""
+    tensors = collated(loop.collate, split, rows)
+    check_inputs(loop, tensors)
+    return tensors
+
+
+def check_inputs(loop: Any, tensors: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        UsageError: a collate of the user's own gives no token ids, ids that the model does not know, or labels that
+            are no classes.
+    """
+    if isinstance(loop.collate, Collator):
+        return
+    ids, known, what, hint = tensors.get("input_ids"), vocabulary_size(loop.model), "", EACH_ROW
+    if ids is None and loop.given.model is None and "inputs_embeds" not in tensors:
+        what = f"gives {', '.join(f'`{name}`' for name in tensors) or 'nothing'}, and no `input_ids`"
+        hint = "give what the model reads, by name: input_ids, attention_mask; and labels"
+    elif ids is not None and ids.numel() and known and not 0 <= int(ids.min()) <= int(ids.max()) < known:
+        what = f"gives `input_ids` from {int(ids.min())} to {int(ids.max())}, and the model knows 0 to {known - 1}"
+        hint = "give ids of the run's tokenizer, as split.tokens has them"
+    labels, classes = tensors.get("labels"), len(loop.data.outputs)
+    if not what and labels is not None and loop.data.task == "single-label" and loop.given.loss is None:
+        are_shares = labels.is_floating_point() and labels.shape[1:] == (classes,)
+        if not are_shares and (labels.dtype != torch.int64 or labels.dim() != 1 or int(labels.max()) >= classes):
+            worst = f" up to {labels.max():g}" if labels.numel() else ""
+            what = f"gives {kind_of_part(labels)}{worst} as `labels`, not a class of 0 to {classes - 1} a row, of int64"
+    if what:
+        raise UsageError(what, where="collate", hint=hint)
 
 
 def check_loss(loop: Any) -> None:

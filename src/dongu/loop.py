@@ -10,6 +10,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 
 from dongu import consistency
 from dongu.config import NUMBERS
+from dongu.contract import check_inputs, collated_rows
 from dongu.data.batches import EvalBatches
-from dongu.data.collate import Batch, MicroBatch, MicroBatches
+from dongu.data.collate import Batch, Collator, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
 from dongu.data.tokenized import NumericColumns
 from dongu.draws import dropout_seed, seed_draws, seed_python, seeded
@@ -177,6 +179,7 @@ class Loop(Parts):
 
     def _on_device(self, micro_batch: MicroBatch) -> Batch:
         device, columns = self.accelerator.device, self.train_updates.split.columns
+        check_inputs(self, micro_batch.tensors)
         inputs = micro_batch.to(device)  # (batch, tokens) each
         labels = inputs.pop("labels")  # (batch,)
         dtype = next(self.model.parameters()).dtype if self.config.base_precision == "fp32" else torch.float32
@@ -289,7 +292,8 @@ class Loop(Parts):
             not_read = f"; not used: {', '.join(self.data.not_read)}" if self.data.not_read else ""
             raise UsageError(f"there is no split `{split}`", hint=f"the splits are: {', '.join(self.splits)}{not_read}")
         self._look_at_engine()
-        batches = EvalBatches(self.splits[split], self.collate, self.config.eval_batch_size)
+        collate: Any = self.collate if isinstance(self.collate, Collator) else partial(collated_rows, self)
+        batches = EvalBatches(self.splits[split], collate, self.config.eval_batch_size)
         validation, workers = split == "validation", self.config.workers
         try:
             draws = seeded(self.accelerator.device, dropout_seed(self.config.seed, 0, 0))  # the same in each evaluation

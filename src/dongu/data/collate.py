@@ -195,6 +195,8 @@ def _faults(tensors: Any, rows: int) -> Iterator[str]:
             yield f"{kind_of_part(tensor)} as `{name}`, not token ids of int64"
         elif name in BY_TOKEN and "lengths" not in tensors and (tensor.dim() < 2 or len(tensor) != rows):
             yield f"{kind_of_part(tensor)} as `{name}`, not of shape ({rows}, tokens)"
+        elif name in BY_TOKEN and tensor.shape != getattr(tensors.get("input_ids"), "shape", tensor.shape):
+            yield f"{kind_of_part(tensor)} as `{name}`, and `input_ids` of shape {tuple(tensors['input_ids'].shape)}"
 
 
 def _check_labels(tensors: dict[str, Tensor], targets: np.ndarray) -> None:

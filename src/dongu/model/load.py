@@ -319,13 +319,13 @@ def check_vocabulary(model: Any, tokenizer: Any, path: str) -> None:
     Raises:
         ModelError: the tokenizer makes ids that the model has no embedding for.
     """
-    rows = _vocabulary_size(model)
+    rows = vocabulary_size(model)
     if rows is not None and len(tokenizer) > rows:
         what = f"the tokenizer has {len(tokenizer):,} ids, the model {rows:,}"
         raise ModelError(what, where=f"--model {path}", hint="tokenizer and model do not belong together")
 
 
-def _vocabulary_size(model: Any) -> int | None:
+def vocabulary_size(model: Any) -> int | None:
     """Ids that the model knows; None where it hashes them, and so knows any (CANINE)."""
     try:
         table = model.get_input_embeddings()
