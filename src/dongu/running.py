@@ -21,7 +21,7 @@ from dongu.files import read_regular, write_file
 from dongu.judge.answers import Evaluation
 from dongu.judge.calibration import NO_TEMPERATURE
 from dongu.judge.intervals import constant_answer
-from dongu.judge.words import Yardstick, advice, said_of
+from dongu.judge.words import Yardstick, advice, said_of, splits_of, undefined
 from dongu.launch import among_processes, wait_for_first
 from dongu.loop import Loop
 from dongu.page.report import write_report
@@ -196,8 +196,8 @@ class Run:
                 new = [{"step": self.state.step, "changes": [each.text for each in found]}] if found else []
                 changes = [*record.get("changes", ()), *new]
                 self._copy_parts()
-                described = {**describe_run(loop, folder, self.state, memory_need(loop)), "changes": changes}
-                folder.write_json("run.json", described)
+                described = describe_run(loop, folder, self.state, memory_need(loop), record)
+                folder.write_json("run.json", {**described, "changes": changes})
         self._console.line(f"resuming after step {self.state.step:,} of {loop.total_steps:,} in {folder.path}")
         return loop
 
@@ -257,6 +257,7 @@ class Run:
         self._recorder.catch_up(behind=0)
         with self._signals.at_once(enabled=loop.accelerator.num_processes == 1):
             evaluation = loop.evaluate(split, model=model)  # where it is cut off, it is made first when the run goes on
+        self._console.warn_once(undefined(loop.metrics, split, evaluation.metrics))
         if split != "validation":
             self.record(**{f"{split}/{name}": value for name, value in evaluation.metrics.items()})
             return evaluation
@@ -360,6 +361,8 @@ class Run:
         loop, folder, console, results = self.loop, self.folder, self._console, self.result.results
         yardstick = Yardstick.of(loop.metrics, constant_answer(loop.metrics, loop.splits["train"].targets))
         rows = {name: len(split) for name, split in loop.splits.items()}
+        for split, entries in splits_of(results).items():
+            console.warn_once(undefined(loop.metrics, split, {name: each["value"] for name, each in entries.items()}))
         console.lines(["", *said_of(results, rows, yardstick, briefly=console.several), ""])
         self.result = replace(self.result, advice=advice(results, yardstick))
         if loop.config.calibrate and not results["calibrated"]:

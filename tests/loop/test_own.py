@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import shutil
@@ -149,6 +150,18 @@ def by_rows(other: Callable[[Any], Any]) -> Callable[..., dict[str, Tensor]]:
     return collate
 
 
+def by_rows_but(**changes: Any) -> Callable[..., dict[str, Tensor]]:
+    """A collate that gives some of the tensors otherwise, or not."""
+
+    def collate(split: Any, rows: Any) -> dict[str, Tensor]:
+        whole = by_rows(lambda rows: rows)(split, rows)
+        return {
+            name: changes.get(name, lambda x: x)(x) for name, x in whole.items() if changes.get(name, 1) is not None
+        }
+
+    return collate
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a loss that is a mean": ({"loss": mean}, r"gives a tensor of float32 and shape \(\) for 8 rows"),
     "a loss that is no tensor": (
@@ -214,6 +227,27 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "as `input_ids`, not token ids of int64",
     ),
     "a collate without labels": ({"collate": unlabelled}, "collate: gives 0 labels for 8 rows"),
+    "a collate of labels alone": (
+        {"collate": by_rows_but(input_ids=None, attention_mask=None)},
+        "collate: gives `labels`, and no `input_ids`\ngive what the model reads, by name",
+    ),
+    "a collate of ids that the model does not know": (
+        {"collate": by_rows_but(input_ids=lambda ids: ids + 10**6)},
+        r"collate: gives `input_ids` from 1000001 to 1000001, and the model knows 0 to \d+\ngive ids of the run's",
+    ),
+    "a collate of ids below 0": ({"collate": by_rows_but(input_ids=lambda ids: ids - 5)}, "from -4 to -4"),
+    "a collate of another mask": (
+        {"collate": by_rows_but(attention_mask=lambda mask: mask[:, :2])},
+        r"as `attention_mask`, and `input_ids` of shape \(1, ",
+    ),
+    "a collate of classes that are none": (
+        {"collate": by_rows_but(labels=lambda labels: labels + 7)},
+        r"int64 and shape \(8,\) up to 8 as `labels`, not a class of 0 to 1 a row",
+    ),
+    "a collate of labels that are floats": (
+        {"collate": by_rows_but(labels=lambda labels: labels.float())},
+        r"a tensor of float32 and shape \(8,\) up to 1 as `labels`",
+    ),
     "a loss that reads the mask": ({"loss": by_mask}, r"loss, step 1: KeyError: 'attention_mask'\n.*engine=\"plain\""),
     "a loss that reads the encoder": (
         {"loss": lambda model, batch: model.bert(**batch.inputs).pooler_output.sum(-1)},
@@ -876,3 +910,23 @@ def test_inspect_reads_the_columns_of_a_file(
         file.write("word,l1,old\n")
     assert run_command(command) == 2
     assert "the column `age` has `old`, which is not a number" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_metric_that_is_not_finite_is_told_of(
+    value: float, splits: Any, tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At once, with its split; it is undefined, and no infinity is the best of all."""
+
+    def gain(evaluation: Any) -> float:
+        return value if evaluation.split == "test" or (tmp_path / "run/model").exists() else 0.5
+
+    told: Any = {"model": tiny_model(), "text_columns": "text", "metrics": {"gain": gain}, "metric": "gain"}
+    told |= {"max_steps": 6, "eval_steps": 2, "out": str(tmp_path / "run")}
+    result = dongu.train({**splits, "test": splits["validation"]}, **told)
+    said = capsys.readouterr().out
+    assert said.count("WARNING: metrics['gain'] is not finite on validation: it is recorded as undefined (null)") == 1
+    assert said.count("WARNING: metrics['gain'] is not finite on test: it is recorded as undefined (null)\n") == 1
+    assert result.results["best_step"] == 2
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["gain"] for line in lines if line["event"] == "evaluation"] == [0.5, None, None]

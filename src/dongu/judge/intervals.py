@@ -310,9 +310,10 @@ def guessed(name: str, shares: Sequence[float], targets: np.ndarray) -> float:
 
 
 def _value(metric: OwnMetric, evaluation: Evaluation) -> float:
-    """An own metric of rows that may have none, as rows of one class alone: then it is NaN."""
+    """An own metric; NaN where it is not finite, or rows have none, as rows of one class alone."""
     try:
-        return float(metric(evaluation))
+        value = float(metric(evaluation))
+        return value if math.isfinite(value) else math.nan
     except Exception:  # noqa: BLE001 -- each metric refuses in its own way
         return math.nan
 

@@ -207,7 +207,7 @@ class MetricSet:
         return best_threshold(sigmoid(logits), targets, "micro_f1" if self.main == "micro_f1" else "macro_f1")
 
     def values(self, evaluation: Evaluation) -> dict[str, float]:
-        """The mean loss and each metric of labelled rows.
+        """The mean loss and each metric of labelled rows; an own metric that is not finite is undefined: NaN.
 
         Raises:
             UsageError: an own metric gives something else than a number.
@@ -220,7 +220,7 @@ class MetricSet:
     def _own_value(self, name: str, evaluation: Evaluation) -> float:
         value = self.own[name](evaluation)
         try:
-            return float(value)
+            return float(value) if math.isfinite(value) else math.nan
         except (TypeError, ValueError) as error:
             what = f"returns {kind_of_part(value)}, not a number"
             raise UsageError(what, where=f"metrics[{name!r}]", hint="return a float, such as value.mean()") from error

@@ -109,6 +109,14 @@ class Yardstick:
         return f"{said}. {CHOSE}" if split.startswith("validation") else f"{said}."
 
 
+def undefined(metrics: MetricSet, split: str, values: Mapping[str, float]) -> Iterator[str]:
+    """A sentence for each metric of the user's own that has no finite value on a split."""
+    for name in metrics.own:
+        if not math.isfinite(values.get(name, 0.0)):  # there is none of hidden labels
+            kept = "; it keeps no model" if name == metrics.main and split == "validation" else ""
+            yield f"metrics[{name!r}] is not finite on {split}: it is recorded as undefined (null){kept}"
+
+
 def bag_of_words(results: Mapping[str, Any], split: str) -> dict[str, float]:
     """What a bag of words reaches on a split, by metric; empty where that is not known."""
     return {row["metric"]: row["value"] for row in results.get("bag_of_words", ()) if row["split"] == split}

@@ -30,6 +30,7 @@ class Console:
         self.enabled = enabled
         self.several = several
         self._before: set[tuple[str, str]] = set()  # what the runs before have said
+        self._warned: set[str] = set()
         self._said: set[tuple[str, str]] = set()  # and what this one does
 
     @property
@@ -51,6 +52,13 @@ class Console:
     def warn(self, warning: str) -> None:
         """What may be wrong, and does not end the run; in a file it stays one line, which can be searched for."""
         self.lines(text.wrapped(warning, "WARNING: ", " " * 6) if self.stream.isatty() else [f"WARNING: {warning}"])
+
+    def warn_once(self, warnings: Iterable[str]) -> None:
+        """Those of the warnings that were not printed before."""
+        for warning in warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self.warn(warning)
 
     def fields(self, rows: Iterable[tuple[str, str]]) -> None:
         """Aligned `name  text` lines."""
