@@ -134,6 +134,16 @@ def test_peft_loads_the_adapter(whole: Path, data: str, tiny_model: Callable[...
     assert all(tensor.any() for name, tensor in written.items() if "lora_" in name), "not those of a model taken over"
 
 
+def test_the_adapter_alone_is_no_model(whole: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = whole / "model" / "adapter"
+    for command in (["train", data, "--model"], ["predict"], ["evaluate"]):
+        assert run_command([*command, str(adapter)]) == 2
+        said = capsys.readouterr().err
+        assert f"{adapter}: is an adapter of another model (adapter_config.json)" in said
+        assert f"it is merged into the model beside it: give {whole / 'model'}\n" in said
+    assert run_command(["predict", str(whole / "model"), "a text"]) == 0
+
+
 def test_a_checkpoint_holds_what_learns(whole: Path) -> None:
     path = max((whole / "checkpoints").iterdir())
     weights = load_file(path / "weights.safetensors")

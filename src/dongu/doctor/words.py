@@ -35,8 +35,8 @@ def checkup_lines(checkup: Checkup) -> Iterator[str]:
             looked = "Looked for look-alike, rare and missing classes alone: the texts are not kept."
     yield from wrapped(looked)
     if (error := checkup.no_lengths) is not None:
-        missing = f"Not looked at: lengths, truncation and padding, for {error.where} {error.what} ({error.hint})."
-        yield from wrapped(missing)
+        hint = f" ({error.hint})" if error.hint else ""
+        yield from wrapped(f"Not looked at: lengths, truncation and padding, for {error.where} {error.what}{hint}.")
     yield f"Found: {', '.join(_counts(checkup.findings)) or 'nothing'}."
 
 

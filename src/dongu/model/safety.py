@@ -21,6 +21,7 @@ from typing import Any
 
 from dongu.errors import ModelError
 from dongu.files import open_regular, read_regular
+from dongu.text import typed
 
 SETTINGS_LIMIT = 8 * 2**20  # bytes of a JSON file of settings, and of the header of a safetensors file
 VOCABULARY_LIMIT = 256 * 2**20  # bytes; the largest published tokenizer.json has 35 MB
@@ -31,7 +32,8 @@ COUNT_LIMITS = (
     (re.compile("vocab|position|size|dim|hidden|inner|ffn|width|head|expert|group|block"), 2**24),
 )
 FOLLOWED_FILES = ("config.json", "tokenizer_config.json", "special_tokens_map.json")
-SETTINGS_FILES = (*FOLLOWED_FILES, "added_tokens.json", "adapter_config.json", "chat_template.jinja")
+ADAPTER_CONFIG = "adapter_config.json"  # of peft
+SETTINGS_FILES = (*FOLLOWED_FILES, "added_tokens.json", ADAPTER_CONFIG, "chat_template.jinja")
 INDEX_FILE = "model.safetensors.index.json"
 VOCABULARY_FILES = (
     "tokenizer.json",
@@ -92,6 +94,7 @@ def check_folder(folder: Path, *, graph: bool = False) -> None:
     """
     where = f"--model {folder}"
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    _refuse_adapter(folder, where)
     if "config.json" not in names:
         of_run = f"it is a run: train on from its model, --model {folder / 'model'}"
         hint = of_run if "run.json" in names else "a model folder is what save_pretrained writes"
@@ -128,9 +131,7 @@ def check_files(folder: Path, where: str, *, has_model: bool = True) -> None:
     files = {path.name: path for path in sorted(folder.iterdir()) if _is_read(path.name)}
     for name, path in files.items():
         _check_kind(name, path, where)
-    if "adapter_config.json" in files:
-        hint = "merge it into its model first: `merge_and_unload` of peft, then save_pretrained"
-        raise ModelError("is an adapter of another model (adapter_config.json)", where=where, hint=hint)
+    _refuse_adapter(folder, where)
     settings = {name: read_object(files[name], where) for name in FOLLOWED_FILES if name in files}
     for name, values in settings.items():
         _check_settings(name, values, where)
@@ -141,6 +142,14 @@ def check_files(folder: Path, where: str, *, has_model: bool = True) -> None:
             shards(path, where)
         elif name.endswith(".safetensors"):
             _check_header(name, path, where)
+
+
+def _refuse_adapter(folder: Path, where: str) -> None:
+    if (folder / ADAPTER_CONFIG).is_file():
+        hint = "merge it into its model first: `merge_and_unload` of peft, then save_pretrained"
+        if (folder.parent / "config.json").is_file() and [*folder.parent.glob("*.safetensors")]:  # as a run saves it
+            hint = f"it is merged into the model beside it: give {typed(folder.parent)}"
+        raise ModelError(f"is an adapter of another model ({ADAPTER_CONFIG})", where=where, hint=hint)
 
 
 def read_object(path: Path, where: str) -> dict[str, Any]:
