@@ -23,6 +23,11 @@ WIDTH = 80  # columns of a terminal that nobody has made wider
 NAMES = 11  # columns of the names in `fields`
 # The soft hyphen, spaces and joiners without width. A joiner behind a picture makes another picture of it: it stays.
 _UNSEEN = re.compile("[\u00ad\u200b\u200c\u2060\ufeff]|(?<![\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d")
+# A command that a text tells to copy, up to where the sentence goes on; its file names may have spaces, in quotes.
+_COMMAND = re.compile(
+    r"`[^`]+`|\b(?:dongu (?:train|resume|evaluate|predict|report|compare|tune|runs|prepare|inspect|verify|eject|export"
+    r"|serve|push|quiz|completion|demo)|pip install|python)\b(?:'[^']*'|\"[^\"]*\"|[^,;:('\"`]|[,;:](?! ))*"
+)
 
 
 def printable(text: str) -> str:
@@ -146,11 +151,16 @@ def template(path: Path, **filters: Any) -> Template:
 
 
 def wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:
-    """Lines of at most 80 columns, cut at spaces alone; the first begins with `first`, the others with `rest`."""
+    """Lines of at most 80 columns, cut at spaces alone, and never within a command, which may make one longer.
+
+    The first begins with `first`, the others with `rest`.
+    """
     rest = " " * len(first) if rest is None else rest
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
-    ) or [first.rstrip()]
+    whole = _COMMAND.sub(lambda command: command[0].rstrip().replace(" ", "\0") + " " * command[0].endswith(" "), text)
+    lines = textwrap.wrap(
+        whole, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+    return [line.replace("\0", " ") for line in lines] or [first.rstrip()]
 
 
 def fields(rows: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 import dongu
+from dongu.cli.main import COMMANDS
 from dongu.cli.main import run as run_command
 from dongu.config import Task
 from dongu.judge.words import Yardstick, calibration, table
 from dongu.run.console import Console
 from dongu.run.effort import Effort
-from dongu.text import WIDTH, fields, wrapped
+from dongu.text import _COMMAND, WIDTH, fields, wrapped
 
 LINES = 50  # of a screen
 
@@ -205,3 +206,25 @@ def test_an_error_is_wrapped_where_somebody_looks(monkeypatch: pytest.MonkeyPatc
     assert len(shown[False].splitlines()) == 2
     assert max(map(len, shown[True].splitlines())) <= WIDTH < max(map(len, shown[False].splitlines()))
     assert shown[True].split() == shown[False].split()
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("these are the run's data; where are they now? {0}", "dongu resume '/a long/path of words/run' DATA"),
+        ("{0} continues it; --overwrite starts again, and more words follow it", "dongu resume " + "x" * 70),
+        ("give one of them: a; `{0}` lists them, the best first", "dongu runs '/a long/path of words/runs'"),
+        ("to abstain so, whatever the model: {0}, or another", "dongu serve 'a b c' --abstain-below 0.5"),
+        ("it is not installed; install it in a clone of dongu: {0}", 'pip install ".[serve]"'),
+    ],
+)
+def test_a_command_to_copy_is_never_cut(text: str, whole: str) -> None:
+    for more in range(60):
+        lines = wrapped("x" * more + " " + text.format(whole), "", "  ")
+        assert any(whole in line for line in lines)
+        assert all(len(line) <= WIDTH for line in lines if whole not in line)
+
+
+def test_the_commands_are_known_to_the_lines() -> None:
+    for name in COMMANDS:
+        assert _COMMAND.search(f"now: dongu {name} a b c") is not None, name

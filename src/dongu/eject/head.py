@@ -36,7 +36,11 @@ def head_of_script(
         " ".join([wrote, f"The run: {machine}; {packages}.", *_promises(options, facts, folder)]),
     ]
     safe = (one_line(text).replace("\\", "\\\\").replace('"', "'") for text in paragraphs)
-    return "\n\n".join(textwrap.fill(text, LINE - 3, break_long_words=False) for text in safe)
+    filled = (
+        text if text.startswith(" ") else textwrap.fill(text, LINE - 3, break_long_words=False)  # a command to copy
+        for text in safe
+    )
+    return "\n\n".join(filled)
 
 
 def _promises(options: Mapping[str, Any], facts: Mapping[str, Any], folder: RunFolder) -> Iterator[str]:
