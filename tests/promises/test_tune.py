@@ -172,6 +172,10 @@ def test_a_search_and_what_it_leaves(search: Callable[..., dict[str, Any]], tmp_
     assert "which chose it" in lines
     assert "gain over the usual options on test" in lines
     assert search()["trials"] == trials, "the same command again has nothing to do"
+    once = search(seeds=1)
+    assert "gain" not in once
+    assert once["no_gain"] == "one seed has no spread; the same command with --seeds 3 measures it"
+    assert search()["gain"] == content["gain"], "as it says"
     with pytest.raises(UsageError, match="other options and space"):
         search(space=["batch_size=4,8"])
 
