@@ -35,8 +35,8 @@ def test_no_row_is_accused_after_fewer_passes_than_it_takes(
     records = [(s.number, row, loss) for s in loop for row, loss in zip(s.ids, s.row_losses, strict=True)]
     found = suspects(_trace(records), None)
     assert found is not None
-    assert ("too few to tell wrong labels" not in found.said) == claims
-    assert (found.chart is not None) == claims
+    assert ("too few to tell wrong labels" not in found["said"]) == claims
+    assert (found["chart"] is not None) == claims
 
 
 def _trace(records: list[tuple[int, int, float]]) -> Any:

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from dongu.config import LOWER_IS_BETTER, NUMBERS
 from dongu.judge.words import CHOSE, Yardstick, judged, metric_name, over_bag_of_words
 from dongu.page.draw import drawings
 from dongu.page.draw.drawings import Interval
-from dongu.page.draw.svg import Chart, format_number
+from dongu.page.draw.svg import format_number
 from dongu.page.origin import place
 from dongu.page.trace import Earlier, Trace
 from dongu.text import counted
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The main metric, compared with its baseline and with the previous run."""
-
-    headline: str
-    value: str
-    sentences: Sequence[str]
-    chart: Chart | None
-    bag_of_words: Mapping[tuple[str, str], float]  # by split and metric
-
-
-def headline(trace: Trace, earlier: Earlier | None) -> Verdict | None:
+def headline(trace: Trace, earlier: Earlier | None) -> dict[str, Any] | None:
+    """The main metric, compared with its baseline, a bag of words and the previous run; None without a value of it."""
     if not trace.splits:
         return _so_far(trace)
     split = judged(trace.splits)
@@ -67,10 +56,11 @@ def headline(trace: Trace, earlier: Earlier | None) -> Verdict | None:
     if split.startswith("validation"):
         sentences.append(CHOSE)
     chart = drawings.intervals(f"{name} on {split}", rows, f"{name} on {split}, 95% intervals")
-    return Verdict(f"{name} on {split}", format_number(value), sentences, chart, bag)
+    shown: dict[str, Any] = {"headline": f"{name} on {split}", "value": format_number(value), "sentences": sentences}
+    return shown | {"chart": chart, "bag_of_words": bag}
 
 
-def _so_far(trace: Trace) -> Verdict | None:
+def _so_far(trace: Trace) -> dict[str, Any] | None:
     """Of a run that has not ended."""
     known = [line for line in trace.evaluations if math.isfinite(line.get(trace.record.metric, math.nan))]
     if not known:
@@ -81,8 +71,9 @@ def _so_far(trace: Trace) -> Verdict | None:
         f"The best so far, at step {best['step']:,.0f} of {_whole(trace.record.total_steps)}.",
         "Intervals and baselines come at the end of the run.",
     ]
-    name = metric_name(trace.record.metric)
-    return Verdict(f"{name} on validation", format_number(best[trace.record.metric]), sentences, None, {})
+    value = format_number(best[trace.record.metric])
+    shown: dict[str, Any] = {"headline": f"{metric_name(trace.record.metric)} on validation", "value": value}
+    return shown | {"sentences": sentences, "chart": None, "bag_of_words": {}}
 
 
 def facts(trace: Trace) -> list[tuple[str, str]]:

@@ -54,16 +54,8 @@ def hardest(trace: Trace, data: TextData | None) -> list[RowShown]:
     return rows
 
 
-@dataclass(frozen=True)
-class SuspectsShown:
+def suspects(trace: Trace, data: TextData | None) -> dict[str, Any] | None:
     """The rows of train that were not learnt, the map of all rows, and what to make of them."""
-
-    said: str
-    rows: Sequence[RowShown]
-    chart: Chart | None
-
-
-def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
     found = learnt(trace.dynamics, trace.task, len(trace.record.label_names))
     if found is None:
         return None
@@ -77,7 +69,7 @@ def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
     )
     if 2 * int(found.judged.sum()) < all_rows:
         few = f"Most rows were used fewer than {PASSES} times, too few to tell wrong labels from hard ones."
-        return SuspectsShown(few, [], None)
+        return {"said": few, "rows": [], "chart": None}
     sentences = [
         f"The model did not learn the label of {count:,} of {counted(all_rows, 'row')} of train ({percent(share)}): on"
         f" average over the passes after the first, and in the last pass, {rule}."
@@ -98,7 +90,8 @@ def suspects(trace: Trace, data: TextData | None) -> SuspectsShown | None:
         score = f"{found.score[place]:.3g}" if numbers else f"{found.score[place]:.1%}"
         label = _label_of(data, row, trace)
         rows.append(RowShown(where, texts, label, "", score, " → ".join(passes)))
-    return SuspectsShown(" ".join(filter(None, sentences)), rows, None if numbers else _data_map(found))
+    chart = None if numbers else _data_map(found)
+    return {"said": " ".join(filter(None, sentences)), "rows": rows, "chart": chart}
 
 
 def _data_map(found: Dynamics) -> Chart:
