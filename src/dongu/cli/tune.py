@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from dongu.cli.options import add_options
-from dongu.cli.parser import add_shared, define, print_json, real_number, whole_number
+from dongu.cli.parser import add_shared, define, print_answer, real_number, whole_number
 from dongu.cli.train import train_options
 from dongu.config import RunConfig, check_metric, make_config
 from dongu.errors import install_hint
@@ -75,7 +75,4 @@ def _run(parsed: argparse.Namespace) -> None:
     out, content = tune(
         source, options, console, trials=trials, minutes=minutes, space=parsed.space, seeds=seeds, parts=parsed.parts
     )
-    if parsed.json:
-        print_json("tune", {"path": str(out), **content})
-    else:
-        console.lines(gain_lines(content, out))
+    print_answer(parsed, {"path": str(out), **content}, gain_lines(content, out))
