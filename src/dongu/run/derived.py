@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from dongu.config import LORA_RATE, NUMBERS, RunConfig
 from dongu.consistency import why_not_replayed
 from dongu.data.order import epoch_order, padding_share
@@ -41,51 +39,48 @@ def describe(loop: Loop, need: Need | None = None) -> list[tuple[str, str]]:
     class_name = type(loop.model).__name__.removeprefix("FSDP")  # which sharding puts before it
     usual = "; a new head" if loop.model.new_head == NO_HEAD else ""
     dropout = f"; dropout {config.dropout:g}" if config.dropout is not None else ""
-    return [
-        ("loss", _describe_loss(loop)),
-        ("model", f"{config.model}: {class_name}, {_millions(parameters)} parameters{usual}{dropout}"),
-        *_describe_recipe(loop),
-        *_describe_head(loop),
-        *_describe_freeze(loop, parameters, learning),
-        *_describe_lora(loop, parameters, learning),
-        ("tokens", f"{_describe_tokens(loop)}{_describe_padding(loop)}"),
-        ("steps", _describe_steps(loop)),
-        ("optimizer", f"{optimizer}{clip}"),
-        (
-            "device",
-            f"{describe_device(loop.accelerator)}, {config.precision}, {counted(config.threads or 0, 'thread')},"
-            f" seed {config.seed}; engine {_describe_engine(loop)}",
-        ),
-        *_describe_precision(loop),
-        *_describe_memory(loop, need),
-        ("metrics", _describe_metrics(loop)),
-        *_describe_alone(loop),
-        *_describe_own(loop),
-    ]
+    threads = counted(config.threads or 0, "thread")
+    device = f"{describe_device(loop.accelerator)}, {config.precision}, {threads}, seed {config.seed}"
+    said = {
+        "loss": _describe_loss(loop),
+        "model": f"{config.model}: {class_name}, {_millions(parameters)} parameters{usual}{dropout}",
+        "recipe": _describe_recipe(loop),
+        "head": _describe_head(loop),
+        "freeze": _describe_freeze(loop, parameters, learning),
+        "lora": _describe_lora(loop, parameters, learning),
+        "tokens": f"{_describe_tokens(loop)}{_describe_padding(loop)}",
+        "steps": _describe_steps(loop),
+        "optimizer": f"{optimizer}{clip}",
+        "device": f"{device}; engine {_describe_engine(loop)}",
+        "precision": _describe_precision(loop),
+        "memory": _describe_memory(loop, need),
+        "metrics": _describe_metrics(loop),
+        "batches": _describe_alone(loop),
+        "parts": _describe_own(loop),
+    }
+    return [(name, text) for name, text in said.items() if text]
 
 
-def _describe_own(loop: Loop) -> Iterator[tuple[str, str]]:
+def _describe_own(loop: Loop) -> str:
     """The parts of the user's own, and what they cost; nothing where there are none."""
     own = loop.given
-    if own.names:
-        broken = [f"{name.replace('_', '-')}: {text}" for name, text in loop.promises.items() if text != "yes"]
-        where = f" from {own.file}" if own.file else ""
-        yield "parts", "; ".join([f"{', '.join(own.names)}{where} (sha256 {own.digest[:12]})", *broken])
+    if not own.names:
+        return ""
+    broken = [f"{name.replace('_', '-')}: {text}" for name, text in loop.promises.items() if text != "yes"]
+    where = f" from {own.file}" if own.file else ""
+    return "; ".join([f"{', '.join(own.names)}{where} (sha256 {own.digest[:12]})", *broken])
 
 
-def _describe_head(loop: Loop) -> Iterator[tuple[str, str]]:
+def _describe_head(loop: Loop) -> str:
     """Whether what the model has learnt of labels goes on, or is drawn anew; nothing where it had no head."""
     new = loop.model.new_head
-    if loop.given.model is not None:
-        return
-    if new is None:
-        kept = "in its own unit" if loop.data.task in NUMBERS else "with its labels in its own order"
-        yield "head", f"the model's own, {kept}"
-    elif new != NO_HEAD:
-        yield "head", f"new, initialized by --seed {loop.config.seed}: {new.why}"
+    if loop.given.model is not None or new == NO_HEAD:
+        return ""
+    kept = "in its own unit" if loop.data.task in NUMBERS else "with its labels in its own order"
+    return f"the model's own, {kept}" if new is None else f"new, initialized by --seed {loop.config.seed}: {new.why}"
 
 
-def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
+def _describe_recipe(loop: Loop) -> str:
     """What the options or few rows have changed about the model, and how its head begins; nothing in the original."""
     config, said = loop.config, []
     told = {name: percent(max(0.0, x.explained)) for name, x in loop.probed.items() if isinstance(x, Probe)}
@@ -108,23 +103,22 @@ def _describe_recipe(loop: Loop) -> Iterator[tuple[str, str]]:
         explains = f"a regression on the frozen encoder explains {most} of the variance, leave-one-out"
         why = "which may be chance" if len(loop.data.columns.texts) == 1 else "too little to begin with"
         said.append(f"the textbook's settings, although rows are few: {explains}, {why}")
-    if said:
-        yield "recipe", "; ".join(said)
+    return "; ".join(said)
 
 
-def _describe_freeze(loop: Loop, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
+def _describe_freeze(loop: Loop, parameters: int, learning: int) -> str:
     """How much of the model stays as it is under --freeze."""
-    if count := loop.config.freeze:
-        layers = "layer" if count == 1 else f"{count} layers"
-        share = f"{_millions(learning)} of {_millions(parameters)} parameters learn"
-        yield "freeze", f"the embeddings and the lowest {layers} are frozen: {share}"
+    count = loop.config.freeze
+    layers = "layer" if count == 1 else f"{count} layers"
+    share = f"{_millions(learning)} of {_millions(parameters)} parameters learn"
+    return f"the embeddings and the lowest {layers} are frozen: {share}" if count else ""
 
 
-def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple[str, str]]:
+def _describe_lora(loop: Loop, parameters: int, learning: int) -> str:
     """How many parameters are trainable under --lora, and whether the learning rate is the one that it implies."""
     config = loop.config
     if config.lora is None:
-        return
+        return ""
     usual = RunConfig.model_fields["learning_rate"].default
     derived = config.learning_rate == LORA_RATE * usual
     rate = f"; {LORA_RATE} times the default learning rate, unless --learning-rate is given" if derived else ""
@@ -132,23 +126,19 @@ def _describe_lora(loop: Loop, parameters: int, learning: int) -> Iterator[tuple
     left = f"; {share:.0%} of the model are in no linear layer (experts, say) and are frozen"
     left = left if share >= LEFT_OUT else ""
     held = "" if config.base_precision == "fp32" else f"; the others are in memory as {config.base_precision}"
-    yield (
-        "lora",
-        f"rank {config.lora}: {_millions(learning)} trainable parameters, {learning / parameters:.1%} of the model's"
-        f" number{rate}{left}{held}",
-    )
+    trainable = f"{_millions(learning)} trainable parameters, {learning / parameters:.1%} of the model's number"
+    return f"rank {config.lora}: {trainable}{rate}{left}{held}"
 
 
-def _describe_alone(loop: Loop) -> Iterator[tuple[str, str]]:
+def _describe_alone(loop: Loop) -> str:
     """That a row's answer depends on its batch, where it does."""
-    if loop.alone:
-        unit = "" if loop.data.task in NUMBERS else " in probability"
-        yield (
-            "batches",
-            f"`{loop.model.config.model_type}` predicts a row differently alone than in a batch, here by"
-            f" {loop.alone:.1g}{unit} before training; so --eval-batch-size changes the metrics, and --micro-batch-size"
-            " the updates",
-        )
+    if not loop.alone:
+        return ""
+    apart = f"{loop.alone:.1g}{'' if loop.data.task in NUMBERS else ' in probability'}"
+    return (
+        f"`{loop.model.config.model_type}` predicts a row differently alone than in a batch, here by {apart} before"
+        " training; so --eval-batch-size changes the metrics, and --micro-batch-size the updates"
+    )
 
 
 def _describe_tokens(loop: Loop) -> str:
@@ -223,22 +213,20 @@ def _describe_loss(loop: Loop) -> str:
     return f"{kinds.get(loop.data.task, 'cross-entropy')}{smooth}{weighed}"
 
 
-def _describe_precision(loop: Loop) -> Iterator[tuple[str, str]]:
+def _describe_precision(loop: Loop) -> str:
     """Nothing on a GPU, where bf16 is known to be the faster one."""
     accelerator = loop.accelerator
     if accelerator.device.type != "cpu" or not accelerator.is_main_process:
-        return
+        return ""
     seconds, _ = tried(lambda: precision_seconds(loop))
-    if seconds and (advice := precision_advice(loop.config.precision, seconds)):
-        yield "precision", advice
+    return precision_advice(loop.config.precision, seconds) if seconds else ""
 
 
-def _describe_memory(loop: Loop, need: Need | None) -> Iterator[tuple[str, str]]:
+def _describe_memory(loop: Loop, need: Need | None) -> str:
     """Nothing where it is not known; of a small need too, for what is free may be taken by others meanwhile."""
-    if need is not None:
-        said, _ = tried(lambda: said_of_memory(loop, need, free_bytes(loop.accelerator.device)))
-        if said:
-            yield "memory", said
+    if need is None:
+        return ""
+    return tried(lambda: said_of_memory(loop, need, free_bytes(loop.accelerator.device)))[0] or ""
 
 
 def _describe_metrics(loop: Loop) -> str:

@@ -206,14 +206,14 @@ def _layer_seconds(tokens: int, inputs: int, outputs: int, dtype: torch.dtype) -
     return min(seconds[1:])
 
 
-def precision_advice(precision: str, seconds: Mapping[str, float]) -> str | None:
-    """What to say of the chosen precision, where the other one is faster by far."""
+def precision_advice(precision: str, seconds: Mapping[str, float]) -> str:
+    """What to say of the chosen precision, where the other one is faster by far; nothing elsewhere."""
     times = seconds["bf16"] / seconds["fp32"]
     if precision == "bf16" and times >= WORTH_SAYING:
         return f"products in bf16 take {times:.2g} times as long as in fp32 on this processor: give --precision fp32"
     if precision == "fp32" and 1 / times >= WORTH_SAYING:
         return f"products in bf16 are {1 / times:.2g} times as fast as in fp32 on this processor: try --precision bf16"
-    return None
+    return ""
 
 
 def _multiply(left: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
