@@ -31,17 +31,9 @@ def write_card(loop: Loop, results: Mapping[str, Any], version: str) -> str:
     name, entries = one_line(loop.data.name), list(_entries(results))
     per_class = [row for row in results.get("per_class", ()) if row["split"] == "validation"]
     hidden = {"data", "model", "out", "device", "workers", "threads", "text_columns", "label_column"}
-    words = {"code": _code, "plain": _plain, "number": _number, "value": _value}
-    words |= {
-        "flag": option_flag,
-        "percent": percent,
-        "counted": counted,
-        "listed": listed,
-        "interval_ends": interval_ends,
-        "abstaining": abstaining,
-        "bag_of_words": bag_of_words,
-        "over_bag_of_words": over_bag_of_words,
-    }
+    by_name: tuple[Any, ...] = (percent, counted, listed, interval_ends, abstaining, bag_of_words, over_bag_of_words)
+    words: dict[str, Any] = {each.__name__: each for each in by_name}
+    words |= {"code": _code, "plain": _plain, "number": _number, "value": _value, "flag": option_flag}
     return str(
         template(Path(__file__).with_name("card.md.jinja"), **words).render(
             front_matter=_front_matter(loop, name, results),

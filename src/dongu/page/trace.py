@@ -108,15 +108,15 @@ class Trace:
     record: Record
     outcome: Outcome | None  # of a finished run
     splits: Mapping[str, Entries]  # its metrics on each labelled split, NaN where JSON has null
-    steps: Mapping[str, np.ndarray]  # STEP_NUMBERS, (steps,) each
-    evaluations: Sequence[Mapping[str, float]]
-    timed: Mapping[str, np.ndarray]  # TIMED_NUMBERS, (steps,) each
-    phases: Mapping[str, float]  # seconds
-    summary: Summary | None  # of the last start
     findings: Sequence[Finding]
     answers: Mapping[str, Evaluation]  # of each labelled split
     dynamics: np.ndarray
     digests: Mapping[str, str]  # sha256 of each file of a finished run
+    steps: Mapping[str, np.ndarray]  # STEP_NUMBERS, (steps,) each
+    evaluations: Sequence[Mapping[str, float]]  # of validation
+    timed: Mapping[str, np.ndarray]  # TIMED_NUMBERS, (steps,) each
+    phases: Mapping[str, float]  # seconds
+    summary: Summary | None  # of the last start
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,7 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
     with _reading(folder.results):
         splits = _splits(results or {})
         outcome = None if results is None else Outcome.model_validate(results)
-    steps, evaluations = _read_metrics(folder.metrics)
-    timed, phases, summary = _read_timing(folder.timing)
+    logged, timed = _read_metrics(folder.metrics), _read_timing(folder.timing)
     with _reading(path / FINDINGS):
         findings = _FINDINGS.validate_json(read_regular(path / FINDINGS)) if (path / FINDINGS).exists() else ()
     files = {split: path / "predictions" / f"{split}.jsonl" for split in splits}
@@ -155,26 +154,13 @@ def read_trace(folder: RunFolder, results: Mapping[str, Any] | None = None) -> T
     answers = {split: read_predictions(file, *rows) for split, file in files.items() if file.exists()}
     with _reading(folder.dynamics):
         dynamics = read_dynamics(folder.dynamics)
-    return Trace(
-        name=path.absolute().name,
-        task=task,
-        record=record,
-        outcome=outcome,
-        splits=splits,
-        steps=steps,
-        evaluations=evaluations,
-        timed=timed,
-        phases=phases,
-        summary=summary,
-        findings=findings,
-        answers=answers,
-        dynamics=dynamics,
-        digests={name: entry["sha256"] for name, entry in folder.written().items()} if outcome is not None else {},
-    )
+    written = {} if outcome is None else folder.written()
+    digests, name = {file: entry["sha256"] for file, entry in written.items()}, path.absolute().name
+    return Trace(name, task, record, outcome, splits, findings, answers, dynamics, digests, **logged, **timed)
 
 
-def _read_metrics(path: Path) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
-    """The steps, and the evaluations of validation."""
+def _read_metrics(path: Path) -> dict[str, Any]:
+    """`steps` and `evaluations`."""
     with _reading(path):
         lines = read_lines(path)
         evaluations = [
@@ -182,11 +168,12 @@ def _read_metrics(path: Path) -> tuple[dict[str, np.ndarray], list[dict[str, flo
             for line in lines
             if line["event"] == "evaluation" and line["split"] == "validation"
         ]
-        return _columns([line for line in lines if line["event"] == "step"], STEP_NUMBERS), evaluations
+        steps = _columns([line for line in lines if line["event"] == "step"], STEP_NUMBERS)
+        return {"steps": steps, "evaluations": evaluations}
 
 
-def _read_timing(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float], Summary | None]:
-    """The steps, the seconds of each phase, and what the last start came to."""
+def _read_timing(path: Path) -> dict[str, Any]:
+    """`timed`, `phases` and `summary`."""
     with _reading(path):
         lines = read_lines(path)
         timed = _columns([line for line in lines if line["event"] == "step"], TIMED_NUMBERS)
@@ -195,7 +182,7 @@ def _read_timing(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float], S
             if line["event"] == "phase":
                 phases[str(line["phase"])] = phases.get(str(line["phase"]), 0.0) + float(line["seconds"])
         summaries = [Summary.model_validate(line) for line in lines if line["event"] == "summary"]
-        return timed, phases, summaries[-1] if summaries else None
+        return {"timed": timed, "phases": phases, "summary": summaries[-1] if summaries else None}
 
 
 def previous_run(folder: RunFolder, trace: Trace) -> Earlier | None:

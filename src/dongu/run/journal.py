@@ -104,15 +104,8 @@ class Journal:
 
 def step_line(step: Step) -> dict[str, Any]:
     """What `metrics.jsonl` says of an update."""
-    return {
-        "event": "step",
-        "step": step.number,
-        "epoch": step.epoch,
-        "loss": step.loss,
-        "learning_rate": step.learning_rate,
-        "grad_norm": step.grad_norm,
-        "examples": step.examples,
-    }
+    names = ("epoch", "loss", "learning_rate", "grad_norm", "examples")
+    return {"event": "step", "step": step.number, **{name: getattr(step, name) for name in names}}
 
 
 def check_log(metrics: Path, mark: LogMark) -> None:
