@@ -140,15 +140,11 @@ def _data_facts(loop: Loop, rows: str | Path | None) -> dict[str, Any]:
     if labels is not None and "\n" in labels and reading.label_names is not None:
         labels = None  # they are many, and the rows have them
     return {
-        "data_commit": reading.commit,
+        "reading": reading,
         "hub": reading.hub and literals(reading.hub, before="HUB = "),
         "paths": mapping(reading.paths, before="DATA = "),
-        "load": reading.load,
-        "columns": reading.columns,
         "texts": literals(reading.texts, before="TEXTS = "),
-        "text_of": reading.text_of,
         "label": None if reading.label_columns else config.label_column,
-        "label_of": reading.label_of,
         "labels": labels,
         "labels_rule": reading.label_names if labels is None and loop.data.task not in NUMBERS else None,
         "held_out": data.held_out,
