@@ -618,9 +618,9 @@ def test_intervals_of_shares_hold_what_they_should() -> None:
     targets, given = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
     answers = Evaluation("test", np.arange(4), np.eye(2)[given], targets, np.zeros(4), {})
     first, second = class_rows(answers, ("a", "b"))
-    assert (first.rows, first.precision[0], first.recall[0]) == (2, 1.0, 0.5)
-    assert second.f1[0] == pytest.approx(0.8)
-    assert all(low < high for _, low, high in (first.f1, second.f1))
+    assert (first["rows"], first["precision"][0], first["recall"][0]) == (2, 1.0, 0.5)
+    assert second["f1"][0] == pytest.approx(0.8)
+    assert all(low < high for _, low, high in (first["f1"], second["f1"]))
 
 
 def test_axes_hold_their_values_between_round_ticks() -> None:

@@ -45,24 +45,18 @@ class Share:
         return self.value, *self.ends
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """How well one class, or one label, is told: each a value with the ends of its interval."""
-
-    name: str
-    rows: int
-    precision: tuple[float, float, float]
-    recall: tuple[float, float, float]
-    f1: tuple[float, float, float]
-
-
-def class_rows(answers: Evaluation, names: Sequence[str]) -> list[ClassRow]:
-    """A row a class or label."""
-    rows = []
-    for name, right, predicted, true in zip(names, *answers.counts.tolist(), strict=True):
-        precision, recall = Share(right, predicted).numbers, Share(right, true).numbers
-        rows.append(ClassRow(name, int(true), precision, recall, f1_of(right, predicted, true)))
-    return rows
+def class_rows(answers: Evaluation, names: Sequence[str]) -> list[dict[str, Any]]:
+    """How well each class, or label, is told: `precision`, `recall` and `f1`, each with the ends of its interval."""
+    return [
+        {
+            "name": name,
+            "rows": int(true),
+            "precision": Share(right, predicted).numbers,
+            "recall": Share(right, true).numbers,
+            "f1": f1_of(right, predicted, true),
+        }
+        for name, right, predicted, true in zip(names, *answers.counts.tolist(), strict=True)
+    ]
 
 
 def f1_of(right: float, predicted: float, true: float) -> tuple[float, float, float]:
@@ -75,23 +69,15 @@ def f1_of(right: float, predicted: float, true: float) -> tuple[float, float, fl
     return value, low, high
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Answers by how sure they are, in `BINS` bins: rows, mean probability and share of right ones, (BINS,) each."""
-
-    rows: np.ndarray
-    sure: np.ndarray
-    right: np.ndarray
-
-
-def reliability(answers: Evaluation, temperature: float = 1.0) -> Reliability:
-    """Of classes, with every logit divided by the temperature."""
+def reliability(answers: Evaluation, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Answers by how sure they are, with every logit divided by the temperature, in `BINS` bins: rows, mean probability
+    and share of right ones, (BINS,) each."""
     sure = softmax(np.log(np.maximum(answers.probabilities, LEAST)) / temperature).max(-1)
     bins = bins_of(sure)
     rows = np.bincount(bins, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(bins, weights=each, minlength=BINS) / rows for each in (sure, answers.right)]
-    return Reliability(rows, *means)
+        means, right = (np.bincount(bins, weights=each, minlength=BINS) / rows for each in (sure, answers.right))
+    return rows, means, right
 
 
 def most_confused(confusion: np.ndarray, names: Sequence[str], limit: int) -> list[dict[str, Any]]:

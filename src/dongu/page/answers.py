@@ -32,7 +32,9 @@ def answers_shown(trace: Trace) -> dict[str, Any] | None:
         return shown | {"charts": _numbers(answers)}
     names, drawn = trace.record.label_names, []
     rows = class_rows(answers, names)
-    shown["classes"] = rows if len(rows) <= SHOWN_CLASSES else sorted(rows, key=lambda row: -row.rows)[:SHOWN_CLASSES]
+    shown["classes"] = (
+        rows if len(rows) <= SHOWN_CLASSES else sorted(rows, key=lambda row: -row["rows"])[:SHOWN_CLASSES]
+    )
     shown["more_classes"] = len(rows) - len(shown["classes"])
     if trace.task == "single-label":
         confusion = answers.confusion
@@ -69,8 +71,8 @@ def _numbers(answers: Evaluation) -> list[tuple[Chart, str]]:
 
 
 def _reliability(trace: Trace, answers: Evaluation) -> tuple[Chart, str]:
-    saved = reliability(answers)
-    edges = np.linspace(0, 1, len(saved.rows) + 1)
+    counts, _, shares = reliability(answers)
+    edges = np.linspace(0, 1, len(counts) + 1)
     plot = Plot(
         "Reliability",
         Axis.between(0, 1, "probability of the answer"),
@@ -78,16 +80,16 @@ def _reliability(trace: Trace, answers: Evaluation) -> tuple[Chart, str]:
     )
     tips = [
         f"{low:.0%} to {high:.0%}: {right:.1%} of {counted(int(rows), 'row')} right"
-        for low, high, right, rows in zip(edges, edges[1:], saved.right, saved.rows, strict=False)
+        for low, high, right, rows in zip(edges, edges[1:], shares, counts, strict=False)
     ]
-    plot.bars(edges, np.nan_to_num(saved.right), tips, [f"{rows:,}" for rows in saved.rows])
+    plot.bars(edges, np.nan_to_num(shares), tips, [f"{rows:,}" for rows in counts])
     plot.legend.append(("bar", "as saved"))
     plot.rule("ideal", (0, 1), (0, 1))
     outcome = trace.outcome
     if outcome and outcome.temperature and not outcome.calibrated:
-        other = reliability(answers, outcome.temperature)
-        plot.line("with temperature", other.sure, other.right, 1, markers=True)
-    plot.said.append("; ".join(tip for tip, rows in zip(tips, saved.rows, strict=True) if rows))
+        _, sure, right = reliability(answers, outcome.temperature)
+        plot.line("with temperature", sure, right, 1, markers=True)
+    plot.said.append("; ".join(tip for tip, rows in zip(tips, counts, strict=True) if rows))
     return plot.chart(), "Below the diagonal the model is overconfident. The small numbers count the rows."
 
 
