@@ -30,27 +30,22 @@ SMALL_GRADIENT = 1e-3
 Texts = tuple[Sequence[str], ...]  # one column a text
 
 
-@dataclass(frozen=True)
-class Grams:
-    """Words and pairs of neighbours of some texts, as keys of 64 bits, with the row of each."""
+def _grams(texts: Sequence[str], numbers: dict[str, int], *, learn: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Words and pairs of neighbours, (grams,): the row of each, and its key of 64 bits.
 
-    rows: np.ndarray
-    keys: np.ndarray
-
-    @staticmethod
-    def of(texts: Sequence[str], numbers: dict[str, int], *, learn: bool = False) -> Grams:
-        """Those of words that have a number; `learn` gives each new word the next one."""
-        words = [WORD.findall(text.lower()) for text in texts]
-        if learn:
-            for row in words:
-                for word in row:
-                    numbers.setdefault(word, len(numbers))
-        found = np.array([numbers.get(word, -1) for row in words for word in row], np.int64)
-        rows = np.repeat(np.arange(len(words)), [len(row) for row in words])
-        pairs = (rows[1:] == rows[:-1]) & (found[1:] >= 0) & (found[:-1] >= 0)
-        keys = ((found[:-1] + 1) << 32) + found[1:]
-        known = found >= 0
-        return Grams(np.concatenate([rows[known], rows[1:][pairs]]), np.concatenate([found[known], keys[pairs]]))
+    They are of words that have a number; `learn` gives each new word the next one.
+    """
+    words = [WORD.findall(text.lower()) for text in texts]
+    if learn:
+        for row in words:
+            for word in row:
+                numbers.setdefault(word, len(numbers))
+    found = np.array([numbers.get(word, -1) for row in words for word in row], np.int64)
+    rows = np.repeat(np.arange(len(words)), [len(row) for row in words])
+    pairs = (rows[1:] == rows[:-1]) & (found[1:] >= 0) & (found[:-1] >= 0)
+    keys = ((found[:-1] + 1) << 32) + found[1:]
+    known = found >= 0
+    return np.concatenate([rows[known], rows[1:][pairs]]), np.concatenate([found[known], keys[pairs]])
 
 
 @dataclass(frozen=True)
@@ -66,9 +61,9 @@ class Tfidf:
         """The grams of these texts, of all columns together: the most frequent ones where there are too many."""
         together = [text for column in texts for text in column]
         numbers: dict[str, int] = {}
-        grams = Grams.of(together, numbers, learn=True)
-        keys, places = np.unique(grams.keys, return_inverse=True)
-        texts_with = np.bincount(_counts(grams.rows, places, (len(together), len(keys))).indices, minlength=len(keys))
+        rows, grams = _grams(together, numbers, learn=True)
+        keys, places = np.unique(grams, return_inverse=True)
+        texts_with = np.bincount(_counts(rows, places, (len(together), len(keys))).indices, minlength=len(keys))
         kept = np.flatnonzero(texts_with >= (1 if len(together) <= SMALL_DATA else 2))
         most = MOST_WEIGHTS // (outputs * (1 if len(texts) == 1 else 3))
         kept = np.sort(kept[np.argsort(-texts_with[kept], kind="stable")[:most]])
@@ -86,10 +81,10 @@ class Tfidf:
         return hstack([apart.maximum(0), (-apart).maximum(0), shared, cosine]).tocsr()
 
     def _column(self, texts: Sequence[str]) -> csr_matrix:
-        grams = Grams.of(texts, self.numbers)
-        places = np.searchsorted(self.keys, grams.keys)
-        known = np.append(self.keys, -1)[places] == grams.keys
-        matrix = _counts(grams.rows[known], places[known], (len(texts), len(self.keys)))
+        rows, grams = _grams(texts, self.numbers)
+        places = np.searchsorted(self.keys, grams)
+        known = np.append(self.keys, -1)[places] == grams
+        matrix = _counts(rows[known], places[known], (len(texts), len(self.keys)))
         matrix.data *= self.rarity[matrix.indices]
         row_of = np.repeat(np.arange(len(texts)), np.diff(matrix.indptr))
         matrix.data /= np.sqrt(np.bincount(row_of, matrix.data**2, len(texts)))[row_of]
