@@ -49,10 +49,8 @@ def speed(trace: Trace) -> list[tuple[str, str]]:
     each = " of one process" if trace.record.processes > 1 else ""  # examples are counted over all
     shown = [("examples a second", f"{rates.examples:,.1f}"), (f"tokens a second{each}", f"{rates.tokens:,.0f}")]
     if rates.model_flops is not None and rates.product_flops:
-        share, probed = (
-            rates.model_flops / rates.product_flops,
-            f"{rates.product_flops / 1e9:,.0f} GFLOP/s of matrix products",
-        )
+        share = rates.model_flops / rates.product_flops
+        probed = f"{rates.product_flops / 1e9:,.0f} GFLOP/s of matrix products"
         use = f"{share:.0%} of {probed}" if share <= 1 else f"more than {probed}: other load disturbed the probe"
         shown.append(("share of the machine's speed", use))
     if memory is not None:

@@ -32,6 +32,12 @@ BUCKETS = 160  # of a long line, each drawn by its lowest and its highest value
 FEW_POINTS = 150  # which are drawn larger
 NOTE_HEIGHT = 16  # of a bar that has room for a note
 POINTS = 1500  # of a scatter that are drawn
+LEGEND = {  # what stands for it, but for a line, and how far to the right and down
+    "band": ('<rect class="{}" x="{:.1f}" y="{}" width="20" height="10"/>', 0, -5),
+    "dots": ('<path class="{} lone" d="M{:.1f} {}h0"/>', 10, 0),
+    "crosses": ('<path class="{}" d="M{:.1f} {}l6 6m0 -6l-6 6"/>', 7, -3),
+    "bar": ('<rect class="{}" x="{:.1f}" y="{}" width="12" height="10"/>', 4, -5),
+}
 
 
 @dataclass
@@ -188,20 +194,12 @@ def _legend(entries: Sequence[tuple[str, str]]) -> list[Markup]:
     for (style, name), width in zip(entries, widths, strict=True) if len(entries) > 1 else ():
         if x > LEFT and x + width - 16 > CHART_WIDTH:
             x, y = float(LEFT), y + 15
-        kind = style.split()[-1]
-        if style == "band":
-            parts.append(fill('<rect class="band" x="{:.1f}" y="{}" width="20" height="10"/>', x, y - 5))
-        elif style.startswith("dots"):
-            parts.append(fill('<path class="{} lone" d="M{:.1f} {}h0"/>', style, x + 10, y))
-        elif style.startswith("crosses"):
-            parts.append(fill('<path class="{}" d="M{:.1f} {}l6 6m0 -6l-6 6"/>', style, x + 7, y - 3))
-        elif style.startswith("bar"):
-            parts.append(fill('<rect class="{}" x="{:.1f}" y="{}" width="12" height="10"/>', style, x + 4, y - 5))
-        else:
-            parts.append(fill('<path class="{}" d="M{:.1f} {}h20"/>', style, x, y))
-            if style.startswith("marked"):
-                shape = marker(LINE_KINDS.index(kind), x + 10, y)
-                parts.append(fill('<path class="mark {}" d="{}"/>', kind, shape))
+        first, kind = style.split()[0], style.split()[-1]
+        shape, right, down = LEGEND.get(first, ('<path class="{}" d="M{:.1f} {}h20"/>', 0, 0))
+        parts.append(fill(shape, style, x + right, y + down))
+        if first == "marked":
+            middle = marker(LINE_KINDS.index(kind), x + 10, y)
+            parts.append(fill('<path class="mark {}" d="{}"/>', kind, middle))
         parts.append(fill('<text class="key" x="{:.1f}" y="{}">{}</text>', x + 25, y + 4, label(name)))
         x += width
     return parts
