@@ -127,6 +127,7 @@ def test_whatever_a_command_does_is_shown_by_its_name(monkeypatch: pytest.Monkey
     """Also where a phase has no name of its own; and no line of it goes to a file."""
     monkeypatch.setattr("dongu.comparison.listing.list_runs", lambda *_: time.sleep(0.1))
     monkeypatch.setattr("dongu.comparison.listing.listing_lines", lambda *_: ())
+    monkeypatch.setattr("dongu.comparison.listing.listing_json", lambda *_: {})
     for stream in (Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stderr", stream)
         assert main.run(["runs", str(tmp_path)]) == 0
