@@ -240,7 +240,7 @@ ROWS = [{"text": f'a "b", {i}\n', "label": i % 2, "score": i / 4, "on": i > 1, "
 VALID = {
     ".csv": b'text,label\n"two\nlines",1\r\nplain,0\n"say ""hi""",1\n\n',
     ".tsv": b'text\tlabel\n"bare\t1\r\nplain\t0\n\n',
-    ".jsonl": "\n".join(map(json.dumps, ROWS)).encode(),
+    **dict.fromkeys((".jsonl", ".ndjson"), "\n".join(map(json.dumps, ROWS)).encode()),
     ".json": json.dumps(ROWS, indent=1).encode(),
     ".parquet": parquet({key: [row[key] for row in ROWS] for key in ROWS[0]}),
     ".arrow": arrow({key: [row[key] for row in ROWS] for key in ROWS[0]}, file=False),
