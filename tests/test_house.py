@@ -207,7 +207,8 @@ def test_import_and_help_load_little() -> None:
         ([], least),
         (["--help"], least),
         (["-V"], least),
-        (["eject", "--help"], least - {"json", "dongu.cli.share"}),
+        (["runs", "--help"], least - {"dongu.cli.runs"}),
+        (["eject", "--help"], least - {"json", "dongu.cli.share", "dongu.cli.runs"}),
         (["train", "--help"], {*HEAVY, "tomllib", "dongu.cli.show"}),
         (["inspect", "--help"], {*HEAVY, "tomllib"}),
     ]

@@ -30,7 +30,7 @@ COMMANDS = {
     "report": ("show:add_report", "write report.html, the page that shows what a run did"),
     "compare": ("show:add_compare", "compare finished runs: options, metrics, and whether one is better"),
     "tune": ("tune:add_tune", "search for better options, and measure what they gain on test"),
-    "runs": ("show:add_runs", "list the runs in a folder: their state, their metric, the options that differ"),
+    "runs": ("runs:add_runs", "list the runs in a folder: their state, their metric, the options that differ"),
     "prepare": ("prepare:add_prepare", "tokenize a large data set once, for runs that start in seconds"),
     "inspect": ("show:add_inspect", "find what is wrong with a data set, and what to do about it"),
     "verify": ("verify:add_verify", "prove on this machine that a run's files and numbers are right"),
