@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -44,6 +45,23 @@ COLUMNS: list[list[Any]] = [
     [True, False, True, True, False, True, False],
     [["a", "b"], [], {"c": "d"}, "e", "f", "g", "h"],
 ]
+
+
+def test_a_new_column_copies_no_row() -> None:
+    """Else a file whose keys come one by one takes the square of its rows."""
+
+    class Row(list[str]):
+        """A list that can be referred to weakly."""
+
+    rows, row = Rows(["text"]), Row(["a"])
+    alive = ref(row)
+    rows.add(row)
+    del row
+    for name in "xy":
+        rows.add_columns([name])
+    assert alive() is not None
+    rows.add(["b", "c", "d"])
+    assert rows.columns() == [["a", "b"], [None, "c"], [None, "d"]]
 
 
 @pytest.mark.usefixtures("small_pages")

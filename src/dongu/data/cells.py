@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, compress, islice, pairwise, repeat
+from itertools import accumulate, chain, compress, islice, pairwise, repeat, zip_longest
 from typing import Any, TypeAlias, TypeVar, overload
 
 from dongu.data.pages import Pages
@@ -147,6 +147,7 @@ class Rows:
         self._waiting: list[Sequence[Cell]] = []  # rows that are not packed yet
         self._counted, self._characters = 0, 0  # how many of these were looked at, and what they hold
         self._lines = array("q")
+        self._are_ragged = False  # whether rows that wait may lack the last columns
         self.begin(names)
 
     def begin(self, names: Sequence[str]) -> None:
@@ -226,7 +227,7 @@ class Rows:
     def add_columns(self, names: Sequence[str]) -> None:
         """Further columns, of which the rows so far have nothing."""
         self._packed += [[[None] * len(page) for page in self._packed[0]] for _ in names]
-        self._waiting = [[*row, *repeat(None, len(names))] for row in self._waiting]
+        self._are_ragged = True  # to fill up each row that waits, for each new column, would take the square of them
         self.names = [*self.names, *names]
 
     def _count(self) -> None:
@@ -238,15 +239,19 @@ class Rows:
             self._pack()
 
     def _pack(self) -> None:
-        for pages, cells in zip(self._packed, zip(*self._waiting, strict=True), strict=True):
+        for pages, cells in zip(self._packed, self._transposed(), strict=True):
             pages.append(_pack(cells, self._pages))
         self._rows += len(self._waiting)
         self._waiting, self._counted, self._characters = [], 0, 0
 
+    def _transposed(self) -> Iterator[tuple[Cell, ...]]:
+        """The columns of the rows that wait."""
+        return zip_longest(*self._waiting) if self._are_ragged else zip(*self._waiting, strict=True)
+
     def columns(self) -> list[Sequence[Cell]]:
         """The columns, each with all rows: lists, unless there were more rows than a page holds."""
         if not any(self._packed):
-            return [list(cells) for cells in zip(*self._waiting, strict=True)] or [[] for _ in self.names]
+            return [list(cells) for cells in self._transposed()] or [[] for _ in self.names]
         if self._waiting:
             self._pack()
         return [PagedColumn(pages) for pages in self._packed]
