@@ -333,6 +333,8 @@ def _contradictions(config: RunConfig) -> list[str]:
         problems.append("--base-precision: it is for the weights that --lora freezes; give --lora RANK too")
     if config.base_precision == "4bit" and config.shard:
         problems.append("--base-precision 4bit: such weights cannot be sharded; give bf16 with --shard")
+    if config.lora is not None and config.pooling == "mean":
+        problems.append("--pooling mean: --model has no such layer, and the adapter of --lora is put on it; give one")
     if config.text_columns and config.label_column in config.text_columns:
         problems.append(f"--label-column: `{config.label_column}` is a text column too")
     if config.text_columns and len(set(config.text_columns)) != len(config.text_columns):

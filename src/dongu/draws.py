@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import random
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+# Held by whoever draws by a seed from the generators that all threads of the process share, until it has drawn: two
+# loops in two threads would take each other's dropout.
+DRAWING = threading.RLock()
 
 
 def dropout_seed(seed: int, step: int, position: int, again: int = 0) -> int:
@@ -35,24 +40,30 @@ def seed_draws(device: torch.device, seed: int) -> None:
     `torch.manual_seed` seeds every kind of device that there is, and for each that the machine lacks it keeps a stack
     trace: a fifth of a millisecond (`benchmarks/pieces.py`).
     """
-    if device.type not in ("cpu", "cuda"):
-        torch.manual_seed(seed)
-        return
-    torch.default_generator.manual_seed(seed)  # on CUDA too: a model may drop whole layers by the host's generator
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[index].manual_seed(seed)
+    with DRAWING:
+        if device.type not in ("cpu", "cuda"):
+            torch.manual_seed(seed)
+            return
+        torch.default_generator.manual_seed(seed)  # on CUDA too: a model may drop whole layers by the host's generator
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            torch.cuda.default_generators[index].manual_seed(seed)
 
 
 @contextmanager
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
     """Inside the block all draws are a function of the seed; after it the generators are where they were."""
     python, shared = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            seed_draws(device, seed)
-            seed_python(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(shared)
+    with DRAWING:
+        states = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        seed_draws(device, seed)
+        seed_python(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(shared)
+        with DRAWING:
+            torch.set_rng_state(states[0])
+            if states[1] is not None:
+                torch.cuda.set_rng_state(states[1], device)

@@ -25,7 +25,8 @@ from dongu.data.batches import EvalBatches
 from dongu.data.collate import Batch, Collator, MicroBatch, MicroBatches
 from dongu.data.loader import make_dataloader
 from dongu.data.tokenized import NumericColumns
-from dongu.draws import dropout_seed, seed_draws, seed_python, seeded
+from dongu.draws import DRAWING, dropout_seed, seed_draws, seed_python, seeded
+from dongu.engine.device import keep_threads
 from dongu.engine.gradients import total_norm
 from dongu.engine.packed import inside_ddp
 from dongu.engine.replays import Replays, recorded_parts
@@ -68,7 +69,8 @@ class Loop(Parts):
     """
 
     def __init__(self, data: Any = None, *, parts: str | Path | Own | None = None, **options: Unpack[Options]) -> None:
-        super().__init__(data, parts=parts, **options)
+        with DRAWING:  # of a loop in another thread, which draws its head, or tries its engine, meanwhile
+            super().__init__(data, parts=parts, **options)
         self._pending.undo = lambda number: None if self.number == number else self._be_at(number)
         self._with_gradient = 0  # parameters, in the last update
         self._fixed = consistency.fixed(self)
@@ -101,6 +103,7 @@ class Loop(Parts):
         """
         while self.number < self.total_steps:
             self._look()
+            keep_threads(self.config)  # another loop of the process may have others
             self._look_at_replays()
             marks, first = consistency.marks_of(self), self.number
             for made, batches in enumerate(self.train_dataloader, 1):
@@ -165,9 +168,9 @@ class Loop(Parts):
 
     @contextlib.contextmanager
     def _as_planned(self, batches: MicroBatches, micro_batch: MicroBatch, again: int) -> Iterator[None]:
-        self._seed(micro_batch.position, again)
         last = micro_batch is batches.micro_batches[-1]
-        with contextlib.nullcontext() if last else self.accelerator.no_sync(self.engine):
+        with DRAWING, contextlib.nullcontext() if last else self.accelerator.no_sync(self.engine):
+            self._seed(micro_batch.position, again)
             yield
 
     def _seed(self, position: int, again: int = 0) -> None:
@@ -292,6 +295,7 @@ class Loop(Parts):
             not_read = f"; not used: {', '.join(self.data.not_read)}" if self.data.not_read else ""
             raise UsageError(f"there is no split `{split}`", hint=f"the splits are: {', '.join(self.splits)}{not_read}")
         self._look_at_engine()
+        keep_threads(self.config)
         collate: Any = self.collate if isinstance(self.collate, Collator) else partial(collated_rows, self)
         batches = EvalBatches(self.splits[split], collate, self.config.eval_batch_size)
         validation, workers = split == "validation", self.config.workers

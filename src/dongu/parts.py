@@ -25,7 +25,7 @@ from dongu.data.collate import Collator
 from dongu.data.examples import TextData, read_examples
 from dongu.data.sources import read_source
 from dongu.data.weights import resolve_weights
-from dongu.engine.device import distributed, make_accelerator
+from dongu.engine.device import autocast_of, distributed, make_accelerator
 from dongu.engine.families import why_not
 from dongu.engine.graphs import HOOKED, has_hooks
 from dongu.engine.packed import PaddingFree, inside_ddp, without_padding
@@ -333,7 +333,7 @@ class Parts:
         device = self.accelerator.device
         if self.model.config.model_type:
             inputs = consistency.sample_of(self)
-            autocast = self.accelerator.autocast() if self.config.precision == "bf16" else None
+            autocast = autocast_of(self.config, device) if self.config.precision == "bf16" else None
             engine, reason = without_padding(self.model.to(device), inputs, self.tokenizer.padding_side, autocast)
         else:
             engine, reason = self.model, f"a {type(self.model).__name__} is not a transformers model"
@@ -343,7 +343,7 @@ class Parts:
         if reason is None and device.type == "cuda":
             self.not_recorded = "several processes share the weights"
             if not self.is_sharded:
-                with self.accelerator.autocast():
+                with autocast_of(self.config, device):
                     self.not_recorded = engine.record(inputs, alone=self.accelerator.num_processes == 1)
         if not is_own:
             self.collate = replace(self.collate, flat=reason is None)

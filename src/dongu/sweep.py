@@ -90,7 +90,7 @@ def train_runs(
     shared = shared_by(first, {option}, own_parts)
     _refuse_other_use(out, shared, own_parts.file, option, summary)
     for name, folder in folders.items():
-        _refuse_other_rows(folder, source, runs[name])
+        refuse_other_rows(folder, source, runs[name])
     main = launch.rank() == 0
     console = Console(enabled=console.enabled, stream=console.stream, several=True)
     given = {name: value for name, value in options.items() if name not in {*SET_ONCE, option}}
@@ -224,7 +224,11 @@ def _refuse_other_use(out: Path, now: Mapping[str, Any], file: Path | None, opti
         raise UsageError(f"holds runs with other options: {differences}", where=f"--out {out}", hint=hint)
 
 
-def _refuse_other_rows(folder: RunFolder, source: Source, config: RunConfig) -> None:
+def refuse_other_rows(folder: RunFolder, source: Source, config: RunConfig) -> None:
+    """
+    Raises:
+        UsageError: the folder is a link, or holds a run of other rows than the source has now.
+    """
     if folder.path.is_symlink():
         raise UsageError("is a link", where=str(folder.path), hint="remove it, or choose another --out")
     if not folder.record.exists():

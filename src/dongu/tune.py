@@ -33,7 +33,7 @@ from dongu.run.identity import HARMLESS
 from dongu.run.several import SEARCH
 from dongu.running import Run
 from dongu.space import Dimension, read_space
-from dongu.sweep import options_in, other_options, shared_by, train_seeds
+from dongu.sweep import options_in, other_options, refuse_other_rows, shared_by, train_seeds
 from dongu.text import counted, decimals
 from dongu.waiting import Waiting
 
@@ -217,14 +217,20 @@ class _Search:
         return RunFolder(self.out / "locks" / f"trial-{number:04}")
 
     def begin(self) -> None:
-        """Let a new study begin with what `dongu train` does, whose recipe knows the rows and the model."""
+        """Let a new study begin with what `dongu train` does, whose recipe knows the rows and the model.
+
+        Raises:
+            UsageError: its first trial was trained on other rows than these.
+        """
         if self.study.get_trials(deepcopy=False):
+            if (first := self.folder(0)).record.exists():
+                refuse_other_rows(first, self.source, make_config(first.read_record()["options"]))
             return
         usual = self._loop().config
-        first = {name: dimension.place(getattr(usual, name)) for name, dimension in self.space.items()}
-        if None not in first.values():
+        begun = {name: dimension.place(getattr(usual, name)) for name, dimension in self.space.items()}
+        if None not in begun.values():
             with _turn(self.out):
-                self.study.enqueue_trial(first, skip_if_exists=True)
+                self.study.enqueue_trial(begun, skip_if_exists=True)
 
     def _loop(self, **chosen: Any) -> Loop:
         data = read_examples(self.source, make_config({**self.options, **chosen}))

@@ -44,7 +44,7 @@ def class_weights(value: Any) -> Any:
         raise ValueError("must be balanced, or name=number for some classes")
     weights = {str(name): _positive(number) for name, number in value.items()}
     if bad := [name for name, weight in weights.items() if weight is None]:
-        raise ValueError(f"the weight of {bad[0]} must be a number above 0")
+        raise ValueError(f"the weight of {bad[0]} must be a number above 0, such as 5 or 0.2")
     return weights
 
 
@@ -53,7 +53,7 @@ def _positive(value: Any) -> float | None:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         return None
-    return number if 0 < number < math.inf else None
+    return number if _LEAST_WEIGHT <= number <= 1 / _LEAST_WEIGHT else None
 
 
 def no_bool(value: Any) -> Any:
@@ -84,6 +84,7 @@ def without_detours(value: Any) -> Any:
     return os.path.realpath(value) if isinstance(value, str) and ".." in Path(value).parts else value
 
 
+_LEAST_WEIGHT = 1e-30  # of a class: float32 holds what a row of it loses, and the sum over an update
 Count = Annotated[int, BeforeValidator(no_bool), Field(ge=1, lt=2**31)]
 Real = Annotated[float, BeforeValidator(no_bool), Field(allow_inf_nan=False)]
 Portion = Annotated[Real, Field(gt=0, lt=1)]

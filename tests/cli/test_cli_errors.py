@@ -225,3 +225,22 @@ def write_run(folder: Path) -> None:
     record = {"options": options, "label_names": ["a", "b"], "metric": "accuracy", "data": {}}
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def test_what_you_may_not_read_is_no_bug(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is met: to look whether a file is there is refused in a folder that is closed."""
+    run = tmp_path / "run"
+    look = os.stat
+
+    def refused(path: Any, *how: Any, **more: Any) -> os.stat_result:
+        if str(path).startswith(f"{run}/"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, *how, **more)
+
+    monkeypatch.setattr(os, "stat", refused)
+    run.mkdir()
+    assert run_command(["predict", str(run), "a text"]) == 2
+    said = capsys.readouterr().err
+    assert f"{run}/run.json: cannot be read or written (Permission denied)\nyou may not" in said

@@ -222,6 +222,8 @@ BAD: list[tuple[str, Any]] = [
     ("class_weights", ["spam=0"]),
     ("class_weights", ["spam=-1"]),
     ("class_weights", ["spam=inf"]),
+    ("class_weights", ["spam=1e39"]),  # which float32 does not hold
+    ("class_weights", ["spam=1e-40"]),
     ("class_weights", ["spam=2", "spam=3"]),
     ("class_weights", {"spam": True}),
     ("class_weights", {"spam": None}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -137,3 +138,32 @@ def test_on_a_terminal_no_line_is_wider(
         heads = [line.split() for line in lines if line.startswith("run ")]
         assert [name for i, head in enumerate(heads) for name in head[i > 0 :]] == piped[0].split()
     assert lines == piped
+
+
+def test_a_folder_that_cannot_be_listed_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's run, perhaps, which one may not look into; or a log that one may not read."""
+    write_run(tmp_path / "open", 0.7)
+    closed, log = tmp_path / "closed", write_run(tmp_path / "half", None).metrics
+    closed.mkdir()
+    log.write_text("", "utf-8")
+    scan, opened = os.scandir, os.open
+
+    def scandir(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(closed))
+        return scan(path)
+
+    def refuse(path: Any, *how: Any, **more: Any) -> int:
+        if Path(path) in (log, closed / "run.json"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "open", refuse)
+    found = {Path(run["path"]).name: run for run in listed(capsys, tmp_path)["runs"]}
+    assert [(name, found[name]["state"]) for name in sorted(found)] == [
+        ("closed", "damaged"), ("half", "damaged"), ("open", "finished"),
+    ]  # fmt: skip
+    assert {found[name]["problem"] for name in ("closed", "half")} == {"cannot be read (Permission denied)"}

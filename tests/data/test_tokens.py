@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dongu
 from conftest import WORDS
 from dongu.data import pages
 from dongu.data import tokens as module
-from dongu.data.pages import cache_folder
+from dongu.data.pages import cache_folder, in_cache_folder
 from dongu.data.tokens import Tokens, tokenize
 from dongu.model.load import load_tokenizer
 
@@ -275,3 +277,24 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_folder() == tmp_path / "home" / ".cache" / "dongu" / "tokens"
+
+
+def test_a_user_without_a_home_has_no_cache(
+    tiny_model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs as a number; large data, and what is fetched, go to the system's folder."""
+
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    for name in ("DONGU_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dongu.data.pages.MEMORY_BYTES", 8)
+    rows = [{"text": f"word{i} film", "label": "ab"[i % 2]} for i in range(20)]
+    loop = dongu.Loop({"train": rows, "validation": rows[:4]}, model=tiny_model(), max_steps=1)
+    assert [step.number for step in loop] == [1]
+    with in_cache_folder(lambda folder: tempfile.TemporaryDirectory(dir=folder)) as made:
+        assert Path(made).parent == Path(tempfile.gettempdir())
+    assert list(tmp_path.iterdir()) == []

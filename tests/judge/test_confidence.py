@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -455,3 +456,17 @@ def test_few_rows_have_no_interval_and_a_million_take_seconds() -> None:
     entry = verdict(evaluation, metrics, None, 0)["macro_f1"]
     assert time.process_time() - began < 10
     assert 0.001 < entry["high"] - entry["low"] < 0.002
+
+
+def test_many_classes_take_no_square_of_their_number() -> None:
+    """A run of 10,000 classes hung at its end, in a thousand confusion matrices of a hundred million numbers each."""
+    classes = tuple(map(str, range(3_000)))
+    metrics, evaluation = noisy(classes, 20, 0)
+    tracemalloc.start()
+    try:
+        entries = verdict(evaluation, metrics, None, 42)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * len(classes) ** 2, "one matrix of sums"
+    assert entries["macro_f1"]["low"] <= entries["macro_f1"]["value"] <= entries["macro_f1"]["high"]

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import signal
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -629,3 +630,35 @@ def test_a_loop_makes_room_for_the_next(tiny_model: Callable[..., str]) -> None:
         assert former() is None
     finally:
         gc.enable()
+
+
+def test_loops_of_one_process_leave_each_other_alone(
+    tiny_model: Callable[..., str], make_rows: Callable[..., list[dict[str, str]]], tmp_path: Path
+) -> None:
+    """Whatever is made beside a loop, also in another thread: device, precision, threads and dropout are its own."""
+    data = {"train": make_rows(40), "validation": make_rows(12, seed=1)}
+    options: dict[str, Any] = {"model": tiny_model(dropout=0.2), "max_steps": 12, "lr": 1e-3, "threads": 1}
+
+    def losses(seed: int) -> list[float]:
+        return [step.loss for step in dongu.Loop(data, **options, seed=seed)]
+
+    alone = {seed: losses(seed) for seed in (1, 2, 3)}
+    run = dongu.train(data, **options, out=str(tmp_path / "run"), quiet=True)
+    loop, state = dongu.Loop(data, **options, seed=1), []
+    state.append(vars(loop.accelerator.state).copy())
+    dongu.Loop(data, **{**options, "threads": 2}, precision="bf16")
+    assert torch.get_num_threads() == 2
+    assert loop.accelerator.mixed_precision == "no"
+    assert vars(loop.accelerator.state) == state[0]
+    assert [step.loss for step in loop] == alone[1]
+    assert torch.get_num_threads() == 1
+
+    found: dict[int, list[float]] = {}
+    threads = [threading.Thread(target=lambda seed=seed: found.update({seed: losses(seed)})) for seed in alone]
+    for thread in threads:
+        thread.start()
+    answers = [dongu.load(run.path).predict("word1 film") for _ in range(3)]  # an app asks while it trains
+    for thread in threads:
+        thread.join()
+    assert found == alone
+    assert answers == answers[:1] * 3

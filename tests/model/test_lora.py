@@ -235,6 +235,8 @@ def test_what_is_refused(
     train = ["train", data, "--model", tiny_model(), "--out", str(run), "--lora"]
     assert run_command([*train, "33"]) == 2
     assert "--lora 33: the largest weight of `bert` has rank 16" in capsys.readouterr().err
+    assert run_command([*train, "3", "--pooling", "mean"]) == 2  # its adapter would answer otherwise on --model
+    assert "--model has no such layer, and the adapter of --lora is put on it" in unwrapped(capsys.readouterr().err)
     monkeypatch.setitem(sys.modules, "peft", None)
     assert run_command(["train", str(tmp_path / "no-such-data"), "--lora", "4"]) == 2
     said = capsys.readouterr().err

@@ -272,6 +272,9 @@ def test_each_evaluation_of_a_trial_is_told_once(
     [trial] = searched()
     assert len(trial["evaluations"]) == 2, "after the epoch of 6 updates, and after 8"
     assert [str(each.message) for each in recwarn if "already reported" in str(each.message)] == []
+    source = read_source(shared_data_folder(train=49, validation=24, test=20))
+    with pytest.raises(UsageError, match="was trained on other rows than DATA has now"):
+        searched()
 
 
 def test_the_command(

@@ -57,7 +57,7 @@ def test_a_run_fits_a_screen(
     assert "warning" in "\n".join(lines)
 
 
-@pytest.mark.parametrize(("seconds", "rows"), [(0.01, 0), (1.0, 1), (100.0, 9)])
+@pytest.mark.parametrize(("seconds", "rows"), [(0.0, 0), (0.01, 0), (1.0, 1), (100.0, 9)])
 def test_a_file_gets_a_handful_of_rows(seconds: float, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("dongu.run.progress.time.perf_counter", lambda: now)
@@ -228,3 +228,14 @@ def test_a_command_to_copy_is_never_cut(text: str, whole: str) -> None:
 def test_the_commands_are_known_to_the_lines() -> None:
     for name in COMMANDS:
         assert _COMMAND.search(f"now: dongu {name} a b c") is not None, name
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"), [("ascii", "a ? b ? c"), ("cp1252", "a · b ? c"), ("utf-8", "a · b → c")]
+)
+def test_a_stream_that_lacks_a_character_ends_no_run(encoding: str, said: str) -> None:
+    """That of a caller in Python; the command makes its own UTF-8."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    Console(stream=stream).line("a · b → c")
+    assert raw.getvalue().decode(encoding) == f"{said}\n"

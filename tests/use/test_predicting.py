@@ -267,3 +267,30 @@ def test_several_labels_in_a_cell_can_be_told_apart() -> None:
         assert [row["prediction"] for row in written] == [cell, "[]" if cell[0] == "[" else ""]
         assert _answer_line(answer, ["text"]) == f"{cell}\t0.7500|0.7500\ttext"
         assert _answer_line(none, ["text"]) == "-\t-\ttext"
+
+
+@pytest.mark.parametrize("asked", [["evaluate"], ["export", "--format", "onnx"]])
+def test_rows_that_the_run_did_not_have_are_not_its_own(
+    asked: list[str], tiny_model: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that grew has other rows held out, some of which the run has learnt."""
+    file, out = tmp_path / "rows.jsonl", str(tmp_path / "run")
+    lines = [json.dumps({"text": f"word{i % 2} word{i}", "label": "ab"[i % 2]}) + "\n" for i in range(60)]
+    file.write_text("".join(lines[:40]), "utf-8")
+    dongu.train(str(file), model=tiny_model(), out=out, max_steps=2, threads=1, quiet=True)
+    assert command(["evaluate", out]) == 0
+    capsys.readouterr()
+    file.write_text("".join(lines), "utf-8")
+    assert command([asked[0], out, *asked[1:]]) == 2
+    said = capsys.readouterr()
+    assert "validation has other rows than the run had (6 rows, and 4 then)" in said.err
+    assert said.out == ""
+
+
+def test_options_may_stand_before_the_texts(classifier: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(classifier().saved.run.path)
+    capsys.readouterr()  # what training said
+    assert command(["predict", run, "--json", ONE, TWO]) == 0
+    given = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
+    assert command(["predict", run, ONE, "--abstain-below", "0", TWO, "--json"]) == 0
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == given == [ONE, TWO]

@@ -15,8 +15,8 @@ from typing import Any
 
 from dongu import __version__, launch
 from dongu.cli.output import Output, standard_streams, told_before
-from dongu.cli.parser import Parser
-from dongu.errors import DonguError, StoppedError, UsageError, no_panic
+from dongu.cli.parser import CommandParser, Parser
+from dongu.errors import DonguError, InputError, StoppedError, UsageError, no_panic
 from dongu.run.signals import EXIT_CODES, Stop, StopSignals
 from dongu.text import wrapped
 from dongu.waiting import Waiting, about_to_write, shown_on
@@ -45,6 +45,7 @@ COMMANDS = {
 RUNS = ("train", "resume", "tune", "demo", "serve")  # their results are files, and what they print is commentary
 # Run by all processes of a launcher; the others by the first alone.
 TOGETHER = ("train", "resume", "evaluate", "predict", "verify")
+NOT_YOURS = "you may not; its owner can change that: chmod -R a+rX"
 BEGAN = time.monotonic()  # since when nothing is on the screen
 
 
@@ -69,6 +70,9 @@ def run(arguments: Sequence[str]) -> int:
                 return _fail(own, own.exit_code, debug=debug)
             if isinstance(error, SystemExit):  # after --help
                 raise
+            if isinstance(error, PermissionError) and error.filename is not None:  # wherever it was met
+                where, what = str(error.filename), f"cannot be read or written ({error.strerror})"
+                return _fail(InputError(what, where=where, hint=NOT_YOURS), InputError.exit_code, debug=debug)
             # The last resort: a bug, said as one.
             what = f"internal error: {type(error).__name__}: {error}"
             hint = "run it again with --debug for the traceback, and please report it"
@@ -142,7 +146,7 @@ def make_parser(*called: str) -> Parser:
         epilog="`dongu COMMAND --help` shows the options of a command. --debug shows the traceback of an error.",
     )
     parser.add_argument("--version", "-V", action="version", version=f"dongu {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
     add_commands(commands, called)
     return parser
 

@@ -39,6 +39,8 @@ SHARED: dict[str, dict[str, Any]] = {  # arguments of several commands
 class Parser(argparse.ArgumentParser):
     """argparse with errors of our kind: one tree, a suggestion, exit code 2."""
 
+    _own_usage: str | None = None  # while it parses, argparse makes one where none is given
+
     def error(self, message: str) -> NoReturn:
         if message.startswith("the following arguments are required: "):
             missing = message.partition(": ")[2].replace(", ", " and ")
@@ -49,11 +51,29 @@ class Parser(argparse.ArgumentParser):
 
     def _call(self) -> str:
         """How the command is called, with its arguments by their names and no option."""
-        if self.usage:
-            return self.usage
+        if self._own_usage:
+            return self._own_usage
         several = {"?": "[{}]", "*": "[{} ...]", "+": "{} ..."}
         places = [each for each in self._actions if not each.option_strings]
         return " ".join([self.prog, *(several.get(str(each.nargs), "{}").format(each.metavar) for each in places)])
+
+
+class CommandParser(Parser):
+    """That of one command, whose arguments without a name may stand before, between and behind its options.
+
+    argparse takes an optional one for missing where an option follows: `dongu predict RUN --json TEXT` had no text.
+    """
+
+    _is_parsing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._is_parsing:
+            return super().parse_known_args(args, namespace)
+        self._is_parsing, self._own_usage = True, self.usage
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_parsing = False
 
 
 def define(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None], **texts: str) -> None:

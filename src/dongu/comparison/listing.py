@@ -77,13 +77,15 @@ def list_runs(folder: Path, metric: str | None = None) -> Listing:
 
 
 def _found(folder: Path) -> Iterator[Path]:
-    """The folders with a run.json; what lies in a run is its own."""
+    """The folders with a run.json, and those that cannot be listed; what lies in a run is its own."""
     top = len(folder.parts)
-    for here, inside, files in os.walk(folder):
+    closed: list[OSError] = []  # that cannot be listed
+    for here, inside, files in os.walk(folder, onerror=closed.append):
         if "run.json" in files:
             yield Path(here)
         deep = "run.json" in files or len(Path(here).parts) - top >= DEPTH
         inside[:] = [] if deep else sorted(name for name in inside if not name.startswith("."))
+    yield from (Path(error.filename) for error in closed)
 
 
 def _read(path: Path) -> ListedRun:
@@ -100,8 +102,12 @@ def _read(path: Path) -> ListedRun:
             state = "running" if folder.is_locked else "stopped"
             splits = {"validation": {name: {"value": value} for name, value in logged.items()}} if logged else {}
     except (InputError, StorageError, OSError) as error:
-        return ListedRun(path, "damaged", problem=getattr(error, "what", str(error)))
+        return ListedRun(path, "damaged", problem=_said(error))
     return ListedRun(path, state, record["metric"], step, splits, record["options"], record.get("given", ()))
+
+
+def _said(error: InputError | StorageError | OSError) -> str:
+    return f"cannot be read ({error.strerror or error})" if isinstance(error, OSError) else error.what
 
 
 def _last_of_log(path: Path) -> tuple[int | None, dict[str, float]]:

@@ -23,7 +23,7 @@ from dongu.config import RunConfig
 from dongu.data.archives import ARCHIVES
 from dongu.data.folders import Found, read_files, read_folder
 from dongu.data.misnamed import BEGINS
-from dongu.data.pages import cache_folder, file_of
+from dongu.data.pages import file_of, in_cache_folder
 from dongu.data.readers import FILE_KINDS, read_file, read_open, stem_of
 from dongu.data.table import Places, Table, data_error
 from dongu.errors import DataError, DonguError
@@ -81,10 +81,7 @@ def read_address(address: str, config: RunConfig) -> tuple[str, Found]:
         raise data_error(address, "an address is read only if you ask for it", hint)
     if protocol == "https" and stem_of(last := address_file(bare)) is None:
         raise data_error(address, f"the ending of {last} does not say what it is", FILE_KINDS)
-    with storage(cache_folder()):
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        here = tempfile.TemporaryDirectory(prefix="fetched-", dir=cache_folder())
-    with here as name:
+    with in_cache_folder(lambda place: tempfile.TemporaryDirectory(prefix="fetched-", dir=place)) as name:
         folder = Path(name)
         digest, kind = _fetch(bare, folder)
         if known not in (None, digest):
@@ -123,7 +120,7 @@ def _fetch(bare: str, folder: Path) -> tuple[str, str]:
             if ".." in PurePath(name).parts or PurePath(name).is_absolute() or (folder / name).exists():
                 raise ValueError(f"two files are called {name}, or one leads elsewhere")
             with closing(opened()) as source:
-                with storage(cache_folder()):
+                with storage(folder):
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     target = (folder / name).open("wb")
                 with target:
@@ -132,7 +129,7 @@ def _fetch(bare: str, folder: Path) -> tuple[str, str]:
                         if left < 0:
                             raise ValueError(f"it is larger than {MOST_BYTES:,} bytes: fetch it with another program")
                         digest.update(part)
-                        with storage(cache_folder()):
+                        with storage(folder):
                             target.write(part)
             digests.append((name, digest.hexdigest()))
     except DonguError:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from dongu.files import disk, storage
 
+_T = TypeVar("_T")
 MEMORY_BYTES = 1 << 24  # what stays in memory; with one byte more, all goes to the file
 WRITTEN_BYTES = 1 << 20  # of small parts, written together
 
@@ -96,18 +97,31 @@ def mapped(file: IO[bytes]) -> memoryview:
 
 
 def cache_folder() -> Path:
-    """`$DONGU_CACHE`, or `dongu` in the user's cache folder."""
+    """`$DONGU_CACHE`, or `dongu` in the user's cache folder; of a user without a home none that can be made."""
     if folder := os.environ.get("DONGU_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dongu" / "tokens"
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a container gives a number to a process, and no name
+        caches = Path(os.devnull)
+    return caches / "dongu" / "tokens"
 
 
-def _unnamed_file() -> IO[bytes]:
-    """In the cache folder, whose disk has room for large data; in the system's folder where that cannot be used."""
+def in_cache_folder(make: Callable[[Path | None], _T]) -> _T:
+    """What `make(folder)` makes in the cache folder, whose disk has room for large data; in the system's folder
+    where that cannot be used.
+
+    Raises:
+        StorageError: neither can be.
+    """
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryFile(dir=folder, buffering=0)
+        return make(folder)
     except OSError:
         with storage(folder):
-            return tempfile.TemporaryFile(buffering=0)
+            return make(None)
+
+
+def _unnamed_file() -> IO[bytes]:
+    return in_cache_folder(lambda folder: tempfile.TemporaryFile(dir=folder, buffering=0))

@@ -7,6 +7,7 @@ import ctypes
 import os
 import platform
 import re
+import threading
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from dongu.config import RunConfig
 from dongu.errors import UsageError
 from dongu.launch import among_processes, meet, processes
 
+_MAKING = threading.Lock()  # of an accelerator, whose library keeps one state for all threads
 OFF = frozenset({"", "0", "false", "no", "n", "off", "f"})  # as Accelerate reads a switch
 _WHOLE = "every process holds the whole model: start without it (torchrun, or accelerate launch --multi_gpu)"
 # Environment variables by which Accelerate would change the arithmetic: a pattern of the name, the values that change
@@ -77,14 +79,12 @@ def make_accelerator(config: RunConfig, *, has_own_model: bool = False) -> Accel
         WorkerError: another process of the launcher has ended.
     """
     refuse_settings(config, os.environ)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    keep_threads(config)
     kind, _, index = config.device.partition(":")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(kind, True):
         what = f"this machine has no {kind} device that PyTorch {torch.__version__} can use"
         raise UsageError(what, where=f"--device {config.device}", hint="leave --device out, or give cpu")
-    _forget_earlier_accelerator()
     if index:
         if int(index) >= torch.cuda.device_count():
             raise UsageError(f"there are {torch.cuda.device_count()} CUDA devices", where=f"--device {config.device}")
@@ -100,12 +100,27 @@ def make_accelerator(config: RunConfig, *, has_own_model: bool = False) -> Accel
     with among_processes():
         if not torch.distributed.is_available() or not torch.distributed.is_initialized():
             meet()
-        accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
+        with _MAKING:
+            _forget_earlier_accelerator()
+            accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
+            # A later loop or classifier of this process has a device and a precision of its own.
+            accelerator.state.__dict__ = {**accelerator.state.__dict__}
     if accelerator.num_processes != (launched := processes()):
         what = f"the launcher started {launched} processes, and they work as {accelerator.num_processes}"
         hint = "start one process, or give --device cpu or cuda"
         raise UsageError(what, where=f"--device {config.device}", hint=hint)
     return accelerator
+
+
+def keep_threads(config: RunConfig) -> None:
+    """Compute on as many threads as the run says: the last bits of sums depend on it, and it is one number for all."""
+    if config.threads is not None and torch.get_num_threads() != config.threads:
+        torch.set_num_threads(config.threads)
+
+
+def autocast_of(config: RunConfig, device: torch.device) -> torch.autocast:
+    """The precision of the run's matrix products. Accelerate's own is that of the process's last accelerator."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def distributed(accelerator: Accelerator, engine: Any) -> Any:

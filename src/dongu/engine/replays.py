@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim.adamw import AdamW, adamw
 
 from dongu.data.collate import MicroBatch, MicroBatches
+from dongu.engine.device import autocast_of
 from dongu.engine.packed import UNCOMPUTED, inside_ddp
 from dongu.errors import UsageError
 from dongu.text import reason_of
@@ -192,7 +193,7 @@ class Replays:
                 losses[0] += loss.detach() * loop.loss.unit
                 losses.index_copy_(0, rows + self._position, loop.loss.of_rows(logits.detach(), static_labels))
 
-        with loop.accelerator.autocast():
+        with autocast_of(loop.config, device):
             replay = graphs.replayable(work, static_numbers, shape)
         return _MicroBatchRecording(static_numbers, static_labels, graphs.static_gradients, replay)
 

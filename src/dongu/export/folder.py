@@ -150,7 +150,7 @@ def _speeds(classifier: Classifier, models: Mapping[str, nn.Module], split: Spli
                 began = time.perf_counter()
                 model(**inputs)
                 seconds[name] = min(seconds[name], time.perf_counter() - began)
-    return {name: len(inputs["input_ids"]) / each for name, each in seconds.items()}
+    return {name: len(inputs["input_ids"]) / max(each, 1e-9) for name, each in seconds.items()}
 
 
 def _copy_settings(classifier: Classifier, stage: Path) -> None:

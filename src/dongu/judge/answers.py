@@ -85,7 +85,8 @@ class Evaluation:
         """Rows predicted rightly, predicted, and true, of each class or label: (3, labels)."""
         if self.task == "multi-label":
             return self.ranking.counts(np.ones(len(self)))
-        return counts_of(self.confusion)
+        labels, truth, given = self.logits.shape[1], np.asarray(self.targets), self.predictions
+        return np.stack([np.bincount(each, minlength=labels) for each in (truth[truth == given], given, truth)])
 
     def take(self, rows: np.ndarray) -> Evaluation:
         """These rows, in this order, some of them perhaps more than once; without metrics, which would be others."""
@@ -99,11 +100,6 @@ def nearest(scale: Sequence[float], numbers: np.ndarray) -> np.ndarray:
     """The class of a scale that is nearest to each number, (rows,) double; of two that are as near, the higher one."""
     steps = np.array(scale)
     return np.asarray(steps[np.searchsorted((steps[:-1] + steps[1:]) / 2, numbers.astype(np.float64), side="right")])
-
-
-def counts_of(confusion: np.ndarray) -> np.ndarray:
-    """Rows predicted rightly, predicted, and true, of each class: (3, …, labels) of (…, truth, prediction) counts."""
-    return np.stack([np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(-2), confusion.sum(-1)])
 
 
 def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, labels: int) -> np.ndarray:

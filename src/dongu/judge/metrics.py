@@ -14,37 +14,38 @@ from dongu.data.glue import glue_task
 from dongu.errors import UsageError
 from dongu.judge import numeric
 from dongu.judge import ranking as multi_label
-from dongu.judge.answers import Evaluation, counts_of
+from dongu.judge.answers import Evaluation
 from dongu.judge.ranking import GroupedRanking, Ranking, best_threshold, ratio, sigmoid
 from dongu.judge.resample import Statistic, sums_by
 from dongu.text import kind_of_part
 
-# Metrics of a confusion matrix (…, truth, prediction), over any number of matrices at once: what a bootstrap asks.
-ConfusionMetric = Callable[[np.ndarray], np.ndarray]
+# Metrics of classes from their counts (3, …, labels), over any number of samples at once: what a bootstrap asks. Of
+# many classes a confusion matrix would hold a hundred million numbers.
+CountsMetric = Callable[[np.ndarray], np.ndarray]
 # The same where a row has several labels, from the rows' order and how often each row counts, (draws, rows).
 SetMetric = Callable[[Ranking | GroupedRanking, np.ndarray], np.ndarray]
 # The user's own: larger is better.
 OwnMetric = Callable[[Evaluation], float]
 
 
-def accuracy(confusion: np.ndarray) -> np.ndarray:
+def accuracy(counts: np.ndarray) -> np.ndarray:
     """Share of the rows that are right."""
-    return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1)))
+    return ratio(counts[0].sum(-1), counts[2].sum(-1))
 
 
-def matthews_correlation(confusion: np.ndarray) -> np.ndarray:
+def matthews_correlation(counts: np.ndarray) -> np.ndarray:
     """Correlation between truth and prediction; 0 where either is constant."""
-    confusion = confusion.astype(np.float64)  # the fourth power of a row count overflows an integer
-    truth, predicted, rows = confusion.sum(-1), confusion.sum(-2), confusion.sum((-2, -1))
-    covariance = np.trace(confusion, axis1=-2, axis2=-1) * rows - (truth * predicted).sum(-1)
+    right, predicted, truth = counts.astype(np.float64)  # the fourth power of a row count overflows an integer
+    rows = truth.sum(-1)
+    covariance = right.sum(-1) * rows - (truth * predicted).sum(-1)
     spread = (rows**2 - (truth**2).sum(-1)) * (rows**2 - (predicted**2).sum(-1))
     return ratio(covariance, np.sqrt(spread))
 
 
-CLASS_METRICS: dict[str, ConfusionMetric] = {
+CLASS_METRICS: dict[str, CountsMetric] = {
     "accuracy": accuracy,
-    "f1": lambda confusion: multi_label.label_f1(counts_of(confusion))[..., 1],  # of the second class, the positive one
-    "macro_f1": lambda confusion: multi_label.label_macro_f1(counts_of(confusion)),
+    "f1": lambda counts: multi_label.label_f1(counts)[..., 1],  # of the second class, the positive one
+    "macro_f1": multi_label.label_macro_f1,
     "matthews_correlation": matthews_correlation,
 }
 NUMBER_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], Statistic]] = {
@@ -104,9 +105,11 @@ def statistic(evaluation: Evaluation, name: str) -> Statistic:
     if evaluation.task in NUMBERS:
         made: Statistic = OF_TASK[evaluation.task][name](evaluation.predictions, targets.astype(np.float64))
         return made
-    labels = evaluation.logits.shape[1]
-    cells = sums_by(targets.astype(np.int64) * labels + evaluation.predictions, labels * labels)
-    return lambda weights: CLASS_METRICS[name](cells(weights).reshape(*weights.shape[:-1], labels, labels))
+    labels, given = evaluation.logits.shape[1], evaluation.predictions
+    of_truth, of_given, right = sums_by(targets, labels), sums_by(given, labels), targets == given
+    return lambda weights: CLASS_METRICS[name](
+        np.stack([of_truth(weights * right), of_given(weights), of_truth(weights)])  # (3, draws, labels)
+    )
 
 
 def influence(evaluation: Evaluation, name: str) -> np.ndarray:
@@ -137,7 +140,7 @@ def metric_value(evaluation: Evaluation, name: str) -> float:
     if name == "loss":
         return math.fsum(np.asarray(evaluation.losses)) / len(evaluation)
     if evaluation.task == "single-label":
-        return float(CLASS_METRICS[name](evaluation.confusion))
+        return float(CLASS_METRICS[name](evaluation.counts))
     return float(statistic(evaluation, name)(np.ones((1, len(evaluation))))[0])
 
 

@@ -69,13 +69,14 @@ def kinds_of(evaluations: Sequence[Evaluation]) -> tuple[list[Evaluation], np.nd
 
 def chunks(draws: int, evaluation: Evaluation) -> Iterator[int]:
     """How many of so many samples of the rows are drawn at a time: one at least, and no more than the cache holds."""
-    size = max(1, DRAWN_CELLS // _held(evaluation))
+    rows, labels = evaluation.logits.shape
+    size = max(1, DRAWN_CELLS // (max(rows, 3 * labels) if evaluation.task == "single-label" else rows))
     for start in range(0, draws, size):
         yield min(size, draws - start)
 
 
 def _held(evaluation: Evaluation) -> int:
-    """How many numbers a sample takes: its weights, or a confusion matrix."""
+    """By how many numbers there are fewer samples: the rows, or the pairs of classes that may be taken for another."""
     rows, labels = evaluation.logits.shape
     return int(max(rows, labels * labels)) if evaluation.task == "single-label" else int(rows)
 

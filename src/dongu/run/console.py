@@ -42,8 +42,14 @@ class Console:
         """One line, above the progress bar where there is one, and at once where somebody follows a file."""
         if self.enabled:
             about_to_write()
-            tqdm.write(printable(line), file=self.stream)
+            tqdm.write(self._encodable(printable(line)), file=self.stream)
             self.stream.flush()
+
+    def _encodable(self, line: str) -> str:
+        """With a question mark for what the stream's encoding lacks, which would end the run: of a pipe it may be
+        ASCII. The command has made its streams UTF-8."""
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        return line.encode(encoding, "replace").decode(encoding)
 
     def lines(self, lines: Iterable[str]) -> None:
         for line in lines:

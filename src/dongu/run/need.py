@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from dongu.data.collate import make_micro_batch
+from dongu.draws import DRAWING
+from dongu.engine.device import autocast_of
 from dongu.engine.generic import layers_of
 from dongu.engine.packed import PaddingFree
 from dongu.engine.recompute import recompute_layers
@@ -156,12 +158,12 @@ def rehearse(loop: Loop, rows: np.ndarray, *, recomputed: bool = False) -> Need:
     engine = own.copy_to(model) if isinstance(own, PaddingFree) else model
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = sum(map(size_of, learning))
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with DRAWING, torch.random.fork_rng([device] if device.type == "cuda" else []):
         if len(rows) < loop.config.batch_size // loop.accelerator.num_processes:  # others have been before
             for parameter in learning:
                 parameter.grad = torch.empty_like(parameter)
         before = count.now
-        with nullcontext() if loop.is_sharded else loop.accelerator.autocast():
+        with nullcontext() if loop.is_sharded else autocast_of(loop.config, device):
             loss = logits_of(engine(**inputs)).float().sum()
         activations = count.now - before
         if loop.is_sharded:

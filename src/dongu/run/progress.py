@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PLAIN_ROWS = 10  # between the evaluations of a whole run, at most, where the output is no terminal
 PLAIN_SECONDS = 30.0  # between two of them, at least
 NOTEBOOK_SECONDS = 0.5  # between two states of a bar
+_LEAST_SECONDS = 1e-9  # of all steps: a clock may stand still
 _WIDTH = 8  # columns of a number
 BAR = "{n_fmt}/{total_fmt} {bar} {desc}"
 
@@ -55,7 +56,7 @@ class Progress:
         self._losses.append(step.loss)
         now = time.perf_counter()
         left = (now - self._started) / (step.number - self._first_step) * (self._total_steps - step.number)
-        pace = f"{self._examples / self._seconds:.1f} examples/s  {clock(left)} left"
+        pace = f"{self._examples / max(self._seconds, _LEAST_SECONDS):.1f} examples/s  {clock(left)} left"
         if self._bar is not None:
             recent = self._losses[-25:]
             self._bar.set_description_str(f"loss {sum(recent) / len(recent):.4f}  {pace}", refresh=False)

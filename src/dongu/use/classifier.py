@@ -14,6 +14,7 @@ from dongu.data.batches import EvalBatches
 from dongu.data.collate import Collator
 from dongu.data.examples import Examples
 from dongu.data.tokenized import Split, tokenized
+from dongu.draws import DRAWING
 from dongu.engine.device import make_accelerator
 from dongu.engine.packed import without_padding
 from dongu.evaluate import evaluate, model_threshold, predict_logits
@@ -48,7 +49,11 @@ class Classifier:
         self.config: RunConfig
         self.collate: Collator
         on_cpu = self.accelerator.device.type == "cpu"
-        if known is not None and on_cpu and (bare := unless_wrong(load_bare, known)) is not None:
+        with DRAWING:  # a loop in another thread, whose dropout what is loaded would take
+            self._make(known if on_cpu else None)
+
+    def _make(self, known: KnownModel | None) -> None:
+        if known is not None and (bare := unless_wrong(load_bare, known)) is not None:
             self.model, self.tokenizer, self.config, self.collate = bare, known.tokenizer, known.config, COLLATE
         else:
             self._load()

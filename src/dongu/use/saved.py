@@ -11,7 +11,7 @@ import numpy as np
 
 from dongu.config import ABSTAIN_BELOW, NUMBERS, PROBLEM_TYPES, RunConfig, Task, make_config
 from dongu.data.columns import choose_columns, named_parts, read_texts, usual_texts
-from dongu.data.examples import Examples, read_examples, read_rows
+from dongu.data.examples import Examples, digest_of, read_examples, read_rows
 from dongu.data.sources import Source, read_source
 from dongu.data.table import Table, as_cell, no_column
 from dongu.errors import DataError, InputError, ModelError, UsageError, install_hint
@@ -243,7 +243,7 @@ class SavedModel:
             takes_data: as in `RunFolder.reopen`.
 
         Raises:
-            DataError: the data are not there any more, have other labels now, or have no such split.
+            DataError: the data are not there any more, have other labels or rows now, or have no such split.
         """
         if self.run is None:
             raise UsageError("is not a run, and has no data of its own", where=self.name, hint="give DATA")
@@ -254,7 +254,14 @@ class SavedModel:
         data = data.in_order_of(self.label_names)  # of a run that went on from a classifier: the model's own
         if data.label_names != self.label_names:
             raise DataError("the labels differ from those of the run", where=data.place or data.name)
-        return {name: data.splits[name] for name in _chosen(data.splits, split, data.place or data.name)}
+        chosen = {name: data.splits[name] for name in _chosen(data.splits, split, data.place or data.name)}
+        was = self.run.read_record()["data"]
+        for name, examples in chosen.items():  # of other rows the run may have learnt some
+            if digest_of(examples) != was.get(name, {}).get("texts"):
+                rows = f"{len(examples):,} rows, and {was.get(name, {}).get('rows', 0):,} then"
+                hint = "put back the data that the run read; rows that it has not learnt are given as DATA"
+                raise DataError(f"{name} has other rows than the run had ({rows})", where=examples.origin, hint=hint)
+        return chosen
 
     def other_examples(self, source: Source, split: str | None = None) -> dict[str, Examples]:
         """Other labelled rows: all splits but train, or the only one there is.
