@@ -296,7 +296,7 @@ def test_an_unseen_label_in_validation(tmp_path: Path) -> None:
         read(str(tmp_path))
     assert (caught.value.where, caught.value.hint) == (
         f"{path}:3",
-        "train has: a, b; a run with --rare join=2 takes others as `other`",
+        "train has: a, b; where train has classes of fewer than N rows, --rare join=N takes others as `other`",
     )
 
 

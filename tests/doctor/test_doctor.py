@@ -31,7 +31,7 @@ from dongu.doctor.checkup import Checkup, check_up, examine
 from dongu.doctor.finding import Finding
 from dongu.doctor.lengths import load_plain_tokenizer, measure
 from dongu.doctor.words import _before_a_command
-from dongu.errors import ModelError
+from dongu.errors import DataError, ModelError
 from dongu.text import visible
 
 Row = tuple[str, str]
@@ -54,9 +54,19 @@ def looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     def look(header: Sequence[str] = ("text", "label"), model: str = "not/here", **splits: Any) -> Checkup:
         options: dict[str, Any] = {
             name: splits.pop(name)
-            for name in ("task", "label_column", "max_length", "rare", "text_columns")
+            for name in (
+                "task",
+                "label_column",
+                "max_length",
+                "rare",
+                "text_columns",
+                "time_column",
+                "validation_share",
+            )
             if name in splits
         }
+        if share := options.pop("validation_share", None):
+            options["validation"] = share
         for name, rows in splits.items():
             write_csv(Path("d") / f"{name}.csv", rows, header)
         return check_up(read_source("d"), make_config({"data": "d", "model": model, **options}))
@@ -296,6 +306,31 @@ def test_the_advice_to_join_counts_what_is_held_out(looked_at: Callable[..., Che
     rare = "fewer than 8 train rows"
     assert "--rare join=9" in only(looked_at(train=eight), rare).advice
     assert not [found for found in looked_at(train=eight, rare="join=9").findings if re.search(rare, found.what)]
+
+
+def test_joining_is_not_advised_where_it_takes_other_classes_too(looked_at: Callable[..., Checkup]) -> None:
+    """A split by time may hold out most of a class, which then has more rows in all than one that is learnt."""
+    begins = {"old": 0, "x": 8, "y": 8}
+    by_time = [
+        (f"{label} {time}", label, str(time)) for label, begin in begins.items() for time in range(begin, begin + 12)
+    ]
+    header, rare = ("text", "label", "time"), "fewer than 8 train rows"
+    found = looked_at(header, train=by_time, time_column="time", validation_share="0.4")
+    assert only(found, rare).advice == "add rows"
+
+
+def test_a_single_row_is_not_to_be_joined_with_nothing(looked_at: Callable[..., Checkup]) -> None:
+    """`--rare join=2` of one class gives `other` one row, which is refused as well."""
+    one, two = ("a rose", "x"), ("a lily", "y")
+    assert only(looked_at(train=[*ENOUGH, one]), "one row only").advice == "correct it, add rows, or remove it"
+    several = [*ENOUGH, one, two]
+    assert only(looked_at(train=several), "one row only").advice == "correct them, add rows, or --rare join=2"
+    assert not [found for found in looked_at(train=several, rare="join=2").findings if found.severity == "error"]
+    for rows, advised in (([*ENOUGH, one], "or remove it"), (several, "or --rare join=2")):
+        write_csv(Path("rows.csv"), rows)
+        with pytest.raises(DataError, match="has 1 row") as caught:
+            read_examples(read_source("rows.csv"), make_config({}))
+        assert caught.value.hint.endswith(advised)
 
 
 def test_labels_with_a_row_each_are_no_labels(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from dongu.config import NUMBERS, Task
 from dongu.data.labels import words_among_numbers
-from dongu.data.table import MANY_CLASSES
+from dongu.data.table import FEW_ROWS, MANY_CLASSES
 from dongu.errors import DataError
 from dongu.text import plain, shortened
 
@@ -49,7 +49,7 @@ def hold_out(
     strata = strata_of(targets, task)
     kinds, counts = np.unique(strata, return_counts=True)
     if strict and task == "single-label" and counts.min() < 2:
-        raise _of_one_row(names[int(kinds[counts < 2][0])], names, origin)
+        raise _of_one_row(names[int(kinds[counts < 2][0])], names, origin, joined_by(counts.tolist()))
     random = np.random.default_rng([seed, salt])
     parts = [random.permutation(np.flatnonzero(strata == kind)) for kind in kinds]
     wanted = [min(max(1, round(len(part) * share)), len(part) - 1) for part in parts]  # of an outlier: none
@@ -59,10 +59,17 @@ def hold_out(
     return held
 
 
-def _of_one_row(name: str, names: Sequence[str], origin: str) -> DataError:
-    """Of the labels one that has a single row."""
+def joined_by(counts: Iterable[int]) -> str:
+    """What to do with a class of one row, of classes of so many: to join it with the next one, if that is rare too."""
+    ascending = sorted(counts)
+    enough = ascending[:2][-1] + 1  # so that two are joined
+    return f"--rare join={enough}" if enough <= min(FEW_ROWS, ascending[-1]) else "remove it"
+
+
+def _of_one_row(name: str, names: Sequence[str], origin: str, joined: str) -> DataError:
+    """Of the labels one that has a single row; `joined` is that of `joined_by`."""
     what = f"the label `{shortened(name)}` has 1 row: it cannot be both trained on and held out"
-    hint = "add rows of it, give a folder with a validation file, or --rare join=2"
+    hint = f"add rows of it, give a folder with a validation file, or {joined}"
     if odd := words_among_numbers(names):
         what = f"the label `{shortened(odd[0])}` is not a number, as the others are"
         hint = "correct it, or leave such rows out: --task regression --bad-rows drop=10%"

@@ -164,7 +164,8 @@ def read_targets(
     def id_of(row: int, label: str) -> int:
         if label not in ids:
             what = f"the label `{shortened(declared.get(label, label))}` does not occur in train"
-            hint = f"train has: {_first_few(names)}; a run with --rare join=2 takes others as `{OTHER}`"
+            joined = f"where train has classes of fewer than N rows, --rare join=N takes others as `{OTHER}`"
+            hint = f"train has: {_first_few(names)}; {joined}"
             raise DataError(what, where=table.where(row), hint=hint)
         return ids[label]
 

@@ -14,6 +14,7 @@ from dongu.errors import DataError
 from dongu.text import is_blank
 
 MANY_CLASSES = 100  # above which a label column is rather a name, a date or a number of something
+FEW_ROWS = 8  # of a class: with fewer the model learns little about it
 
 
 class Number(str):

@@ -13,6 +13,7 @@ from dongu.data.cells import without_rows
 from dongu.data.columns import EMPTY_ADVICE, MISSING_TEXTS, Columns, joined_cells, named_parts, text_fault
 from dongu.data.flags import HIDDEN, hides_flags, join_flags
 from dongu.data.forms import MARKS, WITHOUT_LABEL_ADVICE, Form, as_read, form_of, lacking, malformed
+from dongu.data.holdout import joined_by
 from dongu.data.labels import SEPARATOR, hides_labels, label_fault, label_rows, words_among_numbers
 from dongu.data.shares import soft_splits
 from dongu.data.sources import Source
@@ -87,7 +88,8 @@ class Usable:
             return
         single = [labels[row] for row in bad]
         others = {name: count for name, count in counts.items() if count > 1}
-        advice = f"{_meant(single, others)} correct them, add rows, or --rare join=2".strip()
+        them = "it" if len(single) == 1 else "them"
+        advice = f"{_meant(single, others)} correct {them}, add rows, or {joined_by(counts.values())}".strip()
         if len(counts) > MANY_CLASSES or not others:
             advice = many_classes_advice(column)
         if odd := words_among_numbers([*counts]):

@@ -11,13 +11,12 @@ import numpy as np
 from dongu.config import NUMBERS
 from dongu.data.examples import Examples, TextData
 from dongu.data.labels import exact_number
-from dongu.data.table import MANY_CLASSES
+from dongu.data.table import FEW_ROWS, MANY_CLASSES
 from dongu.data.weights import label_counts
 from dongu.doctor.cells import many_classes_advice, read_alike
 from dongu.doctor.finding import SHOWN_EXAMPLES, Example, Finding, example
 from dongu.text import counted, listed
 
-FEW_ROWS = 8  # of a class: with fewer the model learns little about it
 MANY_ROWS = 20  # of a class, on average: with so many, hundreds of classes are no mistake
 MAJORITY_SHARE = 0.9  # of one class, above which accuracy says little
 COMPARED_CLASSES = 300  # whose names are compared letter by letter: pairs grow with the square
@@ -50,12 +49,12 @@ def check_classes(data: TextData) -> Iterator[Finding]:
         )
     elif (few := np.flatnonzero((counts > 0) & (counts < FEW_ROWS))).size:
         shown = listed([f"`{names[i]}` {counts[i]}" for i in few])
-        joined = data.task == "single-label" and 1 < len(few) < np.count_nonzero(counts)  # else it leaves one class
+        enough = _enough_to_join(data, counts, few)
         yield Finding(
             "warning",
             f"{counted(len(few), 'class', 'classes')} with fewer than {FEW_ROWS} train rows: {shown}",
             "the model hardly learns them, and the score of each depends on a row or two",
-            f"add rows, or --rare join={_enough_to_join(data, few)} makes them one class" if joined else "add rows",
+            f"add rows, or --rare join={enough} makes them one class" if enough else "add rows",
             _rows_of(train, names, few[:SHOWN_EXAMPLES]),
         )
     if counts.max() > MAJORITY_SHARE * len(train):
@@ -71,11 +70,18 @@ def check_classes(data: TextData) -> Iterator[Finding]:
         )
 
 
-def _enough_to_join(data: TextData, few: np.ndarray) -> int:
-    """What `--rare join` takes to join these classes: it counts their rows before any are held out."""
+def _enough_to_join(data: TextData, counts: np.ndarray, few: np.ndarray) -> int:
+    """What `--rare join` takes to join these classes, which it counts before any rows are held out.
+
+    0 where nothing does: they are one, or others would be joined with them, or all.
+    """
+    if data.task != "single-label" or len(few) < 2 or not data.has_texts:  # what is prepared cannot be joined any more
+        return 0
     parts = [data.splits[name] for name in ("train", *data.held_out)]
-    counts = np.sum([[*label_counts(part, data.label_names).values()] for part in parts], axis=0)
-    return max(FEW_ROWS, 1 + int(counts[few].max()))
+    whole = np.sum([[*label_counts(part, data.label_names).values()] for part in parts], axis=0)
+    enough = max(FEW_ROWS, 1 + int(whole[few].max()))
+    others = np.setdiff1d(np.flatnonzero(counts), few)
+    return enough if len(others) and whole[others].min() >= enough else 0
 
 
 def _look_alikes(train: Examples, names: Sequence[str], counts: np.ndarray) -> Iterator[Finding]:
