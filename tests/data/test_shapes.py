@@ -33,7 +33,7 @@ import dongu
 from conftest import ROOT
 from dongu.cli.main import run as run_command
 from dongu.config import make_config
-from dongu.data.download import _opener
+from dongu.data.download import _opener, address_file
 from dongu.data.examples import Examples, TextData, read_examples
 from dongu.data.sources import read_source
 from dongu.doctor.checkup import check_up
@@ -922,8 +922,24 @@ def test_what_an_address_lacks_is_said_first() -> None:
         with pytest.raises(UsageError, match=rf"has a secret in it \(`{name}`\)") as signed:
             read_source(f"https://example.org/a.csv?x=1&{name}=topsecret", config)
         assert "topsecret" not in str(signed.value)
-    with pytest.raises(DataError, match="read only if you ask for it"):
-        read_source("ftp://example.org/a.csv?keyword=1&design=2")
+    with pytest.raises(DataError, match="read only if you ask for it") as asked:
+        read_source("hdfs://example.org/a.csv?keyword=1&design=2")
+    assert "curl" not in asked.value.hint  # which does not know it
+
+
+def test_the_name_of_an_address() -> None:
+    """A run is called by it; only what fsspec reads has patterns."""
+    names = {
+        "https://example.org/a%20b[1]*.csv?x=1#sha256=0": "a b[1]*.csv",
+        "https://example.org/": "example.org",
+        "https://[example/a.csv": "a.csv",
+        "s3://bucket/reviews/part-*.parquet": "reviews",
+        "s3://bucket/*.parquet": "bucket",
+        "s3://bucket/reviews/": "reviews",
+    }
+    assert {address: address_file(address) for address in names} == names
+    with pytest.raises(DataError, match=r"https://\[example/a.csv: cannot be read"):
+        read_source("https://[example/a.csv", make_config({"download": True}))
 
 
 def test_redirects_stay_https() -> None:

@@ -77,10 +77,11 @@ def read_address(address: str, config: RunConfig) -> tuple[str, Found]:
         what = "only https:// addresses and fsspec's are read"
         raise data_error(address, what, "fetch the file first: curl -LO ADDRESS")
     if protocol not in _LOCAL and not config.download:
-        hint = "--download fetches it; or fetch the file first: curl -LO ADDRESS"
+        how = "the file first: curl -LO ADDRESS" if protocol == "https" else "the files first"
+        hint = f"--download fetches it; or fetch {how}"
         raise data_error(address, "an address is read only if you ask for it", hint)
     if protocol == "https" and stem_of(last := address_file(bare)) is None:
-        raise data_error(address, f"the ending of {last} does not say what it is", FILE_KINDS)
+        raise data_error(address, f"the ending of {last or 'the address'} does not say what it is", FILE_KINDS)
     with in_cache_folder(lambda place: tempfile.TemporaryDirectory(prefix="fetched-", dir=place)) as name:
         folder = Path(name)
         digest, kind = _fetch(bare, folder)
@@ -103,9 +104,10 @@ def read_address(address: str, config: RunConfig) -> tuple[str, Found]:
 
 
 def address_file(address: str) -> str:
-    """The name that an address ends in, without what a pattern or a query begins with."""
-    parts = urlsplit(PATTERN.split(address)[0])
-    return PurePath(unquote(parts.path)).name or parts.netloc
+    """The name that an address ends in: of a pattern, which https has not, the name of its folder."""
+    if (pattern := PATTERN.search(address)) and not address.startswith("https://"):
+        address = address[: pattern.start()].rpartition("/")[0]
+    return PurePath(unquote(re.split("[?#]", address.partition("://")[2])[0])).name
 
 
 def _fetch(bare: str, folder: Path) -> tuple[str, str]:
