@@ -103,7 +103,7 @@ def print_answer(
         print_json(parsed.command, content, indent)
     else:
         for line in lines:
-            print(printable(line), flush=True)
+            print(printable(line))
 
 
 def add_language(parser: Any, what: str) -> None:

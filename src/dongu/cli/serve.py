@@ -88,6 +88,7 @@ def _serve(parsed: argparse.Namespace) -> None:
                 print("WARNING: whoever reaches this address may ask; --api-key-file asks for a key", file=sys.stderr)
             address = address_of(listening)
             print_answer(parsed, {"model": name, "address": address}, [f"{name} at {address}"])
+            sys.stdout.flush()  # who waits for it has it before more is done
 
         serving = Serving(parsed.model, options, limits, keys, local)
         if count > 1:

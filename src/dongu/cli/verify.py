@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def _run(parsed: argparse.Namespace) -> int:
         done.append(proof)
         if launch.rank() == 0:
             print_answer(parsed, vars(proof), [f"{_SHOWN[proof.holds]}  {proof.name:<13} {proof.text}"])
+            sys.stdout.flush()  # who waits for it has it before more is done
     if launch.rank() == 0 and not parsed.json:
         print(*wrapped(_verdict(done)), sep="\n", flush=True)
     return 1 if _named(done, False) else 0

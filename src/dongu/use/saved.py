@@ -239,7 +239,7 @@ class SavedModel:
 
         Args:
             split: one of the splits; all but train by default.
-            source: the data, where they lie elsewhere now.
+            source: the data, where they lie elsewhere now; as with the next one, not for a score: rows may be others.
             takes_data: as in `RunFolder.reopen`.
 
         Raises:
@@ -256,7 +256,7 @@ class SavedModel:
             raise DataError("the labels differ from those of the run", where=data.place or data.name)
         chosen = {name: data.splits[name] for name in _chosen(data.splits, split, data.place or data.name)}
         was = self.run.read_record()["data"]
-        for name, examples in chosen.items():  # of other rows the run may have learnt some
+        for name, examples in ({} if takes_data or source is not None else chosen).items():  # it may have learnt others
             if digest_of(examples) != was.get(name, {}).get("texts"):
                 rows = f"{len(examples):,} rows, and {was.get(name, {}).get('rows', 0):,} then"
                 hint = "put back the data that the run read; rows that it has not learnt are given as DATA"
