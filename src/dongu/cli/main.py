@@ -45,7 +45,7 @@ COMMANDS = {
 RUNS = ("train", "resume", "tune", "demo", "serve")  # their results are files, and what they print is commentary
 # Run by all processes of a launcher; the others by the first alone.
 TOGETHER = ("train", "resume", "evaluate", "predict", "verify")
-NOT_YOURS = "you may not; its owner can change that: chmod -R a+rX"
+NOT_YOURS = "you may not: ask its owner, or give another place"
 BEGAN = time.monotonic()  # since when nothing is on the screen
 
 
